@@ -1,0 +1,1 @@
+//! Pinfold: node.

@@ -1,0 +1,2 @@
+//! The binary `pinfold`.
+fn main() {}
