@@ -1,1 +1,21 @@
-//! Pinfold: node.
+//! An IPFS node: it finds, fetches, verifies, stores and serves DAGs of blocks.
+//!
+//! The crate stands alone: it knows nothing of accounts, pins or HTTP. Its parts, from the disk up:
+//!
+//! - [`block`]: a [`Block`] is bytes that were proven to match their CID;
+//! - [`blocks`]: where blocks live, and the *holds* that keep them;
+//! - [`dag`]: which CIDs a block links to;
+//! - [`unixfs`]: files and directories as DAGs, both ways;
+//! - [`net`]: the libp2p swarm, its transports, peers and the DHT;
+//! - [`bitswap`]: the block exchange, client and server;
+//! - [`source`]: who may have a DAG;
+//! - [`fetch`]: the walker that brings a whole DAG under a hold.
+
+pub mod block;
+pub mod blocks;
+pub mod fetch;
+pub mod source;
+
+pub use block::{Block, BlockError};
+pub use blocks::{Blocks, BlocksError, HoldId, HoldName, HoldStats};
+pub use fetch::{FetchError, FetchLimits, FetchRequest, Progress, ProgressReading};

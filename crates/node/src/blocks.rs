@@ -1,0 +1,132 @@
+//! Where blocks live, and the holds that keep them.
+//!
+//! A **hold** is a named set of blocks, kept as (block, hold) edges: adding and removing are idempotent. A
+//! block lives while one edge names it. A fetch or an upload *builds* a hold; once all of the DAG is in,
+//! the hold is *sealed*. An unsealed hold survives a restart with all that was committed, so that the
+//! same work can go on, or be released whole.
+//!
+//! Blocks are stored under their multihash: CIDs that differ in version or codec alone share the bytes.
+//! Identity CIDs are never stored; [`Block::inline`] has them.
+
+use async_trait::async_trait;
+use cid::Cid;
+
+use crate::Block;
+
+/// The name of a hold, chosen by the caller, such as `pin/bafy…`. 1 to 255 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HoldName(String);
+
+impl HoldName {
+    /// The longest name, in bytes: room for a prefix and any CID in base32.
+    pub const LEN_MAX: usize = 255;
+
+    /// Takes a name of 1 to [`Self::LEN_MAX`] bytes; `None` for any other.
+    #[must_use]
+    pub fn parse(name: impl Into<String>) -> Option<Self> {
+        let name = name.into();
+        (1..=Self::LEN_MAX).contains(&name.len()).then_some(Self(name))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A hold's number inside its store; valid until the hold is released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HoldId(pub u64);
+
+/// How much a hold keeps: its distinct blocks and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HoldStats {
+    /// Distinct blocks, by multihash.
+    pub blocks: u64,
+    /// The sum of their lengths.
+    pub bytes: u64,
+}
+
+/// A hold as [`Blocks::holds`] lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldInfo {
+    /// Its name.
+    pub name: HoldName,
+    /// Whether it was sealed.
+    pub sealed: bool,
+    /// What it keeps, as far as it is committed.
+    pub stats: HoldStats,
+}
+
+/// What went wrong in a block store.
+#[derive(Debug, thiserror::Error)]
+pub enum BlocksError {
+    /// The disk is full; nothing was acknowledged, and writing works again once there is space.
+    #[error("no space left for blocks")]
+    Full,
+    /// The stored bytes do not match the CID any more.
+    #[error("block {0} is damaged on disk")]
+    Damaged(Cid),
+    /// The hold was released meanwhile.
+    #[error("the hold is gone")]
+    NoSuchHold,
+    /// Any other failure of the disk or the index, which is logged where it arose.
+    #[error("the block store failed: {0}")]
+    Failed(String),
+    /// The store is shutting down.
+    #[error("the block store is closed")]
+    Closed,
+}
+
+/// A durable store of blocks. One contract suite (`blocks/contract.rs`) holds for every implementation.
+///
+/// `size` and `keep` look into the index and are quick; `get` may read the disk, so async callers run it
+/// where blocking is allowed.
+#[async_trait]
+pub trait Blocks: Send + Sync + 'static {
+    /// The length of a stored block in bytes, `None` if it is not here.
+    fn size(&self, cid: &Cid) -> Result<Option<u64>, BlocksError>;
+
+    /// Reads and verifies a block, also one that is put but not committed yet. May block on the disk.
+    fn get(&self, cid: &Cid) -> Result<Option<Block>, BlocksError>;
+
+    /// Opens the hold of this name for building; creates it if need be. Opening a hold that is there
+    /// (from a run before, or sealed) goes on with what it has.
+    fn open(&self, name: &HoldName) -> Result<HoldId, BlocksError>;
+
+    /// Adds a block and its edge. Waits while too much is unwritten; durable only after
+    /// [`commit`](Self::commit) or [`seal`](Self::seal). Cancel-safe: the block is in or it is not.
+    async fn put(&self, hold: HoldId, block: Block) -> Result<(), BlocksError>;
+
+    /// Adds an edge to a block that is stored already; false if it is not.
+    fn keep(&self, hold: HoldId, cid: &Cid) -> Result<bool, BlocksError>;
+
+    /// Whether the hold has an edge to this block.
+    fn is_kept(&self, hold: HoldId, cid: &Cid) -> Result<bool, BlocksError>;
+
+    /// What the hold keeps by now, uncommitted edges included.
+    fn stats(&self, hold: HoldId) -> Result<HoldStats, BlocksError>;
+
+    /// Returns once everything that this hold was given before the call survives power loss.
+    async fn commit(&self, hold: HoldId) -> Result<HoldStats, BlocksError>;
+
+    /// [`commit`](Self::commit), and marks the hold as complete in the same step.
+    async fn seal(&self, hold: HoldId) -> Result<HoldStats, BlocksError>;
+
+    /// Durably removes the hold, and frees the space of every block that no other hold keeps. The space
+    /// is given back in the background, also after a restart. A name that is not there is fine.
+    async fn release(&self, name: &HoldName) -> Result<(), BlocksError>;
+
+    /// The holds whose name starts with `prefix`, in the order of names, at most `limit` of them after
+    /// `after`.
+    fn holds(
+        &self,
+        prefix: &str,
+        after: Option<&HoldName>,
+        limit: usize,
+    ) -> Result<Vec<HoldInfo>, BlocksError>;
+
+    /// The hold of this name, if there is one.
+    fn hold(&self, name: &HoldName) -> Result<Option<HoldInfo>, BlocksError>;
+}
