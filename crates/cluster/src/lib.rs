@@ -1,1 +1,4 @@
 //! Pinfold: cluster.
+
+/// A cluster.
+pub trait Cluster: Send + Sync + 'static {}

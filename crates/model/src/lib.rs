@@ -1,1 +1,30 @@
-//! Pinfold: model.
+//! The domain's words and rules: accounts, plans, scopes, pins, placements, names and times.
+//!
+//! Every type here is a proof: what was parsed once is not checked again. The crate does no I/O and knows
+//! neither HTTP nor SQL; its errors carry the sentence that a user can act on.
+
+mod account;
+mod cid_text;
+mod clock;
+mod cluster;
+mod id;
+mod name;
+mod pin;
+mod placement;
+mod plan;
+mod scope;
+mod time;
+mod token;
+
+pub use account::{Account, Email, EmailError, Role, RoleError};
+pub use cid_text::{CID_TEXT_LEN_MAX, CidError, parse_cid};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use cluster::{ClusterId, ClusterIdError};
+pub use id::{AccountId, IdError, IdSource, PinId, PlacementId, TokenId};
+pub use name::{NameError, PinName};
+pub use pin::{Failure, FailureCode, PinKind, PinState, Standing, UnknownWord};
+pub use placement::{Event, PlacementState};
+pub use plan::{Plan, PlanCode, PlanLimits, Plans};
+pub use scope::{Scope, ScopeError, ScopeSet};
+pub use time::{Timelock, TimelockError, Timestamp};
+pub use token::{Token, TokenName, TokenNameError};

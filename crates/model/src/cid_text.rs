@@ -1,0 +1,152 @@
+//! CIDs as people and programs write them.
+//!
+//! A [`Cid`] that came through [`parse_cid`] can be fetched, verified and walked here. Its canonical text is
+//! its `Display`: base58btc for version 0, base32 for version 1.
+
+use cid::{Cid, Version, multibase};
+
+/// The longest text that is tried, in bytes: a CIDv1 with a 64-byte digest has 550 in base2.
+pub const CID_TEXT_LEN_MAX: usize = 600;
+
+const DAG_PB: u64 = 0x70;
+const SHA2_256: u64 = 0x12;
+
+/// Why a text is not a CID that can be pinned.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CidError {
+    /// Not a CID at all.
+    #[error("Invalid CID")]
+    Invalid,
+    /// The codec says how blocks link to blocks; without it a DAG can't be walked.
+    #[error("Invalid CID: the codec {0:#x} is not supported (dag-pb, raw, dag-cbor, dag-json, json and cbor are)")]
+    UnknownCodec(u64),
+    /// Blocks with this hash can't be verified.
+    #[error(
+        "Invalid CID: the hash {0:#x} is not supported (sha2-256, sha2-512, blake2b-256, blake3 and identity are)"
+    )]
+    UnknownHash(u64),
+    /// The digest is shorter or longer than the hash makes them.
+    #[error("Invalid CID: a digest of {length} bytes does not belong to the hash {hash:#x}")]
+    DigestLength {
+        /// The multihash code.
+        hash: u64,
+        /// What was found, in bytes.
+        length: usize,
+    },
+}
+
+/// Reads a CIDv0 or CIDv1 in any multibase.
+///
+/// # Errors
+/// [`CidError`] if it is none, or one that this service can't walk or verify.
+pub fn parse_cid(text: &str) -> Result<Cid, CidError> {
+    if text.len() > CID_TEXT_LEN_MAX {
+        return Err(CidError::Invalid);
+    }
+    let bytes = decode(text)?;
+    let cid = Cid::try_from(bytes.as_slice()).map_err(|_| CidError::Invalid)?;
+    // Bytes after the CID are not part of it, and two texts would name the same thing.
+    if cid.to_bytes() != bytes {
+        return Err(CidError::Invalid);
+    }
+    check_codec(&cid)?;
+    check_hash(&cid)?;
+    Ok(cid)
+}
+
+fn decode(text: &str) -> Result<Vec<u8>, CidError> {
+    let is_v0 = text.len() == 46 && text.starts_with("Qm");
+    let bytes = if is_v0 {
+        multibase::Base::Base58Btc.decode(text)
+    } else {
+        multibase::decode(text).map(|(_, bytes)| bytes)
+    };
+    bytes.map_err(|_| CidError::Invalid)
+}
+
+fn check_codec(cid: &Cid) -> Result<(), CidError> {
+    match cid.codec() {
+        // dag-pb, raw, dag-cbor, dag-json, json, cbor
+        DAG_PB | 0x55 | 0x71 | 0x0129 | 0x0200 | 0x51 => Ok(()),
+        other => Err(CidError::UnknownCodec(other)),
+    }
+}
+
+fn check_hash(cid: &Cid) -> Result<(), CidError> {
+    let (hash, length) = (cid.hash().code(), cid.hash().digest().len());
+    let fits = match hash {
+        0x00 => true,
+        SHA2_256 | 0xb220 | 0x1e => length == 32,
+        0x13 => length == 64,
+        other => return Err(CidError::UnknownHash(other)),
+    };
+    if !fits {
+        return Err(CidError::DigestLength { hash, length });
+    }
+    match cid.version() {
+        Version::V0 if hash != SHA2_256 => Err(CidError::Invalid),
+        Version::V0 | Version::V1 => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cid::multihash::Multihash;
+    use multibase::Base;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const V1: &str = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi";
+    const V0: &str = "QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn";
+
+    fn cid(codec: u64, hash: u64, length: usize) -> Cid {
+        Cid::new_v1(codec, Multihash::wrap(hash, &vec![7; length]).unwrap())
+    }
+
+    #[test]
+    fn every_base_leads_to_the_canonical_text() {
+        let bytes = parse_cid(V1).unwrap().to_bytes();
+        for base in [Base::Base16Lower, Base::Base32Upper, Base::Base36Lower, Base::Base58Btc, Base::Base64Url] {
+            let text = multibase::encode(base, &bytes);
+            assert_eq!(parse_cid(&text).unwrap().to_string(), V1, "{text}");
+        }
+        assert_eq!(parse_cid(V0).unwrap().to_string(), V0);
+    }
+
+    #[test]
+    fn what_is_no_cid_is_refused() {
+        for bad in ["", "b", "Qm", "hello", "/ipfs/bafy", " bafy", &format!("{V1}a"), &"b".repeat(700)] {
+            assert_eq!(parse_cid(bad), Err(CidError::Invalid), "{bad:?}");
+        }
+        let path = format!("/ipfs/{V1}");
+        assert_eq!(parse_cid(&path), Err(CidError::Invalid));
+    }
+
+    #[test]
+    fn only_what_can_be_walked_and_verified_is_taken() {
+        assert_eq!(parse_cid(&cid(0x72, 0x12, 32).to_string()), Err(CidError::UnknownCodec(0x72)));
+        assert_eq!(parse_cid(&cid(0x55, 0x11, 20).to_string()), Err(CidError::UnknownHash(0x11)));
+        let short = CidError::DigestLength { hash: 0x12, length: 20 };
+        assert_eq!(parse_cid(&cid(0x55, 0x12, 20).to_string()), Err(short));
+        for (hash, length) in [(0x13, 64), (0xb220, 32), (0x1e, 32), (0x00, 5)] {
+            assert!(parse_cid(&cid(0x71, hash, length).to_string()).is_ok(), "{hash:#x}");
+        }
+    }
+
+    #[test]
+    fn bytes_after_the_cid_are_refused() {
+        let mut bytes = parse_cid(V1).unwrap().to_bytes();
+        bytes.push(0);
+        assert_eq!(parse_cid(&multibase::encode(Base::Base32Lower, bytes)), Err(CidError::Invalid));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_answered(text in "\\PC{0,80}") {
+            if let Ok(cid) = parse_cid(&text) {
+                prop_assert_eq!(parse_cid(&cid.to_string()), Ok(cid));
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Scopes: what an API key may do.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// One permission of an API key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Scope {
+    /// List uploads, read DAG details.
+    FilesRead,
+    /// Upload, pin by CID.
+    FilesWrite,
+    /// Remove pins.
+    FilesDelete,
+    /// Rename.
+    FilesRename,
+    /// Read profile and preferences.
+    UserRead,
+    /// Change profile and preferences.
+    UserWrite,
+    /// List API keys.
+    TokensRead,
+    /// Make API keys.
+    TokensWrite,
+    /// Revoke API keys.
+    TokensDelete,
+    /// See the plan.
+    PlansRead,
+    /// Change the plan.
+    PlansWrite,
+    /// See own referrals.
+    ReferralsRead,
+    /// See the own audit log.
+    LogsRead,
+    /// Clusters, gateways, status, allocations.
+    ClusterRead,
+}
+
+/// A text that is no [`Scope`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("Unknown scope: {0}")]
+pub struct ScopeError(pub String);
+
+impl Scope {
+    /// Every scope.
+    pub const ALL: [Self; 14] = [
+        Self::FilesRead,
+        Self::FilesWrite,
+        Self::FilesDelete,
+        Self::FilesRename,
+        Self::UserRead,
+        Self::UserWrite,
+        Self::TokensRead,
+        Self::TokensWrite,
+        Self::TokensDelete,
+        Self::PlansRead,
+        Self::PlansWrite,
+        Self::ReferralsRead,
+        Self::LogsRead,
+        Self::ClusterRead,
+    ];
+
+    /// Its name, such as `files:write`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FilesRead => "files:read",
+            Self::FilesWrite => "files:write",
+            Self::FilesDelete => "files:delete",
+            Self::FilesRename => "files:rename",
+            Self::UserRead => "user:read",
+            Self::UserWrite => "user:write",
+            Self::TokensRead => "tokens:read",
+            Self::TokensWrite => "tokens:write",
+            Self::TokensDelete => "tokens:delete",
+            Self::PlansRead => "plans:read",
+            Self::PlansWrite => "plans:write",
+            Self::ReferralsRead => "referrals:read",
+            Self::LogsRead => "logs:read",
+            Self::ClusterRead => "cluster:read",
+        }
+    }
+
+    fn bit(self) -> u32 {
+        1 << (self as u8)
+    }
+}
+
+impl FromStr for Scope {
+    type Err = ScopeError;
+
+    fn from_str(text: &str) -> Result<Self, ScopeError> {
+        let known = Self::ALL.into_iter().find(|scope| scope.as_str() == text);
+        known.ok_or_else(|| ScopeError(text.chars().take(64).collect()))
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A set of scopes. Its text is their names, separated by commas.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct ScopeSet(u32);
+
+impl ScopeSet {
+    /// The empty set.
+    pub const NONE: Self = Self(0);
+
+    /// Every scope.
+    #[must_use]
+    pub fn all() -> Self {
+        Scope::ALL.into_iter().collect()
+    }
+
+    /// What a key gets whose scopes nobody named: `user:read` and `files:read`.
+    #[must_use]
+    pub fn of_a_new_key() -> Self {
+        [Scope::UserRead, Scope::FilesRead].into_iter().collect()
+    }
+
+    /// Whether it has this scope.
+    #[must_use]
+    pub fn contains(self, scope: Scope) -> bool {
+        self.0 & scope.bit() != 0
+    }
+
+    /// Whether `other` has all that this has.
+    #[must_use]
+    pub fn is_subset(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Its scopes, in the order of [`Scope::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = Scope> {
+        Scope::ALL.into_iter().filter(move |scope| self.contains(*scope))
+    }
+}
+
+impl FromIterator<Scope> for ScopeSet {
+    fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
+        Self(scopes.into_iter().fold(0, |bits, scope| bits | scope.bit()))
+    }
+}
+
+impl FromStr for ScopeSet {
+    type Err = ScopeError;
+
+    fn from_str(text: &str) -> Result<Self, ScopeError> {
+        text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::parse).collect()
+    }
+}
+
+impl fmt::Display for ScopeSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, scope) in self.iter().enumerate() {
+            let comma = if i == 0 { "" } else { "," };
+            write!(f, "{comma}{scope}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ScopeSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ScopeSet({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn unknown_scopes_are_named() {
+        assert_eq!("files:read,files:burn".parse::<ScopeSet>(), Err(ScopeError("files:burn".into())));
+        assert_eq!(" files:read , ".parse::<ScopeSet>().unwrap().to_string(), "files:read");
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_reads_what_it_writes_and_knows_its_subsets(bits in 0_u32..(1 << 14), more in 0_u32..(1 << 14)) {
+            let (small, large) = (ScopeSet(bits), ScopeSet(bits | more));
+            prop_assert_eq!(small.to_string().parse(), Ok(small));
+            prop_assert!(small.is_subset(large));
+            prop_assert_eq!(large.is_subset(small), large == small);
+        }
+    }
+}

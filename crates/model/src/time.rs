@@ -1,0 +1,123 @@
+//! Points in time, and the time at which a pin ends by itself.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A point in time: Unix milliseconds. Shown as RFC 3339 in UTC with milliseconds and `Z`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// From Unix milliseconds. What RFC 3339 can't show (before year 0, after year 9999) is moved to its end.
+    #[must_use]
+    pub fn from_ms(ms: i64) -> Self {
+        Self(ms.clamp(-62_167_219_200_000, 253_402_207_199_999))
+    }
+
+    /// Unix milliseconds.
+    #[must_use]
+    pub fn as_ms(self) -> i64 {
+        self.0
+    }
+
+    /// The time `by` later.
+    #[must_use]
+    pub fn after(self, by: Duration) -> Self {
+        let by_ms = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+        Self::from_ms(self.0.saturating_add(by_ms))
+    }
+
+    /// How long from `earlier` until this; zero if that is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(time) => write!(f, "{time:.3}"),
+            Err(_out_of_range) => write!(f, "{}ms", self.0),
+        }
+    }
+}
+
+/// The time at which a pin ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timelock(Timestamp);
+
+/// Why a text is not a [`Timelock`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TimelockError {
+    /// Not a time with an offset.
+    #[error("The timelock must be an ISO 8601 time with an offset, such as 2026-12-31T23:59:59Z")]
+    Invalid,
+    /// Not later than now.
+    #[error("The timelock must be in the future")]
+    Past,
+    /// Later than [`Timelock::AHEAD_MAX`] from now.
+    #[error("The timelock must be within the next 100 years")]
+    TooFar,
+}
+
+impl Timelock {
+    /// How far ahead it may be: beyond that it is a mistake, such as microseconds for milliseconds.
+    pub const AHEAD_MAX: Duration = Duration::from_hours(100 * 366 * 24);
+
+    /// Reads an ISO 8601 time with `Z` or an offset; fractions under a millisecond are cut off.
+    ///
+    /// # Errors
+    /// [`TimelockError`] if it is none, or not in the bounded future.
+    pub fn parse(text: &str, now: Timestamp) -> Result<Self, TimelockError> {
+        if text.len() > 64 {
+            return Err(TimelockError::Invalid);
+        }
+        let time: jiff::Timestamp = text.trim().parse().map_err(|_| TimelockError::Invalid)?;
+        let time = Timestamp::from_ms(time.as_millisecond());
+        if time <= now {
+            return Err(TimelockError::Past);
+        }
+        if time > now.after(Self::AHEAD_MAX) {
+            return Err(TimelockError::TooFar);
+        }
+        Ok(Self(time))
+    }
+
+    /// When the pin ends.
+    #[must_use]
+    pub fn ends_at(self) -> Timestamp {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_767_225_600_000);
+
+    #[test]
+    fn a_timelock_needs_an_offset_and_a_future() {
+        let end = |text| Timelock::parse(text, NOW).map(|lock| lock.ends_at().to_string());
+        assert_eq!(end("2026-12-31T23:59:59.000Z").unwrap(), "2026-12-31T23:59:59.000Z");
+        assert_eq!(end("2027-01-01T01:00:00+01:00").unwrap(), "2027-01-01T00:00:00.000Z");
+        for bad in ["", "tomorrow", "2026-12-31", "2026-12-31T23:59:59", "2026-13-01T00:00:00Z"] {
+            assert_eq!(end(bad), Err(TimelockError::Invalid), "{bad:?}");
+        }
+        assert_eq!(end("2026-01-01T00:00:00Z"), Err(TimelockError::Past));
+        assert_eq!(end("2999-01-01T00:00:00Z"), Err(TimelockError::TooFar));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_is_what_it_is(ms in 0_i64..253_402_207_199_999) {
+            let text = Timestamp::from_ms(ms).to_string();
+            let read: jiff::Timestamp = text.parse().unwrap();
+            prop_assert_eq!(read.as_millisecond(), ms);
+            prop_assert!(text.ends_with('Z') && text.len() == "2026-12-31T23:59:59.000Z".len());
+        }
+    }
+}

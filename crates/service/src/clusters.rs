@@ -1,0 +1,110 @@
+//! The clusters that pins can go to, and how they are.
+
+use std::sync::Arc;
+
+use pinfold_model::ClusterId;
+
+use crate::service::Core;
+use crate::{Caller, Error};
+
+/// The clusters. Cheap to clone.
+#[derive(Clone)]
+pub struct Clusters {
+    pub(crate) core: Arc<Core>,
+}
+
+/// A cluster as the operator set it up: what is shown of it, and who does its work.
+#[derive(Clone)]
+pub struct ClusterSetup {
+    /// What is shown.
+    pub info: ClusterInfo,
+    /// What does the work.
+    pub driver: Arc<dyn pinfold_cluster::Cluster>,
+}
+
+/// What is shown of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterInfo {
+    /// Its name.
+    pub id: ClusterId,
+    /// Its name for people.
+    pub label: String,
+    /// Where it is, such as `eu`; free text.
+    pub region: Option<String>,
+    /// Its country; ISO 3166 code.
+    pub country: Option<String>,
+    /// Where its content can be read, best first.
+    pub gateways: Vec<GatewayInfo>,
+}
+
+/// A gateway of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayInfo {
+    /// Its base URL, which ends in `/ipfs/`.
+    pub url: String,
+    /// Its name for people.
+    pub label: String,
+}
+
+/// A peer that a cluster knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// Its peer id.
+    pub id: String,
+    /// Where it can be reached: multiaddrs with `/p2p/…`.
+    pub addresses: Vec<String>,
+    /// Whether it is this node.
+    pub is_self: bool,
+    /// Whether there is a connection.
+    pub connected: bool,
+    /// What it calls its software.
+    pub agent: Option<String>,
+}
+
+/// How the service is: it can do its job when every part is well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// `None` when the database answers, else what is wrong with it.
+    pub store: Option<String>,
+    /// Each cluster.
+    pub clusters: Vec<ClusterHealth>,
+}
+
+/// How one cluster is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterHealth {
+    /// Which.
+    pub cluster: ClusterId,
+    /// `None` when it can do its job, else what is wrong with it.
+    pub problem: Option<String>,
+}
+
+impl Health {
+    /// Whether every part is well.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.store.is_none() && self.clusters.iter().all(|cluster| cluster.problem.is_none())
+    }
+}
+
+impl Clusters {
+    /// The clusters that the caller's plan includes.
+    #[must_use]
+    pub fn list(&self, caller: &Caller) -> Vec<ClusterInfo> {
+        let _ = caller;
+        Vec::new()
+    }
+
+    /// The peers that the clusters know, this node first; at most 1,000.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when no cluster answers.
+    pub async fn peers(&self) -> Result<Vec<PeerInfo>, Error> {
+        Err(Error::Internal)
+    }
+
+    /// How the service is. Answers within a few seconds, whatever is broken.
+    pub async fn health(&self) -> Health {
+        Health { store: None, clusters: Vec::new() }
+    }
+}

@@ -1,0 +1,71 @@
+//! What can go wrong, split by what the caller can do about it.
+
+use std::time::Duration;
+
+/// Why a use case failed. Its text is one sentence for the person who asked; nothing internal is in it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Something in the request is not right; the sentence says what.
+    #[error("{0}")]
+    InvalidRequest(String),
+    /// No such cluster.
+    #[error("Unknown cluster")]
+    UnknownCluster,
+    /// The plan has no timelock.
+    #[error("Your plan does not allow a timelock")]
+    TimelockNotAllowed,
+    /// The plan does not include the cluster.
+    #[error("Your plan does not include this cluster")]
+    ClusterNotAllowed,
+    /// More than what is left of the account's storage. Nothing was kept.
+    #[error("Not enough storage left in your plan")]
+    QuotaExceeded,
+    /// Nobody delivered the content within the find time. Nothing was kept.
+    #[error("CID not found")]
+    CidNotFound,
+    /// The account has no such pin.
+    #[error("Pin not found for this CID")]
+    PinNotFound,
+    /// The account has no key of this name.
+    #[error("No API key of this name")]
+    TokenNotFound,
+    /// No such account.
+    #[error("No such account")]
+    AccountNotFound,
+    /// A key of the account has this name.
+    #[error("An API key of this name exists already")]
+    NameTaken,
+    /// The address belongs to an account.
+    #[error("An account with this e-mail address exists already")]
+    EmailTaken,
+    /// A new key would have scopes that its maker lacks.
+    #[error("An API key can't grant scopes that it does not hold itself")]
+    ScopeNotHeld,
+    /// The content stopped coming. Nothing was kept.
+    #[error("The content stopped coming: {0}")]
+    Stalled(String),
+    /// The content can never be pinned here; the sentence says why.
+    #[error("{0}")]
+    Unfit(String),
+    /// The cluster has no space left. Nothing was kept.
+    #[error("The storage is full; try again later")]
+    StorageFull,
+    /// A dependency can't be reached.
+    #[error("The service can't do this right now; try again later")]
+    Unavailable {
+        /// When to try again, where that is known.
+        retry_after: Option<Duration>,
+    },
+    /// The account has too many pins on their way.
+    #[error("At most {limit} of your pins can be on their way at once; wait for some of them")]
+    TooManyInFlight {
+        /// How many may be.
+        limit: u32,
+    },
+    /// The body of an upload broke off, or could not be read. Nothing was kept.
+    #[error("The upload was cut off")]
+    UploadCutOff,
+    /// A fault of the service; logged where it arose.
+    #[error("Internal error")]
+    Internal,
+}

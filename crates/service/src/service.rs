@@ -1,0 +1,110 @@
+//! The service as a whole: its parts, its settings, its start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pinfold_model::{Clock, Plans};
+use pinfold_store::Store;
+
+use crate::background::Background;
+use crate::{Accounts, ClusterSetup, Clusters, Error, Pins, Reconciler, Tokens, Uploads};
+
+/// All use cases. Cheap to clone; all clones are the same service.
+#[derive(Clone)]
+pub struct Service {
+    /// Accounts.
+    pub accounts: Accounts,
+    /// API keys.
+    pub tokens: Tokens,
+    /// Pins.
+    pub pins: Pins,
+    /// Uploads.
+    pub uploads: Uploads,
+    /// Clusters.
+    pub clusters: Clusters,
+    /// The background work, for tests and tools.
+    pub reconciler: Reconciler,
+}
+
+/// What an operator can set.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The plans on offer.
+    pub plans: Plans,
+    /// How long to look for the first block of a pin.
+    pub find_time: Duration,
+    /// How long a fetch may go on without a new block.
+    pub stall_time: Duration,
+    /// The most distinct blocks of one pin.
+    pub blocks_max: u64,
+    /// Placements that are worked on at once.
+    pub placements_at_once: usize,
+    /// How often a placement is tried before it fails.
+    pub attempts_max: u32,
+    /// How long after the first failed try the second begins; each pause is twice the one before.
+    pub retry_first: Duration,
+    /// The longest pause between two tries.
+    pub retry_max: Duration,
+    /// How long a placement is somebody's before others may take it; renewed while they work.
+    pub lease: Duration,
+    /// How long a request waits for an upload that is already received to be kept.
+    pub upload_wait: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            plans: Plans::default(),
+            find_time: Duration::from_secs(20),
+            stall_time: Duration::from_secs(300),
+            blocks_max: 50_000_000,
+            placements_at_once: 16,
+            attempts_max: 8,
+            retry_first: Duration::from_secs(2),
+            retry_max: Duration::from_secs(300),
+            lease: Duration::from_secs(60),
+            upload_wait: Duration::from_secs(300),
+        }
+    }
+}
+
+/// What the parts share.
+pub(crate) struct Core {
+    pub(crate) store: Store,
+    pub(crate) clusters: Vec<ClusterSetup>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) settings: Settings,
+}
+
+impl Service {
+    /// Puts the service together. The first of `clusters` is the default one. Nothing runs in the background
+    /// until [`run`](Self::run).
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] when there is no cluster, or two have one id; [`Error::Unavailable`] when the
+    /// store fails.
+    pub async fn new(
+        store: Store,
+        clusters: Vec<ClusterSetup>,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+    ) -> Result<Self, Error> {
+        if clusters.is_empty() {
+            return Err(Error::InvalidRequest("At least one cluster must be set up".to_owned()));
+        }
+        let core = Arc::new(Core { store, clusters, clock, settings });
+        Ok(Self {
+            accounts: Accounts { core: Arc::clone(&core) },
+            tokens: Tokens { core: Arc::clone(&core) },
+            pins: Pins { core: Arc::clone(&core) },
+            uploads: Uploads { core: Arc::clone(&core) },
+            clusters: Clusters { core: Arc::clone(&core) },
+            reconciler: Reconciler { core },
+        })
+    }
+
+    /// Starts the background work.
+    pub fn run(&self) -> Background {
+        Background {}
+    }
+}
