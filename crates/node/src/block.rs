@@ -113,7 +113,7 @@ fn function(code: u64) -> Result<Code, BlockError> {
     }
 }
 
-fn digest(code: u64, data: &[u8]) -> Result<Multihash<64>, BlockError> {
+fn digest(code: u64, data: &[u8]) -> Result<Multihash, BlockError> {
     Ok(function(code)?.digest(data))
 }
 
