@@ -59,7 +59,8 @@ async fn prove(credential: &str, tokens: &Tokens) -> Result<Caller, AuthError> {
 
 /// The credentials of a request, without those that are empty. What is no plain text can't be a good one.
 fn credentials(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let text = |name: HeaderName| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("\u{fffd}"));
+    let text =
+        |name: HeaderName| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("\u{fffd}"));
     let bearer = text(header::AUTHORIZATION).and_then(|text| {
         let (scheme, credential) = text.trim().split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then_some(credential)
@@ -98,8 +99,12 @@ mod tests {
 
     #[test]
     fn of_two_reasons_the_telling_one_stays() {
-        let identity = Identity::Unknown.or_refused(AuthError::AccountDisabled).or_refused(AuthError::Invalid);
+        let identity =
+            Identity::Unknown.or_refused(AuthError::AccountDisabled).or_refused(AuthError::Invalid);
         assert!(matches!(identity, Identity::Refused(AuthError::AccountDisabled)));
-        assert!(matches!(identity.or_refused(AuthError::Unavailable), Identity::Refused(AuthError::Unavailable)));
+        assert!(matches!(
+            identity.or_refused(AuthError::Unavailable),
+            Identity::Refused(AuthError::Unavailable)
+        ));
     }
 }

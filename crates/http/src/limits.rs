@@ -9,19 +9,20 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use governor::clock::{Clock as _, DefaultClock};
+use governor::clock::{Clock, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use lru::LruCache;
+use pinfold_model::TokenId;
 
 use crate::settings::Rate;
 
 /// Who a request is counted for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Holder {
-    /// A good API key, by its id.
-    Key(String),
+    /// A good API key.
+    Key(TokenId),
     /// Anyone else, by [`network_of`] the peer's address.
     Address(IpAddr),
 }
@@ -54,55 +55,62 @@ pub(crate) struct Verdict {
     pub(crate) retry_after: Option<Duration>,
 }
 
-type Bucket = RateLimiter<NotKeyed, InMemoryState, DefaultClock, StateInformationMiddleware>;
+type Bucket<C> = RateLimiter<NotKeyed, InMemoryState, C, StateInformationMiddleware>;
 
 /// The buckets of every holder.
-pub(crate) struct Limits {
-    holders: Mutex<LruCache<(Holder, Budget), Arc<Buckets>>>,
+pub(crate) struct Limits<C: Clock = DefaultClock> {
+    holders: Mutex<LruCache<(Holder, Budget), Arc<Buckets<C>>>>,
+    clock: C,
 }
 
-struct Buckets {
+struct Buckets<C: Clock> {
     rate: Rate,
-    minute: Bucket,
-    second: Bucket,
+    minute: Bucket<C>,
+    second: Bucket<C>,
 }
 
 impl Limits {
+    /// Remembers so many holders at one time.
     pub(crate) fn new(holders_max: usize) -> Self {
+        Self::with_clock(holders_max, DefaultClock::default())
+    }
+}
+
+impl<C: Clock + Clone> Limits<C> {
+    fn with_clock(holders_max: usize, clock: C) -> Self {
         let holders_max = NonZeroUsize::new(holders_max).unwrap_or(NonZeroUsize::MIN);
-        Self { holders: Mutex::new(LruCache::new(holders_max)) }
+        Self { holders: Mutex::new(LruCache::new(holders_max)), clock }
     }
 
     /// Counts one request.
     pub(crate) fn take(&self, holder: Holder, budget: Budget, rate: Rate) -> Verdict {
         let buckets = self.buckets(holder, budget, rate);
-        let clock = DefaultClock::default();
+        let now = self.clock.now();
         if let Err(refused) = buckets.second.check() {
-            let wait = refused.wait_time_from(clock.now());
-            return buckets.refuse(wait);
+            return buckets.refuse(refused.wait_time_from(now));
         }
         match buckets.minute.check() {
             Ok(state) => buckets.allow(state.remaining_burst_capacity()),
-            Err(refused) => buckets.refuse(refused.wait_time_from(clock.now())),
+            Err(refused) => buckets.refuse(refused.wait_time_from(now)),
         }
     }
 
-    fn buckets(&self, holder: Holder, budget: Budget, rate: Rate) -> Arc<Buckets> {
+    fn buckets(&self, holder: Holder, budget: Budget, rate: Rate) -> Arc<Buckets<C>> {
         // Nothing that runs under this lock can leave the map half changed.
         let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (holder, budget);
         if let Some(known) = holders.get(&key).filter(|known| known.rate == rate) {
             return Arc::clone(known);
         }
-        let fresh = Arc::new(Buckets::new(rate));
+        let fresh = Arc::new(Buckets::new(rate, &self.clock));
         holders.put(key, Arc::clone(&fresh));
         fresh
     }
 }
 
-impl Buckets {
-    fn new(rate: Rate) -> Self {
-        let bucket = |quota| RateLimiter::direct(quota).with_middleware::<StateInformationMiddleware>();
+impl<C: Clock + Clone> Buckets<C> {
+    fn new(rate: Rate, clock: &C) -> Self {
+        let bucket = |quota| RateLimiter::direct_with_clock(quota, clock.clone()).with_middleware();
         Self {
             rate,
             minute: bucket(Quota::per_minute(rate.per_minute)),
@@ -136,61 +144,71 @@ pub(crate) fn network_of(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use governor::clock::FakeRelativeClock;
+
     use super::*;
 
-    fn alice() -> Holder {
-        Holder::Key("alice".into())
+    const ALICE: Holder = Holder::Key(TokenId(1));
+
+    /// Limits whose time stands still until it is moved.
+    fn limits() -> (Limits<FakeRelativeClock>, FakeRelativeClock) {
+        let clock = FakeRelativeClock::default();
+        (Limits::with_clock(8, clock.clone()), clock)
     }
 
     #[test]
     fn a_minute_has_no_more_requests_than_it_says() {
-        let limits = Limits::new(8);
+        let (limits, clock) = limits();
         let rate = Rate::new(3, 100);
-        let readings: Vec<_> =
-            (0..3).map(|_| limits.take(alice(), Budget::Calls, rate).reading.remaining).collect();
-        assert_eq!(readings, [2, 1, 0]);
+        let take = || limits.take(ALICE, Budget::Calls, rate);
+        let remaining: Vec<_> = (0..3).map(|_| take().reading.remaining).collect();
+        assert_eq!(remaining, [2, 1, 0]);
 
-        let refused = limits.take(alice(), Budget::Calls, rate);
-        assert_eq!((refused.reading.limit, refused.reading.remaining), (3, 0));
-        let wait = refused.retry_after.expect("the fourth is refused");
-        assert!(wait > Duration::ZERO && wait <= Duration::from_secs(20), "{wait:?}");
+        let refused = take();
+        let whole_in = Duration::from_secs(60);
+        assert_eq!(refused.reading, Reading { limit: 3, remaining: 0, whole_in });
+        assert_eq!(refused.retry_after, Some(Duration::from_secs(20)));
+
+        clock.advance(Duration::from_secs(20));
+        assert_eq!(take().retry_after, None, "a third of a minute gives one of three back");
     }
 
     #[test]
     fn a_burst_within_a_second_is_refused_for_a_moment() {
-        let limits = Limits::new(8);
-        let rate = Rate::new(1000, 1);
-        assert_eq!(limits.take(alice(), Budget::Calls, rate).retry_after, None);
-        let wait = limits.take(alice(), Budget::Calls, rate).retry_after.expect("the second is refused");
-        assert!(wait <= Duration::from_secs(1), "{wait:?}");
+        let (limits, clock) = limits();
+        let rate = Rate::new(1000, 2);
+        let take = || limits.take(ALICE, Budget::Calls, rate).retry_after;
+        assert_eq!((take(), take(), take()), (None, None, Some(Duration::from_millis(500))));
+        clock.advance(Duration::from_millis(500));
+        assert_eq!(take(), None);
     }
 
     #[test]
     fn polls_do_not_use_up_calls_and_neighbours_do_not_share() {
-        let limits = Limits::new(8);
+        let (limits, _) = limits();
         let rate = Rate::new(1, 1);
-        assert_eq!(limits.take(alice(), Budget::Polls, rate).retry_after, None);
-        assert_eq!(limits.take(alice(), Budget::Calls, rate).retry_after, None);
+        assert_eq!(limits.take(ALICE, Budget::Polls, rate).retry_after, None);
+        assert_eq!(limits.take(ALICE, Budget::Calls, rate).retry_after, None);
         let bob = Holder::Address(IpAddr::from([192, 0, 2, 7]));
         assert_eq!(limits.take(bob, Budget::Calls, rate).retry_after, None);
-        assert!(limits.take(alice(), Budget::Calls, rate).retry_after.is_some());
+        assert!(limits.take(ALICE, Budget::Calls, rate).retry_after.is_some());
     }
 
     #[test]
     fn a_new_plan_counts_at_once() {
-        let limits = Limits::new(8);
-        assert_eq!(limits.take(alice(), Budget::Calls, Rate::new(1, 1)).reading.limit, 1);
-        let upgraded = limits.take(alice(), Budget::Calls, Rate::new(600, 60));
+        let (limits, _) = limits();
+        assert_eq!(limits.take(ALICE, Budget::Calls, Rate::new(1, 1)).reading.limit, 1);
+        let upgraded = limits.take(ALICE, Budget::Calls, Rate::new(600, 60));
         assert_eq!((upgraded.reading.limit, upgraded.retry_after), (600, None));
     }
 
     #[test]
     fn memory_is_bounded() {
-        let limits = Limits::new(4);
+        let (limits, _) = limits();
         for n in 0..100 {
-            limits.take(Holder::Key(n.to_string()), Budget::Calls, Rate::new(5, 5));
+            limits.take(Holder::Key(TokenId(n)), Budget::Calls, Rate::new(5, 5));
         }
-        assert_eq!(limits.holders.lock().expect("no test panics under it").len(), 4);
+        assert_eq!(limits.holders.lock().expect("no test panics under it").len(), 8);
     }
 
     #[test]

@@ -89,6 +89,14 @@ impl Rate {
         let at_least_one = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
         Self { per_minute: at_least_one(per_minute), per_second: at_least_one(per_second) }
     }
+
+    /// In each of its parts the larger of two rates.
+    pub(crate) fn max(self, other: Self) -> Self {
+        Self {
+            per_minute: self.per_minute.max(other.per_minute),
+            per_second: self.per_second.max(other.per_second),
+        }
+    }
 }
 
 impl Default for Settings {

@@ -110,7 +110,9 @@ fn parse<T: DeserializeOwned + Default>(text: &[u8]) -> Result<T, Reject> {
 }
 
 fn is_empty_array(text: &[u8]) -> bool {
-    text.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]")).is_some_and(|rest| rest.trim_ascii().is_empty())
+    text.strip_prefix(b"[")
+        .and_then(|rest| rest.strip_suffix(b"]"))
+        .is_some_and(|rest| rest.trim_ascii().is_empty())
 }
 
 /// Names the field at fault, where it is one.

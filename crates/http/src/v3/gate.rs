@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::Method;
 use axum::http::header::{HeaderName, HeaderValue};
 use axum::http::request::Parts;
-use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use pinfold_model::Scope;
@@ -50,8 +50,7 @@ fn take(app: &AppState, identity: &Identity, request: &Request) -> Verdict {
     let (holder, calls) = match identity {
         Identity::Caller(caller) => (Holder::Key(caller.key), plan_rate(caller)),
         Identity::Unknown | Identity::Refused(_) => {
-            let address =
-                peer::address_of(request.headers(), request.extensions(), &app.settings().proxies);
+            let address = peer::address_of(request.headers(), request.extensions(), &app.settings().proxies);
             (Holder::Address(network_of(address)), app.settings().rates.anonymous)
         }
     };
@@ -114,7 +113,9 @@ impl<P: Permission> FromRequestParts<AppState> for Allowed<P> {
 
     async fn from_request_parts(parts: &mut Parts, _app: &AppState) -> Result<Self, Reject> {
         match parts.extensions.get::<Identity>() {
-            Some(Identity::Caller(caller)) if caller.may(P::SCOPE) => Ok(Self(Arc::clone(caller), PhantomData)),
+            Some(Identity::Caller(caller)) if caller.may(P::SCOPE) => {
+                Ok(Self(Arc::clone(caller), PhantomData))
+            }
             Some(Identity::Caller(_)) => Err(Reject::missing_scope(P::SCOPE)),
             Some(Identity::Refused(error)) => Err((*error).into()),
             Some(Identity::Unknown) | None => Err(Reject::no_credential()),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::http::StatusCode;
+use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use pinfold_model::{Scope, Timestamp};
 use pinfold_service::{AuthError, Error};
@@ -225,7 +225,10 @@ mod tests {
     #[test]
     fn a_busy_dependency_says_so() {
         let reject = Reject::from(Error::Unavailable { retry_after: Some(Duration::from_secs(3)) });
-        assert_eq!((reject.status, &reject.headers[header::RETRY_AFTER]), (StatusCode::SERVICE_UNAVAILABLE, &HeaderValue::from(3)));
+        assert_eq!(
+            (reject.status, &reject.headers[header::RETRY_AFTER]),
+            (StatusCode::SERVICE_UNAVAILABLE, &HeaderValue::from(3))
+        );
         let reject = Reject::from(Error::Unavailable { retry_after: None });
         assert!(!reject.headers.contains_key(header::RETRY_AFTER));
     }

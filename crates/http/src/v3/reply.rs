@@ -4,7 +4,7 @@ use axum::Json;
 use axum::http::header::{self, HeaderValue};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use pinfold_model::{PinState, PinName};
+use pinfold_model::{PinName, PinState};
 use pinfold_service::{PinReceipt, PinView};
 use serde::Serialize;
 

@@ -73,7 +73,9 @@ pub(super) fn filled(text: Option<&str>) -> Option<&str> {
 mod tests {
     use super::*;
 
-    const NOW: Timestamp = Timestamp::from_ms(1_767_225_600_000);
+    fn now() -> Timestamp {
+        Timestamp::from_ms(1_767_225_600_000)
+    }
 
     fn body(cl: &str, timelock: &str, custom_name: &str) -> TermsBody {
         let some = |text: &str| Some(text.to_owned());
@@ -87,14 +89,14 @@ mod tests {
 
     #[test]
     fn empty_words_are_left_out_ones() {
-        let terms = body("", " ", "").parse(None, NOW).expect("nothing is wrong");
+        let terms = body("", " ", "").parse(None, now()).expect("nothing is wrong");
         assert!(terms.cluster.is_none() && terms.timelock.is_none() && terms.custom_name.is_none());
     }
 
     #[test]
     fn the_bodys_cluster_beats_the_hint() {
         let cluster = |cl: &str, hint| {
-            body(cl, "", "").parse(hint, NOW).expect("a cluster").cluster.map(|id| id.to_string())
+            body(cl, "", "").parse(hint, now()).expect("a cluster").cluster.map(|id| id.to_string())
         };
         assert_eq!(cluster("eu", Some("us")).as_deref(), Some("eu"));
         assert_eq!(cluster("", Some("us")).as_deref(), Some("us"));
@@ -103,7 +105,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let fault = |body: TermsBody| format!("{:?}", body.parse(None, NOW).expect_err("it is wrong"));
+        let fault = |body: TermsBody| format!("{:?}", body.parse(None, now()).expect_err("it is wrong"));
         assert!(fault(body("no such!", "", "")).contains("Unknown cluster"));
         assert!(fault(body("", "yesterday", "")).contains("timelock"));
         assert!(fault(body("", "", "a\0b")).contains("`customName`"));

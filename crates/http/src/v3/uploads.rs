@@ -62,7 +62,8 @@ impl UploadsQuery {
             state: status.map_err(|error| invalid(&error))?,
             cluster: parse_cluster(self.cl.as_deref())?,
             has_expiry: flag("hasExpiration", self.has_expiration.as_deref())?,
-            cursor: cursor.map_err(|_| Reject::invalid("`cursor`: give a `nextCursor` of an earlier answer"))?,
+            cursor: cursor
+                .map_err(|_| Reject::invalid("`cursor`: give a `nextCursor` of an earlier answer"))?,
         })
     }
 }
