@@ -8,10 +8,14 @@
 //! Blocks are stored under their multihash: CIDs that differ in version or codec alone share the bytes.
 //! Identity CIDs are never stored; [`Block::inline`] has them.
 
+mod memory;
+
 use async_trait::async_trait;
 use cid::Cid;
 
 use crate::Block;
+
+pub use memory::MemoryBlocks;
 
 /// The name of a hold, chosen by the caller, such as `pin/bafy…`. 1 to 255 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

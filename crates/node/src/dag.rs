@@ -1,0 +1,99 @@
+//! Which CIDs a block links to.
+//!
+//! The input is a block that matches its CID and is hostile all the same: the depth and the number of
+//! links are bounded, nothing recurses over the input's nesting without a bound, and nothing panics.
+//! What Kubo walks is walked here; what cannot be decoded is an error, because a DAG with a part that
+//! nobody can find out is not one that can be promised.
+
+mod cbor;
+pub mod pb;
+
+use cid::Cid;
+use ipld_core::codec::Links;
+use serde_ipld_dagjson::codec::DagJsonCodec;
+
+use crate::Block;
+
+/// Codec of blocks of plain bytes.
+pub const RAW: u64 = 0x55;
+/// Codec of dag-pb, which UnixFS uses.
+pub const DAG_PB: u64 = 0x70;
+/// Codec of dag-cbor.
+pub const DAG_CBOR: u64 = 0x71;
+/// Codec of dag-json.
+pub const DAG_JSON: u64 = 0x0129;
+/// Codec of plain CBOR, which has no links.
+pub const CBOR: u64 = 0x51;
+/// Codec of plain JSON, which has no links.
+pub const JSON: u64 = 0x0200;
+
+/// The most links of one block: more than a block of 2 MiB can have with 32-byte digests.
+pub const LINKS_MAX: usize = 65_536;
+
+/// How deep a dag-cbor item may nest. (dag-json is bounded at 128 by its parser.)
+pub const DEPTH_MAX: usize = 1_024;
+
+/// One link of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    /// What it points at.
+    pub cid: Cid,
+    /// The bytes of the DAG below, as the block's author claims (dag-pb's `Tsize`). Not to be trusted.
+    pub size_hint: Option<u64>,
+}
+
+/// Why a block's links are not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DagError {
+    /// The codec is none of those of [`is_supported_codec`].
+    #[error("codec {0:#x} is not supported")]
+    UnknownCodec(u64),
+    /// The bytes are not what the codec says.
+    #[error("the block cannot be decoded: {0}")]
+    Malformed(&'static str),
+    /// More than [`LINKS_MAX`] links.
+    #[error("the block has more than {LINKS_MAX} links")]
+    TooManyLinks,
+    /// Nested deeper than [`DEPTH_MAX`].
+    #[error("the block is nested deeper than {DEPTH_MAX} levels")]
+    TooDeep,
+}
+
+/// Whether DAGs with blocks of this codec can be walked.
+#[must_use]
+pub fn is_supported_codec(codec: u64) -> bool {
+    matches!(codec, RAW | DAG_PB | DAG_CBOR | DAG_JSON | CBOR | JSON)
+}
+
+/// The links of a block in the order of their appearance, repeated ones included.
+///
+/// # Errors
+/// Any [`DagError`]. None of them goes away by trying again.
+pub fn links(block: &Block) -> Result<Vec<Link>, DagError> {
+    let data = block.data();
+    match block.cid().codec() {
+        RAW | CBOR | JSON => Ok(Vec::new()),
+        DAG_PB => {
+            let node = pb::PbNode::decode(data)?;
+            Ok(node.links.iter().map(|link| Link { cid: link.cid, size_hint: link.tsize }).collect())
+        }
+        DAG_CBOR => cbor::links(data),
+        DAG_JSON => {
+            let cids = DagJsonCodec::links(data).map_err(|_| DagError::Malformed("dag-json"))?;
+            let links: Vec<_> =
+                cids.take(LINKS_MAX + 1).map(|cid| Link { cid, size_hint: None }).collect();
+            if links.len() > LINKS_MAX { Err(DagError::TooManyLinks) } else { Ok(links) }
+        }
+        codec => Err(DagError::UnknownCodec(codec)),
+    }
+}
+
+/// A binary CID with nothing after it.
+fn exact_cid(bytes: &[u8]) -> Result<Cid, DagError> {
+    let mut rest = bytes;
+    let cid = Cid::read_bytes(&mut rest).map_err(|_| DagError::Malformed("CID of a link"))?;
+    if rest.is_empty() { Ok(cid) } else { Err(DagError::Malformed("bytes after the CID of a link")) }
+}
+
+#[cfg(test)]
+mod tests;
