@@ -1,12 +1,69 @@
 //! Brings a whole DAG under a hold: finds it, fetches it, verifies it, stores it, and walks on.
+//!
+//! A [`Fetcher`] walks the DAG (`walk`), keeps what is here, wants the rest from a bitswap session within
+//! a window of bytes (`window`), and meanwhile looks for whoever has it (`search`). Blocks reach the
+//! store before the walk goes on from them; the hold is sealed when nothing is missing.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cid::Cid;
 use libp2p::Multiaddr;
 
-use crate::{BlocksError, HoldName};
+use crate::bitswap::Bitswap;
+use crate::source::Source;
+use crate::{Blocks, BlocksError, HoldName, HoldStats};
+
+mod run;
+mod search;
+#[cfg(test)]
+mod tests;
+mod walk;
+mod window;
+
+pub use search::Dial;
+
+/// Fetches DAGs. Cheap to clone.
+#[derive(Clone)]
+pub struct Fetcher {
+    blocks: Arc<dyn Blocks>,
+    bitswap: Bitswap,
+    dial: Arc<dyn Dial>,
+    sources: Vec<Arc<dyn Source>>,
+}
+
+impl std::fmt::Debug for Fetcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fetcher").field("sources", &self.sources.len()).finish_non_exhaustive()
+    }
+}
+
+impl Fetcher {
+    /// A fetcher into `blocks` from the peers of `bitswap`, which `dial` connects to as `sources` find
+    /// them.
+    #[must_use]
+    pub fn new(
+        blocks: Arc<dyn Blocks>,
+        bitswap: Bitswap,
+        dial: Arc<dyn Dial>,
+        sources: Vec<Arc<dyn Source>>,
+    ) -> Self {
+        Self { blocks, bitswap, dial, sources }
+    }
+
+    /// Holds the DAG: returns once every block of it is stored and the hold is sealed and durable. A hold
+    /// that is sealed already is complete, and returned as it is.
+    ///
+    /// Dropping the future is safe: its wants are taken back, and the hold stays unsealed with what came,
+    /// so that another fetch of the same hold goes on from there.
+    ///
+    /// # Errors
+    /// See [`FetchError`]. What came before the error stays in the unsealed hold.
+    pub async fn fetch(&self, request: FetchRequest, progress: Arc<Progress>) -> Result<HoldStats, FetchError> {
+        run::fetch(self, request, progress).await
+    }
+}
 
 /// What to fetch, and within which bounds.
 #[derive(Debug, Clone)]

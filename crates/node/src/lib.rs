@@ -11,8 +11,10 @@
 //! - [`source`]: who may have a DAG;
 //! - [`fetch`]: the walker that brings a whole DAG under a hold.
 
+pub mod bitswap;
 pub mod block;
 pub mod blocks;
+pub mod dag;
 pub mod fetch;
 pub mod source;
 

@@ -1,0 +1,182 @@
+//! What holds the exchange together: the connected peers, their tasks, and the two state machines.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use cid::Cid;
+use libp2p::PeerId;
+use libp2p::swarm::Stream;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::behaviour::{Command, Exchange};
+use super::client::{Client, PeerKey, SessionKey};
+use super::server::{Server, ServerLimits};
+use super::session::Inbox;
+use super::stats::{Counters, Stats};
+use super::{BitswapConfig, lock, reader, writer};
+use crate::Blocks;
+
+/// How often wants are looked over for lateness.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Streams of one peer that wait for its reader.
+const STREAMS_QUEUED_MAX: usize = 256;
+
+/// The exchange: shared by its handles, the swarm's behaviour and the tasks of peers.
+pub(super) struct Engine {
+    pub(super) config: BitswapConfig,
+    pub(super) client: Mutex<Client>,
+    pub(super) server: Arc<Server>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) commands: mpsc::Sender<Command>,
+    /// Bytes of messages being received, in KiB.
+    pub(super) receiving: Arc<Semaphore>,
+    /// Bytes of messages being made and sent, in KiB.
+    pub(super) sending: Arc<Semaphore>,
+    links: Mutex<HashMap<PeerId, Link>>,
+    next_key: AtomicU64,
+    runtime: Handle,
+    stopped: CancellationToken,
+}
+
+/// A connected peer.
+struct Link {
+    key: PeerKey,
+    streams: mpsc::Sender<Stream>,
+    /// Ends the tasks of the peer.
+    gone: CancellationToken,
+}
+
+/// What the tasks of a peer share.
+#[derive(Clone)]
+pub(super) struct Peer {
+    pub(super) key: PeerKey,
+    pub(super) id: PeerId,
+    pub(super) writer: Arc<Notify>,
+    pub(super) gone: CancellationToken,
+}
+
+impl Engine {
+    /// Starts the exchange on the current runtime.
+    pub(super) fn start(
+        blocks: Arc<dyn Blocks>,
+        config: BitswapConfig,
+        commands: mpsc::Sender<Command>,
+    ) -> Arc<Self> {
+        let counters = Arc::new(Counters::default());
+        let limits =
+            ServerLimits { peer_wants_max: config.peer_wants_max, wants_max: config.wants_max };
+        let engine = Arc::new(Self {
+            client: Mutex::new(Client::new(counters.clone())),
+            server: Arc::new(Server::new(blocks, limits)),
+            counters,
+            commands,
+            receiving: Arc::new(Semaphore::new(config.receiving_bytes_max / 1024)),
+            sending: Arc::new(Semaphore::new(config.sending_bytes_max / 1024)),
+            links: Mutex::default(),
+            next_key: AtomicU64::new(1),
+            runtime: Handle::current(),
+            stopped: CancellationToken::new(),
+            config,
+        });
+        engine.runtime.spawn(tick(Arc::downgrade(&engine), engine.stopped.clone()));
+        engine
+    }
+
+    pub(super) fn open_session(&self, inbox: Arc<Inbox>) -> SessionKey {
+        if self.stopped.is_cancelled() {
+            inbox.close();
+        }
+        lock(&self.client).open(inbox)
+    }
+
+    pub(super) fn close_session(&self, key: SessionKey) {
+        lock(&self.client).close(key, Instant::now());
+    }
+
+    pub(super) fn want(&self, key: SessionKey, cids: &[Cid]) {
+        lock(&self.client).want(key, cids, Instant::now());
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let wants = lock(&self.client).wanted();
+        let peers = lock(&self.links).len();
+        self.counters.read(wants, peers)
+    }
+
+    /// Closes the connections of a peer that misbehaves.
+    pub(super) async fn refuse(&self, peer: PeerId) {
+        Counters::add(&self.counters.peers_refused, 1);
+        tracing::warn!(%peer, "peer misbehaves in bitswap and is refused for a while");
+        // The receiver is gone only when the swarm is, and with it the peer.
+        let _stopping = self.commands.send(Command::Refuse(peer)).await;
+    }
+
+    /// The link to a peer; opened if the stream came before the news of the connection.
+    fn link(self: &Arc<Self>, links: &mut HashMap<PeerId, Link>, id: PeerId) -> mpsc::Sender<Stream> {
+        if let Some(link) = links.get(&id) {
+            return link.streams.clone();
+        }
+        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
+        let (streams, incoming) = mpsc::channel(STREAMS_QUEUED_MAX);
+        let gone = self.stopped.child_token();
+        let writer = Arc::new(Notify::new());
+        let peer = Peer { key, id, writer: writer.clone(), gone: gone.clone() };
+        links.insert(id, Link { key, streams: streams.clone(), gone });
+        self.server.connect(key, writer.clone());
+        lock(&self.client).connect(key, id, writer, Instant::now());
+        self.runtime.spawn(reader::run(self.clone(), peer.clone(), incoming));
+        self.runtime.spawn(writer::run(self.clone(), peer));
+        streams
+    }
+}
+
+impl Exchange for Arc<Engine> {
+    fn connected(&self, peer: PeerId) {
+        self.link(&mut lock(&self.links), peer);
+    }
+
+    fn disconnected(&self, peer: PeerId) {
+        let Some(link) = lock(&self.links).remove(&peer) else { return };
+        link.gone.cancel();
+        self.server.disconnect(link.key);
+        lock(&self.client).disconnect(link.key, Instant::now());
+    }
+
+    fn inbound(&self, peer: PeerId, stream: Stream) {
+        let streams = self.link(&mut lock(&self.links), peer);
+        Counters::add(&self.counters.streams_accepted, 1);
+        if streams.try_send(stream).is_err() {
+            Counters::add(&self.counters.streams_dropped, 1);
+            tracing::debug!(%peer, "too many bitswap streams, one is dropped");
+        }
+    }
+
+    fn stopped(&self) {
+        self.stopped.cancel();
+        lock(&self.links).clear();
+        lock(&self.client).close_all();
+    }
+}
+
+/// Looks the wants over from time to time, as long as the exchange lives.
+async fn tick(engine: Weak<Engine>, stopped: CancellationToken) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = Instant::now();
+    loop {
+        tokio::select! {
+            () = stopped.cancelled() => return,
+            _ = interval.tick() => {}
+        }
+        let Some(engine) = engine.upgrade() else { return };
+        let now = Instant::now();
+        lock(&engine.client).tick(now - last, now);
+        last = now;
+    }
+}

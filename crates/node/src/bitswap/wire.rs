@@ -1,0 +1,363 @@
+//! Bitswap messages on the wire: protocol names, parsing with limits, and encoding without copying blocks.
+//!
+//! A message is a varint length and a protobuf (<https://specs.ipfs.tech/bitswap-protocol/>). What is
+//! received is measured before it is decoded, so that a small message can't unfold into a large one.
+//! Decoded blocks are slices of the received frame.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use cid::{Cid, Version};
+use futures::{AsyncRead, AsyncReadExt};
+use libp2p::StreamProtocol;
+use prost::Message as _;
+use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint, encoded_len_varint};
+use std::io;
+
+use crate::block::{BLOCK_SIZE_MAX, Block};
+
+/// The longest message that is accepted, in bytes: what others send at most, and room for its frame.
+pub(super) const MESSAGE_SIZE_MAX: usize = 4 * 1024 * 1024 + 64 * 1024;
+
+/// The most entries, blocks and presences of one message together. Each costs memory beyond its bytes.
+pub(super) const MESSAGE_ITEMS_MAX: usize = 64 * 1024;
+
+/// A block below this size is copied into the frame around it; a larger one is written from where it is.
+const COPY_BELOW: usize = 16 * 1024;
+
+const CODEC_DAG_PB: u64 = 0x70;
+const SHA2_256: u64 = 0x12;
+
+/// A version of the protocol, as it was negotiated for a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Blocks are bytes without a prefix, and therefore all CIDv0.
+    V1_0,
+    /// Blocks carry a prefix. There are no HAVE and DONT_HAVE.
+    V1_1,
+    /// Everything.
+    V1_2,
+}
+
+impl Dialect {
+    /// All of them, the preferred one first.
+    pub(super) const ALL: [Self; 3] = [Self::V1_2, Self::V1_1, Self::V1_0];
+
+    /// The name that is negotiated.
+    pub(super) fn protocol(self) -> StreamProtocol {
+        match self {
+            Self::V1_2 => StreamProtocol::new("/ipfs/bitswap/1.2.0"),
+            Self::V1_1 => StreamProtocol::new("/ipfs/bitswap/1.1.0"),
+            Self::V1_0 => StreamProtocol::new("/ipfs/bitswap/1.0.0"),
+        }
+    }
+
+    /// Whether want-have, HAVE and DONT_HAVE exist.
+    pub(super) fn has_presences(self) -> bool {
+        self == Self::V1_2
+    }
+}
+
+/// A message as it was received.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Message {
+    /// What the sender wants.
+    #[prost(message, optional, tag = "1")]
+    pub(super) wantlist: Option<Wantlist>,
+    /// Blocks of 1.0.0.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub(super) blocks: Vec<Bytes>,
+    /// Blocks of 1.1.0 and later.
+    #[prost(message, repeated, tag = "3")]
+    pub(super) payload: Vec<Payload>,
+    /// HAVE and DONT_HAVE.
+    #[prost(message, repeated, tag = "4")]
+    pub(super) presences: Vec<Presence>,
+    /// How many bytes the sender has queued for us.
+    #[prost(int32, tag = "5")]
+    pub(super) pending_bytes: i32,
+}
+
+/// What a peer wants.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Wantlist {
+    /// Wants and cancels.
+    #[prost(message, repeated, tag = "1")]
+    pub(super) entries: Vec<Entry>,
+    /// Whether this replaces all that was wanted before.
+    #[prost(bool, tag = "2")]
+    pub(super) full: bool,
+}
+
+/// One want or cancel.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Entry {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(super) cid: Bytes,
+    #[prost(int32, tag = "2")]
+    pub(super) priority: i32,
+    #[prost(bool, tag = "3")]
+    pub(super) cancel: bool,
+    /// [`WANT_BLOCK`] or [`WANT_HAVE`].
+    #[prost(int32, tag = "4")]
+    pub(super) want_type: i32,
+    #[prost(bool, tag = "5")]
+    pub(super) send_dont_have: bool,
+}
+
+/// `want_type` of an entry that asks for the block.
+pub(super) const WANT_BLOCK: i32 = 0;
+/// `want_type` of an entry that asks whether the block is there.
+pub(super) const WANT_HAVE: i32 = 1;
+
+/// One block.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Payload {
+    /// Version, codec, hash function and digest length as varints.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(super) prefix: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(super) data: Bytes,
+}
+
+/// Whether a block is there.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Presence {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(super) cid: Bytes,
+    /// [`HAVE`] or [`DONT_HAVE`].
+    #[prost(int32, tag = "2")]
+    pub(super) kind: i32,
+}
+
+/// `kind` of a presence: the block is there.
+pub(super) const HAVE: i32 = 0;
+/// `kind` of a presence: it is not.
+pub(super) const DONT_HAVE: i32 = 1;
+
+/// Reads the length in front of a message; `None` when the stream ended instead.
+///
+/// # Errors
+/// A length over [`MESSAGE_SIZE_MAX`], one that is no varint, and whatever the stream says.
+pub(super) async fn read_length<R: AsyncRead + Unpin>(stream: &mut R) -> io::Result<Option<usize>> {
+    let mut length = 0usize;
+    for shift in (0..28).step_by(7) {
+        let mut byte = [0u8];
+        if stream.read(&mut byte).await? == 0 {
+            return if shift == 0 { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+        }
+        length |= usize::from(byte[0] & 0x7f) << shift;
+        if byte[0] & 0x80 == 0 {
+            return if length <= MESSAGE_SIZE_MAX { Ok(Some(length)) } else { Err(invalid("too long")) };
+        }
+    }
+    Err(invalid("a length that is too long"))
+}
+
+/// Decodes a frame.
+///
+/// # Errors
+/// Bytes that are no message, or one of more than [`MESSAGE_ITEMS_MAX`] items.
+pub(super) fn decode(frame: Bytes) -> io::Result<Message> {
+    if count_items(&frame).is_none_or(|items| items > MESSAGE_ITEMS_MAX) {
+        return Err(invalid("not a message, or one of too many items"));
+    }
+    Message::decode(frame).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// How many repeated items a message (and its wantlist) has; `None` if it is malformed.
+fn count_items(message: &[u8]) -> Option<usize> {
+    let mut items = 0usize;
+    for_each_field(message, |tag, field| {
+        items += 1;
+        match tag {
+            1 => for_each_field(field, |_, _| items += 1),
+            _ => Some(()),
+        }
+    })?;
+    Some(items)
+}
+
+/// Walks over the fields of one protobuf message, giving tag and content (empty for numbers).
+fn for_each_field<R>(mut rest: &[u8], mut visit: impl FnMut(u32, &[u8]) -> R) -> Option<()>
+where
+    R: IntoContinue,
+{
+    while !rest.is_empty() {
+        let (tag, wire_type) = decode_key(&mut rest).ok()?;
+        let length = match wire_type {
+            WireType::Varint => {
+                decode_varint(&mut rest).ok()?;
+                0
+            }
+            WireType::LengthDelimited => usize::try_from(decode_varint(&mut rest).ok()?).ok()?,
+            WireType::SixtyFourBit => 8,
+            WireType::ThirtyTwoBit => 4,
+            WireType::StartGroup | WireType::EndGroup => return None,
+        };
+        let field = rest.get(..length)?;
+        rest = &rest[length..];
+        visit(tag, field).into_continue()?;
+    }
+    Some(())
+}
+
+/// What a visitor of fields may return.
+trait IntoContinue {
+    fn into_continue(self) -> Option<()>;
+}
+
+impl IntoContinue for () {
+    fn into_continue(self) -> Option<()> {
+        Some(())
+    }
+}
+
+impl IntoContinue for Option<()> {
+    fn into_continue(self) -> Option<()> {
+        self
+    }
+}
+
+fn invalid(reason: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+/// What a prefix says about the block behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Prefix {
+    pub(super) version: Version,
+    pub(super) codec: u64,
+    pub(super) hash_code: u64,
+}
+
+impl Prefix {
+    /// What every block of 1.0.0 is.
+    pub(super) const V0: Self = Self { version: Version::V0, codec: CODEC_DAG_PB, hash_code: SHA2_256 };
+
+    /// Parses a prefix; `None` if it is none.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let (version, rest) = unsigned_varint::decode::u64(bytes).ok()?;
+        let (codec, rest) = unsigned_varint::decode::u64(rest).ok()?;
+        let (hash_code, _length) = unsigned_varint::decode::u64(rest).ok()?;
+        Some(Self { version: Version::try_from(version).ok()?, codec, hash_code })
+    }
+
+    /// The prefix of `cid` in bytes.
+    fn encode(cid: &Cid, out: &mut impl BufMut) {
+        let hash = cid.hash();
+        for value in [u64::from(cid.version()), cid.codec(), hash.code(), u64::from(hash.size())] {
+            encode_varint(value, out);
+        }
+    }
+
+    fn encoded_len(cid: &Cid) -> usize {
+        let hash = cid.hash();
+        [u64::from(cid.version()), cid.codec(), hash.code(), u64::from(hash.size())]
+            .into_iter()
+            .map(encoded_len_varint)
+            .sum()
+    }
+}
+
+/// A message to send.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Outgoing {
+    /// Our wants and cancels.
+    pub(super) entries: Vec<Entry>,
+    /// Whether `entries` replace all we wanted before.
+    pub(super) full: bool,
+    /// Blocks that the peer wants.
+    pub(super) blocks: Vec<Block>,
+    /// Blocks that it asked about: whether they are here.
+    pub(super) presences: Vec<Presence>,
+    /// Bytes of blocks that wait behind this message.
+    pub(super) pending_bytes: usize,
+}
+
+impl Outgoing {
+    /// Whether there is nothing to say.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && !self.full && self.blocks.is_empty() && self.presences.is_empty()
+    }
+
+    /// The bytes to write, in order, its length in front. Large blocks are shared, not copied.
+    pub(super) fn encode(self, dialect: Dialect) -> Vec<Bytes> {
+        let head = Message {
+            wantlist: (self.full || !self.entries.is_empty())
+                .then_some(Wantlist { entries: self.entries, full: self.full }),
+            presences: self.presences,
+            pending_bytes: i32::try_from(self.pending_bytes).unwrap_or(i32::MAX),
+            ..Message::default()
+        };
+        let blocks: usize = self.blocks.iter().map(|block| block_len(block, dialect)).sum();
+        let total = head.encoded_len() + blocks;
+        let mut frame = Frame::with_capacity(total.min(blocks / 4 + COPY_BELOW) + 16);
+        encode_varint(total as u64, &mut frame.open);
+        head.encode_raw(&mut frame.open);
+        for block in self.blocks {
+            encode_block(block, dialect, &mut frame);
+        }
+        frame.finish()
+    }
+}
+
+/// A message in the making: the parts that are done, and the one that still grows.
+struct Frame {
+    done: Vec<Bytes>,
+    open: BytesMut,
+}
+
+impl Frame {
+    fn with_capacity(capacity: usize) -> Self {
+        Self { done: Vec::new(), open: BytesMut::with_capacity(capacity) }
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if data.len() < COPY_BELOW {
+            self.open.extend_from_slice(&data);
+        } else {
+            self.done.push(self.open.split().freeze());
+            self.done.push(data);
+        }
+    }
+
+    fn finish(mut self) -> Vec<Bytes> {
+        if !self.open.is_empty() {
+            self.done.push(self.open.freeze());
+        }
+        self.done
+    }
+}
+
+fn delimited_len(length: usize) -> usize {
+    1 + encoded_len_varint(length as u64) + length
+}
+
+fn payload_len(block: &Block) -> usize {
+    delimited_len(Prefix::encoded_len(block.cid())) + delimited_len(block.data().len())
+}
+
+fn block_len(block: &Block, dialect: Dialect) -> usize {
+    match dialect {
+        Dialect::V1_0 => delimited_len(block.data().len()),
+        Dialect::V1_1 | Dialect::V1_2 => delimited_len(payload_len(block)),
+    }
+}
+
+fn encode_block(block: Block, dialect: Dialect, frame: &mut Frame) {
+    let open = &mut frame.open;
+    if dialect == Dialect::V1_0 {
+        encode_key(2, WireType::LengthDelimited, open);
+    } else {
+        encode_key(3, WireType::LengthDelimited, open);
+        encode_varint(payload_len(&block) as u64, open);
+        encode_key(1, WireType::LengthDelimited, open);
+        encode_varint(Prefix::encoded_len(block.cid()) as u64, open);
+        Prefix::encode(block.cid(), open);
+        encode_key(2, WireType::LengthDelimited, open);
+    }
+    encode_varint(block.data().len() as u64, open);
+    frame.push(block.into_parts().1);
+}
+
+// A block of the largest size must fit into a message, with all that stands around it.
+const _: () = assert!(BLOCK_SIZE_MAX + 1024 < MESSAGE_SIZE_MAX);

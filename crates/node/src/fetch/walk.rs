@@ -1,0 +1,276 @@
+//! The walk over a DAG: which blocks are here, which must be fetched, and what they link to.
+//!
+//! Depth first, and without any I/O but the block store's. A [`Frame`] is a block whose links are being
+//! visited. Frames are few and hold their links only as far as there is room; the block is read again
+//! for the rest. Blocks that can have links are remembered as visited by 16 bytes each; for leaves the
+//! hold itself knows.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use cid::Cid;
+
+use super::FetchError;
+use crate::block::{IDENTITY_SIZE_MAX, is_supported_hash};
+use crate::blocks::HoldId;
+use crate::{Block, Blocks, dag};
+
+/// How many links deep a DAG may be. Real ones stay below 50.
+pub(super) const DEPTH_MAX: u32 = 1024;
+/// Links held in memory by all frames together, 96 bytes each.
+const LINKS_HELD_MAX: usize = 256 * 1024;
+/// Frames beyond which blocks are fetched one by one, so that the walk goes down before it goes on.
+const FRAMES_MAX: usize = 16 * 1024;
+
+/// Where [`Walk::advance`] stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Nothing is left to visit but what is wanted.
+    Visited,
+    /// As many blocks are wanted as there was room for.
+    Full,
+    /// A block must be read from the disk.
+    Disk,
+    /// It was a long turn; there is more.
+    Turn,
+}
+
+#[derive(Debug)]
+struct Frame {
+    cid: Cid,
+    depth: u32,
+    next: usize,
+    links: Option<Vec<Cid>>,
+}
+
+/// A walk under way.
+pub(super) struct Walk {
+    blocks: Arc<dyn Blocks>,
+    hold: HoldId,
+    start: Option<Cid>,
+    frames: Vec<Frame>,
+    links_held: usize,
+    /// Blocks that are being fetched, and their depth.
+    wanted: HashMap<Cid, u32>,
+    visited: HashSet<u128>,
+    hashers: (RandomState, RandomState),
+}
+
+impl Walk {
+    pub(super) fn new(blocks: Arc<dyn Blocks>, hold: HoldId, root: Cid) -> Self {
+        Self {
+            blocks,
+            hold,
+            start: Some(root),
+            frames: Vec::new(),
+            links_held: 0,
+            wanted: HashMap::new(),
+            visited: HashSet::new(),
+            hashers: (RandomState::new(), RandomState::new()),
+        }
+    }
+
+    /// How many blocks are being fetched.
+    pub(super) fn wanted(&self) -> usize {
+        self.wanted.len()
+    }
+
+    /// One of the blocks that are being fetched.
+    pub(super) fn missing(&self) -> Option<Cid> {
+        self.wanted.keys().next().copied()
+    }
+
+    /// Whether all has been visited and nothing is missing.
+    pub(super) fn is_done(&self) -> bool {
+        self.start.is_none() && self.frames.is_empty() && self.wanted.is_empty()
+    }
+
+    /// Walks on over at most `steps` links and adds up to `room` blocks to fetch to `wants`. Reads
+    /// blocks only if it `may_block`.
+    pub(super) fn advance(
+        &mut self,
+        room: usize,
+        steps: usize,
+        may_block: bool,
+        wants: &mut Vec<Cid>,
+    ) -> Result<Stop, FetchError> {
+        let room = if self.frames.len() > FRAMES_MAX { room.min(usize::from(self.wanted.is_empty())) } else { room };
+        let mut steps = steps;
+        let first = wants.len();
+        loop {
+            if wants.len() - first >= room {
+                return Ok(Stop::Full);
+            }
+            if steps == 0 {
+                return Ok(Stop::Turn);
+            }
+            steps -= 1;
+            if let Some(root) = self.start {
+                if !self.visit(root, 0, may_block, wants)? {
+                    return Ok(Stop::Disk);
+                }
+                self.start = None;
+                continue;
+            }
+            let Some((cid, depth)) = (match self.next_link(may_block)? {
+                Next::Link(cid, depth) => Some((cid, depth)),
+                Next::FrameDone => None,
+                Next::Nothing => return Ok(Stop::Visited),
+                Next::Disk => return Ok(Stop::Disk),
+            }) else {
+                continue;
+            };
+            let frame = self.frames.len() - 1;
+            if !self.visit(cid, depth, may_block, wants)? {
+                return Ok(Stop::Disk);
+            }
+            // The visit may have put frames on top; the link was this one's.
+            self.frames[frame].next += 1;
+        }
+    }
+
+    /// The next link of the topmost frame.
+    fn next_link(&mut self, may_block: bool) -> Result<Next, FetchError> {
+        let Some(frame) = self.frames.last_mut() else { return Ok(Next::Nothing) };
+        if frame.links.is_none() {
+            if !may_block {
+                return Ok(Next::Disk);
+            }
+            let links = links_of(&load(self.blocks.as_ref(), &frame.cid)?)?;
+            self.links_held += links.len();
+            frame.links = Some(links);
+        }
+        let links = frame.links.as_deref().unwrap_or_default();
+        match links.get(frame.next) {
+            Some(cid) => Ok(Next::Link(*cid, frame.depth + 1)),
+            None => {
+                self.links_held -= links.len();
+                self.frames.pop();
+                Ok(Next::FrameDone)
+            }
+        }
+    }
+
+    /// Visits a block: keeps it and walks into it, or wants it. False if it would have to be read first.
+    fn visit(&mut self, cid: Cid, depth: u32, may_block: bool, wants: &mut Vec<Cid>) -> Result<bool, FetchError> {
+        check(&cid, depth)?;
+        if let Some(block) = Block::inline(&cid) {
+            if has_links(&cid) && self.first_visit(&cid) {
+                self.enter(&block, depth)?;
+            }
+            return Ok(true);
+        }
+        if self.wanted.contains_key(&cid) {
+            return Ok(true);
+        }
+        if !has_links(&cid) {
+            if !self.blocks.keep(self.hold, &cid)? {
+                self.want(cid, depth, wants);
+            }
+            return Ok(true);
+        }
+        if self.visited.contains(&self.print(&cid)) {
+            return Ok(true);
+        }
+        if !self.blocks.keep(self.hold, &cid)? {
+            self.first_visit(&cid);
+            self.want(cid, depth, wants);
+            return Ok(true);
+        }
+        if !may_block {
+            return Ok(false);
+        }
+        self.first_visit(&cid);
+        let block = load(self.blocks.as_ref(), &cid)?;
+        self.enter(&block, depth)?;
+        Ok(true)
+    }
+
+    fn want(&mut self, cid: Cid, depth: u32, wants: &mut Vec<Cid>) {
+        self.wanted.insert(cid, depth);
+        wants.push(cid);
+    }
+
+    /// Takes in a block that was wanted; false if it was not.
+    pub(super) fn arrived(&mut self, block: &Block) -> Result<bool, FetchError> {
+        let Some(depth) = self.wanted.remove(block.cid()) else { return Ok(false) };
+        if has_links(block.cid()) {
+            self.enter(block, depth)?;
+        }
+        Ok(true)
+    }
+
+    /// Puts a block's links on top of what is to be visited.
+    fn enter(&mut self, block: &Block, depth: u32) -> Result<(), FetchError> {
+        let links = links_of(block)?;
+        if links.is_empty() {
+            return Ok(());
+        }
+        self.links_held += links.len();
+        self.frames.push(Frame { cid: *block.cid(), depth, next: 0, links: Some(links) });
+        // The frames at the bottom are needed last.
+        let last = self.frames.len() - 1;
+        for frame in &mut self.frames[..last] {
+            if self.links_held <= LINKS_HELD_MAX {
+                break;
+            }
+            self.links_held -= frame.links.take().map_or(0, |links| links.len());
+        }
+        Ok(())
+    }
+
+    fn first_visit(&mut self, cid: &Cid) -> bool {
+        self.visited.insert(self.print(cid))
+    }
+
+    /// Two keyed hashes: nobody can choose CIDs that collide.
+    fn print(&self, cid: &Cid) -> u128 {
+        u128::from(self.hashers.0.hash_one(cid)) << 64 | u128::from(self.hashers.1.hash_one(cid))
+    }
+}
+
+enum Next {
+    Link(Cid, u32),
+    FrameDone,
+    Nothing,
+    Disk,
+}
+
+fn has_links(cid: &Cid) -> bool {
+    !matches!(cid.codec(), dag::RAW | dag::CBOR | dag::JSON)
+}
+
+/// Refuses what can never be held.
+fn check(cid: &Cid, depth: u32) -> Result<(), FetchError> {
+    if depth > DEPTH_MAX {
+        return Err(unfit(cid, format!("the DAG is more than {DEPTH_MAX} links deep")));
+    }
+    if !dag::is_supported_codec(cid.codec()) {
+        return Err(unfit(cid, format!("codec {:#x} is not supported", cid.codec())));
+    }
+    if !is_supported_hash(cid.hash().code()) {
+        return Err(unfit(cid, format!("hash function {:#x} is not supported", cid.hash().code())));
+    }
+    if cid.hash().code() == 0 && usize::from(cid.hash().size()) > IDENTITY_SIZE_MAX {
+        return Err(unfit(cid, format!("an identity CID has more than {IDENTITY_SIZE_MAX} bytes")));
+    }
+    Ok(())
+}
+
+fn links_of(block: &Block) -> Result<Vec<Cid>, FetchError> {
+    let links = dag::links(block).map_err(|error| unfit(block.cid(), error.to_string()))?;
+    Ok(links.into_iter().map(|link| link.cid).collect())
+}
+
+fn load(blocks: &dyn Blocks, cid: &Cid) -> Result<Block, FetchError> {
+    if let Some(block) = Block::inline(cid) {
+        return Ok(block);
+    }
+    // It is kept by this hold: gone can only mean that the hold was released.
+    blocks.get(cid)?.ok_or(FetchError::Blocks(crate::BlocksError::NoSuchHold))
+}
+
+pub(super) fn unfit(cid: &Cid, reason: String) -> FetchError {
+    FetchError::Unfit { cid: *cid, reason }
+}
