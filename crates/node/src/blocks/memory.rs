@@ -199,10 +199,3 @@ impl Blocks for MemoryBlocks {
         Ok(hold.map(|hold| hold.info(name)))
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    crate::blocks::contract::contract!(((), MemoryBlocks::new()));
-}

@@ -1,0 +1,110 @@
+//! Who a request comes from, as far as its headers prove it.
+
+use std::sync::Arc;
+
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use pinfold_service::{AuthError, Caller, Tokens};
+
+/// The header of an API key; `Authorization: Bearer` carries one as well.
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// The longest credential that is looked at. Keys have under 100 bytes, session tokens some hundred.
+const CREDENTIAL_LENGTH_MAX: usize = 4096;
+
+/// What the credentials of a request prove.
+#[derive(Debug, Clone)]
+pub(crate) enum Identity {
+    /// There was none.
+    Unknown,
+    /// A good one.
+    Caller(Arc<Caller>),
+    /// There was one or two, and none was good.
+    Refused(AuthError),
+}
+
+impl Identity {
+    /// Looks at `Authorization: Bearer` and `X-API-Key`. Both may be there, and one good one is enough.
+    pub(crate) async fn of(headers: &HeaderMap, tokens: &Tokens) -> Self {
+        let mut identity = Self::Unknown;
+        for credential in credentials(headers) {
+            match prove(credential, tokens).await {
+                Ok(caller) => return Self::Caller(Arc::new(caller)),
+                Err(error) => identity = identity.or_refused(error),
+            }
+        }
+        identity
+    }
+
+    /// Of two reasons, the one that says most: what can't be checked may yet be good, and a disabled account
+    /// is known at least.
+    fn or_refused(self, new: AuthError) -> Self {
+        let weight = |error: &AuthError| match error {
+            AuthError::Invalid => 0,
+            AuthError::AccountDisabled => 1,
+            AuthError::Unavailable => 2,
+        };
+        match self {
+            Self::Refused(old) if weight(&old) >= weight(&new) => Self::Refused(old),
+            Self::Unknown | Self::Caller(_) | Self::Refused(_) => Self::Refused(new),
+        }
+    }
+}
+
+async fn prove(credential: &str, tokens: &Tokens) -> Result<Caller, AuthError> {
+    if credential.len() > CREDENTIAL_LENGTH_MAX {
+        return Err(AuthError::Invalid);
+    }
+    tokens.authenticate(credential).await
+}
+
+/// The credentials of a request, without those that are empty. What is no plain text can't be a good one.
+fn credentials(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let text =
+        |name: HeaderName| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("\u{fffd}"));
+    let bearer = text(header::AUTHORIZATION).and_then(|text| {
+        let (scheme, credential) = text.trim().split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(credential)
+    });
+    let key = text(X_API_KEY);
+    [bearer, key].into_iter().flatten().map(str::trim).filter(|credential| !credential.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(pairs: &[(&'static str, &'static [u8])]) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_bytes(value).expect("a header value"));
+        }
+        credentials(&headers).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn both_headers_are_looked_at_bearer_first() {
+        assert_eq!(found(&[("x-api-key", b"k"), ("authorization", b"bearer  t ")]), ["t", "k"]);
+    }
+
+    #[test]
+    fn what_carries_nothing_counts_as_missing() {
+        assert!(found(&[("x-api-key", b" "), ("authorization", b"Bearer")]).is_empty());
+        assert!(found(&[("authorization", b"Basic dXNlcjpwYXNz")]).is_empty());
+    }
+
+    #[test]
+    fn what_is_no_text_is_wrong_rather_than_missing() {
+        assert_eq!(found(&[("x-api-key", b"\xff\xfe")]), ["\u{fffd}"]);
+    }
+
+    #[test]
+    fn of_two_reasons_the_telling_one_stays() {
+        let identity =
+            Identity::Unknown.or_refused(AuthError::AccountDisabled).or_refused(AuthError::Invalid);
+        assert!(matches!(identity, Identity::Refused(AuthError::AccountDisabled)));
+        assert!(matches!(
+            identity.or_refused(AuthError::Unavailable),
+            Identity::Refused(AuthError::Unavailable)
+        ));
+    }
+}

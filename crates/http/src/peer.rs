@@ -1,0 +1,78 @@
+//! Who is at the other end: the peer's address, or what a configured proxy says of it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use axum::extract::ConnectInfo;
+use axum::http::{Extensions, HeaderMap};
+use ipnet::IpNet;
+
+/// The header in which proxies name their clients, nearest last.
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// The most hops that are read; a longer chain is an attempt to confuse.
+const HOPS_MAX: usize = 16;
+
+/// The address that a request comes from. Proxies are walked from the nearest outwards for as long as they are
+/// configured ones: the first address that is not ours is the client's, and what stands before it is its claim.
+pub(crate) fn address_of(headers: &HeaderMap, extensions: &Extensions, proxies: &[IpNet]) -> IpAddr {
+    let mut address = extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip().to_canonical());
+    let texts: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).collect();
+    for hop in texts.iter().rev().flat_map(|text| text.rsplit(',')).take(HOPS_MAX) {
+        if !is_proxy(address, proxies) {
+            break;
+        }
+        let Some(next) = parse_hop(hop.trim()) else { break };
+        address = next.to_canonical();
+    }
+    address
+}
+
+/// Whether an address belongs to a configured proxy.
+pub(crate) fn is_proxy(address: IpAddr, proxies: &[IpNet]) -> bool {
+    proxies.iter().any(|network| network.contains(&address))
+}
+
+/// An address, with or without a port, IPv6 with or without brackets.
+fn parse_hop(hop: &str) -> Option<IpAddr> {
+    let bare = hop.trim_start_matches('[').trim_end_matches(']');
+    bare.parse().ok().or_else(|| hop.parse::<SocketAddr>().ok().map(|with_port| with_port.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn address(peer: &str, forwarded: &[&'static str], proxies: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        for value in forwarded {
+            headers.append(X_FORWARDED_FOR, HeaderValue::from_static(value));
+        }
+        let mut extensions = Extensions::new();
+        extensions.insert(ConnectInfo(SocketAddr::new(peer.parse().expect("an address"), 9)));
+        let proxies: Vec<IpNet> = proxies.iter().map(|net| net.parse().expect("a network")).collect();
+        address_of(&headers, &extensions, &proxies).to_string()
+    }
+
+    #[test]
+    fn nobody_is_believed_by_default() {
+        assert_eq!(address("192.0.2.1", &["203.0.113.9"], &[]), "192.0.2.1");
+    }
+
+    #[test]
+    fn a_configured_proxy_is_believed_about_its_own_client_only() {
+        let ours = ["10.0.0.0/8"];
+        assert_eq!(address("10.0.0.1", &["203.0.113.9"], &ours), "203.0.113.9");
+        assert_eq!(address("10.0.0.1", &["198.51.100.1, 203.0.113.9"], &ours), "203.0.113.9");
+        assert_eq!(address("10.0.0.1", &["203.0.113.9", "10.0.0.2"], &ours), "203.0.113.9");
+        assert_eq!(address("::ffff:10.0.0.1", &["[2001:db8::1]:443"], &ours), "2001:db8::1");
+    }
+
+    #[test]
+    fn nonsense_ends_the_walk() {
+        assert_eq!(address("10.0.0.1", &["203.0.113.9, unknown"], &["10.0.0.0/8"]), "10.0.0.1");
+    }
+}

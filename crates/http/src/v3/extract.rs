@@ -1,0 +1,177 @@
+//! What handlers take out of requests, parsed once.
+
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
+use cid::Cid;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use pinfold_model::parse_cid;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use super::reject::Reject;
+use crate::AppState;
+use crate::prefer::Preference;
+use crate::upload_body::BodyFault;
+
+/// The header that names a cluster where neither body nor query does.
+const X_CLUSTER: &str = "x-cluster";
+
+/// The last segment of the path as a CID, in any multibase, percent-encoded or not.
+pub(super) struct CidText(pub(super) Cid);
+
+impl FromRequestParts<AppState> for CidText {
+    type Rejection = Reject;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Reject> {
+        let text = Path::<String>::from_request_parts(parts, app).await;
+        // The path is no text when its percent-encoding is broken.
+        let Path(text) = text.map_err(|_| Reject::invalid("Invalid CID"))?;
+        parse_cid(&text).map(Self).map_err(|error| Reject::invalid(error.to_string()))
+    }
+}
+
+/// The query, whose unknown fields are ignored.
+pub(super) struct QueryOf<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for QueryOf<T> {
+    type Rejection = Reject;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Reject> {
+        let query = Query::<T>::from_request_parts(parts, app).await;
+        query.map(|Query(query)| Self(query)).map_err(|error| Reject::invalid(error.body_text()))
+    }
+}
+
+/// The cluster that the query's `cl` names, or else the header `X-Cluster`; still unparsed, because a body
+/// can name another one.
+pub(super) struct ClusterHint(pub(super) Option<String>);
+
+#[derive(Deserialize)]
+struct ClusterQuery {
+    cl: Option<String>,
+}
+
+impl FromRequestParts<AppState> for ClusterHint {
+    type Rejection = Reject;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Reject> {
+        let QueryOf(ClusterQuery { cl }) = QueryOf::from_request_parts(parts, app).await?;
+        let in_header = || {
+            let value = parts.headers.get(X_CLUSTER)?;
+            Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        Ok(Self(cl.filter(|cl| !cl.trim().is_empty()).or_else(in_header)))
+    }
+}
+
+impl FromRequestParts<AppState> for Preference {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _app: &AppState) -> Result<Self, Self::Rejection> {
+        Ok(Self::of(&parts.headers))
+    }
+}
+
+/// A JSON body that need not be there: none, an empty one, `null`, `{}` and `[]` (which PHP makes of an empty
+/// array) are all the same. Unknown fields are ignored. What it is called in `Content-Type` does not matter.
+pub(super) struct MaybeJson<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Default> FromRequest<AppState> for MaybeJson<T> {
+    type Rejection = Reject;
+
+    async fn from_request(request: Request, app: &AppState) -> Result<Self, Reject> {
+        let bounds = &app.settings().bodies;
+        let body = Limited::new(request.into_body(), bounds.json_bytes_max).collect();
+        let body = timeout(bounds.json_time, body).await.map_err(|_| BodyFault::TooSlow)?;
+        let body = body.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                Reject::too_large(format!("A JSON body has at most {} bytes", bounds.json_bytes_max))
+            } else {
+                BodyFault::CutOff.into()
+            }
+        })?;
+        parse(body.to_bytes().trim_ascii()).map(Self)
+    }
+}
+
+fn parse<T: DeserializeOwned + Default>(text: &[u8]) -> Result<T, Reject> {
+    if text.is_empty() || text == b"null" || is_empty_array(text) {
+        return Ok(T::default());
+    }
+    if !text.starts_with(b"{") {
+        return Err(Reject::invalid("The body must be a JSON object"));
+    }
+    // serde_json bounds the depth, at 128.
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| wording(&error))?;
+    reader.end().map_err(|_| Reject::invalid("The body is not valid JSON: something follows the object"))?;
+    Ok(value)
+}
+
+fn is_empty_array(text: &[u8]) -> bool {
+    text.strip_prefix(b"[")
+        .and_then(|rest| rest.strip_suffix(b"]"))
+        .is_some_and(|rest| rest.trim_ascii().is_empty())
+}
+
+/// Names the field at fault, where it is one.
+fn wording(error: &serde_path_to_error::Error<serde_json::Error>) -> Reject {
+    let field = error.path().to_string();
+    let inner = error.inner();
+    if inner.is_data() && field != "." {
+        let what = inner.to_string();
+        let what = what.split(" at line ").next().unwrap_or_default();
+        return Reject::invalid(format!("`{field}`: {what}"));
+    }
+    Reject::invalid(format!("The body is not valid JSON: {inner}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Default, Deserialize, PartialEq)]
+    struct Body {
+        cl: Option<String>,
+        tags: Option<Vec<String>>,
+    }
+
+    fn fault(text: &str) -> String {
+        let reject = parse::<Body>(text.as_bytes()).expect_err(text);
+        format!("{reject:?}")
+    }
+
+    #[test]
+    fn nothing_has_many_spellings() {
+        for text in ["", "null", "{}", "[]", "[ \n]", "{ }"] {
+            assert_eq!(parse::<Body>(text.as_bytes()).expect(text), Body::default(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_fields_and_nulls_are_ignored() {
+        let body: Body = parse(br#"{"cl":null,"colour":{"r":[1,2]}}"#).expect("it parses");
+        assert_eq!(body, Body::default());
+    }
+
+    #[test]
+    fn the_field_at_fault_is_named() {
+        assert!(fault(r#"{"cl":5}"#).contains("`cl`: invalid type: integer `5`, expected a string"));
+        assert!(fault(r#"{"tags":["a",{}]}"#).contains("`tags[1]`"));
+        assert!(fault(r#"{"cl":"a","cl":"b"}"#).contains("duplicate field `cl`"));
+    }
+
+    #[test]
+    fn what_is_no_json_object_is_refused() {
+        for text in ["[1]", "\"cl\"", "7", "cl=x", "{", "{\"cl\":\"a\"} {}", "\u{feff}{}"] {
+            fault(text);
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let deep = format!(r#"{{"x":{}{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
+        assert!(fault(&deep).contains("recursion limit"));
+    }
+}

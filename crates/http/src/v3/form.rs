@@ -1,0 +1,221 @@
+//! Multipart forms, part by part, as clients really send them. Nothing of a file is kept here.
+
+use std::io;
+
+use axum::extract::Request;
+use axum::http::header;
+use futures::TryStreamExt;
+use multer::{Field, Multipart};
+use tokio::io::AsyncRead;
+use tokio_util::io::StreamReader;
+
+use super::reject::Reject;
+use crate::Bodies;
+use crate::upload_body::{UploadBody, Watch};
+
+/// A form on its way in.
+pub(super) struct Form {
+    parts: Multipart<'static>,
+    watch: Watch,
+    field_bytes_max: usize,
+}
+
+/// One part of a form. It must be read to its end before the next one.
+pub(super) struct Part {
+    field: Field<'static>,
+    watch: Watch,
+    field_bytes_max: usize,
+}
+
+impl Form {
+    /// Takes the body of a request as a form.
+    pub(super) fn of(request: Request, bounds: &Bodies) -> Result<Self, Reject> {
+        let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let boundary = multer::parse_boundary(content_type.unwrap_or_default())
+            .map_err(|_| Reject::invalid("Send the content as multipart/form-data"))?;
+        let (body, watch) = UploadBody::new(request.into_body().into_data_stream(), bounds);
+        let parts = Multipart::new(body, boundary);
+        Ok(Self { parts, watch, field_bytes_max: bounds.field_bytes_max })
+    }
+
+    /// The next part; `None` after the form's closing boundary, so that a form that was cut off is an error.
+    pub(super) async fn next(&mut self) -> Result<Option<Part>, Reject> {
+        self.watch.expect_head();
+        let field = self.parts.next_field().await.map_err(|error| self.reject(&error))?;
+        self.watch.expect_content();
+        let (watch, field_bytes_max) = (self.watch.clone(), self.field_bytes_max);
+        Ok(field.map(|field| Part { field, watch, field_bytes_max }))
+    }
+
+    /// What really went wrong when the reader of a part's content failed: a fault of the body, if there is
+    /// one, and else what the reader says.
+    pub(super) fn or_fault(&self, reject: impl Into<Reject>) -> Reject {
+        self.watch.fault().map_or_else(|| reject.into(), Reject::from)
+    }
+
+    fn reject(&self, error: &multer::Error) -> Reject {
+        self.or_fault(wording(error))
+    }
+}
+
+impl Part {
+    /// The part's name.
+    pub(super) fn name(&self) -> &str {
+        self.field.name().unwrap_or_default()
+    }
+
+    /// The name that the client gave the file; a path in directory uploads. Read from `filename*` (RFC 8187)
+    /// or `filename`, in which browsers write a quote as `%22`.
+    pub(super) fn file_name(&self) -> Option<String> {
+        let extended = self
+            .field
+            .headers()
+            .get(header::CONTENT_DISPOSITION)
+            .and_then(|value| extended_file_name(value.as_bytes()));
+        let plain = || self.field.file_name().map(|name| name.replace("%22", "\""));
+        extended.or_else(plain).filter(|name| !name.is_empty())
+    }
+
+    /// The content as text, which is bounded.
+    pub(super) async fn text(mut self) -> Result<String, Reject> {
+        let mut content = Vec::new();
+        while let Some(chunk) = self.field.chunk().await.map_err(|error| self.reject(&error))? {
+            if content.len() + chunk.len() > self.field_bytes_max {
+                let (name, max) = (self.name(), self.field_bytes_max);
+                return Err(Reject::too_large(format!("The field `{name}` has at most {max} bytes")));
+            }
+            content.extend_from_slice(&chunk);
+        }
+        String::from_utf8(content).map_err(|_| Reject::invalid("A text field of the form is not UTF-8"))
+    }
+
+    /// The content as it comes.
+    pub(super) fn into_reader(self) -> impl AsyncRead + Send + Unpin {
+        StreamReader::new(self.field.map_err(io::Error::other))
+    }
+
+    fn reject(&self, error: &multer::Error) -> Reject {
+        self.watch.fault().map_or_else(|| wording(error), Reject::from)
+    }
+}
+
+fn wording(error: &multer::Error) -> Reject {
+    match error {
+        multer::Error::IncompleteStream
+        | multer::Error::IncompleteFieldData { .. }
+        | multer::Error::IncompleteHeaders => Reject::invalid("The upload was cut off"),
+        // The enum can grow; what it says is about the form and nothing else.
+        other => Reject::invalid(format!("The form can't be read: {other}")),
+    }
+}
+
+/// The value of `filename*=UTF-8''…`.
+fn extended_file_name(disposition: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(disposition).ok()?;
+    let (_, rest) = text.split_once("filename*=")?;
+    let value = rest.split(';').next().unwrap_or_default().trim();
+    let encoded =
+        value.get(..7).filter(|charset| charset.eq_ignore_ascii_case("utf-8''")).map(|_| &value[7..])?;
+    percent_decoded(encoded)
+}
+
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        if *first == b'%' {
+            let digits = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok())?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &tail[2..];
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use bytes::Bytes;
+    use futures::stream;
+
+    use super::*;
+
+    fn form(chunks: Vec<&'static [u8]>) -> Form {
+        let chunks = chunks.into_iter().map(|chunk| Ok::<_, io::Error>(Bytes::from_static(chunk)));
+        form_of(Body::from_stream(stream::iter(chunks)))
+    }
+
+    fn form_of(body: Body) -> Form {
+        let request = Request::builder()
+            .header("content-type", "multipart/form-data; boundary=\"frontier\"")
+            .body(body)
+            .expect("a request");
+        Form::of(request, &Bodies::default()).expect("a form")
+    }
+
+    /// A form that begins so and never ends.
+    fn endless(start: &'static [u8]) -> Form {
+        let filler = std::iter::repeat_with(|| &[b'x'; 8 * 1024][..]);
+        let chunks =
+            std::iter::once(start).chain(filler).map(|chunk| Ok::<_, io::Error>(Bytes::from_static(chunk)));
+        form_of(Body::from_stream(stream::iter(chunks)))
+    }
+
+    #[tokio::test]
+    async fn parts_come_in_order_however_they_are_cut() {
+        let text: &[u8] = b"--frontier\r\nContent-Disposition: form-data; name=\"cl\"\r\n\r\neu\r\n--frontier\r\n\
+            Content-Disposition: form-data; name=\"file\"; filename=\"a b.txt\"\r\n\r\nhel\r\nlo\r\n--frontier--\r\n";
+        for size in [1, 7, 4096] {
+            let mut form = form(text.chunks(size).collect());
+            let part = form.next().await.expect("no fault").expect("a part");
+            assert_eq!((part.name(), part.file_name()), ("cl", None));
+            assert_eq!(part.text().await.expect("text"), "eu");
+            let part = form.next().await.expect("no fault").expect("a part");
+            assert_eq!(part.file_name().as_deref(), Some("a b.txt"));
+            assert_eq!(part.text().await.expect("text"), "hel\r\nlo");
+            assert!(form.next().await.expect("no fault").is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_form_without_its_end_is_a_fault() {
+        let mut form = form(vec![b"--frontier\r\nContent-Disposition: form-data; name=\"cl\"\r\n\r\neu\r\n"]);
+        let part = form.next().await.expect("no fault").expect("a part");
+        assert!(format!("{:?}", part.text().await).contains("cut off"));
+    }
+
+    #[tokio::test]
+    async fn a_head_without_end_is_refused_early() {
+        let mut form = endless(b"--frontier\r\nX-Long: ");
+        assert!(format!("{:?}", form.next().await.err()).contains("headers without end"));
+    }
+
+    #[tokio::test]
+    async fn a_text_field_is_bounded() {
+        let mut form = endless(b"--frontier\r\nContent-Disposition: form-data; name=\"cl\"\r\n\r\n");
+        let part = form.next().await.expect("no fault").expect("a part");
+        assert!(format!("{:?}", part.text().await).contains("413"));
+    }
+
+    #[test]
+    fn extended_file_names_are_decoded() {
+        let name = |text: &str| extended_file_name(text.as_bytes());
+        assert_eq!(
+            name("form-data; name=f; filename*=utf-8''na%C3%AFve%20.txt").as_deref(),
+            Some("naïve .txt")
+        );
+        assert_eq!(name("form-data; filename=\"a\"; filename*=UTF-8''b; x=y").as_deref(), Some("b"));
+        for bad in [
+            "filename*=latin1''a",
+            "filename*=utf-8''%",
+            "filename*=utf-8''%zz",
+            "filename*=utf-8''%ff",
+            "filename*=é",
+        ] {
+            assert_eq!(name(bad), None, "{bad}");
+        }
+    }
+}

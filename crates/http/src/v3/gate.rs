@@ -1,0 +1,124 @@
+//! The gate of the API v3: every request is counted and its credential looked at before a handler sees it;
+//! a handler says in its signature what it needs.
+
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::Method;
+use axum::http::header::{HeaderName, HeaderValue};
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use pinfold_model::Scope;
+use pinfold_service::Caller;
+
+use super::reject::Reject;
+use crate::AppState;
+use crate::identity::Identity;
+use crate::limits::{Budget, Holder, Reading, Verdict, network_of};
+use crate::peer;
+use crate::settings::Rate;
+
+const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+/// Routes whose reads are polls.
+const POLLED: [&str; 2] = ["/api/v3/status/{cid}", "/api/v3/users/me/uploads"];
+
+/// Counts a request, for its key if that is good and for its address if not, and lets it through with its
+/// [`Identity`], or refuses it. Either way the answer tells how the budget stands.
+pub(super) async fn count(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
+    let identity = Identity::of(request.headers(), &app.service().tokens).await;
+    let verdict = take(&app, &identity, &request);
+    let mut response = match verdict.retry_after {
+        None => {
+            request.extensions_mut().insert(identity);
+            next.run(request).await
+        }
+        Some(wait) => Reject::rate_limited(verdict.reading, wait, app.now()).into_response(),
+    };
+    tell(&mut response, verdict.reading, &app);
+    response
+}
+
+fn take(app: &AppState, identity: &Identity, request: &Request) -> Verdict {
+    let budget = budget_of(request);
+    let (holder, calls) = match identity {
+        Identity::Caller(caller) => (Holder::Key(caller.key), plan_rate(caller)),
+        Identity::Unknown | Identity::Refused(_) => {
+            let address = peer::address_of(request.headers(), request.extensions(), &app.settings().proxies);
+            (Holder::Address(network_of(address)), app.settings().rates.anonymous)
+        }
+    };
+    let rate = match budget {
+        Budget::Calls => calls,
+        Budget::Polls => calls.max(app.settings().rates.polls),
+    };
+    app.limits().take(holder, budget, rate)
+}
+
+fn plan_rate(caller: &Caller) -> Rate {
+    Rate::new(caller.plan.limits.requests_per_minute, caller.plan.limits.requests_per_second)
+}
+
+fn budget_of(request: &Request) -> Budget {
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    if is_read && route.is_some_and(|route| POLLED.contains(&route)) { Budget::Polls } else { Budget::Calls }
+}
+
+/// Writes the `X-RateLimit-…` headers. `Reset` is the Unix time, in seconds, when the budget is whole again.
+fn tell(response: &mut Response, reading: Reading, app: &AppState) {
+    let reset_at_s = app.now().after(reading.whole_in + Duration::from_millis(999)).as_ms() / 1000;
+    let headers = response.headers_mut();
+    headers.insert(LIMIT, HeaderValue::from(reading.limit));
+    headers.insert(REMAINING, HeaderValue::from(reading.remaining));
+    headers.insert(RESET, HeaderValue::from(reset_at_s));
+}
+
+/// A permission that a handler can ask for in its signature.
+pub(super) trait Permission {
+    const SCOPE: Scope;
+}
+
+macro_rules! permissions {
+    ($($name:ident),+ $(,)?) => { $(
+        /// The permission of the scope of this name.
+        pub(super) enum $name {}
+        impl Permission for $name {
+            const SCOPE: Scope = Scope::$name;
+        }
+    )+ };
+}
+
+permissions!(FilesRead, FilesWrite, FilesDelete, ClusterRead);
+
+/// A caller who is allowed to do this: proof that the credential is good and has the scope.
+pub(super) struct Allowed<P>(Arc<Caller>, PhantomData<fn() -> P>);
+
+impl<P> Deref for Allowed<P> {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.0
+    }
+}
+
+impl<P: Permission> FromRequestParts<AppState> for Allowed<P> {
+    type Rejection = Reject;
+
+    async fn from_request_parts(parts: &mut Parts, _app: &AppState) -> Result<Self, Reject> {
+        match parts.extensions.get::<Identity>() {
+            Some(Identity::Caller(caller)) if caller.may(P::SCOPE) => {
+                Ok(Self(Arc::clone(caller), PhantomData))
+            }
+            Some(Identity::Caller(_)) => Err(Reject::missing_scope(P::SCOPE)),
+            Some(Identity::Refused(error)) => Err((*error).into()),
+            Some(Identity::Unknown) | None => Err(Reject::no_credential()),
+        }
+    }
+}

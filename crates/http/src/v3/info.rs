@@ -1,0 +1,212 @@
+//! What the service says of itself: what it is, how it is, its clusters and peers, and what it no longer has.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use pinfold_service::{ClusterInfo, GatewayInfo, Health, PeerInfo};
+use serde::Serialize;
+
+use super::BASE;
+use super::gate::{Allowed, ClusterRead};
+use super::reject::Reject;
+use crate::AppState;
+
+/// What this is, and where to go on.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ServiceReply {
+    name: &'static str,
+    version: &'static str,
+    api_version: &'static str,
+    links: Links,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Links {
+    #[serde(rename = "self")]
+    base: &'static str,
+    health: &'static str,
+    peers: &'static str,
+    pin: &'static str,
+    upload: &'static str,
+    upload_directory: &'static str,
+    remove: &'static str,
+    uploads: &'static str,
+    status: &'static str,
+    clusters: &'static str,
+}
+
+/// Tells what this is.
+pub(super) async fn service() -> Json<ServiceReply> {
+    Json(ServiceReply {
+        name: "Pinfold",
+        version: env!("CARGO_PKG_VERSION"),
+        api_version: "v3",
+        links: Links {
+            base: BASE,
+            health: "/api/v3/health",
+            peers: "/api/v3/peers",
+            pin: "/api/v3/files/pin/{cid}",
+            upload: "/api/v3/files",
+            upload_directory: "/api/v3/files/directory-dag",
+            remove: "/api/v3/files/remove/{cid}",
+            uploads: "/api/v3/users/me/uploads",
+            status: "/api/v3/status/{cid}",
+            clusters: "/api/v3/users/me/clusters",
+        },
+    })
+}
+
+/// How the service is. The reasons of what fails are the operator's: they are logged, not sent.
+#[derive(Serialize)]
+pub(super) struct HealthReply {
+    status: &'static str,
+    version: &'static str,
+    dependencies: Dependencies,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Dependencies {
+    database: Condition,
+    clusters: BTreeMap<String, Condition>,
+}
+
+#[derive(Serialize)]
+struct Condition {
+    status: &'static str,
+}
+
+/// Tells how the service is: 200 when it can do its job, 503 when it can't.
+pub(super) async fn health(State(app): State<AppState>) -> HealthReply {
+    HealthReply::new(&app.service().clusters.health().await)
+}
+
+impl HealthReply {
+    fn new(health: &Health) -> Self {
+        let clusters = health.clusters.iter().map(|part| {
+            let name = part.cluster.to_string();
+            let condition = Condition::new(&name, part.problem.as_deref());
+            (name, condition)
+        });
+        let is_well = health.is_well();
+        Self {
+            status: if is_well { "ok" } else { "unavailable" },
+            version: env!("CARGO_PKG_VERSION"),
+            dependencies: Dependencies {
+                clusters: clusters.collect(),
+                database: Condition::new("database", health.store.as_deref()),
+            },
+            error: (!is_well).then_some("Service Unavailable"),
+            message: (!is_well).then_some("A dependency fails; see `dependencies`"),
+        }
+    }
+}
+
+impl Condition {
+    fn new(part: &str, problem: Option<&str>) -> Self {
+        if let Some(problem) = problem {
+            tracing::warn!(part, problem, "a dependency is not well");
+        }
+        Self { status: if problem.is_none() { "ok" } else { "failing" } }
+    }
+}
+
+impl IntoResponse for HealthReply {
+    fn into_response(self) -> Response {
+        let status = if self.error.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        (status, Json(self)).into_response()
+    }
+}
+
+/// The peers that the clusters know, this node first.
+#[derive(Serialize)]
+pub(super) struct PeersReply {
+    peers: Vec<PeerBody>,
+}
+
+#[derive(Serialize)]
+struct PeerBody {
+    id: String,
+    addresses: Vec<String>,
+    #[serde(rename = "self")]
+    is_self: bool,
+    connected: bool,
+    agent: Option<String>,
+}
+
+/// Lists the peers.
+pub(super) async fn peers(State(app): State<AppState>) -> Result<Json<PeersReply>, Reject> {
+    let peers = app.service().clusters.peers().await?;
+    Ok(Json(PeersReply { peers: peers.into_iter().map(PeerBody::new).collect() }))
+}
+
+impl PeerBody {
+    fn new(peer: PeerInfo) -> Self {
+        let PeerInfo { id, addresses, is_self, connected, agent } = peer;
+        Self { id, addresses, is_self, connected, agent }
+    }
+}
+
+/// A cluster that the caller's pins can go to. Clients read the id as `id` or as `clusterId`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ClusterBody {
+    id: String,
+    cluster_id: String,
+    name: String,
+    label: String,
+    region: Option<String>,
+    country: Option<String>,
+    gateways: Vec<GatewayBody>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct GatewayBody {
+    public_url: String,
+    url: String,
+    label: String,
+    order: usize,
+}
+
+/// Lists the clusters that the caller's plan includes.
+pub(super) async fn clusters(
+    State(app): State<AppState>,
+    caller: Allowed<ClusterRead>,
+) -> Json<Vec<ClusterBody>> {
+    Json(app.service().clusters.list(&caller).iter().map(ClusterBody::new).collect())
+}
+
+impl ClusterBody {
+    fn new(info: &ClusterInfo) -> Self {
+        Self {
+            id: info.id.to_string(),
+            cluster_id: info.id.to_string(),
+            name: info.label.clone(),
+            label: info.label.clone(),
+            region: info.region.clone(),
+            country: info.country.clone(),
+            gateways: info.gateways.iter().enumerate().map(GatewayBody::new).collect(),
+        }
+    }
+}
+
+impl GatewayBody {
+    fn new((order, gateway): (usize, &GatewayInfo)) -> Self {
+        let url = gateway.url.clone();
+        Self { public_url: url.clone(), url, label: gateway.label.clone(), order }
+    }
+}
+
+/// Versions 1 and 2 of the API are gone.
+pub(super) async fn gone() -> Reject {
+    Reject::gone(BASE)
+}
