@@ -1,0 +1,2 @@
+//! stub
+pub(crate) async fn run(_: super::UserCommand) -> anyhow::Result<()> { Ok(()) }
