@@ -133,7 +133,7 @@ pub(crate) struct UserCreateArgs {
     #[arg(long)]
     pub(crate) email: String,
     /// The plan that bounds what the account may hold.
-    #[arg(long, default_value = "free", value_parser = ["free", "premium"])]
+    #[arg(long, default_value = "free", value_name = "free|premium")]
     pub(crate) plan: String,
     /// What the account may do.
     #[arg(long, default_value = "user", value_parser = ["user", "admin"])]

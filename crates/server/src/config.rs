@@ -33,6 +33,9 @@ const LEVEL: &str = "__";
 /// The table whose entries have names that the operator chooses.
 const NAMED_FREELY: &str = "plans";
 
+/// The plan that an account gets that names none.
+pub(crate) const FIRST_PLAN: &str = "free";
+
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -103,6 +106,22 @@ pub(crate) struct Node {
     pub(crate) announce: Vec<String>,
     pub(crate) peers: Vec<String>,
     pub(crate) bootstrap: Vec<String>,
+    pub(crate) lan: Lan,
+    pub(crate) private_origins: bool,
+    pub(crate) connections_max: u32,
+    pub(crate) idle_seconds: u64,
+}
+
+/// `node.lan`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Lan {
+    /// No part.
+    Off,
+    /// It asks.
+    Client,
+    /// It also answers.
+    Server,
 }
 
 /// `[blocks]`
@@ -119,17 +138,23 @@ pub(crate) struct Pins {
     pub(crate) find_seconds: u64,
     pub(crate) stall_seconds: u64,
     pub(crate) blocks_max: u64,
-    pub(crate) fetches_max: usize,
-    pub(crate) in_flight_per_account_max: u32,
-    pub(crate) tries_max: u32,
+    pub(crate) at_once: usize,
+    pub(crate) attempts_max: u32,
+    pub(crate) retry_first_seconds: u64,
+    pub(crate) retry_max_seconds: u64,
+    pub(crate) lease_seconds: u64,
+    pub(crate) upload_wait_seconds: u64,
 }
 
 /// `[plans.NAME]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Plan {
-    pub(crate) storage_bytes_max: u64,
+    pub(crate) name: String,
+    pub(crate) storage_bytes: u64,
     pub(crate) timelock: bool,
+    pub(crate) clusters: Vec<String>,
+    pub(crate) in_flight_pins_max: u32,
     pub(crate) requests_per_minute: u32,
     pub(crate) requests_per_second: u32,
 }
@@ -198,8 +223,11 @@ impl Config {
         if config.http.wait_max_seconds < config.http.wait_default_seconds {
             bail!("http.wait_max_seconds is below http.wait_default_seconds");
         }
-        if config.pins.fetches_max == 0 {
-            bail!("pins.fetches_max is 0: nothing would ever be pinned");
+        if config.pins.at_once == 0 || config.pins.attempts_max == 0 {
+            bail!("pins.at_once and pins.attempts_max are at least 1, or nothing would ever be pinned");
+        }
+        if !config.plans.contains_key(FIRST_PLAN) {
+            bail!("plans.{FIRST_PLAN} is missing: an account gets it that names none");
         }
         Ok(config)
     }
@@ -320,17 +348,17 @@ mod tests {
     fn a_value_of_the_wrong_kind_is_an_error_that_names_it() {
         let message = format!("{:#}", layered("[http]\nwait_max_seconds = 'long'", &[]).unwrap_err());
         assert!(message.contains("wait_max_seconds"), "{message}");
-        let message =
-            format!("{:#}", layered("", &[("PINFOLD_PINS__FIND_SECONDS", "soon")]).unwrap_err());
+        let message = format!("{:#}", layered("", &[("PINFOLD_PINS__FIND_SECONDS", "soon")]).unwrap_err());
         assert!(message.contains("PINFOLD_PINS__FIND_SECONDS") && message.contains("integer"), "{message}");
     }
 
     #[test]
     fn a_plan_can_be_added_but_only_whole() {
-        let whole = "[plans.team]\nstorage_bytes_max = 1\ntimelock = true\nrequests_per_minute = 1\nrequests_per_second = 1";
-        assert_eq!(layered(whole, &[]).unwrap().plans["team"].storage_bytes_max, 1);
-        let message = format!("{:#}", layered("[plans.team]\ntimelock = true", &[]).unwrap_err());
-        assert!(message.contains("storage_bytes_max"), "{message}");
+        let whole = "[plans.team]\nname = 'Team'\nstorage_bytes = 1\ntimelock = true\nclusters = []\n\
+                     in_flight_pins_max = 1\nrequests_per_minute = 1\nrequests_per_second = 1";
+        assert_eq!(layered(whole, &[]).unwrap().plans["team"].storage_bytes, 1);
+        let message = format!("{:#}", layered("[plans.team]\nname = 'Team'", &[]).unwrap_err());
+        assert!(message.contains("storage_bytes"), "{message}");
     }
 
     #[test]

@@ -90,9 +90,10 @@ impl DataDir {
         self.0.join("blocks")
     }
 
-    /// The configuration that is read when none is named.
-    pub(crate) fn config(&self) -> PathBuf {
-        self.0.join("pinfold.toml")
+    /// The configuration file: the one that is named, else `pinfold.toml` in the folder if it is there.
+    pub(crate) fn config_file(&self, named: Option<&Path>) -> Option<PathBuf> {
+        let own = self.0.join("pinfold.toml");
+        named.map(Path::to_owned).or_else(|| own.exists().then_some(own))
     }
 }
 

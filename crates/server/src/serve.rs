@@ -43,12 +43,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
 
 /// The settings of this run: what is configured, then the options.
 fn settings(args: &ServeArgs, dir: &DataDir) -> anyhow::Result<Config> {
-    let default_file = dir.config();
-    let file = match &args.place.config {
-        Some(file) => Some(file.as_path()),
-        None => default_file.exists().then_some(default_file.as_path()),
-    };
-    let mut config = Config::load(file)?;
+    let mut config = Config::load(dir.config_file(args.place.config.as_deref()).as_deref())?;
     if let Some(listen) = args.listen {
         config.http.listen = listen;
     }

@@ -1,3 +1,5 @@
 //! stub
 use std::process::ExitCode;
-pub(crate) async fn run(_: crate::cli::TryArgs) -> anyhow::Result<ExitCode> { Ok(ExitCode::SUCCESS) }
+pub(crate) async fn run(_: crate::cli::TryArgs) -> anyhow::Result<ExitCode> {
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,2 +1,4 @@
 //! stub
-pub(crate) async fn run(_: super::UserCommand) -> anyhow::Result<()> { Ok(()) }
+pub(crate) async fn run(_: super::UserCommand) -> anyhow::Result<()> {
+    Ok(())
+}

@@ -40,7 +40,8 @@ struct Entry {
 /// Runs the command.
 pub(crate) async fn run(args: AddArgs) -> anyhow::Result<()> {
     let client = Client::new(&args.remote)?;
-    let metadata = fs::metadata(&args.path).with_context(|| format!("cannot read {}", args.path.display()))?;
+    let metadata =
+        fs::metadata(&args.path).with_context(|| format!("cannot read {}", args.path.display()))?;
     let given = base_name(&args.path)?;
     let (route, entries): (&[&str], _) = if metadata.is_dir() {
         (&["files", "directory-dag"], walk(&args.path)?)
@@ -70,7 +71,13 @@ pub(crate) async fn run(args: AddArgs) -> anyhow::Result<()> {
 }
 
 /// The multipart body; the terms come first, so that the server can refuse before it has read the files.
-fn form(args: &AddArgs, given: &str, is_dir: bool, entries: Vec<Entry>, bar: &ProgressBar) -> anyhow::Result<Form> {
+fn form(
+    args: &AddArgs,
+    given: &str,
+    is_dir: bool,
+    entries: Vec<Entry>,
+    bar: &ProgressBar,
+) -> anyhow::Result<Form> {
     // Names go as they are, in UTF-8, as browsers and curl send them.
     let mut form = Form::new().percent_encode_noop();
     let names = [("cl", &args.terms.cl), ("timelock", &args.terms.timelock), ("customName", &args.name)];
@@ -133,14 +140,18 @@ fn walk(root: &Path) -> anyhow::Result<Vec<Entry>> {
             let item = item.with_context(|| format!("cannot read {}", folder.display()))?;
             let path = item.path();
             let name = item.file_name();
-            let name = name.to_str().with_context(|| format!("the name of {} is not UTF-8", path.display()))?;
+            let name =
+                name.to_str().with_context(|| format!("the name of {} is not UTF-8", path.display()))?;
             let metadata = item.metadata().with_context(|| format!("cannot read {}", path.display()))?;
             if metadata.is_dir() {
                 folders.push((path, format!("{prefix}{name}/"), depth + 1));
             } else if metadata.is_file() {
                 entries.push(Entry { path, name: format!("{prefix}{name}"), size: metadata.len() });
             } else {
-                bail!("{} is neither a file nor a folder; leave it out or copy what it points to", path.display());
+                bail!(
+                    "{} is neither a file nor a folder; leave it out or copy what it points to",
+                    path.display()
+                );
             }
             if entries.len() > FILES_MAX {
                 bail!("{} has more than {FILES_MAX} files", root.display());

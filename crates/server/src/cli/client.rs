@@ -124,7 +124,8 @@ impl Client {
                     self.server()
                 )
             } else {
-                anyhow::Error::new(error.without_url()).context(format!("talking to {} failed", self.server()))
+                anyhow::Error::new(error.without_url())
+                    .context(format!("talking to {} failed", self.server()))
             }
         })
     }
@@ -159,9 +160,8 @@ impl Client {
             (StatusCode::UNAUTHORIZED, _) => {
                 "; make a new key with `pinfold token create --email … --name …`".to_owned()
             }
-            (StatusCode::FORBIDDEN, Some("missing_scope")) => {
-                said("required").map_or_else(String::new, |scope| format!("; use a key with the scope {scope}"))
-            }
+            (StatusCode::FORBIDDEN, Some("missing_scope")) => said("required")
+                .map_or_else(String::new, |scope| format!("; use a key with the scope {scope}")),
             _ => String::new(),
         };
         Refusal { status, message: format!("{} ({})", message.trim_end_matches('.'), status.as_u16()), hint }

@@ -95,7 +95,8 @@ async fn watch(client: &Client, args: &PinArgs) -> anyhow::Result<Value> {
 fn reached(pin: &Value) -> String {
     let progress = &pin["progress"];
     let bytes = progress["bytes"].as_u64().unwrap_or(0);
-    let total = progress["totalBytes"].as_u64().map_or_else(String::new, |total| format!(" of {}", size(total)));
+    let total =
+        progress["totalBytes"].as_u64().map_or_else(String::new, |total| format!(" of {}", size(total)));
     format!(
         "{}  {}{total} in {} blocks",
         text(pin, "status"),

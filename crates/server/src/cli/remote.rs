@@ -23,8 +23,9 @@ pub(crate) async fn id(args: IdArgs) -> anyhow::Result<()> {
         return print(&own.to_string());
     }
     let addresses = own["addresses"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let lines: Vec<String> =
-        std::iter::once(text(own, "id")).chain(addresses.iter().map(|a| plain(a.as_str().unwrap_or("")))).collect();
+    let lines: Vec<String> = std::iter::once(text(own, "id"))
+        .chain(addresses.iter().map(|a| plain(a.as_str().unwrap_or(""))))
+        .collect();
     print(&lines.join("\n"))
 }
 
@@ -35,7 +36,8 @@ pub(crate) async fn ls(args: LsArgs) -> anyhow::Result<()> {
     let mut cursor: Option<String> = None;
     loop {
         let mut query = vec![("limit", left.min(PAGE).to_string())];
-        let filters = [("status", &args.status), ("search", &args.search), ("cl", &args.cl), ("cursor", &cursor)];
+        let filters =
+            [("status", &args.status), ("search", &args.search), ("cl", &args.cl), ("cursor", &cursor)];
         query.extend(filters.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))));
         let request = client.request(Method::GET, &["users", "me", "uploads"])?.query(&query);
         let page = client.send(request).await?.body;
@@ -62,7 +64,8 @@ fn print_pins(pins: &[Value], as_json: bool) -> anyhow::Result<()> {
         return print(&lines.join("\n"));
     }
     let row = |pin: &Value| {
-        let name = [text(pin, "customName"), text(pin, "originalName")].into_iter().find(|name| !name.is_empty());
+        let name =
+            [text(pin, "customName"), text(pin, "originalName")].into_iter().find(|name| !name.is_empty());
         vec![
             text(pin, "cid"),
             text(pin, "status"),
