@@ -1,26 +1,36 @@
-//! Pinfold: store.
+//! The database: accounts, keys, pins, placements, audit. The only SQL of the project.
+//!
+//! SQLite in WAL mode with full synchronisation: what a write answered survives power loss. All writes of a
+//! process go through one queue to one connection, many to a transaction ([`writer`](self)); readers have
+//! connections of their own and never wait for it. Other processes may open the same file.
+//!
+//! Each operation stands beside its row type. Operations that look and then write are one transaction; the
+//! moves of a placement are [`pinfold_model::PlacementState::after`]'s to decide, never this crate's. The
+//! SQL keeps to what PostgreSQL understands as well: `$1`, TEXT, BIGINT, `RETURNING`, `ON CONFLICT`.
 
-use std::path::Path;
+mod account;
+mod audit;
+mod charge;
+mod claim;
+mod error;
+mod list;
+mod pin;
+mod placement;
+mod remove;
+mod row;
+mod settle;
+mod store;
+mod token;
+mod wish;
+mod writer;
 
-/// The store.
-#[derive(Clone)]
-pub struct Store {}
-
-/// Why the store failed.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The database can't be used.
-    #[error("the database failed: {0}")]
-    Database(String),
-}
-
-impl Store {
-    /// Opens or creates the SQLite database in this file, and brings its schema up to date.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let _ = path;
-        Err(StoreError::Database("not yet".to_owned()))
-    }
-}
+pub use account::NewAccount;
+pub use claim::{Claim, Lease};
+pub use error::StoreError;
+pub use list::{PinFilter, PinList};
+pub use pin::{PinRecord, PlacementRecord};
+pub use remove::{Ended, Removed};
+pub use settle::{Outcome, Settled};
+pub use store::Store;
+pub use token::{NewToken, Proven};
+pub use wish::{Wish, Wished};

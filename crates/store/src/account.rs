@@ -1,0 +1,196 @@
+//! Accounts.
+
+use pinfold_model::{Account, AccountId, Email, Plan, PlanCode, Role, Timestamp};
+use sqlx::FromRow;
+
+use crate::row::{column, number, strange, word};
+use crate::writer::{Conn, Write};
+use crate::{Store, StoreError, audit};
+
+/// `SELECT` of all columns of an account, with a literal tail.
+macro_rules! select {
+    ($tail:literal) => {
+        concat!(
+            "SELECT id, email, name, role, plan, disabled, used_bytes, storage_limit_bytes, pin_count, ",
+            "created_at_ms FROM accounts ",
+            $tail
+        )
+    };
+}
+
+/// What a new account is.
+#[derive(Debug, Clone)]
+pub struct NewAccount {
+    /// Its address.
+    pub email: Email,
+    /// What it calls itself.
+    pub name: String,
+    /// Its role.
+    pub role: Role,
+    /// Its plan.
+    pub plan: PlanCode,
+    /// Its plan's storage.
+    pub storage_limit_bytes: u64,
+    /// The hash of its password, as a PHC string.
+    pub password_hash: Option<String>,
+}
+
+#[derive(Debug, FromRow)]
+pub(crate) struct AccountRow {
+    id: i64,
+    email: String,
+    name: String,
+    role: String,
+    plan: String,
+    disabled: i64,
+    used_bytes: i64,
+    storage_limit_bytes: i64,
+    pin_count: i64,
+    created_at_ms: i64,
+}
+
+impl AccountRow {
+    pub(crate) fn into_account(self) -> Result<Account, StoreError> {
+        Ok(Account {
+            id: AccountId(self.id),
+            email: Email::parse(&self.email).map_err(|_| strange("e-mail", &self.email))?,
+            name: self.name,
+            role: word("role", &self.role)?,
+            plan: PlanCode::new(&self.plan),
+            disabled: self.disabled != 0,
+            used_bytes: number(self.used_bytes),
+            storage_limit_bytes: number(self.storage_limit_bytes),
+            pins: number(self.pin_count),
+            created_at: Timestamp::from_ms(self.created_at_ms),
+        })
+    }
+}
+
+impl Store {
+    /// Makes an account; `None` if the address is taken. With `only_first`, also `None` if there is any.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn create_account(
+        &self,
+        new: NewAccount,
+        only_first: bool,
+        now: Timestamp,
+    ) -> Result<Option<Account>, StoreError> {
+        self.write(Create { id: self.id(now), audit_id: self.id(now), new, only_first, now }).await
+    }
+
+    /// The account with this address.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn account_by_email(&self, email: &Email) -> Result<Option<Account>, StoreError> {
+        let query = sqlx::query_as::<_, AccountRow>(select!("WHERE email = $1")).bind(email.as_str());
+        let row = query.fetch_optional(&self.readers).await?;
+        row.map(AccountRow::into_account).transpose()
+    }
+
+    /// The account with this id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn account(&self, id: AccountId) -> Result<Option<Account>, StoreError> {
+        let query = sqlx::query_as::<_, AccountRow>(select!("WHERE id = $1")).bind(id.0);
+        let row = query.fetch_optional(&self.readers).await?;
+        row.map(AccountRow::into_account).transpose()
+    }
+
+    /// Accounts in the order of their ids, after `after`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn accounts(&self, after: Option<AccountId>, limit: u32) -> Result<Vec<Account>, StoreError> {
+        let rows = sqlx::query_as::<_, AccountRow>(select!("WHERE id > $1 ORDER BY id LIMIT $2"))
+            .bind(after.map_or(-1, |id| id.0))
+            .bind(i64::from(limit))
+            .fetch_all(&self.readers)
+            .await?;
+        rows.into_iter().map(AccountRow::into_account).collect()
+    }
+
+    /// Gives every account of this plan the plan's storage, for when the operator changed it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn apply_plan(&self, plan: &Plan) -> Result<(), StoreError> {
+        let limit = column(plan.limits.storage_bytes);
+        self.write(ApplyPlan { plan: plan.code.clone(), limit }).await
+    }
+}
+
+struct Create {
+    id: i64,
+    audit_id: i64,
+    new: NewAccount,
+    only_first: bool,
+    now: Timestamp,
+}
+
+impl Write for Create {
+    type Out = Option<Account>;
+
+    async fn run(&self, conn: &mut Conn) -> Result<Option<Account>, StoreError> {
+        if self.only_first {
+            let any: Option<i64> =
+                sqlx::query_scalar("SELECT id FROM accounts LIMIT 1").fetch_optional(&mut *conn).await?;
+            if any.is_some() {
+                return Ok(None);
+            }
+        }
+        let done = sqlx::query(
+            "INSERT INTO accounts (id, email, name, role, plan, disabled, password_hash, storage_limit_bytes, \
+             used_bytes, pin_count, created_at_ms) VALUES ($1, $2, $3, $4, $5, 0, $6, $7, 0, 0, $8) \
+             ON CONFLICT (email) DO NOTHING",
+        )
+        .bind(self.id)
+        .bind(self.new.email.as_str())
+        .bind(&self.new.name)
+        .bind(self.new.role.as_str())
+        .bind(self.new.plan.as_str())
+        .bind(&self.new.password_hash)
+        .bind(column(self.new.storage_limit_bytes))
+        .bind(self.now.as_ms())
+        .execute(&mut *conn)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(None);
+        }
+        let id = AccountId(self.id);
+        audit::log(conn, self.audit_id, id, self.now, "account.create", self.new.email.as_str()).await?;
+        Ok(Some(Account {
+            id,
+            email: self.new.email.clone(),
+            name: self.new.name.clone(),
+            role: self.new.role,
+            plan: self.new.plan.clone(),
+            disabled: false,
+            used_bytes: 0,
+            storage_limit_bytes: self.new.storage_limit_bytes,
+            pins: 0,
+            created_at: self.now,
+        }))
+    }
+}
+
+struct ApplyPlan {
+    plan: PlanCode,
+    limit: i64,
+}
+
+impl Write for ApplyPlan {
+    type Out = ();
+
+    async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
+        sqlx::query("UPDATE accounts SET storage_limit_bytes = $2 WHERE plan = $1 AND storage_limit_bytes <> $2")
+            .bind(self.plan.as_str())
+            .bind(self.limit)
+            .execute(conn)
+            .await?;
+        Ok(())
+    }
+}

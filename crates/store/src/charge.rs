@@ -1,0 +1,124 @@
+//! The books: what accounts are charged for their pins.
+//!
+//! Every statement that moves `used_bytes` or `pin_count` stands here. `used_bytes` is at all times the sum of
+//! `charged_bytes` of the account's pins.
+
+use pinfold_model::{AccountId, Failure, FailureCode, PlacementId};
+
+use crate::StoreError;
+use crate::row::column;
+use crate::writer::Conn;
+
+/// Counts a new pin and charges it, if that much is left; false, and nothing is changed, if not.
+pub(crate) async fn add_pin(conn: &mut Conn, account: AccountId, bytes: u64) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "UPDATE accounts SET used_bytes = used_bytes + $2, pin_count = pin_count + 1 \
+         WHERE id = $1 AND used_bytes + $2 <= storage_limit_bytes",
+    )
+    .bind(account.0)
+    .bind(column(bytes))
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Charges a pin that is counted already, if that much is left.
+pub(crate) async fn charge(conn: &mut Conn, account: AccountId, bytes: u64) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "UPDATE accounts SET used_bytes = used_bytes + $2 \
+         WHERE id = $1 AND used_bytes + $2 <= storage_limit_bytes",
+    )
+    .bind(account.0)
+    .bind(column(bytes))
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Counts a new pin of unknown size, if anything is left at all.
+pub(crate) async fn add_waiting_pin(conn: &mut Conn, account: AccountId) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "UPDATE accounts SET pin_count = pin_count + 1 WHERE id = $1 AND used_bytes < storage_limit_bytes",
+    )
+    .bind(account.0)
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Whether anything is left at all.
+pub(crate) async fn has_room(conn: &mut Conn, account: AccountId) -> Result<bool, StoreError> {
+    let room: Option<i64> =
+        sqlx::query_scalar("SELECT 1 FROM accounts WHERE id = $1 AND used_bytes < storage_limit_bytes")
+            .bind(account.0)
+            .fetch_optional(conn)
+            .await?;
+    Ok(room.is_some())
+}
+
+/// Takes a pin and its charge out of the books.
+pub(crate) async fn remove_pin(conn: &mut Conn, account: AccountId, bytes: u64) -> Result<(), StoreError> {
+    sqlx::query("UPDATE accounts SET used_bytes = used_bytes - $2, pin_count = pin_count - 1 WHERE id = $1")
+        .bind(account.0)
+        .bind(column(bytes))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Settles every waiting pin of a placement that is held now: those whose account has that much left are
+/// charged and kept, the others fail. An account has at most one pin of a placement, so each statement
+/// counts it once.
+pub(crate) async fn keep_waiting(
+    conn: &mut Conn,
+    placement: PlacementId,
+    bytes: u64,
+) -> Result<(), StoreError> {
+    let bytes = column(bytes);
+    sqlx::query(
+        "UPDATE pins SET standing = 'failed', error_code = $3, error_detail = $4 \
+         WHERE placement_id = $1 AND standing = 'waiting' AND account_id IN \
+         (SELECT id FROM accounts WHERE used_bytes + $2 > storage_limit_bytes)",
+    )
+    .bind(placement.0)
+    .bind(bytes)
+    .bind(FailureCode::QuotaExceeded.as_str())
+    .bind("It is larger than what is left of your storage")
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query(
+        "UPDATE accounts SET used_bytes = used_bytes + $2 WHERE id IN \
+         (SELECT account_id FROM pins WHERE placement_id = $1 AND standing = 'waiting')",
+    )
+    .bind(placement.0)
+    .bind(bytes)
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query(
+        "UPDATE pins SET standing = 'kept', charged_bytes = $2 \
+         WHERE placement_id = $1 AND standing = 'waiting'",
+    )
+    .bind(placement.0)
+    .bind(bytes)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Gives every waiting pin of a placement up.
+pub(crate) async fn fail_waiting(
+    conn: &mut Conn,
+    placement: PlacementId,
+    failure: &Failure,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE pins SET standing = 'failed', error_code = $2, error_detail = $3 \
+         WHERE placement_id = $1 AND standing = 'waiting'",
+    )
+    .bind(placement.0)
+    .bind(failure.code.as_str())
+    .bind(&failure.detail)
+    .execute(conn)
+    .await?;
+    Ok(())
+}

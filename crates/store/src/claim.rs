@@ -1,0 +1,182 @@
+//! Claims: who works on which placement, and for how long.
+
+use cid::Cid;
+use pinfold_model::{ClusterId, PlacementId, Timestamp};
+use sqlx::FromRow;
+
+use crate::placement::is_wanted;
+use crate::row::number;
+use crate::writer::{Conn, Write};
+use crate::{PlacementRecord, Store, StoreError, placement};
+
+/// Origins of one claim: those of all accounts together.
+const ORIGINS_MAX: usize = 20;
+
+/// The right to work on a placement, until it runs out or somebody else takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// On which.
+    pub placement: PlacementId,
+    /// Its number; no two leases have the same.
+    pub number: i64,
+}
+
+/// A placement to work on.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// The right to do so.
+    pub lease: Lease,
+    /// The placement.
+    pub placement: PlacementRecord,
+    /// Whether a live pin wants it: then it shall be held, else released.
+    pub wanted: bool,
+    /// The most bytes that one of the accounts that wait for it can be charged.
+    pub budget_bytes: u64,
+    /// Multiaddrs of peers that are said to have it.
+    pub origins: Vec<String>,
+}
+
+#[derive(Debug, FromRow)]
+struct KeyRow {
+    id: i64,
+}
+
+impl Store {
+    /// Claims up to `limit` placements that are due, in the order of the queue, each until `until`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn claim(&self, limit: u32, now: Timestamp, until: Timestamp) -> Result<Vec<Claim>, StoreError> {
+        let numbers = (0..limit).map(|_| self.id(now)).collect();
+        self.write(ClaimWrite { numbers, now, until }).await
+    }
+
+    /// Prolongs leases until `until`. Gives, for each that is still held, whether its placement is wanted.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn renew(&self, leases: Vec<Lease>, until: Timestamp) -> Result<Vec<(Lease, bool)>, StoreError> {
+        self.write(Renew { leases, until }).await
+    }
+
+    /// The CID and cluster of a placement that is wanted by a live pin; for a worker that was woken.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn wanted(&self, id: PlacementId) -> Result<bool, StoreError> {
+        let live: Option<i64> = sqlx::query_scalar(
+            "SELECT 1 FROM pins WHERE placement_id = $1 AND standing <> 'failed' LIMIT 1",
+        )
+        .bind(id.0)
+        .fetch_optional(&self.readers)
+        .await?;
+        Ok(live.is_some())
+    }
+}
+
+struct ClaimWrite {
+    numbers: Vec<i64>,
+    now: Timestamp,
+    until: Timestamp,
+}
+
+impl Write for ClaimWrite {
+    type Out = Vec<Claim>;
+
+    async fn run(&self, conn: &mut Conn) -> Result<Vec<Claim>, StoreError> {
+        let mut claims = Vec::new();
+        for number in &self.numbers {
+            let Some(claim) = self.next(conn, *number).await? else { break };
+            claims.push(claim);
+        }
+        Ok(claims)
+    }
+}
+
+impl ClaimWrite {
+    async fn next(&self, conn: &mut Conn, lease: i64) -> Result<Option<Claim>, StoreError> {
+        // The CASE is `PlacementState::after(Event::Claimed)`; a test holds them together.
+        let row: Option<KeyRow> = sqlx::query_as(
+            "UPDATE placements SET lease = $1, due_at_ms = $2, updated_at_ms = $3, \
+             state = CASE state WHEN 'queued' THEN 'pinning' ELSE state END \
+             WHERE id = (SELECT id FROM placements WHERE due_at_ms IS NOT NULL AND due_at_ms <= $3 \
+             ORDER BY queue_ms, id LIMIT 1) AND due_at_ms <= $3 RETURNING id",
+        )
+        .bind(lease)
+        .bind(self.until.as_ms())
+        .bind(self.now.as_ms())
+        .fetch_optional(&mut *conn)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let id = PlacementId(row.id);
+        let Some(placement) = placement::load(conn, id).await? else { return Ok(None) };
+        let wanted = is_wanted(conn, id).await?;
+        let budget_bytes = budget(conn, id).await?;
+        let origins = origins(conn, id).await?;
+        let lease = Lease { placement: id, number: lease };
+        Ok(Some(Claim { lease, placement, wanted, budget_bytes, origins }))
+    }
+}
+
+/// The most that one of the waiting accounts has left. A pin that is kept is charged already.
+pub(crate) async fn budget(conn: &mut Conn, id: PlacementId) -> Result<u64, StoreError> {
+    let kept: Option<i64> =
+        sqlx::query_scalar("SELECT 1 FROM pins WHERE placement_id = $1 AND standing = 'kept' LIMIT 1")
+            .bind(id.0)
+            .fetch_optional(&mut *conn)
+            .await?;
+    if kept.is_some() {
+        return Ok(u64::MAX);
+    }
+    let most: Option<i64> = sqlx::query_scalar(
+        "SELECT MAX(a.storage_limit_bytes - a.used_bytes) FROM pins n JOIN accounts a ON a.id = n.account_id \
+         WHERE n.placement_id = $1 AND n.standing = 'waiting'",
+    )
+    .bind(id.0)
+    .fetch_one(conn)
+    .await?;
+    Ok(number(most.unwrap_or(0)))
+}
+
+async fn origins(conn: &mut Conn, id: PlacementId) -> Result<Vec<String>, StoreError> {
+    let lists: Vec<String> = sqlx::query_scalar(
+        "SELECT origins FROM pins WHERE placement_id = $1 AND standing <> 'failed' AND origins IS NOT NULL LIMIT 20",
+    )
+    .bind(id.0)
+    .fetch_all(conn)
+    .await?;
+    Ok(lists.iter().flat_map(|list| list.lines()).take(ORIGINS_MAX).map(str::to_owned).collect())
+}
+
+struct Renew {
+    leases: Vec<Lease>,
+    until: Timestamp,
+}
+
+impl Write for Renew {
+    type Out = Vec<(Lease, bool)>;
+
+    async fn run(&self, conn: &mut Conn) -> Result<Vec<(Lease, bool)>, StoreError> {
+        let mut held = Vec::new();
+        for lease in &self.leases {
+            let done = sqlx::query("UPDATE placements SET due_at_ms = $3 WHERE id = $1 AND lease = $2")
+                .bind(lease.placement.0)
+                .bind(lease.number)
+                .bind(self.until.as_ms())
+                .execute(&mut *conn)
+                .await?;
+            if done.rows_affected() > 0 {
+                held.push((*lease, is_wanted(conn, lease.placement).await?));
+            }
+        }
+        Ok(held)
+    }
+}
+
+/// What a claim is for, in logs.
+impl std::fmt::Display for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (cid, cluster): (&Cid, &ClusterId) = (&self.placement.cid, &self.placement.cluster);
+        write!(f, "{cid} in {cluster}")
+    }
+}

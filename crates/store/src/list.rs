@@ -1,0 +1,131 @@
+//! Lists of an account's pins, newest first.
+//!
+//! Ids grow with time, so a page is a range of the index `pins_list`, wherever it begins. The total of a list
+//! without a filter is kept in the account's row; with a filter it is counted.
+
+use cid::Cid;
+use pinfold_model::{AccountId, ClusterId, PinId, PinState};
+
+use crate::pin::{PinRow, select_pins};
+use crate::row::number;
+use crate::{PinRecord, Store, StoreError};
+
+/// Which pins.
+#[derive(Debug, Clone, Default)]
+pub struct PinFilter {
+    /// Of this CID.
+    pub cid: Option<Cid>,
+    /// With this text in a name or the CID, in any case (of ASCII letters).
+    pub search: Option<String>,
+    /// In this state.
+    pub state: Option<PinState>,
+    /// In this cluster.
+    pub cluster: Option<ClusterId>,
+    /// With an end, or without.
+    pub has_expiry: Option<bool>,
+}
+
+/// A page of pins.
+#[derive(Debug, Clone)]
+pub struct PinList {
+    /// The pins.
+    pub pins: Vec<PinRecord>,
+    /// How many match altogether.
+    pub total: u64,
+}
+
+/// The condition that all lists share; `$1` is the account, `$2` to `$7` the filter.
+macro_rules! matching {
+    () => {
+        "WHERE n.account_id = $1 \
+         AND (CAST($2 AS TEXT) IS NULL OR p.cid = $2) \
+         AND (CAST($3 AS TEXT) IS NULL OR p.cluster = $3) \
+         AND (CAST($4 AS TEXT) IS NULL OR n.standing = $4) \
+         AND (CAST($5 AS TEXT) IS NULL OR (p.state = 'pinning') = ($5 = 'pinning')) \
+         AND (CAST($6 AS BIGINT) IS NULL OR (n.expires_at_ms IS NOT NULL) = ($6 = 1)) \
+         AND (CAST($7 AS TEXT) IS NULL OR LOWER(n.custom_name) LIKE $7 ESCAPE '!' \
+         OR LOWER(n.original_name) LIKE $7 ESCAPE '!' OR LOWER(p.cid) LIKE $7 ESCAPE '!') "
+    };
+}
+
+impl PinFilter {
+    fn is_empty(&self) -> bool {
+        let Self { cid, search, state, cluster, has_expiry } = self;
+        cid.is_none() && search.is_none() && state.is_none() && cluster.is_none() && has_expiry.is_none()
+    }
+
+    /// The standing that a state means, and for waiting pins whether the placement is in work.
+    fn standing(&self) -> (Option<&'static str>, Option<&'static str>) {
+        match self.state {
+            None => (None, None),
+            Some(PinState::Queued) => (Some("waiting"), Some("queued")),
+            Some(PinState::Pinning) => (Some("waiting"), Some("pinning")),
+            Some(PinState::Pinned) => (Some("kept"), None),
+            Some(PinState::Failed) => (Some("failed"), None),
+            Some(PinState::Unpinned) => (Some("none"), None),
+        }
+    }
+
+    fn pattern(&self) -> Option<String> {
+        let text = self.search.as_deref()?.to_ascii_lowercase();
+        let plain = text.replace('!', "!!").replace('%', "!%").replace('_', "!_");
+        Some(format!("%{plain}%"))
+    }
+}
+
+impl Store {
+    /// Up to `limit` pins of the account that match, newest first: those older than `before`, then without
+    /// the first `skip`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn list_pins(
+        &self,
+        account: AccountId,
+        filter: &PinFilter,
+        before: Option<PinId>,
+        skip: u64,
+        limit: u32,
+    ) -> Result<PinList, StoreError> {
+        let (standing, work) = filter.standing();
+        let query = sqlx::query_as::<_, PinRow>(select_pins!(matching!(), "AND n.id < $8 ORDER BY n.id DESC LIMIT $9 OFFSET $10"));
+        let rows = query
+            .bind(account.0)
+            .bind(filter.cid.map(|cid| cid.to_string()))
+            .bind(filter.cluster.as_ref().map(ClusterId::as_str))
+            .bind(standing)
+            .bind(work)
+            .bind(filter.has_expiry.map(i64::from))
+            .bind(filter.pattern())
+            .bind(before.map_or(i64::MAX, |id| id.0))
+            .bind(i64::from(limit))
+            .bind(crate::row::column(skip))
+            .fetch_all(&self.readers)
+            .await?;
+        let pins = rows.into_iter().map(PinRow::into_record).collect::<Result<_, _>>()?;
+        Ok(PinList { pins, total: self.count_pins(account, filter).await? })
+    }
+
+    async fn count_pins(&self, account: AccountId, filter: &PinFilter) -> Result<u64, StoreError> {
+        if filter.is_empty() {
+            let kept = sqlx::query_scalar("SELECT pin_count FROM accounts WHERE id = $1");
+            let count: Option<i64> = kept.bind(account.0).fetch_optional(&self.readers).await?;
+            return Ok(number(count.unwrap_or(0)));
+        }
+        let (standing, work) = filter.standing();
+        let count: i64 = sqlx::query_scalar(concat!(
+            "SELECT COUNT(*) FROM pins n JOIN placements p ON p.id = n.placement_id ",
+            matching!()
+        ))
+            .bind(account.0)
+            .bind(filter.cid.map(|cid| cid.to_string()))
+            .bind(filter.cluster.as_ref().map(ClusterId::as_str))
+            .bind(standing)
+            .bind(work)
+            .bind(filter.has_expiry.map(i64::from))
+            .bind(filter.pattern())
+            .fetch_one(&self.readers)
+            .await?;
+        Ok(number(count))
+    }
+}

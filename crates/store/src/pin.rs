@@ -1,0 +1,275 @@
+//! Pins together with their placements, as readers see them.
+
+use cid::Cid;
+use pinfold_model::{
+    AccountId, ClusterId, Failure, FailureCode, PinId, PinKind, PinName, PinState, PlacementId, PlacementState,
+    Standing, Timestamp,
+};
+use sqlx::FromRow;
+
+use crate::row::{number, strange, time, word};
+use crate::{Store, StoreError};
+
+/// A placement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacementRecord {
+    /// Its number.
+    pub id: PlacementId,
+    /// The root of the DAG.
+    pub cid: Cid,
+    /// Where it is.
+    pub cluster: ClusterId,
+    /// How far it is.
+    pub state: PlacementState,
+    /// When somebody looks at it next.
+    pub due_at: Option<Timestamp>,
+    /// Whether somebody works on it, as far as the row knows.
+    pub leased: bool,
+    /// How often it was tried in vain.
+    pub attempts: u32,
+    /// Why the last try failed.
+    pub error: Option<Failure>,
+    /// Its distinct blocks, once pinned.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What it is.
+    pub kind: PinKind,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+/// A pin with its placement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinRecord {
+    /// Its number.
+    pub id: PinId,
+    /// Whose it is.
+    pub account: AccountId,
+    /// Where it is.
+    pub placement: PlacementRecord,
+    /// How it stands.
+    pub standing: Standing,
+    /// What the content was called where it came from.
+    pub original_name: Option<PinName>,
+    /// What the account calls it.
+    pub custom_name: Option<PinName>,
+    /// What the account is charged for it.
+    pub charged_bytes: u64,
+    /// How often it was wished for.
+    pub wishes: u64,
+    /// Why it failed.
+    pub error: Option<Failure>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it ends by itself.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl PinRecord {
+    /// How it stands, as its owner sees it.
+    #[must_use]
+    pub fn state(&self) -> PinState {
+        match self.standing {
+            Standing::Kept => PinState::Pinned,
+            Standing::Failed => PinState::Failed,
+            Standing::Waiting if self.placement.state == PlacementState::Pinning => PinState::Pinning,
+            Standing::Waiting => PinState::Queued,
+        }
+    }
+}
+
+/// `SELECT` of a pin `n` with its placement `p`, with literal tails.
+macro_rules! select_pins {
+    ($($tail:expr),+) => {
+        concat!(
+            "SELECT n.id AS pin_id, n.account_id, n.standing, n.original_name, n.custom_name, ",
+            "n.charged_bytes, n.wishes, n.error_code AS pin_error_code, n.error_detail AS pin_error_detail, ",
+            "n.created_at_ms AS pin_created_at_ms, n.expires_at_ms, ",
+            "p.id, p.cid, p.cluster, p.state, p.due_at_ms, p.lease, p.attempts, p.error_code, p.error_detail, ",
+            "p.blocks, p.bytes, p.kind, p.updated_at_ms ",
+            "FROM pins n JOIN placements p ON p.id = n.placement_id ",
+            $($tail),+
+        )
+    };
+}
+pub(crate) use select_pins;
+
+/// `SELECT` of a placement, with a literal tail.
+macro_rules! select_placements {
+    ($tail:literal) => {
+        concat!(
+            "SELECT id, cid, cluster, state, due_at_ms, lease, attempts, error_code, error_detail, ",
+            "blocks, bytes, kind, updated_at_ms FROM placements ",
+            $tail
+        )
+    };
+}
+pub(crate) use select_placements;
+
+#[derive(Debug, FromRow)]
+pub(crate) struct PlacementRow {
+    id: i64,
+    cid: String,
+    cluster: String,
+    state: String,
+    due_at_ms: Option<i64>,
+    lease: Option<i64>,
+    attempts: i64,
+    error_code: Option<String>,
+    error_detail: Option<String>,
+    blocks: i64,
+    bytes: i64,
+    kind: String,
+    updated_at_ms: i64,
+}
+
+impl PlacementRow {
+    pub(crate) fn into_record(self) -> Result<PlacementRecord, StoreError> {
+        Ok(PlacementRecord {
+            id: PlacementId(self.id),
+            cid: Cid::try_from(self.cid.as_str()).map_err(|_| strange("CID", &self.cid))?,
+            cluster: ClusterId::parse(&self.cluster).map_err(|_| strange("cluster", &self.cluster))?,
+            state: word("state", &self.state)?,
+            due_at: time(self.due_at_ms),
+            leased: self.lease.is_some(),
+            attempts: u32::try_from(self.attempts).unwrap_or(0),
+            error: failure(self.error_code.as_deref(), self.error_detail)?,
+            blocks: number(self.blocks),
+            bytes: number(self.bytes),
+            kind: word("kind", &self.kind)?,
+            updated_at: Timestamp::from_ms(self.updated_at_ms),
+        })
+    }
+}
+
+#[derive(Debug, FromRow)]
+pub(crate) struct PinRow {
+    pin_id: i64,
+    account_id: i64,
+    standing: String,
+    original_name: Option<String>,
+    custom_name: Option<String>,
+    charged_bytes: i64,
+    wishes: i64,
+    pin_error_code: Option<String>,
+    pin_error_detail: Option<String>,
+    pin_created_at_ms: i64,
+    expires_at_ms: Option<i64>,
+    #[sqlx(flatten)]
+    placement: PlacementRow,
+}
+
+impl PinRow {
+    pub(crate) fn into_record(self) -> Result<PinRecord, StoreError> {
+        Ok(PinRecord {
+            id: PinId(self.pin_id),
+            account: AccountId(self.account_id),
+            placement: self.placement.into_record()?,
+            standing: word("standing", &self.standing)?,
+            original_name: name(self.original_name)?,
+            custom_name: name(self.custom_name)?,
+            charged_bytes: number(self.charged_bytes),
+            wishes: number(self.wishes),
+            error: failure(self.pin_error_code.as_deref(), self.pin_error_detail)?,
+            created_at: Timestamp::from_ms(self.pin_created_at_ms),
+            expires_at: time(self.expires_at_ms),
+        })
+    }
+}
+
+fn name(text: Option<String>) -> Result<Option<PinName>, StoreError> {
+    text.map(|text| PinName::parse(&text).map_err(|_| strange("name", &text))).transpose()
+}
+
+fn failure(code: Option<&str>, detail: Option<String>) -> Result<Option<Failure>, StoreError> {
+    let code: Option<FailureCode> = code.map(|code| word("failure", code)).transpose()?;
+    Ok(code.map(|code| Failure::new(code, detail.unwrap_or_default())))
+}
+
+impl Store {
+    /// The pin with this id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn pin(&self, id: PinId) -> Result<Option<PinRecord>, StoreError> {
+        let query = sqlx::query_as::<_, PinRow>(select_pins!("WHERE n.id = $1")).bind(id.0);
+        query.fetch_optional(&self.readers).await?.map(PinRow::into_record).transpose()
+    }
+
+    /// The account's pins of this CID, in whichever clusters; at most 16.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn pins_of_cid(&self, account: AccountId, cid: &Cid) -> Result<Vec<PinRecord>, StoreError> {
+        let query =
+            sqlx::query_as::<_, PinRow>(select_pins!("WHERE n.account_id = $1 AND p.cid = $2 ORDER BY n.id LIMIT 16"));
+        let rows = query.bind(account.0).bind(cid.to_string()).fetch_all(&self.readers).await?;
+        rows.into_iter().map(PinRow::into_record).collect()
+    }
+
+    /// The placement with this id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn placement(&self, id: PlacementId) -> Result<Option<PlacementRecord>, StoreError> {
+        let query = sqlx::query_as::<_, PlacementRow>(select_placements!("WHERE id = $1")).bind(id.0);
+        query.fetch_optional(&self.readers).await?.map(PlacementRow::into_record).transpose()
+    }
+
+    /// Placements in the order of their ids, after `after`: for checks of the whole store.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn placements(
+        &self,
+        after: Option<PlacementId>,
+        limit: u32,
+    ) -> Result<Vec<PlacementRecord>, StoreError> {
+        let query =
+            sqlx::query_as::<_, PlacementRow>(select_placements!("WHERE id > $1 ORDER BY id LIMIT $2"));
+        let rows = query.bind(after.map_or(-1, |id| id.0)).bind(i64::from(limit)).fetch_all(&self.readers).await?;
+        rows.into_iter().map(PlacementRow::into_record).collect()
+    }
+
+    /// How many placements that are no younger than `newest` are still on their way to be pinned.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn unsettled(&self, newest: PlacementId) -> Result<u64, StoreError> {
+        let count: i64 = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM placements WHERE due_at_ms IS NOT NULL AND id <= $1 \
+             AND state IN ('queued', 'pinning')",
+        )
+        .bind(newest.0)
+        .fetch_one(&self.readers)
+        .await?;
+        Ok(number(count))
+    }
+
+    /// The youngest placement.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn newest_placement(&self) -> Result<Option<PlacementId>, StoreError> {
+        let id: Option<i64> =
+            sqlx::query_scalar("SELECT MAX(id) FROM placements").fetch_one(&self.readers).await?;
+        Ok(id.map(PlacementId))
+    }
+
+    /// When there is something to do next: a placement that is due, or a pin that ends.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
+        let work: Option<i64> =
+            sqlx::query_scalar("SELECT MIN(due_at_ms) FROM placements WHERE due_at_ms IS NOT NULL")
+                .fetch_one(&self.readers)
+                .await?;
+        let expiry: Option<i64> =
+            sqlx::query_scalar("SELECT MIN(expires_at_ms) FROM pins WHERE expires_at_ms IS NOT NULL")
+                .fetch_one(&self.readers)
+                .await?;
+        Ok(time(work.into_iter().chain(expiry).min()))
+    }
+}

@@ -1,0 +1,164 @@
+//! How pins end: removed by their owner, given up by who waited for them, or due.
+
+use cid::Cid;
+use pinfold_model::{AccountId, ClusterId, PinId, PlacementId, Timestamp};
+use sqlx::FromRow;
+
+use crate::placement::let_go;
+use crate::row::number;
+use crate::writer::{Conn, Write};
+use crate::{Store, StoreError, charge};
+
+/// What came of a removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removed {
+    /// It is gone.
+    Done(Ended),
+    /// The account has no such pin.
+    NotFound,
+    /// The account has several; one cluster must be named.
+    Ambiguous,
+}
+
+/// A pin that ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Where it was.
+    pub placement: PlacementId,
+    /// Whether the placement has to be released now.
+    pub work: bool,
+}
+
+#[derive(Debug, FromRow)]
+struct EndingRow {
+    id: i64,
+    account_id: i64,
+    placement_id: i64,
+    charged_bytes: i64,
+}
+
+impl Store {
+    /// Removes the account's pin of this CID.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn remove(
+        &self,
+        account: AccountId,
+        cid: &Cid,
+        cluster: Option<&ClusterId>,
+        now: Timestamp,
+    ) -> Result<Removed, StoreError> {
+        let cluster = cluster.map(|cluster| cluster.as_str().to_owned());
+        self.write(Remove { account, cid: cid.to_string(), cluster, now }).await
+    }
+
+    /// Removes a pin that is not kept, unless it was wished for again since `wishes`. For those who waited
+    /// for it and were told that it failed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn abandon(
+        &self,
+        pin: PinId,
+        wishes: u64,
+        now: Timestamp,
+    ) -> Result<Option<Ended>, StoreError> {
+        self.write(Abandon { pin, wishes, now }).await
+    }
+
+    /// Removes up to `limit` pins whose time has come, the longest due first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn expire(&self, now: Timestamp, limit: u32) -> Result<Vec<Ended>, StoreError> {
+        self.write(Expire { now, limit }).await
+    }
+}
+
+async fn end(conn: &mut Conn, row: &EndingRow, now: Timestamp) -> Result<Ended, StoreError> {
+    sqlx::query("DELETE FROM pins WHERE id = $1").bind(row.id).execute(&mut *conn).await?;
+    charge::remove_pin(conn, AccountId(row.account_id), number(row.charged_bytes)).await?;
+    let placement = PlacementId(row.placement_id);
+    let work = let_go(conn, placement, now).await?;
+    Ok(Ended { placement, work })
+}
+
+struct Remove {
+    account: AccountId,
+    cid: String,
+    cluster: Option<String>,
+    now: Timestamp,
+}
+
+impl Write for Remove {
+    type Out = Removed;
+
+    async fn run(&self, conn: &mut Conn) -> Result<Removed, StoreError> {
+        let rows: Vec<EndingRow> = sqlx::query_as(
+            "SELECT n.id, n.account_id, n.placement_id, n.charged_bytes \
+             FROM placements p JOIN pins n ON n.placement_id = p.id AND n.account_id = $1 \
+             WHERE p.cid = $2 AND (CAST($3 AS TEXT) IS NULL OR p.cluster = $3) LIMIT 2",
+        )
+        .bind(self.account.0)
+        .bind(&self.cid)
+        .bind(&self.cluster)
+        .fetch_all(&mut *conn)
+        .await?;
+        match rows.as_slice() {
+            [] => Ok(Removed::NotFound),
+            [row] => Ok(Removed::Done(end(conn, row, self.now).await?)),
+            _ => Ok(Removed::Ambiguous),
+        }
+    }
+}
+
+struct Abandon {
+    pin: PinId,
+    wishes: u64,
+    now: Timestamp,
+}
+
+impl Write for Abandon {
+    type Out = Option<Ended>;
+
+    async fn run(&self, conn: &mut Conn) -> Result<Option<Ended>, StoreError> {
+        let row: Option<EndingRow> = sqlx::query_as(
+            "SELECT id, account_id, placement_id, charged_bytes FROM pins \
+             WHERE id = $1 AND wishes = $2 AND standing <> 'kept'",
+        )
+        .bind(self.pin.0)
+        .bind(crate::row::column(self.wishes))
+        .fetch_optional(&mut *conn)
+        .await?;
+        match row {
+            Some(row) => Ok(Some(end(conn, &row, self.now).await?)),
+            None => Ok(None),
+        }
+    }
+}
+
+struct Expire {
+    now: Timestamp,
+    limit: u32,
+}
+
+impl Write for Expire {
+    type Out = Vec<Ended>;
+
+    async fn run(&self, conn: &mut Conn) -> Result<Vec<Ended>, StoreError> {
+        let rows: Vec<EndingRow> = sqlx::query_as(
+            "SELECT id, account_id, placement_id, charged_bytes FROM pins \
+             WHERE expires_at_ms IS NOT NULL AND expires_at_ms <= $1 ORDER BY expires_at_ms LIMIT $2",
+        )
+        .bind(self.now.as_ms())
+        .bind(i64::from(self.limit))
+        .fetch_all(&mut *conn)
+        .await?;
+        let mut ended = Vec::with_capacity(rows.len());
+        for row in &rows {
+            ended.push(end(conn, row, self.now).await?);
+        }
+        Ok(ended)
+    }
+}

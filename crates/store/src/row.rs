@@ -1,0 +1,32 @@
+//! From columns to the model's types and back.
+
+use std::str::FromStr;
+
+use pinfold_model::Timestamp;
+
+use crate::StoreError;
+
+/// Reads a word that the model wrote.
+pub(crate) fn word<T: FromStr>(what: &'static str, value: &str) -> Result<T, StoreError> {
+    value.parse().map_err(|_| strange(what, value))
+}
+
+/// A value that no version of this program wrote.
+pub(crate) fn strange(what: &'static str, value: &str) -> StoreError {
+    StoreError::Strange { what, value: value.chars().take(100).collect() }
+}
+
+/// A count or size, as it is stored. What is larger than any disk is stored as the largest.
+pub(crate) fn column(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A stored count or size.
+pub(crate) fn number(column: i64) -> u64 {
+    u64::try_from(column).unwrap_or(0)
+}
+
+/// A stored time that may be missing.
+pub(crate) fn time(column: Option<i64>) -> Option<Timestamp> {
+    column.map(Timestamp::from_ms)
+}

@@ -1,0 +1,193 @@
+//! What the work on a placement came to, in the transaction that makes it so.
+
+use pinfold_model::{Event, Failure, PinKind, PlacementId, PlacementState, Timestamp};
+
+use crate::placement::{forget, is_wanted, load};
+use crate::row::column;
+use crate::writer::{Conn, Write};
+use crate::{Lease, PlacementRecord, Store, StoreError, charge, claim};
+
+/// What the holder of a lease did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every block is durable.
+    Held {
+        /// The bytes of the distinct blocks.
+        bytes: u64,
+        /// How many there are.
+        blocks: u64,
+        /// What the DAG is.
+        kind: PinKind,
+    },
+    /// Not held, to be tried again at `next_at`.
+    PutOff {
+        /// Why; `None` when the work was only interrupted, which counts as no attempt.
+        failure: Option<Failure>,
+        /// When.
+        next_at: Timestamp,
+    },
+    /// Not held, and not to be tried again.
+    GaveUp {
+        /// Why.
+        failure: Failure,
+        /// Set when it was larger than this budget: if an account that waits has more left by now, it is
+        /// tried again.
+        over_budget_bytes: Option<u64>,
+    },
+    /// Nothing is held any more.
+    Released,
+}
+
+/// What an [`Outcome`] led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// The placement is in this state; `work` when there is more to do now.
+    Now {
+        /// The state.
+        state: PlacementState,
+        /// Whether there is work to do now.
+        work: bool,
+    },
+    /// Somebody else has the lease, and nothing was changed.
+    LeaseLost,
+}
+
+impl Store {
+    /// Ends a lease with what came of the work.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then the lease stays until it runs out.
+    pub async fn settle(&self, lease: Lease, outcome: Outcome, now: Timestamp) -> Result<Settled, StoreError> {
+        self.write(Settle { lease, outcome, now }).await
+    }
+}
+
+struct Settle {
+    lease: Lease,
+    outcome: Outcome,
+    now: Timestamp,
+}
+
+/// How a placement leaves the hands of who worked on it.
+struct Next {
+    state: PlacementState,
+    due_at: Option<Timestamp>,
+    attempts: u32,
+    failure: Option<Failure>,
+}
+
+impl Write for Settle {
+    type Out = Settled;
+
+    async fn run(&self, conn: &mut Conn) -> Result<Settled, StoreError> {
+        let id = self.lease.placement;
+        let holder: Option<i64> =
+            sqlx::query_scalar("SELECT 1 FROM placements WHERE id = $1 AND lease = $2")
+                .bind(id.0)
+                .bind(self.lease.number)
+                .fetch_optional(&mut *conn)
+                .await?;
+        let Some(placement) = (match holder {
+            Some(_) => load(conn, id).await?,
+            None => None,
+        }) else {
+            return Ok(Settled::LeaseLost);
+        };
+        let next = match &self.outcome {
+            Outcome::Held { bytes, blocks, kind } => {
+                self.held(conn, &placement, *bytes, *blocks, *kind).await?
+            }
+            Outcome::PutOff { failure, next_at } => self.put_off(&placement, failure.clone(), *next_at),
+            Outcome::GaveUp { failure, over_budget_bytes } => {
+                self.gave_up(conn, &placement, failure, *over_budget_bytes).await?
+            }
+            Outcome::Released => self.released(&placement),
+        };
+        self.leave(conn, id, &next).await?;
+        if next.state == PlacementState::Unpinned {
+            forget(conn, id).await?;
+        }
+        let work = next.due_at.is_some_and(|due| due <= self.now);
+        Ok(Settled::Now { state: next.state, work })
+    }
+}
+
+impl Settle {
+    async fn held(
+        &self,
+        conn: &mut Conn,
+        placement: &PlacementRecord,
+        bytes: u64,
+        blocks: u64,
+        kind: PinKind,
+    ) -> Result<Next, StoreError> {
+        charge::keep_waiting(conn, placement.id, bytes).await?;
+        sqlx::query("UPDATE placements SET bytes = $2, blocks = $3, kind = $4 WHERE id = $1")
+            .bind(placement.id.0)
+            .bind(column(bytes))
+            .bind(column(blocks))
+            .bind(kind.as_str())
+            .execute(&mut *conn)
+            .await?;
+        let mut state = placement.state.after(Event::Held);
+        if !is_wanted(conn, placement.id).await? {
+            state = state.after(Event::Unwanted);
+        }
+        Ok(self.next(state, None))
+    }
+
+    fn put_off(&self, placement: &PlacementRecord, failure: Option<Failure>, next_at: Timestamp) -> Next {
+        let state = placement.state.after(Event::PutOff);
+        let attempts = placement.attempts + u32::from(failure.is_some());
+        // What became unwanted meanwhile has nothing to wait for.
+        let due_at = if placement.state.is_wanted() || failure.is_some() { next_at } else { self.now };
+        Next { state, due_at: Some(due_at), attempts, failure: failure.or_else(|| placement.error.clone()) }
+    }
+
+    async fn gave_up(
+        &self,
+        conn: &mut Conn,
+        placement: &PlacementRecord,
+        failure: &Failure,
+        over_budget_bytes: Option<u64>,
+    ) -> Result<Next, StoreError> {
+        if let Some(budget) = over_budget_bytes
+            && claim::budget(conn, placement.id).await? > budget
+        {
+            return Ok(self.put_off(placement, Some(failure.clone()), self.now));
+        }
+        charge::fail_waiting(conn, placement.id, failure).await?;
+        if is_wanted(conn, placement.id).await? {
+            // It is kept for somebody: its blocks are promised, so it is never given up.
+            return Ok(self.put_off(placement, Some(failure.clone()), self.now));
+        }
+        Ok(self.next(placement.state.after(Event::Unwanted), Some(failure.clone())))
+    }
+
+    fn released(&self, placement: &PlacementRecord) -> Next {
+        self.next(placement.state.after(Event::Released), placement.error.clone())
+    }
+
+    /// The next state, due now unless it is settled.
+    fn next(&self, state: PlacementState, failure: Option<Failure>) -> Next {
+        let due_at = (!state.is_settled()).then_some(self.now);
+        Next { state, due_at, attempts: 0, failure }
+    }
+
+    async fn leave(&self, conn: &mut Conn, id: PlacementId, next: &Next) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE placements SET state = $2, due_at_ms = $3, attempts = $4, error_code = $5, \
+             error_detail = $6, lease = NULL, updated_at_ms = $7 WHERE id = $1",
+        )
+        .bind(id.0)
+        .bind(next.state.as_str())
+        .bind(next.due_at.map(Timestamp::as_ms))
+        .bind(i64::from(next.attempts))
+        .bind(next.failure.as_ref().map(|failure| failure.code.as_str()))
+        .bind(next.failure.as_ref().map(|failure| failure.detail.as_str()))
+        .bind(self.now.as_ms())
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! Opening the database, and the handle to it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pinfold_model::{IdSource, Timestamp};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, SqlitePool};
+
+use crate::StoreError;
+use crate::writer::{Write, Writer};
+
+/// Connections that read. More of them than processors only wait for each other.
+const READERS_MAX: u32 = 8;
+
+/// How long a statement waits for another process's transaction, and a reader for a free connection.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The database. Cheap to clone; all clones share their connections.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) readers: SqlitePool,
+    pub(crate) writer: Writer,
+    ids: Arc<IdSource>,
+}
+
+impl Store {
+    /// Opens or creates the SQLite database in this file, and brings its schema up to date. A new file can be
+    /// read by its owner alone.
+    ///
+    /// # Errors
+    /// [`StoreError`], also when the schema is newer than this program.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        create_private(path).map_err(|error| StoreError::Failed(error.to_string()))?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT)
+            .disable_statement_logging();
+        let mut conn = options.connect().await?;
+        sqlx::migrate!().run(&mut conn).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS_MAX)
+            .acquire_timeout(BUSY_TIMEOUT)
+            // A reader that was given back is as good as before; asking it costs a round trip each time.
+            .test_before_acquire(false)
+            .connect_with(options.read_only(true))
+            .await?;
+        let mut salt = [0; 1];
+        getrandom::fill(&mut salt).map_err(|error| StoreError::Failed(error.to_string()))?;
+        Ok(Self { readers, writer: Writer::start(conn), ids: Arc::new(IdSource::new(salt[0])) })
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1").execute(&self.readers).await?;
+        Ok(())
+    }
+
+    /// Closes the readers' connections. Writes that are queued are still done.
+    pub async fn close(&self) {
+        self.readers.close().await;
+    }
+
+    /// A new id.
+    pub(crate) fn id(&self, now: Timestamp) -> i64 {
+        self.ids.next(now)
+    }
+
+    /// Runs a write and returns once it is durable.
+    pub(crate) async fn write<W: Write>(&self, write: W) -> Result<W::Out, StoreError> {
+        self.writer.write(write).await
+    }
+}
+
+fn create_private(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}

@@ -1,0 +1,233 @@
+//! API keys, as hashes.
+
+use pinfold_model::{Account, AccountId, ScopeSet, Timestamp, Token, TokenId, TokenName};
+use sqlx::FromRow;
+
+use crate::account::AccountRow;
+use crate::row::{strange, time, word};
+use crate::writer::{Conn, Write};
+use crate::{Store, StoreError, audit};
+
+/// What a new key is.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    /// Whose it is.
+    pub account: AccountId,
+    /// Its name.
+    pub name: TokenName,
+    /// A note of its owner.
+    pub label: Option<String>,
+    /// The hash of the secret, in hexadecimal.
+    pub hash: String,
+    /// The first characters of the secret.
+    pub prefix: String,
+    /// What it may do.
+    pub scopes: ScopeSet,
+    /// When it ends.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A key and its account, as found by the key's hash.
+#[derive(Debug, Clone)]
+pub struct Proven {
+    /// The key.
+    pub token: Token,
+    /// The hash that is stored.
+    pub hash: String,
+    /// Whose it is.
+    pub account: Account,
+}
+
+#[derive(Debug, FromRow)]
+struct TokenRow {
+    token_id: i64,
+    account_id: i64,
+    token_name: String,
+    label: Option<String>,
+    hash: String,
+    prefix: String,
+    scopes: String,
+    token_created_at_ms: i64,
+    expires_at_ms: Option<i64>,
+    last_used_at_ms: Option<i64>,
+}
+
+#[derive(Debug, FromRow)]
+struct ProvenRow {
+    #[sqlx(flatten)]
+    token: TokenRow,
+    #[sqlx(flatten)]
+    account: AccountRow,
+}
+
+impl TokenRow {
+    fn into_token(self) -> Result<Token, StoreError> {
+        Ok(Token {
+            id: TokenId(self.token_id),
+            account: AccountId(self.account_id),
+            name: TokenName::parse(&self.token_name).map_err(|_| strange("key name", &self.token_name))?,
+            label: self.label,
+            prefix: self.prefix,
+            scopes: word("scope", &self.scopes)?,
+            created_at: Timestamp::from_ms(self.token_created_at_ms),
+            expires_at: time(self.expires_at_ms),
+            last_used_at: time(self.last_used_at_ms),
+        })
+    }
+}
+
+impl Store {
+    /// Keeps a new key; `None` if the account has one of this name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn create_token(&self, new: NewToken, now: Timestamp) -> Result<Option<Token>, StoreError> {
+        self.write(Create { id: self.id(now), audit_id: self.id(now), new, now }).await
+    }
+
+    /// The key with this hash, and its account.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn token_by_hash(&self, hash: &str) -> Result<Option<Proven>, StoreError> {
+        let row: Option<ProvenRow> = sqlx::query_as(
+            "SELECT t.id AS token_id, t.account_id, t.name AS token_name, t.label, t.hash, t.prefix, t.scopes, \
+             t.created_at_ms AS token_created_at_ms, t.expires_at_ms, t.last_used_at_ms, \
+             a.id, a.email, a.name, a.role, a.plan, a.disabled, a.used_bytes, a.storage_limit_bytes, \
+             a.pin_count, a.created_at_ms \
+             FROM tokens t JOIN accounts a ON a.id = t.account_id WHERE t.hash = $1",
+        )
+        .bind(hash)
+        .fetch_optional(&self.readers)
+        .await?;
+        row.map(|row| {
+            let hash = row.token.hash.clone();
+            Ok(Proven { token: row.token.into_token()?, hash, account: row.account.into_account()? })
+        })
+        .transpose()
+    }
+
+    /// The account's keys, oldest first; at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn tokens(&self, account: AccountId, limit: u32) -> Result<Vec<Token>, StoreError> {
+        let rows: Vec<TokenRow> = sqlx::query_as(
+            "SELECT id AS token_id, account_id, name AS token_name, label, hash, prefix, scopes, \
+             created_at_ms AS token_created_at_ms, expires_at_ms, last_used_at_ms \
+             FROM tokens WHERE account_id = $1 ORDER BY id LIMIT $2",
+        )
+        .bind(account.0)
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.into_iter().map(TokenRow::into_token).collect()
+    }
+
+    /// Removes a key; false if there is none of this name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn revoke_token(
+        &self,
+        account: AccountId,
+        name: &TokenName,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.write(Revoke { audit_id: self.id(now), account, name: name.clone(), now }).await
+    }
+
+    /// Notes when keys were used.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn tokens_used(&self, used: Vec<(TokenId, Timestamp)>) -> Result<(), StoreError> {
+        self.write(Used(used)).await
+    }
+}
+
+struct Create {
+    id: i64,
+    audit_id: i64,
+    new: NewToken,
+    now: Timestamp,
+}
+
+impl Write for Create {
+    type Out = Option<Token>;
+
+    async fn run(&self, conn: &mut Conn) -> Result<Option<Token>, StoreError> {
+        let new = &self.new;
+        let done = sqlx::query(
+            "INSERT INTO tokens (id, account_id, name, label, hash, prefix, scopes, created_at_ms, expires_at_ms) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (account_id, name) DO NOTHING",
+        )
+        .bind(self.id)
+        .bind(new.account.0)
+        .bind(new.name.as_str())
+        .bind(&new.label)
+        .bind(&new.hash)
+        .bind(&new.prefix)
+        .bind(new.scopes.to_string())
+        .bind(self.now.as_ms())
+        .bind(new.expires_at.map(Timestamp::as_ms))
+        .execute(&mut *conn)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(None);
+        }
+        audit::log(conn, self.audit_id, new.account, self.now, "token.create", new.name.as_str()).await?;
+        Ok(Some(Token {
+            id: TokenId(self.id),
+            account: new.account,
+            name: new.name.clone(),
+            label: new.label.clone(),
+            prefix: new.prefix.clone(),
+            scopes: new.scopes,
+            created_at: self.now,
+            expires_at: new.expires_at,
+            last_used_at: None,
+        }))
+    }
+}
+
+struct Revoke {
+    audit_id: i64,
+    account: AccountId,
+    name: TokenName,
+    now: Timestamp,
+}
+
+impl Write for Revoke {
+    type Out = bool;
+
+    async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
+        let done = sqlx::query("DELETE FROM tokens WHERE account_id = $1 AND name = $2")
+            .bind(self.account.0)
+            .bind(self.name.as_str())
+            .execute(&mut *conn)
+            .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        audit::log(conn, self.audit_id, self.account, self.now, "token.revoke", self.name.as_str()).await?;
+        Ok(true)
+    }
+}
+
+struct Used(Vec<(TokenId, Timestamp)>);
+
+impl Write for Used {
+    type Out = ();
+
+    async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
+        for (id, at) in &self.0 {
+            sqlx::query("UPDATE tokens SET last_used_at_ms = $2 WHERE id = $1")
+                .bind(id.0)
+                .bind(at.as_ms())
+                .execute(&mut *conn)
+                .await?;
+        }
+        Ok(())
+    }
+}

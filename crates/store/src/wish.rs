@@ -1,0 +1,300 @@
+//! A wish: what a request to pin writes, in one transaction.
+//!
+//! The short way is for content that is pinned already: one look, one charge, one new row.
+
+use cid::Cid;
+use pinfold_model::{
+    AccountId, ClusterId, Event, PinId, PinName, PlacementId, PlacementState, Standing, Timestamp,
+};
+
+use crate::pin::{PinRow, PlacementRow, select_pins, select_placements};
+use crate::row::{column, strange};
+use crate::writer::{Conn, Write};
+use crate::{PinRecord, PlacementRecord, Store, StoreError, charge};
+
+/// How much later in the queue a pin stands for each other pin that its account has on its way, in
+/// milliseconds: so an account with a thousand of them can't make another wait for all.
+const FAIR_STEP_MS: i64 = 1_000;
+
+/// What an account wants.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// Who wants it.
+    pub account: AccountId,
+    /// The root of the DAG.
+    pub cid: Cid,
+    /// Where it shall be.
+    pub cluster: ClusterId,
+    /// A new name for where it came from; `None` leaves what is there.
+    pub original_name: Option<PinName>,
+    /// A new name; `None` leaves what is there.
+    pub custom_name: Option<PinName>,
+    /// A new end; `None` leaves what is there.
+    pub expires_at: Option<Timestamp>,
+    /// Multiaddrs of peers that are said to have it.
+    pub origins: Vec<String>,
+    /// How many of the account's pins may be on their way.
+    pub in_flight_max: u32,
+}
+
+/// What came of a [`Wish`].
+#[derive(Debug, Clone)]
+pub enum Wished {
+    /// It is written.
+    Done {
+        /// The pin as it is now.
+        pin: Box<PinRecord>,
+        /// Whether the account had no live pin of it before.
+        created: bool,
+        /// Whether there is work to do now.
+        work: bool,
+    },
+    /// More than what is left of the account's storage. Nothing was changed.
+    OverQuota,
+    /// Too many are on their way. Nothing was changed.
+    TooManyInFlight,
+}
+
+impl Store {
+    /// Writes a wish.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn wish(&self, wish: Wish, now: Timestamp) -> Result<Wished, StoreError> {
+        let (pin_id, placement_id) = (self.id(now), self.id(now));
+        self.write(WishWrite { wish, now, pin_id, placement_id }).await
+    }
+}
+
+struct WishWrite {
+    wish: Wish,
+    now: Timestamp,
+    pin_id: i64,
+    placement_id: i64,
+}
+
+impl Write for WishWrite {
+    type Out = Wished;
+
+    async fn run(&self, conn: &mut Conn) -> Result<Wished, StoreError> {
+        match self.placement(conn).await? {
+            None => {
+                let placement = None;
+                self.wait_for(conn, placement, None).await
+            }
+            Some(placement) => match self.pin_of(conn, placement.id).await? {
+                Some(pin) if pin.standing != Standing::Failed => self.renew(conn, pin).await,
+                old if placement.state == PlacementState::Pinned => self.keep(conn, placement, old).await,
+                old => self.wait_for(conn, Some(placement), old).await,
+            },
+        }
+    }
+}
+
+impl WishWrite {
+    async fn placement(&self, conn: &mut Conn) -> Result<Option<PlacementRecord>, StoreError> {
+        sqlx::query_as::<_, PlacementRow>(select_placements!("WHERE cid = $1 AND cluster = $2"))
+            .bind(self.wish.cid.to_string())
+            .bind(self.wish.cluster.as_str())
+            .fetch_optional(conn)
+            .await?
+            .map(PlacementRow::into_record)
+            .transpose()
+    }
+
+    async fn pin_of(&self, conn: &mut Conn, placement: PlacementId) -> Result<Option<PinRecord>, StoreError> {
+        sqlx::query_as::<_, PinRow>(select_pins!("WHERE n.account_id = $1 AND n.placement_id = $2"))
+            .bind(self.wish.account.0)
+            .bind(placement.0)
+            .fetch_optional(conn)
+            .await?
+            .map(PinRow::into_record)
+            .transpose()
+    }
+
+    /// A live pin is there: apply what was given now.
+    async fn renew(&self, conn: &mut Conn, mut pin: PinRecord) -> Result<Wished, StoreError> {
+        let wish = &self.wish;
+        let is_new = wish.original_name.is_some() || wish.custom_name.is_some() || wish.expires_at.is_some();
+        if is_new || pin.standing == Standing::Waiting {
+            pin.original_name = wish.original_name.clone().or(pin.original_name);
+            pin.custom_name = wish.custom_name.clone().or(pin.custom_name);
+            pin.expires_at = wish.expires_at.or(pin.expires_at);
+            pin.wishes += 1;
+            self.update(conn, &pin).await?;
+        }
+        Ok(Wished::Done { pin: Box::new(pin), created: false, work: false })
+    }
+
+    /// The blocks are there: charge the account and be done.
+    async fn keep(
+        &self,
+        conn: &mut Conn,
+        placement: PlacementRecord,
+        old: Option<PinRecord>,
+    ) -> Result<Wished, StoreError> {
+        let (account, bytes) = (self.wish.account, placement.bytes);
+        let fits = match &old {
+            Some(_) => charge::charge(conn, account, bytes).await?,
+            None => charge::add_pin(conn, account, bytes).await?,
+        };
+        if !fits {
+            return Ok(Wished::OverQuota);
+        }
+        let pin = self.write_pin(conn, placement, old, Standing::Kept).await?;
+        Ok(Wished::Done { pin: Box::new(pin), created: true, work: false })
+    }
+
+    /// The blocks are not there: queue up.
+    async fn wait_for(
+        &self,
+        conn: &mut Conn,
+        placement: Option<PlacementRecord>,
+        old: Option<PinRecord>,
+    ) -> Result<Wished, StoreError> {
+        let on_their_way = self.on_their_way(conn).await?;
+        if on_their_way >= i64::from(self.wish.in_flight_max) {
+            return Ok(Wished::TooManyInFlight);
+        }
+        let fits = match &old {
+            Some(_) => charge::has_room(conn, self.wish.account).await?,
+            None => charge::add_waiting_pin(conn, self.wish.account).await?,
+        };
+        if !fits {
+            return Ok(Wished::OverQuota);
+        }
+        let queue_ms = self.now.as_ms() + on_their_way * FAIR_STEP_MS;
+        let placement = match placement {
+            Some(placement) => self.want(conn, placement, queue_ms).await?,
+            None => self.create_placement(conn, queue_ms).await?,
+        };
+        let pin = self.write_pin(conn, placement, old, Standing::Waiting).await?;
+        Ok(Wished::Done { pin: Box::new(pin), created: true, work: true })
+    }
+
+    async fn on_their_way(&self, conn: &mut Conn) -> Result<i64, StoreError> {
+        let count = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM (SELECT 1 FROM pins WHERE account_id = $1 AND standing = 'waiting' LIMIT $2) w",
+        );
+        Ok(count.bind(self.wish.account.0).bind(i64::from(self.wish.in_flight_max)).fetch_one(conn).await?)
+    }
+
+    async fn create_placement(&self, conn: &mut Conn, queue_ms: i64) -> Result<PlacementRecord, StoreError> {
+        let state = PlacementState::Unpinned.after(Event::Wanted);
+        let row: PlacementRow = sqlx::query_as(
+            "INSERT INTO placements (id, cid, cluster, state, lease, due_at_ms, queue_ms, attempts, blocks, \
+             bytes, kind, created_at_ms, updated_at_ms) VALUES ($1, $2, $3, $4, NULL, $5, $6, 0, 0, 0, \
+             'unknown', $5, $5) RETURNING id, cid, cluster, state, due_at_ms, lease, attempts, error_code, \
+             error_detail, blocks, bytes, kind, updated_at_ms",
+        )
+        .bind(self.placement_id)
+        .bind(self.wish.cid.to_string())
+        .bind(self.wish.cluster.as_str())
+        .bind(state.as_str())
+        .bind(self.now.as_ms())
+        .bind(queue_ms)
+        .fetch_one(conn)
+        .await?;
+        row.into_record()
+    }
+
+    /// Tells a placement that is not pinned that it is wanted. Who has its lease keeps it.
+    async fn want(
+        &self,
+        conn: &mut Conn,
+        placement: PlacementRecord,
+        queue_ms: i64,
+    ) -> Result<PlacementRecord, StoreError> {
+        let state = placement.state.after(Event::Wanted);
+        if state == placement.state {
+            return Ok(placement);
+        }
+        let due_at = if placement.leased { placement.due_at } else { Some(self.now) };
+        sqlx::query(
+            "UPDATE placements SET state = $2, due_at_ms = $3, queue_ms = $4, attempts = 0, error_code = NULL, \
+             error_detail = NULL, updated_at_ms = $5 WHERE id = $1",
+        )
+        .bind(placement.id.0)
+        .bind(state.as_str())
+        .bind(due_at.map(Timestamp::as_ms))
+        .bind(queue_ms)
+        .bind(self.now.as_ms())
+        .execute(conn)
+        .await?;
+        Ok(PlacementRecord { state, due_at, attempts: 0, error: None, updated_at: self.now, ..placement })
+    }
+
+    /// Writes the pin itself: a new row, or the failed one once more.
+    async fn write_pin(
+        &self,
+        conn: &mut Conn,
+        placement: PlacementRecord,
+        old: Option<PinRecord>,
+        standing: Standing,
+    ) -> Result<PinRecord, StoreError> {
+        let wish = &self.wish;
+        let charged_bytes = if standing == Standing::Kept { placement.bytes } else { 0 };
+        let is_new = old.is_none();
+        let old = old.as_ref();
+        let pin = PinRecord {
+            id: old.map_or(PinId(self.pin_id), |old| old.id),
+            account: wish.account,
+            placement,
+            standing,
+            original_name: wish.original_name.clone().or_else(|| old?.original_name.clone()),
+            custom_name: wish.custom_name.clone().or_else(|| old?.custom_name.clone()),
+            charged_bytes,
+            wishes: old.map_or(0, |old| old.wishes) + 1,
+            error: None,
+            created_at: old.map_or(self.now, |old| old.created_at),
+            expires_at: wish.expires_at.or_else(|| old?.expires_at),
+        };
+        if is_new { self.insert(conn, &pin).await? } else { self.update(conn, &pin).await? }
+        Ok(pin)
+    }
+
+    async fn insert(&self, conn: &mut Conn, pin: &PinRecord) -> Result<(), StoreError> {
+        let done = sqlx::query(
+            "INSERT INTO pins (id, account_id, placement_id, standing, original_name, custom_name, \
+             charged_bytes, wishes, origins, created_at_ms, expires_at_ms) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        )
+        .bind(pin.id.0)
+        .bind(pin.account.0)
+        .bind(pin.placement.id.0)
+        .bind(pin.standing.as_str())
+        .bind(pin.original_name.as_ref().map(PinName::as_str))
+        .bind(pin.custom_name.as_ref().map(PinName::as_str))
+        .bind(column(pin.charged_bytes))
+        .bind(column(pin.wishes))
+        .bind(self.origins())
+        .bind(pin.created_at.as_ms())
+        .bind(pin.expires_at.map(Timestamp::as_ms))
+        .execute(conn)
+        .await?;
+        if done.rows_affected() == 1 { Ok(()) } else { Err(strange("pin", "not written")) }
+    }
+
+    async fn update(&self, conn: &mut Conn, pin: &PinRecord) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE pins SET standing = $2, original_name = $3, custom_name = $4, charged_bytes = $5, \
+             wishes = $6, origins = COALESCE($7, origins), expires_at_ms = $8, error_code = NULL, \
+             error_detail = NULL WHERE id = $1",
+        )
+        .bind(pin.id.0)
+        .bind(pin.standing.as_str())
+        .bind(pin.original_name.as_ref().map(PinName::as_str))
+        .bind(pin.custom_name.as_ref().map(PinName::as_str))
+        .bind(column(pin.charged_bytes))
+        .bind(column(pin.wishes))
+        .bind(self.origins())
+        .bind(pin.expires_at.map(Timestamp::as_ms))
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
+
+    fn origins(&self) -> Option<String> {
+        (!self.wish.origins.is_empty()).then(|| self.wish.origins.join("\n"))
+    }
+}
