@@ -113,24 +113,14 @@ class Kubo(Node):
 
 
 class Pinfold(Node):
-    """A server with a data folder and an account of its own."""
+    """A server with a data folder of its own; its first account has a plan without narrow limits."""
 
     def __init__(self, folder, peer=None):
-        self.binary = pinfold_binary()
-        self.place = ["--data-dir", str(folder / "data")]
-        command = [self.binary, "serve", "--json", "--listen", "127.0.0.1:0", "--swarm-listen", "/ip4/127.0.0.1/tcp/0"]
-        command += ["--no-bootstrap", *(["--peer", peer] if peer else []), *self.place]
-        super().__init__("Pinfold", folder, command, {}, '"url"')
-        self.url = json.loads(self.hello)["url"].rstrip("/")
-        self._run("user", "create", "--email", "bench@example.org", "--plan", "premium", "--no-password")
-        self.key = self._run("token", "create", "--email", "bench@example.org", "--name", "bench")
-        _, peers = send("GET", f"{self.url}/api/v3/peers")
-        self.address = next(text for text in json.loads(peers)["peers"][0]["addresses"] if "/ip4/127.0.0.1/tcp/" in text)
-
-    def _run(self, *arguments):
-        return subprocess.run(
-            [self.binary, *arguments, *self.place], check=True, capture_output=True, text=True, timeout=START_MAX_S
-        ).stdout.strip()
+        command = [pinfold_binary(), "serve", "--json", "--listen", "127.0.0.1:0", "--swarm-listen", "/ip4/127.0.0.1/tcp/0"]
+        command += ["--no-bootstrap", *(["--peer", peer] if peer else []), "--data-dir", str(folder / "data")]
+        super().__init__("Pinfold", folder, command, {}, '"ready"')
+        hello = json.loads(self.hello)
+        self.url, self.key, self.address = hello["url"].rstrip("/"), hello["firstKey"], hello["addresses"][0]
 
     def pin(self, cid):
         headers = {"X-API-Key": self.key, "Prefer": "wait=300"}
@@ -146,18 +136,14 @@ class Pinfold(Node):
         return json.loads(text)["cid"]
 
 
-def send(method, url, headers=None):
-    """One request without a body; status and text of the answer."""
+def post(url, headers=None):
+    """One POST without a body; status and text of the answer."""
     parts = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=WORK_MAX_S)
     with contextlib.closing(connection):
-        connection.request(method, f"{parts.path}?{parts.query}" if parts.query else parts.path, headers=headers or {})
+        connection.request("POST", url.removeprefix(f"{parts.scheme}://{parts.netloc}"), headers=headers or {})
         response = connection.getresponse()
         return response.status, response.read().decode()
-
-
-def post(url, headers=None):
-    return send("POST", url, headers)
 
 
 def kubo_binary():

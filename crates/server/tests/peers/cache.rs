@@ -1,0 +1,48 @@
+//! Where `ci/peers` has put the programs of others.
+
+use std::path::{Path, PathBuf};
+
+const KUBO: &str = "kubo-0.43.0/ipfs";
+const NODE: &str = "node-24.19.0/bin/node";
+const NODE_MODULES: &str = "helia/node_modules";
+const REQUESTS: &str = "requests-2.34.2";
+
+/// The repository's root.
+pub(crate) fn repository() -> PathBuf {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate has a parent folder");
+    crates.parent().expect("the workspace has a root").to_path_buf()
+}
+
+/// The `ipfs` binary.
+pub(crate) fn kubo() -> PathBuf {
+    installed(KUBO)
+}
+
+/// A Node that is new enough for Helia.
+pub(crate) fn node() -> PathBuf {
+    installed(NODE)
+}
+
+/// The npm packages of Helia and axios.
+pub(crate) fn node_modules() -> PathBuf {
+    installed(NODE_MODULES)
+}
+
+/// A folder for `PYTHONPATH` that holds `requests`.
+pub(crate) fn python_requests() -> PathBuf {
+    installed(REQUESTS)
+}
+
+fn installed(name: &str) -> PathBuf {
+    let path = folder().join(name);
+    assert!(path.exists(), "{} is missing: run ci/peers, which installs it", path.display());
+    path
+}
+
+fn folder() -> PathBuf {
+    if let Some(folder) = std::env::var_os("PINFOLD_PEERS_DIR") {
+        return PathBuf::from(folder);
+    }
+    let home = std::env::var_os("HOME").expect("HOME is set, or PINFOLD_PEERS_DIR");
+    Path::new(&home).join(".cache/pinfold-peers")
+}

@@ -1,0 +1,60 @@
+//! The real `pinfold` beside software that others wrote: Kubo, Helia, and the six samples of the API's own page.
+//!
+//! Everything here is a separate process on loopback with free ports and a temporary folder. `ci/peers` installs the
+//! peers; one that is missing fails its test with a word about that, so that a green run has met every one of them.
+//!
+//! `cargo test -p pinfold-server --features foreign-peers --test peers`
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `cache.rs` | where `ci/peers` put things |
+//! | `program.rs` | a child process that ends with its test |
+//! | `kubo.rs`, `helia.rs`, `pinfold.rs` | one driver for each kind of node |
+//! | `data.rs`, `vector.rs` | bytes and folders to move, and the published CIDs |
+//! | `exchange.rs`, `routing.rs`, `import.rs`, `samples.rs` | the stories |
+
+mod cache;
+mod data;
+mod exchange;
+mod helia;
+mod import;
+mod kubo;
+mod pinfold;
+mod program;
+mod routing;
+mod samples;
+mod vector;
+
+/// How two nodes reach each other in a story.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// TCP, secured with TLS 1.3.
+    TcpTls,
+    /// TCP, secured with Noise.
+    TcpNoise,
+    /// QUIC v1, which brings its own security.
+    Quic,
+    /// WebSocket over TCP, secured with Noise.
+    WebSocket,
+}
+
+impl Over {
+    /// A loopback address to listen on, with a port the system chooses.
+    pub(crate) fn listen(self) -> &'static str {
+        match self {
+            Self::TcpTls | Self::TcpNoise => "/ip4/127.0.0.1/tcp/0",
+            Self::Quic => "/ip4/127.0.0.1/udp/0/quic-v1",
+            Self::WebSocket => "/ip4/127.0.0.1/tcp/0/ws",
+        }
+    }
+
+    /// Whether a multiaddr of a node is one for this way.
+    pub(crate) fn fits(self, address: &str) -> bool {
+        let websocket = address.contains("/ws");
+        match self {
+            Self::TcpTls | Self::TcpNoise => address.contains("/tcp/") && !websocket,
+            Self::Quic => address.contains("/quic-v1") && !address.contains("/webtransport"),
+            Self::WebSocket => websocket,
+        }
+    }
+}
