@@ -24,7 +24,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post};
 use reject::Reject;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{Any as AnyValue, CorsLayer};
+use tower_http::cors::{AllowHeaders, Any as AnyValue, CorsLayer};
 
 use crate::attend::attend;
 use crate::{AppState, Settings};
@@ -75,7 +75,8 @@ fn cors(settings: &Settings) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(settings.cors_origins.clone())
         .allow_methods(AnyValue)
-        .allow_headers(AnyValue)
+        // Browsers do not count `Authorization` as part of `*`.
+        .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(AnyValue)
 }
 
