@@ -156,9 +156,6 @@ mod tests {
     #[test]
     fn a_block_over_the_limit_is_refused_before_it_is_hashed() {
         let data = Bytes::from(vec![0; BLOCK_SIZE_MAX + 1]);
-        assert_eq!(
-            Block::hash(Version::V1, RAW, 0x12, data),
-            Err(BlockError::TooLarge(BLOCK_SIZE_MAX + 1))
-        );
+        assert_eq!(Block::hash(Version::V1, RAW, 0x12, data), Err(BlockError::TooLarge(BLOCK_SIZE_MAX + 1)));
     }
 }

@@ -8,7 +8,10 @@
 //! Blocks are stored under their multihash: CIDs that differ in version or codec alone share the bytes.
 //! Identity CIDs are never stored; [`Block::inline`] has them.
 
+#[cfg(test)]
+mod contract;
 mod memory;
+mod segments;
 
 use async_trait::async_trait;
 use cid::Cid;
@@ -16,6 +19,7 @@ use cid::Cid;
 use crate::Block;
 
 pub use memory::MemoryBlocks;
+pub use segments::{OpenError, SegmentBlocks, SegmentConfig};
 
 /// The name of a hold, chosen by the caller, such as `pin/bafy…`. 1 to 255 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

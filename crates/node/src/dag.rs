@@ -80,8 +80,7 @@ pub fn links(block: &Block) -> Result<Vec<Link>, DagError> {
         DAG_CBOR => cbor::links(data),
         DAG_JSON => {
             let cids = DagJsonCodec::links(data).map_err(|_| DagError::Malformed("dag-json"))?;
-            let links: Vec<_> =
-                cids.take(LINKS_MAX + 1).map(|cid| Link { cid, size_hint: None }).collect();
+            let links: Vec<_> = cids.take(LINKS_MAX + 1).map(|cid| Link { cid, size_hint: None }).collect();
             if links.len() > LINKS_MAX { Err(DagError::TooManyLinks) } else { Ok(links) }
         }
         codec => Err(DagError::UnknownCodec(codec)),

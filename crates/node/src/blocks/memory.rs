@@ -199,3 +199,10 @@ impl Blocks for MemoryBlocks {
         Ok(hold.map(|hold| hold.info(name)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::blocks::contract::contract!(((), MemoryBlocks::new()));
+}

@@ -49,7 +49,8 @@ impl<'a> Fields<'a> {
         let value = match key & 7 {
             VARINT => Value::Number(self.number()?),
             LENGTH_DELIMITED => {
-                let length = usize::try_from(self.number()?).map_err(|_| DagError::Malformed("dag-pb length"))?;
+                let length =
+                    usize::try_from(self.number()?).map_err(|_| DagError::Malformed("dag-pb length"))?;
                 let (bytes, rest) =
                     self.0.split_at_checked(length).ok_or(DagError::Malformed("dag-pb ends early"))?;
                 self.0 = rest;
@@ -126,7 +127,8 @@ impl<'a> PbLink<'a> {
             match field {
                 (1, Value::Bytes(bytes)) if cid.is_none() => cid = Some(exact_cid(bytes)?),
                 (2, Value::Bytes(bytes)) if name.is_none() => {
-                    let text = std::str::from_utf8(bytes).map_err(|_| DagError::Malformed("dag-pb link name"))?;
+                    let text =
+                        std::str::from_utf8(bytes).map_err(|_| DagError::Malformed("dag-pb link name"))?;
                     name = Some(text);
                 }
                 (3, Value::Number(number)) if tsize.is_none() => tsize = Some(number),

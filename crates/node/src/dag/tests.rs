@@ -31,8 +31,7 @@ fn a_directory_of_kubo_is_walked_with_its_sizes() {
         data: Some(&[8, 1]),
     };
     let block = block(DAG_PB, node.encode());
-    let expected =
-        [Link { cid: raw("a"), size_hint: Some(1) }, Link { cid: raw("b"), size_hint: None }];
+    let expected = [Link { cid: raw("a"), size_hint: Some(1) }, Link { cid: raw("b"), size_hint: None }];
     assert_eq!(links(&block).unwrap(), expected);
 }
 
@@ -46,7 +45,8 @@ fn the_empty_directory_has_the_well_known_cid() {
 
 #[test]
 fn links_nested_in_cbor_and_json_are_found_and_plain_forms_have_none() {
-    let value = ipld!({"a": [raw("1"), {"b": raw("2")}], "c": Ipld::Bytes(vec![1]), "d": [null, 1, -5, 1.5, true]});
+    let value =
+        ipld!({"a": [raw("1"), {"b": raw("2")}], "c": Ipld::Bytes(vec![1]), "d": [null, 1, -5, 1.5, true]});
     let expected = vec![raw("1"), raw("2")];
     let cbor = serde_ipld_dagcbor::to_vec(&value).unwrap();
     assert_eq!(cids(DAG_CBOR, cbor.clone()).unwrap(), expected);

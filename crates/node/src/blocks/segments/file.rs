@@ -1,0 +1,272 @@
+//! The segment files: appending to the last one, reading from all, giving space back.
+//!
+//! Appending goes through one aligned buffer that is written whole, with `O_DIRECT` where the file system
+//! takes it and through the page cache where it does not. A tail that is no whole page is padded with
+//! zeros up to the page's end and written again when more has come: the bytes that were committed before
+//! stay the same in it, so that a torn write cannot hurt them. A file's length counts only as far as the
+//! index says.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lru::LruCache;
+use rustix::fs::{FallocateFlags, OFlags};
+
+use super::index::Location;
+use crate::car;
+
+/// How much is written at once: from here on larger writes gain nothing.
+const CHUNK_BYTES: usize = 4 * 1024 * 1024;
+/// What `O_DIRECT` is aligned to, and the unit in which holes are punched.
+const PAGE_BYTES: usize = 4096;
+/// Files that are kept open for reading.
+const OPEN_FILES_MAX: std::num::NonZeroUsize = std::num::NonZeroUsize::MIN.saturating_add(63);
+
+/// Memory for whole pages that begins at a page.
+struct Pages {
+    memory: Vec<u8>,
+    start: usize,
+}
+
+impl Pages {
+    fn new() -> Self {
+        let memory = vec![0; CHUNK_BYTES + PAGE_BYTES];
+        let start = memory.as_ptr().align_offset(PAGE_BYTES).min(PAGE_BYTES);
+        Self { memory, start }
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + CHUNK_BYTES]
+    }
+}
+
+/// The end of the segment that is being written.
+pub(super) struct Appender {
+    pub(super) id: u32,
+    path: PathBuf,
+    file: File,
+    pages: Pages,
+    /// How much of the pages is filled.
+    filled: usize,
+    /// Where in the file the pages begin; a multiple of the page size.
+    base: u64,
+    /// Whether the pages hold something that is not in the file yet.
+    dirty: bool,
+    unsynced: bool,
+}
+
+impl Appender {
+    /// Makes a segment; one that is there already was never committed and is overwritten.
+    pub(super) fn create(dir: &Path, id: u32) -> io::Result<Self> {
+        let mut appender = Self::with_file(dir, id, OpenOptions::new().create(true).truncate(true))?;
+        File::open(dir)?.sync_all()?;
+        appender.fill(car::HEADER)?;
+        Ok(appender)
+    }
+
+    /// Goes on with a segment that is committed up to `end`.
+    pub(super) fn resume(dir: &Path, id: u32, end: u64) -> io::Result<Self> {
+        let mut appender = Self::with_file(dir, id, &mut OpenOptions::new())?;
+        appender.filled = (end % PAGE_BYTES as u64) as usize;
+        appender.base = end - appender.filled as u64;
+        let (base, filled) = (appender.base, appender.filled);
+        File::open(&appender.path)?.read_exact_at(&mut appender.pages.bytes()[..filled], base)?;
+        Ok(appender)
+    }
+
+    fn with_file(dir: &Path, id: u32, options: &mut OpenOptions) -> io::Result<Self> {
+        let path = path(dir, id);
+        options.write(true);
+        let direct = options.clone().custom_flags(OFlags::DIRECT.bits().cast_signed()).open(&path);
+        let file = match direct {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => options.open(&path)?,
+            Err(error) => return Err(error),
+        };
+        let pages = Pages::new();
+        Ok(Self { id, path, file, pages, filled: 0, base: 0, dirty: false, unsynced: false })
+    }
+
+    /// Where the next byte will stand.
+    pub(super) fn end(&self) -> u64 {
+        self.base + self.filled as u64
+    }
+
+    /// Up to where everything has been handed to the file, synced or not.
+    pub(super) fn written(&self) -> u64 {
+        if self.dirty { self.base } else { self.end() }
+    }
+
+    /// Adds bytes, and writes what fills the buffer.
+    pub(super) fn fill(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let filled = self.filled;
+            let room = &mut self.pages.bytes()[filled..];
+            let (now, later) = bytes.split_at(bytes.len().min(room.len()));
+            room[..now.len()].copy_from_slice(now);
+            self.filled += now.len();
+            self.dirty = true;
+            bytes = later;
+            if self.filled == CHUNK_BYTES {
+                self.write_pages()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the tail and syncs the file.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        if self.dirty {
+            self.write_pages()?;
+        }
+        if self.unsynced {
+            self.file.sync_data()?;
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+
+    fn write_pages(&mut self) -> io::Result<()> {
+        let (base, filled) = (self.base, self.filled);
+        let padded = filled.next_multiple_of(PAGE_BYTES);
+        let pages = self.pages.bytes();
+        pages[filled..padded].fill(0);
+        self.unsynced = true;
+        self.file.write_all_at(&pages[..padded], base)?;
+        let whole = filled - filled % PAGE_BYTES;
+        pages.copy_within(whole..padded, 0);
+        self.base += whole as u64;
+        self.filled -= whole;
+        self.dirty = false;
+        Ok(())
+    }
+
+    /// Cuts off the padding of a segment that gets nothing more.
+    pub(super) fn finish(self) -> io::Result<()> {
+        let end = self.end();
+        self.file.set_len(end)
+    }
+
+    /// Takes back what was appended after `committed`; a segment without anything committed goes whole.
+    pub(super) fn abandon(self, committed: Option<u64>) -> io::Result<()> {
+        match committed {
+            Some(end) => self.file.set_len(end),
+            None => std::fs::remove_file(&self.path),
+        }
+    }
+}
+
+/// Where a segment's file is.
+pub(super) fn path(dir: &Path, id: u32) -> PathBuf {
+    dir.join(format!("{id:010}.car"))
+}
+
+/// The id of a segment by its file's name.
+pub(super) fn id_of(name: &str) -> Option<u32> {
+    name.strip_suffix(".car")?.parse().ok()
+}
+
+/// Reads from segments, keeping some of them open.
+pub(super) struct Readers {
+    dir: PathBuf,
+    open: Mutex<LruCache<u32, Arc<File>>>,
+}
+
+impl Readers {
+    pub(super) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), open: Mutex::new(LruCache::new(OPEN_FILES_MAX)) }
+    }
+
+    /// Reads a block's bytes.
+    pub(super) fn read(&self, location: &Location) -> io::Result<Vec<u8>> {
+        let file = self.file(location.segment)?;
+        let mut bytes = vec![0; location.length as usize];
+        file.read_exact_at(&mut bytes, u64::from(location.offset))?;
+        Ok(bytes)
+    }
+
+    fn file(&self, id: u32) -> io::Result<Arc<File>> {
+        if let Some(file) = self.cache().get(&id) {
+            return Ok(Arc::clone(file));
+        }
+        let file = Arc::new(File::open(path(&self.dir, id))?);
+        self.cache().put(id, Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Forgets a segment that is to be deleted, so that its space does not wait for the reader.
+    pub(super) fn forget(&self, id: u32) {
+        self.cache().pop(&id);
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, LruCache<u32, Arc<File>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives the whole pages inside dead blocks of one segment back to the file system. The sections' heads
+/// stay, so that the file can still be walked. File systems without holes keep the space until the whole
+/// segment is dead.
+pub(super) fn punch(dir: &Path, segment: u32, dead: &[Location]) -> io::Result<()> {
+    let file = match OpenOptions::new().write(true).open(path(dir, segment)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for location in dead {
+        let start = u64::from(location.offset).next_multiple_of(PAGE_BYTES as u64);
+        let end = u64::from(location.offset) + u64::from(location.length);
+        let end = end - end % PAGE_BYTES as u64;
+        if start >= end {
+            continue;
+        }
+        match rustix::fs::fallocate(
+            &file,
+            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+            start,
+            end - start,
+        ) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that an unprivileged process can still write to the file system of `dir`.
+pub(super) fn free_bytes(dir: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(dir)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_appended_in_any_pieces_is_read_back_after_each_sync() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut appender = Appender::create(dir.path(), 7).unwrap();
+        let mut expected = car::HEADER.to_vec();
+        for (round, length) in
+            [1, 4095, 4096, 1, 70_000, CHUNK_BYTES, 5 * 1024 * 1024 + 3].into_iter().enumerate()
+        {
+            let piece: Vec<u8> = (0..length).map(|at| (at + round) as u8).collect();
+            appender.fill(&piece).unwrap();
+            expected.extend(&piece);
+            appender.sync().unwrap();
+            assert_eq!(appender.end(), expected.len() as u64);
+            let file = std::fs::read(path(dir.path(), 7)).unwrap();
+            assert!(file.starts_with(&expected), "round {round}");
+            if round == 3 {
+                appender = Appender::resume(dir.path(), 7, expected.len() as u64).unwrap();
+            }
+        }
+        appender.finish().unwrap();
+        assert!(std::fs::read(path(dir.path(), 7)).unwrap() == expected, "finished without padding");
+    }
+}

@@ -1,0 +1,302 @@
+//! What the callers and the writer thread share: the queue, and what is put but not committed yet.
+//!
+//! Callers decide under the lock whether an edge is new, and queue it; the writer takes the queue whole.
+//! What they see as theirs is the index with this state on top of it.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use cid::Cid;
+use cid::multihash::Multihash;
+use tokio::sync::{Semaphore, oneshot};
+
+use super::index::{HoldRecord, Index, Location};
+use crate::blocks::{BlocksError, HoldId, HoldName, HoldStats};
+
+/// Bytes of blocks that may wait for the writer.
+pub(super) const QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What a queued block costs beside its bytes.
+const QUEUE_ENTRY_BYTES: usize = 512;
+/// Entries that may wait for the writer; whoever comes then blocks for the moment that it takes them.
+const QUEUE_LEN_MAX: usize = 64 * 1024;
+/// Holds that were lost before they were ever committed, and are remembered for a better error.
+const LOST_NEW_MAX: usize = 1024;
+/// The bits of a [`HoldId`] that are the hold's number; the rest counts its losses.
+const NUMBER_BITS: u32 = 48;
+
+pub(super) type Reply = oneshot::Sender<Result<HoldStats, BlocksError>>;
+
+/// What the writer is asked to do, in order.
+pub(super) enum Op {
+    /// Makes a hold.
+    Open { hold: u64, name: HoldName },
+    /// Stores a block that is stored nowhere yet, and its edge.
+    Put { hold: u64, cid: Cid, data: Bytes, permits: usize },
+    /// Adds an edge to a block that is stored, or queued before.
+    Keep { hold: u64, hash: Multihash<64> },
+    /// Answers when everything before is durable.
+    Commit { hold: u64, seal: bool, reply: Reply },
+    /// Removes a hold, and answers when that is durable.
+    Release { hold: u64, name: HoldName, reply: Reply },
+    /// Answers when everything before is durable, whatever it was.
+    Barrier { reply: Reply },
+}
+
+/// A failure that holds remember until they are opened again.
+#[derive(Debug, Clone)]
+pub(super) enum Failure {
+    Full,
+    Failed(String),
+}
+
+impl Failure {
+    pub(super) fn error(&self) -> BlocksError {
+        match self {
+            Self::Full => BlocksError::Full,
+            Self::Failed(reason) => BlocksError::Failed(reason.clone()),
+        }
+    }
+}
+
+/// A block that is not in the index yet.
+pub(super) enum Pending {
+    Memory(Bytes),
+    Written(Location),
+}
+
+/// A hold that was opened or changed since it was last committed whole.
+pub(super) struct ActiveHold {
+    pub(super) committed: HoldRecord,
+    /// Blocks whose edges are queued or not committed.
+    pub(super) added: HashSet<Multihash<64>>,
+    /// What `added` sums up to.
+    pub(super) delta: HoldStats,
+    /// Whether the index knows it.
+    pub(super) is_new: bool,
+}
+
+impl ActiveHold {
+    pub(super) fn new(committed: HoldRecord, is_new: bool) -> Self {
+        Self { committed, added: HashSet::new(), delta: HoldStats::default(), is_new }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) queue: Vec<Op>,
+    pub(super) blocks: HashMap<Multihash<64>, Pending>,
+    pub(super) holds: HashMap<u64, ActiveHold>,
+    /// Names of holds that the index does not know yet.
+    pub(super) opened: BTreeMap<HoldName, u64>,
+    /// Released holds that the index still knows.
+    pub(super) gone: HashSet<u64>,
+    /// How often a hold has lost what was not committed, and why the last time.
+    pub(super) losses: HashMap<u64, (u16, Failure)>,
+    pub(super) lost_new: VecDeque<(u64, Failure)>,
+    /// Blocks that queued `Keep`s count on.
+    pub(super) wanted: HashMap<Multihash<64>, u32>,
+    /// Blocks that the writer is taking out of the index: for everybody else they are gone already.
+    pub(super) freeing: HashSet<Multihash<64>>,
+    pub(super) last_hold: u64,
+    pub(super) closing: bool,
+}
+
+/// Everything that the callers and the writer share.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// Wakes the writer.
+    work: Condvar,
+    /// Wakes callers that found the queue full.
+    room: Condvar,
+    /// Bytes that may still be queued.
+    pub(super) permits: Semaphore,
+    pub(super) index: Index,
+}
+
+impl Shared {
+    pub(super) fn new(index: Index, last_hold: u64) -> Self {
+        Self {
+            state: Mutex::new(State { last_hold, ..State::default() }),
+            work: Condvar::new(),
+            room: Condvar::new(),
+            permits: Semaphore::new(QUEUE_BYTES_MAX),
+            index,
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, once there is room in its queue.
+    pub(super) fn state_with_room(&self) -> Result<MutexGuard<'_, State>, BlocksError> {
+        let mut state = self.state();
+        while state.queue.len() >= QUEUE_LEN_MAX && !state.closing {
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.closing { Err(BlocksError::Closed) } else { Ok(state) }
+    }
+
+    /// Queues an operation.
+    pub(super) fn push(&self, state: &mut State, op: Op) {
+        if state.queue.is_empty() {
+            self.work.notify_one();
+        }
+        state.queue.push(op);
+    }
+
+    /// Takes the queue, once there is something in it or `wait` is over (`None` waits for ever). The flag
+    /// says that the store is closing.
+    pub(super) fn take(&self, wait: Option<Duration>) -> (Vec<Op>, bool) {
+        let idle = |state: &mut State| state.queue.is_empty() && !state.closing;
+        let state = self.state();
+        let mut state = match wait {
+            None => self.work.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner),
+            Some(wait) => {
+                self.work.wait_timeout_while(state, wait, idle).unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        let closing = state.closing;
+        let queue = std::mem::take(&mut state.queue);
+        drop(state);
+        self.room.notify_all();
+        (queue, closing)
+    }
+
+    /// Lets nobody queue anything more.
+    pub(super) fn close(&self) {
+        self.state().closing = true;
+        self.permits.close();
+        self.work.notify_all();
+        self.room.notify_all();
+    }
+}
+
+/// How many permits a block of this length needs.
+pub(super) fn permits_for(length: usize) -> usize {
+    (length + QUEUE_ENTRY_BYTES).min(QUEUE_BYTES_MAX)
+}
+
+/// The store failed, and this is what is said of it outside.
+pub(super) fn failed(error: impl std::fmt::Display) -> BlocksError {
+    BlocksError::Failed(error.to_string())
+}
+
+impl State {
+    /// The handle of a hold as it is given out now.
+    pub(super) fn handle(&self, hold: u64) -> HoldId {
+        let losses = self.losses.get(&hold).map_or(0, |(losses, _)| *losses);
+        HoldId(hold | u64::from(losses) << NUMBER_BITS)
+    }
+
+    /// The number of a hold, if it is there and has lost nothing since the handle was given out.
+    pub(super) fn number(&mut self, index: &Index, id: HoldId) -> Result<u64, BlocksError> {
+        let hold = id.0 & ((1 << NUMBER_BITS) - 1);
+        if self.gone.contains(&hold) {
+            return Err(BlocksError::NoSuchHold);
+        }
+        if let Some((losses, failure)) = self.losses.get(&hold)
+            && u64::from(*losses) != id.0 >> NUMBER_BITS
+        {
+            return Err(failure.error());
+        }
+        if let Some((_, failure)) = self.lost_new.iter().find(|(lost, _)| *lost == hold) {
+            return Err(failure.error());
+        }
+        if self.holds.contains_key(&hold) || index.hold(hold).map_err(failed)?.is_some() {
+            return Ok(hold);
+        }
+        Err(BlocksError::NoSuchHold)
+    }
+
+    /// The hold with its uncommitted part, ready to be changed.
+    pub(super) fn activate(&mut self, index: &Index, hold: u64) -> Result<&mut ActiveHold, BlocksError> {
+        use std::collections::hash_map::Entry;
+        match self.holds.entry(hold) {
+            Entry::Occupied(active) => Ok(active.into_mut()),
+            Entry::Vacant(vacant) => {
+                let committed = index.hold(hold).map_err(failed)?.ok_or(BlocksError::NoSuchHold)?;
+                Ok(vacant.insert(ActiveHold::new(committed, false)))
+            }
+        }
+    }
+
+    /// The hold of a name, if there is one.
+    pub(super) fn named(&self, index: &Index, name: &HoldName) -> Result<Option<u64>, BlocksError> {
+        if let Some(hold) = self.opened.get(name) {
+            return Ok(Some(*hold));
+        }
+        let hold = index.hold_named(name).map_err(failed)?;
+        Ok(hold.filter(|hold| !self.gone.contains(hold)))
+    }
+
+    /// The length and, when it is in the index, the place of a block that is stored or about to be.
+    pub(super) fn find(
+        &self,
+        index: &Index,
+        hash: &Multihash<64>,
+    ) -> Result<Option<(u64, Option<Location>)>, BlocksError> {
+        match self.blocks.get(hash) {
+            Some(Pending::Memory(data)) => return Ok(Some((data.len() as u64, None))),
+            Some(Pending::Written(location)) => return Ok(Some((u64::from(location.length), None))),
+            None if self.freeing.contains(hash) => return Ok(None),
+            None => {}
+        }
+        let location = index.locate(hash).map_err(failed)?;
+        Ok(location.map(|location| (u64::from(location.length), Some(location))))
+    }
+
+    /// Whether the hold has an edge to the block, committed or not.
+    pub(super) fn is_kept(
+        &self,
+        index: &Index,
+        hold: u64,
+        hash: &Multihash<64>,
+    ) -> Result<bool, BlocksError> {
+        if self.holds.get(&hold).is_some_and(|active| active.added.contains(hash)) {
+            return Ok(true);
+        }
+        match index.locate(hash).map_err(failed)? {
+            Some(location) => index.has_edge(hold, &location).map_err(failed),
+            None => Ok(false),
+        }
+    }
+
+    /// Notes a new edge of a hold.
+    pub(super) fn add_edge(
+        &mut self,
+        index: &Index,
+        hold: u64,
+        hash: Multihash<64>,
+        length: u64,
+    ) -> Result<(), BlocksError> {
+        let active = self.activate(index, hold)?;
+        active.added.insert(hash);
+        active.delta.blocks += 1;
+        active.delta.bytes += length;
+        Ok(())
+    }
+
+    /// Forgets everything that is not committed, after a failure; the holds concerned remember it.
+    pub(super) fn lose(&mut self, failure: &Failure) -> Vec<Op> {
+        for (hold, active) in self.holds.drain() {
+            if active.is_new {
+                if self.lost_new.len() == LOST_NEW_MAX {
+                    self.lost_new.pop_front();
+                }
+                self.lost_new.push_back((hold, failure.clone()));
+            } else {
+                let (losses, last) = self.losses.entry(hold).or_insert((0, failure.clone()));
+                *losses = losses.wrapping_add(1);
+                *last = failure.clone();
+            }
+        }
+        self.blocks.clear();
+        self.opened.clear();
+        self.wanted.clear();
+        self.gone.clear();
+        std::mem::take(&mut self.queue)
+    }
+}

@@ -1,0 +1,160 @@
+//! CAR files (<https://ipld.io/specs/transport/car/carv1/>), version 1, as far as segments need them.
+//!
+//! A CARv1 is a header and then sections, each of them a length, a CID and the block's bytes.
+
+use std::io::{self, Read};
+
+use cid::Cid;
+use unsigned_varint::encode;
+
+use crate::block::BLOCK_SIZE_MAX;
+
+/// A CARv1 header, its length in front. It names the empty identity CID as the only root, because the
+/// format wants a root and the blocks behind it have none in common.
+pub const HEADER: &[u8; 26] = b"\x19\xa2\x65roots\x81\xd8\x2a\x45\x00\x01\x55\x00\x00\x67version\x01";
+
+/// The longest header that is read, in bytes.
+const HEADER_SIZE_MAX: u64 = 64 * 1024;
+
+/// The longest binary CID: version, codec and hash code with their lengths, and a digest of 64 bytes.
+const CID_SIZE_MAX: u64 = 96;
+
+/// What stands in front of a block's bytes: the section's length and the CID.
+pub fn section_head(cid: &Cid, data_len: usize) -> Vec<u8> {
+    let mut buffer = encode::u64_buffer();
+    let length = encode::u64((cid.encoded_len() + data_len) as u64, &mut buffer);
+    let mut head = Vec::with_capacity(length.len() + cid.encoded_len());
+    head.extend_from_slice(length);
+    head.extend(cid.to_bytes());
+    head
+}
+
+/// One block of a CAR, not verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Section {
+    /// The CID as it stands there.
+    pub cid: Cid,
+    /// Where the block's bytes begin, counted from the start of the file.
+    pub offset: u64,
+    /// The block's bytes. They may not match the CID.
+    pub data: Vec<u8>,
+}
+
+/// Reads the sections of a CARv1 one by one, holding no more than one of them in memory.
+#[derive(Debug)]
+pub struct Sections<R> {
+    source: R,
+    offset: u64,
+}
+
+impl<R: Read> Sections<R> {
+    /// Reads the header. Its roots are not looked at.
+    ///
+    /// # Errors
+    /// Those of the source; [`io::ErrorKind::InvalidData`] for what is no CAR.
+    pub fn new(source: R) -> io::Result<Self> {
+        let mut sections = Self { source, offset: 0 };
+        let length = sections.length()?.ok_or_else(|| invalid("an empty file is no CAR"))?;
+        if length > HEADER_SIZE_MAX {
+            return Err(invalid("the CAR header is too long"));
+        }
+        sections.bytes(length)?;
+        Ok(sections)
+    }
+
+    /// The next section; `None` at the end of the file.
+    ///
+    /// # Errors
+    /// As for [`Self::new`]. After an error the rest cannot be read.
+    pub fn next_section(&mut self) -> io::Result<Option<Section>> {
+        let Some(length) = self.length()? else { return Ok(None) };
+        if length > BLOCK_SIZE_MAX as u64 + CID_SIZE_MAX {
+            return Err(invalid("a CAR section is too long"));
+        }
+        let start = self.offset;
+        let mut bytes = self.bytes(length)?;
+        let mut rest = bytes.as_slice();
+        let cid = Cid::read_bytes(&mut rest).map_err(|_| invalid("a CAR section without a CID"))?;
+        let head = bytes.len() - rest.len();
+        bytes.drain(..head);
+        Ok(Some(Section { cid, offset: start + head as u64, data: bytes }))
+    }
+
+    /// A length; `None` if the file ends before it.
+    fn length(&mut self) -> io::Result<Option<u64>> {
+        let mut number = 0_u64;
+        for at in 0..9 {
+            let mut byte = [0];
+            if self.source.read(&mut byte)? == 0 {
+                return if at == 0 { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+            }
+            self.offset += 1;
+            number |= u64::from(byte[0] & 0x7f) << (7 * at);
+            if byte[0] & 0x80 == 0 {
+                return Ok(Some(number));
+            }
+        }
+        Err(invalid("a CAR length is too long"))
+    }
+
+    fn bytes(&mut self, length: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        (&mut self.source).take(length).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 != length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.offset += length;
+        Ok(bytes)
+    }
+}
+
+fn invalid(reason: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use cid::Version;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Block;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let mut file = HEADER.to_vec();
+        let blocks: Vec<_> = [&b"one"[..], b"", b"three"]
+            .map(|data| Block::hash(Version::V1, 0x55, 0x12, Bytes::from_static(data)).unwrap())
+            .into();
+        for block in &blocks {
+            file.extend(section_head(block.cid(), block.data().len()));
+            file.extend(block.data());
+        }
+        let mut sections = Sections::new(file.as_slice()).unwrap();
+        for block in &blocks {
+            let section = sections.next_section().unwrap().unwrap();
+            assert_eq!((&section.cid, section.data.as_slice()), (block.cid(), block.data().as_ref()));
+            assert!(file[section.offset as usize..].starts_with(block.data()));
+        }
+        assert_eq!(sections.next_section().unwrap(), None);
+    }
+
+    #[test]
+    fn the_header_is_dag_cbor_with_one_root() {
+        let header: ipld_core::ipld::Ipld = serde_ipld_dagcbor::from_slice(&HEADER[1..]).unwrap();
+        let root: Cid = "bafkqaaa".parse().unwrap();
+        assert_eq!(header, ipld_core::ipld!({"roots": [root], "version": 1}));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let file: Vec<u8> = HEADER.iter().copied().chain(bytes.iter().copied()).collect();
+            for file in [&bytes, &file] {
+                let Ok(mut sections) = Sections::new(file.as_slice()) else { continue };
+                while let Ok(Some(_)) = sections.next_section() {}
+            }
+        }
+    }
+}
