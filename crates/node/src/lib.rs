@@ -14,9 +14,11 @@
 pub mod bitswap;
 pub mod block;
 pub mod blocks;
+pub mod car;
 pub mod dag;
 pub mod fetch;
 pub mod source;
+pub mod unixfs;
 
 pub use block::{Block, BlockError};
 pub use blocks::{Blocks, BlocksError, HoldId, HoldName, HoldStats};

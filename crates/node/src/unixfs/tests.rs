@@ -1,0 +1,257 @@
+//! The CIDs that independent implementations agree on, and reading back what was imported.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use chacha20::ChaCha20;
+use chacha20::cipher::{KeyIvInit as _, StreamCipher as _};
+use cid::Cid;
+use futures::TryStreamExt as _;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::file::{TreeBuilder, leaf};
+use super::*;
+use crate::blocks::{HoldName, MemoryBlocks};
+use crate::{Blocks, HoldId};
+
+/// Vectors that are there without the shared file: name, recipe, and the CIDs of the three profiles.
+const SMALL: &str = r#"{"vectors": [
+  {"name": "empty-file", "input": {"gen": "utf8", "text": ""}, "expect": {
+    "unixfs-v0-2015": {"cid": "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH"},
+    "kubo-legacy-cidv1": {"cid": "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"},
+    "unixfs-v1-2025": {"cid": "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"}}},
+  {"name": "hello-world", "input": {"gen": "utf8", "text": "hello world"}, "expect": {
+    "unixfs-v0-2015": {"cid": "Qmf412jQZiuVUtdgnB36FXFX7xg5V6KEbSJ4dpQuhkLyfD"},
+    "kubo-legacy-cidv1": {"cid": "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"},
+    "unixfs-v1-2025": {"cid": "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e"}}},
+  {"name": "empty-dir", "input": {"gen": "tree", "entries": {}}, "expect": {
+    "unixfs-v0-2015": {"cid": "QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn"}}}
+]}"#;
+
+/// A file's bytes, in the order of reading.
+type Content = Box<dyn FnMut(usize) -> Vec<u8>>;
+
+fn sha256ctr(seed: String, mut left: usize) -> Content {
+    let (mut counter, mut ready) = (0_u64, Vec::new());
+    Box::new(move |length| {
+        let length = length.min(left);
+        while ready.len() < length {
+            ready.extend(Sha256::new().chain_update(&seed).chain_update(counter.to_be_bytes()).finalize());
+            counter += 1;
+        }
+        left -= length;
+        let later = ready.split_off(length);
+        std::mem::replace(&mut ready, later)
+    })
+}
+
+fn chacha20(seed: &str, mut left: usize) -> Content {
+    let key: [u8; 32] = Sha256::digest(seed).into();
+    let mut cipher = ChaCha20::new(&key.into(), &[0; 12].into());
+    Box::new(move |length| {
+        let mut bytes = vec![0; length.min(left)];
+        left -= bytes.len();
+        cipher.apply_keystream(&mut bytes);
+        bytes
+    })
+}
+
+fn content(input: &Value) -> Content {
+    let text = |key: &str| input[key].as_str().unwrap().to_owned();
+    let size = || usize::try_from(input["size"].as_u64().unwrap()).unwrap();
+    match input["gen"].as_str().unwrap() {
+        "utf8" => {
+            let mut rest = text("text").into_bytes();
+            Box::new(move |length| {
+                let later = rest.split_off(length.min(rest.len()));
+                std::mem::replace(&mut rest, later)
+            })
+        }
+        "sha256ctr" => sha256ctr(text("seed"), size()),
+        "chacha20" => chacha20(&text("seed"), size()),
+        other => panic!("unknown generator {other}"),
+    }
+}
+
+fn file(profile: &Profile, mut content: Content) -> Imported {
+    let mut tree = TreeBuilder::new(*profile);
+    let mut first = true;
+    loop {
+        let chunk = content(profile.chunk_bytes());
+        if chunk.is_empty() && !first {
+            return tree.finish().unwrap().1;
+        }
+        first = false;
+        let size_bytes = chunk.len() as u64;
+        tree.push(&leaf(profile, chunk.into()).unwrap(), size_bytes).unwrap();
+    }
+}
+
+fn text_file(profile: &Profile, text: &str) -> Imported {
+    file(profile, content(&serde_json::json!({"gen": "utf8", "text": text})))
+}
+
+fn directory(profile: &Profile, input: &Value) -> Option<DirectoryBuilder> {
+    let number = |key: &str| usize::try_from(input[key].as_u64().unwrap()).unwrap();
+    let mut builder = DirectoryBuilder::new();
+    match input["gen"].as_str().unwrap() {
+        "tree" => {
+            for (path, input) in input["entries"].as_object().unwrap() {
+                match path.strip_suffix('/') {
+                    Some(path) => builder.insert_directory(path).unwrap(),
+                    None => builder.insert(path, file(profile, content(input))).unwrap(),
+                }
+            }
+        }
+        "manyfiles" => {
+            let (prefix, suffix) = (input["prefix"].as_str().unwrap(), input["suffix"].as_str().unwrap());
+            for n in 0..number("count") {
+                let name = format!("{prefix}{n:0width$}{suffix}", width = number("width"));
+                builder.insert(&name, text_file(profile, &name)).unwrap();
+            }
+        }
+        "kubo-hamt" => {
+            let alphabet = b"abcdefghijklmnopqrstuvwxyz01234567890-_";
+            let mut stream = chacha20(input["seed"].as_str().unwrap(), usize::MAX);
+            let imported = text_file(profile, "x");
+            for n in 1..=number("count") {
+                let length = number(if n == number("count") { "lastNameLen" } else { "nameLen" });
+                let letters =
+                    stream(length).into_iter().map(|byte| alphabet[usize::from(byte) % alphabet.len()]);
+                builder.insert(&String::from_utf8(letters.collect()).unwrap(), imported).unwrap();
+            }
+        }
+        _ => return None,
+    }
+    Some(builder)
+}
+
+/// Checks every vector for every profile that it names; says how many CIDs were compared.
+fn check(vectors: &str) -> usize {
+    let vectors: Value = serde_json::from_str(vectors).unwrap();
+    let mut compared = 0;
+    for vector in vectors["vectors"].as_array().unwrap() {
+        for (profile, expected) in vector["expect"].as_object().unwrap() {
+            let profile = Profile::parse(profile).unwrap();
+            let input = &vector["input"];
+            let imported = match directory(&profile, input) {
+                Some(builder) => builder.build(&profile).unwrap().1,
+                None => file(&profile, content(input)),
+            };
+            let cid: Cid = expected["cid"].as_str().unwrap().parse().unwrap();
+            assert_eq!(imported.root, cid, "{} with {}", vector["name"], profile.name());
+            compared += 1;
+        }
+    }
+    compared
+}
+
+#[test]
+fn small_vectors_come_out_as_others_have_them() {
+    assert_eq!(check(SMALL), 7);
+}
+
+#[test]
+fn every_shared_vector_comes_out_as_others_have_it() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors/unixfs.json");
+    match std::fs::read_to_string(&path) {
+        Ok(vectors) => assert!(check(&vectors) > 60),
+        Err(error) => {
+            eprintln!("SKIPPED, ONLY THE SMALL VECTORS WERE CHECKED: {}: {error}", path.display());
+        }
+    }
+}
+
+fn store() -> (Arc<MemoryBlocks>, HoldId) {
+    let blocks = MemoryBlocks::new();
+    let hold = blocks.open(&HoldName::parse("test").unwrap()).unwrap();
+    (Arc::new(blocks), hold)
+}
+
+#[tokio::test]
+async fn a_streamed_file_is_read_back_whole() {
+    for profile in Profile::ALL {
+        for size in [0, 1, profile.chunk_bytes(), profile.chunk_bytes() * 9 + 17] {
+            let bytes = sha256ctr("content".into(), size)(size);
+            let (blocks, hold) = store();
+            let imported = import_file(bytes.as_slice(), profile, blocks.as_ref(), hold).await.unwrap();
+            assert_eq!(imported, file(&profile, sha256ctr("content".into(), size)), "streamed or not");
+            assert_eq!(imported.size_bytes, size as u64);
+            let root = blocks.get(&imported.root).unwrap().unwrap();
+            assert_eq!(kind(&root), Kind::File { size_bytes: size as u64 });
+            let read: BytesMut = read_file(blocks, imported.root).try_collect().await.unwrap();
+            assert!(read == bytes, "{} with {size} bytes", profile.name());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failing_source_is_an_error_and_no_file() {
+    let (blocks, hold) = store();
+    let broken = tokio_util::io::StreamReader::new(futures::stream::iter([
+        Ok(Bytes::from_static(b"some")),
+        Err(std::io::Error::other("the client went away")),
+    ]));
+    let result = import_file(broken, Profile::default(), blocks.as_ref(), hold).await;
+    assert!(matches!(result, Err(ImportError::Source(_))));
+}
+
+#[tokio::test]
+async fn directories_are_listed_as_they_were_built() {
+    for (count, is_sharded) in [(10, false), (6_000, true)] {
+        let (blocks, hold) = store();
+        let profile = Profile::default();
+        let mut builder = DirectoryBuilder::new();
+        let hello = import_file(&b"hello"[..], profile, blocks.as_ref(), hold).await.unwrap();
+        let mut expected: Vec<_> = (0..count).map(|n| format!("name {n}")).collect();
+        for name in &expected {
+            builder.insert(name, hello).unwrap();
+        }
+        builder.insert("sub/deep/file", hello).unwrap();
+        let imported = builder.import(profile, blocks.as_ref(), hold).await.unwrap();
+        assert_eq!(imported.size_bytes, 5 * (count + 1));
+        let root = blocks.get(&imported.root).unwrap().unwrap();
+        assert_eq!(kind(&root), Kind::Directory);
+        let mut entries = list_directory(blocks.as_ref(), &imported.root).unwrap();
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        let sub = entries.iter().find(|entry| entry.name == "sub").unwrap().cid;
+        assert_eq!(list_directory(blocks.as_ref(), &sub).unwrap()[0].name, "deep");
+        expected.push("sub".into());
+        expected.sort();
+        assert_eq!(entries.into_iter().map(|entry| entry.name).collect::<Vec<_>>(), expected);
+        assert_eq!(blocks.len() > 5, is_sharded);
+    }
+}
+
+#[test]
+fn paths_that_are_none_and_paths_that_collide_are_refused() {
+    let hello = text_file(&Profile::default(), "hello");
+    let mut builder = DirectoryBuilder::new();
+    let deep = "d/".repeat(PATH_DEPTH_MAX) + "f";
+    let long = "n".repeat(256);
+    for path in ["", "/a", "a//b", "a/", ".", "a/../b", "a\0", &deep, &long] {
+        assert!(matches!(builder.insert(path, hello), Err(ImportError::Path(_))), "{path:?}");
+    }
+    builder.insert("a/b", hello).unwrap();
+    assert!(matches!(builder.insert("a/b", hello), Err(ImportError::Conflict(_))));
+    assert!(matches!(builder.insert("a", hello), Err(ImportError::Conflict(_))));
+    assert!(matches!(builder.insert("a/b/c", hello), Err(ImportError::Conflict(_))));
+    assert!(matches!(builder.insert_directory("a/b"), Err(ImportError::Conflict(_))));
+    builder.insert_directory("a").unwrap();
+}
+
+#[tokio::test]
+async fn what_is_no_file_is_not_read_as_one() {
+    let (blocks, hold) = store();
+    let profile = Profile::default();
+    let empty = DirectoryBuilder::new().import(profile, blocks.as_ref(), hold).await.unwrap();
+    let read = read_file(blocks.clone(), empty.root).try_collect::<BytesMut>().await;
+    assert!(matches!(read, Err(ReadError::Kind { .. })));
+    let hello = import_file(&b"hello"[..], profile, blocks.as_ref(), hold).await.unwrap();
+    assert!(matches!(list_directory(blocks.as_ref(), &hello.root), Err(ReadError::Kind { .. })));
+    let absent = text_file(&profile, "absent").root;
+    let read = read_file(blocks, absent).try_collect::<BytesMut>().await;
+    assert!(matches!(read, Err(ReadError::Missing(cid)) if cid == absent));
+}
