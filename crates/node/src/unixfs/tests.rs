@@ -38,7 +38,8 @@ fn sha256ctr(seed: String, mut left: usize) -> Content {
     Box::new(move |length| {
         let length = length.min(left);
         while ready.len() < length {
-            ready.extend(Sha256::new().chain_update(&seed).chain_update(counter.to_be_bytes()).finalize());
+            let digest = Sha256::new().chain_update(&seed).chain_update(counter.to_be_bytes()).finalize();
+            ready.extend_from_slice(&digest);
             counter += 1;
         }
         left -= length;
