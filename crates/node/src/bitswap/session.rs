@@ -90,7 +90,7 @@ impl Inbox {
         }
     }
 
-    fn take(&self) -> VecDeque<Delivery> {
+    pub(super) fn take(&self) -> VecDeque<Delivery> {
         let taken = {
             let mut waiting = lock(&self.waiting);
             waiting.bytes = 0;

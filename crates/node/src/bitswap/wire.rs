@@ -361,3 +361,139 @@ fn encode_block(block: Block, dialect: Dialect, frame: &mut Frame) {
 
 // A block of the largest size must fit into a message, with all that stands around it.
 const _: () = assert!(BLOCK_SIZE_MAX + 1024 < MESSAGE_SIZE_MAX);
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+    use futures::io::Cursor;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn block(version: Version, data: Vec<u8>) -> Block {
+        let codec = if version == Version::V0 { CODEC_DAG_PB } else { 0x55 };
+        Block::hash(version, codec, SHA2_256, data.into()).unwrap()
+    }
+
+    /// Reads a frame as a peer would.
+    fn parse(bytes: &[u8]) -> io::Result<Message> {
+        let mut cursor = Cursor::new(bytes);
+        let length = block_on(read_length(&mut cursor))?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let at = usize::try_from(cursor.position()).unwrap();
+        let frame = bytes.get(at..at + length).ok_or(io::ErrorKind::UnexpectedEof)?;
+        assert_eq!(at + length, bytes.len(), "the length says where the message ends");
+        decode(Bytes::copy_from_slice(frame))
+    }
+
+    fn any_bytes(max: usize) -> impl Strategy<Value = Bytes> {
+        proptest::collection::vec(any::<u8>(), 0..max).prop_map(Bytes::from)
+    }
+
+    fn any_entry() -> impl Strategy<Value = Entry> {
+        (any_bytes(40), any::<i32>(), any::<bool>(), 0..2i32, any::<bool>()).prop_map(
+            |(cid, priority, cancel, want_type, send_dont_have)| Entry {
+                cid,
+                priority,
+                cancel,
+                want_type,
+                send_dont_have,
+            },
+        )
+    }
+
+    fn any_block() -> impl Strategy<Value = Block> {
+        let sizes = prop_oneof![0..100usize, (COPY_BELOW - 2)..(COPY_BELOW + 2), Just(70_000)];
+        (any::<bool>(), any::<u8>(), sizes).prop_map(|(v0, byte, size)| {
+            block(if v0 { Version::V0 } else { Version::V1 }, vec![byte; size])
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(
+            entries in proptest::collection::vec(any_entry(), 0..8),
+            full in any::<bool>(),
+            blocks in proptest::collection::vec(any_block(), 0..5),
+            presences in proptest::collection::vec((any_bytes(40), 0..2i32), 0..5),
+            pending in 0..i32::MAX,
+            dialect in prop_oneof![Just(Dialect::V1_0), Just(Dialect::V1_1), Just(Dialect::V1_2)],
+        ) {
+            let presences: Vec<Presence> =
+                presences.into_iter().map(|(cid, kind)| Presence { cid, kind }).collect();
+            let outgoing = Outgoing {
+                entries: entries.clone(),
+                full,
+                blocks: blocks.clone(),
+                presences: presences.clone(),
+                pending_bytes: usize::try_from(pending).unwrap(),
+            };
+            let message = parse(&outgoing.encode(dialect).concat()).unwrap();
+            let wantlist = message.wantlist.unwrap_or_default();
+            prop_assert_eq!((wantlist.entries, wantlist.full), (entries, full));
+            prop_assert_eq!(message.presences, presences);
+            prop_assert_eq!(message.pending_bytes, pending);
+            if dialect == Dialect::V1_0 {
+                let data: Vec<Bytes> = blocks.iter().map(|block| block.data().clone()).collect();
+                prop_assert_eq!(message.blocks, data);
+            } else {
+                prop_assert_eq!(message.payload.len(), blocks.len());
+                for (payload, block) in message.payload.into_iter().zip(blocks) {
+                    let prefix = Prefix::parse(&payload.prefix).unwrap();
+                    let again =
+                        Block::hash(prefix.version, prefix.codec, prefix.hash_code, payload.data).unwrap();
+                    prop_assert_eq!(again, block);
+                }
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _bad = decode(bytes.clone().into());
+            let _bad = Prefix::parse(&bytes);
+            let _bad = block_on(read_length(&mut Cursor::new(bytes)));
+        }
+
+        #[test]
+        fn a_damaged_message_does_not_make_it_panic(at in 0..200usize, byte in any::<u8>()) {
+            let outgoing = Outgoing { blocks: vec![block(Version::V1, vec![7; 150])], ..Outgoing::default() };
+            let mut bytes = outgoing.encode(Dialect::V1_2).concat();
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            let _maybe = decode(bytes.into());
+        }
+    }
+
+    #[test]
+    fn a_large_block_is_not_copied() {
+        let block = block(Version::V1, vec![1; 1 << 20]);
+        let outgoing = Outgoing { blocks: vec![block.clone()], ..Outgoing::default() };
+        let parts = outgoing.encode(Dialect::V1_2);
+        assert!(parts.iter().any(|part| part.as_ptr() == block.data().as_ptr()));
+    }
+
+    #[test]
+    fn a_small_message_of_many_items_is_refused_before_it_unfolds() {
+        // Field 3, length 0, again and again.
+        let bytes = [0x1a, 0x00].repeat(MESSAGE_ITEMS_MAX + 1);
+        assert!(decode(bytes.into()).is_err());
+        // The same inside of a wantlist.
+        let entries = [0x0a, 0x00].repeat(MESSAGE_ITEMS_MAX + 1);
+        let mut bytes = BytesMut::new();
+        encode_key(1, WireType::LengthDelimited, &mut bytes);
+        encode_varint(entries.len() as u64, &mut bytes);
+        bytes.extend_from_slice(&entries);
+        assert!(decode(bytes.freeze()).is_err());
+    }
+
+    #[test]
+    fn a_length_has_a_limit_and_an_end() {
+        let length = |bytes: &[u8]| block_on(read_length(&mut Cursor::new(bytes)));
+        assert_eq!(length(&[]).unwrap(), None);
+        assert_eq!(length(&[0x80, 0x01]).unwrap(), Some(128));
+        assert!(length(&[0x80]).is_err(), "cut off");
+        assert!(length(&[0xff; 10]).is_err(), "no end");
+        let mut bytes = Vec::new();
+        encode_varint(MESSAGE_SIZE_MAX as u64 + 1, &mut bytes);
+        assert!(length(&bytes).is_err(), "too long");
+    }
+}
