@@ -57,9 +57,11 @@ pub(crate) struct Verdict {
 
 type Bucket<C> = RateLimiter<NotKeyed, InMemoryState, C, StateInformationMiddleware>;
 
+type Holders<C> = LruCache<(Holder, Budget), Arc<Buckets<C>>>;
+
 /// The buckets of every holder.
 pub(crate) struct Limits<C: Clock = DefaultClock> {
-    holders: Mutex<LruCache<(Holder, Budget), Arc<Buckets<C>>>>,
+    holders: Mutex<Holders<C>>,
     clock: C,
 }
 

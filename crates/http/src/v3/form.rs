@@ -100,13 +100,12 @@ impl Part {
 }
 
 fn wording(error: &multer::Error) -> Reject {
-    match error {
-        multer::Error::IncompleteStream
-        | multer::Error::IncompleteFieldData { .. }
-        | multer::Error::IncompleteHeaders => Reject::invalid("The upload was cut off"),
-        // The enum can grow; what it says is about the form and nothing else.
-        other => Reject::invalid(format!("The form can't be read: {other}")),
+    use multer::Error::{IncompleteFieldData, IncompleteHeaders, IncompleteStream};
+    if matches!(error, IncompleteStream | IncompleteFieldData { .. } | IncompleteHeaders) {
+        return Reject::invalid("The upload was cut off");
     }
+    // What it says is about the form and nothing else.
+    Reject::invalid(format!("The form can't be read: {error}"))
 }
 
 /// The value of `filename*=UTF-8''…`.

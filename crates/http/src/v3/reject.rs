@@ -237,7 +237,7 @@ mod tests {
     fn every_credential_fault_has_its_code() {
         assert_eq!(Reject::no_credential().headers[header::WWW_AUTHENTICATE], "Bearer");
         let codes = [AuthError::Invalid, AuthError::AccountDisabled, AuthError::Unavailable]
-            .map(|error| Reject::from(error))
+            .map(Reject::from)
             .map(|reject| (reject.status.as_u16(), reject.body.code));
         assert_eq!(codes, [(401, Some("INVALID_API_KEY")), (403, Some("account_disabled")), (503, None)]);
     }
