@@ -87,3 +87,21 @@ fn on_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
     tracing::error!(panic = text, "a handler panicked");
     Reject::internal().into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panics_text_stays_here() {
+        for panic in [Box::new("secret") as Box<dyn Any + Send>, Box::new("secret".to_owned()), Box::new(7)] {
+            let response = on_panic(panic);
+            assert_eq!(response.status(), 500);
+            let body = to_bytes(response.into_body(), 1024).await.expect("a body");
+            let text = String::from_utf8_lossy(&body).into_owned();
+            assert!(text.contains("Internal Server Error") && !text.contains("secret"), "{text}");
+        }
+    }
+}

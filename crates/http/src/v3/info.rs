@@ -210,3 +210,30 @@ impl GatewayBody {
 pub(super) async fn gone() -> Reject {
     Reject::gone(BASE)
 }
+
+#[cfg(test)]
+mod tests {
+    use pinfold_model::ClusterId;
+    use pinfold_service::ClusterHealth;
+
+    use super::*;
+
+    fn health(store: Option<&str>, cluster: Option<&str>) -> (StatusCode, String) {
+        let part = ClusterHealth { cluster: ClusterId::default(), problem: cluster.map(str::to_owned) };
+        let reply = HealthReply::new(&Health { store: store.map(str::to_owned), clusters: vec![part] });
+        let text = serde_json::to_string(&reply).expect("it is plain data");
+        (reply.into_response().status(), text.replace(env!("CARGO_PKG_VERSION"), "[version]"))
+    }
+
+    #[test]
+    fn health_names_what_fails_but_not_how() {
+        let (status, text) = health(None, None);
+        assert_eq!(status, StatusCode::OK);
+        insta::assert_snapshot!(text, @r#"{"status":"ok","version":"[version]","dependencies":{"database":{"status":"ok"},"clusters":{"cl0-global":{"status":"ok"}}}}"#);
+
+        let (status, text) = health(None, Some("/var/lib/pinfold: I/O error"));
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        insta::assert_snapshot!(text, @r#"{"status":"unavailable","version":"[version]","dependencies":{"database":{"status":"ok"},"clusters":{"cl0-global":{"status":"failing"}}},"error":"Service Unavailable","message":"A dependency fails; see `dependencies`"}"#);
+        assert_eq!(health(Some("locked"), None).0, StatusCode::SERVICE_UNAVAILABLE);
+    }
+}
