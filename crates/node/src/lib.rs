@@ -6,20 +6,30 @@
 //! - [`blocks`]: where blocks live, and the *holds* that keep them;
 //! - [`dag`]: which CIDs a block links to;
 //! - [`unixfs`]: files and directories as DAGs, both ways;
+//! - [`identity`] and [`config`]: who a node is and what it is told;
 //! - [`net`]: the libp2p swarm, its transports, peers and the DHT;
 //! - [`bitswap`]: the block exchange, client and server;
 //! - [`source`]: who may have a DAG;
-//! - [`fetch`]: the walker that brings a whole DAG under a hold.
+//! - [`fetch`]: the walker that brings a whole DAG under a hold;
+//! - [`node`]: all of it behind one handle.
 
 pub mod bitswap;
 pub mod block;
 pub mod blocks;
 pub mod car;
+pub mod config;
 pub mod dag;
 pub mod fetch;
+pub mod identity;
+pub mod net;
+pub mod node;
 pub mod source;
 pub mod unixfs;
 
 pub use block::{Block, BlockError};
 pub use blocks::{Blocks, BlocksError, HoldId, HoldName, HoldStats};
+pub use config::{Bootstrap, Lan, NodeConfig};
 pub use fetch::{FetchError, FetchLimits, FetchRequest, Progress, ProgressReading};
+pub use identity::{Identity, IdentityError};
+pub use net::{DialError, Net, PeerEvent, PeerInfo, StartError};
+pub use node::Node;

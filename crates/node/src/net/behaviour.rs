@@ -1,0 +1,94 @@
+//! What the node does on its connections.
+
+use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::kad::Mode;
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::{PeerId, identify, ping};
+
+use super::keep;
+use super::table::{Kind, Table};
+use crate::config::{Bootstrap, Lan, NodeConfig};
+
+/// The most inbound connections that shake hands at once: each holds a socket and costs a signature.
+const HANDSHAKES_INBOUND_MAX: u32 = 64;
+
+/// The most outbound connections that are being made, the DHT's included.
+const HANDSHAKES_OUTBOUND_MAX: u32 = 256;
+
+/// The most connections with one peer: one for each transport and direction, and some that overlap.
+const CONNECTIONS_PER_PEER_MAX: u32 = 8;
+
+/// What other peers know this software by.
+pub(crate) const AGENT: &str = concat!("pinfold/", env!("CARGO_PKG_VERSION"));
+
+/// The parts of the swarm. `E` is the block exchange.
+#[derive(NetworkBehaviour)]
+#[behaviour(prelude = "libp2p::swarm::derive_prelude")]
+pub(crate) struct Behaviour<E: NetworkBehaviour> {
+    /// First, so that what it refuses costs the others nothing.
+    pub(super) limits: connection_limits::Behaviour,
+    pub(super) keep: keep::Behaviour,
+    pub(super) identify: identify::Behaviour,
+    pub(super) ping: ping::Behaviour,
+    pub(super) public: Toggle<Table>,
+    pub(super) lan: Toggle<Table>,
+    pub(super) exchange: E,
+}
+
+impl<E: NetworkBehaviour> Behaviour<E> {
+    pub(super) fn new(config: &NodeConfig, exchange: E) -> Self {
+        let local = config.identity.peer_id();
+        // An address of a peer is used for the dial that it was given for; nothing is kept aside.
+        let about_us = identify::Config::new("ipfs/0.1.0".into(), config.identity.keypair().public())
+            .with_agent_version(AGENT.into())
+            .with_cache_size(0);
+        Self {
+            limits: connection_limits::Behaviour::new(limits(config.connections_max)),
+            keep: keep::Behaviour::new(local),
+            identify: identify::Behaviour::new(about_us),
+            ping: ping::Behaviour::default(),
+            public: Toggle::from(public_table(local, &config.bootstrap)),
+            lan: Toggle::from(lan_table(local, config.lan)),
+            exchange,
+        }
+    }
+
+    /// The tables of the DHTs that are on.
+    pub(super) fn tables(&mut self) -> impl Iterator<Item = &mut Table> {
+        [self.public.as_mut(), self.lan.as_mut()].into_iter().flatten()
+    }
+
+    /// The table of one DHT, if it is on.
+    pub(super) fn table(&mut self, kind: Kind) -> Option<&mut Table> {
+        match kind {
+            Kind::Public => self.public.as_mut(),
+            Kind::Lan => self.lan.as_mut(),
+        }
+    }
+}
+
+fn public_table(local: PeerId, bootstrap: &Bootstrap) -> Option<Table> {
+    match bootstrap {
+        Bootstrap::Public | Bootstrap::List(_) => Some(Table::new(local, Kind::Public, Mode::Client)),
+        Bootstrap::None => None,
+    }
+}
+
+fn lan_table(local: PeerId, lan: Lan) -> Option<Table> {
+    match lan {
+        Lan::Off => None,
+        Lan::Client => Some(Table::new(local, Kind::Lan, Mode::Client)),
+        Lan::Server => Some(Table::new(local, Kind::Lan, Mode::Server)),
+    }
+}
+
+/// A quarter of all places stays free for connections that this node makes.
+fn limits(connections_max: u32) -> ConnectionLimits {
+    ConnectionLimits::default()
+        .with_max_pending_incoming(Some(HANDSHAKES_INBOUND_MAX))
+        .with_max_pending_outgoing(Some(HANDSHAKES_OUTBOUND_MAX))
+        .with_max_established_incoming(Some(connections_max - connections_max / 4))
+        .with_max_established(Some(connections_max))
+        .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER_MAX))
+}

@@ -1,0 +1,279 @@
+//! Searches for providers: which queries of which DHT belong to which search, and when it is over.
+//!
+//! A search has a leg in every DHT that is on. A leg that finds nobody to ask (the node has just started)
+//! waits for the first peer of its table. A search ends when all its legs are done, when it has found
+//! enough, when nobody listens any more, or when its time is up.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use libp2p::PeerId;
+use libp2p::kad::{QueryId, RecordKey};
+use tokio::sync::{mpsc, oneshot};
+
+use super::table::Kind;
+use crate::source::Found;
+
+/// The most providers that one search yields.
+pub(super) const FOUND_MAX: usize = 100;
+
+/// How long one search may take: a query of the public DHT takes seconds, and gives up after a minute.
+const TIME_MAX: Duration = Duration::from_secs(120);
+
+/// The most searches that ask at once: each asks about ten peers at a time in each DHT.
+const RUNNING_MAX: usize = 48;
+
+/// The most searches that wait for their turn.
+const QUEUE_MAX: usize = 1024;
+
+/// A search that was asked for. Dropping the other end of `wanted` ends it.
+pub(super) struct Search {
+    pub(super) key: RecordKey,
+    pub(super) found: mpsc::Sender<Found>,
+    pub(super) wanted: oneshot::Receiver<()>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct SearchId(u64);
+
+struct Running {
+    key: RecordKey,
+    found: mpsc::Sender<Found>,
+    seen: HashSet<PeerId>,
+    legs: Vec<(Kind, Leg)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leg {
+    Asking(QueryId),
+    NobodyToAsk,
+    Done,
+}
+
+/// All searches of a node.
+#[derive(Default)]
+pub(super) struct Searches {
+    last_id: u64,
+    running: HashMap<SearchId, Running>,
+    queries: HashMap<(Kind, QueryId), SearchId>,
+    queue: VecDeque<Search>,
+    ends: FuturesUnordered<BoxFuture<'static, SearchId>>,
+}
+
+/// What a report of a query leads to.
+pub(super) struct Progress {
+    /// Providers that this search had not found before.
+    pub(super) news: Vec<PeerId>,
+    /// Queries that are of no use any more.
+    pub(super) stop: Vec<(Kind, QueryId)>,
+}
+
+impl Searches {
+    /// Takes in a search. Beyond the bounds it ends at once, with nothing found.
+    pub(super) fn submit(&mut self, search: Search) {
+        if self.queue.len() < QUEUE_MAX {
+            self.queue.push_back(search);
+        }
+    }
+
+    /// The next search that may start; its queries are noted with [`asking`](Self::asking).
+    pub(super) fn next(&mut self, kinds: &[Kind]) -> Option<(SearchId, RecordKey)> {
+        while self.running.len() < RUNNING_MAX {
+            let search = self.queue.pop_front()?;
+            if search.found.is_closed() || kinds.is_empty() {
+                continue;
+            }
+            self.last_id += 1;
+            let id = SearchId(self.last_id);
+            let legs = kinds.iter().map(|kind| (*kind, Leg::NobodyToAsk)).collect();
+            let Search { key, found, wanted } = search;
+            self.running.insert(id, Running { key: key.clone(), found, seen: HashSet::new(), legs });
+            let end = async move {
+                // Resolves when the listener is dropped, too.
+                let _ = tokio::time::timeout(TIME_MAX, wanted).await;
+                id
+            };
+            self.ends.push(Box::pin(end));
+            return Some((id, key));
+        }
+        None
+    }
+
+    /// Notes the query that a leg runs.
+    pub(super) fn asking(&mut self, id: SearchId, kind: Kind, query: QueryId) {
+        if let Some(search) = self.running.get_mut(&id) {
+            search.set(kind, Leg::Asking(query));
+            self.queries.insert((kind, query), id);
+        }
+    }
+
+    /// The searches that wait for this table to have somebody to ask.
+    pub(super) fn idle(&self, kind: Kind) -> Vec<(SearchId, RecordKey)> {
+        let idle = self.running.iter().filter(|(_, search)| search.legs.contains(&(kind, Leg::NobodyToAsk)));
+        idle.map(|(id, search)| (*id, search.key.clone())).collect()
+    }
+
+    /// Takes in what a query found. `requests` is how many peers it asked; `last` tells that it is done.
+    pub(super) fn progress(
+        &mut self,
+        query: (Kind, QueryId),
+        providers: impl IntoIterator<Item = PeerId>,
+        requests: u32,
+        last: bool,
+    ) -> Progress {
+        let mut progress = Progress { news: Vec::new(), stop: Vec::new() };
+        let Some(id) = self.queries.get(&query).copied() else { return progress };
+        let Some(search) = self.running.get_mut(&id) else { return progress };
+        for peer in providers {
+            if search.seen.len() < FOUND_MAX && search.seen.insert(peer) {
+                progress.news.push(peer);
+            }
+        }
+        if last {
+            self.queries.remove(&query);
+            search.set(query.0, if requests == 0 { Leg::NobodyToAsk } else { Leg::Done });
+        }
+        let done = search.legs.iter().all(|(_, leg)| *leg == Leg::Done);
+        for peer in &progress.news {
+            // The channel has room for all that a search may find; it is closed if nobody listens.
+            let _ = search.found.try_send(Found::Peer { peer: *peer, addresses: Vec::new() });
+        }
+        if done || search.seen.len() >= FOUND_MAX {
+            progress.stop = self.end(id);
+        }
+        progress
+    }
+
+    /// Resolves when a search is not wanted any more or its time is up; pends if there is none.
+    pub(super) async fn next_end(&mut self) -> SearchId {
+        match self.ends.next().await {
+            Some(id) => id,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends a search; returns its queries that still run.
+    pub(super) fn end(&mut self, id: SearchId) -> Vec<(Kind, QueryId)> {
+        let Some(search) = self.running.remove(&id) else { return Vec::new() };
+        let mut open = Vec::new();
+        for (kind, leg) in search.legs {
+            if let Leg::Asking(query) = leg {
+                self.queries.remove(&(kind, query));
+                open.push((kind, query));
+            }
+        }
+        open
+    }
+}
+
+impl Running {
+    fn set(&mut self, kind: Kind, leg: Leg) {
+        if let Some((_, current)) = self.legs.iter_mut().find(|(leg_kind, _)| *leg_kind == kind) {
+            *current = leg;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::kad::Mode;
+
+    use super::*;
+    use crate::net::table::Table;
+
+    const LAN: [Kind; 1] = [Kind::Lan];
+
+    struct Listener {
+        found: mpsc::Receiver<Found>,
+        _wanted: oneshot::Sender<()>,
+    }
+
+    fn search() -> (Search, Listener) {
+        let (sender, found) = mpsc::channel(FOUND_MAX);
+        let (ends, wanted) = oneshot::channel();
+        (Search { key: RecordKey::new(&b"key"), found: sender, wanted }, Listener { found, _wanted: ends })
+    }
+
+    /// Ids of queries come only from a table.
+    fn query() -> QueryId {
+        Table::new(PeerId::random(), Kind::Lan, Mode::Client).find_providers(RecordKey::new(&b"key"))
+    }
+
+    #[tokio::test]
+    async fn each_provider_is_told_once_and_the_end_too() {
+        let (mut searches, query) = (Searches::default(), query());
+        let (order, mut listener) = search();
+        searches.submit(order);
+        let (id, _) = searches.next(&LAN).unwrap();
+        searches.asking(id, Kind::Lan, query);
+        let peer = PeerId::random();
+        assert_eq!(searches.progress((Kind::Lan, query), [peer], 1, false).news, [peer]);
+        assert_eq!(searches.progress((Kind::Lan, query), [peer], 2, true).news, []);
+        assert_eq!(listener.found.recv().await, Some(Found::Peer { peer, addresses: vec![] }));
+        assert_eq!(listener.found.recv().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_search_that_found_nobody_to_ask_goes_on_later() {
+        let (mut searches, query) = (Searches::default(), query());
+        let (order, mut listener) = search();
+        searches.submit(order);
+        let (id, key) = searches.next(&LAN).unwrap();
+        searches.asking(id, Kind::Lan, query);
+        searches.progress((Kind::Lan, query), [], 0, true);
+        assert_eq!(searches.idle(Kind::Lan), [(id, key)]);
+        assert!(listener.found.try_recv().is_err_and(|error| error == mpsc::error::TryRecvError::Empty));
+    }
+
+    #[tokio::test]
+    async fn dropping_the_stream_ends_the_search() {
+        let (mut searches, query) = (Searches::default(), query());
+        let (order, listener) = search();
+        searches.submit(order);
+        let (id, _) = searches.next(&LAN).unwrap();
+        searches.asking(id, Kind::Lan, query);
+        drop(listener);
+        assert_eq!(searches.next_end().await, id);
+        assert_eq!(searches.end(id), [(Kind::Lan, query)]);
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_providers_is_cut_off() {
+        let (mut searches, query) = (Searches::default(), query());
+        let (order, mut listener) = search();
+        searches.submit(order);
+        let (id, _) = searches.next(&LAN).unwrap();
+        searches.asking(id, Kind::Lan, query);
+        let flood = std::iter::repeat_with(PeerId::random).take(10 * FOUND_MAX);
+        let progress = searches.progress((Kind::Lan, query), flood, 1, false);
+        assert_eq!((progress.news.len(), progress.stop), (FOUND_MAX, vec![(Kind::Lan, query)]));
+        let mut told = 0;
+        while listener.found.recv().await.is_some() {
+            told += 1;
+        }
+        assert_eq!(told, FOUND_MAX);
+    }
+
+    #[tokio::test]
+    async fn searches_beyond_the_bounds_wait_and_then_end_at_once() {
+        let mut searches = Searches::default();
+        let mut listeners = Vec::new();
+        for _ in 0..=QUEUE_MAX {
+            let (order, listener) = search();
+            searches.submit(order);
+            listeners.push(listener);
+        }
+        let mut refused = listeners.pop().unwrap();
+        assert_eq!(refused.found.recv().await, None);
+        let mut first = None;
+        for _ in 0..RUNNING_MAX {
+            let (id, _) = searches.next(&LAN).unwrap();
+            first.get_or_insert(id);
+        }
+        assert!(searches.next(&LAN).is_none());
+        searches.end(first.unwrap());
+        assert!(searches.next(&LAN).is_some());
+    }
+}

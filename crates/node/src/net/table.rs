@@ -1,0 +1,194 @@
+//! One DHT's routing table and queries, confined to the addresses of its own kind.
+//!
+//! The public DHT knows public addresses and names; the LAN DHT knows private and loopback ones. What
+//! peers say about themselves or others is filtered twice: before it enters the table, and before it is
+//! dialled, because the answers of a query go straight to the dialler.
+
+use std::task::{Context, Poll};
+
+use libp2p::core::Endpoint;
+use libp2p::core::transport::PortUse;
+use libp2p::kad::store::{MemoryStore, MemoryStoreConfig, RecordStore};
+use libp2p::kad::{self, BucketInserts, InboundRequest, Mode, QueryId, RecordKey, StoreInserts};
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
+    ToSwarm,
+};
+use libp2p::{Multiaddr, PeerId, StreamProtocol};
+
+use super::reach::{Reach, reach};
+
+/// The most addresses of one peer in the table.
+const ADDRESSES_MAX: usize = 16;
+
+/// The most keys whose providers a server keeps for others; each costs up to 20 records of about 300 bytes.
+const KEYS_MAX: usize = 16 * 1024;
+
+/// Which DHT a table belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// The one of the internet.
+    Public,
+    /// The one of private and loopback nets.
+    Lan,
+}
+
+impl Kind {
+    /// The protocol that its members speak.
+    pub(crate) fn protocol(self) -> StreamProtocol {
+        match self {
+            Self::Public => StreamProtocol::new("/ipfs/kad/1.0.0"),
+            Self::Lan => StreamProtocol::new("/ipfs/lan/kad/1.0.0"),
+        }
+    }
+
+    /// Whether an address may be in the table, and may be dialled because a member named it.
+    pub(crate) fn admits(self, address: &Multiaddr) -> bool {
+        match (self, reach(address)) {
+            (Self::Public, Reach::Public | Reach::Name) | (Self::Lan, Reach::Private) => true,
+            (Self::Public, Reach::Private | Reach::Nowhere)
+            | (Self::Lan, Reach::Public | Reach::Name | Reach::Nowhere) => false,
+        }
+    }
+}
+
+type Kad = kad::Behaviour<MemoryStore>;
+
+/// The behaviour of one DHT.
+pub(crate) struct Table {
+    kind: Kind,
+    kad: Kad,
+}
+
+impl Table {
+    pub(crate) fn new(local: PeerId, kind: Kind, mode: Mode) -> Self {
+        let mut config = kad::Config::new(kind.protocol());
+        config
+            .set_kbucket_inserts(BucketInserts::Manual)
+            .set_record_filtering(StoreInserts::FilterBoth)
+            .set_publication_interval(None)
+            .set_replication_interval(None)
+            .set_provider_publication_interval(None)
+            .disjoint_query_paths(true);
+        let limits = MemoryStoreConfig { max_provided_keys: KEYS_MAX, max_records: 0, ..Default::default() };
+        let store = MemoryStore::with_config(local, limits);
+        let mut kad = Kad::with_config(local, store, config);
+        kad.set_mode(Some(mode));
+        Self { kind, kad }
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Takes in what a peer says of itself, as far as it is of this table's kind.
+    pub(crate) fn learn<'a>(&mut self, peer: PeerId, addresses: impl Iterator<Item = &'a Multiaddr>) {
+        let kind = self.kind;
+        for address in addresses.filter(|address| kind.admits(address)).take(ADDRESSES_MAX) {
+            if self.known_addresses(&peer) >= ADDRESSES_MAX {
+                // A peer that moves, or one that floods: what it said last counts.
+                self.kad.remove_peer(&peer);
+            }
+            self.kad.add_address(&peer, address.clone());
+        }
+    }
+
+    fn known_addresses(&mut self, peer: &PeerId) -> usize {
+        let bucket = self.kad.kbucket(*peer);
+        bucket.map_or(0, |bucket| {
+            let mut entries = bucket.iter();
+            entries.find(|entry| entry.node.key.preimage() == peer).map_or(0, |entry| entry.node.value.len())
+        })
+    }
+
+    /// Whether the table has nobody to ask.
+    pub(crate) fn is_empty(&mut self) -> bool {
+        self.kad.kbuckets().all(|bucket| bucket.num_entries() == 0)
+    }
+
+    /// Starts to look for providers.
+    pub(crate) fn find_providers(&mut self, key: RecordKey) -> QueryId {
+        self.kad.get_providers(key)
+    }
+
+    /// Ends a query; what it found meanwhile is dropped.
+    pub(crate) fn stop(&mut self, query: &QueryId) {
+        if let Some(mut query) = self.kad.query_mut(query) {
+            query.finish();
+        }
+    }
+
+    /// Keeps what others announce: provider records only. Value records (IPNS, public keys) would need a
+    /// check of their signatures first.
+    pub(crate) fn accept(&mut self, request: InboundRequest) {
+        if let InboundRequest::AddProvider { record: Some(record) } = request {
+            // A full store is no fault of ours: the announcing peer has 19 other nodes.
+            let _ = self.kad.store_mut().add_provider(record);
+        }
+    }
+}
+
+impl NetworkBehaviour for Table {
+    type ConnectionHandler = <Kad as NetworkBehaviour>::ConnectionHandler;
+    type ToSwarm = kad::Event;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        self.kad.handle_pending_inbound_connection(id, local, remote)
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.kad.handle_established_inbound_connection(id, peer, local, remote)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        let mut known = self.kad.handle_pending_outbound_connection(id, peer, addresses, role)?;
+        known.retain(|address| self.kind.admits(address));
+        known.truncate(2 * ADDRESSES_MAX);
+        Ok(known)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.kad.handle_established_outbound_connection(id, peer, address, role, port)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        self.kad.on_swarm_event(event);
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        self.kad.on_connection_handler_event(peer, id, event);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        self.kad.poll(cx)
+    }
+}
