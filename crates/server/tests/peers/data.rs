@@ -8,17 +8,24 @@ use tempfile::TempDir;
 /// So many small files that a folder of them becomes a HAMT in `unixfs-v1-2025` (over 256 KiB of links).
 const HAMT_FILES: u32 = 6_000;
 
-/// A folder with a file of several blocks, an empty one, one of a byte, folders in folders, and names beyond ASCII.
+/// A folder with files of several blocks, of one and of a byte, folders in folders, and names beyond ASCII.
 pub(crate) fn tree() -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let deep = folder.path().join("a/b/c");
     std::fs::create_dir_all(&deep).expect("folders can be made");
     write(&folder.path().join("large.bin"), &bytes("large", 5 * 1024 * 1024 + 17));
     write(&folder.path().join("block.bin"), &bytes("block", 1024 * 1024));
-    write(&folder.path().join("empty"), b"");
     write(&folder.path().join("größe – 大小.txt"), "grüße, 世界\n".as_bytes());
     write(&deep.join("one"), b"1");
     write(&deep.join("large-again.bin"), &bytes("large", 5 * 1024 * 1024 + 17));
+    folder
+}
+
+/// A folder with a file of no bytes beside another.
+pub(crate) fn with_an_empty_file() -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    write(&folder.path().join("empty"), b"");
+    write(&folder.path().join("one"), b"1");
     folder
 }
 
