@@ -54,7 +54,9 @@ pub(crate) fn bytes(seed: &str, size: usize) -> Vec<u8> {
         if bytes.len() >= size {
             break;
         }
-        bytes.extend_from_slice(&Sha256::new().chain_update(seed).chain_update(counter.to_be_bytes()).finalize());
+        bytes.extend_from_slice(
+            &Sha256::new().chain_update(seed).chain_update(counter.to_be_bytes()).finalize(),
+        );
     }
     bytes.truncate(size);
     bytes

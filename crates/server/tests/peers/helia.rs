@@ -28,8 +28,10 @@ impl Helia {
         // JavaScript looks for packages beside the script, so the script goes beside the packages.
         let folder = tempfile::tempdir().expect("a temporary folder");
         let script = folder.path().join("peer.mjs");
-        std::fs::copy(cache::repository().join("ci/helia/peer.mjs"), &script).expect("ci/helia/peer.mjs is there");
-        std::os::unix::fs::symlink(cache::node_modules(), folder.path().join("node_modules")).expect("a link");
+        std::fs::copy(cache::repository().join("ci/helia/peer.mjs"), &script)
+            .expect("ci/helia/peer.mjs is there");
+        std::os::unix::fs::symlink(cache::node_modules(), folder.path().join("node_modules"))
+            .expect("a link");
 
         let mut command = Command::new(cache::node());
         command.arg(script).args([transport, security]);

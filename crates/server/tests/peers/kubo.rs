@@ -76,7 +76,8 @@ impl Kubo {
 
     /// The SHA-256 of a file that it has.
     pub(crate) async fn sha256(&self, cid: &str) -> String {
-        let output = program::finish("ipfs cat", command(self.folder.path(), &["cat", "--offline", cid]), b"").await;
+        let output =
+            program::finish("ipfs cat", command(self.folder.path(), &["cat", "--offline", cid]), b"").await;
         assert!(output.status.success(), "ipfs cat: {}", String::from_utf8_lossy(&output.stderr));
         data::hex(&Sha256::digest(&output.stdout))
     }

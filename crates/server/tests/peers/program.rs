@@ -95,14 +95,17 @@ pub(crate) async fn finish(name: &str, mut command: Command, input: &[u8]) -> Ou
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .unwrap_or_else(|error| panic!("{name} does not start ({error}); ci/peers installs what the suite needs"));
+        .unwrap_or_else(|error| {
+            panic!("{name} does not start ({error}); ci/peers installs what the suite needs")
+        });
     let mut stdin = child.stdin.take().expect("its input is a pipe");
     let write = async move {
         // A program that has failed no longer reads; its status tells.
         let _ = stdin.write_all(input).await;
     };
     let run = async { tokio::join!(write, child.wait_with_output()).1 };
-    let output = timeout(WAIT_MAX, run).await.unwrap_or_else(|_| panic!("{name} did not end in {WAIT_MAX:?}"));
+    let output =
+        timeout(WAIT_MAX, run).await.unwrap_or_else(|_| panic!("{name} did not end in {WAIT_MAX:?}"));
     output.unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 

@@ -21,7 +21,8 @@ async fn every_sample_pins() {
         let printed = String::from_utf8_lossy(&output.stdout);
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{name} failed: {printed}{error}");
-        let answer: Value = serde_json::from_str(&printed).unwrap_or_else(|_| panic!("{name} printed {printed}"));
+        let answer: Value =
+            serde_json::from_str(&printed).unwrap_or_else(|_| panic!("{name} printed {printed}"));
         assert_eq!(answer["cid"], *cid, "{name}");
         assert_eq!(answer["clusterId"], "cl0-global", "{name}");
         assert_eq!(answer["expiresAt"], Value::Null, "{name}");
@@ -53,9 +54,11 @@ impl Samples {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let source = cache::repository().join("examples/seed");
         for name in Self::NAMES {
-            std::fs::copy(source.join(name), folder.path().join(name)).expect("the sample is in examples/seed");
+            std::fs::copy(source.join(name), folder.path().join(name))
+                .expect("the sample is in examples/seed");
         }
-        std::os::unix::fs::symlink(cache::node_modules(), folder.path().join("node_modules")).expect("a link");
+        std::os::unix::fs::symlink(cache::node_modules(), folder.path().join("node_modules"))
+            .expect("a link");
         Self { folder }
     }
 
