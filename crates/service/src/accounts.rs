@@ -2,10 +2,22 @@
 
 use std::sync::Arc;
 
-use pinfold_model::{Account, Email, PlanCode, Role};
+use argon2::Argon2;
+use argon2::password_hash::PasswordHasher;
+use argon2::password_hash::phc::PasswordHash;
+use pinfold_model::{Account, AccountId, Email, PlanCode, Role, ScopeSet, TokenName};
 
-use crate::service::Core;
-use crate::{ApiKey, Error};
+use crate::core::{Core, unavailable};
+use crate::{ApiKey, Error, NewToken, Tokens};
+
+/// The address of the account that the first start makes.
+pub const ADMIN_EMAIL: &str = "admin@localhost";
+
+/// The longest name, in bytes.
+const NAME_LEN_MAX: usize = 255;
+
+/// Accounts in one list.
+const LIST_MAX: u32 = 10_000;
 
 /// The accounts. Cheap to clone.
 #[derive(Clone)]
@@ -69,8 +81,27 @@ impl Accounts {
     /// # Errors
     /// [`Error::EmailTaken`], [`Error::InvalidRequest`] (no such plan, a name that is too long).
     pub async fn create(&self, new: NewAccount) -> Result<Account, Error> {
-        let _ = new;
-        Err(Error::Internal)
+        self.insert(new, false).await?.ok_or(Error::EmailTaken)
+    }
+
+    async fn insert(&self, new: NewAccount, only_first: bool) -> Result<Option<Account>, Error> {
+        if new.name.len() > NAME_LEN_MAX || new.name.chars().any(char::is_control) {
+            return Err(Error::InvalidRequest(format!(
+                "A name has at most {NAME_LEN_MAX} bytes and no control characters"
+            )));
+        }
+        let Some(plan) = self.core.settings.plans.find(&new.plan) else {
+            return Err(Error::InvalidRequest(format!("Unknown plan: {}", new.plan)));
+        };
+        let row = pinfold_store::NewAccount {
+            email: new.email,
+            name: new.name,
+            role: new.role,
+            plan: new.plan,
+            storage_limit_bytes: plan.limits.storage_bytes,
+            password_hash: hash(new.password).await?,
+        };
+        self.core.store.create_account(row, only_first, self.core.clock.now()).await.map_err(unavailable)
     }
 
     /// All accounts, oldest first; at most 10,000.
@@ -78,7 +109,7 @@ impl Accounts {
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Internal`].
     pub async fn list(&self) -> Result<Vec<Account>, Error> {
-        Err(Error::Internal)
+        self.core.store.accounts(None, LIST_MAX).await.map_err(unavailable)
     }
 
     /// The account with this address.
@@ -86,16 +117,57 @@ impl Accounts {
     /// # Errors
     /// [`Error::AccountNotFound`].
     pub async fn by_email(&self, email: &Email) -> Result<Account, Error> {
-        let _ = email;
-        Err(Error::AccountNotFound)
+        let found = self.core.store.account_by_email(email).await.map_err(unavailable)?;
+        found.ok_or(Error::AccountNotFound)
     }
 
-    /// On the very first start, makes the account `admin@localhost` (role admin, plan premium) and a key
-    /// with every scope, and gives the key; `None` when there are accounts already.
+    /// The account with this id, as it is now.
+    ///
+    /// # Errors
+    /// [`Error::AccountNotFound`].
+    pub async fn by_id(&self, id: AccountId) -> Result<Account, Error> {
+        self.core.store.account(id).await.map_err(unavailable)?.ok_or(Error::AccountNotFound)
+    }
+
+    /// On the very first start, makes the account [`ADMIN_EMAIL`] (role admin, plan premium or else the last
+    /// plan on offer) and a key with every scope, and gives the key; `None` when there are accounts already.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Internal`].
     pub async fn ensure_admin(&self) -> Result<Option<ApiKey>, Error> {
-        Err(Error::Internal)
+        let plans = &self.core.settings.plans;
+        let premium = plans.find(&PlanCode::new("premium")).or_else(|| plans.iter().last());
+        let admin = NewAccount {
+            email: Email::parse(ADMIN_EMAIL).map_err(|_| Error::Internal)?,
+            name: "Administrator".to_owned(),
+            plan: premium.ok_or(Error::Internal)?.code.clone(),
+            role: Role::Admin,
+            password: None,
+        };
+        let Some(account) = self.insert(admin, true).await? else { return Ok(None) };
+        let name = TokenName::parse("first-start").map_err(|_| Error::Internal)?;
+        let new = NewToken { name, label: None, scopes: ScopeSet::all(), expires_at: None };
+        let tokens = Tokens { core: Arc::clone(&self.core) };
+        Ok(Some(tokens.create(account.id, new).await?.secret))
+    }
+}
+
+/// Argon2id with the crate's recommended cost, beside the runtime: it takes tens of milliseconds.
+async fn hash(password: Option<Password>) -> Result<Option<String>, Error> {
+    let Some(password) = password else { return Ok(None) };
+    let hashed = tokio::task::spawn_blocking(move || {
+        let hash: Result<PasswordHash, _> = Argon2::default().hash_password(password.as_bytes());
+        hash.map(|hash| hash.to_string())
+    });
+    match hashed.await {
+        Ok(Ok(hash)) => Ok(Some(hash)),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "hashing a password");
+            Err(Error::Internal)
+        }
+        Err(error) => {
+            tracing::error!(%error, "hashing a password");
+            Err(Error::Internal)
+        }
     }
 }

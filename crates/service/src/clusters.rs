@@ -1,11 +1,18 @@
 //! The clusters that pins can go to, and how they are.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pinfold_model::ClusterId;
 
-use crate::service::Core;
+use crate::core::Core;
 use crate::{Caller, Error};
+
+/// Peers in one answer.
+const PEERS_MAX: usize = 1_000;
+
+/// How long a part may take to say how it is.
+const HEALTH_TIME: Duration = Duration::from_secs(3);
 
 /// The clusters. Cheap to clone.
 #[derive(Clone)]
@@ -91,8 +98,8 @@ impl Clusters {
     /// The clusters that the caller's plan includes.
     #[must_use]
     pub fn list(&self, caller: &Caller) -> Vec<ClusterInfo> {
-        let _ = caller;
-        Vec::new()
+        let infos = self.core.clusters.iter().map(|setup| &setup.info);
+        infos.filter(|info| caller.plan.allows(&info.id)).cloned().collect()
     }
 
     /// The peers that the clusters know, this node first; at most 1,000.
@@ -100,11 +107,53 @@ impl Clusters {
     /// # Errors
     /// [`Error::Unavailable`] when no cluster answers.
     pub async fn peers(&self) -> Result<Vec<PeerInfo>, Error> {
-        Err(Error::Internal)
+        let mut peers = Vec::new();
+        let mut answered = false;
+        for setup in &self.core.clusters {
+            match tokio::time::timeout(HEALTH_TIME, setup.driver.peers(PEERS_MAX - peers.len())).await {
+                Ok(Ok(more)) => {
+                    answered = true;
+                    peers.extend(more.into_iter().map(PeerInfo::from));
+                }
+                Ok(Err(error)) => tracing::warn!(cluster = %setup.info.id, %error, "listing peers"),
+                Err(_elapsed) => tracing::warn!(cluster = %setup.info.id, "listing peers takes too long"),
+            }
+        }
+        peers.sort_by_key(|peer| !peer.is_self);
+        peers.truncate(PEERS_MAX);
+        if answered { Ok(peers) } else { Err(Error::Unavailable { retry_after: None }) }
     }
 
     /// How the service is. Answers within a few seconds, whatever is broken.
     pub async fn health(&self) -> Health {
-        Health { store: None, clusters: Vec::new() }
+        let store = match tokio::time::timeout(HEALTH_TIME, self.core.store.ping()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the database is not well");
+                Some("the database does not answer".to_owned())
+            }
+            Err(_elapsed) => Some("the database does not answer in time".to_owned()),
+        };
+        let clusters = self.core.clusters.iter().map(cluster_health);
+        Health { store, clusters: futures::future::join_all(clusters).await }
+    }
+}
+
+async fn cluster_health(setup: &ClusterSetup) -> ClusterHealth {
+    let problem = match tokio::time::timeout(HEALTH_TIME, setup.driver.health()).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => {
+            tracing::error!(cluster = %setup.info.id, %error, "a cluster is not well");
+            Some("the cluster can't do its job".to_owned())
+        }
+        Err(_elapsed) => Some("the cluster does not answer in time".to_owned()),
+    };
+    ClusterHealth { cluster: setup.info.id.clone(), problem }
+}
+
+impl From<pinfold_cluster::PeerInfo> for PeerInfo {
+    fn from(peer: pinfold_cluster::PeerInfo) -> Self {
+        let pinfold_cluster::PeerInfo { id, addresses, is_self, connected, agent } = peer;
+        Self { id, addresses, is_self, connected, agent }
     }
 }

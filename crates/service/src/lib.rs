@@ -8,22 +8,28 @@ mod accounts;
 mod background;
 mod caller;
 mod clusters;
+mod core;
 mod error;
+mod guard;
 mod pins;
+mod reconcile;
 mod secret;
 mod service;
+mod signals;
 mod tokens;
 mod uploads;
+mod view;
 
-pub use accounts::{Accounts, NewAccount, Password, PasswordError};
+pub use accounts::{ADMIN_EMAIL, Accounts, NewAccount, Password, PasswordError};
 pub use background::{Background, Reconciler};
 pub use caller::{AuthError, Caller};
 pub use clusters::{ClusterHealth, ClusterInfo, ClusterSetup, Clusters, GatewayInfo, Health, PeerInfo};
 pub use error::Error;
-pub use pins::{
-    Cursor, ListQuery, Origin, PinPage, PinProgress, PinReceipt, PinStatus, PinView, PinWish, Pins, Wait,
-};
+pub use pins::Pins;
 pub use secret::{ApiKey, KEY_PREFIX};
-pub use service::{Service, Settings};
+pub use service::{Offline, Service, Settings};
 pub use tokens::{CreatedToken, NewToken, Tokens};
-pub use uploads::{DirectoryDraft, ReceivedEntry, Received, UploadReceipt, UploadTerms, Uploads};
+pub use uploads::{DirectoryDraft, Received, ReceivedEntry, UploadReceipt, UploadTerms, Uploads};
+pub use view::{
+    Cursor, ListQuery, Origin, PinPage, PinProgress, PinReceipt, PinStatus, PinView, PinWish, Wait,
+};

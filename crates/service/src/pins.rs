@@ -1,172 +1,32 @@
 //! Pins: made, listed, watched, removed.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use cid::Cid;
-use pinfold_model::{ClusterId, Failure, PinId, PinKind, PinName, PinState, Timelock, Timestamp};
+use pinfold_model::{ClusterId, Failure, FailureCode, PinState, PlacementId, Standing, Timelock};
+use pinfold_store::{PinFilter, PinRecord, Removed, Wish, Wished};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::service::Core;
-use crate::{Caller, Error};
+use crate::core::{Core, unavailable};
+use crate::signals::Last;
+use crate::{
+    Caller, Error, ListQuery, PinPage, PinProgress, PinReceipt, PinStatus, PinView, PinWish, Wait,
+};
+
+/// Origins of one wish.
+const ORIGINS_MAX: usize = 20;
+/// The longest origin, in bytes.
+const ORIGIN_LEN_MAX: usize = 512;
+/// Pins on one page.
+const LIMIT_MAX: u32 = 100;
+/// The longest text to search for, in bytes.
+const SEARCH_LEN_MAX: usize = 255;
 
 /// The pins of all accounts. Cheap to clone.
 #[derive(Clone)]
 pub struct Pins {
     pub(crate) core: Arc<Core>,
-}
-
-/// A peer that is said to have the content: a multiaddr with `/p2p/…`, at most 512 bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin(pub String);
-
-/// What an account wants pinned.
-#[derive(Debug, Clone)]
-pub struct PinWish {
-    /// The root of the DAG.
-    pub cid: Cid,
-    /// What the content was called where it came from.
-    pub original_name: Option<PinName>,
-    /// What the account calls it.
-    pub custom_name: Option<PinName>,
-    /// Where it shall be; `None` for the default cluster.
-    pub cluster: Option<ClusterId>,
-    /// When it ends by itself. Leaving it out on a later wish leaves the pin's timelock as it is.
-    pub timelock: Option<Timelock>,
-    /// Peers that are said to have it; at most 20.
-    pub origins: Vec<Origin>,
-}
-
-impl PinWish {
-    /// A wish without names, timelock or origins, for the default cluster.
-    #[must_use]
-    pub fn new(cid: Cid) -> Self {
-        Self { cid, original_name: None, custom_name: None, cluster: None, timelock: None, origins: Vec::new() }
-    }
-}
-
-/// Whether a request waits until the pin is settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wait {
-    /// At most so long.
-    For(Duration),
-    /// Not at all.
-    No,
-}
-
-/// A pin, as its owner sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PinView {
-    /// Names the pin; clients know it as `uploadId`.
-    pub upload_id: PinId,
-    /// The root of the DAG.
-    pub cid: Cid,
-    /// Where it is.
-    pub cluster: ClusterId,
-    /// What the content was called where it came from.
-    pub original_name: Option<PinName>,
-    /// What the account calls it.
-    pub custom_name: Option<PinName>,
-    /// What it is.
-    pub kind: PinKind,
-    /// How it stands.
-    pub state: PinState,
-    /// The bytes of its distinct blocks; 0 until they are known.
-    pub size_bytes: u64,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// When it ends by itself.
-    pub expires_at: Option<Timestamp>,
-}
-
-/// What came of a wish.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PinReceipt {
-    /// The pin. Its state is pinned, or queued or pinning when the wait was over first.
-    pub view: PinView,
-    /// Whether the account did not pin this CID in that cluster before.
-    pub created: bool,
-}
-
-/// Where a keyset page goes on: after the pin with this id.
-pub type Cursor = PinId;
-
-/// Which pins to list, newest first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListQuery {
-    /// The page, from 1. Ignored when there is a cursor.
-    pub page: u32,
-    /// Pins on a page, 1 to 100; others are moved to the nearer end.
-    pub limit: u32,
-    /// Only pins of this CID.
-    pub cid: Option<Cid>,
-    /// Only pins whose names or CID have this text in them, in any case; at most 255 bytes.
-    pub search: Option<String>,
-    /// Only pins that stand so.
-    pub state: Option<PinState>,
-    /// Only pins of this cluster.
-    pub cluster: Option<ClusterId>,
-    /// Only pins that end by themselves (or, `false`, do not).
-    pub has_expiry: Option<bool>,
-    /// Where to go on; a page costs the same wherever it is.
-    pub cursor: Option<Cursor>,
-}
-
-impl Default for ListQuery {
-    fn default() -> Self {
-        Self {
-            page: 1,
-            limit: 20,
-            cid: None,
-            search: None,
-            state: None,
-            cluster: None,
-            has_expiry: None,
-            cursor: None,
-        }
-    }
-}
-
-/// A page of pins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PinPage {
-    /// The pins.
-    pub pins: Vec<PinView>,
-    /// How many pins match, on all pages.
-    pub total: u64,
-    /// Where the next page begins; `None` on the last.
-    pub next_cursor: Option<Cursor>,
-}
-
-/// How far a pin is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PinProgress {
-    /// Distinct blocks that are held.
-    pub blocks: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// The bytes of the whole DAG, once known.
-    pub total_bytes: Option<u64>,
-    /// Peers that delivered something.
-    pub peers: u64,
-}
-
-/// All that is known of a pin.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PinStatus {
-    /// The pin.
-    pub view: PinView,
-    /// How far it is.
-    pub progress: PinProgress,
-    /// Why it failed, or why the last try did.
-    pub error: Option<Failure>,
-    /// How often it was tried.
-    pub attempts: u32,
-    /// When it is tried next, if it waits for that.
-    pub next_try_at: Option<Timestamp>,
-    /// The peer ids that hold it in its cluster.
-    pub allocations: Vec<String>,
-    /// When it last changed.
-    pub updated_at: Timestamp,
 }
 
 impl Pins {
@@ -182,8 +42,78 @@ impl Pins {
     /// [`Error::QuotaExceeded`], [`Error::CidNotFound`], [`Error::Stalled`], [`Error::Unfit`],
     /// [`Error::StorageFull`], [`Error::Unavailable`]; [`Error::PinNotFound`] if it was removed meanwhile.
     pub async fn pin(&self, caller: &Caller, wish: PinWish, wait: Wait) -> Result<PinReceipt, Error> {
-        let _ = (caller, wish, wait);
-        Err(Error::Internal)
+        check_origins(&wish)?;
+        let cluster = self.core.target(caller, wish.cluster.as_ref(), wish.timelock)?;
+        let (pin, created) = self.wish(caller, wish, cluster).await?;
+        let until = match wait {
+            Wait::For(time) => Instant::now().checked_add(time),
+            Wait::No => return Ok(PinReceipt { view: PinView::from(&pin), created }),
+        };
+        let pin = self.settled(pin, until).await?;
+        Ok(PinReceipt { view: PinView::from(&pin), created })
+    }
+
+    /// Writes the wish.
+    pub(crate) async fn wish(
+        &self,
+        caller: &Caller,
+        wish: PinWish,
+        cluster: ClusterId,
+    ) -> Result<(PinRecord, bool), Error> {
+        let in_flight_max = caller.plan.limits.in_flight_pins_max;
+        let wish = Wish {
+            account: caller.account.id,
+            cid: wish.cid,
+            cluster,
+            original_name: wish.original_name,
+            custom_name: wish.custom_name,
+            expires_at: wish.timelock.map(Timelock::ends_at),
+            origins: wish.origins.into_iter().map(|origin| origin.0).collect(),
+            in_flight_max,
+        };
+        let has_expiry = wish.expires_at.is_some();
+        match self.core.store.wish(wish, self.core.clock.now()).await.map_err(unavailable)? {
+            Wished::Done { pin, created, work } => {
+                if work || has_expiry {
+                    self.core.wake.notify_one();
+                }
+                Ok((*pin, created))
+            }
+            Wished::OverQuota => Err(Error::QuotaExceeded),
+            Wished::TooManyInFlight => Err(Error::TooManyInFlight { limit: in_flight_max }),
+        }
+    }
+
+    /// Waits until the pin is kept, at most until `until` (`None`: without end), and gives it as it is then.
+    /// If it failed, it is removed and the reason is the error.
+    pub(crate) async fn settled(&self, pin: PinRecord, until: Option<Instant>) -> Result<PinRecord, Error> {
+        if pin.standing == Standing::Kept {
+            return Ok(pin);
+        }
+        let mut changes = self.core.signals.subscribe(pin.placement.id);
+        let wishes = pin.wishes;
+        loop {
+            let now = self.core.store.pin(pin.id).await.map_err(unavailable)?;
+            let Some(now) = now else { return Err(gone(&changes)) };
+            match now.standing {
+                Standing::Kept => return Ok(now),
+                Standing::Failed => return Err(self.give_up(now, wishes).await?),
+                Standing::Waiting => {}
+            }
+            if !changed(&mut changes, until).await {
+                return Ok(now);
+            }
+        }
+    }
+
+    /// Removes a pin whose failure somebody was told, and gives the failure.
+    async fn give_up(&self, pin: PinRecord, wishes: u64) -> Result<Error, Error> {
+        let now = self.core.clock.now();
+        let ended = self.core.store.abandon(pin.id, wishes, now).await.map_err(unavailable)?;
+        if ended.is_some_and(|ended| ended.work) {
+            self.core.wake.notify_one();
+        }
+        Ok(pin.error.map_or(Error::Internal, failed))
     }
 
     /// Ends a pin. Returns when that is durable; its space comes back in the background, over restarts.
@@ -192,8 +122,16 @@ impl Pins {
     /// [`Error::PinNotFound`]; [`Error::InvalidRequest`] when no cluster is given and the CID is pinned in
     /// several.
     pub async fn remove(&self, caller: &Caller, cid: &Cid, cluster: Option<&ClusterId>) -> Result<(), Error> {
-        let _ = (caller, cid, cluster);
-        Err(Error::Internal)
+        let now = self.core.clock.now();
+        match self.core.store.remove(caller.account.id, cid, cluster, now).await.map_err(unavailable)? {
+            Removed::Done(ended) => {
+                self.core.signals.tell(ended.placement, None);
+                self.core.wake.notify_one();
+                Ok(())
+            }
+            Removed::NotFound => Err(Error::PinNotFound),
+            Removed::Ambiguous => Err(ambiguous()),
+        }
     }
 
     /// Lists pins, newest first.
@@ -201,8 +139,29 @@ impl Pins {
     /// # Errors
     /// [`Error::InvalidRequest`], [`Error::Unavailable`].
     pub async fn list(&self, caller: &Caller, query: ListQuery) -> Result<PinPage, Error> {
-        let _ = (caller, query);
-        Err(Error::Internal)
+        if query.search.as_ref().is_some_and(|text| text.len() > SEARCH_LEN_MAX) {
+            return Err(Error::InvalidRequest(format!("The search text has at most {SEARCH_LEN_MAX} bytes")));
+        }
+        let limit = query.limit.clamp(1, LIMIT_MAX);
+        let skip = match query.cursor {
+            Some(_) => 0,
+            None => u64::from(query.page.max(1) - 1) * u64::from(limit),
+        };
+        let filter = PinFilter {
+            cid: query.cid,
+            search: query.search.filter(|text| !text.is_empty()),
+            state: query.state,
+            cluster: query.cluster,
+            has_expiry: query.has_expiry,
+        };
+        let (account, store) = (caller.account.id, &self.core.store);
+        // One more than asked for says whether there is a next page.
+        let list = store.list_pins(account, &filter, query.cursor, skip, limit + 1).await.map_err(unavailable)?;
+        let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+        let pins: Vec<PinView> = list.pins.iter().take(wanted).map(PinView::from).collect();
+        let has_more = list.pins.len() > wanted;
+        let next_cursor = pins.last().filter(|_| has_more).map(|pin| pin.upload_id);
+        Ok(PinPage { pins, total: list.total, next_cursor })
     }
 
     /// All that is known of the caller's pin of this CID.
@@ -216,7 +175,123 @@ impl Pins {
         cid: &Cid,
         cluster: Option<&ClusterId>,
     ) -> Result<PinStatus, Error> {
-        let _ = (caller, cid, cluster);
-        Err(Error::Internal)
+        let mut pins = self.core.store.pins_of_cid(caller.account.id, cid).await.map_err(unavailable)?;
+        pins.retain(|pin| cluster.is_none_or(|cluster| pin.placement.cluster == *cluster));
+        if pins.len() > 1 {
+            return Err(ambiguous());
+        }
+        let pin = pins.pop().ok_or(Error::PinNotFound)?;
+        let view = PinView::from(&pin);
+        let allocations = self.core.allocations(&pin).await;
+        Ok(PinStatus {
+            progress: self.progress(&pin),
+            error: pin.error.clone().or_else(|| pin.placement.error.clone().filter(|_| view.state != PinState::Pinned)),
+            attempts: pin.placement.attempts,
+            next_try_at: pin.placement.due_at.filter(|_| view.state == PinState::Queued),
+            allocations,
+            updated_at: pin.placement.updated_at.max(pin.created_at),
+            view,
+        })
     }
+
+    fn progress(&self, pin: &PinRecord) -> PinProgress {
+        let placement = &pin.placement;
+        match pin.state() {
+            PinState::Pinned => PinProgress {
+                blocks: placement.blocks,
+                bytes: pin.charged_bytes,
+                total_bytes: Some(pin.charged_bytes),
+                peers: 0,
+            },
+            PinState::Queued | PinState::Pinning => {
+                let now = self.core.progress(placement.id).map(|progress| progress.read()).unwrap_or_default();
+                PinProgress { blocks: now.blocks, bytes: now.bytes, total_bytes: None, peers: now.peers }
+            }
+            PinState::Failed | PinState::Unpinned => PinProgress::default(),
+        }
+    }
+}
+
+impl Core {
+    /// Where a wish goes, if the caller's plan allows it.
+    pub(crate) fn target(
+        &self,
+        caller: &Caller,
+        cluster: Option<&ClusterId>,
+        timelock: Option<Timelock>,
+    ) -> Result<ClusterId, Error> {
+        let setup = match cluster {
+            Some(id) => self.cluster(id),
+            None => self.clusters.first(),
+        };
+        let id = &setup.ok_or(Error::UnknownCluster)?.info.id;
+        if !caller.plan.allows(id) {
+            return Err(Error::ClusterNotAllowed);
+        }
+        if timelock.is_some() && !caller.plan.limits.timelock {
+            return Err(Error::TimelockNotAllowed);
+        }
+        Ok(id.clone())
+    }
+
+    /// The peer ids that hold a pin.
+    async fn allocations(&self, pin: &PinRecord) -> Vec<String> {
+        let Some(setup) = self.cluster(&pin.placement.cluster).filter(|_| pin.state() == PinState::Pinned) else {
+            return Vec::new();
+        };
+        match setup.driver.peers(16).await {
+            Ok(peers) => peers.into_iter().filter(|peer| peer.is_self).map(|peer| peer.id).collect(),
+            Err(error) => {
+                tracing::warn!(cluster = %setup.info.id, %error, "asking who holds a pin");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Tells those who wait that a placement changed.
+    pub(crate) fn tell(&self, id: PlacementId, failure: Last) {
+        self.signals.tell(id, failure);
+    }
+}
+
+/// Waits for a change; false when the time is over first.
+async fn changed(changes: &mut watch::Receiver<Last>, until: Option<Instant>) -> bool {
+    // The channel only closes after a change that nobody heard, so both results mean: look again.
+    match until {
+        Some(until) => tokio::time::timeout_at(until, changes.changed()).await.is_ok(),
+        None => {
+            let _ = changes.changed().await;
+            true
+        }
+    }
+}
+
+/// Why a pin that somebody waits for is gone: it failed and another who waited removed it, or it was removed.
+fn gone(changes: &watch::Receiver<Last>) -> Error {
+    changes.borrow().clone().map_or(Error::PinNotFound, failed)
+}
+
+fn failed(failure: Failure) -> Error {
+    match failure.code {
+        FailureCode::NotFound => Error::CidNotFound,
+        FailureCode::Stalled => Error::Stalled(failure.detail),
+        FailureCode::QuotaExceeded => Error::QuotaExceeded,
+        FailureCode::Unfit => Error::Unfit(failure.detail),
+        FailureCode::StorageFull => Error::StorageFull,
+        FailureCode::Unavailable => Error::Unavailable { retry_after: None },
+    }
+}
+
+fn ambiguous() -> Error {
+    Error::InvalidRequest("This CID is pinned in several clusters; name one with cl".to_owned())
+}
+
+fn check_origins(wish: &PinWish) -> Result<(), Error> {
+    let plain = |text: &str| text.len() <= ORIGIN_LEN_MAX && !text.chars().any(|c| c.is_control() || c.is_whitespace());
+    if wish.origins.len() > ORIGINS_MAX || !wish.origins.iter().all(|origin| plain(&origin.0)) {
+        return Err(Error::InvalidRequest(format!(
+            "At most {ORIGINS_MAX} origins, each a multiaddr of at most {ORIGIN_LEN_MAX} bytes"
+        )));
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! The service as a whole: its parts, its settings, its start.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use pinfold_model::{Clock, Plans};
 use pinfold_store::Store;
 
 use crate::background::Background;
+use crate::core::{Core, unavailable};
 use crate::{Accounts, ClusterSetup, Clusters, Error, Pins, Reconciler, Tokens, Uploads};
 
 /// All use cases. Cheap to clone; all clones are the same service.
@@ -68,14 +70,6 @@ impl Default for Settings {
     }
 }
 
-/// What the parts share.
-pub(crate) struct Core {
-    pub(crate) store: Store,
-    pub(crate) clusters: Vec<ClusterSetup>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) settings: Settings,
-}
-
 impl Service {
     /// Puts the service together. The first of `clusters` is the default one. Nothing runs in the background
     /// until [`run`](Self::run).
@@ -92,7 +86,15 @@ impl Service {
         if clusters.is_empty() {
             return Err(Error::InvalidRequest("At least one cluster must be set up".to_owned()));
         }
-        let core = Arc::new(Core { store, clusters, clock, settings });
+        let ids: HashSet<_> = clusters.iter().map(|setup| &setup.info.id).collect();
+        if ids.len() < clusters.len() {
+            return Err(Error::InvalidRequest("Two clusters have the same id".to_owned()));
+        }
+        for plan in settings.plans.iter() {
+            store.apply_plan(plan).await.map_err(unavailable)?;
+        }
+        let core = Arc::new(Core::new(store, clusters, clock, settings));
+        core.find_leftovers().await?;
         Ok(Self {
             accounts: Accounts { core: Arc::clone(&core) },
             tokens: Tokens { core: Arc::clone(&core) },
@@ -105,6 +107,25 @@ impl Service {
 
     /// Starts the background work.
     pub fn run(&self) -> Background {
-        Background {}
+        Background::start(&self.reconciler.core)
+    }
+}
+
+/// Accounts and keys without clusters: for commands that run beside a server. Nothing is fetched, released or
+/// expired by it.
+#[derive(Clone)]
+pub struct Offline {
+    /// Accounts.
+    pub accounts: Accounts,
+    /// API keys.
+    pub tokens: Tokens,
+}
+
+impl Offline {
+    /// Puts it together.
+    #[must_use]
+    pub fn new(store: Store, clock: Arc<dyn Clock>, settings: Settings) -> Self {
+        let core = Arc::new(Core::new(store, Vec::new(), clock, settings));
+        Self { accounts: Accounts { core: Arc::clone(&core) }, tokens: Tokens { core } }
     }
 }

@@ -4,14 +4,24 @@
 //! guard; dropping what it gives releases them. *Keep* writes the wish, waits until the placement has them
 //! under its own hold, and only then lets the guard go.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use cid::Cid;
+use pinfold_cluster::{ClusterError, Imported};
 use pinfold_model::{ClusterId, PinName, Timelock};
 use tokio::io::AsyncRead;
+use tokio::sync::oneshot;
 
-use crate::service::Core;
-use crate::{Caller, Error, PinReceipt};
+use crate::core::{Core, unavailable};
+use crate::guard::Guard;
+use crate::{Caller, ClusterSetup, Error, Origin, PinReceipt, PinView, PinWish, Pins};
+
+/// Files of one directory: their names and roots are in memory until it is whole.
+const ENTRIES_MAX: usize = 100_000;
+
+/// The longest path inside a directory, in bytes.
+const PATH_LEN_MAX: usize = 4_096;
 
 /// Uploads. Cheap to clone.
 #[derive(Clone)]
@@ -35,21 +45,21 @@ pub struct UploadTerms {
 /// A file that was received and is not kept yet. Dropping it releases its blocks.
 #[must_use = "what is not kept is released"]
 pub struct Received {
-    cid: Cid,
-    size_bytes: u64,
+    guard: Guard,
+    imported: Imported,
 }
 
 impl Received {
     /// The file's root.
     #[must_use]
     pub fn cid(&self) -> &Cid {
-        &self.cid
+        &self.imported.root
     }
 
     /// The file's length in bytes.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
-        self.size_bytes
+        self.imported.content_bytes
     }
 }
 
@@ -67,7 +77,10 @@ pub struct ReceivedEntry {
 /// A directory that is being received. Dropping it releases its blocks.
 #[must_use = "what is not kept is released"]
 pub struct DirectoryDraft {
-    entries: Vec<ReceivedEntry>,
+    guard: Guard,
+    left_bytes: u64,
+    paths: HashSet<String>,
+    files: Vec<(String, Imported)>,
 }
 
 /// What came of a directory upload.
@@ -92,18 +105,35 @@ impl Uploads {
         early: &UploadTerms,
         body: impl AsyncRead + Send + Unpin,
     ) -> Result<Received, Error> {
-        let _ = (caller, early, body);
-        Err(Error::Internal)
+        let (guard, left_bytes) = self.begin(caller, early).await?;
+        let imported = import(&self.core, &guard, left_bytes, body).await?;
+        Ok(Received { guard, imported })
     }
 
-    /// Keeps what was received, under all of its terms. The blocks must be in the cluster that the early
-    /// terms named; if `terms` name another one, they are sent there.
+    /// Checks what is known, and opens a guard. Gives also what is left of the account's storage.
+    async fn begin(&self, caller: &Caller, early: &UploadTerms) -> Result<(Guard, u64), Error> {
+        let cluster = self.core.target(caller, early.cluster.as_ref(), early.timelock)?;
+        let account = self.core.store.account(caller.account.id).await.map_err(unavailable)?;
+        let left_bytes = account.ok_or(Error::AccountNotFound)?.remaining_bytes();
+        if left_bytes == 0 {
+            return Err(Error::QuotaExceeded);
+        }
+        Ok((Guard::new(&self.core, cluster)?, left_bytes))
+    }
+
+    /// Keeps what was received, under all of its terms. If they name another cluster than the early ones did,
+    /// that cluster fetches it from the one that received it.
     ///
     /// # Errors
     /// As [`Pins::pin`](crate::Pins::pin).
-    pub async fn keep(&self, caller: &Caller, received: Received, terms: UploadTerms) -> Result<PinReceipt, Error> {
-        let _ = (caller, received, terms);
-        Err(Error::Internal)
+    pub async fn keep(
+        &self,
+        caller: &Caller,
+        received: Received,
+        terms: UploadTerms,
+    ) -> Result<PinReceipt, Error> {
+        let Received { guard, imported } = received;
+        self.settle(caller, guard, imported.root, terms).await
     }
 
     /// Begins a directory.
@@ -111,8 +141,8 @@ impl Uploads {
     /// # Errors
     /// As [`receive`](Self::receive).
     pub async fn directory(&self, caller: &Caller, early: &UploadTerms) -> Result<DirectoryDraft, Error> {
-        let _ = (caller, early);
-        Err(Error::Internal)
+        let (guard, left_bytes) = self.begin(caller, early).await?;
+        Ok(DirectoryDraft { guard, left_bytes, paths: HashSet::new(), files: Vec::new() })
     }
 
     /// Keeps a directory, under all of its terms.
@@ -125,8 +155,70 @@ impl Uploads {
         draft: DirectoryDraft,
         terms: UploadTerms,
     ) -> Result<UploadReceipt, Error> {
-        let _ = (caller, draft, terms);
-        Err(Error::Internal)
+        let DirectoryDraft { guard, files, .. } = draft;
+        if files.is_empty() {
+            return Err(Error::InvalidRequest("The directory has no files".to_owned()));
+        }
+        let driver = &driver(&self.core, &guard)?.driver;
+        let imported = driver.import_directory(guard.name(), &files).await.map_err(refused)?;
+        let receipt = self.settle(caller, guard, imported.root, terms).await?;
+        Ok(UploadReceipt { receipt, entries: files.into_iter().map(entry).collect() })
+    }
+
+    /// Writes the wish for what is under the guard, and lets the guard go once the placement has settled:
+    /// also when nobody waits for that any more.
+    async fn settle(
+        &self,
+        caller: &Caller,
+        guard: Guard,
+        root: Cid,
+        terms: UploadTerms,
+    ) -> Result<PinReceipt, Error> {
+        let cluster = self.core.target(caller, terms.cluster.as_ref().or(Some(guard.cluster())), terms.timelock)?;
+        let origins = self.origins(&guard, &cluster).await;
+        let wish = PinWish {
+            cid: root,
+            original_name: terms.original_name,
+            custom_name: terms.custom_name,
+            cluster: None,
+            timelock: terms.timelock,
+            origins,
+        };
+        let (wished, receipt) = oneshot::channel();
+        let (done, outcome) = oneshot::channel();
+        let pins = Pins { core: Arc::clone(&self.core) };
+        let (caller, stop) = (caller.clone(), self.core.stop.clone());
+        // A task of its own, so that the guard outlives a client that goes away.
+        self.core.tasks.spawn(async move {
+            let (pin, created) = match pins.wish(&caller, wish, cluster).await {
+                Ok(written) => written,
+                Err(error) => return drop(wished.send(Err(error))),
+            };
+            let _ = wished.send(Ok(PinReceipt { view: PinView::from(&pin), created }));
+            tokio::select! {
+                settled = pins.settled(pin, None) => {
+                    drop(guard);
+                    let _ = done.send(settled);
+                }
+                () = stop.cancelled() => guard.leave(),
+            }
+        });
+        let PinReceipt { view, created } = receipt.await.map_err(|_| Error::Internal)??;
+        match tokio::time::timeout(self.core.settings.upload_wait, outcome).await {
+            Ok(Ok(settled)) => Ok(PinReceipt { view: PinView::from(&settled?), created }),
+            // The time is over, or the service stops: it goes on in the background, or after the next start.
+            Ok(Err(_)) | Err(_) => Ok(PinReceipt { view, created }),
+        }
+    }
+
+    /// Where another cluster can fetch what this guard keeps.
+    async fn origins(&self, guard: &Guard, cluster: &ClusterId) -> Vec<Origin> {
+        let Some(setup) = self.core.cluster(guard.cluster()).filter(|setup| setup.info.id != *cluster) else {
+            return Vec::new();
+        };
+        let peers = setup.driver.peers(4).await.unwrap_or_default();
+        let addresses = peers.into_iter().filter(|peer| peer.is_self).flat_map(|peer| peer.addresses);
+        addresses.take(8).map(Origin).collect()
     }
 }
 
@@ -136,8 +228,69 @@ impl DirectoryDraft {
     /// # Errors
     /// [`Error::InvalidRequest`] names the path that is absolute, has `..`, an empty segment or NUL, or is
     /// there already; else as [`Uploads::receive`].
-    pub async fn add(&mut self, path: &str, body: impl AsyncRead + Send + Unpin) -> Result<ReceivedEntry, Error> {
-        let _ = (path, body, &self.entries);
-        Err(Error::Internal)
+    pub async fn add(
+        &mut self,
+        path: &str,
+        body: impl AsyncRead + Send + Unpin,
+    ) -> Result<ReceivedEntry, Error> {
+        check_path(path)?;
+        if self.files.len() >= ENTRIES_MAX {
+            return Err(Error::InvalidRequest(format!("A directory can have {ENTRIES_MAX} files")));
+        }
+        if !self.paths.insert(path.to_owned()) {
+            return Err(Error::InvalidRequest(format!("{path:?} is in the directory twice")));
+        }
+        let core = self.guard.core();
+        let imported = import(&core, &self.guard, self.left_bytes, body).await?;
+        self.left_bytes = self.left_bytes.saturating_sub(imported.content_bytes);
+        let file = (path.to_owned(), imported);
+        self.files.push(file.clone());
+        Ok(entry(file))
     }
+}
+
+fn entry((path, imported): (String, Imported)) -> ReceivedEntry {
+    ReceivedEntry { path, cid: imported.root, file_bytes: imported.content_bytes }
+}
+
+fn driver<'a>(core: &'a Core, guard: &Guard) -> Result<&'a ClusterSetup, Error> {
+    core.cluster(guard.cluster()).ok_or(Error::UnknownCluster)
+}
+
+async fn import(
+    core: &Core,
+    guard: &Guard,
+    bytes_max: u64,
+    mut body: impl AsyncRead + Send + Unpin,
+) -> Result<Imported, Error> {
+    let driver = &driver(core, guard)?.driver;
+    driver.import_file(guard.name(), bytes_max, &mut body).await.map_err(refused)
+}
+
+fn refused(error: ClusterError) -> Error {
+    match error {
+        ClusterError::OverLimit => Error::QuotaExceeded,
+        ClusterError::Full => Error::StorageFull,
+        ClusterError::Unfit(reason) => Error::InvalidRequest(reason),
+        ClusterError::Source(reason) => {
+            tracing::info!(reason, "an upload broke off");
+            Error::UploadCutOff
+        }
+        ClusterError::NotFound
+        | ClusterError::Stalled(_)
+        | ClusterError::Unavailable(_)
+        | ClusterError::Stopping => {
+            tracing::warn!(%error, "taking an upload in");
+            Error::Unavailable { retry_after: None }
+        }
+    }
+}
+
+fn check_path(path: &str) -> Result<(), Error> {
+    let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.chars().any(char::is_control);
+    if path.len() <= PATH_LEN_MAX && path.split('/').all(plain) {
+        return Ok(());
+    }
+    let shown: String = path.chars().take(200).collect();
+    Err(Error::InvalidRequest(format!("{shown:?} can't be a path in a directory")))
 }

@@ -266,10 +266,19 @@ impl Store {
             sqlx::query_scalar("SELECT MIN(due_at_ms) FROM placements WHERE due_at_ms IS NOT NULL")
                 .fetch_one(&self.readers)
                 .await?;
+        let expiry = self.next_expiry().await?;
+        Ok(time(work).into_iter().chain(expiry).min())
+    }
+
+    /// When the next pin ends by itself.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn next_expiry(&self) -> Result<Option<Timestamp>, StoreError> {
         let expiry: Option<i64> =
             sqlx::query_scalar("SELECT MIN(expires_at_ms) FROM pins WHERE expires_at_ms IS NOT NULL")
                 .fetch_one(&self.readers)
                 .await?;
-        Ok(time(work.into_iter().chain(expiry).min()))
+        Ok(time(expiry))
     }
 }

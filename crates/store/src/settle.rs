@@ -33,6 +33,8 @@ pub enum Outcome {
         /// Set when it was larger than this budget: if an account that waits has more left by now, it is
         /// tried again.
         over_budget_bytes: Option<u64>,
+        /// When to try again if it is promised to somebody all the same.
+        next_at: Timestamp,
     },
     /// Nothing is held any more.
     Released,
@@ -98,8 +100,8 @@ impl Write for Settle {
                 self.held(conn, &placement, *bytes, *blocks, *kind).await?
             }
             Outcome::PutOff { failure, next_at } => self.put_off(&placement, failure.clone(), *next_at),
-            Outcome::GaveUp { failure, over_budget_bytes } => {
-                self.gave_up(conn, &placement, failure, *over_budget_bytes).await?
+            Outcome::GaveUp { failure, over_budget_bytes, next_at } => {
+                self.gave_up(conn, &placement, failure, *over_budget_bytes, *next_at).await?
             }
             Outcome::Released => self.released(&placement),
         };
@@ -150,6 +152,7 @@ impl Settle {
         placement: &PlacementRecord,
         failure: &Failure,
         over_budget_bytes: Option<u64>,
+        next_at: Timestamp,
     ) -> Result<Next, StoreError> {
         if let Some(budget) = over_budget_bytes
             && claim::budget(conn, placement.id).await? > budget
@@ -159,7 +162,7 @@ impl Settle {
         charge::fail_waiting(conn, placement.id, failure).await?;
         if is_wanted(conn, placement.id).await? {
             // It is kept for somebody: its blocks are promised, so it is never given up.
-            return Ok(self.put_off(placement, Some(failure.clone()), self.now));
+            return Ok(self.put_off(placement, Some(failure.clone()), next_at));
         }
         Ok(self.next(placement.state.after(Event::Unwanted), Some(failure.clone())))
     }

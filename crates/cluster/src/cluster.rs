@@ -1,0 +1,159 @@
+//! What a cluster can be asked for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cid::Cid;
+use pinfold_node::{HoldName, Progress};
+use tokio::io::AsyncRead;
+
+/// What the name of every hold begins with that keeps an upload until its placement has it.
+pub const UPLOAD_PREFIX: &str = "upload/";
+
+/// The bytes of an upload.
+pub type Body<'a> = &'a mut (dyn AsyncRead + Send + Unpin);
+
+/// Within which bounds a DAG is brought in.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// The most bytes of distinct blocks.
+    pub bytes_max: u64,
+    /// The most distinct blocks.
+    pub blocks_max: u64,
+    /// How long to look for the first block.
+    pub find_time: Duration,
+    /// How long to go on without a new one.
+    pub stall_time: Duration,
+    /// Multiaddrs (`/…/p2p/ID`) of peers that are said to have it. Those that make no sense are left out.
+    pub origins: Vec<String>,
+}
+
+/// What the root of a DAG is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImportedKind {
+    /// A file.
+    File,
+    /// A directory.
+    Directory,
+    /// Neither, or not known.
+    Other,
+}
+
+/// A DAG that is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// The bytes of its distinct blocks.
+    pub bytes: u64,
+    /// How many there are.
+    pub blocks: u64,
+    /// What its root is.
+    pub kind: ImportedKind,
+}
+
+/// Something that was taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Imported {
+    /// The root of its DAG.
+    pub root: Cid,
+    /// The bytes of its content.
+    pub content_bytes: u64,
+    /// The bytes of all blocks, repeated ones counted each time.
+    pub dag_bytes: u64,
+}
+
+/// A peer that a cluster knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// Its peer id.
+    pub id: String,
+    /// Multiaddrs with `/p2p/…`.
+    pub addresses: Vec<String>,
+    /// Whether it is the cluster itself, or one of its members.
+    pub is_self: bool,
+    /// Whether there is a connection.
+    pub connected: bool,
+    /// What it calls its software.
+    pub agent: Option<String>,
+}
+
+/// Why a cluster did not do it, split by what can be done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClusterError {
+    /// Nobody delivered the root within the find time.
+    #[error("nobody delivered it within the time to find it")]
+    NotFound,
+    /// It stopped coming.
+    #[error("{0}")]
+    Stalled(String),
+    /// It is larger than allowed.
+    #[error("it is larger than allowed")]
+    OverLimit,
+    /// It can never be held.
+    #[error("{0}")]
+    Unfit(String),
+    /// There is no space left.
+    #[error("no space left")]
+    Full,
+    /// The source of an upload broke off.
+    #[error("the upload broke off: {0}")]
+    Source(String),
+    /// The cluster can't be reached, or failed: another try may do.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The cluster is being stopped.
+    #[error("the cluster is stopping")]
+    Stopping,
+}
+
+/// A place where DAGs are held.
+///
+/// Every future may be dropped: what was begun stays under its name, and asking again goes on from there.
+#[async_trait]
+pub trait Cluster: Send + Sync + 'static {
+    /// Holds the whole DAG under `name`; returns once every block is verified and durable. Goes on with what
+    /// is there. On an error, what came so far stays under the name until it is released.
+    async fn hold(
+        &self,
+        name: &HoldName,
+        root: &Cid,
+        terms: &Terms,
+        progress: &Arc<Progress>,
+    ) -> Result<Held, ClusterError>;
+
+    /// Durably gives the name up; blocks that no other name holds are freed. An unknown name is fine.
+    async fn release(&self, name: &HoldName) -> Result<(), ClusterError>;
+
+    /// Takes a file of at most `bytes_max` bytes in, under `name`, and returns once it is durable. Several
+    /// may come under one name. Memory does not grow with the file.
+    async fn import_file(
+        &self,
+        name: &HoldName,
+        bytes_max: u64,
+        body: Body<'_>,
+    ) -> Result<Imported, ClusterError>;
+
+    /// Makes a directory out of files that were taken in under `name`, by their paths.
+    async fn import_directory(
+        &self,
+        name: &HoldName,
+        files: &[(String, Imported)],
+    ) -> Result<Imported, ClusterError>;
+
+    /// Reads a block that is held; `None` if it is not here. Never asks the network.
+    async fn block(&self, cid: &Cid) -> Result<Option<bytes::Bytes>, ClusterError>;
+
+    /// Names that begin with `prefix`, in their order, at most `limit` of them after `after`.
+    async fn names(
+        &self,
+        prefix: &str,
+        after: Option<&HoldName>,
+        limit: usize,
+    ) -> Result<Vec<HoldName>, ClusterError>;
+
+    /// The peers, the cluster itself first; at most `limit`.
+    async fn peers(&self, limit: usize) -> Result<Vec<PeerInfo>, ClusterError>;
+
+    /// Whether it can do its job; the error says what is wrong.
+    async fn health(&self) -> Result<(), ClusterError>;
+}

@@ -1,0 +1,215 @@
+//! The driver for the node in this process.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cid::Cid;
+use pinfold_node::unixfs::{self, DirectoryBuilder, ImportError, Kind, Profile};
+use pinfold_node::{
+    Block, BlocksError, FetchError, FetchLimits, FetchRequest, HoldName, Node, Progress,
+};
+
+use crate::limited::Limited;
+use crate::{Body, Cluster, ClusterError, Held, Imported, ImportedKind, PeerInfo, Terms};
+
+/// Holds DAGs in the block store of a [`Node`], and fetches them through it.
+#[derive(Debug, Clone)]
+pub struct Embedded {
+    node: Node,
+    profile: Profile,
+}
+
+impl Embedded {
+    /// A cluster of this one node; uploads become DAGs as `profile` says.
+    #[must_use]
+    pub fn new(node: Node, profile: Profile) -> Self {
+        Self { node, profile }
+    }
+
+    /// Runs what may wait for the disk where that is allowed.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Node) -> Result<T, BlocksError> + Send + 'static,
+    ) -> Result<T, ClusterError> {
+        let node = self.node.clone();
+        let done = tokio::task::spawn_blocking(move || work(&node)).await;
+        Ok(done.map_err(|_| ClusterError::Stopping)??)
+    }
+
+    async fn kind(&self, root: &Cid) -> Result<ImportedKind, ClusterError> {
+        let root = *root;
+        let block = self.blocking(move |node| load(node, &root)).await?;
+        Ok(match block.map(|block| unixfs::kind(&block)) {
+            Some(Kind::File { .. }) => ImportedKind::File,
+            Some(Kind::Directory) => ImportedKind::Directory,
+            Some(Kind::Other) | None => ImportedKind::Other,
+        })
+    }
+}
+
+fn load(node: &Node, cid: &Cid) -> Result<Option<Block>, BlocksError> {
+    match Block::inline(cid) {
+        Some(block) => Ok(Some(block)),
+        None => node.blocks().get(cid),
+    }
+}
+
+#[async_trait]
+impl Cluster for Embedded {
+    async fn hold(
+        &self,
+        name: &HoldName,
+        root: &Cid,
+        terms: &Terms,
+        progress: &Arc<Progress>,
+    ) -> Result<Held, ClusterError> {
+        let request = FetchRequest {
+            root: *root,
+            hold: name.clone(),
+            origins: terms.origins.iter().filter_map(|origin| origin.parse().ok()).collect(),
+            limits: FetchLimits {
+                bytes_max: terms.bytes_max,
+                blocks_max: terms.blocks_max,
+                find_time: terms.find_time,
+                stall_time: terms.stall_time,
+            },
+        };
+        let stats = self.node.fetch(request, Arc::clone(progress)).await?;
+        Ok(Held { bytes: stats.bytes, blocks: stats.blocks, kind: self.kind(root).await? })
+    }
+
+    async fn release(&self, name: &HoldName) -> Result<(), ClusterError> {
+        Ok(self.node.blocks().release(name).await?)
+    }
+
+    async fn import_file(
+        &self,
+        name: &HoldName,
+        bytes_max: u64,
+        body: Body<'_>,
+    ) -> Result<Imported, ClusterError> {
+        let blocks = self.node.blocks();
+        let hold = blocks.open(name)?;
+        let mut limited = Limited::new(body, bytes_max);
+        let imported = match unixfs::import_file(&mut limited, self.profile, blocks.as_ref(), hold).await {
+            Ok(imported) => imported,
+            Err(error) => return Err(limited.fault().unwrap_or_else(|| error.into())),
+        };
+        blocks.commit(hold).await?;
+        Ok(self.taken_in(imported))
+    }
+
+    async fn import_directory(
+        &self,
+        name: &HoldName,
+        files: &[(String, Imported)],
+    ) -> Result<Imported, ClusterError> {
+        let blocks = self.node.blocks();
+        let hold = blocks.open(name)?;
+        let mut directory = DirectoryBuilder::new();
+        for (path, file) in files {
+            let Imported { root, content_bytes, dag_bytes } = *file;
+            directory.insert(path, unixfs::Imported { root, size_bytes: content_bytes, dag_bytes })?;
+        }
+        let imported = directory.import(self.profile, blocks.as_ref(), hold).await?;
+        blocks.commit(hold).await?;
+        Ok(self.taken_in(imported))
+    }
+
+    async fn block(&self, cid: &Cid) -> Result<Option<Bytes>, ClusterError> {
+        let cid = *cid;
+        let block = self.blocking(move |node| load(node, &cid)).await?;
+        Ok(block.map(|block| block.into_parts().1))
+    }
+
+    async fn names(
+        &self,
+        prefix: &str,
+        after: Option<&HoldName>,
+        limit: usize,
+    ) -> Result<Vec<HoldName>, ClusterError> {
+        let (prefix, after) = (prefix.to_owned(), after.cloned());
+        let holds =
+            self.blocking(move |node| node.blocks().holds(&prefix, after.as_ref(), limit)).await?;
+        Ok(holds.into_iter().map(|hold| hold.name).collect())
+    }
+
+    async fn peers(&self, limit: usize) -> Result<Vec<PeerInfo>, ClusterError> {
+        let me = PeerInfo {
+            id: self.node.peer_id().to_string(),
+            addresses: texts(&self.node.listen_addresses().await),
+            is_self: true,
+            connected: true,
+            agent: None,
+        };
+        let others = self.node.peers().await.into_iter().map(|peer| PeerInfo {
+            id: peer.peer.to_string(),
+            addresses: texts(&peer.addresses),
+            is_self: false,
+            connected: true,
+            agent: peer.agent,
+        });
+        Ok(std::iter::once(me).chain(others).take(limit).collect())
+    }
+
+    async fn health(&self) -> Result<(), ClusterError> {
+        self.blocking(|node| node.blocks().holds("", None, 1)).await?;
+        Ok(())
+    }
+}
+
+impl Embedded {
+    /// Tells peers that wait for it, and answers for it.
+    fn taken_in(&self, imported: unixfs::Imported) -> Imported {
+        self.node.bitswap().arrived(&[imported.root]);
+        Imported {
+            root: imported.root,
+            content_bytes: imported.size_bytes,
+            dag_bytes: imported.dag_bytes,
+        }
+    }
+}
+
+fn texts<T: ToString>(addresses: &[T]) -> Vec<String> {
+    addresses.iter().map(ToString::to_string).collect()
+}
+
+impl From<BlocksError> for ClusterError {
+    fn from(error: BlocksError) -> Self {
+        match error {
+            BlocksError::Full => Self::Full,
+            BlocksError::Closed => Self::Stopping,
+            BlocksError::Damaged(_) | BlocksError::NoSuchHold | BlocksError::Failed(_) => {
+                Self::Unavailable(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<FetchError> for ClusterError {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::NotFound(_) => Self::NotFound,
+            FetchError::Stalled { .. } => Self::Stalled(error.to_string()),
+            FetchError::OverLimit { .. } => Self::OverLimit,
+            FetchError::Unfit { .. } => Self::Unfit(error.to_string()),
+            FetchError::Blocks(error) => error.into(),
+            FetchError::Stopping => Self::Stopping,
+        }
+    }
+}
+
+impl From<ImportError> for ClusterError {
+    fn from(error: ImportError) -> Self {
+        match error {
+            ImportError::Source(error) => Self::Source(error.to_string()),
+            ImportError::Blocks(error) => error.into(),
+            ImportError::Path(_)
+            | ImportError::Conflict(_)
+            | ImportError::Collision
+            | ImportError::Block(_) => Self::Unfit(error.to_string()),
+            ImportError::Stopped => Self::Stopping,
+        }
+    }
+}

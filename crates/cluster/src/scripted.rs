@@ -1,0 +1,260 @@
+//! A cluster in memory that tests break at will.
+//!
+//! It knows a *network* (content that can be fetched, each DAG one block in size and number as the test says)
+//! and *holds*. It outlives the services that tests start and drop, as a disk would.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cid::{Cid, Version};
+use pinfold_node::{Block, HoldName, Progress};
+use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
+
+use crate::limited::Limited;
+use crate::{Body, Cluster, ClusterError, Held, Imported, ImportedKind, PeerInfo, Terms};
+
+const RAW: u64 = 0x55;
+const SHA2_256: u64 = 0x12;
+
+/// What happens to a request; the last one of a script stays.
+#[derive(Debug, Clone)]
+pub enum Fate {
+    /// It is done.
+    Works,
+    /// It fails so.
+    Fails(ClusterError),
+    /// It waits until the gate opens, and is then done.
+    Waits(Gate),
+}
+
+/// Something to wait at.
+#[derive(Debug, Clone)]
+pub struct Gate(Arc<watch::Sender<(bool, usize)>>);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new((false, 0))))
+    }
+}
+
+impl Gate {
+    /// Lets all pass, now and later.
+    pub fn open(&self) {
+        self.0.send_modify(|state| state.0 = true);
+    }
+
+    /// Returns once somebody came to the gate.
+    pub async fn reached(&self) {
+        let mut state = self.0.subscribe();
+        // The sender lives as long as this gate.
+        let _ = state.wait_for(|(_, came)| *came > 0).await;
+    }
+
+    async fn pass(&self) {
+        self.0.send_modify(|state| state.1 += 1);
+        let mut state = self.0.subscribe();
+        let _ = state.wait_for(|(open, _)| *open).await;
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Content {
+    held: Held,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    network: HashMap<Cid, Content>,
+    /// Under each name: the DAGs, and whether each is whole.
+    holds: BTreeMap<HoldName, HashMap<Cid, (Content, bool)>>,
+    hold_fates: HashMap<Cid, Vec<Fate>>,
+    release_fates: Vec<Fate>,
+    data: HashMap<Cid, Bytes>,
+}
+
+/// The cluster. Cheap to clone; all clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Scripted(Arc<Mutex<State>>);
+
+impl Scripted {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a DAG of so many bytes on the network, and names its root.
+    pub fn publish(&self, seed: &str, bytes: u64) -> Cid {
+        let cid = raw_cid(Bytes::copy_from_slice(seed.as_bytes()));
+        let held = Held { bytes, blocks: 1 + bytes / (1 << 20), kind: ImportedKind::File };
+        self.state().network.insert(cid, Content { held });
+        cid
+    }
+
+    /// Takes a DAG off the network. What is held stays.
+    pub fn unpublish(&self, cid: &Cid) {
+        self.state().network.remove(cid);
+    }
+
+    /// What the next tries to hold `cid` meet, in this order; then it works.
+    pub fn script_hold(&self, cid: &Cid, fates: impl IntoIterator<Item = Fate>) {
+        self.state().hold_fates.insert(*cid, fates.into_iter().collect());
+    }
+
+    /// What the next releases meet, in this order; then they work.
+    pub fn script_release(&self, fates: impl IntoIterator<Item = Fate>) {
+        self.state().release_fates = fates.into_iter().collect();
+    }
+
+    /// Whether the whole DAG is held under any name.
+    #[must_use]
+    pub fn has(&self, cid: &Cid) -> bool {
+        self.state().whole(cid).is_some()
+    }
+
+    /// Whether the whole DAG is held under this name.
+    #[must_use]
+    pub fn holds(&self, name: &str, cid: &Cid) -> bool {
+        let state = self.state();
+        let hold = HoldName::parse(name).and_then(|name| state.holds.get(&name));
+        hold.and_then(|dags| dags.get(cid)).is_some_and(|(_, whole)| *whole)
+    }
+
+    /// All names.
+    #[must_use]
+    pub fn all_names(&self) -> Vec<String> {
+        self.state().holds.keys().map(|name| name.as_str().to_owned()).collect()
+    }
+
+    async fn meet(&self, fate: Option<Fate>) -> Result<(), ClusterError> {
+        match fate {
+            None | Some(Fate::Works) => Ok(()),
+            Some(Fate::Fails(error)) => Err(error),
+            Some(Fate::Waits(gate)) => {
+                gate.pass().await;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl State {
+    fn whole(&self, cid: &Cid) -> Option<Content> {
+        self.holds.values().find_map(|dags| dags.get(cid).filter(|(_, whole)| *whole).map(|(content, _)| *content))
+    }
+}
+
+fn raw_cid(data: Bytes) -> Cid {
+    match Block::hash(Version::V1, RAW, SHA2_256, data) {
+        Ok(block) => *block.cid(),
+        Err(_too_large) => Cid::default(),
+    }
+}
+
+fn next(fates: &mut Vec<Fate>) -> Option<Fate> {
+    if fates.is_empty() { None } else { Some(fates.remove(0)) }
+}
+
+#[async_trait]
+impl Cluster for Scripted {
+    async fn hold(
+        &self,
+        name: &HoldName,
+        root: &Cid,
+        terms: &Terms,
+        progress: &Arc<Progress>,
+    ) -> Result<Held, ClusterError> {
+        let (fate, content) = {
+            let mut state = self.state();
+            let content = state.whole(root).or_else(|| state.network.get(root).copied());
+            // A fetch that began leaves something, until it is released.
+            let begun = Content { held: Held { bytes: 0, blocks: 0, kind: ImportedKind::Other } };
+            state.holds.entry(name.clone()).or_default().entry(*root).or_insert((begun, false));
+            (state.hold_fates.get_mut(root).and_then(next), content)
+        };
+        self.meet(fate).await?;
+        let content = content.ok_or(ClusterError::NotFound)?;
+        if content.held.bytes > terms.bytes_max || content.held.blocks > terms.blocks_max {
+            return Err(ClusterError::OverLimit);
+        }
+        let mut state = self.state();
+        // It may have been released while it waited, as a late answer of a real cluster would find.
+        state.holds.entry(name.clone()).or_default().insert(*root, (content, true));
+        progress.set_held(content.held.blocks, content.held.bytes);
+        Ok(content.held)
+    }
+
+    async fn release(&self, name: &HoldName) -> Result<(), ClusterError> {
+        let fate = next(&mut self.state().release_fates);
+        self.meet(fate).await?;
+        self.state().holds.remove(name);
+        Ok(())
+    }
+
+    async fn import_file(
+        &self,
+        name: &HoldName,
+        bytes_max: u64,
+        body: Body<'_>,
+    ) -> Result<Imported, ClusterError> {
+        let mut limited = Limited::new(body, bytes_max);
+        let mut data = Vec::new();
+        if let Err(error) = limited.read_to_end(&mut data).await {
+            return Err(limited.fault().unwrap_or_else(|| ClusterError::Source(error.to_string())));
+        }
+        let bytes = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        let data = Bytes::from(data);
+        let root = raw_cid(data.clone());
+        let held = Held { bytes, blocks: 1, kind: ImportedKind::File };
+        let mut state = self.state();
+        state.data.insert(root, data);
+        state.holds.entry(name.clone()).or_default().insert(root, (Content { held }, true));
+        Ok(Imported { root, content_bytes: bytes, dag_bytes: bytes })
+    }
+
+    async fn import_directory(
+        &self,
+        name: &HoldName,
+        files: &[(String, Imported)],
+    ) -> Result<Imported, ClusterError> {
+        let listing: String = files.iter().map(|(path, file)| format!("{path} {}\n", file.root)).collect();
+        let content_bytes = files.iter().map(|(_, file)| file.content_bytes).sum();
+        let bytes = u64::try_from(listing.len()).unwrap_or(u64::MAX) + content_bytes;
+        let root = raw_cid(listing.into());
+        let held = Held { bytes, blocks: 1 + files.len() as u64, kind: ImportedKind::Directory };
+        self.state().holds.entry(name.clone()).or_default().insert(root, (Content { held }, true));
+        Ok(Imported { root, content_bytes, dag_bytes: bytes })
+    }
+
+    async fn block(&self, cid: &Cid) -> Result<Option<Bytes>, ClusterError> {
+        let state = self.state();
+        Ok(state.whole(cid).and_then(|_| state.data.get(cid).cloned()))
+    }
+
+    async fn names(
+        &self,
+        prefix: &str,
+        after: Option<&HoldName>,
+        limit: usize,
+    ) -> Result<Vec<HoldName>, ClusterError> {
+        let state = self.state();
+        let later = state.holds.keys().filter(|name| after.is_none_or(|after| *name > after));
+        Ok(later.filter(|name| name.as_str().starts_with(prefix)).take(limit).cloned().collect())
+    }
+
+    async fn peers(&self, _limit: usize) -> Result<Vec<PeerInfo>, ClusterError> {
+        let me = PeerInfo {
+            id: "scripted".to_owned(),
+            addresses: Vec::new(),
+            is_self: true,
+            connected: true,
+            agent: None,
+        };
+        Ok(vec![me])
+    }
+
+    async fn health(&self) -> Result<(), ClusterError> {
+        Ok(())
+    }
+}

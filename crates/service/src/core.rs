@@ -1,0 +1,138 @@
+//! What the parts of the service share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pinfold_cluster::{HoldName, Progress};
+use pinfold_model::{Clock, ClusterId, PlacementId, Timestamp, TokenId};
+use pinfold_store::{Store, StoreError};
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::guard::Guards;
+use crate::signals::Signals;
+use crate::{ClusterSetup, Error, Settings};
+
+/// Uses of keys that wait to be written; more of them are forgotten, since the next use comes soon.
+const USES_MAX: usize = 10_000;
+
+/// What is worked on in this process, by placement.
+#[derive(Clone, Default)]
+pub(crate) struct Active {
+    /// Whoever works on the placement holds this: two never do, whatever happens to leases.
+    pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
+    /// How far the fetch is.
+    pub(crate) progress: Arc<Progress>,
+}
+
+/// What the parts of the service share.
+pub(crate) struct Core {
+    pub(crate) store: Store,
+    pub(crate) clusters: Vec<ClusterSetup>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) settings: Settings,
+    /// Tells those who wait for a placement that it changed.
+    pub(crate) signals: Signals,
+    /// Tells the reconciler that there may be work.
+    pub(crate) wake: Notify,
+    /// Permits for work on placements.
+    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) guards: Arc<Guards>,
+    /// Cancelled when the service stops.
+    pub(crate) stop: CancellationToken,
+    /// Everything that runs in the background.
+    pub(crate) tasks: TaskTracker,
+    active: Mutex<HashMap<PlacementId, Active>>,
+    uses: Mutex<HashMap<TokenId, Timestamp>>,
+}
+
+impl Core {
+    pub(crate) fn new(
+        store: Store,
+        clusters: Vec<ClusterSetup>,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+    ) -> Self {
+        let slots = Arc::new(Semaphore::new(settings.placements_at_once.max(1)));
+        Self {
+            store,
+            clusters,
+            clock,
+            settings,
+            signals: Signals::default(),
+            wake: Notify::new(),
+            slots,
+            guards: Arc::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            active: Mutex::default(),
+            uses: Mutex::default(),
+        }
+    }
+
+    /// The cluster with this id.
+    pub(crate) fn cluster(&self, id: &ClusterId) -> Option<&ClusterSetup> {
+        self.clusters.iter().find(|setup| setup.info.id == *id)
+    }
+
+    /// The name under which a placement's blocks are held.
+    pub(crate) fn hold_name(cluster: &ClusterId, cid: &cid::Cid) -> Option<HoldName> {
+        HoldName::parse(format!("pin/{cluster}/{cid}"))
+    }
+
+    /// Registers work on a placement.
+    pub(crate) fn activate(&self, id: PlacementId) -> Active {
+        lock(&self.active).entry(id).or_default().clone()
+    }
+
+    /// Ends what [`activate`](Self::activate) began.
+    pub(crate) fn deactivate(&self, id: PlacementId, active: Active) {
+        let mut all = lock(&self.active);
+        drop(active);
+        // Each worker, and each that waits for its turn, has a clone beside the one in the map.
+        if all.get(&id).is_some_and(|active| Arc::strong_count(&active.turn) == 1) {
+            all.remove(&id);
+        }
+    }
+
+    /// How far the work on a placement is, if there is any here.
+    pub(crate) fn progress(&self, id: PlacementId) -> Option<Arc<Progress>> {
+        lock(&self.active).get(&id).map(|active| Arc::clone(&active.progress))
+    }
+
+    /// Notes that a key was used; written later.
+    pub(crate) fn note_use(&self, token: TokenId, now: Timestamp) {
+        let mut uses = lock(&self.uses);
+        if uses.len() < USES_MAX || uses.contains_key(&token) {
+            uses.insert(token, now);
+        }
+    }
+
+    /// Writes when keys were used.
+    pub(crate) async fn write_uses(&self) {
+        let uses: Vec<_> = std::mem::take(&mut *lock(&self.uses)).into_iter().collect();
+        if uses.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.tokens_used(uses).await {
+            tracing::warn!(%error, "writing when keys were used");
+        }
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a fault of the database is to a caller. Logged here, once.
+pub(crate) fn unavailable(error: StoreError) -> Error {
+    tracing::error!(%error, "the database");
+    match error {
+        StoreError::Full => Error::StorageFull,
+        StoreError::Busy => Error::Unavailable { retry_after: Some(Duration::from_secs(1)) },
+        StoreError::Closed => Error::Unavailable { retry_after: None },
+        StoreError::Strange { .. } | StoreError::Failed(_) => Error::Internal,
+    }
+}

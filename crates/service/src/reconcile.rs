@@ -1,0 +1,179 @@
+//! Work on one placement: hold it, or release it, and write down what came of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pinfold_cluster::{Cluster, ClusterError, Held, HoldName, ImportedKind, Terms};
+use pinfold_model::{Failure, FailureCode, PinKind, PlacementId, Timestamp};
+use pinfold_store::{Claim, Outcome, Settled};
+
+use crate::core::{Active, Core};
+
+/// Works on a claimed placement until it settles, is interrupted, or the lease is lost.
+pub(crate) async fn work(core: Arc<Core>, claim: Claim) {
+    let active = core.activate(claim.placement.id);
+    {
+        let _turn = active.turn.lock().await;
+        tokio::select! {
+            outcome = attempt(&core, &claim, &active) => settle(&core, &claim, outcome).await,
+            () = lease_lost(&core, &claim) => {
+                tracing::warn!(%claim, "somebody else took the placement over");
+            }
+        }
+    }
+    core.deactivate(claim.placement.id, active);
+}
+
+async fn attempt(core: &Core, claim: &Claim, active: &Active) -> Outcome {
+    let (cid, cluster) = (&claim.placement.cid, &claim.placement.cluster);
+    let (Some(setup), Some(name)) = (core.cluster(cluster), Core::hold_name(cluster, cid)) else {
+        return failed(core, claim, ClusterError::Unavailable(format!("the cluster {cluster} is not set up")));
+    };
+    let driver = setup.driver.as_ref();
+    let work = async {
+        match claim.wanted {
+            true => hold(core, driver, &name, claim, active).await,
+            false => release(core, driver, &name, claim).await,
+        }
+    };
+    tokio::select! {
+        outcome = work => outcome,
+        () = core.stop.cancelled() => interrupted(core),
+        () = unwanted(core, claim.placement.id), if claim.wanted => interrupted(core),
+    }
+}
+
+async fn hold(
+    core: &Core,
+    driver: &dyn Cluster,
+    name: &HoldName,
+    claim: &Claim,
+    active: &Active,
+) -> Outcome {
+    let settings = &core.settings;
+    let terms = Terms {
+        bytes_max: claim.budget_bytes,
+        blocks_max: settings.blocks_max,
+        find_time: settings.find_time,
+        stall_time: settings.stall_time,
+        origins: claim.origins.clone(),
+    };
+    match driver.hold(name, &claim.placement.cid, &terms, &active.progress).await {
+        Ok(Held { bytes, blocks, kind }) => {
+            tracing::info!(%claim, bytes, blocks, "pinned");
+            Outcome::Held { bytes, blocks, kind: pin_kind(kind) }
+        }
+        Err(error) => failed(core, claim, error),
+    }
+}
+
+async fn release(core: &Core, driver: &dyn Cluster, name: &HoldName, claim: &Claim) -> Outcome {
+    match driver.release(name).await {
+        Ok(()) => {
+            tracing::info!(%claim, "released");
+            Outcome::Released
+        }
+        Err(error) => {
+            tracing::warn!(%claim, %error, "releasing");
+            let failure = Failure::new(FailureCode::Unavailable, error.to_string());
+            Outcome::PutOff { failure: Some(failure), next_at: next_try(core, claim) }
+        }
+    }
+}
+
+/// What a failed hold comes to: another try, or none.
+fn failed(core: &Core, claim: &Claim, error: ClusterError) -> Outcome {
+    tracing::info!(%claim, %error, "not pinned");
+    let text = error.to_string();
+    let (code, detail) = match error {
+        ClusterError::NotFound => (FailureCode::NotFound, "CID not found".to_owned()),
+        ClusterError::Stalled(detail) => (FailureCode::Stalled, detail),
+        ClusterError::OverLimit => {
+            (FailureCode::QuotaExceeded, "It is larger than what is left of your storage".to_owned())
+        }
+        ClusterError::Unfit(detail) => (FailureCode::Unfit, detail),
+        ClusterError::Full => (FailureCode::StorageFull, "The storage is full".to_owned()),
+        ClusterError::Unavailable(_) | ClusterError::Source(_) => {
+            (FailureCode::Unavailable, format!("The cluster can't do it right now: {text}"))
+        }
+        ClusterError::Stopping => return interrupted(core),
+    };
+    let failure = Failure::new(code, detail);
+    let next_at = next_try(core, claim);
+    let is_last = claim.placement.attempts.saturating_add(1) >= core.settings.attempts_max;
+    if code == FailureCode::Unavailable && (!is_last || !claim.wanted) {
+        return Outcome::PutOff { failure: Some(failure), next_at };
+    }
+    let over_budget_bytes = (code == FailureCode::QuotaExceeded).then_some(claim.budget_bytes);
+    Outcome::GaveUp { failure, over_budget_bytes, next_at }
+}
+
+/// Interrupted work counts as no try, and is due at once.
+fn interrupted(core: &Core) -> Outcome {
+    Outcome::PutOff { failure: None, next_at: core.clock.now() }
+}
+
+/// The pause grows twofold with each try, up to its bound.
+fn next_try(core: &Core, claim: &Claim) -> Timestamp {
+    let settings = &core.settings;
+    let factor = 1_u32 << claim.placement.attempts.min(20);
+    let pause = settings.retry_first.saturating_mul(factor).min(settings.retry_max);
+    core.clock.now().after(pause)
+}
+
+fn pin_kind(kind: ImportedKind) -> PinKind {
+    match kind {
+        ImportedKind::File => PinKind::File,
+        ImportedKind::Directory => PinKind::Directory,
+        ImportedKind::Other => PinKind::Unknown,
+    }
+}
+
+/// Returns once no live pin wants the placement any more.
+async fn unwanted(core: &Core, id: PlacementId) {
+    let mut changes = core.signals.subscribe(id);
+    loop {
+        match core.store.wanted(id).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            // The lease's renewal asks again.
+            Err(error) => tracing::warn!(%error, "asking whether a placement is wanted"),
+        }
+        if changes.changed().await.is_err() {
+            changes = core.signals.subscribe(id);
+        }
+    }
+}
+
+/// Renews the lease for as long as it is held; returns once it is lost.
+async fn lease_lost(core: &Core, claim: &Claim) {
+    let pause = (core.settings.lease / 3).max(Duration::from_millis(100));
+    loop {
+        tokio::time::sleep(pause).await;
+        let until = core.clock.now().after(core.settings.lease);
+        match core.store.renew(vec![claim.lease], until).await {
+            Ok(held) if held.is_empty() => return,
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "renewing a lease"),
+        }
+    }
+}
+
+/// Writes down what came of the work, and tells those who wait.
+async fn settle(core: &Core, claim: &Claim, outcome: Outcome) {
+    let failure = match &outcome {
+        Outcome::GaveUp { failure, .. } => Some(failure.clone()),
+        Outcome::Held { .. } | Outcome::PutOff { .. } | Outcome::Released => None,
+    };
+    match core.store.settle(claim.lease, outcome, core.clock.now()).await {
+        Ok(Settled::Now { work, .. }) => {
+            core.tell(claim.placement.id, failure);
+            if work {
+                core.wake.notify_one();
+            }
+        }
+        Ok(Settled::LeaseLost) => tracing::warn!(%claim, "somebody else took the placement over"),
+        // The lease runs out, and the work is done again; it is idempotent.
+        Err(error) => tracing::error!(%claim, %error, "writing down what came of a placement"),
+    }
+}
