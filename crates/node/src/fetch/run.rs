@@ -125,6 +125,10 @@ impl Run {
             wants = wanted;
             stop = stopped?;
         }
+        for block in self.walk()?.take_given() {
+            self.commit.added(block.data().len());
+            self.blocks.put(self.hold, block).await?;
+        }
         if !wants.is_empty() {
             self.session.want(&wants);
             if self.news_at.is_none() {

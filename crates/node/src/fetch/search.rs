@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use crate::source::{Found, Source};
 
 /// When to search again, if nothing came; then after twice as long each time.
-const PAUSE: Duration = Duration::from_secs(5);
-const PAUSE_MAX: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_secs(15);
+const PAUSE_MAX: Duration = Duration::from_secs(120);
 
 /// Connects to peers.
 pub trait Dial: Send + Sync + 'static {
@@ -48,15 +48,16 @@ impl Search {
         }
     }
 
-    /// Begins to look for `cid`: dials the origins and asks all sources.
+    /// Begins to look for `cid`: dials the origins, and asks all sources unless they still search.
     pub(super) fn begin(&mut self, cid: &Cid) {
         for (peer, address) in &self.origins {
             self.dial.dial(*peer, vec![address.clone()]);
         }
-        self.running.clear();
-        for source in &self.sources {
-            tracing::debug!(%cid, source = source.name(), "searching");
-            self.running.push(source.find(cid));
+        if self.running.is_empty() {
+            for source in &self.sources {
+                tracing::debug!(%cid, source = source.name(), "searching");
+                self.running.push(source.find(cid));
+            }
         }
         self.searches += 1;
         self.again_at = Instant::now() + self.pause;

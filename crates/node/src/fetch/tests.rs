@@ -6,7 +6,7 @@ use std::time::Duration;
 use cid::Cid;
 
 use super::{FetchError, FetchLimits, FetchRequest, Fetcher, Progress};
-use crate::bitswap::testnet::{Node, node, raw, raws, soon, tree};
+use crate::bitswap::testnet::{Node, node, raw, raws, soon, tree, until};
 use crate::{Block, Blocks, HoldName, HoldStats};
 
 fn name() -> HoldName {
@@ -64,4 +64,215 @@ async fn a_dag_comes_whole_from_an_origin_that_is_dialled() {
     let stats = alice.bitswap.stats();
     assert_eq!((stats.blocks_received, stats.duplicates, stats.unwanted), (blocks.len() as u64, 0, 0));
     assert_eq!(stats.wants, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shared_sub_trees_are_fetched_once() {
+    let (alice, bob) = (Node::start().await, Node::start().await);
+    let mut blocks = tree(raws(30, 2000), 10);
+    let shared = root(&blocks);
+    let same = *blocks[0].cid();
+    let inner: Vec<Block> = (0..20).map(|at| node([shared, same, *raw(format!("{at}")).cid()])).collect();
+    blocks.extend((0..20).map(|at| raw(format!("{at}"))));
+    blocks.push(node(inner.iter().chain(&inner).map(|block| *block.cid())));
+    let top = root(&blocks);
+    blocks.extend(inner);
+    bob.store(&blocks).await;
+    alice.connect(&bob.net).await;
+    let held = fetch(&alice, request(top)).await.unwrap();
+    assert_eq!(held.blocks, blocks.len() as u64);
+    let stats = alice.bitswap.stats();
+    assert_eq!((stats.blocks_received, stats.duplicates), (held.blocks, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_has_it() {
+    let (alice, bob) = (Node::start().await, Node::start().await);
+    alice.connect(&bob.net).await;
+    let absent = *raw("absent").cid();
+    let mut request = request(absent);
+    request.limits.find_time = Duration::from_millis(300);
+    let error = fetch(&alice, request).await.unwrap_err();
+    assert!(matches!(error, FetchError::NotFound(cid) if cid == absent), "{error}");
+    assert_eq!(alice.bitswap.stats().wants, 0);
+    assert!(!alice.blocks.hold(&name()).unwrap().unwrap().sealed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_stays_missing_is_named() {
+    let (alice, bob) = (Node::start().await, Node::start().await);
+    let mut blocks = tree(raws(30, 2000), 10);
+    let lost = *blocks.remove(13).cid();
+    bob.store(&blocks).await;
+    alice.connect(&bob.net).await;
+    let mut request = request(root(&blocks));
+    request.limits.stall_time = Duration::from_millis(300);
+    let error = fetch(&alice, request).await.unwrap_err();
+    assert!(matches!(error, FetchError::Stalled { missing, .. } if missing == lost), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_that_was_dropped_goes_on_from_what_it_has() {
+    let (alice, bob) = (Node::start().await, Node::start().await);
+    let leaves = raws(200, 2000);
+    let all = tree(leaves.clone(), 20);
+    // At first Bob lacks some of the leaves.
+    let mut some = all.clone();
+    some.drain(180..200);
+    bob.store(&some).await;
+    alice.connect(&bob.net).await;
+    let progress = Arc::new(Progress::default());
+    let fetcher = fetcher(&alice);
+    let fetching = tokio::spawn({
+        let (fetcher, progress) = (fetcher.clone(), progress.clone());
+        async move { fetcher.fetch(request(root(&all)), progress).await }
+    });
+    until("the first part", || progress.read().blocks == some.len() as u64).await;
+    fetching.abort();
+    assert!(soon(fetching).await.unwrap_err().is_cancelled());
+    assert_eq!(alice.bitswap.stats().wants, 0, "its wants are taken back");
+
+    bob.store(&leaves[180..]).await;
+    let held = fetch(&alice, request(root(&some))).await.unwrap();
+    assert_eq!(held.blocks, some.len() as u64 + 20);
+    let stats = alice.bitswap.stats();
+    assert_eq!(stats.blocks_received + stats.duplicates, held.blocks, "nothing was fetched again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dag_over_the_limits_ends_the_fetch() {
+    let (alice, bob) = (Node::start().await, Node::start().await);
+    let blocks = tree(raws(300, 2000), 20);
+    bob.store(&blocks).await;
+    alice.connect(&bob.net).await;
+    let mut over_bytes = request(root(&blocks));
+    over_bytes.limits.bytes_max = 100_000;
+    let mut over_blocks = request(root(&blocks));
+    over_blocks.limits.blocks_max = 100;
+    for request in [over_bytes, over_blocks] {
+        let error = fetch(&alice, request).await.unwrap_err();
+        assert!(matches!(error, FetchError::OverLimit { .. }), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_never_be_pinned_is_refused_by_name() {
+    let (alice, bob) = (Node::start().await, Node::start().await);
+    alice.connect(&bob.net).await;
+    let digest = *raw("x").cid().hash();
+    let sha1 = cid::multihash::Multihash::wrap(0x11, &[7; 20]).unwrap();
+    let broken = Block::hash(cid::Version::V1, 0x71, 0x12, "no cbor".into()).unwrap();
+    for bad in [Cid::new_v1(0x9999, digest), Cid::new_v1(0x55, sha1), *broken.cid()] {
+        let top = node([bad]);
+        bob.store(&[top.clone(), broken.clone()]).await;
+        let error = fetch(&alice, request(*top.cid())).await.unwrap_err();
+        assert!(matches!(error, FetchError::Unfit { cid, .. } if cid == bad), "{error}");
+        alice.blocks.release(&name()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dag_without_end_is_refused() {
+    let alice = Node::start().await;
+    let mut chain = vec![raw("end")];
+    for _ in 0..super::walk::DEPTH_MAX + 1 {
+        chain.push(node([root(&chain)]));
+    }
+    alice.store(&chain).await;
+    let error = fetch(&alice, request(root(&chain))).await.unwrap_err();
+    assert!(matches!(error, FetchError::Unfit { cid, .. } if cid == *chain[0].cid()), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn identity_cids_carry_themselves() {
+    let alice = Node::start().await;
+    let leaf = raw("leaf");
+    let inner = node([*leaf.cid()]);
+    let hash = cid::multihash::Multihash::wrap(0, inner.data()).unwrap();
+    let top = node([Cid::new_v1(0x71, hash), Cid::new_v1(0x55, hash)]);
+    alice.store(&[leaf, top.clone()]).await;
+    let held = fetch(&alice, request(*top.cid())).await.unwrap();
+    assert_eq!(held.blocks, 2, "what is in the CID is not stored");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_here_needs_no_network() {
+    let alice = Node::start().await;
+    let blocks = tree(raws(20_000, 64), 100);
+    alice.store(&blocks).await;
+    let held = fetch(&alice, request(root(&blocks))).await.unwrap();
+    assert_eq!(held.blocks, blocks.len() as u64);
+    // A sealed hold is complete: it is not walked again.
+    alice.blocks.release(&HoldName::parse("test").unwrap()).await.unwrap();
+    assert_eq!(fetch(&alice, request(root(&blocks))).await.unwrap(), held);
+    assert_eq!(alice.bitswap.stats().messages_sent, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_blocks_come_whole() {
+    let (alice, bob) = (Node::start().await, Node::start().await);
+    let mut leaves = raws(40, 1 << 20);
+    leaves.extend(raws(8, crate::block::BLOCK_SIZE_MAX));
+    let blocks = tree(leaves, 174);
+    bob.store(&blocks).await;
+    alice.connect(&bob.net).await;
+    let held = fetch(&alice, request(root(&blocks))).await.unwrap();
+    assert_eq!(held.bytes, bytes(&blocks));
+}
+
+/// A source that finds one peer.
+struct Knows(libp2p::PeerId, libp2p::Multiaddr);
+
+impl crate::source::Source for Knows {
+    fn name(&self) -> &'static str {
+        "test"
+    }
+
+    fn find(&self, _: &Cid) -> futures::stream::BoxStream<'static, crate::source::Found> {
+        let found = crate::source::Found::Peer { peer: self.0, addresses: vec![self.1.clone()] };
+        Box::pin(futures::stream::iter([found]))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_a_source_finds_is_dialled_at_once() {
+    let (alice, bob) = (Node::start().await, Node::start().await);
+    let blocks = tree(raws(30, 2000), 10);
+    bob.store(&blocks).await;
+    let source: Arc<dyn crate::source::Source> =
+        Arc::new(Knows(bob.net.id, bob.net.address.clone()));
+    let fetcher =
+        Fetcher::new(alice.blocks.clone(), alice.bitswap.clone(), alice.dialler(), vec![source]);
+    let held = soon(fetcher.fetch(request(root(&blocks)), Arc::new(Progress::default()))).await.unwrap();
+    assert_eq!(held.blocks, blocks.len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_fetches_of_one_dag_share_what_comes() {
+    let (alice, bob) = (Node::start().await, Node::start().await);
+    let blocks = tree(raws(400, 2000), 20);
+    bob.store(&blocks).await;
+    alice.connect(&bob.net).await;
+    let mut other = request(root(&blocks));
+    other.hold = HoldName::parse("pin/other").unwrap();
+    let (one, two) = tokio::join!(fetch(&alice, request(root(&blocks))), fetch(&alice, other));
+    assert_eq!(one.unwrap(), two.unwrap());
+    let received = alice.bitswap.stats().blocks_received;
+    assert!(received < 2 * blocks.len() as u64, "{received}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_empty_block_is_asked_of_nobody() {
+    let alice = Node::start().await;
+    let codecs = [(0x55, 0x12), (0x70, 0x12), (0x55, 0x1e)];
+    let empty = codecs.map(|(codec, hash)| {
+        Block::hash(cid::Version::V1, codec, hash, bytes::Bytes::new()).unwrap()
+    });
+    let top = node(empty.iter().chain(&empty).map(|block| *block.cid()));
+    alice.store(std::slice::from_ref(&top)).await;
+    let held = fetch(&alice, request(*top.cid())).await.unwrap();
+    assert_eq!(held.blocks, 3, "two of them share their hash");
+    for block in &empty {
+        assert_eq!(alice.blocks.get(block.cid()).unwrap().as_ref(), Some(block));
+    }
 }

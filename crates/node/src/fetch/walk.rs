@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use cid::Cid;
 
 use super::FetchError;
@@ -51,6 +52,8 @@ pub(super) struct Walk {
     start: Option<Cid>,
     frames: Vec<Frame>,
     links_held: usize,
+    /// Blocks that nobody needs to send, to be stored.
+    given: Vec<Block>,
     /// Blocks that are being fetched, and their depth.
     wanted: HashMap<Cid, u32>,
     visited: HashSet<u128>,
@@ -65,10 +68,16 @@ impl Walk {
             start: Some(root),
             frames: Vec::new(),
             links_held: 0,
+            given: Vec::new(),
             wanted: HashMap::new(),
             visited: HashSet::new(),
             hashers: (RandomState::new(), RandomState::new()),
         }
+    }
+
+    /// Takes the blocks that are known without asking anyone. They must be stored like those that come.
+    pub(super) fn take_given(&mut self) -> Vec<Block> {
+        std::mem::take(&mut self.given)
     }
 
     /// How many blocks are being fetched.
@@ -166,7 +175,7 @@ impl Walk {
         }
         if !has_links(&cid) {
             if !self.blocks.keep(self.hold, &cid)? {
-                self.want(cid, depth, wants);
+                self.want(cid, depth, wants)?;
             }
             return Ok(true);
         }
@@ -175,7 +184,7 @@ impl Walk {
         }
         if !self.blocks.keep(self.hold, &cid)? {
             self.first_visit(&cid);
-            self.want(cid, depth, wants);
+            self.want(cid, depth, wants)?;
             return Ok(true);
         }
         if !may_block {
@@ -187,9 +196,20 @@ impl Walk {
         Ok(true)
     }
 
-    fn want(&mut self, cid: Cid, depth: u32, wants: &mut Vec<Cid>) {
-        self.wanted.insert(cid, depth);
-        wants.push(cid);
+    /// Wants a block. The empty one is known to everybody, and Kubo says of it that it does not have it.
+    fn want(&mut self, cid: Cid, depth: u32, wants: &mut Vec<Cid>) -> Result<(), FetchError> {
+        let Ok(empty) = Block::verify(cid, Bytes::new()) else {
+            self.wanted.insert(cid, depth);
+            wants.push(cid);
+            return Ok(());
+        };
+        if has_links(&cid) {
+            self.enter(&empty, depth)?;
+        }
+        if !self.given.contains(&empty) {
+            self.given.push(empty);
+        }
+        Ok(())
     }
 
     /// Takes in a block that was wanted; false if it was not.
