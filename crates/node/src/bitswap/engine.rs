@@ -69,8 +69,7 @@ impl Engine {
         commands: mpsc::Sender<Command>,
     ) -> Arc<Self> {
         let counters = Arc::new(Counters::default());
-        let limits =
-            ServerLimits { peer_wants_max: config.peer_wants_max, wants_max: config.wants_max };
+        let limits = ServerLimits { peer_wants_max: config.peer_wants_max, wants_max: config.wants_max };
         let engine = Arc::new(Self {
             client: Mutex::new(Client::new(counters.clone())),
             server: Arc::new(Server::new(blocks, limits)),

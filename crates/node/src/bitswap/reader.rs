@@ -17,9 +17,9 @@ use tokio::time::{Instant, timeout};
 
 use super::client::Arrived;
 use super::engine::{Engine, Peer};
+use super::lock;
 use super::stats::Counters;
 use super::wire::{self, HAVE, MESSAGE_SIZE_MAX, Message, Prefix};
-use super::lock;
 use crate::block::{Block, BlockError};
 use libp2p::swarm::Stream;
 
@@ -28,10 +28,8 @@ const MESSAGE_TIME: Duration = Duration::from_secs(60);
 
 /// Reads until the peer is gone.
 pub(super) async fn run(engine: Arc<Engine>, peer: Peer, mut incoming: mpsc::Receiver<Stream>) {
-    let budget = Budget {
-        peer: Arc::new(Semaphore::new(2 * MESSAGE_SIZE_MAX / 1024)),
-        all: engine.receiving.clone(),
-    };
+    let budget =
+        Budget { peer: Arc::new(Semaphore::new(2 * MESSAGE_SIZE_MAX / 1024)), all: engine.receiving.clone() };
     let mut reading = FuturesUnordered::new();
     loop {
         tokio::select! {

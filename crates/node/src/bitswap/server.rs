@@ -457,7 +457,8 @@ mod tests {
         let blocks = raws(3, 16);
         sim.store(&blocks);
         let entries = blocks.iter().zip([1, 3, 2]);
-        let entries = entries.map(|(block, priority)| Entry { priority, ..want(block, WANT_BLOCK) }).collect();
+        let entries =
+            entries.map(|(block, priority)| Entry { priority, ..want(block, WANT_BLOCK) }).collect();
         sim.wants(1, entries);
         assert_eq!(sim.answer(1).blocks, [blocks[1].clone(), blocks[2].clone(), blocks[0].clone()]);
     }

@@ -202,8 +202,8 @@ impl Node {
 }
 
 /// A peer that does only what a test tells it to.
-pub(crate) struct Scripted {
-    pub(crate) net: Net,
+pub(super) struct Scripted {
+    pub(super) net: Net,
     commands: mpsc::Sender<Command>,
     messages: mpsc::Receiver<(PeerId, Message)>,
 }
@@ -234,7 +234,7 @@ impl Exchange for Ears {
 }
 
 impl Scripted {
-    pub(crate) async fn start(dialects: &[Dialect]) -> Self {
+    pub(super) async fn start(dialects: &[Dialect]) -> Self {
         let (heard, messages) = mpsc::channel(4096);
         let (commands, requests) = mpsc::channel(64);
         let behaviour = Behaviour::new(Arc::new(Ears { messages: heard }), requests, dialects.into());
@@ -242,12 +242,12 @@ impl Scripted {
     }
 
     /// The next message, from whomever.
-    pub(crate) async fn hear(&mut self) -> (PeerId, Message) {
+    pub(super) async fn hear(&mut self) -> (PeerId, Message) {
         soon(self.messages.recv()).await.unwrap()
     }
 
     /// The entries of the next message that wants something (cancels left out), until the peer is gone.
-    pub(crate) async fn wanted(&mut self) -> (PeerId, Vec<Entry>) {
+    pub(super) async fn wanted(&mut self) -> (PeerId, Vec<Entry>) {
         loop {
             let (peer, message) = self.hear().await;
             let mut entries = message.wantlist.map(|list| list.entries).unwrap_or_default();
@@ -258,20 +258,20 @@ impl Scripted {
         }
     }
 
-    pub(crate) async fn open(&self, peer: PeerId) -> Option<(Stream, Dialect)> {
+    pub(super) async fn open(&self, peer: PeerId) -> Option<(Stream, Dialect)> {
         let (reply, opened) = oneshot::channel();
         self.commands.send(Command::Open(peer, reply)).await.ok()?;
         soon(opened).await.ok()?.ok()
     }
 
     /// Sends a message on a stream of its own, as Kubo does; false if the peer does not take it.
-    pub(crate) async fn say(&self, peer: PeerId, message: Outgoing) -> bool {
+    pub(super) async fn say(&self, peer: PeerId, message: Outgoing) -> bool {
         let Some((stream, dialect)) = self.open(peer).await else { return false };
         write(stream, &message.encode(dialect).concat()).await
     }
 
     /// Sends bytes on a stream of their own.
-    pub(crate) async fn say_bytes(&self, peer: PeerId, bytes: &[u8]) -> bool {
+    pub(super) async fn say_bytes(&self, peer: PeerId, bytes: &[u8]) -> bool {
         let Some((stream, _)) = self.open(peer).await else { return false };
         write(stream, bytes).await
     }

@@ -403,9 +403,8 @@ mod tests {
 
     fn any_block() -> impl Strategy<Value = Block> {
         let sizes = prop_oneof![0..100usize, (COPY_BELOW - 2)..(COPY_BELOW + 2), Just(70_000)];
-        (any::<bool>(), any::<u8>(), sizes).prop_map(|(v0, byte, size)| {
-            block(if v0 { Version::V0 } else { Version::V1 }, vec![byte; size])
-        })
+        (any::<bool>(), any::<u8>(), sizes)
+            .prop_map(|(v0, byte, size)| block(if v0 { Version::V0 } else { Version::V1 }, vec![byte; size]))
     }
 
     proptest! {

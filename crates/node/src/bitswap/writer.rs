@@ -99,11 +99,7 @@ impl Writer {
             return Ok(*dialect);
         }
         let (reply, opened) = oneshot::channel();
-        self.engine
-            .commands
-            .send(Command::Open(self.peer.id, reply))
-            .await
-            .map_err(|_| OpenError::Failed)?;
+        self.engine.commands.send(Command::Open(self.peer.id, reply)).await.map_err(|_| OpenError::Failed)?;
         let (stream, dialect) = opened.await.map_err(|_| OpenError::Failed)??;
         lock(&self.engine.client).set_dialect(self.peer.key, dialect);
         self.stream = Some((stream, dialect));

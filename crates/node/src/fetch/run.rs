@@ -169,7 +169,11 @@ impl Run {
 
     fn gave_up(&mut self, after: Duration) -> Result<FetchError, FetchError> {
         let missing = self.missing()?;
-        Ok(if self.delivered { FetchError::Stalled { missing, after } } else { FetchError::NotFound(missing) })
+        Ok(if self.delivered {
+            FetchError::Stalled { missing, after }
+        } else {
+            FetchError::NotFound(missing)
+        })
     }
 
     /// Stores what came and takes it into the walk.

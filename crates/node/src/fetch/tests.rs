@@ -239,10 +239,8 @@ async fn whoever_a_source_finds_is_dialled_at_once() {
     let (alice, bob) = (Node::start().await, Node::start().await);
     let blocks = tree(raws(30, 2000), 10);
     bob.store(&blocks).await;
-    let source: Arc<dyn crate::source::Source> =
-        Arc::new(Knows(bob.net.id, bob.net.address.clone()));
-    let fetcher =
-        Fetcher::new(alice.blocks.clone(), alice.bitswap.clone(), alice.dialler(), vec![source]);
+    let source: Arc<dyn crate::source::Source> = Arc::new(Knows(bob.net.id, bob.net.address.clone()));
+    let fetcher = Fetcher::new(alice.blocks.clone(), alice.bitswap.clone(), alice.dialler(), vec![source]);
     let held = soon(fetcher.fetch(request(root(&blocks)), Arc::new(Progress::default()))).await.unwrap();
     assert_eq!(held.blocks, blocks.len() as u64);
 }
@@ -265,9 +263,8 @@ async fn two_fetches_of_one_dag_share_what_comes() {
 async fn the_empty_block_is_asked_of_nobody() {
     let alice = Node::start().await;
     let codecs = [(0x55, 0x12), (0x70, 0x12), (0x55, 0x1e)];
-    let empty = codecs.map(|(codec, hash)| {
-        Block::hash(cid::Version::V1, codec, hash, bytes::Bytes::new()).unwrap()
-    });
+    let empty =
+        codecs.map(|(codec, hash)| Block::hash(cid::Version::V1, codec, hash, bytes::Bytes::new()).unwrap());
     let top = node(empty.iter().chain(&empty).map(|block| *block.cid()));
     alice.store(std::slice::from_ref(&top)).await;
     let held = fetch(&alice, request(*top.cid())).await.unwrap();

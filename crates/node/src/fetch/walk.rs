@@ -104,7 +104,8 @@ impl Walk {
         may_block: bool,
         wants: &mut Vec<Cid>,
     ) -> Result<Stop, FetchError> {
-        let room = if self.frames.len() > FRAMES_MAX { room.min(usize::from(self.wanted.is_empty())) } else { room };
+        let room =
+            if self.frames.len() > FRAMES_MAX { room.min(usize::from(self.wanted.is_empty())) } else { room };
         let mut steps = steps;
         let first = wants.len();
         loop {
@@ -162,7 +163,13 @@ impl Walk {
     }
 
     /// Visits a block: keeps it and walks into it, or wants it. False if it would have to be read first.
-    fn visit(&mut self, cid: Cid, depth: u32, may_block: bool, wants: &mut Vec<Cid>) -> Result<bool, FetchError> {
+    fn visit(
+        &mut self,
+        cid: Cid,
+        depth: u32,
+        may_block: bool,
+        wants: &mut Vec<Cid>,
+    ) -> Result<bool, FetchError> {
         check(&cid, depth)?;
         if let Some(block) = Block::inline(&cid) {
             if has_links(&cid) && self.first_visit(&cid) {

@@ -229,8 +229,7 @@ impl Client {
     fn broadcast(&mut self, cid: Cid, pause: Duration, again: bool, now: Instant) {
         let Some(want) = self.wants.get_mut(&cid) else { return };
         let was_broadcast = matches!(want.state, State::Broadcast { .. });
-        want.state =
-            State::Broadcast { again_at: now + pause, pause: (pause * 2).min(BROADCAST_PAUSE_MAX) };
+        want.state = State::Broadcast { again_at: now + pause, pause: (pause * 2).min(BROADCAST_PAUSE_MAX) };
         if !was_broadcast {
             for session in &want.sessions {
                 if let Some(consumer) = self.sessions.get_mut(session) {
