@@ -3,7 +3,7 @@
 //! One task owns the swarm (`actor`); everybody else holds a [`Net`], which sends it commands over a
 //! bounded channel and gets answers back. Its parts:
 //!
-//! - `transport`: TCP, QUIC and WebSocket, with `security` (TLS before Noise) and names;
+//! - `transport`: TCP, QUIC and WebSocket, with `security` (TLS before Noise), `streams` (Yamux) and names;
 //! - `reach`: what an address can reach, and so who may make this node dial it;
 //! - `keep`: peers that are to stay connected;
 //! - `dials`: who waits for which peer;
@@ -31,6 +31,7 @@ mod reach;
 mod read_ahead;
 mod searches;
 mod security;
+mod streams;
 mod table;
 mod tls;
 mod transport;
@@ -67,7 +68,9 @@ const NEGOTIATING_MAX: usize = 512;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StartError {
     /// Another program listens there.
-    #[error("{address} is in use: another program, or a second node, listens there. Stop it, or choose another port (0 takes a free one)")]
+    #[error(
+        "{address} is in use: another program, or a second node, listens there. Stop it, or choose another port (0 takes a free one)"
+    )]
     AddressInUse {
         /// The listen address.
         address: Multiaddr,
@@ -81,7 +84,9 @@ pub enum StartError {
         reason: String,
     },
     /// No transport can listen there.
-    #[error("cannot listen on {address}: expected /ip4/IP/tcp/PORT, /ip4/IP/tcp/PORT/ws or /ip4/IP/udp/PORT/quic-v1 (or /ip6)")]
+    #[error(
+        "cannot listen on {address}: expected /ip4/IP/tcp/PORT, /ip4/IP/tcp/PORT/ws or /ip4/IP/udp/PORT/quic-v1 (or /ip6)"
+    )]
     Unsupported {
         /// The listen address.
         address: Multiaddr,
@@ -124,11 +129,13 @@ pub enum PeerEvent {
     Disconnected(PeerId),
 }
 
-/// Counters since the start.
+/// Figures of the network.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Stats {
-    /// Dials that were begun, the DHT's and those of kept peers included.
-    pub(crate) dials: u64,
+pub struct NetStats {
+    /// Connections now, in both directions.
+    pub connections: u32,
+    /// Dials begun since the start, the DHT's and those of kept peers included.
+    pub dials: u64,
 }
 
 /// Where the answer to a command goes.
@@ -142,12 +149,23 @@ enum Command {
         trusted: bool,
         reply: Option<Answer<Result<(), DialError>>>,
     },
-    Keep { peer: PeerId, addresses: Vec<Multiaddr>, reply: Answer<Result<(), DialError>> },
-    Release { peer: PeerId },
-    Peers { reply: Answer<Vec<PeerInfo>> },
-    ListenAddresses { reply: Answer<Vec<Multiaddr>> },
-    #[cfg(test)]
-    Stats { reply: Answer<Stats> },
+    Keep {
+        peer: PeerId,
+        addresses: Vec<Multiaddr>,
+        reply: Answer<Result<(), DialError>>,
+    },
+    Release {
+        peer: PeerId,
+    },
+    Peers {
+        reply: Answer<Vec<PeerInfo>>,
+    },
+    ListenAddresses {
+        reply: Answer<Vec<Multiaddr>>,
+    },
+    Stats {
+        reply: Answer<NetStats>,
+    },
     Search(Search),
     Stop(Answer<()>),
 }
@@ -237,9 +255,9 @@ impl Net {
         let _ = self.ask(Command::Stop).await;
     }
 
-    #[cfg(test)]
-    pub(crate) async fn stats(&self) -> Stats {
-        self.ask(|reply| Command::Stats { reply }).await.unwrap()
+    /// Figures; zeros once the node stops.
+    pub async fn stats(&self) -> NetStats {
+        self.ask(|reply| Command::Stats { reply }).await.unwrap_or_default()
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Answer<T>) -> Command) -> Result<T, DialError> {
@@ -302,7 +320,7 @@ where
         peers: HashMap::new(),
         dials: Dials::default(),
         searches: Searches::default(),
-        stats: Stats::default(),
+        dials_begun: 0,
     };
     for (peer, addresses) in peers {
         if peer != local {
@@ -335,7 +353,8 @@ fn build<E: NetworkBehaviour>(config: &NodeConfig, exchange: E) -> Result<Swarm<
 fn by_peer(addresses: &[Multiaddr]) -> Result<HashMap<PeerId, Vec<Multiaddr>>, StartError> {
     let mut peers: HashMap<PeerId, Vec<Multiaddr>> = HashMap::new();
     for address in addresses {
-        let peer = peer_of(address).map_err(|reason| StartError::NotAPeer { address: address.clone(), reason })?;
+        let peer =
+            peer_of(address).map_err(|reason| StartError::NotAPeer { address: address.clone(), reason })?;
         let known = peers.entry(peer).or_default();
         if known.len() < ADDRESSES_PER_DIAL_MAX {
             known.push(address.clone());

@@ -37,8 +37,7 @@ impl Node {
         let (net, task) = net::start(&config, exchange).await?;
         let dht = Arc::new(net.dht());
         // Other ways of finding content are added to this list.
-        let fetcher =
-            Fetcher::new(Arc::clone(&blocks), bitswap.clone(), Arc::new(net.clone()), vec![dht]);
+        let fetcher = Fetcher::new(Arc::clone(&blocks), bitswap.clone(), Arc::new(net.clone()), vec![dht]);
         let swarm = Arc::new(Mutex::new(Some(task)));
         Ok(Self { net, blocks, bitswap, fetcher, stopping: CancellationToken::new(), swarm })
     }
@@ -82,7 +81,11 @@ impl Node {
     ///
     /// # Errors
     /// [`FetchError`]; [`FetchError::Stopping`] once [`stop`](Self::stop) was called.
-    pub async fn fetch(&self, request: FetchRequest, progress: Arc<Progress>) -> Result<HoldStats, FetchError> {
+    pub async fn fetch(
+        &self,
+        request: FetchRequest,
+        progress: Arc<Progress>,
+    ) -> Result<HoldStats, FetchError> {
         tokio::select! {
             biased;
             () = self.stopping.cancelled() => Err(FetchError::Stopping),
@@ -96,8 +99,9 @@ impl Node {
     /// # Errors
     /// [`DialError`], also for an address that leads to no peer.
     pub async fn connect(&self, address: Multiaddr) -> Result<(), DialError> {
-        let peer = net::peer_of(&address)
-            .map_err(|reason| DialError::Failed(format!("{address} is not the address of a peer: {reason}")))?;
+        let peer = net::peer_of(&address).map_err(|reason| {
+            DialError::Failed(format!("{address} is not the address of a peer: {reason}"))
+        })?;
         self.net.dial_trusted(peer, address).await
     }
 

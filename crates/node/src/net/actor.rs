@@ -10,12 +10,12 @@ use libp2p::swarm::{self, ConnectionId, NetworkBehaviour, Swarm, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, identify, ping};
 use tokio::sync::{broadcast, mpsc};
 
-use super::behaviour::{Behaviour, BehaviourEvent};
+use super::behaviour::{self, Behaviour, BehaviourEvent};
 use super::dials::{DialError, Dials, Order, Verdict};
 use super::reach::{Reach, reach};
 use super::searches::{SearchId, Searches};
 use super::table::Kind;
-use super::{Command, PeerEvent, PeerInfo, Stats};
+use super::{Command, NetStats, PeerEvent, PeerInfo};
 use crate::config::PEERS_MAX;
 
 /// The longest agent name that is kept of a peer, in characters.
@@ -37,7 +37,8 @@ pub(super) struct Actor<E: NetworkBehaviour> {
     pub(super) peers: HashMap<PeerId, Peer>,
     pub(super) dials: Dials,
     pub(super) searches: Searches,
-    pub(super) stats: Stats,
+    /// Dials that were begun, by whomever.
+    pub(super) dials_begun: u64,
 }
 
 /// A peer with at least one connection.
@@ -69,11 +70,13 @@ impl<E: NetworkBehaviour> Actor<E> {
         }
     }
 
-    /// Closes every connection, so that peers need not wait for a timeout.
+    /// Makes no more connections and closes every one there is, so that peers need not wait for a timeout.
     async fn close(&mut self) {
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.keep.release_all();
+        *behaviour.limits.limits_mut() = behaviour::no_connections();
         let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
         for peer in peers {
-            self.swarm.behaviour_mut().keep.release(&peer);
             // Err only says that it was not connected.
             let _ = self.swarm.disconnect_peer_id(peer);
         }
@@ -104,9 +107,9 @@ impl<E: NetworkBehaviour> Actor<E> {
             Command::ListenAddresses { reply } => {
                 let _ = reply.send(self.listen_addresses());
             }
-            #[cfg(test)]
             Command::Stats { reply } => {
-                let _ = reply.send(self.stats);
+                let connections = self.swarm.network_info().connection_counters().num_established();
+                let _ = reply.send(NetStats { connections, dials: self.dials_begun });
             }
             Command::Search(search) => {
                 self.searches.submit(search);
@@ -153,7 +156,7 @@ impl<E: NetworkBehaviour> Actor<E> {
         let connection = options.connection_id();
         match self.swarm.dial(options) {
             Ok(()) => {
-                self.stats.dials += 1;
+                self.dials_begun += 1;
                 self.dials.started(connection, order);
             }
             Err(_) if self.swarm.is_connected(&order.peer) => order.answer(Ok(())),
@@ -229,13 +232,7 @@ impl<E: NetworkBehaviour> Actor<E> {
         }
     }
 
-    fn on_providers(
-        &mut self,
-        query: (Kind, QueryId),
-        found: Vec<PeerId>,
-        requests: u32,
-        last: bool,
-    ) {
+    fn on_providers(&mut self, query: (Kind, QueryId), found: Vec<PeerId>, requests: u32, last: bool) {
         let local = *self.swarm.local_peer_id();
         let found = found.into_iter().filter(|peer| *peer != local);
         let progress = self.searches.progress(query, found, requests, last);
@@ -267,7 +264,7 @@ impl<E: NetworkBehaviour> Actor<E> {
                 self.dials.failed(connection_id, &dial_error(&error));
                 self.continue_dials();
             }
-            SwarmEvent::Dialing { .. } => self.stats.dials += 1,
+            SwarmEvent::Dialing { .. } => self.dials_begun += 1,
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 tracing::debug!(from = %send_back_addr, %error, "an inbound connection failed");
             }

@@ -92,3 +92,11 @@ fn limits(connections_max: u32) -> ConnectionLimits {
         .with_max_established(Some(connections_max))
         .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER_MAX))
 }
+
+/// Limits that let no connection be made.
+pub(super) fn no_connections() -> ConnectionLimits {
+    ConnectionLimits::default()
+        .with_max_pending_incoming(Some(0))
+        .with_max_pending_outgoing(Some(0))
+        .with_max_established(Some(0))
+}

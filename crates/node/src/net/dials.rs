@@ -17,6 +17,9 @@ const QUEUE_MAX: usize = 1024;
 /// The most dials of one peer at once: more than one only where callers know different addresses.
 const RUNNING_PER_PEER_MAX: usize = 4;
 
+/// The most callers that wait for one peer.
+const WAITING_PER_PEER_MAX: usize = 1024;
+
 /// Why a peer could not be reached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DialError {
@@ -81,13 +84,27 @@ struct Waiting {
     orders: Vec<Order>,
 }
 
+impl Waiting {
+    /// Lets the order wait for the outcome, if anybody does.
+    fn join(&mut self, order: Order) {
+        if order.reply.is_none() {
+            return;
+        }
+        if self.orders.len() < WAITING_PER_PEER_MAX {
+            self.orders.push(order);
+        } else {
+            order.answer(Err(DialError::Busy));
+        }
+    }
+}
+
 impl Dials {
     /// Takes in an order for a peer that is not connected.
     pub(super) fn submit(&mut self, order: Order) -> Verdict {
         if let Some(waiting) = self.waiting.get_mut(&order.peer)
             && (order.addresses.is_empty() || waiting.running >= RUNNING_PER_PEER_MAX)
         {
-            waiting.orders.push(order);
+            waiting.join(order);
             return Verdict::Settled;
         }
         if self.running.len() < RUNNING_MAX {
@@ -106,7 +123,7 @@ impl Dials {
         self.running.insert(connection, order.peer);
         let waiting = self.waiting.entry(order.peer).or_default();
         waiting.running += 1;
-        waiting.orders.push(order);
+        waiting.join(order);
     }
 
     /// A connection with the peer is up, by whatever dial.
@@ -182,6 +199,25 @@ mod tests {
         dials.connected(&peer, two);
         assert_eq!(first_outcome.await.unwrap(), Ok(()));
         assert_eq!(second_outcome.await.unwrap(), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_for_one_peer_are_bounded_too() {
+        let (mut dials, peer) = (Dials::default(), PeerId::random());
+        start(&mut dials, order(peer, None).0);
+        for _ in 0..10 * WAITING_PER_PEER_MAX {
+            dials.submit(Order { peer, addresses: Vec::new(), reply: None });
+        }
+        let mut outcomes = Vec::new();
+        for _ in 1..WAITING_PER_PEER_MAX {
+            let (order, outcome) = order(peer, None);
+            dials.submit(order);
+            outcomes.push(outcome);
+        }
+        assert!(outcomes.iter_mut().all(|outcome| outcome.try_recv().is_err()), "all of them wait");
+        let (over, outcome) = order(peer, None);
+        dials.submit(over);
+        assert_eq!(outcome.await.unwrap(), Err(DialError::Busy));
     }
 
     #[tokio::test]

@@ -76,8 +76,11 @@ impl Behaviour {
     pub(crate) fn keep(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
         let connections = self.connections.get(&peer).map_or(&[][..], Vec::as_slice);
         let now = Instant::now();
-        let state =
-            if connections.is_empty() { State::Waiting { due: now } } else { State::Connected { since: now } };
+        let state = if connections.is_empty() {
+            State::Waiting { due: now }
+        } else {
+            State::Connected { since: now }
+        };
         match self.kept.get_mut(&peer) {
             Some(kept) => kept.addresses = addresses,
             None => {
@@ -95,6 +98,12 @@ impl Behaviour {
             self.notices.extend(connections.iter().map(|connection| (*peer, *connection, false)));
             self.wake();
         }
+    }
+
+    /// Lets all peers go.
+    pub(crate) fn release_all(&mut self) {
+        let peers: Vec<PeerId> = self.kept.keys().copied().collect();
+        peers.iter().for_each(|peer| self.release(peer));
     }
 
     /// Whether the peer is kept.

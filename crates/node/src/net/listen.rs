@@ -77,12 +77,14 @@ fn failed(address: &Multiaddr, error: &io::Error) -> StartError {
 /// port with any other socket that is willing to (for hole punching), so that two nodes would listen on
 /// one port without noticing, and each would get half of the connections.
 fn probe(address: &Multiaddr) -> io::Result<()> {
-    let mut parts = address.iter();
-    let (Some(ip), Some(port)) = (reach::ip(address), parts.nth(1)) else { return Ok(()) };
-    let (kind, port) = match port {
-        Protocol::Tcp(port) => (Type::STREAM, port),
-        Protocol::Udp(port) => (Type::DGRAM, port),
-        _ => return Ok(()),
+    let Some(ip) = reach::ip(address) else { return Ok(()) };
+    let part = address.iter().nth(1);
+    let (kind, port) = if let Some(Protocol::Tcp(port)) = part {
+        (Type::STREAM, port)
+    } else if let Some(Protocol::Udp(port)) = part {
+        (Type::DGRAM, port)
+    } else {
+        return Ok(());
     };
     if port == 0 {
         return Ok(());

@@ -37,9 +37,9 @@ pub(crate) fn reach(address: &Multiaddr) -> Reach {
 /// The name that has to be resolved before the address can be dialled.
 pub(crate) fn name(address: &Multiaddr) -> Option<String> {
     match address.iter().next() {
-        Some(
-            Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) | Protocol::Dnsaddr(name),
-        ) => Some(name.to_ascii_lowercase()),
+        Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) | Protocol::Dnsaddr(name)) => {
+            Some(name.to_ascii_lowercase())
+        }
         _ => None,
     }
 }

@@ -179,12 +179,7 @@ impl NetworkBehaviour for Table {
         self.kad.on_swarm_event(event);
     }
 
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        id: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
+    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
         self.kad.on_connection_handler_event(peer, id, event);
     }
 

@@ -124,7 +124,8 @@ impl Stranger {
 async fn listening(stranger: &mut Swarm<Stranger>) -> Multiaddr {
     stranger.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
     loop {
-        if let SwarmEvent::NewListenAddr { address, .. } = soon("listening", stranger.select_next_some()).await
+        if let SwarmEvent::NewListenAddr { address, .. } =
+            soon("listening", stranger.select_next_some()).await
         {
             return address;
         }
@@ -187,7 +188,8 @@ async fn a_peer_that_offers_only_tls_is_met() {
 
 #[tokio::test]
 async fn a_peer_that_is_somebody_else_is_not_accepted() {
-    let (alice, bob) = (TestNode::on("/ip4/127.0.0.1/tcp/0").await, TestNode::start(NodeConfig::loopback()).await);
+    let (alice, bob) =
+        (TestNode::on("/ip4/127.0.0.1/tcp/0").await, TestNode::start(NodeConfig::loopback()).await);
     let mut address = alice.address().await;
     address.pop();
     let outcome = soon("the dial", bob.net.dial(PeerId::random(), vec![address])).await;
@@ -311,7 +313,8 @@ async fn an_address_in_use_is_named() {
 #[tokio::test]
 async fn what_no_transport_can_use_is_refused_at_the_start() {
     let listen = vec!["/ip4/127.0.0.1/sctp/4001".parse().unwrap()];
-    let error = start(&NodeConfig { listen, ..NodeConfig::loopback() }, dummy::Behaviour).await.err().unwrap();
+    let error =
+        start(&NodeConfig { listen, ..NodeConfig::loopback() }, dummy::Behaviour).await.err().unwrap();
     assert!(matches!(error, StartError::Unsupported { .. }), "{error:?}");
 
     for peer in ["/ip4/127.0.0.1/tcp/4001", "/tcp/4001/p2p/QmaCpDMGvV2BGHeYERUEnRQAwe3N8SzbUtfsmvsqQLuvuJ"] {
@@ -349,7 +352,8 @@ async fn a_request_cannot_make_the_node_dial_its_own_network() {
 #[tokio::test]
 async fn announced_addresses_come_first() {
     let announce: Multiaddr = "/ip4/203.0.113.7/tcp/4001".parse().unwrap();
-    let node = TestNode::start(NodeConfig { announce: vec![announce.clone()], ..NodeConfig::loopback() }).await;
+    let node =
+        TestNode::start(NodeConfig { announce: vec![announce.clone()], ..NodeConfig::loopback() }).await;
     let addresses = node.net.listen_addresses().await;
     assert_eq!(addresses[0], announce.with_p2p(node.id()).unwrap());
     assert_eq!(addresses.len(), 2);

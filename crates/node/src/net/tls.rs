@@ -57,7 +57,8 @@ impl Tls {
         let (certificate, key) = certificate::generate(identity)?;
         let key = ring::sign::any_ecdsa_type(&key)?;
         let certified = Arc::new(SingleCertAndKey::from(CertifiedKey::new(vec![certificate], key)));
-        let provider = Arc::new(CryptoProvider { cipher_suites: cipher_suites(), ..ring::default_provider() });
+        let provider =
+            Arc::new(CryptoProvider { cipher_suites: cipher_suites(), ..ring::default_provider() });
         let versions = &[&rustls::version::TLS13];
 
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -105,8 +106,8 @@ fn peer_of(state: &CommonState) -> io::Result<PeerId> {
     let Some([certificate]) = state.peer_certificates() else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "not exactly one certificate"));
     };
-    let certificate = certificate::parse(certificate)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let certificate =
+        certificate::parse(certificate).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     Ok(certificate.peer_id())
 }
 

@@ -17,19 +17,16 @@ use libp2p::core::transport::global_only;
 use libp2p::core::transport::{Boxed, DialOpts, ListenerId, OrTransport, TransportError, TransportEvent};
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
-use libp2p::{Multiaddr, PeerId, Transport, dns, quic, tcp, websocket, yamux};
+use libp2p::{Multiaddr, PeerId, Transport, dns, quic, tcp, websocket};
 
 use super::reach;
 use super::read_ahead::ReadAhead;
 use super::security::{Security, SecurityError};
+use super::streams::Yamux;
 
 /// How long a handshake may take, from the socket to the multiplexer: ten round trips of a slow line, and
 /// short enough that half-open connections free their place soon.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
-
-/// The most streams of one connection. More would let Yamux announce windows over 1 MiB, and js-libp2p
-/// sends frames as large as the window, while rust-yamux hangs up on a frame over 1 MiB.
-const STREAMS_MAX: usize = 4093;
 
 /// What a peer may send unread over QUIC, in bytes, for a stream and for a connection: 80 MB/s at a round
 /// trip of 100 ms, and a bound to what a peer can make this node hold.
@@ -155,14 +152,7 @@ where
     T::Dial: Send + 'static,
     T::ListenerUpgrade: Send + 'static,
 {
-    let mut streams = yamux::Config::default();
-    streams.set_max_num_streams(STREAMS_MAX);
-    transport
-        .upgrade(Version::V1Lazy)
-        .authenticate(security)
-        .multiplex(streams)
-        .timeout(HANDSHAKE_TIME)
-        .boxed()
+    transport.upgrade(Version::V1Lazy).authenticate(security).multiplex(Yamux).timeout(HANDSHAKE_TIME).boxed()
 }
 
 fn quic_config(identity: &Keypair) -> quic::Config {
