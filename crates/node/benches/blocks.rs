@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cid::Version;
 use pinfold_node::blocks::{SegmentBlocks, SegmentConfig};
+use pinfold_node::unixfs::{Profile, import_file};
 use pinfold_node::{Block, Blocks, HoldName};
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -24,6 +25,8 @@ fn main() -> Outcome {
         let dir = tempfile::Builder::new().prefix("bench-blocks").tempdir_in(&home)?;
         runtime.block_on(run(dir.path(), count, length))?;
     }
+    let dir = tempfile::Builder::new().prefix("bench-blocks").tempdir_in(&home)?;
+    runtime.block_on(import(dir.path(), 1024))?;
     Ok(())
 }
 
@@ -66,9 +69,29 @@ async fn run(dir: &Path, count: usize, length: usize) -> Outcome {
     println!("    release answered after {:?}", start.elapsed());
     let last = cids.last().ok_or("no blocks")?;
     while blocks.size(last)?.is_some() {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     report("release, space freed", count, length, start.elapsed());
+    blocks.close().await;
+    Ok(())
+}
+
+/// Imports a file from memory: chunking, hashing and storing.
+async fn import(dir: &Path, mebibytes: usize) -> Outcome {
+    let blocks = SegmentBlocks::open(dir, &SegmentConfig::default())?;
+    let chunk = make(0, 1024 * 1024)?.into_parts().1;
+    // Each chunk differs in its first bytes, so that none is stored already.
+    let chunks = (0..mebibytes).map(move |n| {
+        let mut bytes = chunk.to_vec();
+        bytes[..8].copy_from_slice(&(n as u64).to_le_bytes());
+        std::io::Result::Ok(Bytes::from(bytes))
+    });
+    let reader = tokio_util::io::StreamReader::new(futures::stream::iter(chunks));
+    let hold = blocks.open(&HoldName::parse("import").ok_or("name")?)?;
+    let start = Instant::now();
+    import_file(reader, Profile::default(), &blocks, hold).await?;
+    blocks.seal(hold).await?;
+    report("import + seal", mebibytes, 1024 * 1024, start.elapsed());
     blocks.close().await;
     Ok(())
 }

@@ -105,7 +105,7 @@ fn actual(blocks: &SegmentBlocks) -> Model {
     let mut model = Model::new();
     for info in blocks.holds("worker", None, usize::MAX).unwrap() {
         let hold = blocks.shared.index.hold_named(&info.name).unwrap().unwrap();
-        let edges = blocks.shared.index.edges(hold, usize::MAX).unwrap();
+        let edges = blocks.shared.index.edges(hold, None, usize::MAX).unwrap();
         assert_eq!(info.stats.blocks, edges.len() as u64, "{info:?}");
         let bytes: u64 = edges.iter().map(|edge| u64::from(edge.location.length)).sum();
         assert_eq!(info.stats.bytes, bytes, "{info:?}");

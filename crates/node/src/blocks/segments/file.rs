@@ -8,12 +8,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
-use rustix::fs::{FallocateFlags, OFlags};
 
 use super::index::Location;
 use crate::car;
@@ -22,6 +21,8 @@ use crate::car;
 const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 /// What `O_DIRECT` is aligned to, and the unit in which holes are punched.
 const PAGE_BYTES: usize = 4096;
+/// Reads from this length on are announced to the kernel.
+const READ_AHEAD_BYTES: u32 = 128 * 1024;
 /// Files that are kept open for reading.
 const OPEN_FILES_MAX: std::num::NonZeroUsize = std::num::NonZeroUsize::MIN.saturating_add(63);
 
@@ -48,6 +49,7 @@ pub(super) struct Appender {
     pub(super) id: u32,
     path: PathBuf,
     file: File,
+    is_direct: bool,
     pages: Pages,
     /// How much of the pages is filled.
     filled: usize,
@@ -80,14 +82,13 @@ impl Appender {
     fn with_file(dir: &Path, id: u32, options: &mut OpenOptions) -> io::Result<Self> {
         let path = path(dir, id);
         options.write(true);
-        let direct = options.clone().custom_flags(OFlags::DIRECT.bits().cast_signed()).open(&path);
-        let file = match direct {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => options.open(&path)?,
+        let (file, is_direct) = match open_direct(options, &path) {
+            Ok(file) => (file, true),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => (options.open(&path)?, false),
             Err(error) => return Err(error),
         };
         let pages = Pages::new();
-        Ok(Self { id, path, file, pages, filled: 0, base: 0, dirty: false, unsynced: false })
+        Ok(Self { id, path, file, is_direct, pages, filled: 0, base: 0, dirty: false, unsynced: false })
     }
 
     /// Where the next byte will stand.
@@ -135,7 +136,15 @@ impl Appender {
         let pages = self.pages.bytes();
         pages[filled..padded].fill(0);
         self.unsynced = true;
-        self.file.write_all_at(&pages[..padded], base)?;
+        match self.file.write_all_at(&pages[..padded], base) {
+            // Some file systems take the flag and refuse the write.
+            Err(error) if self.is_direct && error.kind() == io::ErrorKind::InvalidInput => {
+                self.file = OpenOptions::new().write(true).open(&self.path)?;
+                self.is_direct = false;
+                self.file.write_all_at(&pages[..padded], base)?;
+            }
+            written => written?,
+        }
         let whole = filled - filled % PAGE_BYTES;
         pages.copy_within(whole..padded, 0);
         self.base += whole as u64;
@@ -157,6 +166,42 @@ impl Appender {
             None => std::fs::remove_file(&self.path),
         }
     }
+}
+
+/// Opens for writing past the page cache; `InvalidInput` where that is not to be had.
+#[cfg(target_os = "linux")]
+fn open_direct(options: &OpenOptions, path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let direct = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+    options.clone().custom_flags(direct).open(path)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_direct(_: &OpenOptions, _: &Path) -> io::Result<File> {
+    Err(io::ErrorKind::InvalidInput.into())
+}
+
+/// Asks the kernel to read a range at once, instead of in the small steps of its own read-ahead. A mere hint:
+/// without it the read is slower and nothing else.
+#[cfg(target_os = "linux")]
+fn read_ahead(file: &File, location: &Location) {
+    let length = std::num::NonZeroU64::new(u64::from(location.length));
+    let _ = rustix::fs::fadvise(file, u64::from(location.offset), length, rustix::fs::Advice::WillNeed);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn read_ahead(_: &File, _: &Location) {}
+
+/// Gives a range back; `Unsupported` where files have no holes.
+#[cfg(target_os = "linux")]
+fn punch_hole(file: &File, start: u64, length: u64) -> io::Result<()> {
+    use rustix::fs::FallocateFlags;
+    Ok(rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, start, length)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn punch_hole(_: &File, _: u64, _: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Where a segment's file is.
@@ -184,6 +229,9 @@ impl Readers {
     pub(super) fn read(&self, location: &Location) -> io::Result<Vec<u8>> {
         let file = self.file(location.segment)?;
         let mut bytes = vec![0; location.length as usize];
+        if location.length >= READ_AHEAD_BYTES {
+            read_ahead(&file, location);
+        }
         file.read_exact_at(&mut bytes, u64::from(location.offset))?;
         Ok(bytes)
     }
@@ -223,15 +271,9 @@ pub(super) fn punch(dir: &Path, segment: u32, dead: &[Location]) -> io::Result<(
         if start >= end {
             continue;
         }
-        match rustix::fs::fallocate(
-            &file,
-            FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
-            start,
-            end - start,
-        ) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => return Ok(()),
-            Err(error) => return Err(error.into()),
+        match punch_hole(&file, start, end - start) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(()),
+            punched => punched?,
         }
     }
     Ok(())

@@ -262,10 +262,19 @@ impl Index {
         })
     }
 
-    /// Up to `limit` edges of a hold, in the order of locations.
-    pub(super) fn edges(&self, hold: u64, limit: usize) -> Result<Vec<Edge>> {
+    /// Up to `limit` edges of a hold, in the order of locations, from after `after`.
+    ///
+    /// Whoever removes edges as it goes passes where it was: stepping over those that were just removed
+    /// costs as much as reading them.
+    pub(super) fn edges(&self, hold: u64, after: Option<&Location>, limit: usize) -> Result<Vec<Edge>> {
+        use std::ops::Bound::{Excluded, Included};
+        let start = match after {
+            Some(after) => Excluded(kept_key(hold, after)),
+            None => Included((u128::from(hold) << 64).to_be_bytes()),
+        };
+        let end = Included((u128::from(hold) << 64 | u128::from(u64::MAX)).to_be_bytes());
         self.with(|tables| {
-            let items = tables.kept.prefix(hold.to_be_bytes()).take(limit);
+            let items = tables.kept.range((start, end)).take(limit);
             items.map(|item| decode_edge(hold, item.into_inner()?)).collect()
         })
     }

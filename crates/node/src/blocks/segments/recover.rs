@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::file::{self, Appender, Readers};
 use super::index::{Index, IndexError, SegmentRecord};
+use super::release::Going;
 use super::state::Shared;
 use super::writer::Writer;
 use super::{OpenError, SegmentConfig};
@@ -49,7 +50,7 @@ pub(super) fn open(
     let config = SegmentConfig { segment_bytes: config.segment_bytes.min(SEGMENT_BYTES_MAX), ..*config };
     let mut writer = Writer::new(Arc::clone(&shared), Arc::clone(&readers), segments.clone(), &config);
     writer.next_segment = next_segment;
-    writer.going = going.into();
+    writer.going = going.into_iter().map(Going::from).collect();
     if let Some((id, record)) = records.last()
         && record.live_blocks > 0
         && record.end < config.segment_bytes

@@ -15,8 +15,22 @@ use super::file;
 use super::index::{Edge, Location, SegmentRecord};
 use super::writer::{WriteError, Writer};
 
-/// Edges in a batch: some milliseconds of work, which is what a commit may have to wait for.
-const BATCH_EDGES: usize = 256;
+/// Edges in a batch: some 10 ms of work, which is what a commit may have to wait for.
+const BATCH_EDGES: usize = 1024;
+
+/// A released hold whose space is still to be freed.
+#[derive(Clone, Copy)]
+pub(super) struct Going {
+    hold: u64,
+    /// The last edge that is done with, since the start.
+    freed: Option<Location>,
+}
+
+impl From<u64> for Going {
+    fn from(hold: u64) -> Self {
+        Self { hold, freed: None }
+    }
+}
 
 /// What one batch does to the index, segments and files.
 #[derive(Default)]
@@ -33,8 +47,8 @@ struct Batch {
 impl Writer {
     /// Frees one batch of the first released hold. Nothing may be uncommitted.
     pub(super) fn free_some(&mut self) -> Result<(), WriteError> {
-        let Some(hold) = self.going.front().copied() else { return Ok(()) };
-        let edges = self.shared.index.edges(hold, BATCH_EDGES)?;
+        let Some(Going { hold, freed }) = self.going.front().copied() else { return Ok(()) };
+        let edges = self.shared.index.edges(hold, freed.as_ref(), BATCH_EDGES)?;
         let batch = self.plan(&edges)?;
         if !self.claim(&batch) {
             // A queued edge counts on one of the blocks; it comes first.
@@ -68,6 +82,8 @@ impl Writer {
         })?;
         if last {
             self.going.pop_front();
+        } else if let Some(going) = self.going.front_mut() {
+            going.freed = edges.last().map(|edge| edge.location);
         }
         Ok(())
     }

@@ -21,6 +21,9 @@ pub(super) const QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 const QUEUE_ENTRY_BYTES: usize = 512;
 /// Entries that may wait for the writer; whoever comes then blocks for the moment that it takes them.
 const QUEUE_LEN_MAX: usize = 64 * 1024;
+/// Bytes and entries from which on the queue is worth a turn of the writer.
+const TURN_BYTES: usize = 1024 * 1024;
+const TURN_LEN: usize = 1024;
 /// Holds that were lost before they were ever committed, and are remembered for a better error.
 const LOST_NEW_MAX: usize = 1024;
 /// The bits of a [`HoldId`] that are the hold's number; the rest counts its losses.
@@ -85,7 +88,11 @@ impl ActiveHold {
 
 #[derive(Default)]
 pub(super) struct State {
-    pub(super) queue: Vec<Op>,
+    queue: Vec<Op>,
+    /// The permits of what is queued.
+    queued_bytes: usize,
+    /// Whether somebody waits for something in the queue.
+    is_waited_for: bool,
     pub(super) blocks: HashMap<Multihash<64>, Pending>,
     pub(super) holds: HashMap<u64, ActiveHold>,
     /// Names of holds that the index does not know yet.
@@ -139,18 +146,25 @@ impl Shared {
         if state.closing { Err(BlocksError::Closed) } else { Ok(state) }
     }
 
-    /// Queues an operation.
+    /// Queues an operation. The writer is woken when somebody waits for it, or when enough has come
+    /// together: waking it for each small block would cost more than storing the block.
     pub(super) fn push(&self, state: &mut State, op: Op) {
-        if state.queue.is_empty() {
-            self.work.notify_one();
+        let was_enough = state.has_enough();
+        match &op {
+            Op::Put { permits, .. } => state.queued_bytes += permits,
+            Op::Open { .. } | Op::Keep { .. } => {}
+            Op::Commit { .. } | Op::Release { .. } | Op::Barrier { .. } => state.is_waited_for = true,
         }
         state.queue.push(op);
+        if !was_enough && state.has_enough() {
+            self.work.notify_one();
+        }
     }
 
     /// Takes the queue, once there is something in it or `wait` is over (`None` waits for ever). The flag
     /// says that the store is closing.
     pub(super) fn take(&self, wait: Option<Duration>) -> (Vec<Op>, bool) {
-        let idle = |state: &mut State| state.queue.is_empty() && !state.closing;
+        let idle = |state: &mut State| !state.has_enough() && !state.closing;
         let state = self.state();
         let mut state = match wait {
             None => self.work.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner),
@@ -159,10 +173,18 @@ impl Shared {
             }
         };
         let closing = state.closing;
-        let queue = std::mem::take(&mut state.queue);
+        let queue = state.take_queue();
         drop(state);
         self.room.notify_all();
         (queue, closing)
+    }
+
+    /// Lets nobody wait for a writer that is not there any more.
+    pub(super) fn writer_ended(&self) {
+        self.close();
+        // Whoever waits for an answer is told by its end being dropped.
+        let queue = self.state().take_queue();
+        drop(queue);
     }
 
     /// Lets nobody queue anything more.
@@ -297,6 +319,17 @@ impl State {
         self.opened.clear();
         self.wanted.clear();
         self.gone.clear();
+        self.take_queue()
+    }
+
+    fn take_queue(&mut self) -> Vec<Op> {
+        self.queued_bytes = 0;
+        self.is_waited_for = false;
         std::mem::take(&mut self.queue)
+    }
+
+    /// Whether the queue is worth a turn of the writer.
+    fn has_enough(&self) -> bool {
+        self.is_waited_for || self.queued_bytes >= TURN_BYTES || self.queue.len() >= TURN_LEN
     }
 }

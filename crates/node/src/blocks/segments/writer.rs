@@ -17,6 +17,7 @@ use cid::multihash::Multihash;
 
 use super::file::{self, Appender, Readers};
 use super::index::{Edge, HoldRecord, IndexError, Location, SegmentRecord};
+use super::release::Going;
 use super::state::{Failure, Op, Pending, Reply, Shared, State};
 use crate::blocks::{BlocksError, HoldName, HoldStats};
 use crate::car;
@@ -93,8 +94,14 @@ pub(super) struct Writer {
     pub(super) committed: Option<u64>,
     pub(super) next_segment: u32,
     /// Released holds whose space is still to be freed.
-    pub(super) going: VecDeque<u64>,
+    pub(super) going: VecDeque<Going>,
     group: Group,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.shared.writer_ended();
+    }
 }
 
 impl Writer {
@@ -372,7 +379,7 @@ impl Writer {
             if hold.released {
                 state.gone.remove(id);
                 state.losses.remove(id);
-                self.going.push_back(*id);
+                self.going.push_back(Going::from(*id));
             } else {
                 state.settle(*id, &hold.record);
             }
@@ -396,7 +403,8 @@ impl Writer {
             if let Err(error) = self.shared.index.reopen() {
                 tracing::error!(%error, "the index cannot be reopened");
             }
-            self.going = self.shared.index.going().map(VecDeque::from).unwrap_or_default();
+            let going = self.shared.index.going().unwrap_or_default();
+            self.going = going.into_iter().map(Going::from).collect();
         }
         let group = std::mem::take(&mut self.group);
         let mut state = self.shared.state();
