@@ -1,0 +1,284 @@
+//! A whole API in one process: router, service, database in a temporary folder, and clusters that the test
+//! scripts. Nothing listens on a port.
+
+use std::collections::HashMap;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request, request};
+use pinfold_cluster::{Fate, Gate, Scripted};
+use pinfold_http::{AppState, Settings, router};
+use pinfold_model::{AccountId, Clock, ClusterId, Email, ManualClock, PlanCode, Role, TokenName, parse_cid};
+use pinfold_service::{Background, ClusterInfo, ClusterSetup, GatewayInfo, NewAccount, NewToken, Service};
+use pinfold_store::Store;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// `hello`, as one raw block.
+pub(crate) const HELLO: &str = "bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq";
+/// The same in base16, base32 in capitals, base36, base58btc and base64url, and percent-encoded.
+pub(crate) const HELLO_FORMS: [&str; 6] = [
+    "f015512202cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824",
+    "BAFKREIBM6JG3UX5QUMHCN2B3FLC3TYU6DMLB4XA7U5BF44YEGNRJHC4YEQ",
+    "k2cwue9rqdypmt3thjky14z1tk9fi9f0o5w7b3ofitdewlcf87lismqs",
+    "zb2rhZfjRh2FHHB2RkHVEvL2vJnCTcu7kwRqgVsf9gpkLgteo",
+    "uAVUSICzyTbpfsKMOJug7KsW54p4bFh5cH6dCXnMEM2KTi5gk",
+    "%62afkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq",
+];
+/// `world`, as one raw block.
+pub(crate) const WORLD: &str = "bafkreicin2sgejgrxnh3nahtj56jvwlkr4sozcf6opvi4wtmmuta5hfyu4";
+
+/// An API of its own.
+pub(crate) struct Api {
+    router: Router,
+    service: Service,
+    _background: Background,
+    clusters: [Scripted; 2],
+    clock: Arc<ManualClock>,
+    stopping: CancellationToken,
+    owners: Mutex<HashMap<String, AccountId>>,
+    _folder: TempDir,
+}
+
+impl Api {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(Settings::default()).await
+    }
+
+    /// An API with two clusters, `cl0-global` and `cl1-eu`; [`HELLO`] and [`WORLD`] are on the network.
+    pub(crate) async fn start_with(settings: Settings) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Store::open(&folder.path().join("pinfold.db")).await.expect("a database");
+        let clusters = [Scripted::default(), Scripted::default()];
+        for cluster in &clusters {
+            assert_eq!(cluster.publish("hello", 5).to_string(), HELLO);
+            assert_eq!(cluster.publish("world", 5).to_string(), WORLD);
+        }
+        let clock = Arc::new(ManualClock::default());
+        let setups =
+            ["cl0-global", "cl1-eu"].into_iter().zip(&clusters).map(|(id, driver)| setup(id, driver));
+        let service_settings = pinfold_service::Settings::default();
+        let service = Service::new(store, setups.collect(), clock.clone(), service_settings).await;
+        let service = service.expect("a service");
+        let _background = service.run();
+        let stopping = CancellationToken::new();
+        let app = AppState::new(service.clone(), settings, clock.clone(), stopping.clone());
+        let (router, owners) = (router(app), Mutex::default());
+        Self { router, service, _background, clusters, clock, stopping, owners, _folder: folder }
+    }
+
+    /// A key of a new account.
+    pub(crate) async fn key(&self, plan: &str, scopes: &str) -> String {
+        let count = self.owners.lock().expect("no test panics under it").len();
+        let account = NewAccount {
+            email: Email::parse(&format!("user{count}@example.org")).expect("an address"),
+            name: "User".to_owned(),
+            plan: PlanCode::new(plan),
+            role: Role::User,
+            password: None,
+        };
+        let account = self.service.accounts.create(account).await.expect("an account");
+        let token = NewToken {
+            name: key_name(),
+            label: None,
+            scopes: scopes.parse().expect("scopes"),
+            expires_at: None,
+        };
+        let created = self.service.tokens.create(account.id, token).await.expect("a key");
+        let secret = created.secret.reveal().to_owned();
+        self.owners.lock().expect("no test panics under it").insert(secret.clone(), account.id);
+        secret
+    }
+
+    pub(crate) async fn revoke(&self, key: &str) {
+        let owner = self.owners.lock().expect("no test panics under it")[key];
+        self.service.tokens.revoke(owner, &key_name()).await.expect("it was there");
+    }
+
+    pub(crate) fn request(&self, method: &str, path: &str) -> Sending {
+        let request = Request::builder().method(method).uri(path);
+        Sending { router: self.router.clone(), request, body: Body::empty() }
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Sending {
+        self.request("GET", path)
+    }
+
+    pub(crate) fn post(&self, path: &str) -> Sending {
+        self.request("POST", path)
+    }
+
+    pub(crate) fn now_s(&self) -> i64 {
+        self.clock.now().as_ms() / 1000
+    }
+
+    /// Takes a DAG off the network.
+    pub(crate) fn nobody_has(&self, cid: &str) {
+        let cid = parse_cid(cid).expect("a CID");
+        self.clusters.iter().for_each(|cluster| cluster.unpublish(&cid));
+    }
+
+    /// Lets fetches of a DAG wait at a gate that stays closed until it is opened.
+    pub(crate) fn hold_back(&self, cid: &str) -> Gate {
+        let (cid, gate) = (parse_cid(cid).expect("a CID"), Gate::default());
+        self.clusters[0].script_hold(&cid, [Fate::Waits(gate.clone())]);
+        gate
+    }
+
+    /// Says that the server stops.
+    pub(crate) fn stop(&self) {
+        self.stopping.cancel();
+    }
+
+    /// Waits until nothing is held in any cluster: what is dropped is released in the background.
+    pub(crate) async fn until_nothing_is_held(&self) {
+        let released = async {
+            while self.clusters.iter().any(|cluster| !cluster.all_names().is_empty()) {
+                self.service.reconciler.wake();
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), released).await.expect("all is released");
+    }
+}
+
+fn setup(id: &str, driver: &Scripted) -> ClusterSetup {
+    let gateway = GatewayInfo { url: "http://127.0.0.1:8080/ipfs/".to_owned(), label: "Local".to_owned() };
+    let info = ClusterInfo {
+        id: ClusterId::parse(id).expect("an id"),
+        label: format!("The cluster {id}"),
+        region: None,
+        country: None,
+        gateways: vec![gateway],
+    };
+    ClusterSetup { info, driver: Arc::new(driver.clone()) }
+}
+
+fn key_name() -> TokenName {
+    TokenName::parse("test").expect("a name")
+}
+
+/// The answer to a request.
+pub(crate) struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    text: String,
+}
+
+impl Answer {
+    pub(crate) fn status(&self) -> u16 {
+        self.status
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// A header's value, or nothing.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("plain text"))
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    pub(crate) fn code(&self) -> String {
+        self.json()["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    pub(crate) fn message(&self) -> String {
+        self.json()["message"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The text with every id, which differs from run to run, replaced.
+    pub(crate) fn masked(&self) -> String {
+        let ids: Vec<String> = ids_in(&self.json());
+        ids.iter().fold(self.text.clone(), |text, id| text.replace(id.as_str(), "[id]"))
+    }
+}
+
+fn ids_in(value: &Value) -> Vec<String> {
+    match value {
+        Value::Array(items) => items.iter().flat_map(ids_in).collect(),
+        Value::Object(fields) => {
+            let is_id = |name: &str| matches!(name, "uploadId" | "_id" | "nextCursor");
+            let of_field = |(name, value): (&String, &Value)| match value {
+                Value::String(text) if is_id(name) => vec![text.clone()],
+                other => ids_in(other),
+            };
+            fields.iter().flat_map(of_field).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+    }
+}
+
+/// A request on its way; sent when awaited.
+pub(crate) struct Sending {
+    router: Router,
+    request: request::Builder,
+    body: Body,
+}
+
+impl Sending {
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.request = self.request.header(name, value);
+        self
+    }
+
+    pub(crate) fn key(self, key: &str) -> Self {
+        self.header("x-api-key", key)
+    }
+
+    pub(crate) fn body(mut self, text: &str) -> Self {
+        self.body = Body::from(text.to_owned());
+        self
+    }
+
+    /// A body that comes as it comes.
+    pub(crate) fn stream(mut self, body: Body) -> Self {
+        self.body = body;
+        self
+    }
+
+    /// A body out of [`form`].
+    pub(crate) fn form(mut self, body: Vec<u8>) -> Self {
+        self.body = Body::from(body);
+        self.header("content-type", "multipart/form-data; boundary=frontier")
+    }
+}
+
+impl IntoFuture for Sending {
+    type Output = Answer;
+    type IntoFuture = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let request = self.request.body(self.body).expect("a request");
+            let response = self.router.oneshot(request).await.expect("the router never fails");
+            let (parts, body) = response.into_parts();
+            let body = to_bytes(body, 16 * 1024 * 1024).await.expect("a body");
+            let text = String::from_utf8(body.to_vec()).expect("text");
+            Answer { status: parts.status.as_u16(), headers: parts.headers, text }
+        })
+    }
+}
+
+/// A multipart body of these parts. A name can carry a filename: `file"; filename="a.txt`.
+pub(crate) fn form(parts: &[(&str, &str)]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (name, content) in parts {
+        let head = format!("--frontier\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n");
+        body.extend_from_slice(head.as_bytes());
+        body.extend_from_slice(content.as_bytes());
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(b"--frontier--\r\n");
+    body
+}

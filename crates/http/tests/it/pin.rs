@@ -1,0 +1,186 @@
+//! Pinning by CID.
+
+use std::future::IntoFuture;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use futures::stream;
+use insta::assert_snapshot;
+use pinfold_http::Settings;
+
+use crate::harness::{Answer, Api, HELLO, HELLO_FORMS};
+
+fn pin(cid: &str) -> String {
+    format!("/api/v3/files/pin/{cid}")
+}
+
+#[tokio::test]
+async fn the_seeds_request_gets_the_seeds_answer() {
+    let api = Api::start().await;
+    let key = api.key("free", "files:write").await;
+    let answer = api.post(&pin(HELLO)).key(&key).body(r#"{"cl":"cl0-global"}"#).await;
+    assert_eq!(answer.status(), 201);
+    assert_snapshot!(answer.masked(), @r#"{"cid":"bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq","clusterId":"cl0-global","expiresAt":null,"pinned":true,"status":"pinned","uploadId":"[id]","name":null,"originalName":null,"customName":null,"size":5,"type":"file","createdAt":"2026-01-01T00:00:00.000Z"}"#);
+
+    let again = api.post(&pin(HELLO)).key(&key).body(r#"{"customName":"hello"}"#).await;
+    assert_eq!(again.status(), 200, "it was there");
+    assert_eq!(again.json()["customName"], "hello");
+    assert_eq!(again.json()["uploadId"], answer.json()["uploadId"]);
+}
+
+#[tokio::test]
+async fn a_body_need_not_be_there() {
+    let api = Api::start().await;
+    let key = api.key("free", "files:write").await;
+    for body in ["", "{}", "[]", "null", r#"{"cl":"","timelock":null,"unknown":[{}]}"#] {
+        let answer = api.post(&pin(HELLO)).key(&key).body(body).await;
+        assert!(matches!(answer.status(), 200 | 201), "{body:?}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn every_spelling_of_a_cid_is_one_pin() {
+    let api = Api::start().await;
+    let key = api.key("free", "files:write,files:read").await;
+    for form in HELLO_FORMS {
+        let answer = api.post(&pin(form)).key(&key).await;
+        assert_eq!(answer.json()["cid"], HELLO, "{form}");
+    }
+    assert_eq!(api.get("/api/v3/users/me/uploads").key(&key).await.json()["total"], 1);
+}
+
+#[tokio::test]
+async fn what_is_not_right_is_named() {
+    let api = Api::start().await;
+    let key = api.key("premium", "files:write").await;
+    for cid in ["nonsense", "%00", "%ff", "Qm", &"b".repeat(700)] {
+        let answer = api.post(&pin(cid)).key(&key).await;
+        assert_eq!((answer.status(), answer.message()), (400, "Invalid CID".into()), "{cid}");
+    }
+    let deep = format!(r#"{{"x":{}{}}}"#, "[".repeat(5_000), "]".repeat(5_000));
+    for (body, word) in [
+        (r#"{"cl":5}"#, "`cl`"),
+        (r#"{"customName":["a"]}"#, "`customName`"),
+        (r#"{"customName":"a\u0000"}"#, "`customName`"),
+        (r#"{"timelock":"yesterday"}"#, "timelock"),
+        (r#"{"timelock":"2020-01-01T00:00:00Z"}"#, "future"),
+        (r#"{"cl":"nowhere"}"#, "Unknown cluster"),
+        ("{", "JSON"),
+        ("[1]", "JSON object"),
+        (deep.as_str(), "JSON"),
+    ] {
+        let answer = api.post(&pin(HELLO)).key(&key).body(body).await;
+        assert_eq!(answer.status(), 400, "{body:.40}: {}", answer.text());
+        assert!(answer.message().contains(word), "{body:.40}: {}", answer.text());
+    }
+    let huge = format!(r#"{{"x":"{}"}}"#, "x".repeat(70_000));
+    let answer = api.post(&pin(HELLO)).key(&key).body(&huge).await;
+    assert_eq!((answer.status(), answer.code()), (413, "FILE_TOO_LARGE".into()));
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_is_not_waited_for() {
+    let mut settings = Settings::default();
+    settings.bodies.json_time = Duration::from_millis(20);
+    let api = Api::start_with(settings).await;
+    let key = api.key("free", "files:write").await;
+    let body = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
+    assert_eq!(api.post(&pin(HELLO)).key(&key).stream(body).await.status(), 408);
+}
+
+#[tokio::test]
+async fn a_timelock_is_kept_and_told() {
+    let api = Api::start().await;
+    let key = api.key("premium", "files:write").await;
+    let body = r#"{"timelock":"2027-01-01T01:59:59+02:00"}"#;
+    let answer = api.post(&pin(HELLO)).key(&key).body(body).await;
+    assert_eq!(answer.json()["expiresAt"], "2026-12-31T23:59:59.000Z");
+    let again = api.post(&pin(HELLO)).key(&key).await;
+    assert_eq!(again.json()["expiresAt"], "2026-12-31T23:59:59.000Z", "leaving it out does not drop it");
+}
+
+#[tokio::test]
+async fn the_cluster_can_be_named_in_four_places() {
+    let api = Api::start().await;
+    let key = api.key("free", "files:write").await;
+    let cluster = |answer: Answer| answer.json()["clusterId"].clone();
+    assert_eq!(cluster(api.post(&pin(HELLO)).key(&key).body(r#"{"cl":"cl1-eu"}"#).await), "cl1-eu");
+    assert_eq!(cluster(api.post(&format!("{}?cl=cl1-eu", pin(HELLO))).key(&key).await), "cl1-eu");
+    let by_header = || api.post(&pin(HELLO)).key(&key).header("x-cluster", "cl1-eu");
+    assert_eq!(cluster(by_header().await), "cl1-eu");
+    assert_eq!(cluster(by_header().body(r#"{"cl":"cl0-global"}"#).await), "cl0-global");
+}
+
+#[tokio::test]
+async fn what_nobody_has_is_not_found_and_leaves_nothing() {
+    let api = Api::start().await;
+    api.nobody_has(HELLO);
+    let key = api.key("free", "files:write,files:read").await;
+    let answer = api.post(&pin(HELLO)).key(&key).await;
+    assert_eq!(answer.status(), 404);
+    assert_snapshot!(answer.text(), @r#"{"error":"Not Found","message":"CID not found"}"#);
+    assert_eq!(api.get("/api/v3/users/me/uploads").key(&key).await.json()["total"], 0);
+}
+
+#[tokio::test]
+async fn who_does_not_want_to_wait_is_told_where_to_look() {
+    let api = Api::start().await;
+    api.hold_back(HELLO);
+    let key = api.key("free", "files:write,cluster:read").await;
+    let answer = api.post(&pin(HELLO)).key(&key).header("prefer", "respond-async").await;
+    assert_eq!(answer.status(), 202);
+    assert_eq!(answer.header("preference-applied"), "respond-async");
+    assert!(matches!(answer.json()["status"].as_str(), Some("queued" | "pinning")));
+    assert_eq!(answer.json()["pinned"], false);
+
+    let location = answer.header("location").to_owned();
+    assert_eq!(location, format!("/api/v3/status/{HELLO}?cl=cl0-global"));
+    assert_eq!(api.get(&location).key(&key).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_short_wait_ends_with_202() {
+    let api = Api::start().await;
+    api.hold_back(HELLO);
+    let key = api.key("free", "files:write").await;
+    let answer = api.post(&pin(HELLO)).key(&key).header("prefer", "wait=0").await;
+    assert_eq!((answer.status(), answer.header("preference-applied")), (202, "wait=0"));
+}
+
+#[tokio::test]
+async fn at_a_stop_those_who_wait_are_told() {
+    let api = Api::start().await;
+    let gate = api.hold_back(HELLO);
+    let key = api.key("free", "files:write").await;
+    let waiting = tokio::spawn(api.post(&pin(HELLO)).key(&key).into_future());
+    gate.reached().await;
+    api.stop();
+    let answer =
+        tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("told").expect("no panic");
+    assert_eq!(answer.status(), 202);
+    assert!(answer.header("location").ends_with("?cl=cl0-global"));
+}
+
+#[tokio::test]
+async fn a_pin_can_be_removed_by_either_route() {
+    let api = Api::start().await;
+    let key = api.key("free", "files:write,files:delete").await;
+    for route in ["files/remove", "users/me/uploads"] {
+        assert_eq!(api.post(&pin(HELLO)).key(&key).await.status(), 201);
+        let path = format!("/api/v3/{route}/{HELLO}");
+        let answer = api.request("DELETE", &path).key(&key).await;
+        assert_eq!(answer.text(), format!(r#"{{"cid":"{HELLO}","removed":true}}"#));
+        let again = api.request("DELETE", &path).key(&key).await;
+        assert_eq!((again.status(), again.message()), (404, "Pin not found for this CID".into()));
+    }
+}
+
+#[tokio::test]
+async fn another_accounts_pin_is_none_of_mine() {
+    let api = Api::start().await;
+    let (alice, bob) =
+        (api.key("free", "files:write").await, api.key("free", "files:delete,cluster:read").await);
+    api.post(&pin(HELLO)).key(&alice).await;
+    assert_eq!(api.request("DELETE", &format!("/api/v3/files/remove/{HELLO}")).key(&bob).await.status(), 404);
+    assert_eq!(api.get(&format!("/api/v3/status/{HELLO}")).key(&bob).await.status(), 404);
+}

@@ -1,0 +1,74 @@
+//! What holds for every path: slashes, methods, unknown routes, old versions; and what the service says of
+//! itself.
+
+use axum::http::HeaderValue;
+use insta::assert_snapshot;
+use pinfold_http::Settings;
+
+use crate::harness::Api;
+
+#[tokio::test]
+async fn a_trailing_slash_makes_no_difference() {
+    let api = Api::start().await;
+    for path in ["/api/v3", "/health", "/api/v3/health", "/api/v3/peers"] {
+        let (plain, slashed) = (api.get(path).await, api.get(&format!("{path}/")).await);
+        assert_eq!((plain.status(), plain.text()), (slashed.status(), slashed.text()), "{path}");
+        assert_eq!(plain.status(), 200, "{path}: {}", plain.text());
+    }
+}
+
+#[tokio::test]
+async fn the_service_tells_what_it_is() {
+    let api = Api::start().await;
+    assert_eq!(api.get("/").await.text(), api.get("/api/v3").await.text());
+    assert_eq!(api.get("/").await.json()["links"]["pin"], "/api/v3/files/pin/{cid}");
+}
+
+#[tokio::test]
+async fn unknown_paths_and_wrong_methods_are_json_too() {
+    let api = Api::start().await;
+    let answer = api.get("/api/v3/nowhere").await;
+    assert_eq!((answer.status(), answer.header("content-type")), (404, "application/json"));
+    assert_snapshot!(answer.text(), @r#"{"error":"Not Found","message":"There is nothing at this path; GET /api/v3 lists what there is"}"#);
+
+    let answer = api.request("PATCH", "/api/v3/users/me/uploads").await;
+    assert_eq!((answer.status(), answer.header("allow")), (405, "GET,HEAD"));
+    assert_snapshot!(answer.text(), @r#"{"error":"Method Not Allowed","message":"This path does not take this method; see the header Allow"}"#);
+}
+
+#[tokio::test]
+async fn old_versions_are_gone_whatever_is_asked() {
+    let api = Api::start().await;
+    for (method, path) in
+        [("GET", "/api/v1"), ("POST", "/api/v1/files/"), ("DELETE", "/api/v2/a/b/c"), ("PUT", "/api/v2/")]
+    {
+        let answer = api.request(method, path).await;
+        assert_eq!(answer.status(), 410, "{method} {path}");
+        assert_eq!(answer.json()["error"], "api_version_deprecated");
+        assert_eq!(answer.json()["currentApiBase"], "/api/v3");
+    }
+}
+
+#[tokio::test]
+async fn clusters_have_the_fields_that_clients_read() {
+    let api = Api::start().await;
+    let key = api.key("free", "cluster:read").await;
+    assert_snapshot!(api.get("/api/v3/users/me/clusters").key(&key).await.text(), @r#"[{"id":"cl0-global","clusterId":"cl0-global","name":"The cluster cl0-global","label":"The cluster cl0-global","region":null,"country":null,"gateways":[{"publicUrl":"http://127.0.0.1:8080/ipfs/","url":"http://127.0.0.1:8080/ipfs/","label":"Local","order":0}]},{"id":"cl1-eu","clusterId":"cl1-eu","name":"The cluster cl1-eu","label":"The cluster cl1-eu","region":null,"country":null,"gateways":[{"publicUrl":"http://127.0.0.1:8080/ipfs/","url":"http://127.0.0.1:8080/ipfs/","label":"Local","order":0}]}]"#);
+}
+
+#[tokio::test]
+async fn browsers_may_call_from_configured_origins_only() {
+    let origin = "https://app.example";
+    let settings = Settings { cors_origins: vec![HeaderValue::from_static(origin)], ..Settings::default() };
+    let open = Api::start_with(settings).await;
+    let answer = open.get("/api/v3").header("origin", origin).await;
+    assert_eq!(answer.header("access-control-allow-origin"), origin);
+    let answer = open.get("/api/v3").header("origin", "https://other.example").await;
+    assert_ne!(answer.header("access-control-allow-origin"), "https://other.example");
+
+    let closed = Api::start().await;
+    assert_eq!(
+        closed.get("/api/v3").header("origin", origin).await.header("access-control-allow-origin"),
+        ""
+    );
+}
