@@ -19,6 +19,7 @@ pub(crate) mod client;
 pub(crate) mod format;
 pub(crate) mod pin;
 pub(crate) mod remote;
+pub(crate) mod store;
 pub(crate) mod token;
 
 /// An IPFS pinning service in one binary: it fetches what you pin, verifies every block, and keeps it.

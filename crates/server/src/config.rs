@@ -129,6 +129,8 @@ pub(crate) enum Lan {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Blocks {
     pub(crate) dir: String,
+    pub(crate) segment_bytes: u64,
+    pub(crate) reserve_bytes: u64,
 }
 
 /// `[pins]`

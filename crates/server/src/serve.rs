@@ -6,6 +6,7 @@
 use std::io::IsTerminal;
 
 use anyhow::Context;
+use pinfold_service::ADMIN_EMAIL;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -31,7 +32,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         app = App::start(&config, &dir) => app?,
         () = signals.next() => return Ok(()),
     };
-    print(&ready(&app, args.json))?;
+    print(&ready(&app, args.json).await)?;
     signals.next().await;
     tracing::info!("stopping: requests that run may end; once more stops at once");
     tokio::select! {
@@ -65,15 +66,15 @@ fn settings(args: &ServeArgs, dir: &DataDir) -> anyhow::Result<Config> {
 }
 
 /// What stdout says once everything answers.
-fn ready(app: &App, as_json: bool) -> String {
+async fn ready(app: &App, as_json: bool) -> String {
     let url = app.url();
-    let addresses: Vec<String> = app.addresses().iter().map(ToString::to_string).collect();
     let first = app.first_key();
     if as_json {
-        let mut line = json!({ "ready": true, "url": url, "peerId": app.peer_id(), "addresses": addresses });
+        let mut line =
+            json!({ "ready": true, "url": url, "peerId": app.peer_id(), "addresses": app.addresses().await });
         if let (Some(first), Some(fields)) = (first, line.as_object_mut()) {
-            fields.insert("firstAccount".to_owned(), json!(first.email));
-            fields.insert("firstKey".to_owned(), json!(first.secret));
+            fields.insert("firstAccount".to_owned(), json!(ADMIN_EMAIL));
+            fields.insert("firstKey".to_owned(), json!(first.reveal()));
         }
         return line.to_string();
     }
@@ -82,9 +83,9 @@ fn ready(app: &App, as_json: bool) -> String {
         text = format!(
             "\nPinfold made the account {} with every right, and this API key. It is shown only now:\n\n  {}\n\n\
              Pin something with it:\n\n{}\n\n",
-            first.email,
-            first.secret,
-            curl(&url, &first.secret, EXAMPLE_CID)
+            ADMIN_EMAIL,
+            first.reveal(),
+            curl(&url, first.reveal(), EXAMPLE_CID)
         );
     }
     text.push_str(&format!("Pinfold is ready at {url} (peer {})", app.peer_id()));

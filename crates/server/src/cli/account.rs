@@ -1,4 +1,90 @@
-//! stub
-pub(crate) async fn run(_: super::UserCommand) -> anyhow::Result<()> {
+//! `pinfold user`: accounts, straight in the store, also beside a running server.
+
+use std::io::BufRead;
+
+use anyhow::{Context, bail};
+use pinfold_model::{Account, Email, PlanCode, Role};
+use pinfold_service::{NewAccount, Password};
+use serde_json::{Value, json};
+
+use super::format::{print, size, table};
+use super::store::Books;
+use super::{UserCommand, UserCreateArgs, UserListArgs};
+
+/// Runs the command.
+pub(crate) async fn run(command: UserCommand) -> anyhow::Result<()> {
+    match command {
+        UserCommand::Create(args) => create(args).await,
+        UserCommand::List(args) => list(args).await,
+    }
+}
+
+async fn create(args: UserCreateArgs) -> anyhow::Result<()> {
+    let email = Email::parse(&args.email)?;
+    let role: Role = args.role.parse()?;
+    let password = if args.password_stdin { Some(password_from_stdin()?) } else { None };
+    let books = Books::open(&args.place).await?;
+    let new = NewAccount {
+        name: email.as_str().split('@').next().unwrap_or_default().to_owned(),
+        email,
+        plan: PlanCode::new(&args.plan),
+        role,
+        password,
+    };
+    let made = books.accounts.create(new).await;
+    books.close().await;
+    let account = made?;
+    if args.json {
+        return print(&row(&account).to_string());
+    }
+    print(&format!("made {} ({}, {})", account.email, account.plan, account.role))?;
+    eprintln!("Give it a key: pinfold token create --email {} --name NAME", account.email);
     Ok(())
+}
+
+async fn list(args: UserListArgs) -> anyhow::Result<()> {
+    let books = Books::open(&args.place).await?;
+    let accounts = books.accounts.list().await;
+    books.close().await;
+    let accounts = accounts?;
+    if args.json {
+        let lines: Vec<String> = accounts.iter().map(|account| row(account).to_string()).collect();
+        return if lines.is_empty() { Ok(()) } else { print(&lines.join("\n")) };
+    }
+    let cells = |account: &Account| {
+        vec![
+            account.email.to_string(),
+            account.plan.to_string(),
+            account.role.to_string(),
+            format!("{} of {}", size(account.used_bytes), size(account.storage_limit_bytes)),
+            format!("{} pins", account.pins),
+            if account.disabled { "disabled".to_owned() } else { String::new() },
+        ]
+    };
+    print(&table(&accounts.iter().map(cells).collect::<Vec<_>>()))
+}
+
+fn row(account: &Account) -> Value {
+    json!({
+        "email": account.email.as_str(),
+        "plan": account.plan.as_str(),
+        "role": account.role.as_str(),
+        "disabled": account.disabled,
+        "usedBytes": account.used_bytes,
+        "storageLimitBytes": account.storage_limit_bytes,
+        "pins": account.pins,
+        "createdAt": account.created_at.to_string(),
+    })
+}
+
+fn password_from_stdin() -> anyhow::Result<Password> {
+    let mut line = String::new();
+    // A byte more than the longest password and its line end: longer input is refused, not cut.
+    let bound = Password::LEN_MAX as u64 + 3;
+    std::io::Read::take(std::io::stdin().lock(), bound).read_line(&mut line).context("cannot read stdin")?;
+    let text = line.trim_end_matches(['\r', '\n']);
+    if text.is_empty() {
+        bail!("stdin has no password; pipe one in, or use --no-password");
+    }
+    Ok(Password::parse(text)?)
 }

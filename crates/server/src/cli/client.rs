@@ -57,16 +57,8 @@ impl Client {
     /// The address is no http(s) URL.
     pub(crate) fn new(remote: &Remote) -> anyhow::Result<Self> {
         let base = base_url(&remote.server)?;
-        // Needs no answer: that a provider is installed already is as good.
-        let _installed = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("pinfold/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIME_MAX)
-            .read_timeout(SILENCE_MAX);
-        if is_loopback(&base) {
-            builder = builder.no_proxy();
-        }
-        let http = builder.build().context("cannot set up HTTP")?;
+        let http =
+            builder(is_loopback(&base)).read_timeout(SILENCE_MAX).build().context("cannot set up HTTP")?;
         Ok(Self { http, base, key: remote.key.clone() })
     }
 
@@ -166,6 +158,17 @@ impl Client {
         };
         Refusal { status, message: format!("{} ({})", message.trim_end_matches('.'), status.as_u16()), hint }
     }
+}
+
+/// HTTP as this program speaks it. On loopback there is no proxy to go through, and no certificate to check:
+/// a machine without any certificate store can talk to itself.
+pub(crate) fn builder(is_loopback: bool) -> reqwest::ClientBuilder {
+    // Needs no answer: that a provider is installed already is as good.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    let builder = reqwest::Client::builder()
+        .user_agent(concat!("pinfold/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIME_MAX);
+    if is_loopback { builder.no_proxy().tls_certs_only([]) } else { builder }
 }
 
 /// The server's URL without `/api/v3`, which some people include.

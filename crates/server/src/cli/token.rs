@@ -1,4 +1,101 @@
-//! stub
-pub(crate) async fn run(_: super::TokenCommand) -> anyhow::Result<()> {
-    Ok(())
+//! `pinfold token`: API keys, straight in the store, also beside a running server.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use pinfold_model::{Clock, Email, ScopeSet, SystemClock, Token, TokenName};
+use pinfold_service::NewToken;
+use serde_json::{Value, json};
+
+use super::format::{plain, print, table};
+use super::store::Books;
+use super::{TokenCommand, TokenCreateArgs, TokenListArgs, TokenRevokeArgs};
+
+/// Runs the command.
+pub(crate) async fn run(command: TokenCommand) -> anyhow::Result<()> {
+    match command {
+        TokenCommand::Create(args) => create(args).await,
+        TokenCommand::List(args) => list(args).await,
+        TokenCommand::Revoke(args) => revoke(args).await,
+    }
+}
+
+async fn create(args: TokenCreateArgs) -> anyhow::Result<()> {
+    let email = Email::parse(&args.email)?;
+    let name = TokenName::parse(&args.name)?;
+    let scopes = if args.scopes.is_empty() {
+        ScopeSet::all()
+    } else {
+        args.scopes.join(",").parse().with_context(|| format!("the scopes are {}", ScopeSet::all()))?
+    };
+    let day = Duration::from_hours(24);
+    let expires_at = args.expires_in_days.map(|days| SystemClock.now().after(day * days));
+    let books = Books::open(&args.place).await?;
+    let made = async {
+        let account = books.accounts.by_email(&email).await.with_context(|| email.to_string())?;
+        let new = NewToken { name, label: None, scopes, expires_at };
+        books.tokens.create(account.id, new).await.map_err(anyhow::Error::from)
+    }
+    .await;
+    books.close().await;
+    print(made?.secret.reveal())
+}
+
+async fn list(args: TokenListArgs) -> anyhow::Result<()> {
+    let email = Email::parse(&args.email)?;
+    let books = Books::open(&args.place).await?;
+    let tokens = async {
+        let account = books.accounts.by_email(&email).await.with_context(|| email.to_string())?;
+        books.tokens.list(account.id).await.map_err(anyhow::Error::from)
+    }
+    .await;
+    books.close().await;
+    let tokens = tokens?;
+    if tokens.is_empty() {
+        return Ok(());
+    }
+    if args.json {
+        let lines: Vec<String> = tokens.iter().map(|token| row(token).to_string()).collect();
+        return print(&lines.join("\n"));
+    }
+    let cells = |token: &Token| {
+        let time = |at: Option<_>, never: &str| {
+            at.map_or_else(|| never.to_owned(), |at: pinfold_model::Timestamp| at.to_string())
+        };
+        vec![
+            plain(token.name.as_str()),
+            format!("{}…", token.prefix),
+            format!("used {}", time(token.last_used_at, "never")),
+            format!("ends {}", time(token.expires_at, "never")),
+            if token.scopes == ScopeSet::all() { "all scopes".to_owned() } else { token.scopes.to_string() },
+        ]
+    };
+    print(&table(&tokens.iter().map(cells).collect::<Vec<_>>()))
+}
+
+async fn revoke(args: TokenRevokeArgs) -> anyhow::Result<()> {
+    let email = Email::parse(&args.email)?;
+    let name = TokenName::parse(&args.name)?;
+    let books = Books::open(&args.place).await?;
+    let revoked = async {
+        let account = books.accounts.by_email(&email).await.with_context(|| email.to_string())?;
+        books.tokens.revoke(account.id, &name).await.map_err(anyhow::Error::from)
+    }
+    .await;
+    books.close().await;
+    revoked?;
+    print(&format!("revoked {name}"))
+}
+
+fn row(token: &Token) -> Value {
+    let scopes: Vec<&str> = token.scopes.iter().map(|scope| scope.as_str()).collect();
+    json!({
+        "name": token.name.as_str(),
+        "label": token.label,
+        "prefix": token.prefix,
+        "scopes": scopes,
+        "createdAt": token.created_at.to_string(),
+        "expiresAt": token.expires_at.map(|at| at.to_string()),
+        "lastUsedAt": token.last_used_at.map(|at| at.to_string()),
+    })
 }

@@ -1,0 +1,188 @@
+//! What the configuration means to each part: the words of `config.default.toml` as the types of the crates.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use pinfold_http as http;
+use pinfold_model::{ClusterId, Plan, PlanCode, PlanLimits, Plans};
+use pinfold_node::{Bootstrap, Identity, Lan, NodeConfig};
+use pinfold_service as service;
+
+use crate::config::{self, Config, FIRST_PLAN};
+
+/// What stands for the IPFS community's own bootstrap nodes.
+const PUBLIC: &str = "public";
+
+/// The node's.
+pub(super) fn node(config: &config::Node, identity: Identity) -> anyhow::Result<NodeConfig> {
+    let parse = |key: &str, texts: &[String]| {
+        let one = |text: &String| {
+            text.parse().with_context(|| {
+                format!("node.{key}: {text:?} is no multiaddr; one looks like /ip4/127.0.0.1/tcp/4001")
+            })
+        };
+        texts.iter().map(one).collect::<anyhow::Result<Vec<_>>>()
+    };
+    let bootstrap = match config.bootstrap.as_slice() {
+        [] => Bootstrap::None,
+        [only] if only == PUBLIC => Bootstrap::Public,
+        list => Bootstrap::List(parse("bootstrap", list)?),
+    };
+    Ok(NodeConfig {
+        listen: parse("listen", &config.listen)?,
+        announce: parse("announce", &config.announce)?,
+        peers: parse("peers", &config.peers)?,
+        bootstrap,
+        lan: match config.lan {
+            config::Lan::Off => Lan::Off,
+            config::Lan::Client => Lan::Client,
+            config::Lan::Server => Lan::Server,
+        },
+        private_origins: config.private_origins,
+        connections_max: config.connections_max,
+        idle_time: Duration::from_secs(config.idle_seconds),
+        ..NodeConfig::new(identity)
+    })
+}
+
+/// The service's.
+pub(super) fn service(config: &Config) -> anyhow::Result<service::Settings> {
+    let pins = &config.pins;
+    Ok(service::Settings {
+        plans: plans(config)?,
+        find_time: Duration::from_secs(pins.find_seconds),
+        stall_time: Duration::from_secs(pins.stall_seconds),
+        blocks_max: pins.blocks_max,
+        placements_at_once: pins.at_once,
+        attempts_max: pins.attempts_max,
+        retry_first: Duration::from_secs(pins.retry_first_seconds),
+        retry_max: Duration::from_secs(pins.retry_max_seconds),
+        lease: Duration::from_secs(pins.lease_seconds),
+        upload_wait: Duration::from_secs(pins.upload_wait_seconds),
+    })
+}
+
+/// The plans, that of accounts which name none first.
+pub(crate) fn plans(config: &Config) -> anyhow::Result<Plans> {
+    let mut plans = Vec::new();
+    for (code, plan) in &config.plans {
+        let clusters: Vec<ClusterId> = plan
+            .clusters
+            .iter()
+            .map(|id| ClusterId::parse(id).with_context(|| format!("plans.{code}.clusters: {id:?}")))
+            .collect::<anyhow::Result<_>>()?;
+        plans.push(Plan {
+            code: PlanCode::new(code),
+            name: plan.name.clone(),
+            limits: PlanLimits {
+                storage_bytes: plan.storage_bytes,
+                timelock: plan.timelock,
+                clusters: (!clusters.is_empty()).then_some(clusters),
+                in_flight_pins_max: plan.in_flight_pins_max,
+                requests_per_minute: plan.requests_per_minute,
+                requests_per_second: plan.requests_per_second,
+            },
+        });
+    }
+    plans.sort_by_key(|plan| plan.code.as_str() != FIRST_PLAN);
+    Ok(Plans::new(plans))
+}
+
+/// What is shown of each cluster.
+pub(super) fn clusters(config: &Config) -> anyhow::Result<Vec<service::ClusterInfo>> {
+    let some = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let info = |cluster: &config::Cluster| {
+        Ok(service::ClusterInfo {
+            id: ClusterId::parse(&cluster.id).with_context(|| format!("clusters: {:?}", cluster.id))?,
+            label: cluster.label.clone(),
+            region: some(&cluster.region),
+            country: some(&cluster.country),
+            gateways: cluster
+                .gateways
+                .iter()
+                .map(|url| service::GatewayInfo { url: url.clone(), label: cluster.label.clone() })
+                .collect(),
+        })
+    };
+    config.clusters.iter().map(info).collect()
+}
+
+/// The HTTP side's.
+pub(super) fn http(config: &config::Http) -> anyhow::Result<http::Settings> {
+    let config::HttpConnections { max, per_address_max, header_bytes_max, .. } = config.connections;
+    let bodies = &config.bodies;
+    let rates = &config.rates;
+    let origins = config
+        .cors_origins
+        .iter()
+        .map(|origin| origin.parse().with_context(|| format!("http.cors_origins: {origin:?} is no origin")));
+    let proxies = config.trusted_proxies.iter().map(|text| {
+        // An address alone is a network of one.
+        let bits = if text.contains('/') {
+            ""
+        } else if text.contains(':') {
+            "/128"
+        } else {
+            "/32"
+        };
+        format!("{text}{bits}")
+            .parse()
+            .with_context(|| format!("http.trusted_proxies: {text:?} is no address or network"))
+    });
+    Ok(http::Settings {
+        connections: http::Connections {
+            max,
+            per_address_max,
+            header_time: Duration::from_secs(config.connections.header_seconds),
+            write_time: Duration::from_secs(config.connections.write_seconds),
+            header_bytes_max,
+            grace_time: Duration::from_secs(config.connections.grace_seconds),
+        },
+        bodies: http::Bodies {
+            json_bytes_max: bodies.json_bytes_max,
+            json_time: Duration::from_secs(bodies.json_seconds),
+            field_bytes_max: bodies.field_bytes_max,
+            upload_idle_time: Duration::from_secs(bodies.upload_idle_seconds),
+            upload_rate_min: bodies.upload_rate_min,
+            directory_entries_max: bodies.directory_entries_max,
+        },
+        rates: http::Rates {
+            anonymous: http::Rate::new(rates.anonymous_per_minute, rates.anonymous_per_second),
+            polls: http::Rate::new(rates.polls_per_minute, rates.polls_per_second),
+            holders_max: rates.holders_max,
+        },
+        wait_default: Duration::from_secs(config.wait_default_seconds),
+        wait_max: Duration::from_secs(config.wait_max_seconds),
+        proxies: proxies.collect::<anyhow::Result<_>>()?,
+        cors_origins: origins.collect::<anyhow::Result<_>>()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The crates have defaults of their own for their tests; a server without configuration must be the
+    /// same thing as they mean.
+    #[test]
+    fn the_compiled_in_defaults_are_those_of_the_crates() {
+        let config = Config::defaults().unwrap();
+        let text = |value: &dyn std::fmt::Debug| format!("{value:?}");
+        assert_eq!(text(&http(&config.http).unwrap()), text(&http::Settings::default()));
+        assert_eq!(text(&service(&config).unwrap()), text(&service::Settings::default()));
+        let identity = Identity::generate();
+        let mut expected = NodeConfig::new(identity.clone());
+        let mut found = node(&config.node, identity).unwrap();
+        expected.listen.sort();
+        found.listen.sort();
+        assert_eq!(text(&found), text(&expected));
+    }
+
+    #[test]
+    fn a_word_that_is_no_address_is_named_with_its_key() {
+        let mut config = Config::defaults().unwrap();
+        config.node.peers = vec!["localhost:4001".to_owned()];
+        let message = node(&config.node, Identity::generate()).unwrap_err().to_string();
+        assert!(message.contains("node.peers") && message.contains("localhost:4001"), "{message}");
+    }
+}

@@ -1,0 +1,44 @@
+//! Several accounts on one server.
+
+use reqwest::StatusCode;
+use serde_json::json;
+
+use crate::content::Dag;
+use crate::provider::{Provider, assert_held, assert_not_held};
+use crate::server::TestServer;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn content_stays_until_the_last_of_its_owners_lets_go() {
+    let dag = Dag::flat(5, 8, 10_000);
+    let provider = Provider::of(&dag).await;
+    let server = TestServer::with(&[("node.peers", &provider.address().await)]).await;
+    let (alice, bob) = (server.account("alice").await, server.account("bob").await);
+    assert_eq!(alice.pin(&dag.text()).await.0, StatusCode::CREATED);
+    provider.stop().await;
+    let (status, body) = bob.pin(&dag.text()).await;
+    assert_eq!(status, StatusCode::CREATED, "it is here already, and new to bob: {body}");
+
+    assert_eq!(alice.remove(&dag.text()).await.0, StatusCode::OK);
+    assert_held(&server, &dag).await;
+    assert_eq!(alice.uploads().await["uploads"], json!([]));
+    assert_eq!(bob.uploads().await["total"], 1);
+
+    assert_eq!(bob.remove(&dag.text()).await.0, StatusCode::OK);
+    assert_not_held(&server, dag.root()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_key_opens_nothing() {
+    let server = TestServer::start().await;
+    server.cli_ok(&["user", "create", "--email", "eve@example.org", "--no-password"]).await;
+    let eve = ["--email", "eve@example.org", "--name", "k"];
+    let key = server.cli_ok(&[&["token", "create"][..], &eve[..]].concat()).await;
+    server.cli_ok(&["ls", "--key", &key]).await;
+    let listed = server.cli_ok(&["token", "list", "--email", "eve@example.org", "--json"]).await;
+    assert!(listed.contains("\"name\":\"k\"") && !listed.contains(&key), "{listed}");
+    server.cli_ok(&[&["token", "revoke"][..], &eve[..]].concat()).await;
+    let refused = server.cli(&["ls", "--key", &key]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert!(message.contains("pinfold token create"), "the message says what to do: {message}");
+}

@@ -1,0 +1,53 @@
+//! kill -9 at the worst moments.
+
+use reqwest::StatusCode;
+
+use crate::content::Dag;
+use crate::provider::{Provider, assert_held};
+use crate::server::TestServer;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_with_201_survives_a_kill_right_after() {
+    let dag = Dag::flat(6, 50, 50_000);
+    let provider = Provider::of(&dag).await;
+    let mut server = TestServer::with(&[("node.peers", &provider.address().await)]).await;
+    assert_eq!(server.admin().pin(&dag.text()).await.0, StatusCode::CREATED);
+    server.kill().await;
+    provider.stop().await;
+
+    server.restart().await;
+    let pin = server.admin().until_pinned(&dag.text()).await;
+    assert_eq!(pin["progress"]["bytes"], dag.bytes());
+    assert_held(&server, &dag).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_answered_with_201_survives_a_kill_right_after() {
+    let mut server = TestServer::start().await;
+    let (status, file) = server.admin().upload("f", vec![3; 5_000_000]).await;
+    assert_eq!(status, StatusCode::CREATED, "{file}");
+    server.kill().await;
+    server.restart().await;
+    let cid = file["cid"].as_str().unwrap();
+    server.admin().until_pinned(cid).await;
+    let second = TestServer::with(&[("node.peers", &server.addresses().join(","))]).await;
+    assert_eq!(second.admin().pin(cid).await.0, StatusCode::CREATED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pin_that_a_kill_cut_short_goes_on_from_what_it_has() {
+    let dag = Dag::flat(7, 60, 50_000);
+    let provider = Provider::of(&dag.part(30)).await;
+    let mut server = TestServer::with(&[("node.peers", &provider.address().await)]).await;
+    server.admin().pin_later(&dag.text()).await;
+    let half = |pin: &serde_json::Value| pin["progress"]["blocks"].as_u64() >= Some(31);
+    server.admin().until(&dag.text(), "half there", half).await;
+    server.kill().await;
+
+    provider.add(&dag).await;
+    server.restart().await;
+    let pin = server.admin().until_pinned(&dag.text()).await;
+    assert_eq!(pin["progress"]["bytes"], dag.bytes());
+    provider.stop().await;
+    assert_held(&server, &dag).await;
+}

@@ -1,0 +1,53 @@
+//! What cannot be pinned: the answer says why, and nothing is left behind.
+
+use reqwest::StatusCode;
+use serde_json::json;
+
+use crate::content::Dag;
+use crate::provider::{Provider, assert_not_held};
+use crate::server::TestServer;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cid_that_nobody_has_is_not_found_and_leaves_nothing() {
+    let server = TestServer::with(&[("pins.find_seconds", "1"), ("pins.attempts_max", "1")]).await;
+    let admin = server.admin();
+    let nowhere = Dag::raw("nobody has this").text();
+    let (status, body) = admin.pin(&nowhere).await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{body}");
+    assert_eq!(body["message"], "CID not found");
+    assert_eq!(admin.uploads().await["uploads"], json!([]));
+    assert_eq!(admin.status(&nowhere).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dag_over_the_quota_is_refused_while_it_comes_and_leaves_nothing() {
+    let dag = Dag::flat(3, 64, 128 * 1024);
+    let provider = Provider::of(&dag).await;
+    let server = TestServer::with(&[
+        ("node.peers", &provider.address().await),
+        ("plans.free.storage_bytes", "1000000"),
+    ])
+    .await;
+    let alice = server.account("alice").await;
+    let (status, body) = alice.pin(&dag.text()).await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{body}");
+    assert_eq!(body["code"], "quota_exceeded");
+    assert_eq!(alice.uploads().await["uploads"], json!([]));
+    provider.stop().await;
+    assert_not_held(&server, dag.root()).await;
+
+    let small = Dag::flat(4, 4, 100_000);
+    let provider = Provider::beside(&server, &small).await;
+    let (status, body) = alice.pin(&small.text()).await;
+    assert_eq!(status, StatusCode::CREATED, "what was not kept does not count: {body}");
+    provider.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_word_that_is_no_cid_is_a_bad_request() {
+    let server = TestServer::start().await;
+    for word in ["nonsense", "Qm", "bafy"] {
+        let (status, body) = server.admin().pin(word).await;
+        assert_eq!((status, &body["message"]), (StatusCode::BAD_REQUEST, &json!("Invalid CID")), "{word}");
+    }
+}

@@ -1,0 +1,14 @@
+//! End to end: the built `pinfold`, run as a process of its own on free ports, and real IPFS nodes that it
+//! fetches from and that fetch from it. Every story stands in the file that its subject names.
+
+mod account;
+mod cli;
+mod content;
+mod crash;
+mod flow;
+mod limit;
+mod provider;
+mod server;
+mod sources;
+mod stop;
+mod volume;

@@ -1,0 +1,303 @@
+//! The server under test: the real binary, on free ports of loopback and a data folder of its own.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// How long anything may take before a story counts as failed. Generous: machines differ.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The binary that cargo built for these tests.
+const PINFOLD: &str = env!("CARGO_BIN_EXE_pinfold");
+
+/// A running server, or one that was stopped and can be started again on the same data.
+pub(crate) struct TestServer {
+    folder: TempDir,
+    settings: Vec<(String, String)>,
+    http: reqwest::Client,
+    running: Option<Running>,
+    /// The first account's key, with every scope.
+    pub(crate) key: String,
+}
+
+struct Running {
+    child: Child,
+    stdout: Lines<BufReader<ChildStdout>>,
+    url: String,
+    addresses: Vec<String>,
+}
+
+/// An account with its own key.
+pub(crate) struct Client<'a> {
+    server: &'a TestServer,
+    key: String,
+}
+
+impl TestServer {
+    /// A server with the defaults.
+    pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// A server with these settings, such as `("pins.find_seconds", "1")`.
+    pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
+        let settings = settings.iter().map(|(key, value)| {
+            (format!("PINFOLD_{}", key.to_uppercase().replace('.', "__")), (*value).to_owned())
+        });
+        let _already = rustls::crypto::ring::default_provider().install_default();
+        let mut server = Self {
+            folder: tempfile::tempdir().unwrap(),
+            settings: settings.collect(),
+            http: reqwest::Client::builder().no_proxy().timeout(PATIENCE * 2).build().unwrap(),
+            running: None,
+            key: String::new(),
+        };
+        server.key =
+            server.run().await["firstKey"].as_str().expect("the first start prints a key").to_owned();
+        server
+    }
+
+    /// Starts it again on the same data.
+    pub(crate) async fn restart(&mut self) {
+        let ready = self.run().await;
+        assert_eq!(ready.get("firstKey"), None, "a key is made once");
+    }
+
+    async fn run(&mut self) -> Value {
+        assert!(self.running.is_none(), "it runs already");
+        let log = File::options().create(true).append(true).open(self.log()).unwrap();
+        let mut child = self
+            .command(&["serve", "--json", "--listen", "127.0.0.1:0", "--no-bootstrap"])
+            .args(["--swarm-listen", "/ip4/127.0.0.1/tcp/0"])
+            .envs(self.settings.iter().map(|(key, value)| (key, value)))
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = tokio::time::timeout(PATIENCE, stdout.next_line()).await.expect("it is ready in time");
+        let line = line.unwrap().unwrap_or_else(|| panic!("it did not start:\n{}", self.log_text()));
+        let ready: Value = serde_json::from_str(&line).unwrap();
+        let addresses = ready["addresses"].as_array().unwrap().iter().map(|a| a.as_str().unwrap().to_owned());
+        let url = ready["url"].as_str().unwrap().to_owned();
+        self.running = Some(Running { child, stdout, url, addresses: addresses.collect() });
+        ready
+    }
+
+    /// A `pinfold` command on this server's data folder, with nothing of the tester's environment.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(PINFOLD);
+        command.args(args).kill_on_drop(true).env_clear();
+        command.env("PINFOLD_DATA_DIR", self.data_dir()).env("PINFOLD_API_KEY", &self.key);
+        if let Some(running) = &self.running {
+            command.env("PINFOLD_SERVER", &running.url);
+        }
+        command
+    }
+
+    /// Runs a `pinfold` command to its end.
+    pub(crate) async fn cli(&self, args: &[&str]) -> Output {
+        let output = self.command(args).stdin(Stdio::null()).output();
+        tokio::time::timeout(PATIENCE, output).await.expect("the command ends").unwrap()
+    }
+
+    /// The same, which must succeed; gives its stdout.
+    pub(crate) async fn cli_ok(&self, args: &[&str]) -> String {
+        let output = self.cli(args).await;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {errors}\n{}", self.log_text());
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    /// SIGKILL: nothing that it holds in memory survives.
+    pub(crate) async fn kill(&mut self) {
+        let mut running = self.running.take().expect("it runs");
+        running.child.kill().await.unwrap();
+    }
+
+    /// SIGTERM, without waiting.
+    pub(crate) async fn terminate(&self) {
+        let sent = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().await.unwrap();
+        assert!(sent.success());
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub(crate) async fn stop(&mut self) {
+        self.terminate().await;
+        self.stopped().await;
+    }
+
+    /// Waits for the end, which must be a good one.
+    pub(crate) async fn stopped(&mut self) {
+        let mut running = self.running.take().expect("it runs");
+        let status = tokio::time::timeout(PATIENCE, running.child.wait()).await.expect("it stops").unwrap();
+        assert!(status.success(), "{status}\n{}", self.log_text());
+        assert_eq!(running.stdout.next_line().await.unwrap(), None, "stdout has the one line");
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.running.as_ref().and_then(|running| running.child.id()).expect("it runs")
+    }
+
+    /// Its data folder.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Where it answers HTTP.
+    pub(crate) fn url(&self) -> &str {
+        &self.running.as_ref().expect("it runs").url
+    }
+
+    /// Its addresses for other nodes, each with `/p2p/ID`.
+    pub(crate) fn addresses(&self) -> &[String] {
+        &self.running.as_ref().expect("it runs").addresses
+    }
+
+    /// The first account.
+    pub(crate) fn admin(&self) -> Client<'_> {
+        Client { server: self, key: self.key.clone() }
+    }
+
+    /// A new account with a key of every scope.
+    pub(crate) async fn account(&self, name: &str) -> Client<'_> {
+        let email = format!("{name}@example.org");
+        self.cli_ok(&["user", "create", "--email", &email, "--no-password"]).await;
+        let key = self.cli_ok(&["token", "create", "--email", &email, "--name", "test"]).await;
+        Client { server: self, key }
+    }
+
+    /// What it logged.
+    pub(crate) fn log_text(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    /// Looks at the disk until the blocks take less than this.
+    pub(crate) async fn until_disk_is_below(&self, bytes: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut looks = tokio::time::interval(Duration::from_millis(100));
+        while self.disk_bytes() >= bytes {
+            looks.tick().await;
+            assert!(Instant::now() < deadline, "the blocks still take {} bytes", self.disk_bytes());
+        }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// The bytes on disk under the blocks' folder, as the file system counts them (holes cost nothing).
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        fn of(path: &Path) -> u64 {
+            use std::os::unix::fs::MetadataExt;
+            let Ok(metadata) = path.symlink_metadata() else { return 0 };
+            let own = metadata.blocks() * 512;
+            let inside = std::fs::read_dir(path).into_iter().flatten().flatten();
+            if metadata.is_dir() { inside.map(|entry| of(&entry.path())).sum() } else { own }
+        }
+        of(&self.data_dir().join("blocks"))
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let text = self.log_text();
+            let tail: Vec<&str> = text.lines().rev().take(60).collect();
+            eprintln!("the server's last words:");
+            tail.iter().rev().for_each(|line| eprintln!("  {line}"));
+        }
+    }
+}
+
+impl Client<'_> {
+    /// Sends a request and gives status and body.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        prefer: Option<&str>,
+        body: Option<Value>,
+    ) -> (StatusCode, Value) {
+        let url = format!("{}/api/v3{path}", self.server.url());
+        let mut request = self.server.http.request(method, url).header("X-API-Key", &self.key);
+        if let Some(prefer) = prefer {
+            request = request.header("Prefer", prefer);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status();
+        let text = response.text().await.unwrap();
+        let body = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status} without JSON: {text:?}"));
+        (status, body)
+    }
+
+    /// The seed's request.
+    pub(crate) async fn pin(&self, cid: &str) -> (StatusCode, Value) {
+        let body = json!({ "cl": "cl0-global" });
+        self.send(Method::POST, &format!("/files/pin/{cid}"), None, Some(body)).await
+    }
+
+    /// Asks for a pin without waiting for it.
+    pub(crate) async fn pin_later(&self, cid: &str) {
+        let path = format!("/files/pin/{cid}");
+        let (status, body) = self.send(Method::POST, &path, Some("respond-async"), None).await;
+        assert!(status.is_success(), "{status} {body}");
+    }
+
+    /// The pin's status resource.
+    pub(crate) async fn status(&self, cid: &str) -> (StatusCode, Value) {
+        self.send(Method::GET, &format!("/status/{cid}"), None, None).await
+    }
+
+    /// Looks at a pin until `is_it` is so, and gives how it stands then.
+    pub(crate) async fn until(&self, cid: &str, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        let mut looks = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            looks.tick().await;
+            let (status, body) = self.status(cid).await;
+            if status.is_success() && is_it(&body) {
+                return body;
+            }
+            assert!(Instant::now() < deadline, "{cid} never was {what}: {status} {body}");
+        }
+    }
+
+    /// Looks at a pin until it is held.
+    pub(crate) async fn until_pinned(&self, cid: &str) -> Value {
+        self.until(cid, "pinned", |pin| pin["status"] == "pinned").await
+    }
+
+    /// Removes a pin.
+    pub(crate) async fn remove(&self, cid: &str) -> (StatusCode, Value) {
+        self.send(Method::DELETE, &format!("/files/remove/{cid}"), None, None).await
+    }
+
+    /// The list of pins.
+    pub(crate) async fn uploads(&self) -> Value {
+        let (status, body) = self.send(Method::GET, "/users/me/uploads", None, None).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        body
+    }
+
+    /// Uploads bytes as one file and gives the answer.
+    pub(crate) async fn upload(&self, name: &str, bytes: Vec<u8>) -> (StatusCode, Value) {
+        use reqwest::multipart::{Form, Part};
+        let form = Form::new().part("file", Part::bytes(bytes).file_name(name.to_owned()));
+        let url = format!("{}/api/v3/files", self.server.url());
+        let request = self.server.http.post(url).header("X-API-Key", &self.key).multipart(form);
+        let response = request.send().await.unwrap();
+        (response.status(), response.json().await.unwrap())
+    }
+}
