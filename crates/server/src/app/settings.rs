@@ -46,7 +46,7 @@ pub(super) fn node(config: &config::Node, identity: Identity) -> anyhow::Result<
 }
 
 /// The service's.
-pub(super) fn service(config: &Config) -> anyhow::Result<service::Settings> {
+pub(crate) fn service(config: &Config) -> anyhow::Result<service::Settings> {
     let pins = &config.pins;
     Ok(service::Settings {
         plans: plans(config)?,
@@ -63,7 +63,7 @@ pub(super) fn service(config: &Config) -> anyhow::Result<service::Settings> {
 }
 
 /// The plans, that of accounts which name none first.
-pub(crate) fn plans(config: &Config) -> anyhow::Result<Plans> {
+fn plans(config: &Config) -> anyhow::Result<Plans> {
     let mut plans = Vec::new();
     for (code, plan) in &config.plans {
         let clusters: Vec<ClusterId> = plan

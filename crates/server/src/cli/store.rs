@@ -36,7 +36,7 @@ impl Books {
         }
         let config = Config::load(dir.config_file(place.config.as_deref()).as_deref())?;
         let store = Store::open(&dir.database()).await.context("cannot open the database")?;
-        let offline = Offline::new(store.clone(), Arc::new(SystemClock), settings::plans(&config)?);
+        let offline = Offline::new(store.clone(), Arc::new(SystemClock), settings::service(&config)?);
         Ok(Self { accounts: offline.accounts, tokens: offline.tokens, store })
     }
 
