@@ -125,7 +125,8 @@ fn each_block_of_a_session_is_asked_of_one_peer() {
     sim.says(1, &blocks[0], true);
     sim.says(2, &blocks[0], true);
     sim.sends(1, &blocks[0]);
-    (sim.told(1), sim.told(2));
+    sim.told(1);
+    sim.told(2);
     sim.want(session, &blocks[1..]);
     let (one, two) = (sim.told(1), sim.told(2));
     assert_eq!(one.len() + two.len(), 39);
@@ -188,7 +189,8 @@ fn a_peer_that_says_have_and_never_delivers_is_passed_over() {
     sim.connect(1);
     sim.connect(2);
     sim.want(session, std::slice::from_ref(&block));
-    (sim.told(1), sim.told(2));
+    sim.told(1);
+    sim.told(2);
     sim.says(1, &block, true);
     assert_eq!(sim.told(1), [(*block.cid(), Told::Block)]);
     sim.says(2, &block, true);
