@@ -66,7 +66,7 @@ fn chacha20(seed: &str, size: usize) -> Bytes {
     ChaCha20::new(&key.into(), &[0; 12].into()).apply_keystream(first);
     let aead = LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &key).unwrap());
     let nonce = Nonce::assume_unique_for_key([0; 12]);
-    aead.seal_in_place_separate_tag(nonce, Aad::empty(), rest).unwrap();
+    let _tag = aead.seal_in_place_separate_tag(nonce, Aad::empty(), rest).unwrap();
     stream.truncate(size);
     stream.into()
 }

@@ -22,8 +22,9 @@ use super::state::{Failure, Op, Pending, Reply, Shared, State};
 use crate::blocks::{BlocksError, HoldName, HoldStats};
 use crate::car;
 
-/// Edges that one group may have: bounds the index batch and what is kept in memory for it.
-const GROUP_EDGES_MAX: usize = 16 * 1024;
+/// Edges that one group may have: bounds the index batch and what is kept in memory for it, and lets the
+/// index work while more is put.
+const GROUP_EDGES_MAX: usize = 8 * 1024;
 /// How long freeing rests after it failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -165,11 +166,13 @@ impl Writer {
             self.fail(&error, ops);
             return false;
         }
-        if !closing && self.group.is_clean() && !self.going.is_empty() {
-            if let Err(error) = self.free_some() {
-                self.fail(&error, ops);
-                return false;
-            }
+        if !closing
+            && self.group.is_clean()
+            && !self.going.is_empty()
+            && let Err(error) = self.free_some()
+        {
+            self.fail(&error, ops);
+            return false;
         }
         true
     }
