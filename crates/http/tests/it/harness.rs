@@ -205,18 +205,15 @@ impl Answer {
 }
 
 fn ids_in(value: &Value) -> Vec<String> {
-    match value {
-        Value::Array(items) => items.iter().flat_map(ids_in).collect(),
-        Value::Object(fields) => {
-            let is_id = |name: &str| matches!(name, "uploadId" | "_id" | "nextCursor");
-            let of_field = |(name, value): (&String, &Value)| match value {
-                Value::String(text) if is_id(name) => vec![text.clone()],
-                other => ids_in(other),
-            };
-            fields.iter().flat_map(of_field).collect()
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
-    }
+    let Some(fields) = value.as_object() else {
+        return value.as_array().into_iter().flatten().flat_map(ids_in).collect();
+    };
+    let is_id = |name: &str| matches!(name, "uploadId" | "_id" | "nextCursor");
+    let of_field = |(name, value): (&String, &Value)| match value.as_str() {
+        Some(text) if is_id(name) => vec![text.to_owned()],
+        _ => ids_in(value),
+    };
+    fields.iter().flat_map(of_field).collect()
 }
 
 /// A request on its way; sent when awaited.
