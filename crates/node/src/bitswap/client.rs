@@ -6,7 +6,7 @@
 //! that says DONT_HAVE is not asked again until the want is broadcast anew; one that is late is passed
 //! over. `tick` finds what is late: there are no timers for single wants.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,21 +116,23 @@ struct Consumer {
 #[derive(Debug, Default)]
 struct Recent {
     hasher: RandomState,
-    new: HashSet<u64>,
-    old: HashSet<u64>,
+    new: HashMap<u64, SessionKey>,
+    old: HashMap<u64, SessionKey>,
 }
 
 impl Recent {
-    fn insert(&mut self, cid: &Cid) {
+    fn insert(&mut self, cid: &Cid, session: Option<SessionKey>) {
         if self.new.len() >= RECENT_MAX {
             self.old = std::mem::take(&mut self.new);
         }
-        self.new.insert(self.hasher.hash_one(cid));
+        // Sessions count from 1: none has 0.
+        self.new.insert(self.hasher.hash_one(cid), session.unwrap_or(0));
     }
 
-    fn contains(&self, cid: &Cid) -> bool {
+    /// The session that wanted it, even if that has ended.
+    fn session(&self, cid: &Cid) -> Option<SessionKey> {
         let print = self.hasher.hash_one(cid);
-        self.new.contains(&print) || self.old.contains(&print)
+        self.new.get(&print).or_else(|| self.old.get(&print)).copied()
     }
 }
 
@@ -310,7 +312,7 @@ impl Client {
         let Some(block) = self.as_wanted(block) else { return self.annoyed(from, bytes, false, received) };
         let cid = *block.cid();
         let Some(want) = self.finish(&cid, Some((from, bytes, now))) else {
-            let known = self.recent.contains(&cid);
+            let known = self.recent.session(&cid).is_some();
             return self.annoyed(from, bytes, known, received);
         };
         Counters::add(&self.counters.blocks_received, 1);
@@ -363,7 +365,13 @@ impl Client {
     fn have(&mut self, from: PeerKey, cid: Cid, now: Instant) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         let has_forgotten = peer.has_answered(&cid);
-        let Some(want) = self.wants.get_mut(&cid) else { return };
+        let Some(want) = self.wants.get_mut(&cid) else {
+            // Too late for this block, but it is likely to have the next ones.
+            if let Some(session) = self.recent.session(&cid) {
+                self.befriend(session, from);
+            }
+            return;
+        };
         if has_forgotten {
             want.told.retain(|key| *key != from);
         }

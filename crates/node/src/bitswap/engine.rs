@@ -167,15 +167,12 @@ impl Exchange for Arc<Engine> {
 async fn tick(engine: Weak<Engine>, stopped: CancellationToken) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut last = Instant::now();
     loop {
         tokio::select! {
             () = stopped.cancelled() => return,
             _ = interval.tick() => {}
         }
         let Some(engine) = engine.upgrade() else { return };
-        let now = Instant::now();
-        lock(&engine.client).tick(now - last, now);
-        last = now;
+        lock(&engine.client).tick(Instant::now());
     }
 }

@@ -20,6 +20,9 @@ const WINDOW_SLOW: usize = 16;
 /// A window holds what the peer delivers in about this many seconds.
 const WINDOW_SECONDS: f64 = 3.0;
 
+/// Blocks a second that are expected of a peer of which nothing is known.
+const RATE_HOPED: f64 = 1000.0;
+
 /// How long to wait for a peer that has not delivered yet.
 const PATIENCE_START: Duration = Duration::from_secs(4);
 const PATIENCE_MIN: Duration = Duration::from_secs(3);
@@ -60,9 +63,8 @@ pub(super) struct Peer {
     resend_all: bool,
     writer: Arc<Notify>,
     window: usize,
-    /// Blocks a second, as measured.
+    /// Blocks a second while it is busy, as measured.
     rate: Option<f64>,
-    delivered_since_tick: usize,
     latency: Option<Duration>,
     last_delivery: Option<Instant>,
     impatience: u32,
@@ -81,7 +83,6 @@ impl Peer {
             writer,
             window: WINDOW_START,
             rate: None,
-            delivered_since_tick: 0,
             latency: None,
             last_delivery: None,
             impatience: 0,
@@ -195,7 +196,7 @@ impl Peer {
 
     /// How many seconds one more block would take; an unknown peer counts as a quick one.
     pub(super) fn seconds_to_deliver(&self) -> f64 {
-        (self.in_flight + 1) as f64 / self.rate.unwrap_or(1000.0).max(0.1)
+        (self.in_flight + 1) as f64 / self.rate.unwrap_or(RATE_HOPED).max(0.1)
     }
 
     /// It delivered a block that was wanted; `asked_at` is when it was asked for it.
@@ -205,8 +206,10 @@ impl Peer {
         }
         if let Some(latency) = asked_at.map(|at| now.saturating_duration_since(at)) {
             self.latency = Some(self.latency.map_or(latency, |known| (known * 7 + latency) / 8));
+            // What is under way, divided by how long it is under way (Little's law): idling costs nothing.
+            let rate = self.in_flight.max(1) as f64 / latency.as_secs_f64().max(0.001);
+            self.rate = Some(self.rate.map_or(rate, |known| known + (rate - known) / 16.0));
         }
-        self.delivered_since_tick += 1;
         self.last_delivery = Some(now);
         self.impatience = 0;
         self.annoyance = self.annoyance.saturating_sub(bytes / 2 + ANNOYANCE_BLOCK / 16);
@@ -226,15 +229,13 @@ impl Peer {
         self.annoyance > ANNOYANCE_MAX
     }
 
-    /// Measures, once every `elapsed`.
-    pub(super) fn tick(&mut self, elapsed: Duration) {
-        let delivered = std::mem::take(&mut self.delivered_since_tick);
-        if delivered == 0 && self.in_flight == 0 {
-            return;
+    /// Now and then: a peer that is left idle is thought better of, so that it is tried again.
+    pub(super) fn tick(&mut self) {
+        if self.in_flight > 0 {
+            self.window = self.window.min(self.window_cap());
+        } else if let Some(rate) = &mut self.rate {
+            *rate = (*rate * 1.25).clamp(1.0, RATE_HOPED);
         }
-        let rate = delivered as f64 / elapsed.as_secs_f64().max(0.001);
-        self.rate = Some(self.rate.map_or(rate, |known| (known + rate) / 2.0));
-        self.window = self.window.min(self.window_cap());
     }
 
     /// Whether a block that it was asked for at `since` should be asked of another.
@@ -254,6 +255,7 @@ impl Peer {
     /// It let a want go stale: it is asked for less, and given more time.
     pub(super) fn was_late(&mut self) {
         self.window = (self.window / 2).max(1);
+        self.rate = Some(self.rate.map_or(1.0, |rate| rate / 2.0));
         self.impatience = (self.impatience + 1).min(8);
     }
 }

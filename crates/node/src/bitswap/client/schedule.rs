@@ -67,7 +67,7 @@ impl Client {
                 peer.cancel(cid);
             }
         }
-        self.recent.insert(cid);
+        self.recent.insert(cid, want.sessions.first().copied());
         Some(want)
     }
 
@@ -273,10 +273,10 @@ impl Client {
         self.requeue(*cid);
     }
 
-    /// Passes over peers that are late and repeats broadcasts; called every `elapsed`.
-    pub(in crate::bitswap) fn tick(&mut self, elapsed: Duration, now: Instant) {
+    /// Passes over peers that are late and repeats broadcasts; called twice a second or so.
+    pub(in crate::bitswap) fn tick(&mut self, now: Instant) {
         for peer in self.peers.values_mut() {
-            peer.tick(elapsed);
+            peer.tick();
         }
         let mut late = Vec::new();
         let mut again = Vec::new();

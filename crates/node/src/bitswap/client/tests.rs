@@ -1,5 +1,7 @@
 //! The asking side without a network: the tests move the time themselves.
 
+use std::collections::HashSet;
+
 use super::*;
 use crate::bitswap::testnet::{raw, raws};
 use crate::bitswap::wire::{WANT_BLOCK, WANT_HAVE};
@@ -69,7 +71,7 @@ impl Sim {
         let mut left = time;
         while left > Duration::ZERO {
             self.now += tick;
-            self.client.tick(tick, self.now);
+            self.client.tick(self.now);
             left = left.saturating_sub(tick);
         }
     }
@@ -341,4 +343,66 @@ fn wants_for_two_peers_that_each_have_half_reach_the_right_one() {
     }
     assert_eq!(left.len(), 0);
     assert_eq!(sim.delivered(session), 200);
+}
+
+#[test]
+fn a_peer_whose_answer_came_too_late_is_asked_the_next_time() {
+    let mut sim = Sim::new();
+    let blocks = raws(40, 16);
+    let session = sim.session();
+    sim.connect(1);
+    sim.connect(2);
+    sim.want(session, &blocks[..1]);
+    sim.told(1);
+    sim.told(2);
+    sim.says(1, &blocks[0], true);
+    sim.sends(1, &blocks[0]);
+    sim.says(2, &blocks[0], true);
+    sim.told(1);
+    sim.told(2);
+    sim.want(session, &blocks[1..]);
+    assert!(!sim.told(2).is_empty());
+}
+
+#[test]
+fn a_slow_peer_gets_less_and_is_not_forgotten() {
+    let mut sim = Sim::new();
+    let blocks = raws(2000, 16);
+    let session = sim.session();
+    sim.connect(1);
+    sim.connect(2);
+    sim.want(session, &blocks[..20]);
+    for key in [1, 2] {
+        sim.says(key, &blocks[0], true);
+        sim.says(key, &blocks[1], true);
+    }
+    let mut asked: HashMap<PeerKey, VecDeque<Cid>> = HashMap::new();
+    let by_cid: HashMap<Cid, &Block> = blocks.iter().map(|block| (*block.cid(), block)).collect();
+    let (mut next, mut by_slow) = (20, 0);
+    for round in 0.. {
+        for key in [1, 2] {
+            let told = sim.told(key).into_iter().filter(|(_, told)| *told == Told::Block);
+            asked.entry(key).or_default().extend(told.map(|(cid, _)| cid));
+            // The first delivers ten blocks in 10 ms, the second one.
+            for _ in 0..if key == 1 { 10 } else { 1 } {
+                let Some(cid) = asked.get_mut(&key).and_then(VecDeque::pop_front) else { break };
+                sim.sends(key, by_cid[&cid]);
+                by_slow += usize::from(key == 2);
+            }
+        }
+        let room = 20 - sim.client.wanted();
+        let until = (next + room).min(blocks.len());
+        sim.want(session, &blocks[next..until]);
+        next = until;
+        sim.now += Duration::from_millis(10);
+        if round % 50 == 0 {
+            sim.client.tick(sim.now);
+        }
+        if sim.client.wanted() == 0 {
+            break;
+        }
+        assert!(round < 1000, "it takes too long");
+    }
+    assert_eq!(sim.delivered(session), 2000);
+    assert!((20..400).contains(&by_slow), "{by_slow}");
 }
