@@ -389,7 +389,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 fn print_config(args: &ConfigArgs) -> anyhow::Result<()> {
     let text = if args.markdown { crate::config::reference() } else { crate::config::DEFAULTS.to_owned() };
-    format::print(&text)
+    format::print(text.trim_end())
 }
 
 #[cfg(test)]

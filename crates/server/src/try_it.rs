@@ -62,7 +62,7 @@ struct Stage {
 /// The content was not held, or something that has to run could not.
 async fn show(folder: &std::path::Path) -> anyhow::Result<Stage> {
     let mut config = Config::defaults()?;
-    "warn".clone_into(&mut config.log.filter);
+    "error".clone_into(&mut config.log.filter);
     telemetry::start(&config.log)?;
     let sample = Sample::make();
     let source = Source::start(&sample).await?;

@@ -2,14 +2,12 @@
 
 use std::io::{ErrorKind, Write};
 
-/// Writes to stdout. A closed pipe (`pinfold ls | head`) is an error like others: it ends the command, and
+/// Writes to stdout, and ends the line. A closed pipe (`pinfold ls | head`) is an error like others: it ends the command, and
 /// `main` takes it as a good end.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
-    if !text.ends_with('\n') {
-        out.write_all(b"\n")?;
-    }
+    out.write_all(b"\n")?;
     out.flush()?;
     Ok(())
 }
@@ -24,21 +22,19 @@ pub(crate) fn size(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
 }
 
-/// Lines with their columns aligned, two spaces between.
+/// Lines with their columns aligned, two spaces between; the last one is not ended.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
+    let line = |row: &Vec<String>| {
         let cells: Vec<String> =
             row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
+        cells.join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Text from a server as it may stand on a terminal: without control characters.
@@ -53,7 +49,7 @@ mod tests {
     #[test]
     fn columns_line_up_and_nothing_trails() {
         let rows = [vec!["a".to_owned(), "b".to_owned()], vec!["long".to_owned(), String::new()]];
-        assert_eq!(table(&rows), "a     b\nlong\n");
+        assert_eq!(table(&rows), "a     b\nlong");
     }
 
     #[test]

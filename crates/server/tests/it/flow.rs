@@ -25,8 +25,10 @@ async fn a_pinned_dag_is_held_after_its_provider_is_gone() {
         "pinned": true,
         "status": "pinned",
         "uploadId": pin["uploadId"],
+        "name": null,
         "originalName": null,
         "customName": null,
+        "type": "unknown",
         "size": dag.bytes(),
         "createdAt": pin["createdAt"],
     });

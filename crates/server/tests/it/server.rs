@@ -76,7 +76,6 @@ impl TestServer {
         let mut child = self
             .command(&["serve", "--json", "--listen", "127.0.0.1:0", "--no-bootstrap"])
             .args(["--swarm-listen", "/ip4/127.0.0.1/tcp/0"])
-            .envs(self.settings.iter().map(|(key, value)| (key, value)))
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -91,10 +90,12 @@ impl TestServer {
         ready
     }
 
-    /// A `pinfold` command on this server's data folder, with nothing of the tester's environment.
+    /// A `pinfold` command on this server's data folder and with its settings, but nothing else of the
+    /// tester's environment.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(PINFOLD);
         command.args(args).kill_on_drop(true).env_clear();
+        command.envs(self.settings.iter().map(|(key, value)| (key, value)));
         command.env("PINFOLD_DATA_DIR", self.data_dir()).env("PINFOLD_API_KEY", &self.key);
         if let Some(running) = &self.running {
             command.env("PINFOLD_SERVER", &running.url);
