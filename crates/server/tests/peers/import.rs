@@ -10,7 +10,7 @@ async fn every_published_file_gets_its_published_cid() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("file.bin");
     for vector in vectors {
-        vector.write(&path);
+        vector.write(&path).await;
         assert_eq!(pinfold.upload(&path).await, vector.cid, "{} by POST /files", vector.name);
         assert_eq!(pinfold.add(&path).await, vector.cid, "{} by pinfold add", vector.name);
     }
