@@ -6,9 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cid::Cid;
 use pinfold_node::unixfs::{self, DirectoryBuilder, ImportError, Kind, Profile};
-use pinfold_node::{
-    Block, BlocksError, FetchError, FetchLimits, FetchRequest, HoldName, Node, Progress,
-};
+use pinfold_node::{Block, BlocksError, FetchError, FetchLimits, FetchRequest, HoldName, Node, Progress};
 
 use crate::limited::Limited;
 use crate::{Body, Cluster, ClusterError, Held, Imported, ImportedKind, PeerInfo, Terms};
@@ -130,8 +128,7 @@ impl Cluster for Embedded {
         limit: usize,
     ) -> Result<Vec<HoldName>, ClusterError> {
         let (prefix, after) = (prefix.to_owned(), after.cloned());
-        let holds =
-            self.blocking(move |node| node.blocks().holds(&prefix, after.as_ref(), limit)).await?;
+        let holds = self.blocking(move |node| node.blocks().holds(&prefix, after.as_ref(), limit)).await?;
         Ok(holds.into_iter().map(|hold| hold.name).collect())
     }
 
@@ -163,11 +160,7 @@ impl Embedded {
     /// Tells peers that wait for it, and answers for it.
     fn taken_in(&self, imported: unixfs::Imported) -> Imported {
         self.node.bitswap().arrived(&[imported.root]);
-        Imported {
-            root: imported.root,
-            content_bytes: imported.size_bytes,
-            dag_bytes: imported.dag_bytes,
-        }
+        Imported { root: imported.root, content_bytes: imported.size_bytes, dag_bytes: imported.dag_bytes }
     }
 }
 

@@ -16,4 +16,3 @@ pub use cluster::{
 pub use embedded::Embedded;
 pub use pinfold_node::{HoldName, Progress, ProgressReading};
 pub use scripted::{Fate, Gate, Scripted};
-

@@ -45,6 +45,8 @@ impl AsyncRead for Limited<'_> {
             Some(left) => self.left = left,
             None => {
                 self.over = true;
+                // A read that fails gives nothing.
+                buf.set_filled(before);
                 return Poll::Ready(Err(std::io::Error::other("larger than allowed")));
             }
         }

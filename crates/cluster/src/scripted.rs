@@ -141,7 +141,9 @@ impl Scripted {
 
 impl State {
     fn whole(&self, cid: &Cid) -> Option<Content> {
-        self.holds.values().find_map(|dags| dags.get(cid).filter(|(_, whole)| *whole).map(|(content, _)| *content))
+        self.holds
+            .values()
+            .find_map(|dags| dags.get(cid).filter(|(_, whole)| *whole).map(|(content, _)| *content))
     }
 }
 

@@ -27,7 +27,11 @@ impl Email {
         let (name, host) = text.split_once('@').ok_or(EmailError)?;
         let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '@';
         let fits = text.len() <= Self::LEN_MAX && !name.is_empty() && !host.is_empty();
-        if fits && name.chars().all(plain) && host.chars().all(plain) { Ok(Self(text)) } else { Err(EmailError) }
+        if fits && name.chars().all(plain) && host.chars().all(plain) {
+            Ok(Self(text))
+        } else {
+            Err(EmailError)
+        }
     }
 
     /// The address as text.

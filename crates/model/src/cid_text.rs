@@ -18,7 +18,9 @@ pub enum CidError {
     #[error("Invalid CID")]
     Invalid,
     /// The codec says how blocks link to blocks; without it a DAG can't be walked.
-    #[error("Invalid CID: the codec {0:#x} is not supported (dag-pb, raw, dag-cbor, dag-json, json and cbor are)")]
+    #[error(
+        "Invalid CID: the codec {0:#x} is not supported (dag-pb, raw, dag-cbor, dag-json, json and cbor are)"
+    )]
     UnknownCodec(u64),
     /// Blocks with this hash can't be verified.
     #[error(
@@ -107,7 +109,9 @@ mod tests {
     #[test]
     fn every_base_leads_to_the_canonical_text() {
         let bytes = parse_cid(V1).unwrap().to_bytes();
-        for base in [Base::Base16Lower, Base::Base32Upper, Base::Base36Lower, Base::Base58Btc, Base::Base64Url] {
+        for base in
+            [Base::Base16Lower, Base::Base32Upper, Base::Base36Lower, Base::Base58Btc, Base::Base64Url]
+        {
             let text = multibase::encode(base, &bytes);
             assert_eq!(parse_cid(&text).unwrap().to_string(), V1, "{text}");
         }

@@ -76,11 +76,15 @@ impl PlacementState {
             (Self::Pinned, Event::Released) => Self::Queued,
 
             (Self::Releasing, Event::Wanted) => Self::Queued,
-            (Self::Releasing, Event::Unwanted | Event::Claimed | Event::Held | Event::PutOff) => Self::Releasing,
+            (Self::Releasing, Event::Unwanted | Event::Claimed | Event::Held | Event::PutOff) => {
+                Self::Releasing
+            }
             (Self::Releasing, Event::Released) => Self::Unpinned,
 
             (Self::Unpinned, Event::Wanted) => Self::Queued,
-            (Self::Unpinned, Event::Unwanted | Event::Claimed | Event::PutOff | Event::Released) => Self::Unpinned,
+            (Self::Unpinned, Event::Unwanted | Event::Claimed | Event::PutOff | Event::Released) => {
+                Self::Unpinned
+            }
             (Self::Unpinned, Event::Held) => Self::Releasing,
 
             // Whatever was begun may have left blocks.

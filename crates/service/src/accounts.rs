@@ -46,7 +46,11 @@ impl Password {
     /// [`PasswordError`] if it is too short or too long.
     pub fn parse(text: impl Into<String>) -> Result<Self, PasswordError> {
         let text = text.into();
-        if (Self::LEN_MIN..=Self::LEN_MAX).contains(&text.len()) { Ok(Self(text)) } else { Err(PasswordError) }
+        if (Self::LEN_MIN..=Self::LEN_MAX).contains(&text.len()) {
+            Ok(Self(text))
+        } else {
+            Err(PasswordError)
+        }
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {

@@ -10,9 +10,7 @@ use tokio::time::Instant;
 
 use crate::core::{Core, unavailable};
 use crate::signals::Last;
-use crate::{
-    Caller, Error, ListQuery, PinPage, PinProgress, PinReceipt, PinStatus, PinView, PinWish, Wait,
-};
+use crate::{Caller, Error, ListQuery, PinPage, PinProgress, PinReceipt, PinStatus, PinView, PinWish, Wait};
 
 /// Origins of one wish.
 const ORIGINS_MAX: usize = 20;
@@ -156,7 +154,8 @@ impl Pins {
         };
         let (account, store) = (caller.account.id, &self.core.store);
         // One more than asked for says whether there is a next page.
-        let list = store.list_pins(account, &filter, query.cursor, skip, limit + 1).await.map_err(unavailable)?;
+        let list =
+            store.list_pins(account, &filter, query.cursor, skip, limit + 1).await.map_err(unavailable)?;
         let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
         let pins: Vec<PinView> = list.pins.iter().take(wanted).map(PinView::from).collect();
         let has_more = list.pins.len() > wanted;
@@ -185,7 +184,10 @@ impl Pins {
         let allocations = self.core.allocations(&pin).await;
         Ok(PinStatus {
             progress: self.progress(&pin),
-            error: pin.error.clone().or_else(|| pin.placement.error.clone().filter(|_| view.state != PinState::Pinned)),
+            error: pin
+                .error
+                .clone()
+                .or_else(|| pin.placement.error.clone().filter(|_| view.state != PinState::Pinned)),
             attempts: pin.placement.attempts,
             next_try_at: pin.placement.due_at.filter(|_| view.state == PinState::Queued),
             allocations,
@@ -204,7 +206,8 @@ impl Pins {
                 peers: 0,
             },
             PinState::Queued | PinState::Pinning => {
-                let now = self.core.progress(placement.id).map(|progress| progress.read()).unwrap_or_default();
+                let now =
+                    self.core.progress(placement.id).map(|progress| progress.read()).unwrap_or_default();
                 PinProgress { blocks: now.blocks, bytes: now.bytes, total_bytes: None, peers: now.peers }
             }
             PinState::Failed | PinState::Unpinned => PinProgress::default(),
@@ -236,7 +239,8 @@ impl Core {
 
     /// The peer ids that hold a pin.
     async fn allocations(&self, pin: &PinRecord) -> Vec<String> {
-        let Some(setup) = self.cluster(&pin.placement.cluster).filter(|_| pin.state() == PinState::Pinned) else {
+        let Some(setup) = self.cluster(&pin.placement.cluster).filter(|_| pin.state() == PinState::Pinned)
+        else {
             return Vec::new();
         };
         match setup.driver.peers(16).await {
@@ -287,7 +291,9 @@ fn ambiguous() -> Error {
 }
 
 fn check_origins(wish: &PinWish) -> Result<(), Error> {
-    let plain = |text: &str| text.len() <= ORIGIN_LEN_MAX && !text.chars().any(|c| c.is_control() || c.is_whitespace());
+    let plain = |text: &str| {
+        text.len() <= ORIGIN_LEN_MAX && !text.chars().any(|c| c.is_control() || c.is_whitespace())
+    };
     if wish.origins.len() > ORIGINS_MAX || !wish.origins.iter().all(|origin| plain(&origin.0)) {
         return Err(Error::InvalidRequest(format!(
             "At most {ORIGINS_MAX} origins, each a multiaddr of at most {ORIGIN_LEN_MAX} bytes"

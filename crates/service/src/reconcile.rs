@@ -27,7 +27,11 @@ pub(crate) async fn work(core: Arc<Core>, claim: Claim) {
 async fn attempt(core: &Core, claim: &Claim, active: &Active) -> Outcome {
     let (cid, cluster) = (&claim.placement.cid, &claim.placement.cluster);
     let (Some(setup), Some(name)) = (core.cluster(cluster), Core::hold_name(cluster, cid)) else {
-        return failed(core, claim, ClusterError::Unavailable(format!("the cluster {cluster} is not set up")));
+        return failed(
+            core,
+            claim,
+            ClusterError::Unavailable(format!("the cluster {cluster} is not set up")),
+        );
     };
     let driver = setup.driver.as_ref();
     let work = async {
@@ -43,13 +47,7 @@ async fn attempt(core: &Core, claim: &Claim, active: &Active) -> Outcome {
     }
 }
 
-async fn hold(
-    core: &Core,
-    driver: &dyn Cluster,
-    name: &HoldName,
-    claim: &Claim,
-    active: &Active,
-) -> Outcome {
+async fn hold(core: &Core, driver: &dyn Cluster, name: &HoldName, claim: &Claim, active: &Active) -> Outcome {
     let settings = &core.settings;
     let terms = Terms {
         bytes_max: claim.budget_bytes,

@@ -87,7 +87,9 @@ impl Tokens {
         let store = &self.core.store;
         store.account(account).await.map_err(unavailable)?.ok_or(Error::AccountNotFound)?;
         if store.tokens(account, TOKENS_MAX).await.map_err(unavailable)?.len() >= TOKENS_MAX as usize {
-            return Err(Error::InvalidRequest(format!("An account can have {TOKENS_MAX} API keys; revoke some")));
+            return Err(Error::InvalidRequest(format!(
+                "An account can have {TOKENS_MAX} API keys; revoke some"
+            )));
         }
         let secret = ApiKey::generate().ok_or(Error::Internal)?;
         let row = pinfold_store::NewToken {

@@ -174,7 +174,8 @@ impl Uploads {
         root: Cid,
         terms: UploadTerms,
     ) -> Result<PinReceipt, Error> {
-        let cluster = self.core.target(caller, terms.cluster.as_ref().or(Some(guard.cluster())), terms.timelock)?;
+        let cluster =
+            self.core.target(caller, terms.cluster.as_ref().or(Some(guard.cluster())), terms.timelock)?;
         let origins = self.origins(&guard, &cluster).await;
         let wish = PinWish {
             cid: root,
@@ -287,7 +288,8 @@ fn refused(error: ClusterError) -> Error {
 }
 
 fn check_path(path: &str) -> Result<(), Error> {
-    let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.chars().any(char::is_control);
+    let plain =
+        |part: &str| !part.is_empty() && part != "." && part != ".." && !part.chars().any(char::is_control);
     if path.len() <= PATH_LEN_MAX && path.split('/').all(plain) {
         return Ok(());
     }

@@ -31,7 +31,14 @@ impl PinWish {
     /// A wish without names, timelock or origins, for the default cluster.
     #[must_use]
     pub fn new(cid: Cid) -> Self {
-        Self { cid, original_name: None, custom_name: None, cluster: None, timelock: None, origins: Vec::new() }
+        Self {
+            cid,
+            original_name: None,
+            custom_name: None,
+            cluster: None,
+            timelock: None,
+            origins: Vec::new(),
+        }
     }
 }
 

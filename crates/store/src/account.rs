@@ -186,11 +186,13 @@ impl Write for ApplyPlan {
     type Out = ();
 
     async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
-        sqlx::query("UPDATE accounts SET storage_limit_bytes = $2 WHERE plan = $1 AND storage_limit_bytes <> $2")
-            .bind(self.plan.as_str())
-            .bind(self.limit)
-            .execute(conn)
-            .await?;
+        sqlx::query(
+            "UPDATE accounts SET storage_limit_bytes = $2 WHERE plan = $1 AND storage_limit_bytes <> $2",
+        )
+        .bind(self.plan.as_str())
+        .bind(self.limit)
+        .execute(conn)
+        .await?;
         Ok(())
     }
 }

@@ -46,7 +46,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn claim(&self, limit: u32, now: Timestamp, until: Timestamp) -> Result<Vec<Claim>, StoreError> {
+    pub async fn claim(
+        &self,
+        limit: u32,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Vec<Claim>, StoreError> {
         let numbers = (0..limit).map(|_| self.id(now)).collect();
         self.write(ClaimWrite { numbers, now, until }).await
     }
@@ -55,7 +60,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn renew(&self, leases: Vec<Lease>, until: Timestamp) -> Result<Vec<(Lease, bool)>, StoreError> {
+    pub async fn renew(
+        &self,
+        leases: Vec<Lease>,
+        until: Timestamp,
+    ) -> Result<Vec<(Lease, bool)>, StoreError> {
         self.write(Renew { leases, until }).await
     }
 
@@ -64,12 +73,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn wanted(&self, id: PlacementId) -> Result<bool, StoreError> {
-        let live: Option<i64> = sqlx::query_scalar(
-            "SELECT 1 FROM pins WHERE placement_id = $1 AND standing <> 'failed' LIMIT 1",
-        )
-        .bind(id.0)
-        .fetch_optional(&self.readers)
-        .await?;
+        let live: Option<i64> =
+            sqlx::query_scalar("SELECT 1 FROM pins WHERE placement_id = $1 AND standing <> 'failed' LIMIT 1")
+                .bind(id.0)
+                .fetch_optional(&self.readers)
+                .await?;
         Ok(live.is_some())
     }
 }

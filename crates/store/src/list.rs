@@ -88,7 +88,10 @@ impl Store {
         limit: u32,
     ) -> Result<PinList, StoreError> {
         let (standing, work) = filter.standing();
-        let query = sqlx::query_as::<_, PinRow>(select_pins!(matching!(), "AND n.id < $8 ORDER BY n.id DESC LIMIT $9 OFFSET $10"));
+        let query = sqlx::query_as::<_, PinRow>(select_pins!(
+            matching!(),
+            "AND n.id < $8 ORDER BY n.id DESC LIMIT $9 OFFSET $10"
+        ));
         let rows = query
             .bind(account.0)
             .bind(filter.cid.map(|cid| cid.to_string()))
@@ -117,15 +120,15 @@ impl Store {
             "SELECT COUNT(*) FROM pins n JOIN placements p ON p.id = n.placement_id ",
             matching!()
         ))
-            .bind(account.0)
-            .bind(filter.cid.map(|cid| cid.to_string()))
-            .bind(filter.cluster.as_ref().map(ClusterId::as_str))
-            .bind(standing)
-            .bind(work)
-            .bind(filter.has_expiry.map(i64::from))
-            .bind(filter.pattern())
-            .fetch_one(&self.readers)
-            .await?;
+        .bind(account.0)
+        .bind(filter.cid.map(|cid| cid.to_string()))
+        .bind(filter.cluster.as_ref().map(ClusterId::as_str))
+        .bind(standing)
+        .bind(work)
+        .bind(filter.has_expiry.map(i64::from))
+        .bind(filter.pattern())
+        .fetch_one(&self.readers)
+        .await?;
         Ok(number(count))
     }
 }

@@ -2,8 +2,8 @@
 
 use cid::Cid;
 use pinfold_model::{
-    AccountId, ClusterId, Failure, FailureCode, PinId, PinKind, PinName, PinState, PlacementId, PlacementState,
-    Standing, Timestamp,
+    AccountId, ClusterId, Failure, FailureCode, PinId, PinKind, PinName, PinState, PlacementId,
+    PlacementState, Standing, Timestamp,
 };
 use sqlx::FromRow;
 
@@ -202,8 +202,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn pins_of_cid(&self, account: AccountId, cid: &Cid) -> Result<Vec<PinRecord>, StoreError> {
-        let query =
-            sqlx::query_as::<_, PinRow>(select_pins!("WHERE n.account_id = $1 AND p.cid = $2 ORDER BY n.id LIMIT 16"));
+        let query = sqlx::query_as::<_, PinRow>(select_pins!(
+            "WHERE n.account_id = $1 AND p.cid = $2 ORDER BY n.id LIMIT 16"
+        ));
         let rows = query.bind(account.0).bind(cid.to_string()).fetch_all(&self.readers).await?;
         rows.into_iter().map(PinRow::into_record).collect()
     }
@@ -228,7 +229,8 @@ impl Store {
     ) -> Result<Vec<PlacementRecord>, StoreError> {
         let query =
             sqlx::query_as::<_, PlacementRow>(select_placements!("WHERE id > $1 ORDER BY id LIMIT $2"));
-        let rows = query.bind(after.map_or(-1, |id| id.0)).bind(i64::from(limit)).fetch_all(&self.readers).await?;
+        let rows =
+            query.bind(after.map_or(-1, |id| id.0)).bind(i64::from(limit)).fetch_all(&self.readers).await?;
         rows.into_iter().map(PlacementRow::into_record).collect()
     }
 

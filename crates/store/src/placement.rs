@@ -2,10 +2,10 @@
 
 use pinfold_model::{Event, PlacementId, PlacementState, Timestamp};
 
+use crate::PlacementRecord;
 use crate::StoreError;
 use crate::pin::{PlacementRow, select_placements};
 use crate::writer::Conn;
-use crate::PlacementRecord;
 
 /// Reads a placement for a change.
 pub(crate) async fn load(conn: &mut Conn, id: PlacementId) -> Result<Option<PlacementRecord>, StoreError> {
@@ -15,12 +15,11 @@ pub(crate) async fn load(conn: &mut Conn, id: PlacementId) -> Result<Option<Plac
 
 /// Whether a live pin wants it.
 pub(crate) async fn is_wanted(conn: &mut Conn, id: PlacementId) -> Result<bool, StoreError> {
-    let live: Option<i64> = sqlx::query_scalar(
-        "SELECT 1 FROM pins WHERE placement_id = $1 AND standing <> 'failed' LIMIT 1",
-    )
-    .bind(id.0)
-    .fetch_optional(conn)
-    .await?;
+    let live: Option<i64> =
+        sqlx::query_scalar("SELECT 1 FROM pins WHERE placement_id = $1 AND standing <> 'failed' LIMIT 1")
+            .bind(id.0)
+            .fetch_optional(conn)
+            .await?;
     Ok(live.is_some())
 }
 

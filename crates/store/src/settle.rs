@@ -59,7 +59,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; then the lease stays until it runs out.
-    pub async fn settle(&self, lease: Lease, outcome: Outcome, now: Timestamp) -> Result<Settled, StoreError> {
+    pub async fn settle(
+        &self,
+        lease: Lease,
+        outcome: Outcome,
+        now: Timestamp,
+    ) -> Result<Settled, StoreError> {
         self.write(Settle { lease, outcome, now }).await
     }
 }
@@ -83,12 +88,11 @@ impl Write for Settle {
 
     async fn run(&self, conn: &mut Conn) -> Result<Settled, StoreError> {
         let id = self.lease.placement;
-        let holder: Option<i64> =
-            sqlx::query_scalar("SELECT 1 FROM placements WHERE id = $1 AND lease = $2")
-                .bind(id.0)
-                .bind(self.lease.number)
-                .fetch_optional(&mut *conn)
-                .await?;
+        let holder: Option<i64> = sqlx::query_scalar("SELECT 1 FROM placements WHERE id = $1 AND lease = $2")
+            .bind(id.0)
+            .bind(self.lease.number)
+            .fetch_optional(&mut *conn)
+            .await?;
         let Some(placement) = (match holder {
             Some(_) => load(conn, id).await?,
             None => None,

@@ -249,7 +249,11 @@ impl WishWrite {
             created_at: old.map_or(self.now, |old| old.created_at),
             expires_at: wish.expires_at.or_else(|| old?.expires_at),
         };
-        if is_new { self.insert(conn, &pin).await? } else { self.update(conn, &pin).await? }
+        if is_new {
+            self.insert(conn, &pin).await?
+        } else {
+            self.update(conn, &pin).await?
+        }
         Ok(pin)
     }
 

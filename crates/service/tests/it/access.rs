@@ -1,0 +1,89 @@
+//! Stories of accounts and keys.
+
+use std::time::Duration;
+
+use pinfold_model::{Clock, Email, Role, Scope, ScopeSet, TokenName};
+use pinfold_service::{AuthError, Error, NewToken};
+
+use crate::world::World;
+
+fn new_token(name: &str) -> NewToken {
+    let name = TokenName::parse(name).unwrap();
+    NewToken { name, label: None, scopes: ScopeSet::of_a_new_key(), expires_at: None }
+}
+
+#[tokio::test]
+async fn the_first_start_makes_one_admin_and_shows_one_key() {
+    let mut world = World::start().await;
+    let key = world.service.accounts.ensure_admin().await.unwrap().unwrap();
+    assert!(world.service.accounts.ensure_admin().await.unwrap().is_none());
+    world.restart().await;
+    assert!(world.service.accounts.ensure_admin().await.unwrap().is_none());
+
+    let admin = world.service.tokens.authenticate(key.reveal()).await.unwrap();
+    assert_eq!((admin.account.role, admin.plan.code.as_str()), (Role::Admin, "premium"));
+    assert!(Scope::ALL.into_iter().all(|scope| admin.may(scope)));
+}
+
+#[tokio::test]
+async fn a_key_proves_its_account_until_it_ends() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let tokens = &world.service.tokens;
+    let ends = world.clock.now().after(Duration::from_hours(1));
+    let short = NewToken { expires_at: Some(ends), ..new_token("short") };
+    let short = tokens.create(alice.account.id, short).await.unwrap().secret;
+    let long = tokens.create(alice.account.id, new_token("long")).await.unwrap().secret;
+    let caller = tokens.authenticate(short.reveal()).await.unwrap();
+    assert_eq!((caller.account.id, caller.scopes), (alice.account.id, ScopeSet::of_a_new_key()));
+
+    world.clock.advance(Duration::from_hours(1));
+    assert_eq!(tokens.authenticate(short.reveal()).await.err(), Some(AuthError::Invalid));
+    assert!(tokens.authenticate(long.reveal()).await.is_ok());
+    tokens.revoke(alice.account.id, &TokenName::parse("long").unwrap()).await.unwrap();
+    assert_eq!(tokens.authenticate(long.reveal()).await.err(), Some(AuthError::Invalid));
+    for wrong in ["", "pnf_", "hello", &long.reveal()[..61]] {
+        assert_eq!(tokens.authenticate(wrong).await.err(), Some(AuthError::Invalid));
+    }
+}
+
+#[tokio::test]
+async fn a_key_makes_no_key_above_itself() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let tokens = &world.service.tokens;
+    let small = tokens.create_for(&alice, new_token("small")).await.unwrap().secret;
+    let small = tokens.authenticate(small.reveal()).await.unwrap();
+    let more = NewToken { scopes: ScopeSet::all(), ..new_token("more") };
+    assert_eq!(tokens.create_for(&small, more).await.err(), Some(Error::ScopeNotHeld));
+    assert_eq!(tokens.create_for(&small, new_token("small")).await.err(), Some(Error::NameTaken));
+    tokens.create_for(&small, new_token("same")).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_last_use_of_a_key_is_written_later() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let last = async || world.service.tokens.list(alice.account.id).await.unwrap()[0].last_used_at;
+    assert_eq!(last().await, None);
+    world.settle().await;
+    assert_eq!(last().await, Some(world.clock.now()));
+}
+
+#[tokio::test]
+async fn accounts_are_found_by_their_address_alone() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let email = Email::parse("ALICE@example.org").unwrap();
+    let found = world.service.accounts.by_email(&email).await.unwrap();
+    assert_eq!(found.id, alice.account.id);
+    let twice = pinfold_service::NewAccount {
+        email,
+        name: "again".to_owned(),
+        plan: found.plan,
+        role: Role::User,
+        password: Some(pinfold_service::Password::parse("correct horse").unwrap()),
+    };
+    assert_eq!(world.service.accounts.create(twice).await.err(), Some(Error::EmailTaken));
+    assert_eq!(world.service.accounts.list().await.unwrap().len(), 1);
+}

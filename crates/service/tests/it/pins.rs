@@ -1,0 +1,281 @@
+//! Stories of pins: made, failed, charged, listed, ended.
+
+use std::time::Duration;
+
+use pinfold_cluster::{ClusterError, Fate};
+use pinfold_model::{FailureCode, PinName, PinState};
+use pinfold_service::{Error, ListQuery, PinWish, Wait};
+
+use crate::world::{GIB, MIB, World};
+
+#[tokio::test]
+async fn a_pin_is_fetched_charged_and_there_to_stay() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let cid = world.cluster.publish("hello", 3 * MIB);
+
+    let receipt = world.pin(&alice, PinWish::new(cid)).await.unwrap();
+    assert!(receipt.created);
+    assert_eq!((receipt.view.state, receipt.view.size_bytes), (PinState::Pinned, 3 * MIB));
+    assert_eq!(world.fresh(alice.account.id).await.used_bytes, 3 * MIB);
+
+    world.cluster.unpublish(&cid);
+    let again = world.wish(&alice, cid).await.unwrap();
+    assert!(!again.created);
+    assert_eq!(again.view, receipt.view);
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn a_second_wish_gives_names_and_never_drops_a_timelock() {
+    let world = World::start().await;
+    let alice = world.account("alice", "premium").await;
+    let cid = world.cluster.publish("hello", MIB);
+    let lock = world.in_an_hour();
+    let name = |text| Some(PinName::parse(text).unwrap());
+    let first = PinWish { timelock: Some(lock), original_name: name("a.txt"), ..PinWish::new(cid) };
+    world.pin(&alice, first).await.unwrap();
+
+    let second = PinWish { custom_name: name("mine"), ..PinWish::new(cid) };
+    let view = world.service.pins.pin(&alice, second, Wait::No).await.unwrap().view;
+    assert_eq!(view.expires_at, Some(lock.ends_at()));
+    assert_eq!((view.original_name, view.custom_name), (name("a.txt"), name("mine")));
+}
+
+#[tokio::test]
+async fn what_nobody_has_leaves_nothing_behind() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let cid = world.cluster.publish("gone", MIB);
+    world.cluster.unpublish(&cid);
+
+    assert_eq!(world.pin(&alice, PinWish::new(cid)).await, Err(Error::CidNotFound));
+    assert_eq!(world.uploads(&alice).await, []);
+    assert_eq!(world.cluster.all_names(), Vec::<String>::new());
+    assert_eq!(world.store.placements(None, 10).await.unwrap(), []);
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn an_asynchronous_pin_says_why_it_failed_and_can_be_tried_again() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let cid = world.cluster.publish("later", MIB);
+    world.cluster.unpublish(&cid);
+    world.wish(&alice, cid).await.unwrap();
+    world.settle().await;
+
+    let status = world.service.pins.status(&alice, &cid, None).await.unwrap();
+    assert_eq!(status.view.state, PinState::Failed);
+    assert_eq!(status.error.unwrap().code, FailureCode::NotFound);
+    world.check_settled(&[&alice]).await;
+
+    world.cluster.publish("later", MIB);
+    let receipt = world.pin(&alice, PinWish::new(cid)).await.unwrap();
+    assert_eq!(receipt.view.state, PinState::Pinned);
+    world.check_settled(&[&alice]).await;
+    world.remove(&alice, &cid).await.unwrap();
+    world.settle().await;
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_down_is_tried_again_later_and_later() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let cid = world.cluster.publish("hello", MIB);
+    let down = || Fate::Fails(ClusterError::Unavailable("it is asleep".to_owned()));
+    world.cluster.script_hold(&cid, [down(), down()]);
+    world.wish(&alice, cid).await.unwrap();
+    world.settle().await;
+    let status = world.service.pins.status(&alice, &cid, None).await.unwrap();
+    assert_eq!((status.view.state, status.attempts), (PinState::Queued, 1));
+    assert!(status.next_try_at.is_some() && status.error.is_some());
+
+    for state in [PinState::Queued, PinState::Pinned] {
+        world.clock.advance(Duration::from_secs(5));
+        world.settle().await;
+        assert_eq!(world.state(&alice, &cid).await, Some(state));
+    }
+
+    let other = world.cluster.publish("other", MIB);
+    world.cluster.script_hold(&other, [down(), down(), down()]);
+    world.wish(&alice, other).await.unwrap();
+    for _ in 0..3 {
+        world.settle().await;
+        world.clock.advance(Duration::from_secs(60));
+    }
+    assert_eq!(world.state(&alice, &other).await, Some(PinState::Failed));
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn the_quota_is_a_wall() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let large = world.cluster.publish("large", GIB + 1);
+    assert_eq!(world.pin(&alice, PinWish::new(large)).await, Err(Error::QuotaExceeded));
+    assert!(!world.cluster.has(&large));
+    world.check_settled(&[&alice]).await;
+
+    let exact = world.cluster.publish("exact", GIB);
+    world.pin(&alice, PinWish::new(exact)).await.unwrap();
+    let tiny = world.cluster.publish("tiny", 1);
+    assert_eq!(world.wish(&alice, tiny).await, Err(Error::QuotaExceeded));
+    world.remove(&alice, &exact).await.unwrap();
+    world.pin(&alice, PinWish::new(tiny)).await.unwrap();
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn pins_at_once_never_overshoot_the_quota() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let bob = world.account("bob", "premium").await;
+    for i in 0..40 {
+        let cid = world.cluster.publish(&format!("part {i}"), GIB / 10 + 1);
+        world.wish(&alice, cid).await.unwrap();
+        if i % 2 == 0 {
+            world.wish(&bob, cid).await.unwrap();
+        }
+    }
+    world.settle().await;
+    let pinned = world.uploads(&alice).await.iter().filter(|pin| pin.state == PinState::Pinned).count();
+    assert_eq!(pinned, 9);
+    world.check_settled(&[&alice, &bob]).await;
+}
+
+#[tokio::test]
+async fn a_small_account_does_not_fail_a_large_one() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let bob = world.account("bob", "premium").await;
+    let cid = world.cluster.publish("large", 2 * GIB);
+    let gate = pinfold_cluster::Gate::default();
+    world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
+    world.wish(&alice, cid).await.unwrap();
+    // Bob comes while the fetch runs under Alice's budget.
+    tokio::join!(world.settle(), async {
+        gate.reached().await;
+        world.wish(&bob, cid).await.unwrap();
+        gate.open();
+    });
+    assert_eq!(world.state(&alice, &cid).await, Some(PinState::Failed));
+    assert_eq!(world.state(&bob, &cid).await, Some(PinState::Pinned));
+    world.check_settled(&[&alice, &bob]).await;
+}
+
+#[tokio::test]
+async fn two_accounts_share_and_each_can_leave() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let bob = world.account("bob", "free").await;
+    let cid = world.cluster.publish("shared", MIB);
+    world.pin(&alice, PinWish::new(cid)).await.unwrap();
+    world.cluster.unpublish(&cid);
+    assert!(world.wish(&bob, cid).await.unwrap().created, "it is here already");
+
+    world.remove(&alice, &cid).await.unwrap();
+    world.settle().await;
+    assert_eq!(world.remove(&alice, &cid).await, Err(Error::PinNotFound));
+    assert!(world.cluster.has(&cid));
+    world.check_settled(&[&alice, &bob]).await;
+
+    world.remove(&bob, &cid).await.unwrap();
+    world.settle().await;
+    assert!(!world.cluster.has(&cid));
+    world.check_settled(&[&alice, &bob]).await;
+}
+
+#[tokio::test]
+async fn an_expired_pin_is_released_and_not_a_moment_earlier() {
+    let mut world = World::start().await;
+    let alice = world.account("alice", "premium").await;
+    let cid = world.cluster.publish("for an hour", MIB);
+    let lock = world.in_an_hour();
+    world.pin(&alice, PinWish { timelock: Some(lock), ..PinWish::new(cid) }).await.unwrap();
+
+    world.clock.advance(Duration::from_millis(3_599_999));
+    world.settle().await;
+    assert!(world.cluster.has(&cid));
+    // It comes due while the server is down.
+    world.clock.advance(Duration::from_millis(1));
+    world.restart().await;
+    world.settle().await;
+    assert!(!world.cluster.has(&cid));
+    assert_eq!(world.uploads(&alice).await, []);
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn the_plan_says_what_is_allowed() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let cid = world.cluster.publish("hello", MIB);
+    let locked = PinWish { timelock: Some(world.in_an_hour()), ..PinWish::new(cid) };
+    assert_eq!(world.pin(&alice, locked).await, Err(Error::TimelockNotAllowed));
+    let elsewhere = pinfold_model::ClusterId::parse("cl9-moon").unwrap();
+    let wish = PinWish { cluster: Some(elsewhere), ..PinWish::new(cid) };
+    assert_eq!(world.pin(&alice, wish).await, Err(Error::UnknownCluster));
+
+    for i in 0..100 {
+        let cid = world.cluster.publish(&format!("{i}"), 1);
+        world.wish(&alice, cid).await.unwrap();
+    }
+    assert_eq!(world.wish(&alice, cid).await, Err(Error::TooManyInFlight { limit: 100 }));
+    world.settle().await;
+    world.pin(&alice, PinWish::new(cid)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_busy_account_does_not_hold_up_the_others() {
+    let world = World::start().await;
+    let alice = world.account("alice", "premium").await;
+    let bob = world.account("bob", "free").await;
+    for i in 0..100 {
+        let cid = world.cluster.publish(&format!("{i}"), 1);
+        world.wish(&alice, cid).await.unwrap();
+    }
+    let cid = world.cluster.publish("bob's", 1);
+    world.wish(&bob, cid).await.unwrap();
+    world.service.reconciler.turn().await.unwrap();
+    assert_eq!(world.state(&bob, &cid).await, Some(PinState::Pinned));
+    let pinned = world.uploads(&alice).await.iter().filter(|pin| pin.state == PinState::Pinned).count();
+    assert_eq!(pinned, 15, "the other hands work for Alice");
+}
+
+#[tokio::test]
+async fn lists_have_pages_cursors_filters_and_exact_totals() {
+    let world = World::start().await;
+    let alice = world.account("alice", "premium").await;
+    let mut cids = Vec::new();
+    for i in 0..25 {
+        let cid = world.cluster.publish(&format!("{i}"), 10);
+        let name = PinName::parse(&format!("Photo_{i}%.jpg")).unwrap();
+        let timelock = (i % 5 == 0).then(|| world.in_an_hour());
+        let wish = PinWish { custom_name: Some(name), timelock, ..PinWish::new(cid) };
+        world.service.pins.pin(&alice, wish, Wait::No).await.unwrap();
+        cids.push(cid);
+    }
+    world.settle().await;
+    cids.reverse();
+
+    let list = |query| world.service.pins.list(&alice, query);
+    let second = list(ListQuery { page: 2, limit: 10, ..ListQuery::default() }).await.unwrap();
+    assert_eq!(second.total, 25);
+    let shown = |page: &pinfold_service::PinPage| page.pins.iter().map(|pin| pin.cid).collect::<Vec<_>>();
+    assert_eq!(shown(&second), cids[10..20]);
+    let query = ListQuery { limit: 10, cursor: second.next_cursor, ..ListQuery::default() };
+    let third = list(query).await.unwrap();
+    assert_eq!((shown(&third), third.next_cursor), (cids[20..].to_vec(), None));
+
+    let total = async |query| list(query).await.unwrap().total;
+    assert_eq!(total(ListQuery { has_expiry: Some(true), ..ListQuery::default() }).await, 5);
+    assert_eq!(total(ListQuery { state: Some(PinState::Pinned), ..ListQuery::default() }).await, 25);
+    assert_eq!(total(ListQuery { state: Some(PinState::Queued), ..ListQuery::default() }).await, 0);
+    assert_eq!(total(ListQuery { cid: Some(cids[3]), ..ListQuery::default() }).await, 1);
+    for (text, found) in [("photo_7%", 1), ("PHOTO", 25), ("_", 25), ("photo%jpg", 0), ("!", 0)] {
+        let query = ListQuery { search: Some(text.to_owned()), ..ListQuery::default() };
+        assert_eq!(total(query).await, found, "{text}");
+    }
+}

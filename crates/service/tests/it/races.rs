@@ -1,0 +1,172 @@
+//! Stories of things that happen at the same time.
+
+use std::time::Duration;
+
+use pinfold_cluster::{ClusterError, Fate, Gate};
+use pinfold_model::PinState;
+use pinfold_service::{Error, PinWish};
+
+use crate::world::{LONG, MIB, World};
+
+#[tokio::test]
+async fn a_pin_that_comes_back_during_its_release_keeps_its_blocks() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let cid = world.cluster.publish("hello", MIB);
+    world.pin(&alice, PinWish::new(cid)).await.unwrap();
+
+    let gate = Gate::default();
+    world.cluster.script_release([Fate::Waits(gate.clone())]);
+    world.remove(&alice, &cid).await.unwrap();
+    tokio::join!(world.settle(), async {
+        gate.reached().await;
+        let receipt = world.wish(&alice, cid).await.unwrap();
+        assert_eq!(receipt.view.state, PinState::Queued, "its blocks are being released");
+        gate.open();
+    });
+    assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn a_lease_that_ran_out_during_a_release_loses_nothing() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let cid = world.cluster.publish("hello", MIB);
+    world.pin(&alice, PinWish::new(cid)).await.unwrap();
+
+    let gate = Gate::default();
+    world.cluster.script_release([Fate::Waits(gate.clone())]);
+    world.remove(&alice, &cid).await.unwrap();
+    tokio::join!(world.settle(), async {
+        gate.reached().await;
+        world.wish(&alice, cid).await.unwrap();
+        // The clock jumps, and somebody else claims the placement while the release still hangs.
+        world.clock.advance(Duration::from_hours(1));
+        tokio::join!(world.settle(), async {
+            tokio::task::yield_now().await;
+            gate.open();
+        });
+    });
+    world.settle().await;
+    assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn a_fetch_that_nobody_wants_any_more_stops() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let cid = world.cluster.publish("endless", MIB);
+    let gate = Gate::default();
+    world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
+
+    let (waited, (), ()) = tokio::join!(
+        world.service.pins.pin(&alice, PinWish::new(cid), LONG),
+        async {
+            while world.state(&alice, &cid).await.is_none() {
+                tokio::task::yield_now().await;
+            }
+            world.settle().await;
+        },
+        async {
+            gate.reached().await;
+            world.remove(&alice, &cid).await.unwrap();
+        }
+    );
+    assert_eq!(waited, Err(Error::PinNotFound), "who waits is told");
+    world.settle().await;
+    assert_eq!(world.cluster.all_names(), Vec::<String>::new());
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn an_unfinished_pin_goes_on_after_a_restart() {
+    let mut world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let cid = world.cluster.publish("hello", MIB);
+    let gate = Gate::default();
+    world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
+    world.wish(&alice, cid).await.unwrap();
+    tokio::select! {
+        () = world.settle() => panic!("the gate is closed"),
+        () = gate.reached() => {}
+    }
+    assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinning));
+
+    world.restart().await;
+    world.settle().await;
+    assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinning), "the lease of the dead still runs");
+    world.clock.advance(Duration::from_secs(61));
+    world.settle().await;
+    assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn a_removal_survives_a_restart_and_a_cluster_that_is_down() {
+    let mut world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let cid = world.cluster.publish("hello", MIB);
+    world.pin(&alice, PinWish::new(cid)).await.unwrap();
+    world.remove(&alice, &cid).await.unwrap();
+    world.restart().await;
+    let down = || Fate::Fails(ClusterError::Unavailable("it is asleep".to_owned()));
+    world.cluster.script_release([down(), down(), down(), down()]);
+    for _ in 0..5 {
+        world.settle().await;
+        world.clock.advance(Duration::from_mins(10));
+    }
+    assert!(!world.cluster.has(&cid));
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn all_who_wait_for_the_same_are_told_the_same() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let cid = world.cluster.publish("gone", MIB);
+    world.cluster.unpublish(&cid);
+    let background = world.service.run();
+    let waits = (0..8).map(|_| world.service.pins.pin(&alice, PinWish::new(cid), LONG));
+    for answer in futures::future::join_all(waits).await {
+        assert_eq!(answer, Err(Error::CidNotFound));
+    }
+    background.stop().await;
+    world.settle().await;
+    assert_eq!(world.uploads(&alice).await, []);
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn the_running_service_needs_no_turns() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let background = world.service.run();
+    let pins = (0..50).map(|i| {
+        let cid = world.cluster.publish(&format!("{i}"), 100);
+        world.service.pins.pin(&alice, PinWish::new(cid), LONG)
+    });
+    for receipt in futures::future::join_all(pins).await {
+        assert_eq!(receipt.unwrap().view.state, PinState::Pinned);
+    }
+    background.stop().await;
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn a_stop_in_the_middle_leaves_the_work_to_the_next_start() {
+    let mut world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let cid = world.cluster.publish("hello", MIB);
+    let gate = Gate::default();
+    world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
+    let background = world.service.run();
+    world.wish(&alice, cid).await.unwrap();
+    gate.reached().await;
+    background.stop().await;
+    assert_eq!(world.state(&alice, &cid).await, Some(PinState::Queued));
+    world.restart().await;
+    world.settle().await;
+    assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned), "no lease is in the way");
+}

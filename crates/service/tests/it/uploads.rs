@@ -1,0 +1,129 @@
+//! Stories of uploads.
+
+use pinfold_cluster::Gate;
+use pinfold_model::{PinKind, PinState};
+use pinfold_service::{Error, UploadTerms};
+
+use crate::world::{MIB, World};
+
+fn body(mib: usize) -> impl tokio::io::AsyncRead + Send + Unpin {
+    std::io::Cursor::new(vec![7; mib << 20])
+}
+
+#[tokio::test]
+async fn an_upload_is_kept_and_its_guard_goes() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let background = world.service.run();
+    let uploads = &world.service.uploads;
+    let received = uploads.receive(&alice, &UploadTerms::default(), body(1)).await.unwrap();
+    assert_eq!(received.file_bytes(), MIB);
+    let receipt = uploads.keep(&alice, received, UploadTerms::default()).await.unwrap();
+    assert_eq!((receipt.view.state, receipt.created), (PinState::Pinned, true));
+
+    let again = uploads.receive(&alice, &UploadTerms::default(), body(1)).await.unwrap();
+    let receipt = uploads.keep(&alice, again, UploadTerms::default()).await.unwrap();
+    assert!(!receipt.created);
+    background.stop().await;
+    world.settle().await;
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn an_upload_that_is_not_kept_leaves_nothing() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let uploads = &world.service.uploads;
+    drop(uploads.receive(&alice, &UploadTerms::default(), body(1)).await.unwrap());
+
+    let broken = tokio_util::io::StreamReader::new(futures::stream::iter([
+        Ok(bytes::Bytes::from_static(b"half of")),
+        Err(std::io::Error::other("the client went away")),
+    ]));
+    let cut = uploads.receive(&alice, &UploadTerms::default(), broken).await;
+    assert_eq!(cut.err(), Some(Error::UploadCutOff));
+    world.settle().await;
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn an_upload_over_the_quota_is_stopped() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let large = world.cluster.publish("almost all", (1 << 30) - MIB);
+    world.wish(&alice, large).await.unwrap();
+    world.settle().await;
+    let uploads = &world.service.uploads;
+    let over = uploads.receive(&alice, &UploadTerms::default(), body(2)).await;
+    assert_eq!(over.err(), Some(Error::QuotaExceeded));
+
+    // Two that fit alone do not fit together.
+    let one = uploads.receive(&alice, &UploadTerms::default(), body(1)).await.unwrap();
+    let two = std::io::Cursor::new(vec![8; 1 << 20]);
+    let two = uploads.receive(&alice, &UploadTerms::default(), two).await.unwrap();
+    let background = world.service.run();
+    let (one, two) = tokio::join!(
+        uploads.keep(&alice, one, UploadTerms::default()),
+        uploads.keep(&alice, two, UploadTerms::default())
+    );
+    assert_eq!([one, two].iter().filter(|kept| **kept == Err(Error::QuotaExceeded)).count(), 1);
+    background.stop().await;
+    world.settle().await;
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn a_directory_names_its_files() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let background = world.service.run();
+    let uploads = &world.service.uploads;
+    let mut draft = uploads.directory(&alice, &UploadTerms::default()).await.unwrap();
+    draft.add("a/b.txt", &b"one"[..]).await.unwrap();
+    draft.add("c.txt", &b"two"[..]).await.unwrap();
+    for bad in ["", "/a", "a//b", "../a", "a/./b", "c.txt", "a\0b"] {
+        let refused = draft.add(bad, &b"x"[..]).await;
+        assert!(matches!(refused, Err(Error::InvalidRequest(_))), "{bad:?}");
+    }
+    let kept = uploads.keep_directory(&alice, draft, UploadTerms::default()).await.unwrap();
+    assert_eq!(kept.receipt.view.kind, PinKind::Directory);
+    assert_eq!(
+        kept.entries.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(),
+        ["a/b.txt", "c.txt"]
+    );
+    background.stop().await;
+    world.settle().await;
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn guards_of_a_dead_process_go_once_its_placements_have_settled() {
+    let mut world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let uploads = world.service.uploads.clone();
+    let received = uploads.receive(&alice, &UploadTerms::default(), body(1)).await.unwrap();
+    let cid = *received.cid();
+    // The process dies after the wish: the guard is never dropped, and the hold has just begun.
+    let gate = Gate::default();
+    world.cluster.script_hold(&cid, [pinfold_cluster::Fate::Waits(gate.clone())]);
+    let kept = tokio::spawn(async move { uploads.keep(&alice, received, UploadTerms::default()).await });
+    let alice = world.account("alice2", "free").await;
+    while world.store.placements(None, 1).await.unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    tokio::select! {
+        () = world.settle() => panic!("the gate is closed"),
+        () = gate.reached() => {}
+    }
+    let dead = std::mem::replace(&mut world, World::start().await);
+    let mut next = dead;
+    next.restart().await;
+    next.settle().await;
+    assert!(next.cluster.has(&cid), "the guard stays while the placement is on its way");
+    next.clock.advance(std::time::Duration::from_secs(61));
+    next.settle().await;
+    assert!(next.cluster.all_names().iter().all(|name| name.starts_with("pin/")));
+    assert!(next.cluster.has(&cid));
+    next.check_settled(&[&alice]).await;
+    kept.abort();
+}

@@ -1,0 +1,169 @@
+//! The world of a story: a service with its database, cluster and clock, that can be started again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cid::Cid;
+use pinfold_cluster::Scripted;
+use pinfold_model::{
+    Account, AccountId, Clock, ClusterId, Email, ManualClock, PinState, PlanCode, Role, ScopeSet, Timelock,
+    TokenName,
+};
+use pinfold_service::{
+    Caller, ClusterInfo, ClusterSetup, Error, ListQuery, NewAccount, NewToken, PinReceipt, PinView, PinWish,
+    Service, Settings, Wait,
+};
+use pinfold_store::Store;
+use tempfile::TempDir;
+
+/// A minute is forever in a story, and ends one that hangs.
+pub(crate) const LONG: Wait = Wait::For(Duration::from_secs(60));
+pub(crate) const MIB: u64 = 1 << 20;
+pub(crate) const GIB: u64 = 1 << 30;
+
+pub(crate) struct World {
+    pub(crate) cluster: Scripted,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) store: Store,
+    pub(crate) service: Service,
+    dir: TempDir,
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (cluster, clock) = (Scripted::default(), Arc::new(ManualClock::default()));
+        let (store, service) = open(&dir, &cluster, &clock).await;
+        Self { cluster, clock, store, service, dir }
+    }
+
+    /// The process dies and starts again: only the database and the cluster are still there.
+    pub(crate) async fn restart(&mut self) {
+        (self.store, self.service) = open(&self.dir, &self.cluster, &self.clock).await;
+    }
+
+    pub(crate) async fn account(&self, name: &str, plan: &str) -> Caller {
+        let new = NewAccount {
+            email: Email::parse(&format!("{name}@example.org")).unwrap(),
+            name: name.to_owned(),
+            plan: PlanCode::new(plan),
+            role: Role::User,
+            password: None,
+        };
+        let account = self.service.accounts.create(new).await.unwrap();
+        let name = TokenName::parse("key").unwrap();
+        let new = NewToken { name, label: None, scopes: ScopeSet::all(), expires_at: None };
+        let key = self.service.tokens.create(account.id, new).await.unwrap().secret;
+        self.service.tokens.authenticate(key.reveal()).await.unwrap()
+    }
+
+    pub(crate) async fn fresh(&self, account: AccountId) -> Account {
+        self.service.accounts.by_id(account).await.unwrap()
+    }
+
+    /// Writes a wish and waits for nothing.
+    pub(crate) async fn wish(&self, caller: &Caller, cid: Cid) -> Result<PinReceipt, Error> {
+        self.service.pins.pin(caller, PinWish::new(cid), Wait::No).await
+    }
+
+    /// Pins and works until it is settled.
+    pub(crate) async fn pin(&self, caller: &Caller, wish: PinWish) -> Result<PinReceipt, Error> {
+        let done = std::cell::Cell::new(false);
+        let (receipt, ()) = tokio::join!(
+            async {
+                let receipt = self.service.pins.pin(caller, wish, LONG).await;
+                done.set(true);
+                receipt
+            },
+            async {
+                while !done.get() {
+                    self.settle().await;
+                    tokio::task::yield_now().await;
+                }
+            }
+        );
+        self.settle().await;
+        receipt
+    }
+
+    /// Works until there is nothing to do now.
+    pub(crate) async fn settle(&self) {
+        for _ in 0..1_000 {
+            if self.service.reconciler.turn().await.unwrap() == 0 {
+                return;
+            }
+        }
+        panic!("the work has no end");
+    }
+
+    pub(crate) async fn remove(&self, caller: &Caller, cid: &Cid) -> Result<(), Error> {
+        self.service.pins.remove(caller, cid, None).await
+    }
+
+    pub(crate) async fn uploads(&self, caller: &Caller) -> Vec<PinView> {
+        let query = ListQuery { limit: 100, ..ListQuery::default() };
+        let page = self.service.pins.list(caller, query).await.unwrap();
+        assert_eq!(page.total, page.pins.len() as u64);
+        page.pins
+    }
+
+    pub(crate) async fn state(&self, caller: &Caller, cid: &Cid) -> Option<PinState> {
+        self.service.pins.status(caller, cid, None).await.ok().map(|status| status.view.state)
+    }
+
+    pub(crate) fn in_an_hour(&self) -> Timelock {
+        self.in_time(Duration::from_hours(1))
+    }
+
+    pub(crate) fn in_time(&self, time: Duration) -> Timelock {
+        let now = self.clock.now();
+        Timelock::parse(&now.after(time).to_string(), now).unwrap()
+    }
+
+    /// What must hold at any moment: what is pinned is held, and the books balance.
+    pub(crate) async fn check(&self, callers: &[&Caller]) {
+        for caller in callers {
+            let account = self.fresh(caller.account.id).await;
+            let pins = self.uploads(caller).await;
+            for pin in pins.iter().filter(|pin| pin.state == PinState::Pinned) {
+                let name = format!("pin/{}/{}", pin.cluster, pin.cid);
+                assert!(self.cluster.holds(&name, &pin.cid), "{} is pinned without its blocks", pin.cid);
+            }
+            let charged: u64 = pins.iter().map(|pin| pin.size_bytes).sum();
+            assert_eq!(account.used_bytes, charged, "the books of {}", account.email);
+            assert_eq!(account.pins, pins.len() as u64);
+            assert!(account.used_bytes <= account.storage_limit_bytes);
+        }
+    }
+
+    /// What must hold when all work is done: nothing is held that no pin wants, and nothing is on its way.
+    pub(crate) async fn check_settled(&self, callers: &[&Caller]) {
+        self.check(callers).await;
+        let placements = self.store.placements(None, 10_000).await.unwrap();
+        let mut wanted = Vec::new();
+        for placement in &placements {
+            assert!(placement.state.is_settled() && !placement.leased, "{placement:?}");
+            if placement.state.is_wanted() {
+                wanted.push(format!("pin/{}/{}", placement.cluster, placement.cid));
+            }
+        }
+        wanted.sort();
+        assert_eq!(self.cluster.all_names(), wanted, "what is held is what is wanted");
+    }
+}
+
+async fn open(dir: &TempDir, cluster: &Scripted, clock: &Arc<ManualClock>) -> (Store, Service) {
+    let store = Store::open(&dir.path().join("pinfold.db")).await.unwrap();
+    let info = ClusterInfo {
+        id: ClusterId::default(),
+        label: "Here".to_owned(),
+        region: None,
+        country: None,
+        gateways: Vec::new(),
+    };
+    let setup = ClusterSetup { info, driver: Arc::new(cluster.clone()) };
+    let clock: Arc<dyn Clock> = clock.clone();
+    let settings = Settings { attempts_max: 3, ..Settings::default() };
+    let service = Service::new(store.clone(), vec![setup], clock, settings).await.unwrap();
+    (store, service)
+}
