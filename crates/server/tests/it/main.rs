@@ -1,6 +1,8 @@
 //! End to end: the built `pinfold`, run as a process of its own on free ports, and real IPFS nodes that it
 //! fetches from and that fetch from it. Every story stands in the file that its subject names.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod account;
 mod cli;
 mod content;

@@ -35,7 +35,7 @@ impl Provider {
 
     /// Gives it more.
     pub(crate) async fn add(&self, dag: &Dag) {
-        store(&*self.blocks, dag).await;
+        store(&self.blocks, dag).await;
     }
 }
 
