@@ -151,6 +151,8 @@ async fn lease_lost(core: &Core, claim: &Claim) {
         let until = core.clock.now().after(core.settings.lease);
         match core.store.renew(vec![claim.lease], until).await {
             Ok(held) if held.is_empty() => return,
+            // Another process may have removed the last pin; whoever watches for that looks again.
+            Ok(held) if held.iter().any(|(_, wanted)| !wanted) => core.tell(claim.placement.id, None),
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "renewing a lease"),
         }

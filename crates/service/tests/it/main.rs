@@ -1,5 +1,7 @@
 //! Stories of the service over a real database, a scripted cluster and a clock that stands still.
 
+#![allow(clippy::unwrap_used, reason = "a story that can't go on fails")]
+
 mod access;
 mod pins;
 mod races;
