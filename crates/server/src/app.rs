@@ -71,6 +71,8 @@ impl App {
         let clock = Arc::new(SystemClock);
         let service = Service::new(store.clone(), clusters, clock.clone(), service_settings).await?;
         let first_key = service.accounts.ensure_admin().await?;
+        // The data folder's lock says that nobody else works on this store.
+        service.reconciler.take_over().await?;
         let background = service.run();
 
         let stopping = CancellationToken::new();

@@ -48,6 +48,20 @@ impl Reconciler {
         Ok(ended + worked + released)
     }
 
+    /// Takes over what a process before this one worked on when it was killed, so that it goes on now and not
+    /// when the leases end. Only for a process that is alone with the store; call it before
+    /// [`run`](crate::Service::run).
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Internal`] when the store fails.
+    pub async fn take_over(&self) -> Result<(), Error> {
+        let taken = self.core.store.drop_leases(self.core.clock.now()).await.map_err(unavailable)?;
+        if taken > 0 {
+            tracing::info!(taken, "going on with what the last run left unfinished");
+        }
+        Ok(())
+    }
+
     /// Makes the running service look at once, such as after a test moved the clock.
     pub fn wake(&self) {
         self.core.wake.notify_one();

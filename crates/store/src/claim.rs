@@ -68,6 +68,15 @@ impl Store {
         self.write(Renew { leases, until }).await
     }
 
+    /// Ends every lease, so that what somebody worked on is due now. Only for a process that knows that it is
+    /// alone with the database: the work of any other would be done twice.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn drop_leases(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.write(DropLeases { now }).await
+    }
+
     /// The CID and cluster of a placement that is wanted by a live pin; for a worker that was woken.
     ///
     /// # Errors
@@ -154,6 +163,25 @@ async fn origins(conn: &mut Conn, id: PlacementId) -> Result<Vec<String>, StoreE
     .fetch_all(conn)
     .await?;
     Ok(lists.iter().flat_map(|list| list.lines()).take(ORIGINS_MAX).map(str::to_owned).collect())
+}
+
+struct DropLeases {
+    now: Timestamp,
+}
+
+impl Write for DropLeases {
+    type Out = u64;
+
+    async fn run(&self, conn: &mut Conn) -> Result<u64, StoreError> {
+        let done = sqlx::query(
+            "UPDATE placements SET lease = NULL, due_at_ms = $1 \
+             WHERE lease IS NOT NULL AND due_at_ms IS NOT NULL AND due_at_ms > $1",
+        )
+        .bind(self.now.as_ms())
+        .execute(conn)
+        .await?;
+        Ok(done.rows_affected())
+    }
 }
 
 struct Renew {
