@@ -77,7 +77,7 @@ impl Store {
         self.write(DropLeases { now }).await
     }
 
-    /// The CID and cluster of a placement that is wanted by a live pin; for a worker that was woken.
+    /// Whether a live pin wants the placement; for a worker that was woken.
     ///
     /// # Errors
     /// [`StoreError`].

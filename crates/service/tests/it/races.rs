@@ -104,6 +104,25 @@ async fn an_unfinished_pin_goes_on_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_process_that_is_alone_waits_for_no_lease_of_the_dead() {
+    let mut world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let cid = world.cluster.publish("hello", MIB);
+    let gate = Gate::default();
+    world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
+    world.wish(&alice, cid).await.unwrap();
+    tokio::select! {
+        () = world.settle() => panic!("the gate is closed"),
+        () = gate.reached() => {}
+    }
+    world.restart().await;
+    world.service.reconciler.take_over().await.unwrap();
+    world.settle().await;
+    assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
 async fn a_removal_survives_a_restart_and_a_cluster_that_is_down() {
     let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
