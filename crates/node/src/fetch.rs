@@ -60,7 +60,11 @@ impl Fetcher {
     ///
     /// # Errors
     /// See [`FetchError`]. What came before the error stays in the unsealed hold.
-    pub async fn fetch(&self, request: FetchRequest, progress: Arc<Progress>) -> Result<HoldStats, FetchError> {
+    pub async fn fetch(
+        &self,
+        request: FetchRequest,
+        progress: Arc<Progress>,
+    ) -> Result<HoldStats, FetchError> {
         run::fetch(self, request, progress).await
     }
 }

@@ -5,7 +5,7 @@
 //! - [`data_dir`]: the folder that one process owns;
 //! - [`app`]: a whole Pinfold, started and stopped in order;
 //! - [`serve`] runs one until it is told to stop, [`try_it`] runs one for show;
-//! - [`telemetry`]: logs.
+//! - [`telemetry`]: how and where it logs.
 //!
 //! This crate holds no rule and no query. It must not be imported: its tests run the built binary.
 
