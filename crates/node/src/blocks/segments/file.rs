@@ -237,15 +237,18 @@ impl Readers {
     }
 
     fn file(&self, id: u32) -> io::Result<Arc<File>> {
-        if let Some(file) = self.cache().get(&id) {
+        // Opened under the lock, so that nobody puts a file into the cache after it was forgotten.
+        let mut cache = self.cache();
+        if let Some(file) = cache.get(&id) {
             return Ok(Arc::clone(file));
         }
         let file = Arc::new(File::open(path(&self.dir, id))?);
-        self.cache().put(id, Arc::clone(&file));
+        cache.put(id, Arc::clone(&file));
         Ok(file)
     }
 
-    /// Forgets a segment that is to be deleted, so that its space does not wait for the reader.
+    /// Forgets a segment whose file was deleted, so that its space does not wait for the reader and a new file
+    /// of this id is not taken for it.
     pub(super) fn forget(&self, id: u32) {
         self.cache().pop(&id);
     }

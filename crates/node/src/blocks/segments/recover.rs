@@ -49,7 +49,6 @@ pub(super) fn open(
     let readers = Arc::new(Readers::new(&segments));
     let config = SegmentConfig { segment_bytes: config.segment_bytes.min(SEGMENT_BYTES_MAX), ..*config };
     let mut writer = Writer::new(Arc::clone(&shared), Arc::clone(&readers), segments.clone(), &config);
-    writer.next_segment = next_segment;
     writer.going = going.into_iter().map(Going::from).collect();
     if let Some((id, record)) = records.last()
         && record.live_blocks > 0

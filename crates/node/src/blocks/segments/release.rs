@@ -148,8 +148,9 @@ impl Writer {
             self.appender = None;
             self.committed = None;
         }
+        let removed = std::fs::remove_file(file::path(&self.dir, id));
         self.readers.forget(id);
-        match std::fs::remove_file(file::path(&self.dir, id)) {
+        match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
         }

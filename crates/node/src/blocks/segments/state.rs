@@ -303,8 +303,11 @@ impl State {
 
     /// Forgets everything that is not committed, after a failure; the holds concerned remember it.
     pub(super) fn lose(&mut self, failure: &Failure) -> Vec<Op> {
-        for (hold, active) in self.holds.drain() {
-            if active.is_new {
+        // A release that fails takes along what its hold had not committed.
+        let released = self.gone.drain().map(|hold| (hold, false)).collect::<Vec<_>>();
+        let active = self.holds.drain().map(|(hold, active)| (hold, active.is_new));
+        for (hold, is_new) in active.chain(released) {
+            if is_new {
                 if self.lost_new.len() == LOST_NEW_MAX {
                     self.lost_new.pop_front();
                 }
@@ -318,7 +321,6 @@ impl State {
         self.blocks.clear();
         self.opened.clear();
         self.wanted.clear();
-        self.gone.clear();
         self.take_queue()
     }
 

@@ -234,6 +234,46 @@ async fn a_full_disk_is_reported_and_writing_goes_on_when_there_is_space() {
 }
 
 #[tokio::test]
+async fn a_release_that_fails_does_not_hide_what_its_hold_lost() {
+    let (dir, blocks) = fresh();
+    let hold = blocks.open(&name("a")).unwrap();
+    blocks.put(hold, block("before")).await.unwrap();
+    blocks.commit(hold).await.unwrap();
+    drop(blocks);
+
+    let full = SegmentConfig { reserve_bytes: u64::MAX, ..config() };
+    let blocks = SegmentBlocks::open(dir.path(), &full).unwrap();
+    let hold = blocks.open(&name("a")).unwrap();
+    blocks.put(hold, block("lost")).await.unwrap();
+    assert!(matches!(blocks.release(&name("a")).await, Err(BlocksError::Full)));
+    assert!(matches!(blocks.seal(hold).await, Err(BlocksError::Full)), "sealed without a block that was put");
+    let hold = blocks.open(&name("a")).unwrap();
+    assert_eq!(blocks.seal(hold).await.unwrap().blocks, 1);
+}
+
+#[tokio::test]
+async fn a_segment_that_was_taken_back_is_not_read_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = SegmentConfig { segment_bytes: 64 * 1024 * 1024, reserve_bytes: u64::MAX };
+    let blocks = SegmentBlocks::open(dir.path(), &full).unwrap();
+    for round in 0..2 {
+        let hold = blocks.open(&name("a")).unwrap();
+        // More than is kept in memory, so that the first one is read from the file.
+        for n in 0..10 {
+            blocks.put(hold, big(10 * round + n, 1024 * 1024)).await.unwrap();
+        }
+        let first = big(10 * round, 1024 * 1024);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !matches!(blocks.locate(first.cid()).unwrap(), Some(Found::File(_))) {
+            assert!(std::time::Instant::now() < deadline, "the block was never written");
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(blocks.get(first.cid()).unwrap(), Some(first), "round {round}");
+        assert!(matches!(blocks.commit(hold).await, Err(BlocksError::Full)));
+    }
+}
+
+#[tokio::test]
 async fn writing_goes_on_in_the_same_process_once_a_failure_is_over() {
     let (dir, blocks) = fresh();
     let segments = dir.path().join("segments");

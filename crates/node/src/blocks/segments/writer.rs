@@ -93,7 +93,6 @@ pub(super) struct Writer {
     pub(super) appender: Option<Appender>,
     /// How far that segment is committed; `None` while it is not in the index at all.
     pub(super) committed: Option<u64>,
-    pub(super) next_segment: u32,
     /// Released holds whose space is still to be freed.
     pub(super) going: VecDeque<Going>,
     group: Group,
@@ -120,7 +119,6 @@ impl Writer {
             reserve_bytes: config.reserve_bytes,
             appender: None,
             committed: None,
-            next_segment: 1,
             going: VecDeque::new(),
             group: Group::default(),
         }
@@ -249,7 +247,12 @@ impl Writer {
             Some(appender) => appender,
             None => {
                 self.committed = None;
-                self.appender.insert(Appender::create(&self.dir, self.next_segment)?)
+                // The index alone decides: after a failure it may have the last segment or not, and an id
+                // that is passed over would look like an index from a backup at the next start.
+                let id = self.shared.index.next_segment()?;
+                let appender = Appender::create(&self.dir, id)?;
+                self.readers.forget(id);
+                self.appender.insert(appender)
             }
         };
         appender.fill(&head)?;
@@ -357,9 +360,8 @@ impl Writer {
                 }
             }
         })?;
-        if let Some((id, record)) = segment {
+        if let Some((_, record)) = segment {
             self.committed = Some(record.end);
-            self.next_segment = self.next_segment.max(id + 1);
         }
         Ok(())
     }
@@ -394,12 +396,11 @@ impl Writer {
     fn fail(&mut self, error: &WriteError, rest: impl Iterator<Item = Op>) {
         tracing::error!(%error, "writing blocks failed; nothing of the group is acknowledged");
         let failure = error.failure();
-        if let Some(appender) = self.appender.take() {
-            if let WriteError::Index(_) = error {
-                self.next_segment = self.next_segment.max(appender.id + 1);
-            } else if let Err(error) = appender.abandon(self.committed) {
-                tracing::warn!(%error, "what was not committed stays in its segment until the next start");
-            }
+        if let Some(appender) = self.appender.take()
+            && !matches!(error, WriteError::Index(_))
+            && let Err(error) = appender.abandon(self.committed)
+        {
+            tracing::warn!(%error, "what was not committed stays in its segment until the next start");
         }
         self.committed = None;
         if let WriteError::Index(_) = error {
