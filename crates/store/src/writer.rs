@@ -6,10 +6,13 @@
 //!
 //! A write answers "no" (over quota, name taken) as a value, before it changes anything. An error is a fault
 //! of the database: the transaction is undone, and each of its writes is tried alone, so that one that can't
-//! succeed takes no other with it.
+//! succeed takes no other with it. When another process holds the database, none was begun, and all are told.
+//!
+//! Transactions are plain statements here, not sqlx's: SQLite undoes one by itself when the disk is full, sqlx
+//! takes it for open then, and would refuse each later one.
 
 use futures::future::BoxFuture;
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{Connection, SqliteConnection, raw_sql};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::StoreError;
@@ -87,6 +90,10 @@ async fn run(mut conn: Conn, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
     while jobs.recv_many(&mut batch, BATCH_MAX).await > 0 {
         match transaction(&mut conn, &mut batch).await {
             Ok(()) => batch.drain(..).for_each(|job| job.answer(Ok(()))),
+            // Each alone would wait for the other process as long once more.
+            Err(error @ (StoreError::Busy | StoreError::Closed)) => {
+                batch.drain(..).for_each(|job| job.answer(Err(error.clone())));
+            }
             Err(error) if batch.len() == 1 => batch.drain(..).for_each(|job| job.answer(Err(error.clone()))),
             Err(error) => {
                 tracing::warn!(%error, writes = batch.len(), "a batch of writes was undone; trying each alone");
@@ -110,12 +117,94 @@ async fn alone(conn: &mut Conn, job: Box<dyn Job>) {
 }
 
 async fn transaction(conn: &mut Conn, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
-    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
-    for job in batch {
-        if let Err(error) = job.run(&mut tx).await {
-            tx.rollback().await?;
-            return Err(error);
+    let result = try_transaction(conn, batch).await;
+    if result.is_err() {
+        // It fails when there is nothing to undo any more. If there is, the next transaction says so.
+        if let Err(error) = raw_sql("ROLLBACK").execute(conn).await {
+            tracing::debug!(%error, "nothing to undo");
         }
     }
-    Ok(tx.commit().await?)
+    result
+}
+
+async fn try_transaction(conn: &mut Conn, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
+    raw_sql("BEGIN IMMEDIATE").execute(&mut *conn).await?;
+    for job in batch {
+        job.run(conn).await?;
+    }
+    raw_sql("COMMIT").execute(conn).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Store;
+
+    struct Sql(&'static str);
+
+    impl Write for Sql {
+        type Out = ();
+
+        async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
+            raw_sql(self.0).execute(conn).await?;
+            Ok(())
+        }
+    }
+
+    async fn store(dir: &tempfile::TempDir) -> Store {
+        let store = Store::open(&dir.path().join("pinfold.db")).await.unwrap();
+        store.write(Sql("CREATE TABLE heap (what BLOB NOT NULL)")).await.unwrap();
+        store
+    }
+
+    const A_MIB: Sql = Sql("INSERT INTO heap VALUES (zeroblob(1048576))");
+
+    #[tokio::test]
+    async fn a_full_disk_stops_no_later_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(&dir).await;
+        // The database may not grow: SQLite meets that as it meets a full disk.
+        store.write(Sql("PRAGMA max_page_count = 1")).await.unwrap();
+        for _ in 0..2 {
+            let full = store.write(A_MIB).await;
+            assert!(matches!(full, Err(StoreError::Full)), "{full:?}");
+        }
+        store.write(Sql("DELETE FROM heap")).await.unwrap();
+        store.write(Sql("PRAGMA max_page_count = 1000000")).await.unwrap();
+        store.write(A_MIB).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_write_that_fails_takes_no_other_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(&dir).await;
+        let writes =
+            (0..20).map(|i| store.write(if i == 7 { Sql("INSERT INTO nowhere VALUES (1)") } else { A_MIB }));
+        let answers = futures::future::join_all(writes).await;
+        let failed: Vec<_> = (0..20).filter(|i| answers[*i].is_err()).collect();
+        assert_eq!(failed, [7]);
+        let rows: i64 =
+            sqlx::query_scalar("SELECT COUNT(*) FROM heap").fetch_one(&store.readers).await.unwrap();
+        assert_eq!(rows, 19, "and none was done twice");
+    }
+
+    #[tokio::test]
+    async fn while_another_process_writes_all_are_told_to_come_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, other) = (store(&dir).await, store_beside(&dir).await);
+        store.write(Sql("PRAGMA busy_timeout = 1")).await.unwrap();
+        let mut conn = other.acquire().await.unwrap();
+        raw_sql("BEGIN IMMEDIATE").execute(&mut *conn).await.unwrap();
+        for answer in futures::future::join_all((0..20).map(|_| store.write(A_MIB))).await {
+            assert!(matches!(answer, Err(StoreError::Busy)), "{answer:?}");
+        }
+        raw_sql("COMMIT").execute(&mut *conn).await.unwrap();
+        store.write(A_MIB).await.unwrap();
+    }
+
+    async fn store_beside(dir: &tempfile::TempDir) -> sqlx::SqlitePool {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(dir.path().join("pinfold.db"));
+        sqlx::SqlitePool::connect_with(options).await.unwrap()
+    }
 }
