@@ -297,6 +297,10 @@ impl Client {
                 Arrived::TooLarge(cid, bytes) => self.too_large(from, cid, bytes, &mut received),
                 Arrived::Nonsense(bytes) => self.annoyed(from, bytes, false, &mut received),
             }
+            if received.refuse {
+                // Each block more would cost a look at all that the peer was asked.
+                return received;
+            }
         }
         for (cid, has) in presences {
             if *has { self.have(from, *cid, now) } else { self.dont_have(from, cid) }

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cid::Cid;
+use cid::{Cid, Version};
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{AsyncRead, AsyncReadExt};
-use multihash_codetable::{Code, MultihashDigest};
+use multihash_codetable::{Code, Multihash, MultihashDigest};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::client::Arrived;
 use super::engine::{Engine, Peer};
@@ -25,6 +25,12 @@ use libp2p::swarm::Stream;
 
 /// How long a message may take from its first byte to its last.
 const MESSAGE_TIME: Duration = Duration::from_secs(60);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// While others wait for room, a message must come this fast, in bytes a second, after a short grace: who
+/// announces much and sends little would keep the room from everybody else.
+const SCARCE_RATE: f64 = 64.0 * 1024.0;
+const SCARCE_GRACE: Duration = Duration::from_secs(5);
 
 /// Reads until the peer is gone.
 pub(super) async fn run(engine: Arc<Engine>, peer: Peer, mut incoming: mpsc::Receiver<Stream>) {
@@ -76,13 +82,47 @@ async fn read_frame<R: AsyncRead + Unpin>(
 ) -> io::Result<Option<(Bytes, Permits)>> {
     let Some(length) = wire::read_length(stream).await? else { return Ok(None) };
     let kib = u32::try_from(length.div_ceil(1024)).map_err(io::Error::other)?;
+    let all = budget.all.clone();
     let permits = (
         budget.peer.acquire_many_owned(kib).await.map_err(io::Error::other)?,
         budget.all.acquire_many_owned(kib).await.map_err(io::Error::other)?,
     );
+    // Memory that is never written to costs nothing: what is announced and not sent is not there.
     let mut frame = vec![0; length];
-    timeout(MESSAGE_TIME, stream.read_exact(&mut frame)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    fill(stream, &mut frame, &all).await?;
     Ok(Some((Bytes::from(frame), permits)))
+}
+
+/// Reads a whole frame, as long as its peer sends it in time.
+async fn fill<R: AsyncRead + Unpin>(stream: &mut R, frame: &mut [u8], all: &Semaphore) -> io::Result<()> {
+    let began = Instant::now();
+    let look = sleep(LOOK);
+    tokio::pin!(look);
+    let mut filled = 0;
+    while filled < frame.len() {
+        tokio::select! {
+            biased;
+            read = stream.read(&mut frame[filled..]) => match read? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                length => filled += length,
+            },
+            () = &mut look => {
+                // Whoever waits for permits is given each one that comes back: none are left over then.
+                let is_scarce = all.available_permits() < MESSAGE_SIZE_MAX / 1024;
+                if is_late(filled, began.elapsed(), is_scarce) {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                look.as_mut().reset(Instant::now() + LOOK);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a message that has come so far in this time is given up.
+fn is_late(filled: usize, took: Duration, is_scarce: bool) -> bool {
+    let is_slow = took > SCARCE_GRACE && (filled as f64) < SCARCE_RATE * took.as_secs_f64();
+    took > MESSAGE_TIME || (is_scarce && is_slow)
 }
 
 /// Takes a message in. Waits while the sessions that it is for have too much to do.
@@ -139,11 +179,47 @@ fn hash(prefix: Prefix, data: Bytes) -> Arrived {
         Ok(block) => Arrived::Block(block),
         Err(BlockError::TooLarge(_)) => match Code::try_from(prefix.hash_code) {
             // It is never kept, but whoever wants it should learn that it can't be had.
-            Ok(code) => Arrived::TooLarge(Cid::new_v1(prefix.codec, code.digest(&data)), bytes),
+            Ok(code) => too_large(prefix, code.digest(&data), bytes),
             Err(_) => Arrived::Nonsense(bytes),
         },
         Err(BlockError::Mismatch(_) | BlockError::UnknownHash(_) | BlockError::NotV0) => {
             Arrived::Nonsense(bytes)
+        }
+    }
+}
+
+fn too_large(prefix: Prefix, hash: Multihash, bytes: usize) -> Arrived {
+    match prefix.version {
+        Version::V0 => {
+            Cid::new_v0(hash).map_or(Arrived::Nonsense(bytes), |cid| Arrived::TooLarge(cid, bytes))
+        }
+        Version::V1 => Arrived::TooLarge(Cid::new_v1(prefix.codec, hash), bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_message_has_time_until_others_wait_for_its_room() {
+        let after = Duration::from_secs;
+        assert!(!is_late(0, after(4), true), "it may just have begun");
+        assert!(is_late(1000, after(6), true), "announced, and not sent");
+        assert!(!is_late(1000, after(59), false), "nobody waits");
+        assert!(!is_late(10 * 64 * 1024, after(9), true), "quick enough");
+        assert!(is_late(1000, after(61), false));
+    }
+
+    #[test]
+    fn a_block_that_is_too_large_is_known_by_either_kind_of_cid() {
+        let data = Bytes::from(vec![1; crate::block::BLOCK_SIZE_MAX + 1]);
+        let hash_of = Code::Sha2_256.digest(&data);
+        for (version, cid) in
+            [(Version::V0, Cid::new_v0(hash_of).unwrap()), (Version::V1, Cid::new_v1(0x70, hash_of))]
+        {
+            let arrived = hash(Prefix { version, ..Prefix::V0 }, data.clone());
+            assert!(matches!(arrived, Arrived::TooLarge(known, _) if known == cid), "{arrived:?}");
         }
     }
 }

@@ -279,13 +279,24 @@ impl State {
     fn add(&mut self, key: PeerKey, wanted: Wanted, limits: ServerLimits) {
         self.remove(key, &wanted.cid);
         if !self.has_room(key, limits) {
-            let oldest = self.ledgers.get(&key).and_then(|ledger| ledger.waiting.values().next().copied());
-            match oldest {
-                Some(oldest) => self.remove(key, &oldest),
+            match self.dispensable(key, limits) {
+                Some((holder, cid)) => self.remove(holder, &cid),
                 None => return self.refuse(key, wanted),
             }
         }
         self.insert(key, wanted, Place::Queued);
+    }
+
+    /// The absent block that the peer waits for the longest, or, where all peers together want too much, the
+    /// one of the peer that waits for most: else a few that want what nobody has could lock the others out.
+    fn dispensable(&self, key: PeerKey, limits: ServerLimits) -> Option<(PeerKey, Cid)> {
+        let own = self.ledgers.get(&key)?;
+        let (holder, ledger) = if own.waiting.is_empty() && own.wants.len() < limits.peer_wants_max {
+            self.ledgers.iter().max_by_key(|(_, ledger)| ledger.waiting.len())?
+        } else {
+            (&key, own)
+        };
+        ledger.waiting.values().next().map(|cid| (*holder, *cid))
     }
 
     fn refuse(&mut self, key: PeerKey, wanted: Wanted) {
@@ -489,6 +500,21 @@ mod tests {
         let absent = raws(1024, 17);
         sim.wants(1, absent.iter().map(|block| want(block, WANT_BLOCK)).collect());
         assert_eq!(says(&sim.answer(1), DONT_HAVE), 1024);
+        let here = raw("here");
+        sim.store(std::slice::from_ref(&here));
+        sim.wants(1, vec![want(&here, WANT_BLOCK)]);
+        assert_eq!(sim.answer(1).blocks, [here]);
+    }
+
+    #[test]
+    fn peers_that_wait_for_what_nobody_has_do_not_lock_others_out() {
+        let sim = Sim::new();
+        let absent = raws(1024, 17);
+        for key in 2..=4 {
+            sim.server.connect(key, Arc::default());
+            sim.wants(key, absent.iter().map(|block| want(block, WANT_BLOCK)).collect());
+            sim.answer(key);
+        }
         let here = raw("here");
         sim.store(std::slice::from_ref(&here));
         sim.wants(1, vec![want(&here, WANT_BLOCK)]);

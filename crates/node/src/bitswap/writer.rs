@@ -61,11 +61,14 @@ impl Writer {
                     continue;
                 }
             };
-            let (message, _permit) = self.message(dialect).await;
+            let (message, permit) = self.message(dialect).await;
             if message.is_empty() {
                 continue;
             }
-            if !self.send(message, dialect).await {
+            let sent = self.send(message, dialect).await;
+            // Others need not wait while this peer has its rest.
+            drop(permit);
+            if !sent {
                 lock(&self.engine.client).resend_all(self.peer.key);
                 tokio::time::sleep(REST).await;
             }

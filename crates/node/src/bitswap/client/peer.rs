@@ -1,6 +1,6 @@
 //! What the client knows of one connected peer: what it was asked, and how it delivers.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +32,9 @@ const PATIENCE_MAX: Duration = Duration::from_secs(30);
 const ANNOYANCE_MAX: usize = 16 * 1024 * 1024;
 /// What a block that nobody asked for costs beside its bytes.
 const ANNOYANCE_BLOCK: usize = 64 * 1024;
+
+/// Entries of no use that may stand among what is to be said.
+const CHANGES_SLACK: usize = 64;
 
 /// What a peer is asked about a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,21 +109,19 @@ impl Peer {
     /// Wants the peer to know that `cid` is not wanted any more.
     pub(super) fn cancel(&mut self, cid: &Cid) {
         if let Some(ask) = self.asks.get_mut(cid) {
-            ask.desired = None;
-            self.queue(*cid);
+            if ask.told.is_none() {
+                // It never heard of it. One whose streams cannot be opened hears of nothing for days.
+                self.asks.remove(cid);
+            } else {
+                ask.desired = None;
+                self.queue(*cid);
+            }
         }
     }
 
     /// The peer has sent the block: neither side has anything to say about it any more.
     pub(super) fn settle(&mut self, cid: &Cid) {
-        if let Some(ask) = self.asks.get_mut(cid) {
-            if ask.queued {
-                ask.desired = None;
-                ask.told = None;
-            } else {
-                self.asks.remove(cid);
-            }
-        }
+        self.asks.remove(cid);
     }
 
     /// The peer has said HAVE, and with that forgets that it was asked; false if it was asked for more.
@@ -139,12 +140,28 @@ impl Peer {
             ask.queued = true;
             self.changed.push_back(cid);
         }
+        // What was settled or taken back before it was said is skipped, and must not pile up until then.
+        if self.changed.len() > 2 * self.asks.len() + CHANGES_SLACK {
+            let mut seen = HashSet::new();
+            self.changed.retain(|cid| self.asks.contains_key(cid) && seen.insert(*cid));
+        }
         self.writer.notify_one();
+    }
+
+    /// Whether it ever sent a block that was wanted.
+    pub(super) fn has_delivered(&self) -> bool {
+        self.last_delivery.is_some()
     }
 
     /// Whether there is something to tell the peer.
     pub(super) fn has_changes(&self) -> bool {
         !self.changed.is_empty()
+    }
+
+    /// How much is kept to be told.
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> usize {
+        self.changed.len().max(self.asks.len())
     }
 
     /// What to tell the peer next, at most `limit` entries, and whether they replace all it knew.

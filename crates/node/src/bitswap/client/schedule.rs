@@ -1,6 +1,6 @@
 //! Which peer is asked for which want, and when.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use cid::Cid;
@@ -84,9 +84,17 @@ impl Client {
             State::Broadcast { .. } => leave_broadcast(&mut self.sessions, want),
         }
         want.state = State::Queued;
-        for session in &want.sessions {
-            if let Some(consumer) = self.sessions.get_mut(session) {
-                consumer.queue.push_front(cid);
+        let sessions = want.sessions.clone();
+        let wants = &self.wants;
+        for session in sessions {
+            let Some(consumer) = self.sessions.get_mut(&session) else { continue };
+            consumer.queue.push_front(cid);
+            // Entries that were overtaken are skipped when their turn comes, but a peer that says HAVE and
+            // DONT_HAVE in turns makes them faster than that.
+            if consumer.queue.len() > 2 * wants.len() + LOOK_AHEAD {
+                let is_queued = |cid: &Cid| wants.get(cid).is_some_and(|want| want.state == State::Queued);
+                let mut seen = HashSet::new();
+                consumer.queue.retain(|cid| is_queued(cid) && seen.insert(*cid));
             }
         }
     }
@@ -114,8 +122,15 @@ impl Client {
     /// Counts a peer among those that a session asks first. Wants that nobody had get another chance.
     pub(super) fn befriend(&mut self, session: SessionKey, key: PeerKey) {
         let Some(consumer) = self.sessions.get_mut(&session) else { return };
-        if consumer.peers.contains(&key) || consumer.peers.len() >= SESSION_PEERS_MAX {
+        if consumer.peers.contains(&key) {
             return;
+        }
+        if consumer.peers.len() >= SESSION_PEERS_MAX {
+            // To say HAVE is cheap: who delivers takes the place of one that never did.
+            let delivers = |key: &PeerKey| self.peers.get(key).is_some_and(Peer::has_delivered);
+            let idle = consumer.peers.iter().position(|other| !delivers(other));
+            let Some(idle) = idle.filter(|_| delivers(&key)) else { return };
+            consumer.peers.swap_remove(idle);
         }
         consumer.peers.push(key);
         if consumer.broadcasts == 0 {

@@ -406,3 +406,59 @@ fn a_slow_peer_gets_less_and_is_not_forgotten() {
     assert_eq!(sim.delivered(session), 2000);
     assert!((20..400).contains(&by_slow), "{by_slow}");
 }
+
+#[test]
+fn peers_that_only_say_have_do_not_shut_out_one_that_delivers() {
+    let mut sim = Sim::new();
+    let blocks = raws(2, 16);
+    let session = sim.session();
+    let honest = 1000;
+    sim.connect(honest);
+    sim.want(session, &blocks);
+    for key in 1..=u64::try_from(SESSION_PEERS_MAX).unwrap() {
+        sim.connect(key);
+        sim.says(key, &blocks[0], true);
+    }
+    sim.sends(honest, &blocks[0]);
+    assert!(sim.client.sessions[&session].peers.contains(&honest));
+    assert_eq!(sim.client.sessions[&session].peers.len(), SESSION_PEERS_MAX);
+}
+
+#[test]
+fn a_peer_that_changes_its_mind_all_the_time_costs_no_memory() {
+    let mut sim = Sim::new();
+    let blocks = raws(100, 16);
+    let session = sim.session();
+    sim.connect(1);
+    sim.connect(2);
+    sim.want(session, &blocks);
+    let cid = *blocks[0].cid();
+    let moods = [(cid, true), (cid, false)].repeat(10_000);
+    for _ in 0..5 {
+        sim.client.received(1, Vec::new(), &moods, sim.now);
+    }
+    let queued = sim.client.sessions[&session].queue.len();
+    assert!(queued < 1000, "{queued} entries for 100 wants");
+}
+
+#[test]
+fn what_a_peer_could_never_be_told_is_forgotten() {
+    let mut sim = Sim::new();
+    sim.connect(1);
+    for block in raws(2000, 16) {
+        let session = sim.session();
+        sim.want(session, &[block]);
+        sim.client.close(session, sim.now);
+    }
+    assert!(sim.client.peers[&1].queued() < 200, "{} changes are kept", sim.client.peers[&1].queued());
+}
+
+#[test]
+fn a_flood_is_not_looked_at_to_its_end() {
+    let mut sim = Sim::new();
+    sim.connect(1);
+    let flood = raws(1000, 16).into_iter().map(Arrived::Block).collect();
+    assert!(sim.client.received(1, flood, &[], sim.now).refuse);
+    let unwanted = sim.client.counters.unwanted.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(unwanted < 300, "{unwanted}");
+}
