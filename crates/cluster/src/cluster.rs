@@ -112,7 +112,8 @@ pub enum ClusterError {
 #[async_trait]
 pub trait Cluster: Send + Sync + 'static {
     /// Holds the whole DAG under `name`; returns once every block is verified and durable. Goes on with what
-    /// is there. On an error, what came so far stays under the name until it is released.
+    /// is there. On an error, what came so far stays under the name until it is released. A name that was held
+    /// whole is answered as it is, so each root wants a name of its own.
     async fn hold(
         &self,
         name: &HoldName,
@@ -121,7 +122,8 @@ pub trait Cluster: Send + Sync + 'static {
         progress: &Arc<Progress>,
     ) -> Result<Held, ClusterError>;
 
-    /// Durably gives the name up; blocks that no other name holds are freed. An unknown name is fine.
+    /// Durably gives the name up; blocks that no other name holds are freed, be it a little later. An unknown
+    /// name is fine.
     async fn release(&self, name: &HoldName) -> Result<(), ClusterError>;
 
     /// Takes a file of at most `bytes_max` bytes in, under `name`, and returns once it is durable. Several

@@ -72,6 +72,7 @@ struct State {
     holds: BTreeMap<HoldName, HashMap<Cid, (Content, bool)>>,
     hold_fates: HashMap<Cid, Vec<Fate>>,
     release_fates: Vec<Fate>,
+    /// The bytes of roots, here or on the network.
     data: HashMap<Cid, Bytes>,
 }
 
@@ -84,11 +85,14 @@ impl Scripted {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a DAG of so many bytes on the network, and names its root.
+    /// Puts a DAG of so many bytes on the network, and names its root: a block that has the bytes of `seed`.
     pub fn publish(&self, seed: &str, bytes: u64) -> Cid {
-        let cid = raw_cid(Bytes::copy_from_slice(seed.as_bytes()));
+        let data = Bytes::copy_from_slice(seed.as_bytes());
+        let cid = raw_cid(data.clone());
         let held = Held { bytes, blocks: 1 + bytes / (1 << 20), kind: ImportedKind::File };
-        self.state().network.insert(cid, Content { held });
+        let mut state = self.state();
+        state.network.insert(cid, Content { held });
+        state.data.insert(cid, data);
         cid
     }
 
@@ -220,12 +224,21 @@ impl Cluster for Scripted {
         name: &HoldName,
         files: &[(String, Imported)],
     ) -> Result<Imported, ClusterError> {
-        let listing: String = files.iter().map(|(path, file)| format!("{path} {}\n", file.root)).collect();
+        let mut entries = BTreeMap::new();
+        for (path, file) in files {
+            if entries.insert(path, file.root).is_some() {
+                return Err(ClusterError::Unfit(format!("{path:?} is in the directory twice")));
+            }
+        }
+        let listing: String = entries.iter().map(|(path, root)| format!("{path} {root}\n")).collect();
         let content_bytes = files.iter().map(|(_, file)| file.content_bytes).sum();
         let bytes = u64::try_from(listing.len()).unwrap_or(u64::MAX) + content_bytes;
-        let root = raw_cid(listing.into());
+        let listing = Bytes::from(listing);
+        let root = raw_cid(listing.clone());
         let held = Held { bytes, blocks: 1 + files.len() as u64, kind: ImportedKind::Directory };
-        self.state().holds.entry(name.clone()).or_default().insert(root, (Content { held }, true));
+        let mut state = self.state();
+        state.data.insert(root, listing);
+        state.holds.entry(name.clone()).or_default().insert(root, (Content { held }, true));
         Ok(Imported { root, content_bytes, dag_bytes: bytes })
     }
 
@@ -245,7 +258,7 @@ impl Cluster for Scripted {
         Ok(later.filter(|name| name.as_str().starts_with(prefix)).take(limit).cloned().collect())
     }
 
-    async fn peers(&self, _limit: usize) -> Result<Vec<PeerInfo>, ClusterError> {
+    async fn peers(&self, limit: usize) -> Result<Vec<PeerInfo>, ClusterError> {
         let me = PeerInfo {
             id: "scripted".to_owned(),
             addresses: Vec::new(),
@@ -253,7 +266,7 @@ impl Cluster for Scripted {
             connected: true,
             agent: None,
         };
-        Ok(vec![me])
+        Ok(std::iter::once(me).take(limit).collect())
     }
 
     async fn health(&self) -> Result<(), ClusterError> {

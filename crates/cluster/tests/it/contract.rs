@@ -1,0 +1,313 @@
+//! What every [`Cluster`] must do. Each function is one promise; each driver runs all of them, in a [`World`]
+//! of its own.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use cid::Cid;
+use pinfold_cluster::{Cluster, ClusterError, Held, HoldName, Imported, ImportedKind, Progress, Terms};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+
+/// A cluster, and a network that it can fetch from.
+pub(crate) trait World {
+    fn cluster(&self) -> &dyn Cluster;
+
+    /// Multiaddrs of who has what is published.
+    async fn origins(&self) -> Vec<String>;
+
+    /// Puts a file on the network: one block.
+    async fn publish(&self, text: &str) -> Cid;
+
+    /// Takes it off the network again. What the cluster holds stays.
+    async fn unpublish(&self, root: &Cid);
+
+    /// Begins to hold a DAG of which a part can't be had, gives up half-way, and then puts at least what was
+    /// missing on the network.
+    async fn interrupt(&self, name: &HoldName) -> Cid;
+
+    async fn stop(self);
+}
+
+pub(crate) fn name(text: impl Into<String>) -> HoldName {
+    HoldName::parse(text).unwrap()
+}
+
+/// Patient where content is to be had: a minute only ends a story that hangs.
+pub(crate) async fn terms(world: &impl World) -> Terms {
+    Terms {
+        bytes_max: u64::MAX,
+        blocks_max: u64::MAX,
+        find_time: Duration::from_secs(60),
+        stall_time: Duration::from_secs(60),
+        origins: world.origins().await,
+    }
+}
+
+pub(crate) async fn hold(world: &impl World, text: &str, root: &Cid) -> Result<Held, ClusterError> {
+    world.cluster().hold(&name(text), root, &terms(world).await, &Arc::default()).await
+}
+
+/// Holds what has to be here already.
+pub(crate) async fn hold_at_once(world: &impl World, text: &str, root: &Cid) -> Result<Held, ClusterError> {
+    let terms = Terms { find_time: Duration::from_millis(50), ..terms(world).await };
+    world.cluster().hold(&name(text), root, &terms, &Arc::default()).await
+}
+
+async fn release(world: &impl World, text: &str) {
+    world.cluster().release(&name(text)).await.unwrap();
+}
+
+async fn import(world: &impl World, text: &str, content: &str) -> Imported {
+    world.cluster().import_file(&name(text), u64::MAX, &mut content.as_bytes()).await.unwrap()
+}
+
+async fn read(world: &impl World, cid: &Cid) -> Option<String> {
+    let block = world.cluster().block(cid).await.unwrap();
+    block.map(|block| String::from_utf8_lossy(&block).into_owned())
+}
+
+/// Looks, with a durable operation between two looks, until the block is gone: space may be given back in the
+/// background.
+async fn freed(world: &impl World, cid: &Cid) {
+    for _ in 0..10_000 {
+        if read(world, cid).await.is_none() {
+            return;
+        }
+        import(world, "tick", "tick").await;
+        release(world, "tick").await;
+    }
+    panic!("{cid} is never freed");
+}
+
+async fn names(world: &impl World, prefix: &str, after: Option<&str>, limit: usize) -> Vec<String> {
+    let after = after.map(name);
+    let names = world.cluster().names(prefix, after.as_ref(), limit).await.unwrap();
+    names.iter().map(|name| name.as_str().to_owned()).collect()
+}
+
+async fn all_names(world: &impl World) -> Vec<String> {
+    names(world, "", None, 100).await
+}
+
+pub(crate) async fn what_is_held_stays_and_may_be_asked_for_again(world: impl World) {
+    let root = world.publish("hello").await;
+    let progress = Arc::new(Progress::default());
+    let held = world.cluster().hold(&name("pin/a"), &root, &terms(&world).await, &progress).await.unwrap();
+    assert_eq!(held, Held { bytes: 5, blocks: 1, kind: ImportedKind::File });
+    assert_eq!((progress.read().bytes, progress.read().blocks), (5, 1));
+    world.unpublish(&root).await;
+    for _ in 0..2 {
+        assert_eq!(hold_at_once(&world, "pin/a", &root).await, Ok(held));
+    }
+    assert_eq!(read(&world, &root).await.as_deref(), Some("hello"));
+    assert_eq!(all_names(&world).await, ["pin/a"]);
+    world.stop().await;
+}
+
+pub(crate) async fn what_nobody_has_is_not_found_and_leaves_nothing(world: impl World) {
+    let root = world.publish("gone").await;
+    world.unpublish(&root).await;
+    for _ in 0..2 {
+        assert_eq!(hold_at_once(&world, "pin/a", &root).await, Err(ClusterError::NotFound));
+        release(&world, "pin/a").await;
+        assert_eq!(all_names(&world).await, [""; 0]);
+        freed(&world, &root).await;
+    }
+    world.stop().await;
+}
+
+pub(crate) async fn a_dag_over_the_limit_is_refused_until_it_fits(world: impl World) {
+    let root = world.publish("0123456789").await;
+    let fits = Terms { bytes_max: 10, blocks_max: 1, ..terms(&world).await };
+    let bytes = Terms { bytes_max: 9, ..fits.clone() };
+    let blocks = Terms { blocks_max: 0, ..fits.clone() };
+    for (text, terms) in [("pin/bytes", bytes), ("pin/blocks", blocks)] {
+        let refused = world.cluster().hold(&name(text), &root, &terms, &Arc::default()).await;
+        assert_eq!(refused, Err(ClusterError::OverLimit), "{text}");
+        let held = world.cluster().hold(&name(text), &root, &fits, &Arc::default()).await;
+        assert_eq!(held.unwrap().bytes, 10, "{text}");
+        release(&world, text).await;
+    }
+    assert_eq!(all_names(&world).await, [""; 0]);
+    freed(&world, &root).await;
+    world.stop().await;
+}
+
+pub(crate) async fn a_name_may_be_released_again_and_never_held(world: impl World) {
+    release(&world, "pin/never").await;
+    let root = world.publish("x").await;
+    hold(&world, "pin/a", &root).await.unwrap();
+    release(&world, "pin/a").await;
+    release(&world, "pin/a").await;
+    freed(&world, &root).await;
+    assert_eq!(hold(&world, "pin/a", &root).await.unwrap().bytes, 1, "a name can be used again");
+    world.stop().await;
+}
+
+pub(crate) async fn two_names_hold_one_dag_until_both_are_released(world: impl World) {
+    let root = world.publish("shared").await;
+    let first = hold(&world, "pin/a", &root).await.unwrap();
+    world.unpublish(&root).await;
+    assert_eq!(hold_at_once(&world, "pin/b", &root).await, Ok(first), "it is here already");
+    release(&world, "pin/a").await;
+    assert_eq!(read(&world, &root).await.as_deref(), Some("shared"));
+    assert_eq!(hold_at_once(&world, "pin/b", &root).await, Ok(first));
+    release(&world, "pin/b").await;
+    freed(&world, &root).await;
+    assert_eq!(hold_at_once(&world, "pin/b", &root).await, Err(ClusterError::NotFound));
+    world.stop().await;
+}
+
+pub(crate) async fn an_upload_passes_to_its_pin_without_the_network(world: impl World) {
+    let imported = import(&world, "upload/1", "content").await;
+    assert_eq!((imported.content_bytes, imported.dag_bytes), (7, 7));
+    assert_eq!(import(&world, "upload/1", "content").await, imported, "the same bytes are the same root");
+    let held = hold_at_once(&world, "pin/a", &imported.root).await.unwrap();
+    assert_eq!(held, Held { bytes: 7, blocks: 1, kind: ImportedKind::File });
+    release(&world, "upload/1").await;
+    assert_eq!(read(&world, &imported.root).await.as_deref(), Some("content"));
+    assert_eq!(hold_at_once(&world, "pin/a", &imported.root).await, Ok(held));
+    assert_eq!(all_names(&world).await, ["pin/a"]);
+    world.stop().await;
+}
+
+pub(crate) async fn a_directory_is_the_same_whatever_the_order(world: impl World) {
+    let one = import(&world, "upload/1", "one").await;
+    let three = import(&world, "upload/1", "three").await;
+    let mut files = vec![("b.txt".to_owned(), one), ("docs/a.txt".to_owned(), three)];
+    let directory = world.cluster().import_directory(&name("upload/1"), &files).await.unwrap();
+    assert_eq!(directory.content_bytes, 8);
+    assert!(directory.dag_bytes > 8);
+    files.reverse();
+    let again = world.cluster().import_directory(&name("upload/1"), &files).await.unwrap();
+    assert_eq!(again, directory);
+    files.push(files[0].clone());
+    let twice = world.cluster().import_directory(&name("upload/1"), &files).await;
+    assert!(matches!(twice, Err(ClusterError::Unfit(_))), "{twice:?}");
+    let held = hold_at_once(&world, "pin/a", &directory.root).await.unwrap();
+    assert_eq!(held.kind, ImportedKind::Directory);
+    release(&world, "upload/1").await;
+    assert_eq!(hold_at_once(&world, "pin/b", &directory.root).await, Ok(held));
+    world.stop().await;
+}
+
+pub(crate) async fn an_upload_over_the_limit_is_refused(world: impl World) {
+    let upload = name("upload/1");
+    for bytes_max in [0, 9] {
+        let refused = world.cluster().import_file(&upload, bytes_max, &mut "0123456789".as_bytes()).await;
+        assert_eq!(refused, Err(ClusterError::OverLimit), "{bytes_max}");
+    }
+    let fits = world.cluster().import_file(&upload, 10, &mut "0123456789".as_bytes()).await.unwrap();
+    assert_eq!(fits.content_bytes, 10);
+    let empty = world.cluster().import_file(&upload, 0, &mut tokio::io::empty()).await.unwrap();
+    assert_eq!(empty.content_bytes, 0);
+    release(&world, "upload/1").await;
+    freed(&world, &fits.root).await;
+    assert_eq!(all_names(&world).await, [""; 0]);
+    world.stop().await;
+}
+
+/// A client that went away.
+struct Broken;
+
+impl AsyncRead for Broken {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(io::Error::other("the line is dead")))
+    }
+}
+
+pub(crate) async fn an_upload_that_breaks_off_is_refused(world: impl World) {
+    let mut body = "half of it".as_bytes().chain(Broken);
+    let refused = world.cluster().import_file(&name("upload/1"), u64::MAX, &mut body).await;
+    assert_eq!(refused, Err(ClusterError::Source("the line is dead".to_owned())));
+    let whole = import(&world, "upload/1", "half of it, and the rest").await;
+    assert_eq!(whole.content_bytes, 24);
+    release(&world, "upload/1").await;
+    assert_eq!(all_names(&world).await, [""; 0]);
+    world.stop().await;
+}
+
+pub(crate) async fn names_are_listed_in_order_and_in_pages(world: impl World) {
+    for text in ["pin/c", "upload/x", "pin/a", "pin/b", "pi"] {
+        import(&world, text, text).await;
+    }
+    assert_eq!(all_names(&world).await, ["pi", "pin/a", "pin/b", "pin/c", "upload/x"]);
+    assert_eq!(names(&world, "pin/", None, 2).await, ["pin/a", "pin/b"]);
+    assert_eq!(names(&world, "pin/", Some("pin/b"), 2).await, ["pin/c"]);
+    assert_eq!(names(&world, "pin/", Some("pin/aa"), 1).await, ["pin/b"]);
+    assert_eq!(names(&world, "pin/", Some("upload/"), 9).await, [""; 0]);
+    assert_eq!(names(&world, "upload/", Some("pi"), 9).await, ["upload/x"]);
+    assert_eq!(names(&world, "", None, 0).await, [""; 0]);
+    release(&world, "pin/b").await;
+    assert_eq!(names(&world, "pin/", None, 9).await, ["pin/a", "pin/c"]);
+    world.stop().await;
+}
+
+pub(crate) async fn reading_a_block_never_asks_the_network(world: impl World) {
+    let (here, there) = (world.publish("here").await, world.publish("there").await);
+    hold(&world, "pin/a", &here).await.unwrap();
+    assert_eq!(read(&world, &there).await, None);
+    assert_eq!(read(&world, &here).await.as_deref(), Some("here"));
+    assert_eq!(all_names(&world).await, ["pin/a"]);
+    world.stop().await;
+}
+
+pub(crate) async fn a_hold_that_was_dropped_goes_on(world: impl World) {
+    let root = world.interrupt(&name("pin/a")).await;
+    assert_eq!(all_names(&world).await, ["pin/a"], "what was begun stays under its name");
+    let held = hold(&world, "pin/a", &root).await.unwrap();
+    assert_eq!(hold_at_once(&world, "pin/a", &root).await, Ok(held));
+    release(&world, "pin/a").await;
+    freed(&world, &root).await;
+    world.stop().await;
+}
+
+pub(crate) async fn a_hold_that_was_dropped_is_released_whole(world: impl World) {
+    let root = world.interrupt(&name("pin/a")).await;
+    release(&world, "pin/a").await;
+    assert_eq!(all_names(&world).await, [""; 0]);
+    freed(&world, &root).await;
+    world.stop().await;
+}
+
+pub(crate) async fn a_healthy_cluster_names_itself_first(world: impl World) {
+    world.cluster().health().await.unwrap();
+    let peers = world.cluster().peers(10).await.unwrap();
+    assert!(peers[0].is_self && peers[0].connected && !peers[0].id.is_empty());
+    assert!(peers[1..].iter().all(|peer| !peer.is_self));
+    assert_eq!(world.cluster().peers(1).await.unwrap(), peers[..1]);
+    assert_eq!(world.cluster().peers(0).await.unwrap(), []);
+    world.stop().await;
+}
+
+/// One test for each promise: `contract!(world())`, where `world()` makes an empty world.
+macro_rules! contract {
+    ($make:expr; $($promise:ident)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $promise() {
+            crate::contract::$promise($make).await;
+        }
+    )*};
+    ($make:expr) => {
+        crate::contract::contract!($make;
+            what_is_held_stays_and_may_be_asked_for_again
+            what_nobody_has_is_not_found_and_leaves_nothing
+            a_dag_over_the_limit_is_refused_until_it_fits
+            a_name_may_be_released_again_and_never_held
+            two_names_hold_one_dag_until_both_are_released
+            an_upload_passes_to_its_pin_without_the_network
+            a_directory_is_the_same_whatever_the_order
+            an_upload_over_the_limit_is_refused
+            an_upload_that_breaks_off_is_refused
+            names_are_listed_in_order_and_in_pages
+            reading_a_block_never_asks_the_network
+            a_hold_that_was_dropped_goes_on
+            a_hold_that_was_dropped_is_released_whole
+            a_healthy_cluster_names_itself_first
+        );
+    };
+}
+pub(crate) use contract;

@@ -1,0 +1,253 @@
+//! The contract on a real node with a second one to fetch from, and what only a node has.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cid::{Cid, Version};
+use futures::TryStreamExt;
+use pinfold_cluster::{Cluster, ClusterError, Embedded, HoldName, ImportedKind, Progress, Terms};
+use pinfold_node::blocks::{MemoryBlocks, SegmentBlocks, SegmentConfig};
+use pinfold_node::unixfs::{self, DirectoryBuilder, Profile};
+use pinfold_node::{Block, Blocks, Node, NodeConfig};
+use tempfile::TempDir;
+
+use crate::contract::{World, contract, hold, hold_at_once, name, terms};
+
+const RAW: u64 = 0x55;
+const DAG_PB: u64 = 0x70;
+const SHA2_256: u64 = 0x12;
+
+struct Nodes {
+    node: Node,
+    cluster: Embedded,
+    /// Who has what is published.
+    source: Node,
+    _home: Option<TempDir>,
+}
+
+impl Nodes {
+    async fn start(blocks: Arc<dyn Blocks>, home: Option<TempDir>) -> Self {
+        let source = Node::start(NodeConfig::loopback(), Arc::new(MemoryBlocks::new())).await.unwrap();
+        let node = Node::start(NodeConfig::loopback(), blocks).await.unwrap();
+        let cluster = Embedded::new(node.clone(), Profile::default());
+        Self { node, cluster, source, _home: home }
+    }
+
+    async fn in_memory() -> Self {
+        Self::start(Arc::new(MemoryBlocks::new()), None).await
+    }
+
+    async fn on_disk() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let config = SegmentConfig { reserve_bytes: 0, ..SegmentConfig::default() };
+        let blocks = SegmentBlocks::open(&home.path().join("blocks"), &config).unwrap();
+        Self::start(Arc::new(blocks), Some(home)).await
+    }
+
+    /// Puts blocks on the network under a name.
+    async fn provide(&self, text: &str, blocks: impl IntoIterator<Item = Block>) {
+        let store = self.source.blocks();
+        let hold = store.open(&name(text)).unwrap();
+        for block in blocks {
+            store.put(hold, block).await.unwrap();
+        }
+        store.seal(hold).await.unwrap();
+    }
+}
+
+fn block(codec: u64, data: &'static [u8]) -> Block {
+    Block::hash(Version::V1, codec, SHA2_256, Bytes::from_static(data)).unwrap()
+}
+
+/// The blocks of a directory with two files: the directory itself first.
+async fn directory_of_two() -> [Block; 3] {
+    let blocks = MemoryBlocks::new();
+    let hold = blocks.open(&name("directory")).unwrap();
+    let mut directory = DirectoryBuilder::new();
+    let mut roots = Vec::new();
+    for text in ["first", "second"] {
+        let file = unixfs::import_file(text.as_bytes(), Profile::default(), &blocks, hold).await.unwrap();
+        directory.insert(text, file).unwrap();
+        roots.push(file.root);
+    }
+    roots.insert(0, directory.import(Profile::default(), &blocks, hold).await.unwrap().root);
+    [0, 1, 2].map(|at: usize| blocks.get(&roots[at]).unwrap().unwrap())
+}
+
+impl World for Nodes {
+    fn cluster(&self) -> &dyn Cluster {
+        &self.cluster
+    }
+
+    async fn origins(&self) -> Vec<String> {
+        self.source.listen_addresses().await.iter().map(ToString::to_string).collect()
+    }
+
+    async fn publish(&self, text: &str) -> Cid {
+        let data = Bytes::copy_from_slice(text.as_bytes());
+        let block = Block::hash(Version::V1, RAW, SHA2_256, data).unwrap();
+        let root = *block.cid();
+        self.provide(&root.to_string(), [block]).await;
+        root
+    }
+
+    async fn unpublish(&self, root: &Cid) {
+        self.source.blocks().release(&name(root.to_string())).await.unwrap();
+    }
+
+    async fn interrupt(&self, name: &HoldName) -> Cid {
+        let [directory, first, second] = directory_of_two().await;
+        let root = *directory.cid();
+        self.provide("begin", [directory, first]).await;
+        let (terms, progress) = (terms(self).await, Arc::new(Progress::default()));
+        {
+            let mut holding = self.cluster.hold(name, &root, &terms, &progress);
+            for _ in 0..6_000 {
+                if progress.read().blocks == 2 {
+                    break;
+                }
+                // Goes on with it a little.
+                let ended = tokio::time::timeout(Duration::from_millis(10), &mut holding).await;
+                assert!(ended.is_err(), "it ended without the second file: {ended:?}");
+            }
+        }
+        assert_eq!(progress.read().blocks, 2);
+        // From here on nobody has what came already.
+        self.source.blocks().release(&crate::contract::name("begin")).await.unwrap();
+        self.provide("end", [second]).await;
+        root
+    }
+
+    async fn stop(self) {
+        self.node.stop().await;
+        self.source.stop().await;
+    }
+}
+
+mod in_memory {
+    super::contract!(super::Nodes::in_memory().await);
+}
+
+mod on_disk {
+    super::contract!(super::Nodes::on_disk().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_is_listed_and_read_back_once_its_upload_is_released() {
+    let world = Nodes::in_memory().await;
+    let upload = name("upload/1");
+    // More than two chunks, so that the file is a tree.
+    let large: Vec<u8> = (0_u32..700_000).flat_map(u32::to_le_bytes).collect();
+    let small = world.cluster.import_file(&upload, 5, &mut "small".as_bytes()).await.unwrap();
+    let file = world.cluster.import_file(&upload, u64::MAX, &mut large.as_slice()).await.unwrap();
+    assert_eq!(file.content_bytes, large.len() as u64);
+    let files = [("docs/small.txt".to_owned(), small), ("large.bin".to_owned(), file)];
+    let folder = world.cluster.import_directory(&upload, &files).await.unwrap();
+    hold_at_once(&world, "pin/a", &folder.root).await.unwrap();
+    world.cluster.release(&upload).await.unwrap();
+
+    let blocks = world.node.blocks();
+    let list = |root: &Cid| unixfs::list_directory(blocks.as_ref(), root).unwrap();
+    let names = |root: &Cid| list(root).into_iter().map(|entry| entry.name).collect::<Vec<_>>();
+    assert_eq!(names(&folder.root), ["docs", "large.bin"]);
+    assert_eq!(names(&list(&folder.root)[0].cid), ["small.txt"]);
+    assert_eq!(list(&folder.root)[1].cid, file.root);
+    let chunks: Vec<Bytes> = unixfs::read_file(blocks.clone(), file.root).try_collect().await.unwrap();
+    assert_eq!(chunks.concat(), large);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_is_kept_is_listed_and_fetched_from_without_being_named() {
+    let source = Node::start(NodeConfig::loopback(), Arc::new(MemoryBlocks::new())).await.unwrap();
+    let kept = NodeConfig { peers: source.listen_addresses().await, ..NodeConfig::loopback() };
+    let node = Node::start(kept, Arc::new(MemoryBlocks::new())).await.unwrap();
+    let cluster = Embedded::new(node.clone(), Profile::default());
+    let world = Nodes { node, cluster, source, _home: None };
+    let root = world.publish("kept").await;
+    let terms = Terms { origins: Vec::new(), ..terms(&world).await };
+    world.cluster.hold(&name("pin/a"), &root, &terms, &Arc::default()).await.unwrap();
+
+    let peers = world.cluster.peers(10).await.unwrap();
+    assert_eq!(peers.len(), 2);
+    assert_eq!(peers[0].id, world.node.peer_id().to_string());
+    assert!(peers[0].addresses.iter().all(|address| address.ends_with(&peers[0].id)));
+    assert_eq!(peers[1].id, world.source.peer_id().to_string());
+    assert!(!peers[1].is_self && peers[1].connected);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_never_be_held_is_unfit() {
+    let world = Nodes::in_memory().await;
+    let garbage = block(DAG_PB, b"this is no dag-pb");
+    let root = *garbage.cid();
+    world.provide("garbage", [garbage]).await;
+    let refused = hold(&world, "pin/a", &root).await;
+    assert!(matches!(refused, Err(ClusterError::Unfit(_))), "{refused:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dag_whose_end_is_missing_stalls() {
+    let world = Nodes::in_memory().await;
+    let [directory, first, _] = directory_of_two().await;
+    let root = *directory.cid();
+    world.provide("begin", [directory, first]).await;
+    let terms = Terms { stall_time: Duration::from_millis(50), ..terms(&world).await };
+    let stalled = world.cluster.hold(&name("pin/a"), &root, &terms, &Arc::default()).await;
+    assert!(matches!(stalled, Err(ClusterError::Stalled(_))), "{stalled:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reading_a_block_sends_nothing_to_a_connected_peer() {
+    let world = Nodes::in_memory().await;
+    let (here, there) = (world.publish("here").await, world.publish("there").await);
+    hold(&world, "pin/a", &here).await.unwrap();
+    let before = world.node.bitswap().stats();
+    assert_eq!(world.cluster.block(&there).await.unwrap(), None);
+    let after = world.node.bitswap().stats();
+    assert_eq!((after.wants, after.blocks_received), (0, before.blocks_received));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_identity_cid_is_here_and_takes_no_space() {
+    let world = Nodes::in_memory().await;
+    let inline: Cid = "bafkqabtimvwgy3yk".parse().unwrap();
+    let held = hold_at_once(&world, "pin/a", &inline).await.unwrap();
+    assert_eq!((held.bytes, held.blocks, held.kind), (0, 0, ImportedKind::File));
+    assert_eq!(world.cluster.block(&inline).await.unwrap().unwrap().as_ref(), b"hello\n");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_stopped_says_so() {
+    let world = Nodes::in_memory().await;
+    let root = world.publish("x").await;
+    world.node.stop().await;
+    assert_eq!(hold(&world, "pin/a", &root).await, Err(ClusterError::Stopping));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_held_on_disk_is_there_after_a_restart() {
+    let home = tempfile::tempdir().unwrap();
+    let (dir, config) =
+        (home.path().join("blocks"), SegmentConfig { reserve_bytes: 0, ..SegmentConfig::default() });
+    let mut roots = Vec::new();
+    for round in 0..3 {
+        let blocks = Arc::new(SegmentBlocks::open(&dir, &config).unwrap());
+        let world = Nodes::start(blocks.clone(), None).await;
+        for (at, root) in roots.iter().enumerate() {
+            hold_at_once(&world, &format!("pin/{at}"), root).await.unwrap();
+        }
+        let root = world.publish(&format!("round {round}")).await;
+        hold(&world, &format!("pin/{round}"), &root).await.unwrap();
+        roots.push(root);
+        world.stop().await;
+        blocks.close().await;
+    }
+}
