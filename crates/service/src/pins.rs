@@ -5,11 +5,10 @@ use std::sync::Arc;
 use cid::Cid;
 use pinfold_model::{ClusterId, Failure, FailureCode, PinState, PlacementId, Standing, Timelock};
 use pinfold_store::{PinFilter, PinRecord, Removed, Wish, Wished};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::core::{Core, unavailable};
-use crate::signals::Last;
+use crate::signals::{Last, Subscription};
 use crate::{Caller, Error, ListQuery, PinPage, PinProgress, PinReceipt, PinStatus, PinView, PinWish, Wait};
 
 /// Origins of one wish.
@@ -259,20 +258,19 @@ impl Core {
 }
 
 /// Waits for a change; false when the time is over first.
-async fn changed(changes: &mut watch::Receiver<Last>, until: Option<Instant>) -> bool {
-    // The channel only closes after a change that nobody heard, so both results mean: look again.
+async fn changed(changes: &mut Subscription<'_>, until: Option<Instant>) -> bool {
     match until {
         Some(until) => tokio::time::timeout_at(until, changes.changed()).await.is_ok(),
         None => {
-            let _ = changes.changed().await;
+            changes.changed().await;
             true
         }
     }
 }
 
 /// Why a pin that somebody waits for is gone: it failed and another who waited removed it, or it was removed.
-fn gone(changes: &watch::Receiver<Last>) -> Error {
-    changes.borrow().clone().map_or(Error::PinNotFound, failed)
+fn gone(changes: &Subscription<'_>) -> Error {
+    changes.last().map_or(Error::PinNotFound, failed)
 }
 
 fn failed(failure: Failure) -> Error {

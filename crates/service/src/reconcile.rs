@@ -91,10 +91,11 @@ fn failed(core: &Core, claim: &Claim, error: ClusterError) -> Outcome {
         }
         ClusterError::Unfit(detail) => (FailureCode::Unfit, detail),
         ClusterError::Full => (FailureCode::StorageFull, "The storage is full".to_owned()),
-        ClusterError::Unavailable(_) | ClusterError::Source(_) => {
+        ClusterError::Stopping if core.stop.is_cancelled() => return interrupted(core),
+        // A cluster that stops while the service goes on is a cluster that can't be reached.
+        ClusterError::Unavailable(_) | ClusterError::Source(_) | ClusterError::Stopping => {
             (FailureCode::Unavailable, format!("The cluster can't do it right now: {text}"))
         }
-        ClusterError::Stopping => return interrupted(core),
     };
     let failure = Failure::new(code, detail);
     let next_at = next_try(core, claim);
@@ -137,9 +138,7 @@ async fn unwanted(core: &Core, id: PlacementId) {
             // The lease's renewal asks again.
             Err(error) => tracing::warn!(%error, "asking whether a placement is wanted"),
         }
-        if changes.changed().await.is_err() {
-            changes = core.signals.subscribe(id);
-        }
+        changes.changed().await;
     }
 }
 

@@ -17,19 +17,64 @@ pub(crate) type Last = Option<Failure>;
 #[derive(Default)]
 pub(crate) struct Signals(Mutex<HashMap<PlacementId, watch::Sender<Last>>>);
 
+/// Hears of changes of one placement. Dropping the last one closes its channel: nothing is left of a wait.
+pub(crate) struct Subscription<'a> {
+    signals: &'a Signals,
+    id: PlacementId,
+    changes: watch::Receiver<Last>,
+}
+
 impl Signals {
     /// From now on, changes of the placement are seen.
-    pub(crate) fn subscribe(&self, id: PlacementId) -> watch::Receiver<Last> {
-        lock(&self.0).entry(id).or_insert_with(|| watch::Sender::new(None)).subscribe()
+    pub(crate) fn subscribe(&self, id: PlacementId) -> Subscription<'_> {
+        let changes = lock(&self.0).entry(id).or_insert_with(|| watch::Sender::new(None)).subscribe();
+        Subscription { signals: self, id, changes }
     }
 
     /// Tells all who wait that the placement changed.
     pub(crate) fn tell(&self, id: PlacementId, failure: Last) {
-        let mut channels = lock(&self.0);
-        let Some(channel) = channels.get(&id) else { return };
-        channel.send_replace(failure);
-        if channel.receiver_count() == 0 {
-            channels.remove(&id);
+        if let Some(channel) = lock(&self.0).get(&id) {
+            channel.send_replace(failure);
         }
+    }
+}
+
+impl Subscription<'_> {
+    /// Returns after a change that was not heard of yet. Cancel-safe.
+    pub(crate) async fn changed(&mut self) {
+        // The channel is open for as long as this is there.
+        let _ = self.changes.changed().await;
+    }
+
+    /// What was told last.
+    pub(crate) fn last(&self) -> Last {
+        self.changes.borrow().clone()
+    }
+}
+
+impl Drop for Subscription<'_> {
+    fn drop(&mut self) {
+        let mut channels = lock(&self.signals.0);
+        if channels.get(&self.id).is_some_and(|channel| channel.receiver_count() == 1) {
+            channels.remove(&self.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_of_those_who_waited() {
+        let signals = Signals::default();
+        let id = PlacementId(1);
+        let (first, second) = (signals.subscribe(id), signals.subscribe(id));
+        drop(first);
+        signals.tell(id, None);
+        assert!(second.changes.has_changed().unwrap(), "the other still hears");
+        drop(second);
+        signals.tell(id, None);
+        assert!(lock(&signals.0).is_empty());
     }
 }
