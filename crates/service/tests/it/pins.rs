@@ -110,6 +110,24 @@ async fn a_cluster_that_is_down_is_tried_again_later_and_later() {
 }
 
 #[tokio::test]
+async fn a_cluster_that_stopped_is_not_asked_again_at_once() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let cid = world.cluster.publish("hello", MIB);
+    world.cluster.script_hold(&cid, vec![Fate::Fails(ClusterError::Stopping); 2]);
+    world.wish(&alice, cid).await.unwrap();
+    world.settle().await;
+    let status = world.service.pins.status(&alice, &cid, None).await.unwrap();
+    assert_eq!((status.view.state, status.attempts), (PinState::Queued, 1));
+    for _ in 0..2 {
+        world.clock.advance(Duration::from_secs(5));
+        world.settle().await;
+    }
+    assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
 async fn the_quota_is_a_wall() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
