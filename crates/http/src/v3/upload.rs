@@ -22,6 +22,9 @@ use super::reply::{PinReply, status_location};
 use super::terms::{TermsBody, filled, parse_name};
 use crate::AppState;
 
+/// The longest index of a pair, in bytes: it is kept until the content comes, and is a number or a UUID.
+const INDEX_LENGTH_MAX: usize = 64;
+
 /// Keeps one file.
 pub(super) async fn file(
     State(app): State<AppState>,
@@ -30,7 +33,7 @@ pub(super) async fn file(
     request: Request,
 ) -> Result<PinReply, Reject> {
     let mut form = Form::of(request, &app.settings().bodies)?;
-    let mut fields = Fields { hint, ..Fields::default() };
+    let mut fields = Fields::new(&app, hint);
     let received = receive_file(&app, &caller, &mut form, &mut fields).await?;
     let terms = fields.terms(&app)?;
     let file_bytes = received.file_bytes();
@@ -46,7 +49,7 @@ pub(super) async fn directory(
     request: Request,
 ) -> Result<DirectoryReply, Reject> {
     let mut form = Form::of(request, &app.settings().bodies)?;
-    let mut fields = Fields { hint, ..Fields::default() };
+    let mut fields = Fields::new(&app, hint);
     let draft = receive_directory(&app, &caller, &mut form, &mut fields).await?;
     let terms = fields.terms(&app)?;
     let kept = app.service().uploads.keep_directory(&caller, draft, terms).await?;
@@ -60,11 +63,17 @@ struct Fields {
     body: TermsBody,
     /// What the uploaded file or directory is called; `originalName` says it too, and comes first.
     name: Option<String>,
-    /// The paths of entries that are sent as pairs, by the index of the pair.
+    /// The paths of entries that are sent as pairs, by the index of the pair; each waits for its content.
     paths: HashMap<String, String>,
+    /// How many paths may wait.
+    paths_max: usize,
 }
 
 impl Fields {
+    fn new(app: &AppState, hint: Option<String>) -> Self {
+        Self { hint, paths_max: app.settings().bodies.directory_entries_max, ..Self::default() }
+    }
+
     fn terms(&self, app: &AppState) -> Result<UploadTerms, Reject> {
         let terms = self.body.parse(self.hint.as_deref(), app.now())?;
         let name = || parse_name("filename", self.name.as_deref());
@@ -82,6 +91,12 @@ impl Fields {
         } else if field == "dirName" {
             self.name = Some(text);
         } else if let Some(index) = pair(&field, "path") {
+            if index.len() > INDEX_LENGTH_MAX {
+                return Err(Reject::invalid(format!("An index has at most {INDEX_LENGTH_MAX} bytes")));
+            }
+            if self.paths.len() >= self.paths_max {
+                return Err(too_many(self.paths_max));
+            }
             self.paths.insert(index.to_owned(), text);
         }
         Ok(())
@@ -126,8 +141,8 @@ async fn receive_directory(
             continue;
         };
         entries += 1;
-        if entries > entries_max || fields.paths.len() > entries_max {
-            return Err(Reject::too_large(format!("A directory upload has at most {entries_max} files")));
+        if entries > entries_max {
+            return Err(too_many(entries_max));
         }
         let draft = match &mut draft {
             Some(draft) => draft,
@@ -136,6 +151,10 @@ async fn receive_directory(
         draft.add(&path, part.into_reader()).await.map_err(|error| form.or_fault(error))?;
     }
     draft.ok_or_else(|| Reject::invalid("The form has no part named `files` (or `files[0][content]`)"))
+}
+
+fn too_many(entries_max: usize) -> Reject {
+    Reject::too_large(format!("A directory upload has at most {entries_max} files"))
 }
 
 /// The path of a part that is an entry of a directory: `files` and `files[]` have it as their filename, and

@@ -105,6 +105,22 @@ async fn a_directory_is_kept_with_its_paths() {
 }
 
 #[tokio::test]
+async fn paths_whose_content_never_comes_are_bounded() {
+    let mut settings = Settings::default();
+    settings.bodies.directory_entries_max = 2;
+    let api = Api::start_with(settings).await;
+    let key = api.key("free", "files:write").await;
+    let send = |parts: &[(&str, &str)]| api.post("/api/v3/files/directory-dag").key(&key).form(form(parts));
+    let pairs = [("files[0][path]", "a"), ("files[1][path]", "b"), ("files[0][content]", "x")];
+    let answer = send(&[&pairs[..], &[("files[1][content]", "y")]].concat()).await;
+    assert_eq!(answer.status(), 201, "{}", answer.text());
+    let answer = send(&[&pairs[..2], &[("files[2][path]", "c")]].concat()).await;
+    assert_eq!((answer.status(), answer.code()), (413, "FILE_TOO_LARGE".into()));
+    let endless = format!("files[{}][path]", "0".repeat(1000));
+    assert_eq!(send(&[(&endless, "a")]).await.status(), 400);
+}
+
+#[tokio::test]
 async fn bad_paths_are_named() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
