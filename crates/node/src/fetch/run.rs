@@ -86,6 +86,7 @@ impl Run {
             }
             if walk.wanted() == 0 {
                 self.news_at = None;
+                tokio::task::yield_now().await;
                 continue;
             }
             let deliveries = if stop == Stop::Turn {

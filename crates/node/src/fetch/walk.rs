@@ -172,7 +172,9 @@ impl Walk {
     ) -> Result<bool, FetchError> {
         check(&cid, depth)?;
         if let Some(block) = Block::inline(&cid) {
-            if has_links(&cid) && self.first_visit(&cid) {
+            // Not remembered: it is counted nowhere, so that nothing would bound the memory, and what it can
+            // link to in so few bytes is soon visited again.
+            if has_links(&cid) {
                 self.enter(&block, depth)?;
             }
             return Ok(true);
@@ -300,4 +302,31 @@ fn load(blocks: &dyn Blocks, cid: &Cid) -> Result<Block, FetchError> {
 
 pub(super) fn unfit(cid: &Cid, reason: String) -> FetchError {
     FetchError::Unfit { cid: *cid, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::HoldName;
+    use crate::bitswap::testnet::node;
+    use crate::blocks::MemoryBlocks;
+
+    #[test]
+    fn identity_blocks_take_no_memory_however_many_there_are() {
+        let blocks: Arc<dyn Blocks> = Arc::new(MemoryBlocks::default());
+        let hold = blocks.open(&HoldName::parse("test").unwrap()).unwrap();
+        // An empty dag-pb node, told apart by its data.
+        let inline = (0..200_u8).map(|at| {
+            let hash = cid::multihash::Multihash::wrap(0, &[0x0a, 1, at]).unwrap();
+            Cid::new_v1(dag::DAG_PB, hash)
+        });
+        let root = node(inline);
+        let mut walk = Walk::new(blocks, hold, *root.cid());
+        let mut wants = Vec::new();
+        walk.advance(1, 10, true, &mut wants).unwrap();
+        assert!(walk.arrived(&root).unwrap());
+        assert_eq!(walk.advance(1, 1000, true, &mut wants).unwrap(), Stop::Visited);
+        assert!(walk.is_done());
+        assert_eq!(walk.visited.len(), 1);
+    }
 }

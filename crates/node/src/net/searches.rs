@@ -1,8 +1,8 @@
 //! Searches for providers: which queries of which DHT belong to which search, and when it is over.
 //!
 //! A search has a leg in every DHT that is on. A leg that finds nobody to ask (the node has just started)
-//! waits for the first peer of its table. A search ends when all its legs are done, when it has found
-//! enough, when nobody listens any more, or when its time is up.
+//! waits for the first peer of its table. A search ends when it has asked somebody and nobody is left to
+//! ask, when it has found enough, when nobody listens any more, or when its time is up.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -135,7 +135,9 @@ impl Searches {
             self.queries.remove(&query);
             search.set(query.0, if requests == 0 { Leg::NobodyToAsk } else { Leg::Done });
         }
-        let done = search.legs.iter().all(|(_, leg)| *leg == Leg::Done);
+        // A DHT that nobody is in (there is no other node in the LAN) holds no search up, nor its place.
+        let is_asking = search.legs.iter().any(|(_, leg)| matches!(leg, Leg::Asking(_)));
+        let done = !is_asking && search.legs.iter().any(|(_, leg)| *leg == Leg::Done);
         for peer in &progress.news {
             // The channel has room for all that a search may find; it is closed if nobody listens.
             let _ = search.found.try_send(Found::Peer { peer: *peer, addresses: Vec::new() });
@@ -225,6 +227,20 @@ mod tests {
         searches.progress((Kind::Lan, query), [], 0, true);
         assert_eq!(searches.idle(Kind::Lan), [(id, key)]);
         assert!(listener.found.try_recv().is_err_and(|error| error == mpsc::error::TryRecvError::Empty));
+    }
+
+    #[tokio::test]
+    async fn a_dht_that_nobody_is_in_does_not_hold_a_search_up() {
+        let (mut searches, query) = (Searches::default(), query());
+        let (order, mut listener) = search();
+        searches.submit(order);
+        let (id, _) = searches.next(&[Kind::Public, Kind::Lan]).unwrap();
+        searches.asking(id, Kind::Public, query);
+        searches.asking(id, Kind::Lan, query);
+        searches.progress((Kind::Lan, query), [], 0, true);
+        searches.progress((Kind::Public, query), [], 7, true);
+        assert!(searches.running.is_empty());
+        assert_eq!(listener.found.recv().await, None);
     }
 
     #[tokio::test]

@@ -432,7 +432,14 @@ fn a_peer_that_changes_its_mind_all_the_time_costs_no_memory() {
     sim.connect(1);
     sim.connect(2);
     sim.want(session, &blocks);
-    let cid = *blocks[0].cid();
+    // It has none of them, so that as many are broadcast as may be, and the others wait.
+    sim.says(1, &blocks[0], true);
+    let none: Vec<(Cid, bool)> = blocks.iter().map(|block| (*block.cid(), false)).collect();
+    for _ in 0..10 {
+        sim.client.received(1, Vec::new(), &none, sim.now);
+    }
+    let waits = |block: &&Block| sim.client.wants[block.cid()].state == State::Queued;
+    let cid = *blocks.iter().find(waits).unwrap().cid();
     let moods = [(cid, true), (cid, false)].repeat(10_000);
     for _ in 0..5 {
         sim.client.received(1, Vec::new(), &moods, sim.now);
