@@ -89,17 +89,18 @@ impl Pins {
         }
         let mut changes = self.core.signals.subscribe(pin.placement.id);
         let wishes = pin.wishes;
+        let mut in_time = true;
         loop {
             let now = self.core.store.pin(pin.id).await.map_err(unavailable)?;
             let Some(now) = now else { return Err(gone(&changes)) };
             match now.standing {
                 Standing::Kept => return Ok(now),
                 Standing::Failed => return Err(self.give_up(now, wishes).await?),
+                Standing::Waiting if !in_time => return Ok(now),
                 Standing::Waiting => {}
             }
-            if !changed(&mut changes, until).await {
-                return Ok(now);
-            }
+            // When the time is over it is looked at once more: that work began is told to nobody.
+            in_time = changed(&mut changes, until).await;
         }
     }
 

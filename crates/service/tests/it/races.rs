@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pinfold_cluster::{ClusterError, Fate, Gate};
 use pinfold_model::PinState;
-use pinfold_service::{Error, PinWish};
+use pinfold_service::{Error, PinWish, Wait};
 
 use crate::world::{LONG, MIB, World};
 
@@ -138,6 +138,29 @@ async fn a_removal_survives_a_restart_and_a_cluster_that_is_down() {
     }
     assert!(!world.cluster.has(&cid));
     world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn when_the_wait_is_over_the_answer_is_how_it_stands_then() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let background = world.service.run();
+    // The work has to begin within the wait; on a slow machine it gets another chance.
+    for wait_ms in [100, 1_000, 10_000] {
+        let cid = world.cluster.publish(&wait_ms.to_string(), MIB);
+        let gate = Gate::default();
+        world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
+        let wait = Wait::For(Duration::from_millis(wait_ms));
+        let pin = world.service.pins.pin(&alice, PinWish::new(cid), wait);
+        let (begun, answer) =
+            tokio::join!(tokio::time::timeout(Duration::from_millis(wait_ms / 2), gate.reached()), pin);
+        if begun.is_ok() {
+            assert_eq!(answer.unwrap().view.state, PinState::Pinning);
+            background.stop().await;
+            return;
+        }
+    }
+    panic!("the work never began");
 }
 
 #[tokio::test]
