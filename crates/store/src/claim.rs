@@ -112,7 +112,7 @@ impl Write for ClaimWrite {
 
 impl ClaimWrite {
     async fn next(&self, conn: &mut Conn, lease: i64) -> Result<Option<Claim>, StoreError> {
-        // The CASE is `PlacementState::after(Event::Claimed)`; a test holds them together.
+        // The CASE is `PlacementState::after(Event::Claimed)`; `tests/it/states.rs` holds them together.
         let row: Option<KeyRow> = sqlx::query_as(
             "UPDATE placements SET lease = $1, due_at_ms = $2, updated_at_ms = $3, \
              state = CASE state WHEN 'queued' THEN 'pinning' ELSE state END \

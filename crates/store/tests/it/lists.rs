@@ -1,0 +1,94 @@
+//! Lists of many pins, page by page.
+
+use std::collections::HashSet;
+
+use pinfold_model::{PinId, PinState};
+use pinfold_store::{PinFilter, PinList, Wish};
+
+use crate::world::{LEASE, World, cid, created, held, name, now, wish};
+
+const PINS: u32 = 3_000;
+
+/// Pins come and go between two pages; those that stay are seen once each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cursor_visits_every_pin_once_while_others_come_and_go() {
+    let world = World::start().await;
+    let ada = world.account("ada", 1 << 40).await;
+    let store = &world.store;
+    let wishes = (0..PINS).map(|number| store.wish(wish(ada, cid(number)), now()));
+    futures::future::join_all(wishes).await.into_iter().for_each(|wished| drop(created(wished.unwrap())));
+
+    let filter = PinFilter::default();
+    let (mut seen, mut before, mut pages) = (HashSet::new(), None, 0_u32);
+    loop {
+        let page: PinList = store.list_pins(ada, &filter, before, 0, 97).await.unwrap();
+        let ids: Vec<PinId> = page.pins.iter().map(|pin| pin.id).collect();
+        assert!(ids.is_sorted_by(|newer, older| newer > older));
+        let Some(last) = ids.last() else { break };
+        before = Some(*last);
+        for pin in &page.pins {
+            assert!(seen.insert(pin.placement.cid), "{} was seen twice", pin.placement.cid);
+        }
+        // One comes, one that was seen goes, and one that was not: every third stays until the end.
+        created(world.wish(ada, cid(PINS + pages)).await);
+        for gone in [PINS - 2 - pages * 3, pages * 3] {
+            world.remove(ada, &cid(gone)).await;
+        }
+        pages += 1;
+    }
+    assert!(pages > 30);
+    for number in (2..PINS).step_by(3) {
+        assert!(seen.contains(&cid(number)), "{number} was passed over");
+    }
+    assert!((PINS..PINS + pages).all(|late| !seen.contains(&cid(late))), "what came later is in front");
+}
+
+#[tokio::test]
+async fn skipping_and_totals_agree_with_the_whole_list() {
+    let world = World::start().await;
+    let (ada, other) = (world.account("ada", 1 << 40).await, world.account("other", 1 << 40).await);
+    for number in 0..50 {
+        let custom_name = name(&format!("Photo_{number}%"));
+        created(world.store.wish(Wish { custom_name, ..wish(ada, cid(number)) }, now()).await.unwrap());
+        created(world.wish(other, cid(number)).await);
+    }
+    let whole = world.pins(ada).await;
+    for (skip, limit) in [(0, 7), (45, 10), (50, 1), (1_000, 5)] {
+        let page = world.store.list_pins(ada, &PinFilter::default(), None, skip, limit).await.unwrap();
+        let expected: Vec<_> = whole.iter().skip(skip as usize).take(limit as usize).cloned().collect();
+        assert_eq!((page.total, page.pins), (50, expected));
+    }
+}
+
+#[tokio::test]
+async fn a_filter_finds_what_it_says_and_counts_it() {
+    let world = World::start().await;
+    let ada = world.account("ada", 1 << 40).await;
+    for number in 0..20 {
+        let custom_name = name(&format!("Photo_{number}%"));
+        created(world.store.wish(Wish { custom_name, ..wish(ada, cid(number)) }, now()).await.unwrap());
+    }
+    let claims = world.store.claim(5, now(), now().after(LEASE)).await.unwrap();
+    for claim in &claims[..3] {
+        world.settle(claim, held(1)).await;
+    }
+    let count = async |filter: PinFilter| {
+        let page = world.store.list_pins(ada, &filter, None, 0, 100).await.unwrap();
+        assert_eq!(page.total, page.pins.len() as u64, "{filter:?}");
+        page.total
+    };
+    let search = |text: &str| PinFilter { search: Some(text.to_owned()), ..PinFilter::default() };
+    let state = |state| PinFilter { state: Some(state), ..PinFilter::default() };
+    assert_eq!(count(search("pHOTO_1")).await, 11);
+    assert_eq!(count(search("photo_1%")).await, 1, "signs stand for themselves");
+    assert_eq!(count(search("photo.1")).await, 0);
+    assert_eq!(count(search("!")).await, 0);
+    assert_eq!(count(search(&cid(7).to_string()[..20])).await, 1);
+    assert_eq!(count(state(PinState::Pinned)).await, 3);
+    assert_eq!(count(state(PinState::Pinning)).await, 2);
+    assert_eq!(count(state(PinState::Queued)).await, 15);
+    assert_eq!(count(state(PinState::Failed)).await, 0);
+    assert_eq!(count(PinFilter { cid: Some(cid(3)), ..PinFilter::default() }).await, 1);
+    assert_eq!(count(PinFilter { has_expiry: Some(false), ..PinFilter::default() }).await, 20);
+    assert_eq!(count(PinFilter { has_expiry: Some(true), ..PinFilter::default() }).await, 0);
+}

@@ -1,0 +1,9 @@
+//! Stories of the store over a real database in a temporary folder, and a clock that the story keeps.
+
+#![allow(clippy::unwrap_used, reason = "a story that can't go on fails")]
+
+mod books;
+mod lists;
+mod sharing;
+mod states;
+mod world;

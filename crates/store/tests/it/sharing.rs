@@ -1,0 +1,163 @@
+//! One file, several writers; and what is there after the last of them is gone.
+
+use std::collections::HashSet;
+
+use pinfold_model::{PlacementState, ScopeSet, TokenName};
+use pinfold_store::{NewToken, PinFilter, Store, Wish, Wished};
+
+use crate::world::{World, account, at, cid, created, failure, gave_up, held, name, now, wish};
+
+#[tokio::test]
+async fn all_is_there_after_a_reopening() {
+    let mut world = World::start().await;
+    let ada = world.account("ada", 1_000).await;
+    for (number, outcome) in [(1, Some(held(10))), (2, Some(gave_up())), (3, None)] {
+        let wish = Wish {
+            custom_name: name("a name"),
+            original_name: name("another"),
+            expires_at: Some(at(1_000)),
+            origins: vec!["/ip4/127.0.0.1/tcp/1".to_owned()],
+            ..wish(ada, cid(number))
+        };
+        created(world.store.wish(wish, now()).await.unwrap());
+        let claim = world.claim(now()).await;
+        assert_eq!(claim.origins, ["/ip4/127.0.0.1/tcp/1"]);
+        match outcome {
+            Some(outcome) => {
+                world.settle(&claim, outcome).await;
+            }
+            None => assert_eq!(claim.placement.state, PlacementState::Pinning),
+        }
+        // What is given up is released.
+        for release in world.store.claim(1, now(), at(60)).await.unwrap() {
+            world.settle(&release, pinfold_store::Outcome::Released).await;
+        }
+    }
+    let before = everything(&world.store).await;
+    assert_eq!(before.1.len(), 3);
+    for _ in 0..2 {
+        world.store.close().await;
+        world.store = world.open().await;
+        assert_eq!(everything(&world.store).await, before);
+    }
+    // It goes on from there.
+    let late = world.claim(at(100)).await;
+    world.settle(&late, held(20)).await;
+    assert_eq!(world.store.account(ada).await.unwrap().unwrap().used_bytes, 30);
+}
+
+type Everything =
+    (Vec<pinfold_model::Account>, Vec<pinfold_store::PinRecord>, Vec<pinfold_store::PlacementRecord>);
+
+async fn everything(store: &Store) -> Everything {
+    let accounts = store.accounts(None, 100).await.unwrap();
+    let pins = store.list_pins(accounts[0].id, &PinFilter::default(), None, 0, 100).await.unwrap().pins;
+    (accounts, pins, store.placements(None, 100).await.unwrap())
+}
+
+/// As the command line does beside a running server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_stores_on_one_file_lose_no_write() {
+    const EACH: u32 = 200;
+    let world = World::start().await;
+    let ada = world.account("ada", 1 << 40).await;
+    let mut tasks = Vec::new();
+    for (side, store) in [world.store.clone(), world.open().await].into_iter().enumerate() {
+        for worker in 0..4 {
+            let store = store.clone();
+            tasks.push(tokio::spawn(async move {
+                for at in 0..EACH / 4 {
+                    // Each CID is wished for from both sides.
+                    store.wish(wish(ada, cid(worker * EACH + at)), now()).await.unwrap();
+                    let one = format!("side{side}worker{worker}at{at}");
+                    account(&store, &one, 1).await.unwrap().unwrap();
+                    let contested = format!("worker{worker}at{at}");
+                    account(&store, &contested, 1).await.unwrap();
+                }
+            }));
+        }
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(world.pins(ada).await.len(), EACH as usize);
+    assert_eq!(world.store.placements(None, 10_000).await.unwrap().len(), EACH as usize);
+    let accounts = world.store.accounts(None, 10_000).await.unwrap();
+    assert_eq!(accounts.len(), 1 + 3 * EACH as usize);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_two_stores_claim_at_once_goes_to_one_of_them() {
+    const PLACEMENTS: u32 = 300;
+    let world = World::start().await;
+    let ada = world.account("ada", 1 << 40).await;
+    for number in 0..PLACEMENTS {
+        created(world.wish(ada, cid(number)).await);
+    }
+    let mut tasks = Vec::new();
+    for store in [world.store.clone(), world.open().await] {
+        tasks.push(tokio::spawn(async move {
+            let mut claimed = Vec::new();
+            loop {
+                let claims = store.claim(7, at(10_000), at(20_000)).await.unwrap();
+                if claims.is_empty() {
+                    return claimed;
+                }
+                for claim in claims {
+                    store.settle(claim.lease, held(1), at(10_000)).await.unwrap();
+                    claimed.push(claim.lease.placement);
+                }
+            }
+        }));
+    }
+    let mut seen = HashSet::new();
+    for task in tasks {
+        for placement in task.await.unwrap() {
+            assert!(seen.insert(placement), "{placement} was claimed twice");
+        }
+    }
+    assert_eq!(seen.len(), PLACEMENTS as usize);
+    assert_eq!(world.store.account(ada).await.unwrap().unwrap().used_bytes, u64::from(PLACEMENTS));
+}
+
+/// A key of an account that is not there breaks a rule of the database itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_fails_takes_no_other_with_it() {
+    const WRITES: u32 = 100;
+    let world = World::start().await;
+    let ada = world.account("ada", 1 << 40).await;
+    let nobody = pinfold_model::AccountId(1);
+    // All are queued before the first is answered, so they share transactions.
+    let writes = (0..WRITES).map(|number| {
+        let store = world.store.clone();
+        async move {
+            let key = NewToken {
+                account: if number % 10 == 3 { nobody } else { ada },
+                name: TokenName::parse(&format!("key{number}")).unwrap(),
+                label: None,
+                scopes: ScopeSet::all(),
+                expires_at: None,
+                hash: format!("{number:064}"),
+                prefix: "pf".to_owned(),
+            };
+            tokio::join!(store.create_token(key, now()), store.wish(wish(ada, cid(number)), now()))
+        }
+    });
+    for (number, (key, wished)) in futures::future::join_all(writes).await.into_iter().enumerate() {
+        assert_eq!(key.is_err(), number % 10 == 3, "key {number}: {key:?}");
+        assert!(matches!(wished.unwrap(), Wished::Done { created: true, .. }), "pin {number}");
+    }
+    assert_eq!(world.pins(ada).await.len(), WRITES as usize);
+    assert_eq!(world.store.account(ada).await.unwrap().unwrap().pins, u64::from(WRITES));
+}
+
+#[tokio::test]
+async fn a_failed_pin_is_remembered_with_its_reason() {
+    let world = World::start().await;
+    let ada = world.account("ada", 1_000).await;
+    created(world.wish(ada, cid(1)).await);
+    let claim = world.claim(now()).await;
+    world.settle(&claim, gave_up()).await;
+    let pin = world.open().await.pins_of_cid(ada, &cid(1)).await.unwrap().remove(0);
+    assert_eq!(pin.error, Some(failure()));
+}

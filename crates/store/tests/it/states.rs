@@ -1,0 +1,182 @@
+//! Placements from claim to claim.
+
+use std::time::Duration;
+
+use pinfold_model::{Event, PinKind, PlacementState, Standing};
+use pinfold_store::{Ended, Outcome, Removed, Settled, Wished};
+
+use crate::world::{LEASE, World, at, cid, created, failure, gave_up, held, now, wish};
+
+/// Brings the one placement of `cid(1)` into a state in which it is due at once, or will be.
+async fn bring(world: &World, state: PlacementState) {
+    let account = world.account("ada", 1_000).await;
+    created(world.wish(account, cid(1)).await);
+    match state {
+        PlacementState::Queued => {}
+        PlacementState::Pinning => {
+            // Its lease runs out.
+            world.claim(now()).await;
+        }
+        PlacementState::Releasing => {
+            let claim = world.claim(now()).await;
+            world.settle(&claim, held(10)).await;
+            assert!(matches!(world.remove(account, &cid(1)).await, Removed::Done(Ended { work: true, .. })));
+        }
+        PlacementState::Pinned | PlacementState::Unpinned => panic!("nobody claims what is settled"),
+    }
+}
+
+#[tokio::test]
+async fn a_claim_moves_a_row_as_the_model_says() {
+    for state in PlacementState::ALL.iter().copied().filter(|state| !state.is_settled()) {
+        let world = World::start().await;
+        bring(&world, state).await;
+        let before = world.store.placements(None, 2).await.unwrap();
+        assert_eq!(before[0].state, state);
+        let claim = world.claim(at(1_000)).await;
+        assert_eq!(claim.placement.state, state.after(Event::Claimed), "{state}");
+        assert_eq!(world.store.placements(None, 2).await.unwrap(), [claim.placement]);
+    }
+}
+
+#[tokio::test]
+async fn nobody_claims_what_is_settled() {
+    for outcome in [held(10), gave_up()] {
+        let world = World::start().await;
+        let account = world.account("ada", 1_000).await;
+        created(world.wish(account, cid(1)).await);
+        let claim = world.claim(now()).await;
+        world.settle(&claim, outcome.clone()).await;
+        let again = world.store.claim(1, at(1_000), at(2_000)).await.unwrap();
+        match outcome {
+            Outcome::GaveUp { .. } => {
+                assert!(!again[0].wanted, "what came of it is released");
+                assert_eq!(again[0].placement.state, PlacementState::Releasing);
+                world.settle(&again[0], Outcome::Released).await;
+                assert_eq!(
+                    world.store.placements(None, 2).await.unwrap()[0].state,
+                    PlacementState::Unpinned,
+                    "the failed pin names it still"
+                );
+            }
+            Outcome::Held { .. } | Outcome::PutOff { .. } | Outcome::Released => {
+                assert!(again.is_empty(), "{again:?}");
+            }
+        }
+        assert!(world.store.claim(1, at(1_000), at(2_000)).await.unwrap().is_empty());
+        assert_eq!(world.store.next_due().await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_ran_out_settles_nothing() {
+    let world = World::start().await;
+    let account = world.account("ada", 1_000).await;
+    created(world.wish(account, cid(1)).await);
+    let late = world.claim(now()).await;
+    let until = now().after(LEASE);
+    assert!(world.store.claim(1, now(), until).await.unwrap().is_empty(), "it is in work");
+    let next = world.claim(until).await;
+    assert_eq!(world.settle(&late, held(10)).await, Settled::LeaseLost);
+    assert_eq!(world.store.renew(vec![late.lease, next.lease], at(500)).await.unwrap(), [(next.lease, true)]);
+    let done = world.settle(&next, held(20)).await;
+    assert_eq!(done, Settled::Now { state: PlacementState::Pinned, work: false });
+    assert_eq!(world.store.account(account).await.unwrap().unwrap().used_bytes, 20);
+}
+
+#[tokio::test]
+async fn a_start_that_is_alone_takes_over_what_was_in_work() {
+    let world = World::start().await;
+    let account = world.account("ada", 1_000).await;
+    created(world.wish(account, cid(1)).await);
+    let lost = world.claim(now()).await;
+    let store = world.open().await;
+    assert_eq!(store.drop_leases(now()).await.unwrap(), 1);
+    let next = world.claim(now()).await;
+    assert_ne!(next.lease, lost.lease);
+    assert_eq!(world.settle(&lost, held(10)).await, Settled::LeaseLost);
+    world.settle(&next, held(10)).await;
+    assert_eq!(store.drop_leases(now()).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn the_longest_in_the_queue_goes_first_and_nobody_fills_it() {
+    let world = World::start().await;
+    let (busy, other) = (world.account("busy", 1_000).await, world.account("other", 1_000).await);
+    for number in 0..20 {
+        created(world.wish(busy, cid(number)).await);
+    }
+    created(world.wish(other, cid(100)).await);
+    let claims = world.store.claim(3, now(), at(60)).await.unwrap();
+    let order: Vec<_> = claims.iter().map(|claim| claim.placement.cid).collect();
+    assert_eq!(order, [cid(0), cid(100), cid(1)]);
+}
+
+#[tokio::test]
+async fn a_wish_that_comes_back_during_a_release_is_fetched_again() {
+    let world = World::start().await;
+    bring(&world, PlacementState::Releasing).await;
+    let release = world.claim(now()).await;
+    assert!(!release.wanted);
+    let account = world.store.accounts(None, 1).await.unwrap()[0].id;
+    let pin = created(world.wish(account, cid(1)).await);
+    assert_eq!((pin.standing, pin.charged_bytes), (Standing::Waiting, 0));
+    let done = world.settle(&release, Outcome::Released).await;
+    assert_eq!(done, Settled::Now { state: PlacementState::Queued, work: true });
+    assert!(world.claim(now()).await.wanted);
+}
+
+#[tokio::test]
+async fn what_is_put_off_is_due_again_and_counts_its_tries() {
+    let world = World::start().await;
+    let account = world.account("ada", 1_000).await;
+    created(world.wish(account, cid(1)).await);
+    for (tries, failure) in [(1, Some(failure())), (1, None), (2, Some(failure()))] {
+        let claim = world.claim(at(100)).await;
+        world.settle(&claim, Outcome::PutOff { failure, next_at: at(100) }).await;
+        let placement = world.store.placement(claim.lease.placement).await.unwrap().unwrap();
+        assert_eq!((placement.attempts, placement.state), (tries, PlacementState::Queued));
+        assert!(!placement.leased && placement.error.is_some());
+        assert_eq!(placement.due_at, Some(at(100)));
+        assert!(world.store.claim(1, at(99), at(200)).await.unwrap().is_empty(), "not before its time");
+    }
+}
+
+#[tokio::test]
+async fn only_those_who_can_pay_are_kept() {
+    let world = World::start().await;
+    let (poor, rich) = (world.account("poor", 50).await, world.account("rich", 100).await);
+    for account in [poor, rich] {
+        created(world.wish(account, cid(1)).await);
+    }
+    let claim = world.claim(now()).await;
+    assert_eq!(claim.budget_bytes, 100, "that of the one with the most");
+    world.settle(&claim, held(100)).await;
+    assert_eq!(world.pins(poor).await[0].standing, Standing::Failed);
+    let kept = &world.pins(rich).await[0];
+    assert_eq!((kept.standing, kept.charged_bytes), (Standing::Kept, 100));
+    assert_eq!(kept.placement.kind, PinKind::File);
+    assert!(matches!(world.wish(rich, cid(2)).await, Wished::OverQuota), "nothing is left");
+    assert!(matches!(world.wish(poor, cid(1)).await, Wished::OverQuota), "its size is known by now");
+    assert_eq!(world.pins(poor).await[0].standing, Standing::Failed, "nothing was changed");
+}
+
+#[tokio::test]
+async fn a_pin_ends_when_its_time_has_come() {
+    let world = World::start().await;
+    let account = world.account("ada", 1_000).await;
+    for (number, seconds) in [(1, Some(10)), (2, Some(20)), (3, None)] {
+        let expires_at = seconds.map(at);
+        let wish = pinfold_store::Wish { expires_at, ..wish(account, cid(number)) };
+        created(world.store.wish(wish, now()).await.unwrap());
+        let claim = world.claim(now()).await;
+        world.settle(&claim, held(5)).await;
+    }
+    assert_eq!(world.store.next_due().await.unwrap(), Some(at(10)));
+    assert!(world.store.expire(now().after(Duration::from_millis(9_999)), 10).await.unwrap().is_empty());
+    let ended = world.store.expire(at(10), 10).await.unwrap();
+    assert!(ended.len() == 1 && ended[0].work);
+    assert_eq!(world.store.next_expiry().await.unwrap(), Some(at(20)));
+    assert_eq!(world.store.account(account).await.unwrap().unwrap().used_bytes, 10);
+    assert_eq!(world.claim(at(10)).await.placement.cid, cid(1), "its blocks are to be released");
+}

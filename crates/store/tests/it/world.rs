@@ -1,0 +1,137 @@
+//! The world of a story: a database file, and shorthands for what a service asks of it.
+
+use std::path::PathBuf;
+
+use cid::Cid;
+use cid::multihash::Multihash;
+use pinfold_model::{
+    Account, AccountId, ClusterId, Email, Failure, FailureCode, PinKind, PinName, PlanCode, Role, Timestamp,
+};
+use pinfold_store::{
+    Claim, NewAccount, Outcome, PinFilter, PinRecord, Removed, Settled, Store, StoreError, Wish, Wished,
+};
+use tempfile::TempDir;
+
+/// When every story begins.
+pub(crate) fn now() -> Timestamp {
+    at(0)
+}
+
+/// So many seconds after the beginning.
+pub(crate) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_ms(1_767_225_600_000 + seconds * 1_000)
+}
+
+pub(crate) struct World {
+    pub(crate) store: Store,
+    dir: TempDir,
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { store: Store::open(&dir.path().join("pinfold.db")).await.unwrap(), dir }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.path().join("pinfold.db")
+    }
+
+    /// Opens the same file once more, as another process would.
+    pub(crate) async fn open(&self) -> Store {
+        Store::open(&self.path()).await.unwrap()
+    }
+
+    pub(crate) async fn account(&self, name: &str, storage_limit_bytes: u64) -> AccountId {
+        account(&self.store, name, storage_limit_bytes).await.unwrap().unwrap().id
+    }
+
+    pub(crate) async fn wish(&self, account: AccountId, cid: Cid) -> Wished {
+        self.store.wish(wish(account, cid), now()).await.unwrap()
+    }
+
+    /// Claims the one placement that is due.
+    pub(crate) async fn claim(&self, now: Timestamp) -> Claim {
+        let mut claims = self.store.claim(2, now, now.after(LEASE)).await.unwrap();
+        assert_eq!(claims.len(), 1, "{claims:?}");
+        claims.remove(0)
+    }
+
+    pub(crate) async fn settle(&self, claim: &Claim, outcome: Outcome) -> Settled {
+        self.store.settle(claim.lease, outcome, now()).await.unwrap()
+    }
+
+    /// All pins of an account, newest first.
+    pub(crate) async fn pins(&self, account: AccountId) -> Vec<PinRecord> {
+        let list = self.store.list_pins(account, &PinFilter::default(), None, 0, 10_000).await.unwrap();
+        assert_eq!(list.total, list.pins.len() as u64, "the number in the account's row is that of its pins");
+        list.pins
+    }
+
+    pub(crate) async fn remove(&self, account: AccountId, cid: &Cid) -> Removed {
+        self.store.remove(account, cid, None, now()).await.unwrap()
+    }
+}
+
+pub(crate) const LEASE: std::time::Duration = std::time::Duration::from_secs(60);
+
+pub(crate) async fn account(
+    store: &Store,
+    name: &str,
+    storage_limit_bytes: u64,
+) -> Result<Option<Account>, StoreError> {
+    let new = NewAccount {
+        email: Email::parse(&format!("{name}@example.org")).unwrap(),
+        name: name.to_owned(),
+        role: Role::User,
+        plan: PlanCode::new("free"),
+        storage_limit_bytes,
+        password_hash: None,
+    };
+    store.create_account(new, false, now()).await
+}
+
+/// The CID of some DAG.
+pub(crate) fn cid(number: u32) -> Cid {
+    let mut digest = [0; 32];
+    digest[..4].copy_from_slice(&number.to_be_bytes());
+    Cid::new_v1(0x55, Multihash::wrap(0x12, &digest).unwrap())
+}
+
+pub(crate) fn wish(account: AccountId, cid: Cid) -> Wish {
+    Wish {
+        account,
+        cid,
+        cluster: ClusterId::default(),
+        original_name: None,
+        custom_name: None,
+        expires_at: None,
+        origins: Vec::new(),
+        in_flight_max: 1_000_000,
+    }
+}
+
+pub(crate) fn name(text: &str) -> Option<PinName> {
+    Some(PinName::parse(text).unwrap())
+}
+
+pub(crate) fn held(bytes: u64) -> Outcome {
+    Outcome::Held { bytes, blocks: 1, kind: PinKind::File }
+}
+
+pub(crate) fn failure() -> Failure {
+    Failure::new(FailureCode::ALL[0], "no luck")
+}
+
+pub(crate) fn gave_up() -> Outcome {
+    Outcome::GaveUp { failure: failure(), over_budget_bytes: None, next_at: now() }
+}
+
+pub(crate) fn created(wished: Wished) -> PinRecord {
+    match wished {
+        Wished::Done { pin, created: true, .. } => *pin,
+        other @ (Wished::Done { .. } | Wished::OverQuota | Wished::TooManyInFlight) => {
+            panic!("it was not created: {other:?}")
+        }
+    }
+}
