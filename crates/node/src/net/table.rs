@@ -4,12 +4,15 @@
 //! peers say about themselves or others is filtered twice: before it enters the table, and before it is
 //! dialled, because the answers of a query go straight to the dialler.
 
+use std::collections::VecDeque;
 use std::task::{Context, Poll};
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::kad::store::{MemoryStore, MemoryStoreConfig, RecordStore};
-use libp2p::kad::{self, BucketInserts, InboundRequest, Mode, QueryId, RecordKey, StoreInserts};
+use libp2p::kad::{
+    self, BucketInserts, InboundRequest, Mode, ProviderRecord, QueryId, RecordKey, StoreInserts,
+};
 use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
     ToSwarm,
@@ -21,8 +24,9 @@ use super::reach::{Reach, reach};
 /// The most addresses of one peer in the table.
 const ADDRESSES_MAX: usize = 16;
 
-/// The most keys whose providers a server keeps for others; each costs up to 20 records of about 300 bytes.
-const KEYS_MAX: usize = 16 * 1024;
+/// The most provider records that a server keeps for others, of about 300 bytes each; beyond, the oldest go.
+/// (The store itself would take no more, and forgets what is expired only when somebody asks for it.)
+const RECORDS_MAX: usize = 16 * 1024;
 
 /// Which DHT a table belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,6 +62,8 @@ type Kad = kad::Behaviour<MemoryStore>;
 pub(crate) struct Table {
     kind: Kind,
     kad: Kad,
+    /// What others announced, the oldest first; one that was announced again stands here twice.
+    announced: VecDeque<ProviderRecord>,
 }
 
 impl Table {
@@ -70,11 +76,12 @@ impl Table {
             .set_replication_interval(None)
             .set_provider_publication_interval(None)
             .disjoint_query_paths(true);
-        let limits = MemoryStoreConfig { max_provided_keys: KEYS_MAX, max_records: 0, ..Default::default() };
+        let limits =
+            MemoryStoreConfig { max_provided_keys: RECORDS_MAX, max_records: 0, ..Default::default() };
         let store = MemoryStore::with_config(local, limits);
         let mut kad = Kad::with_config(local, store, config);
         kad.set_mode(Some(mode));
-        Self { kind, kad }
+        Self { kind, kad, announced: VecDeque::new() }
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -122,8 +129,17 @@ impl Table {
     /// check of their signatures first.
     pub(crate) fn accept(&mut self, request: InboundRequest) {
         if let InboundRequest::AddProvider { record: Some(record) } = request {
-            // A full store is no fault of ours: the announcing peer has 19 other nodes.
-            let _ = self.kad.store_mut().add_provider(record);
+            let store = self.kad.store_mut();
+            if self.announced.len() >= RECORDS_MAX
+                && let Some(oldest) = self.announced.pop_front()
+                && store.providers(&oldest.key).contains(&oldest)
+            {
+                store.remove_provider(&oldest.key, &oldest.provider);
+            }
+            // Err cannot be: there are no more keys than records.
+            if store.add_provider(record.clone()).is_ok() {
+                self.announced.push_back(record);
+            }
         }
     }
 }
@@ -185,5 +201,25 @@ impl NetworkBehaviour for Table {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         self.kad.poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_records_make_room_for_new_ones() {
+        let mut table = Table::new(PeerId::random(), Kind::Lan, Mode::Server);
+        let provider = PeerId::random();
+        let key = |at: usize| RecordKey::new(&at.to_be_bytes());
+        for at in 0..RECORDS_MAX + 10 {
+            let record = ProviderRecord::new(key(at), provider, Vec::new());
+            table.accept(InboundRequest::AddProvider { record: Some(record) });
+        }
+        let store = table.kad.store_mut();
+        assert_eq!(store.providers(&key(9)), []);
+        assert_eq!(store.providers(&key(10)).len(), 1);
+        assert_eq!(store.providers(&key(RECORDS_MAX + 9)).len(), 1);
     }
 }
