@@ -107,6 +107,10 @@ pub trait Blocks: Send + Sync + 'static {
     /// [`commit`](Self::commit) or [`seal`](Self::seal). Cancel-safe: the block is in or it is not.
     async fn put(&self, hold: HoldId, block: Block) -> Result<(), BlocksError>;
 
+    /// Writes the bytes of a stored block again where they are, durably: for one that [`get`](Self::get) says
+    /// is damaged. Does nothing if it is not stored. Dropping the future does not stop it.
+    async fn repair(&self, block: Block) -> Result<(), BlocksError>;
+
     /// Adds an edge to a block that is stored already; false if it is not.
     fn keep(&self, hold: HoldId, cid: &Cid) -> Result<bool, BlocksError>;
 

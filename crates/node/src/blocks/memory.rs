@@ -79,6 +79,14 @@ impl MemoryBlocks {
         self.len() == 0
     }
 
+    /// Spoils the bytes of a block, as a bad disk would.
+    #[cfg(test)]
+    pub(crate) fn damage(&self, cid: &Cid) {
+        if let Some(stored) = self.state().blocks.get_mut(cid.hash()) {
+            stored.data = Bytes::from_static(b"damaged");
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -125,6 +133,14 @@ impl Blocks for MemoryBlocks {
         let (cid, data) = block.into_parts();
         let stored = blocks.entry(*cid.hash()).or_insert(Stored { data, holds: 0 });
         hold.add(*cid.hash(), stored);
+        Ok(())
+    }
+
+    async fn repair(&self, block: Block) -> Result<(), BlocksError> {
+        let (cid, data) = block.into_parts();
+        if let Some(stored) = self.state().blocks.get_mut(cid.hash()) {
+            stored.data = data;
+        }
         Ok(())
     }
 

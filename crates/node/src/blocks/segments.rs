@@ -295,6 +295,16 @@ impl Blocks for SegmentBlocks {
         Ok(())
     }
 
+    async fn repair(&self, block: Block) -> Result<(), BlocksError> {
+        let answer = {
+            let mut state = self.shared.state_with_room()?;
+            let (reply, answer) = oneshot::channel();
+            self.shared.push(&mut state, Op::Repair { block, reply });
+            answer
+        };
+        answer.await.unwrap_or(Err(BlocksError::Closed)).map(|_| ())
+    }
+
     fn keep(&self, id: HoldId, cid: &Cid) -> Result<bool, BlocksError> {
         let mut state = self.shared.state_with_room()?;
         let hold = state.number(&self.shared.index, id)?;

@@ -199,6 +199,10 @@ impl Run {
             if self.peers.len() < PEERS_MAX {
                 self.peers.insert(peer);
             }
+            if self.walk()?.take_damaged(block.cid()) {
+                self.blocks.repair(block).await?;
+                continue;
+            }
             self.blocks.put(self.hold, block).await?;
             self.commit.added(bytes);
         }

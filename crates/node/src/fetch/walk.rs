@@ -15,7 +15,7 @@ use cid::Cid;
 use super::FetchError;
 use crate::block::{IDENTITY_SIZE_MAX, is_supported_hash};
 use crate::blocks::HoldId;
-use crate::{Block, Blocks, dag};
+use crate::{Block, Blocks, BlocksError, dag};
 
 /// How many links deep a DAG may be. Real ones stay below 50.
 pub(super) const DEPTH_MAX: u32 = 1024;
@@ -57,6 +57,8 @@ pub(super) struct Walk {
     /// Blocks that are being fetched, and their depth.
     wanted: HashMap<Cid, u32>,
     visited: HashSet<u128>,
+    /// Blocks that are stored, cannot be read, and are fetched for that.
+    damaged: HashSet<Cid>,
     hashers: (RandomState, RandomState),
 }
 
@@ -71,6 +73,7 @@ impl Walk {
             given: Vec::new(),
             wanted: HashMap::new(),
             visited: HashSet::new(),
+            damaged: HashSet::new(),
             hashers: (RandomState::new(), RandomState::new()),
         }
     }
@@ -123,7 +126,7 @@ impl Walk {
                 self.start = None;
                 continue;
             }
-            let Some((cid, depth)) = (match self.next_link(may_block)? {
+            let Some((cid, depth)) = (match self.next_link(may_block, wants)? {
                 Next::Link(cid, depth) => Some((cid, depth)),
                 Next::FrameDone => None,
                 Next::Nothing => return Ok(Stop::Visited),
@@ -141,13 +144,20 @@ impl Walk {
     }
 
     /// The next link of the topmost frame.
-    fn next_link(&mut self, may_block: bool) -> Result<Next, FetchError> {
+    fn next_link(&mut self, may_block: bool, wants: &mut Vec<Cid>) -> Result<Next, FetchError> {
         let Some(frame) = self.frames.last_mut() else { return Ok(Next::Nothing) };
         if frame.links.is_none() {
             if !may_block {
                 return Ok(Next::Disk);
             }
-            let links = links_of(&load(self.blocks.as_ref(), &frame.cid)?)?;
+            let Some(block) = load(self.blocks.as_ref(), &frame.cid)? else {
+                // Its links are visited anew when it has come.
+                let (cid, depth) = (frame.cid, frame.depth);
+                self.frames.pop();
+                self.want_again(cid, depth, wants);
+                return Ok(Next::FrameDone);
+            };
+            let links = links_of(&block)?;
             self.links_held += links.len();
             frame.links = Some(links);
         }
@@ -200,9 +210,22 @@ impl Walk {
             return Ok(false);
         }
         self.first_visit(&cid);
-        let block = load(self.blocks.as_ref(), &cid)?;
-        self.enter(&block, depth)?;
+        match load(self.blocks.as_ref(), &cid)? {
+            Some(block) => self.enter(&block, depth)?,
+            None => self.want_again(cid, depth, wants),
+        }
         Ok(true)
+    }
+
+    fn want_again(&mut self, cid: Cid, depth: u32, wants: &mut Vec<Cid>) {
+        self.damaged.insert(cid);
+        self.wanted.insert(cid, depth);
+        wants.push(cid);
+    }
+
+    /// Whether a block that came is stored already and must be repaired there. Says so once.
+    pub(super) fn take_damaged(&mut self, cid: &Cid) -> bool {
+        self.damaged.remove(cid)
     }
 
     /// Wants a block. The empty one is known to everybody, and Kubo says of it that it does not have it.
@@ -292,12 +315,18 @@ fn links_of(block: &Block) -> Result<Vec<Cid>, FetchError> {
     Ok(links.into_iter().map(|link| link.cid).collect())
 }
 
-fn load(blocks: &dyn Blocks, cid: &Cid) -> Result<Block, FetchError> {
+/// Reads a block that is kept by the hold of the walk; `None` if it is damaged.
+fn load(blocks: &dyn Blocks, cid: &Cid) -> Result<Option<Block>, FetchError> {
     if let Some(block) = Block::inline(cid) {
-        return Ok(block);
+        return Ok(Some(block));
     }
-    // It is kept by this hold: gone can only mean that the hold was released.
-    blocks.get(cid)?.ok_or(FetchError::Blocks(crate::BlocksError::NoSuchHold))
+    match blocks.get(cid) {
+        Ok(Some(block)) => Ok(Some(block)),
+        // Gone can only mean that the hold was released.
+        Ok(None) => Err(BlocksError::NoSuchHold.into()),
+        Err(BlocksError::Damaged(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 pub(super) fn unfit(cid: &Cid, reason: String) -> FetchError {

@@ -150,6 +150,10 @@ impl Blocks for MadeBlocks {
         Err(BlocksError::Full)
     }
 
+    async fn repair(&self, _block: Block) -> Result<(), BlocksError> {
+        Err(BlocksError::Full)
+    }
+
     fn keep(&self, _hold: HoldId, _cid: &Cid) -> Result<bool, BlocksError> {
         Err(BlocksError::NoSuchHold)
     }

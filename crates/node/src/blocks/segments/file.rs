@@ -282,6 +282,16 @@ pub(super) fn punch(dir: &Path, segment: u32, dead: &[Location]) -> io::Result<(
     Ok(())
 }
 
+/// Writes a block's bytes where they should be, and syncs them.
+pub(super) fn overwrite(dir: &Path, location: &Location, data: &[u8]) -> io::Result<()> {
+    if data.len() != location.length as usize {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the index has another length for a block"));
+    }
+    let file = OpenOptions::new().write(true).open(path(dir, location.segment))?;
+    file.write_all_at(data, u64::from(location.offset))?;
+    file.sync_data()
+}
+
 /// Bytes that an unprivileged process can still write to the file system of `dir`.
 pub(super) fn free_bytes(dir: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(dir)?;

@@ -13,6 +13,7 @@ use cid::multihash::Multihash;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::index::{HoldRecord, Index, Location};
+use crate::Block;
 use crate::blocks::{BlocksError, HoldId, HoldName, HoldStats};
 
 /// Bytes of blocks that may wait for the writer.
@@ -43,6 +44,8 @@ pub(super) enum Op {
     Commit { hold: u64, seal: bool, reply: Reply },
     /// Removes a hold, and answers when that is durable.
     Release { hold: u64, name: HoldName, reply: Reply },
+    /// Writes a stored block again where it is, and answers when that is durable.
+    Repair { block: Block, reply: Reply },
     /// Answers when everything before is durable, whatever it was.
     Barrier { reply: Reply },
 }
@@ -153,7 +156,9 @@ impl Shared {
         match &op {
             Op::Put { permits, .. } => state.queued_bytes += permits,
             Op::Open { .. } | Op::Keep { .. } => {}
-            Op::Commit { .. } | Op::Release { .. } | Op::Barrier { .. } => state.is_waited_for = true,
+            Op::Commit { .. } | Op::Release { .. } | Op::Repair { .. } | Op::Barrier { .. } => {
+                state.is_waited_for = true;
+            }
         }
         state.queue.push(op);
         if !was_enough && state.has_enough() {

@@ -185,7 +185,7 @@ async fn an_index_that_does_not_belong_to_the_segments_is_refused() {
 }
 
 #[tokio::test]
-async fn a_flipped_bit_is_reported_and_never_served() {
+async fn a_flipped_bit_is_reported_never_served_and_can_be_repaired() {
     let (dir, blocks) = fresh();
     let hold = blocks.open(&name("a")).unwrap();
     blocks.put(hold, block("precious")).await.unwrap();
@@ -197,6 +197,19 @@ async fn a_flipped_bit_is_reported_and_never_served() {
     std::fs::write(file, bytes).unwrap();
     let blocks = reopen(dir.path());
     assert!(matches!(blocks.get(block("precious").cid()), Err(BlocksError::Damaged(_))));
+    let hold = blocks.open(&name("a")).unwrap();
+    blocks.put(hold, block("in the same segment")).await.unwrap();
+
+    blocks.repair(block("precious")).await.unwrap();
+    blocks.put(hold, block("later")).await.unwrap();
+    blocks.commit(hold).await.unwrap();
+    drop(blocks);
+    let blocks = reopen(dir.path());
+    for text in ["precious", "in the same segment", "later"] {
+        assert_eq!(blocks.get(block(text).cid()).unwrap(), Some(block(text)));
+    }
+    blocks.repair(block("not here")).await.unwrap();
+    assert_eq!(blocks.get(block("not here").cid()).unwrap(), None);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use super::index::{Edge, HoldRecord, IndexError, Location, SegmentRecord};
 use super::release::Going;
 use super::state::{Failure, Op, Pending, Reply, Shared, State};
 use crate::blocks::{BlocksError, HoldName, HoldStats};
-use crate::car;
+use crate::{Block, car};
 
 /// Edges that one group may have: bounds the index batch and what is kept in memory for it, and lets the
 /// index work while more is put.
@@ -208,9 +208,34 @@ impl Writer {
                     self.group.names.insert(name, None);
                 }
             }
+            Op::Repair { block, reply } => {
+                self.group.waiters.push((None, reply));
+                self.repair(&block)?;
+            }
             Op::Barrier { reply } => self.group.waiters.push((None, reply)),
         }
         Ok(())
+    }
+
+    /// Writes a block again where it is.
+    fn repair(&mut self, block: &Block) -> Result<(), WriteError> {
+        let Some(location) = self.shared.index.locate(block.cid().hash())? else { return Ok(()) };
+        if self.appender.as_ref().is_some_and(|appender| appender.id == location.segment) {
+            // The appender would write its last page from memory over what is mended now.
+            self.next_segment()?;
+        }
+        file::overwrite(&self.dir, &location, block.data())?;
+        tracing::warn!(cid = %block.cid(), "a damaged block was written again");
+        Ok(())
+    }
+
+    /// Commits, and ends the segment that is appended to: one at a time has anything uncommitted.
+    fn next_segment(&mut self) -> Result<(), WriteError> {
+        self.commit()?;
+        match self.appender.take() {
+            Some(appender) => Ok(appender.finish()?),
+            None => Ok(()),
+        }
     }
 
     fn hold(&mut self, id: u64) -> Result<Option<&mut GroupHold>, WriteError> {
@@ -237,11 +262,7 @@ impl Writer {
         let head = car::section_head(cid, data.len());
         let needed = (head.len() + data.len()) as u64;
         if self.appender.as_ref().is_some_and(|appender| appender.end() + needed > self.segment_bytes) {
-            // One segment at a time has anything uncommitted.
-            self.commit()?;
-            if let Some(appender) = self.appender.take() {
-                appender.finish()?;
-            }
+            self.next_segment()?;
         }
         let appender = match &mut self.appender {
             Some(appender) => appender,
@@ -421,7 +442,10 @@ impl Writer {
         for op in rest.chain(queued) {
             match op {
                 Op::Put { permits, .. } => self.shared.permits.add_permits(permits),
-                Op::Commit { reply, .. } | Op::Release { reply, .. } | Op::Barrier { reply } => {
+                Op::Commit { reply, .. }
+                | Op::Release { reply, .. }
+                | Op::Repair { reply, .. }
+                | Op::Barrier { reply } => {
                     let _ = reply.send(Err(failure.error()));
                 }
                 Op::Open { .. } | Op::Keep { .. } => {}
