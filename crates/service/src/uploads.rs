@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::core::{Core, unavailable};
 use crate::guard::Guard;
-use crate::{Caller, ClusterSetup, Error, Origin, PinReceipt, PinView, PinWish, Pins};
+use crate::{Caller, ClusterSetup, Error, Origin, PinReceipt, PinView, PinWish, Pins, Wait};
 
 /// Files of one directory: their names and roots are in memory until it is whole.
 const ENTRIES_MAX: usize = 100_000;
@@ -181,16 +181,18 @@ impl Uploads {
             cid: root,
             original_name: terms.original_name,
             custom_name: terms.custom_name,
-            cluster: None,
+            cluster: Some(cluster.clone()),
             timelock: terms.timelock,
             origins,
         };
         let (wished, receipt) = oneshot::channel();
         let (done, outcome) = oneshot::channel();
         let pins = Pins { core: Arc::clone(&self.core) };
-        let (caller, stop) = (caller.clone(), self.core.stop.clone());
+        let stop = self.core.stop.clone();
+        let own = (pins.clone(), caller.clone(), wish.clone());
         // A task of its own, so that the guard outlives a client that goes away.
         self.core.tasks.spawn(async move {
+            let (pins, caller, wish) = own;
             let (pin, created) = match pins.wish(&caller, wish, cluster).await {
                 Ok(written) => written,
                 Err(error) => return drop(wished.send(Err(error))),
@@ -204,11 +206,15 @@ impl Uploads {
                 () = stop.cancelled() => guard.leave(),
             }
         });
-        let PinReceipt { view, created } = receipt.await.map_err(|_| Error::Internal)??;
+        let created = receipt.await.map_err(|_| Error::Internal)??.created;
         match tokio::time::timeout(self.core.settings.upload_wait, outcome).await {
             Ok(Ok(settled)) => Ok(PinReceipt { view: PinView::from(&settled?), created }),
             // The time is over, or the service stops: it goes on in the background, or after the next start.
-            Ok(Err(_)) | Err(_) => Ok(PinReceipt { view, created }),
+            // The second wish makes it one that nobody waits for: should it fail, the pin stays and says why.
+            Ok(Err(_)) | Err(_) => {
+                let PinReceipt { view, .. } = pins.pin(caller, wish, Wait::No).await?;
+                Ok(PinReceipt { view, created })
+            }
         }
     }
 

@@ -1,8 +1,10 @@
 //! Stories of uploads.
 
-use pinfold_cluster::Gate;
+use std::time::Duration;
+
+use pinfold_cluster::{ClusterError, Fate, Gate};
 use pinfold_model::{PinKind, PinState};
-use pinfold_service::{Error, UploadTerms};
+use pinfold_service::{Error, Settings, UploadTerms};
 
 use crate::world::{MIB, World};
 
@@ -67,6 +69,36 @@ async fn an_upload_over_the_quota_is_stopped() {
         uploads.keep(&alice, two, UploadTerms::default())
     );
     assert_eq!([one, two].iter().filter(|kept| **kept == Err(Error::QuotaExceeded)).count(), 1);
+    background.stop().await;
+    world.settle().await;
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn an_upload_that_was_promised_for_later_says_why_it_failed() {
+    let settings = Settings { upload_wait: Duration::ZERO, attempts_max: 2, ..Settings::default() };
+    let world = World::start_with(settings).await;
+    let alice = world.account("alice", "free").await;
+    let uploads = &world.service.uploads;
+    let received = uploads.receive(&alice, &UploadTerms::default(), body(1)).await.unwrap();
+    let cid = *received.cid();
+    let down = Fate::Fails(ClusterError::Unavailable("it is asleep".to_owned()));
+    world.cluster.script_hold(&cid, [down.clone(), down]);
+    let receipt = uploads.keep(&alice, received, UploadTerms::default()).await.unwrap();
+    assert_eq!((receipt.view.state, receipt.created), (PinState::Queued, true));
+
+    let background = world.service.run();
+    let failed = async {
+        let is_over = async || {
+            world.state(&alice, &cid).await == Some(PinState::Failed) && world.cluster.all_names().is_empty()
+        };
+        while !is_over().await {
+            world.clock.advance(Duration::from_secs(1));
+            world.service.reconciler.wake();
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), failed).await.expect("it fails, and nothing is held");
     background.stop().await;
     world.settle().await;
     world.check_settled(&[&alice]).await;

@@ -26,20 +26,25 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) store: Store,
     pub(crate) service: Service,
+    settings: Settings,
     dir: TempDir,
 }
 
 impl World {
     pub(crate) async fn start() -> Self {
+        Self::start_with(Settings { attempts_max: 3, ..Settings::default() }).await
+    }
+
+    pub(crate) async fn start_with(settings: Settings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (cluster, clock) = (Scripted::default(), Arc::new(ManualClock::default()));
-        let (store, service) = open(&dir, &cluster, &clock).await;
-        Self { cluster, clock, store, service, dir }
+        let (store, service) = open(&dir, &cluster, &clock, &settings).await;
+        Self { cluster, clock, store, service, settings, dir }
     }
 
     /// The process dies and starts again: only the database and the cluster are still there.
     pub(crate) async fn restart(&mut self) {
-        (self.store, self.service) = open(&self.dir, &self.cluster, &self.clock).await;
+        (self.store, self.service) = open(&self.dir, &self.cluster, &self.clock, &self.settings).await;
     }
 
     pub(crate) async fn account(&self, name: &str, plan: &str) -> Caller {
@@ -152,7 +157,12 @@ impl World {
     }
 }
 
-async fn open(dir: &TempDir, cluster: &Scripted, clock: &Arc<ManualClock>) -> (Store, Service) {
+async fn open(
+    dir: &TempDir,
+    cluster: &Scripted,
+    clock: &Arc<ManualClock>,
+    settings: &Settings,
+) -> (Store, Service) {
     let store = Store::open(&dir.path().join("pinfold.db")).await.unwrap();
     let info = ClusterInfo {
         id: ClusterId::default(),
@@ -163,7 +173,6 @@ async fn open(dir: &TempDir, cluster: &Scripted, clock: &Arc<ManualClock>) -> (S
     };
     let setup = ClusterSetup { info, driver: Arc::new(cluster.clone()) };
     let clock: Arc<dyn Clock> = clock.clone();
-    let settings = Settings { attempts_max: 3, ..Settings::default() };
-    let service = Service::new(store.clone(), vec![setup], clock, settings).await.unwrap();
+    let service = Service::new(store.clone(), vec![setup], clock, settings.clone()).await.unwrap();
     (store, service)
 }
