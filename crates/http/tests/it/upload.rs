@@ -101,7 +101,7 @@ async fn a_directory_is_kept_with_its_paths() {
     ];
     let answer = api.post("/api/v3/files/directory-dag").key(&key).form(form(&parts)).await;
     assert_eq!(answer.status(), 201, "{}", answer.text());
-    assert_snapshot!(answer.masked(), @r#"{"message":"The directory is pinned","cid":"bafkreidp6nqy5x67wda67ypnrj3qhimtvu6tckefnl4eqpla7f7czqfkge","filename":"site","size":225,"type":"directory","files":[{"cid":"bafkreibt6j4zizyxokd2fetapafba6wjr2td3vqwl5t7zqgxi5t5bkbasa","filename":"index.html","size":3,"path":"index.html"},{"cid":"bafkreieiasc2awsrtmt5llo2h3nki54inuln3imdzeuh3ev6bh7j4yoe3a","filename":"logo.svg","size":5,"path":"img/logo.svg"},{"cid":"bafkreigks6arfsq3xxfpvqrrwonchxcnu6do76auprhhfomao6c273sixm","filename":"a.txt","size":1,"path":"notes/a.txt"}],"total_files":3,"total_size":9,"clusterId":"cl0-global","expiresAt":null,"uploadId":"[id]","status":"pinned"}"#);
+    assert_snapshot!(answer.masked(), @r#"{"message":"The directory is pinned","cid":"bafkreiet4yrn4wgd7fpefsanzkni5nt5drxsw3jjkxecq223nizegkpvgy","filename":"site","size":225,"type":"directory","files":[{"cid":"bafkreibt6j4zizyxokd2fetapafba6wjr2td3vqwl5t7zqgxi5t5bkbasa","filename":"index.html","size":3,"path":"index.html"},{"cid":"bafkreieiasc2awsrtmt5llo2h3nki54inuln3imdzeuh3ev6bh7j4yoe3a","filename":"logo.svg","size":5,"path":"img/logo.svg"},{"cid":"bafkreigks6arfsq3xxfpvqrrwonchxcnu6do76auprhhfomao6c273sixm","filename":"a.txt","size":1,"path":"notes/a.txt"}],"total_files":3,"total_size":9,"clusterId":"cl0-global","expiresAt":null,"uploadId":"[id]","status":"pinned"}"#);
 }
 
 #[tokio::test]
