@@ -106,6 +106,16 @@ pub fn is_supported_hash(code: u64) -> bool {
     code == IDENTITY || function(code).is_ok()
 }
 
+/// Whether the digest is as long as its hash function makes it: one that was cut short can match no block.
+#[must_use]
+pub(crate) fn is_whole_digest(hash: &cid::multihash::Multihash<64>) -> bool {
+    match function(hash.code()) {
+        Ok(Code::Sha2_512) => hash.size() == 64,
+        Ok(_) => hash.size() == 32,
+        Err(_) => hash.code() == IDENTITY,
+    }
+}
+
 fn function(code: u64) -> Result<Code, BlockError> {
     match Code::try_from(code) {
         Ok(code @ (Code::Sha2_256 | Code::Sha2_512 | Code::Blake2b256 | Code::Blake3_256)) => Ok(code),

@@ -90,7 +90,11 @@ pub enum BlocksError {
 /// A durable store of blocks. One contract suite (`blocks/contract.rs`) holds for every implementation.
 ///
 /// `size` and `keep` look into the index and are quick; `get` may read the disk, so async callers run it
-/// where blocking is allowed.
+/// where blocking is allowed. Whatever writes may block for the moment in which the writer takes a full
+/// queue.
+///
+/// After [`BlocksError::Full`] or [`BlocksError::Failed`] from a write, what the hold was given since its last
+/// commit may be lost: its [`HoldId`] fails from then on, and the hold has to be [opened](Self::open) again.
 #[async_trait]
 pub trait Blocks: Send + Sync + 'static {
     /// The length of a stored block in bytes, `None` if it is not here.

@@ -162,8 +162,11 @@ async fn what_can_never_be_pinned_is_refused_by_name() {
     alice.connect(&bob.net).await;
     let digest = *raw("x").cid().hash();
     let sha1 = cid::multihash::Multihash::wrap(0x11, &[7; 20]).unwrap();
+    let cut_short = cid::multihash::Multihash::wrap(0x12, &[7; 20]).unwrap();
     let broken = Block::hash(cid::Version::V1, 0x71, 0x12, "no cbor".into()).unwrap();
-    for bad in [Cid::new_v1(0x9999, digest), Cid::new_v1(0x55, sha1), *broken.cid()] {
+    for bad in
+        [Cid::new_v1(0x9999, digest), Cid::new_v1(0x55, sha1), Cid::new_v1(0x55, cut_short), *broken.cid()]
+    {
         let top = node([bad]);
         bob.store(&[top.clone(), broken.clone()]).await;
         let error = fetch(&alice, request(*top.cid())).await.unwrap_err();

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use cid::Cid;
 
 use super::FetchError;
-use crate::block::{IDENTITY_SIZE_MAX, is_supported_hash};
+use crate::block::{IDENTITY_SIZE_MAX, is_supported_hash, is_whole_digest};
 use crate::blocks::HoldId;
 use crate::{Block, Blocks, BlocksError, dag};
 
@@ -303,6 +303,9 @@ fn check(cid: &Cid, depth: u32) -> Result<(), FetchError> {
     }
     if !is_supported_hash(cid.hash().code()) {
         return Err(unfit(cid, format!("hash function {:#x} is not supported", cid.hash().code())));
+    }
+    if !is_whole_digest(cid.hash()) {
+        return Err(unfit(cid, format!("a digest of {} bytes is not a whole one", cid.hash().size())));
     }
     if cid.hash().code() == 0 && usize::from(cid.hash().size()) > IDENTITY_SIZE_MAX {
         return Err(unfit(cid, format!("an identity CID has more than {IDENTITY_SIZE_MAX} bytes")));

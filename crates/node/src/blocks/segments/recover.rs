@@ -92,7 +92,10 @@ fn write_version(dir: &Path) -> io::Result<()> {
     fs::write(&half, VERSION)?;
     File::open(&half)?.sync_all()?;
     fs::rename(&half, dir.join("VERSION"))?;
-    File::open(dir)?.sync_all()
+    File::open(dir)?.sync_all()?;
+    // The folder may be new itself, and what is in it is lost with its name.
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Removes segments that were made and never committed. Only one of them can follow the last committed one.
