@@ -19,7 +19,7 @@ use crate::{Body, Cluster, ClusterError, Held, Imported, ImportedKind, PeerInfo,
 const RAW: u64 = 0x55;
 const SHA2_256: u64 = 0x12;
 
-/// What happens to a request; the last one of a script stays.
+/// What happens to a request. Those after the last one of a script work.
 #[derive(Debug, Clone)]
 pub enum Fate {
     /// It is done.
