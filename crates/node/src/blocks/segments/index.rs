@@ -282,17 +282,12 @@ impl Index {
     /// Whether `hold` still has its edge to a block, and whether anyone else has one.
     pub(super) fn keepers(&self, location: &Location, hold: u64) -> Result<(bool, bool)> {
         self.with(|tables| {
-            let (mut own, mut other) = (false, false);
-            for item in tables.keepers.prefix(location.key()) {
-                let key = item.key()?;
-                match key.get(8..).and_then(number) {
-                    Some(keeper) if keeper == hold => own = true,
-                    Some(_) => other = true,
-                    None => return Err(IndexError::Corrupt("keeper")),
-                }
-                if own && other {
-                    break;
-                }
+            let own = tables.keepers.contains_key(keeper_key(location, hold))?;
+            let mut other = false;
+            // Of any two one is somebody else's: a block that many keep costs no more than one that few do.
+            for item in tables.keepers.prefix(location.key()).take(2) {
+                let keeper = item.key()?.get(8..).and_then(number).ok_or(IndexError::Corrupt("keeper"))?;
+                other |= keeper != hold;
             }
             Ok((own, other))
         })
