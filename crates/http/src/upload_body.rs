@@ -28,7 +28,7 @@ pub(crate) enum BodyFault {
     #[error("The upload was cut off")]
     CutOff,
     /// Nothing came for too long, or too little altogether.
-    #[error("The upload was too slow")]
+    #[error("The body came too slowly")]
     TooSlow,
     /// A part's headers have no end.
     #[error("A part of the form has headers without end")]

@@ -1,5 +1,6 @@
 //! What handlers take out of requests, parsed once.
 
+use axum::body::HttpBody;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use cid::Cid;
@@ -85,14 +86,17 @@ impl<T: DeserializeOwned + Default> FromRequest<AppState> for MaybeJson<T> {
 
     async fn from_request(request: Request, app: &AppState) -> Result<Self, Reject> {
         let bounds = &app.settings().bodies;
-        let body = Limited::new(request.into_body(), bounds.json_bytes_max).collect();
+        let too_large =
+            || Reject::too_large(format!("A JSON body has at most {} bytes", bounds.json_bytes_max));
+        let body = request.into_body();
+        // What says that it is too large is not waited for.
+        if usize::try_from(body.size_hint().lower()).map_or(true, |bytes| bytes > bounds.json_bytes_max) {
+            return Err(too_large());
+        }
+        let body = Limited::new(body, bounds.json_bytes_max).collect();
         let body = timeout(bounds.json_time, body).await.map_err(|_| BodyFault::TooSlow)?;
         let body = body.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                Reject::too_large(format!("A JSON body has at most {} bytes", bounds.json_bytes_max))
-            } else {
-                BodyFault::CutOff.into()
-            }
+            if error.is::<LengthLimitError>() { too_large() } else { BodyFault::CutOff.into() }
         })?;
         parse(body.to_bytes().trim_ascii()).map(Self)
     }

@@ -1,10 +1,14 @@
 //! Pinning by CID.
 
+use std::convert::Infallible;
 use std::future::IntoFuture;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use futures::stream;
+use hyper::body::{Frame, SizeHint};
 use insta::assert_snapshot;
 use pinfold_http::Settings;
 
@@ -86,6 +90,35 @@ async fn a_body_that_never_ends_is_not_waited_for() {
     let key = api.key("free", "files:write").await;
     let body = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
     assert_eq!(api.post(&pin(HELLO)).key(&key).stream(body).await.status(), 408);
+}
+
+/// A body that tells its length and never comes.
+struct Announced(u64);
+
+impl HttpBody for Announced {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0)
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_says_that_it_is_too_large_is_not_waited_for() {
+    let mut settings = Settings::default();
+    settings.bodies.json_time = Duration::from_millis(20);
+    let api = Api::start_with(settings).await;
+    let key = api.key("free", "files:write").await;
+    let answer = api.post(&pin(HELLO)).key(&key).stream(Body::new(Announced(5_000_000_000))).await;
+    assert_eq!((answer.status(), answer.code()), (413, "FILE_TOO_LARGE".into()));
 }
 
 #[tokio::test]

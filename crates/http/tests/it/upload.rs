@@ -74,7 +74,7 @@ async fn an_upload_that_stands_still_is_given_up() {
     let start = stream::iter([Ok::<_, std::io::Error>(Bytes::from(whole[..whole.len() - 8].to_vec()))]);
     let body = Body::from_stream(start.chain(stream::pending()));
     let answer = api.post("/api/v3/files").key(&key).form(Vec::new()).stream(body).await;
-    assert_eq!((answer.status(), answer.message()), (408, "The upload was too slow".into()));
+    assert_eq!((answer.status(), answer.message()), (408, "The body came too slowly".into()));
     api.until_nothing_is_held().await;
 }
 

@@ -4,11 +4,13 @@
 //! with what is uploaded.
 
 use std::fs;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, bail};
-use futures::TryStreamExt;
+use bytes::Bytes;
+use futures::stream::{self, Stream, TryStreamExt};
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Body, Method};
@@ -37,6 +39,9 @@ struct Entry {
     size: u64,
 }
 
+/// Why a file could not be sent, in words that name it. HTTP knows only that the body broke off.
+type Fault = Arc<OnceLock<String>>;
+
 /// Runs the command.
 pub(crate) async fn run(args: AddArgs) -> anyhow::Result<()> {
     let client = Client::new(&args.remote)?;
@@ -55,9 +60,13 @@ pub(crate) async fn run(args: AddArgs) -> anyhow::Result<()> {
         bail!("{} has no files", args.path.display());
     }
     let bar = progress(entries.iter().map(|entry| entry.size).sum(), args.quiet)?;
-    let form = form(&args, &given, metadata.is_dir(), entries, &bar)?;
+    let fault = Fault::default();
+    let form = form(&args, &given, metadata.is_dir(), entries, &bar, &fault)?;
     let answer = client.send_once(client.request(Method::POST, route)?.multipart(form)).await;
     bar.finish_and_clear();
+    if let (Err(_), Some(fault)) = (&answer, fault.get()) {
+        bail!("{fault}; nothing is pinned");
+    }
     let pin = answer?.body;
     if args.remote.json {
         return print(&pin.to_string());
@@ -77,6 +86,7 @@ fn form(
     is_dir: bool,
     entries: Vec<Entry>,
     bar: &ProgressBar,
+    fault: &Fault,
 ) -> anyhow::Result<Form> {
     // Names go as they are, in UTF-8, as browsers and curl send them.
     let mut form = Form::new().percent_encode_noop();
@@ -91,21 +101,39 @@ fn form(
     }
     let field = if is_dir { "files" } else { "file" };
     for entry in entries {
-        form = form.part(field, part(entry, bar)?);
+        form = form.part(field, part(entry, bar, fault)?);
     }
     Ok(form)
 }
 
-fn part(entry: Entry, bar: &ProgressBar) -> anyhow::Result<Part> {
+fn part(entry: Entry, bar: &ProgressBar, fault: &Fault) -> anyhow::Result<Part> {
     let bar = bar.clone();
-    let Entry { path, name, size } = entry;
-    let pieces = futures::stream::once(tokio::fs::File::open(path))
-        .map_ok(|file| ReaderStream::with_capacity(file, READ_SIZE))
-        .try_flatten()
-        .inspect_ok(move |piece| bar.inc(piece.len() as u64));
+    let (name, size) = (entry.name.clone(), entry.size);
+    let pieces = pieces(entry, fault.clone()).inspect_ok(move |piece| bar.inc(piece.len() as u64));
     Ok(Part::stream_with_length(Body::wrap_stream(pieces), size)
         .file_name(name)
         .mime_str("application/octet-stream")?)
+}
+
+/// A file's content: as many bytes as the server was told to expect, or the reason in `fault`.
+fn pieces(entry: Entry, fault: Fault) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    let content = stream::once(tokio::fs::File::open(entry.path.clone()))
+        .map_ok(|file| ReaderStream::with_capacity(file, READ_SIZE))
+        .try_flatten();
+    let changed = || io::Error::other("it changed while it was read");
+    stream::try_unfold((Box::pin(content), entry.size), move |(mut content, left)| async move {
+        match content.try_next().await? {
+            Some(piece) => {
+                let left = left.checked_sub(piece.len() as u64).ok_or_else(changed)?;
+                Ok(Some((piece, (content, left))))
+            }
+            None if left == 0 => Ok(None),
+            None => Err(changed()),
+        }
+    })
+    .inspect_err(move |error: &io::Error| {
+        fault.get_or_init(|| format!("cannot read {}: {error}", entry.path.display()));
+    })
 }
 
 fn progress(total: u64, quiet: bool) -> anyhow::Result<ProgressBar> {
@@ -177,6 +205,26 @@ mod tests {
             walk(temp.path()).unwrap().into_iter().map(|entry| (entry.name, entry.size)).collect();
         let expected = [(".hidden", 1), ("b/a", 0), ("b/c/deep", 1), ("z.txt", 2)];
         assert_eq!(found, expected.map(|(name, size)| (name.to_owned(), size)));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_not_as_it_was_is_named() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("log.txt");
+        fs::write(&path, "four").unwrap();
+        let sent = |path: &Path, size| {
+            let fault = Fault::default();
+            let entry = Entry { path: path.to_owned(), name: String::new(), size };
+            let pieces = pieces(entry, fault.clone());
+            async move { (pieces.try_collect::<Vec<_>>().await.ok(), fault.get().cloned().unwrap_or_default()) }
+        };
+        assert_eq!(sent(&path, 4).await, (Some(vec![Bytes::from("four")]), String::new()));
+        for size in [0, 3, 5] {
+            let (content, fault) = sent(&path, size).await;
+            assert!(content.is_none() && fault.contains("log.txt: it changed"), "{size}: {fault}");
+        }
+        let (content, fault) = sent(&temp.path().join("gone.txt"), 4).await;
+        assert!(content.is_none() && fault.contains("gone.txt"), "{fault}");
     }
 
     #[test]
