@@ -42,7 +42,8 @@ struct KeyRow {
 }
 
 impl Store {
-    /// Claims up to `limit` placements that are due, in the order of the queue, each until `until`.
+    /// Claims up to `limit` placements that are due, in the order of the queue, each until `until`, which is
+    /// later than `now`.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use pinfold_model::{PlacementState, ScopeSet, TokenName};
-use pinfold_store::{NewToken, PinFilter, Store, Wish, Wished};
+use pinfold_model::PlacementState;
+use pinfold_store::{PinFilter, Store, Wish};
 
 use crate::world::{World, account, at, cid, created, failure, gave_up, held, name, now, wish};
 
@@ -118,37 +118,6 @@ async fn what_two_stores_claim_at_once_goes_to_one_of_them() {
     }
     assert_eq!(seen.len(), PLACEMENTS as usize);
     assert_eq!(world.store.account(ada).await.unwrap().unwrap().used_bytes, u64::from(PLACEMENTS));
-}
-
-/// A key of an account that is not there breaks a rule of the database itself.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_that_fails_takes_no_other_with_it() {
-    const WRITES: u32 = 100;
-    let world = World::start().await;
-    let ada = world.account("ada", 1 << 40).await;
-    let nobody = pinfold_model::AccountId(1);
-    // All are queued before the first is answered, so they share transactions.
-    let writes = (0..WRITES).map(|number| {
-        let store = world.store.clone();
-        async move {
-            let key = NewToken {
-                account: if number % 10 == 3 { nobody } else { ada },
-                name: TokenName::parse(&format!("key{number}")).unwrap(),
-                label: None,
-                scopes: ScopeSet::all(),
-                expires_at: None,
-                hash: format!("{number:064}"),
-                prefix: "pf".to_owned(),
-            };
-            tokio::join!(store.create_token(key, now()), store.wish(wish(ada, cid(number)), now()))
-        }
-    });
-    for (number, (key, wished)) in futures::future::join_all(writes).await.into_iter().enumerate() {
-        assert_eq!(key.is_err(), number % 10 == 3, "key {number}: {key:?}");
-        assert!(matches!(wished.unwrap(), Wished::Done { created: true, .. }), "pin {number}");
-    }
-    assert_eq!(world.pins(ada).await.len(), WRITES as usize);
-    assert_eq!(world.store.account(ada).await.unwrap().unwrap().pins, u64::from(WRITES));
 }
 
 #[tokio::test]
