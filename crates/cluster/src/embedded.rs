@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cid::Cid;
+use pinfold_node::net::AGENT;
 use pinfold_node::unixfs::{self, DirectoryBuilder, ImportError, Kind, Profile};
 use pinfold_node::{Block, BlocksError, FetchError, FetchLimits, FetchRequest, HoldName, Node, Progress};
 
@@ -138,7 +139,7 @@ impl Cluster for Embedded {
             addresses: texts(&self.node.listen_addresses().await),
             is_self: true,
             connected: true,
-            agent: None,
+            agent: Some(AGENT.to_owned()),
         };
         let others = self.node.peers().await.into_iter().map(|peer| PeerInfo {
             id: peer.peer.to_string(),

@@ -39,6 +39,7 @@ mod transport;
 #[cfg(test)]
 mod tests;
 
+pub use behaviour::AGENT;
 pub use dht::Dht;
 pub use dials::DialError;
 

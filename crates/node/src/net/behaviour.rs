@@ -20,7 +20,7 @@ const HANDSHAKES_OUTBOUND_MAX: u32 = 256;
 const CONNECTIONS_PER_PEER_MAX: u32 = 8;
 
 /// What other peers know this software by.
-pub(crate) const AGENT: &str = concat!("pinfold/", env!("CARGO_PKG_VERSION"));
+pub const AGENT: &str = concat!("pinfold/", env!("CARGO_PKG_VERSION"));
 
 /// The parts of the swarm. `E` is the block exchange.
 #[derive(NetworkBehaviour)]
