@@ -15,9 +15,17 @@ use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
 use yamux::{Config, Connection, ConnectionError, Mode, Stream};
 
-/// The most streams of one connection. More would let windows grow over 1 MiB, and js-libp2p sends frames
-/// as large as the window, while rust-yamux hangs up on a frame over 1 MiB.
-const STREAMS_MAX: usize = 4093;
+/// The most streams of one connection: twice what bitswap reads of one peer at once. Each may hold a first
+/// window unread, so this is also what bounds the memory that a hostile peer can take.
+const STREAMS_MAX: usize = 1024;
+
+/// The window that a stream has at first, in bytes, as Yamux fixes it.
+const FIRST_WINDOW: usize = 256 * 1024;
+
+/// What one connection may have unread, in bytes. All streams share the 768 KiB beyond their first windows,
+/// so that none grows over 1 MiB: js-libp2p sends frames as large as the window, while rust-yamux hangs up
+/// on a frame over 1 MiB.
+const UNREAD_MAX: usize = STREAMS_MAX * FIRST_WINDOW + 768 * 1024;
 
 /// How much of a stream goes into one frame, in bytes.
 const FRAME_SIZE: usize = 64 * 1024;
@@ -33,7 +41,10 @@ pub(crate) struct Yamux;
 impl Yamux {
     fn connection<C: AsyncRead + AsyncWrite + Unpin>(socket: C, mode: Mode) -> Muxer<C> {
         let mut config = Config::default();
-        config.set_max_num_streams(STREAMS_MAX).set_split_send_size(FRAME_SIZE);
+        config
+            .set_max_num_streams(STREAMS_MAX)
+            .set_max_connection_receive_window(Some(UNREAD_MAX))
+            .set_split_send_size(FRAME_SIZE);
         Muxer { connection: Connection::new(socket, config, mode), arrived: VecDeque::new(), taker: None }
     }
 }
