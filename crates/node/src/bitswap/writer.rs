@@ -2,7 +2,8 @@
 //!
 //! One stream is kept while there is something to say, and closed soon after: some peers abort streams
 //! that idle, and what is written to such a stream is lost without a sign. A message that could not be
-//! written is written again on a new stream.
+//! written is written again on a new stream. While one message is on its way, the blocks of the next are
+//! read.
 
 use std::io;
 use std::sync::Arc;
@@ -11,8 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::AsyncWriteExt;
 use libp2p::swarm::Stream;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::behaviour::{Command, OpenError};
 use super::engine::{Engine, Peer};
@@ -32,7 +34,8 @@ const REST: Duration = Duration::from_secs(5);
 
 /// Writes until the peer is gone.
 pub(super) async fn run(engine: Arc<Engine>, peer: Peer) {
-    let mut writer = Writer { engine, peer: peer.clone(), stream: None, bytes_target: BYTES_TARGET };
+    let mut writer =
+        Writer { engine, peer: peer.clone(), stream: None, next: None, bytes_target: BYTES_TARGET };
     tokio::select! {
         () = peer.gone.cancelled() => {}
         () = writer.run() => {}
@@ -43,8 +46,13 @@ struct Writer {
     engine: Arc<Engine>,
     peer: Peer,
     stream: Option<(Stream, Dialect)>,
+    /// The answers of the next message, which are read while this one is on its way.
+    next: Option<AbortOnDropHandle<Answers>>,
     bytes_target: usize,
 }
+
+/// A message with blocks in it, and its share of what may be on its way to all peers.
+type Answers = (Outgoing, Option<OwnedSemaphorePermit>);
 
 impl Writer {
     async fn run(&mut self) {
@@ -65,6 +73,9 @@ impl Writer {
             if message.is_empty() {
                 continue;
             }
+            if self.engine.server.has_work(self.peer.key) {
+                self.next = Some(self.answers(dialect));
+            }
             let sent = self.send(message, dialect).await;
             // Others need not wait while this peer has its rest.
             drop(permit);
@@ -76,7 +87,9 @@ impl Writer {
     }
 
     fn has_work(&self) -> bool {
-        self.engine.server.has_work(self.peer.key) || lock(&self.engine.client).has_changes(self.peer.key)
+        self.next.is_some()
+            || self.engine.server.has_work(self.peer.key)
+            || lock(&self.engine.client).has_changes(self.peer.key)
     }
 
     /// The peer does not speak bitswap: nothing is asked of it.
@@ -109,28 +122,38 @@ impl Writer {
         Ok(dialect)
     }
 
-    /// Makes the next message. Blocks are read where that may block, within the budget of all peers.
-    async fn message(&mut self, dialect: Dialect) -> (Outgoing, Option<tokio::sync::OwnedSemaphorePermit>) {
-        let key = self.peer.key;
-        let mut message = Outgoing::default();
-        let mut permit = None;
-        if self.engine.server.has_work(key) {
-            let kib = u32::try_from(self.bytes_target / 1024).unwrap_or(u32::MAX);
-            permit = self.engine.sending.clone().acquire_many_owned(kib).await.ok();
-            let server = self.engine.server.clone();
-            let bytes_target = self.bytes_target;
+    /// Makes the next message.
+    async fn message(&mut self, dialect: Dialect) -> Answers {
+        let next = match self.next.take() {
+            Some(next) => Some(next),
+            None => self.engine.server.has_work(self.peer.key).then(|| self.answers(dialect)),
+        };
+        let (mut message, permit) = match next {
+            // It only fails when the runtime ends.
+            Some(next) => next.await.unwrap_or_default(),
+            None => Answers::default(),
+        };
+        (message.entries, message.full) = lock(&self.engine.client).take_changes(self.peer.key, ENTRIES_MAX);
+        (message, permit)
+    }
+
+    /// Begins to answer the peer. Blocks are read where that may block, within the budget of all peers.
+    fn answers(&self, dialect: Dialect) -> AbortOnDropHandle<Answers> {
+        let (engine, key, bytes_target) = (self.engine.clone(), self.peer.key, self.bytes_target);
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let kib = u32::try_from(bytes_target / 1024).unwrap_or(u32::MAX);
+            let permit = engine.sending.clone().acquire_many_owned(kib).await.ok();
             let answered = tokio::task::spawn_blocking(move || {
                 let mut message = Outgoing::default();
-                server.answer(key, dialect, bytes_target, &mut message);
+                engine.server.answer(key, dialect, bytes_target, &mut message);
                 message
             });
-            match answered.await {
-                Ok(answered) => message = answered,
-                Err(error) => tracing::error!(%error, "answering a peer failed"),
-            }
-        }
-        (message.entries, message.full) = lock(&self.engine.client).take_changes(key, ENTRIES_MAX);
-        (message, permit)
+            let message = answered.await.unwrap_or_else(|error| {
+                tracing::error!(%error, "answering a peer failed");
+                Outgoing::default()
+            });
+            (message, permit)
+        }))
     }
 
     /// Writes a message, on new streams if need be; false if that failed again and again.
