@@ -19,7 +19,10 @@ use cid::Cid;
 use crate::Block;
 
 pub use memory::MemoryBlocks;
-pub use segments::{OpenError, SegmentBlocks, SegmentConfig};
+pub use segments::{
+    DamagedBlock, KeepAll, LostSegment, OpenError, ScrubStep, SegmentBlocks, SegmentConfig, Snapshot, Totals,
+    VerifyProgress,
+};
 
 /// The name of a hold, chosen by the caller, such as `pin/bafy…`. 1 to 255 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -111,8 +114,8 @@ pub trait Blocks: Send + Sync + 'static {
     /// [`commit`](Self::commit) or [`seal`](Self::seal). Cancel-safe: the block is in or it is not.
     async fn put(&self, hold: HoldId, block: Block) -> Result<(), BlocksError>;
 
-    /// Writes the bytes of a stored block again where they are, durably: for one that [`get`](Self::get) says
-    /// is damaged. Does nothing if it is not stored. Dropping the future does not stop it.
+    /// Stores a block anew, durably, that is stored and damaged; everything that kept it keeps it. Does nothing if
+    /// it is not stored. Dropping the future does not stop it.
     async fn repair(&self, block: Block) -> Result<(), BlocksError>;
 
     /// Adds an edge to a block that is stored already; false if it is not.
@@ -142,6 +145,10 @@ pub trait Blocks: Send + Sync + 'static {
         after: Option<&HoldName>,
         limit: usize,
     ) -> Result<Vec<HoldInfo>, BlocksError>;
+
+    /// Whether a block of this hold is known to be damaged: [`keep`](Self::keep) is false for it, as if it were not
+    /// stored, until it is [put](Self::put) or [repaired](Self::repair).
+    fn is_damaged(&self, name: &HoldName) -> Result<bool, BlocksError>;
 
     /// The hold of this name, if there is one.
     fn hold(&self, name: &HoldName) -> Result<Option<HoldInfo>, BlocksError>;

@@ -29,6 +29,42 @@ pub fn section_head(cid: &Cid, data_len: usize) -> Vec<u8> {
     head
 }
 
+/// The length of a binary CIDv1 of a raw block with sha2-256.
+pub(crate) const ZEROS_CID_LEN: usize = 36;
+
+/// How many bytes a number takes as a varint.
+pub(crate) fn varint_len(number: usize) -> usize {
+    encode::usize(number, &mut encode::usize_buffer()).len()
+}
+
+/// What stands in front of a block's bytes, as it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SectionHead {
+    /// The CID as it stands there.
+    pub cid: Cid,
+    /// Its own length.
+    pub head_len: usize,
+    /// The length of the block's bytes, which follow it.
+    pub data_len: usize,
+}
+
+/// The longest head: the length of a section of at most [`BLOCK_SIZE_MAX`] and the CID.
+pub const SECTION_HEAD_MAX: usize = 4 + CID_SIZE_MAX as usize;
+
+/// Reads the head of a section at the beginning of `bytes`; `None` if none stands there, whole and plausible.
+#[must_use]
+pub fn read_head(bytes: &[u8]) -> Option<SectionHead> {
+    let (length, rest) = unsigned_varint::decode::u64(bytes).ok()?;
+    if length > BLOCK_SIZE_MAX as u64 + CID_SIZE_MAX {
+        return None;
+    }
+    let mut after = rest;
+    let cid = Cid::read_bytes(&mut after).ok()?;
+    let cid_len = rest.len() - after.len();
+    let data_len = usize::try_from(length).ok()?.checked_sub(cid_len)?;
+    Some(SectionHead { cid, head_len: bytes.len() - after.len(), data_len })
+}
+
 /// One block of a CAR, not verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section {

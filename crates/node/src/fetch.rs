@@ -53,7 +53,8 @@ impl Fetcher {
     }
 
     /// Holds the DAG: returns once every block of it is stored and the hold is sealed and durable. A hold
-    /// that is sealed already is complete, and returned as it is.
+    /// that is sealed already is complete, and returned as it is, unless blocks of it are known to be damaged:
+    /// those are fetched again.
     ///
     /// Dropping the future is safe: its wants are taken back, and the hold stays unsealed with what came,
     /// so that another fetch of the same hold goes on from there.

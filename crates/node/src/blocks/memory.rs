@@ -209,6 +209,10 @@ impl Blocks for MemoryBlocks {
         Ok(infos)
     }
 
+    fn is_damaged(&self, _: &HoldName) -> Result<bool, BlocksError> {
+        Ok(false)
+    }
+
     fn hold(&self, name: &HoldName) -> Result<Option<HoldInfo>, BlocksError> {
         let state = self.state();
         let hold = state.names.get(name).and_then(|id| state.holds.get(id));

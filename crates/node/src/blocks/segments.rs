@@ -4,17 +4,24 @@
 //!
 //! - `VERSION`: the format, so that a later Pinfold knows what it opens;
 //! - `segments/0000000001.car`, …: files of about 128 MiB, each of them a CARv1;
-//! - `index/`: a fjall database ([`index`]).
+//! - `index/`: a fjall database ([`index`]), which can be made anew from the segments ([`rebuild`]);
+//! - `MARK`: up to where segments were committed, by which an old index is recognised ([`mark`]).
 //!
 //! One thread writes ([`writer`]); callers queue and wait ([`state`]). Data is synced before the index
-//! says so, the index before the answer. What nobody keeps is freed in the background ([`release`]).
-//! `docs/adr/0004-block-engine.md` has the reasons and the figures.
+//! says so, the index before the answer. What nobody keeps is given back in the background ([`tidy`]), what
+//! is kept is looked at from time to time ([`check`]). `docs/adr/0004-block-engine.md` has the reasons and the
+//! figures.
 
+mod check;
 mod file;
 mod index;
+mod mark;
+mod punch;
+mod rebuild;
 mod recover;
-mod release;
+mod snapshot;
 mod state;
+mod tidy;
 mod writer;
 
 use std::io;
@@ -27,10 +34,14 @@ use cid::Cid;
 use tokio::sync::oneshot;
 
 use self::file::Readers;
-use self::index::{HoldRecord, Location};
+use self::index::{HoldRecord, IndexError, Location, Stored};
 use self::state::{ActiveHold, Op, Pending, Shared, State, failed};
 use super::{Blocks, BlocksError, HoldId, HoldInfo, HoldName, HoldStats};
 use crate::Block;
+
+pub use check::{DamagedBlock, ScrubStep, Totals, VerifyProgress};
+pub use rebuild::LostSegment;
+pub use snapshot::{KeepAll, Snapshot};
 
 /// How often a read is tried again because its block was moved or freed meanwhile.
 const READ_TRIES: usize = 4;
@@ -75,23 +86,21 @@ pub enum OpenError {
         expected: &'static str,
     },
     /// There are segments, but no index or no `VERSION` that belongs to them.
-    #[error(
-        "{path} has segments without their index: restore index/ and VERSION from the same backup as segments/"
-    )]
+    #[error("{path} has segments without their index: it has to be made anew from them")]
     NoIndex {
         /// The store's folder.
         path: PathBuf,
     },
     /// The segments are newer than the index.
-    #[error("{path} is newer than the index: restore index/ and segments/ from the same backup")]
+    #[error("{path} is newer than the index: the index is an old one, and has to be made anew")]
     StaleIndex {
         /// A segment that the index cannot know yet.
         path: PathBuf,
     },
     /// A segment is not there, or shorter than what was committed.
     #[error(
-        "{path} has {found} bytes of the {expected} that were committed: restore it from a backup; \
-         the blocks in it are lost otherwise"
+        "{path} has {found} bytes of the {expected} that were committed: restore it from a backup, or accept \
+         that its blocks are lost and have to be fetched again"
     )]
     SegmentLost {
         /// The segment.
@@ -114,6 +123,7 @@ pub enum OpenError {
 /// A durable [`Blocks`] in a folder of its own. Only one may be open on a folder at a time: whoever opens it
 /// holds a lock for that. Dropping it commits what is queued and closes the files.
 pub struct SegmentBlocks {
+    dir: PathBuf,
     shared: Arc<Shared>,
     readers: Arc<Readers>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -137,7 +147,7 @@ impl SegmentBlocks {
             .name("blocks-writer".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| OpenError::Io { path: dir.to_owned(), error })?;
-        Ok(Self { shared, readers, writer: Mutex::new(Some(writer)) })
+        Ok(Self { dir: dir.to_owned(), shared, readers, writer: Mutex::new(Some(writer)) })
     }
 
     /// Commits what is queued and closes the files; from then on every write is refused. Dropping the store
@@ -162,17 +172,18 @@ impl SegmentBlocks {
             None if state.freeing.contains(cid.hash()) => return Ok(None),
             None => drop(state),
         }
-        Ok(self.shared.index.locate(cid.hash()).map_err(failed)?.map(Found::File))
+        let stored = self.shared.index.find(cid.hash()).map_err(failed)?;
+        Ok(stored.map(|Stored { at, .. }| Found::File(at)))
     }
 
     /// Adds an edge if the block is stored or queued already; false if it has to be put.
     fn add_stored(&self, state: &mut State, hold: u64, cid: &Cid) -> Result<bool, BlocksError> {
         let index = &self.shared.index;
         let hash = *cid.hash();
-        let Some((length, location)) = state.find(index, &hash)? else { return Ok(false) };
+        let Some((length, block)) = state.find(index, &hash)? else { return Ok(false) };
         let is_kept = state.holds.get(&hold).is_some_and(|active| active.added.contains(&hash))
-            || match location {
-                Some(location) => index.has_edge(hold, &location).map_err(failed)?,
+            || match block {
+                Some(block) => index.has_edge(hold, block).map_err(failed)?,
                 None => false,
             };
         if !is_kept {
@@ -207,6 +218,13 @@ impl SegmentBlocks {
         };
         Ok(record.map(|record| HoldInfo { name: name.clone(), sealed: record.sealed, stats: record.stats }))
     }
+
+    /// A committed hold by its name.
+    fn committed(&self, name: &HoldName) -> Result<Option<(u64, HoldRecord)>, IndexError> {
+        let index = &self.shared.index;
+        let Some(hold) = index.hold_named(name)? else { return Ok(None) };
+        Ok(index.hold(hold)?.map(|record| (hold, record)))
+    }
 }
 
 /// Where a block was found.
@@ -222,10 +240,8 @@ impl Blocks for SegmentBlocks {
         if let Some(block) = Block::inline(cid) {
             return Ok(Some(block.data().len() as u64));
         }
-        Ok(self.locate(cid)?.map(|found| match found {
-            Found::Memory(data) => data.len() as u64,
-            Found::File(location) => u64::from(location.length),
-        }))
+        let found = self.shared.state().find(&self.shared.index, cid.hash())?;
+        Ok(found.map(|(length, _)| length))
     }
 
     fn get(&self, cid: &Cid) -> Result<Option<Block>, BlocksError> {
@@ -239,16 +255,23 @@ impl Blocks for SegmentBlocks {
                 Some(Found::Memory(data)) => (data.clone(), BlocksError::Damaged(*cid)),
                 Some(Found::File(location)) => match self.readers.read(location) {
                     Ok(data) => (data.into(), BlocksError::Damaged(*cid)),
+                    Err(error) if check::is_of_the_file(&error) => {
+                        (bytes::Bytes::new(), BlocksError::Damaged(*cid))
+                    }
                     Err(error) => (bytes::Bytes::new(), failed(error)),
                 },
             };
-            if let Ok(block) = Block::verify(*cid, data) {
+            let is_short = matches!(error, BlocksError::Failed(_));
+            if !is_short && let Ok(block) = Block::verify(*cid, data) {
                 return Ok(Some(block));
             }
-            // It may have been released while it was read.
+            // It may have been released or moved while it was read.
             let again = self.locate(cid)?;
             if again == found {
                 tracing::error!(%cid, ?found, %error, "a stored block cannot be read");
+                if matches!(error, BlocksError::Damaged(_)) {
+                    self.note_damage(*cid)?;
+                }
                 return Err(error);
             }
             found = again;
@@ -287,10 +310,16 @@ impl Blocks for SegmentBlocks {
             return Ok(());
         }
         let (cid, data) = block.into_parts();
-        state.add_edge(index, hold, *cid.hash(), data.len() as u64)?;
-        state.blocks.insert(*cid.hash(), Pending::Memory(data.clone()));
+        let hash = *cid.hash();
+        // Only a damaged block can be kept already by now.
+        let is_kept = state.damaged.contains(&hash) && state.is_kept(index, hold, &hash)?;
+        if !is_kept {
+            state.add_edge(index, hold, hash, data.len() as u64)?;
+        }
+        state.blocks.insert(hash, Pending::Memory(data.clone()));
         // The writer gives the permits back.
         permit.forget();
+        let hold = (!is_kept).then_some(hold);
         self.shared.push(&mut state, Op::Put { hold, cid, data, permits });
         Ok(())
     }
@@ -383,6 +412,13 @@ impl Blocks for SegmentBlocks {
             infos.extend(self.info(&state, &name, hold)?);
         }
         Ok(infos)
+    }
+
+    fn is_damaged(&self, name: &HoldName) -> Result<bool, BlocksError> {
+        match self.committed(name).map_err(failed)? {
+            Some((hold, record)) => self.has_damage(hold, record.stats.blocks).map_err(failed),
+            None => Ok(false),
+        }
     }
 
     fn hold(&self, name: &HoldName) -> Result<Option<HoldInfo>, BlocksError> {

@@ -33,7 +33,10 @@ pub(super) async fn fetch(
     progress: Arc<Progress>,
 ) -> Result<HoldStats, FetchError> {
     let blocks = fetcher.blocks.clone();
-    if let Some(held) = blocks.hold(&request.hold)?.filter(|held| held.sealed) {
+    let held = blocks.hold(&request.hold)?.filter(|held| held.sealed);
+    if let Some(held) = &held
+        && !blocks.is_damaged(&request.hold)?
+    {
         progress.set_held(held.stats.blocks, held.stats.bytes);
         return Ok(held.stats);
     }
@@ -42,7 +45,7 @@ pub(super) async fn fetch(
         session: fetcher.bitswap.session(),
         bitswap: fetcher.bitswap.clone(),
         search: Search::new(fetcher.dial.clone(), fetcher.sources.clone(), &request.origins),
-        walk: Some(Walk::new(blocks.clone(), hold, request.root)),
+        walk: Some(Walk::new(blocks.clone(), hold, request.root, held.is_some())),
         window: Window::new(),
         commit: Commit::new(blocks.clone(), hold),
         peers: HashSet::new(),

@@ -57,13 +57,15 @@ pub(super) struct Walk {
     /// Blocks that are being fetched, and their depth.
     wanted: HashMap<Cid, u32>,
     visited: HashSet<u128>,
+    /// Whether the hold was whole once: what it does not keep any more is damaged.
+    mends: bool,
     /// Blocks that are stored, cannot be read, and are fetched for that.
     damaged: HashSet<Cid>,
     hashers: (RandomState, RandomState),
 }
 
 impl Walk {
-    pub(super) fn new(blocks: Arc<dyn Blocks>, hold: HoldId, root: Cid) -> Self {
+    pub(super) fn new(blocks: Arc<dyn Blocks>, hold: HoldId, root: Cid, mends: bool) -> Self {
         Self {
             blocks,
             hold,
@@ -73,6 +75,7 @@ impl Walk {
             given: Vec::new(),
             wanted: HashMap::new(),
             visited: HashSet::new(),
+            mends,
             damaged: HashSet::new(),
             hashers: (RandomState::new(), RandomState::new()),
         }
@@ -194,7 +197,7 @@ impl Walk {
         }
         if !has_links(&cid) {
             if !self.blocks.keep(self.hold, &cid)? {
-                self.want(cid, depth, wants)?;
+                self.want_missing(cid, depth, wants)?;
             }
             return Ok(true);
         }
@@ -203,7 +206,7 @@ impl Walk {
         }
         if !self.blocks.keep(self.hold, &cid)? {
             self.first_visit(&cid);
-            self.want(cid, depth, wants)?;
+            self.want_missing(cid, depth, wants)?;
             return Ok(true);
         }
         if !may_block {
@@ -215,6 +218,14 @@ impl Walk {
             None => self.want_again(cid, depth, wants),
         }
         Ok(true)
+    }
+
+    fn want_missing(&mut self, cid: Cid, depth: u32, wants: &mut Vec<Cid>) -> Result<(), FetchError> {
+        if self.mends && self.blocks.is_kept(self.hold, &cid)? {
+            self.want_again(cid, depth, wants);
+            return Ok(());
+        }
+        self.want(cid, depth, wants)
     }
 
     fn want_again(&mut self, cid: Cid, depth: u32, wants: &mut Vec<Cid>) {
@@ -353,7 +364,7 @@ mod tests {
             Cid::new_v1(dag::DAG_PB, hash)
         });
         let root = node(inline);
-        let mut walk = Walk::new(blocks, hold, *root.cid());
+        let mut walk = Walk::new(blocks, hold, *root.cid(), false);
         let mut wants = Vec::new();
         walk.advance(1, 10, true, &mut wants).unwrap();
         assert!(walk.arrived(&root).unwrap());

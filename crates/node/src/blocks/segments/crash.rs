@@ -107,7 +107,7 @@ fn actual(blocks: &SegmentBlocks) -> Model {
         let hold = blocks.shared.index.hold_named(&info.name).unwrap().unwrap();
         let edges = blocks.shared.index.edges(hold, None, usize::MAX).unwrap();
         assert_eq!(info.stats.blocks, edges.len() as u64, "{info:?}");
-        let bytes: u64 = edges.iter().map(|edge| u64::from(edge.location.length)).sum();
+        let bytes: u64 = edges.iter().map(|edge| u64::from(edge.length)).sum();
         assert_eq!(info.stats.bytes, bytes, "{info:?}");
         let kept = edges.iter().map(|edge| by_cid[&edge.hash.to_bytes()]).collect();
         model.insert(info.name.as_str().to_owned(), Expected { sealed: info.sealed, blocks: kept });

@@ -1,4 +1,4 @@
-//! The segment files: appending to the last one, reading from all, giving space back.
+//! The segment files: appending to the last one, reading from all.
 //!
 //! Appending goes through one aligned buffer that is written whole, with `O_DIRECT` where the file system
 //! takes it and through the page cache where it does not. A tail that is no whole page is padded with
@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cid::Cid;
 use lru::LruCache;
 
 use super::index::Location;
@@ -20,7 +21,7 @@ use crate::car;
 /// How much is written at once: from here on larger writes gain nothing.
 const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 /// What `O_DIRECT` is aligned to, and the unit in which holes are punched.
-const PAGE_BYTES: usize = 4096;
+pub(super) const PAGE_BYTES: usize = 4096;
 /// Reads from this length on are announced to the kernel.
 const READ_AHEAD_BYTES: u32 = 128 * 1024;
 /// Files that are kept open for reading.
@@ -181,28 +182,26 @@ fn open_direct(_: &OpenOptions, _: &Path) -> io::Result<File> {
     Err(io::ErrorKind::InvalidInput.into())
 }
 
-/// Asks the kernel to read a range at once, instead of in the small steps of its own read-ahead. A mere hint:
-/// without it the read is slower and nothing else.
+/// What the kernel is told about a section: to read it at once, instead of in the small steps of its own
+/// read-ahead, or to forget what it knows of it. Mere hints.
+#[derive(Clone, Copy)]
+enum Advice {
+    WillNeed,
+    DontNeed,
+}
+
 #[cfg(target_os = "linux")]
-fn read_ahead(file: &File, location: &Location) {
-    let length = std::num::NonZeroU64::new(u64::from(location.length));
-    let _ = rustix::fs::fadvise(file, u64::from(location.offset), length, rustix::fs::Advice::WillNeed);
+fn advise(file: &File, location: &Location, advice: Advice) {
+    let length = std::num::NonZeroU64::new(location.end() - location.start());
+    let advice = match advice {
+        Advice::WillNeed => rustix::fs::Advice::WillNeed,
+        Advice::DontNeed => rustix::fs::Advice::DontNeed,
+    };
+    let _ = rustix::fs::fadvise(file, location.start(), length, advice);
 }
 
 #[cfg(not(target_os = "linux"))]
-fn read_ahead(_: &File, _: &Location) {}
-
-/// Gives a range back; `Unsupported` where files have no holes.
-#[cfg(target_os = "linux")]
-fn punch_hole(file: &File, start: u64, length: u64) -> io::Result<()> {
-    use rustix::fs::FallocateFlags;
-    Ok(rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, start, length)?)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn punch_hole(_: &File, _: u64, _: u64) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
-}
+fn advise(_: &File, _: &Location, _: Advice) {}
 
 /// Where a segment's file is.
 pub(super) fn path(dir: &Path, id: u32) -> PathBuf {
@@ -230,13 +229,28 @@ impl Readers {
         let file = self.file(location.segment)?;
         let mut bytes = vec![0; location.length as usize];
         if location.length >= READ_AHEAD_BYTES {
-            read_ahead(&file, location);
+            advise(&file, location, Advice::WillNeed);
         }
         file.read_exact_at(&mut bytes, u64::from(location.offset))?;
         Ok(bytes)
     }
 
-    fn file(&self, id: u32) -> io::Result<Arc<File>> {
+    /// Reads the CID that stands in front of a block, and its bytes, from the disk rather than from the page
+    /// cache, and leaves nothing in that. The CID is `None` if it cannot be read.
+    pub(super) fn read_section(&self, location: &Location) -> io::Result<(Option<Cid>, Vec<u8>)> {
+        let file = self.file(location.segment)?;
+        let mut bytes = vec![0; (location.end() - location.start()) as usize];
+        advise(&file, location, Advice::DontNeed);
+        file.read_exact_at(&mut bytes, location.start())?;
+        advise(&file, location, Advice::DontNeed);
+        let data = bytes.split_off(usize::from(location.head));
+        let head = car::read_head(&bytes);
+        let cid = head.filter(|head| head.data_len == data.len() && head.head_len == bytes.len());
+        Ok((cid.map(|head| head.cid), data))
+    }
+
+    /// The open file of a segment.
+    pub(super) fn file(&self, id: u32) -> io::Result<Arc<File>> {
         // Opened under the lock, so that nobody puts a file into the cache after it was forgotten.
         let mut cache = self.cache();
         if let Some(file) = cache.get(&id) {
@@ -258,38 +272,17 @@ impl Readers {
     }
 }
 
-/// Gives the whole pages inside dead blocks of one segment back to the file system. The sections' heads
-/// stay, so that the file can still be walked. File systems without holes keep the space until the whole
-/// segment is dead.
-pub(super) fn punch(dir: &Path, segment: u32, dead: &[Location]) -> io::Result<()> {
-    let file = match OpenOptions::new().write(true).open(path(dir, segment)) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for location in dead {
-        let start = u64::from(location.offset).next_multiple_of(PAGE_BYTES as u64);
-        let end = u64::from(location.offset) + u64::from(location.length);
-        let end = end - end % PAGE_BYTES as u64;
-        if start >= end {
-            continue;
-        }
-        match punch_hole(&file, start, end - start) {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(()),
-            punched => punched?,
+/// The head of the section that begins at an offset; `None` if none is there.
+pub(super) fn head_at(file: &File, at: u64) -> io::Result<Option<car::SectionHead>> {
+    let mut bytes = [0; car::SECTION_HEAD_MAX];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], at + filled as u64)? {
+            0 => break,
+            more => filled += more,
         }
     }
-    Ok(())
-}
-
-/// Writes a block's bytes where they should be, and syncs them.
-pub(super) fn overwrite(dir: &Path, location: &Location, data: &[u8]) -> io::Result<()> {
-    if data.len() != location.length as usize {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the index has another length for a block"));
-    }
-    let file = OpenOptions::new().write(true).open(path(dir, location.segment))?;
-    file.write_all_at(data, u64::from(location.offset))?;
-    file.sync_data()
+    Ok(car::read_head(&bytes[..filled]))
 }
 
 /// Bytes that an unprivileged process can still write to the file system of `dir`.

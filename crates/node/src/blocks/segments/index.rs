@@ -4,26 +4,35 @@
 //!
 //! | table | key | value |
 //! | --- | --- | --- |
-//! | `blocks` | multihash | location |
-//! | `kept` | hold id, location without length | length, multihash |
-//! | `keepers` | location without length, hold id | – |
+//! | `blocks` | multihash | block id, location |
+//! | `kept` | hold id, block id | length, multihash |
+//! | `keepers` | block id, hold id | – |
 //! | `holds` | hold id | sealed, blocks, bytes, name |
 //! | `names` | name | hold id |
-//! | `going` | id of a released hold whose space is still to be freed | – |
-//! | `segments` | segment id | end, live blocks, live bytes |
-//! | `meta` | `next_segment` | the id after the highest that was ever committed |
+//! | `going` | id of a released hold whose edges are still to be removed | – |
+//! | `dead` | segment, offset | length, head: bytes that nobody keeps, to be given back |
+//! | `segments` | segment id | end, live blocks, their bytes, their sections' bytes, bytes given back |
+//! | `damaged` | multihash | CID, and when it was found |
+//! | `meta` | `next_segment`, `next_block` | the id after the highest that was ever committed |
+//! | `meta` | `held` | holds, and the blocks and bytes of all of them added up |
+//! | `meta` | `scrubbed` | how far the scrub is |
 //!
-//! An edge names its block by location, which is shorter than a multihash and grows as blocks arrive, so
-//! that edges are written and released in order. Only the writer thread changes the index. A change is
-//! one batch; what a reader can see was synced before.
+//! An edge names its block by an id, which is shorter than a multihash, grows as blocks arrive, so that
+//! edges are written and released in order, and stays the same when the block moves to another segment:
+//! then one row changes, however many keep it. Ids and locations are never used twice. Only the writer
+//! thread changes the index. A change is one batch; what a reader can see was synced before.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
+use cid::Cid;
 use cid::multihash::Multihash;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 
 use crate::blocks::{HoldName, HoldStats};
+use crate::car;
 
 /// Bytes of the read cache: enough for the hot upper levels of some million blocks.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
@@ -35,12 +44,14 @@ const JOURNALS_BYTES: u64 = 64 * 1024 * 1024;
 const OPEN_FILES_MAX: usize = 64;
 
 /// Where a block's bytes are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Location {
     pub(super) segment: u32,
     /// From the start of the segment file.
     pub(super) offset: u32,
     pub(super) length: u32,
+    /// The length of what stands in front of it in its section: the section's length, and the CID.
+    pub(super) head: u8,
 }
 
 impl Location {
@@ -48,23 +59,53 @@ impl Location {
         (u64::from(self.segment) << 32 | u64::from(self.offset)).to_be_bytes()
     }
 
-    fn encode(&self) -> [u8; 12] {
-        let mut bytes = [0; 12];
-        bytes[..8].copy_from_slice(&self.key());
-        bytes[8..].copy_from_slice(&self.length.to_be_bytes());
+    /// Where its section begins.
+    pub(super) fn start(&self) -> u64 {
+        u64::from(self.offset) - u64::from(self.head)
+    }
+
+    /// Where its section ends.
+    pub(super) fn end(&self) -> u64 {
+        u64::from(self.offset) + u64::from(self.length)
+    }
+}
+
+/// A block that is stored: the name that its edges use, and where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub(super) id: u64,
+    pub(super) at: Location,
+}
+
+impl Stored {
+    fn encode(&self) -> [u8; 21] {
+        let mut bytes = [0; 21];
+        bytes[..8].copy_from_slice(&self.id.to_be_bytes());
+        bytes[8..16].copy_from_slice(&self.at.key());
+        bytes[16..20].copy_from_slice(&self.at.length.to_be_bytes());
+        bytes[20] = self.at.head;
         bytes
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (segment, rest) = bytes.split_first_chunk()?;
-        let (offset, rest) = rest.split_first_chunk()?;
-        let length = rest.try_into().ok()?;
-        Some(Self {
-            segment: u32::from_be_bytes(*segment),
-            offset: u32::from_be_bytes(*offset),
-            length: u32::from_be_bytes(length),
-        })
+        let (id, rest) = bytes.split_first_chunk()?;
+        let (place, rest) = rest.split_first_chunk()?;
+        Some(Self { id: u64::from_be_bytes(*id), at: decode_location(*place, rest)? })
     }
+}
+
+/// A location from its key, and its length and head.
+fn decode_location(key: [u8; 8], rest: &[u8]) -> Option<Location> {
+    let key = u64::from_be_bytes(key);
+    let (length, head) = rest.split_first_chunk()?;
+    let [head] = head else { return None };
+    let (segment, offset) = ((key >> 32) as u32, key as u32);
+    (u32::from(*head) <= offset).then(|| Location {
+        segment,
+        offset,
+        length: u32::from_be_bytes(*length),
+        head: *head,
+    })
 }
 
 /// A hold as it is committed.
@@ -107,27 +148,73 @@ pub(super) struct SegmentRecord {
     pub(super) end: u64,
     pub(super) live_blocks: u64,
     pub(super) live_bytes: u64,
+    /// What the sections of live blocks take: their heads, too.
+    pub(super) live_space: u64,
+    /// Bytes of dead blocks that were given back to the file system.
+    pub(super) punched_bytes: u64,
 }
 
 impl SegmentRecord {
-    fn encode(&self) -> [u8; 24] {
-        let mut bytes = [0; 24];
-        bytes[..8].copy_from_slice(&self.end.to_be_bytes());
-        bytes[8..16].copy_from_slice(&self.live_blocks.to_be_bytes());
-        bytes[16..].copy_from_slice(&self.live_bytes.to_be_bytes());
-        bytes
+    /// Bytes that the file takes and no block needs.
+    pub(super) fn waste_bytes(&self) -> u64 {
+        let needed = car::HEADER.len() as u64 + self.live_space + self.punched_bytes;
+        self.end.saturating_sub(needed)
+    }
+
+    pub(super) fn add(&mut self, block: &Location) {
+        self.live_blocks += 1;
+        self.live_bytes += u64::from(block.length);
+        self.live_space += block.end() - block.start();
+    }
+
+    pub(super) fn take(&mut self, block: &Location) {
+        self.live_blocks = self.live_blocks.saturating_sub(1);
+        self.live_bytes = self.live_bytes.saturating_sub(u64::from(block.length));
+        self.live_space = self.live_space.saturating_sub(block.end() - block.start());
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        encode_numbers([self.end, self.live_blocks, self.live_bytes, self.live_space, self.punched_bytes])
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (end, rest) = bytes.split_first_chunk()?;
-        let (live_blocks, rest) = rest.split_first_chunk()?;
-        let live_bytes = rest.try_into().ok()?;
-        Some(Self {
-            end: u64::from_be_bytes(*end),
-            live_blocks: u64::from_be_bytes(*live_blocks),
-            live_bytes: u64::from_be_bytes(live_bytes),
-        })
+        let [end, live_blocks, live_bytes, live_space, punched_bytes] = decode_numbers(bytes)?;
+        Some(Self { end, live_blocks, live_bytes, live_space, punched_bytes })
     }
+}
+
+/// What all holds keep, added up: a block counts as often as it is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct HeldRecord {
+    pub(super) holds: u64,
+    pub(super) stats: HoldStats,
+}
+
+impl HeldRecord {
+    fn encode(&self) -> Vec<u8> {
+        encode_numbers([self.holds, self.stats.blocks, self.stats.bytes])
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let [holds, blocks, bytes] = decode_numbers(bytes)?;
+        Some(Self { holds, stats: HoldStats { blocks, bytes } })
+    }
+}
+
+fn encode_numbers<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
+    numbers.into_iter().flat_map(u64::to_be_bytes).collect()
+}
+
+fn decode_numbers<const N: usize>(bytes: &[u8]) -> Option<[u64; N]> {
+    let mut numbers = [0; N];
+    let (chunks, []) = bytes.as_chunks::<8>() else { return None };
+    if chunks.len() != N {
+        return None;
+    }
+    for (number, chunk) in numbers.iter_mut().zip(chunks) {
+        *number = u64::from_be_bytes(*chunk);
+    }
+    Some(numbers)
 }
 
 /// An edge from a hold to a block.
@@ -135,7 +222,27 @@ impl SegmentRecord {
 pub(super) struct Edge {
     pub(super) hold: u64,
     pub(super) hash: Multihash<64>,
-    pub(super) location: Location,
+    pub(super) block: u64,
+    pub(super) length: u32,
+}
+
+/// A block that was found damaged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Damage {
+    /// As it was put, or as a raw block if that cannot be read any more.
+    pub(super) cid: Cid,
+    pub(super) found_at_ms: u64,
+}
+
+impl Damage {
+    fn encode(&self) -> Vec<u8> {
+        [&self.found_at_ms.to_be_bytes()[..], &self.cid.to_bytes()].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (found, cid) = bytes.split_first_chunk()?;
+        Some(Self { found_at_ms: u64::from_be_bytes(*found), cid: Cid::try_from(cid).ok()? })
+    }
 }
 
 /// Why the index did not answer.
@@ -159,7 +266,9 @@ struct Tables {
     holds: Keyspace,
     names: Keyspace,
     going: Keyspace,
+    dead: Keyspace,
     segments: Keyspace,
+    damaged: Keyspace,
     meta: Keyspace,
 }
 
@@ -179,10 +288,26 @@ impl Tables {
             holds: db.keyspace("holds", options)?,
             names: db.keyspace("names", options)?,
             going: db.keyspace("going", options)?,
+            dead: db.keyspace("dead", options)?,
             segments: db.keyspace("segments", options)?,
+            damaged: db.keyspace("damaged", options)?,
             meta: db.keyspace("meta", options)?,
             db,
         })
+    }
+
+    /// Writes everything out of memory into table files, so that nothing depends on the journals.
+    fn flush(&self) -> Result<()> {
+        let Self { db: _, blocks, kept, keepers, holds, names, going, dead, segments, damaged, meta } = self;
+        for table in [blocks, kept, keepers, holds, names, going, dead, segments, damaged, meta] {
+            table.rotate_memtable_and_wait()?;
+        }
+        Ok(())
+    }
+
+    fn meta<T>(&self, name: &'static str, decode: impl FnOnce(&[u8]) -> Option<T>) -> Result<Option<T>> {
+        let Some(value) = self.meta.get(name)? else { return Ok(None) };
+        decode(&value).map(Some).ok_or(IndexError::Corrupt(name))
     }
 }
 
@@ -198,12 +323,24 @@ impl Index {
         Ok(Self { path: path.to_owned(), tables: RwLock::new(Some(Tables::open(path)?)) })
     }
 
-    /// Closes the database and opens it again, which reads what really reached the disk.
+    /// Closes the database and opens it again, which reads its journals anew, and writes all of them out.
+    ///
+    /// After a failed sync the page cache may show what never reached the disk, as if it had. A journal that
+    /// was read from there must not be added to: what was acknowledged behind a part that is lost would be
+    /// lost with it. Once everything is in table files, which are synced themselves, the old journals do not
+    /// matter any more.
     pub(super) fn reopen(&self) -> Result<()> {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         *tables = None;
-        *tables = Some(Tables::open(&self.path)?);
+        let opened = Tables::open(&self.path)?;
+        opened.flush()?;
+        *tables = Some(opened);
         Ok(())
+    }
+
+    /// Writes everything out of memory, for an index that is complete.
+    pub(super) fn flush(&self) -> Result<()> {
+        self.with(Tables::flush)
     }
 
     fn with<T>(&self, work: impl FnOnce(&Tables) -> Result<T>) -> Result<T> {
@@ -211,15 +348,51 @@ impl Index {
         work(tables.as_ref().ok_or(IndexError::Down)?)
     }
 
-    pub(super) fn locate(&self, hash: &Multihash<64>) -> Result<Option<Location>> {
+    pub(super) fn find(&self, hash: &Multihash<64>) -> Result<Option<Stored>> {
         self.with(|tables| {
             let Some(value) = tables.blocks.get(hash.to_bytes())? else { return Ok(None) };
-            Location::decode(&value).map(Some).ok_or(IndexError::Corrupt("block"))
+            Stored::decode(&value).map(Some).ok_or(IndexError::Corrupt("block"))
         })
     }
 
-    pub(super) fn has_edge(&self, hold: u64, location: &Location) -> Result<bool> {
-        self.with(|tables| Ok(tables.keepers.contains_key(keeper_key(location, hold))?))
+    /// Up to `limit` blocks in the order of their multihashes, from after `after`.
+    pub(super) fn blocks(
+        &self,
+        after: Option<&Multihash<64>>,
+        limit: usize,
+    ) -> Result<Vec<(Multihash<64>, Stored)>> {
+        self.with(|tables| {
+            let items = tables.blocks.range((from_after(after), Unbounded)).take(limit);
+            items.map(|item| decode_block(item.into_inner()?)).collect()
+        })
+    }
+
+    /// The blocks of one segment from `offset` on, at most `limit` of them, in the order of their offsets. Looks
+    /// at every block there is: for when the segment itself cannot be read.
+    pub(super) fn blocks_in(
+        &self,
+        segment: u32,
+        offset: u32,
+        limit: usize,
+    ) -> Result<Vec<(Multihash<64>, Stored)>> {
+        let is_asked = |stored: &Stored| stored.at.segment == segment && stored.at.offset >= offset;
+        self.with(|tables| {
+            let mut found = BTreeMap::new();
+            for item in tables.blocks.iter() {
+                let (hash, stored) = decode_block(item.into_inner()?)?;
+                if is_asked(&stored) {
+                    found.insert(stored.at.offset, (hash, stored));
+                    if found.len() > limit {
+                        found.pop_last();
+                    }
+                }
+            }
+            Ok(found.into_values().collect())
+        })
+    }
+
+    pub(super) fn has_edge(&self, hold: u64, block: u64) -> Result<bool> {
+        self.with(|tables| Ok(tables.keepers.contains_key(pair(block, hold))?))
     }
 
     pub(super) fn hold(&self, hold: u64) -> Result<Option<HoldRecord>> {
@@ -243,7 +416,6 @@ impl Index {
         after: Option<&HoldName>,
         limit: usize,
     ) -> Result<Vec<(HoldName, u64)>> {
-        use std::ops::Bound::{Excluded, Included, Unbounded};
         let start = match after {
             Some(after) if after.as_str() >= prefix => Excluded(after.as_str()),
             Some(_) | None => Included(prefix),
@@ -262,34 +434,61 @@ impl Index {
         })
     }
 
-    /// Up to `limit` edges of a hold, in the order of locations, from after `after`.
+    /// Up to `limit` edges of a hold, in the order of block ids, from after `after`.
     ///
     /// Whoever removes edges as it goes passes where it was: stepping over those that were just removed
     /// costs as much as reading them.
-    pub(super) fn edges(&self, hold: u64, after: Option<&Location>, limit: usize) -> Result<Vec<Edge>> {
-        use std::ops::Bound::{Excluded, Included};
+    pub(super) fn edges(&self, hold: u64, after: Option<u64>, limit: usize) -> Result<Vec<Edge>> {
         let start = match after {
-            Some(after) => Excluded(kept_key(hold, after)),
-            None => Included((u128::from(hold) << 64).to_be_bytes()),
+            Some(after) => Excluded(pair(hold, after)),
+            None => Included(pair(hold, 0)),
         };
-        let end = Included((u128::from(hold) << 64 | u128::from(u64::MAX)).to_be_bytes());
         self.with(|tables| {
-            let items = tables.kept.range((start, end)).take(limit);
+            let items = tables.kept.range((start, Included(pair(hold, u64::MAX)))).take(limit);
             items.map(|item| decode_edge(hold, item.into_inner()?)).collect()
         })
     }
 
-    /// Whether `hold` still has its edge to a block, and whether anyone else has one.
-    pub(super) fn keepers(&self, location: &Location, hold: u64) -> Result<(bool, bool)> {
+    /// Up to `limit` holds that keep a block.
+    pub(super) fn keepers(&self, block: u64, limit: usize) -> Result<Vec<u64>> {
         self.with(|tables| {
-            let own = tables.keepers.contains_key(keeper_key(location, hold))?;
-            let mut other = false;
-            // Of any two one is somebody else's: a block that many keep costs no more than one that few do.
-            for item in tables.keepers.prefix(location.key()).take(2) {
-                let keeper = item.key()?.get(8..).and_then(number).ok_or(IndexError::Corrupt("keeper"))?;
-                other |= keeper != hold;
-            }
-            Ok((own, other))
+            let items = tables.keepers.prefix(block.to_be_bytes()).take(limit);
+            items
+                .map(|item| item.key()?.get(8..).and_then(number).ok_or(IndexError::Corrupt("keeper")))
+                .collect()
+        })
+    }
+
+    /// What is dead in a segment and not given back yet; at most `limit`.
+    pub(super) fn dead(&self, segment: u32, limit: usize) -> Result<Vec<Location>> {
+        self.with(|tables| {
+            let items = tables.dead.prefix(segment.to_be_bytes()).take(limit);
+            items.map(|item| decode_dead(item.into_inner()?)).collect()
+        })
+    }
+
+    /// The segments with something dead that is not given back yet.
+    pub(super) fn dead_segments(&self) -> Result<BTreeSet<u32>> {
+        self.with(|tables| {
+            tables.dead.iter().map(|item| Ok(decode_dead(item.into_inner()?)?.segment)).collect()
+        })
+    }
+
+    /// Blocks that were found damaged, in the order of multihashes, at most `limit` from after `after`.
+    pub(super) fn damaged(
+        &self,
+        after: Option<&Multihash<64>>,
+        limit: usize,
+    ) -> Result<Vec<(Multihash<64>, Damage)>> {
+        self.with(|tables| {
+            let items = tables.damaged.range((from_after(after), Unbounded)).take(limit);
+            items
+                .map(|item| {
+                    let (key, value) = item.into_inner()?;
+                    let hash = Multihash::from_bytes(&key).ok();
+                    hash.zip(Damage::decode(&value)).ok_or(IndexError::Corrupt("damaged"))
+                })
+                .collect()
         })
     }
 
@@ -320,12 +519,25 @@ impl Index {
     }
 
     pub(super) fn next_segment(&self) -> Result<u32> {
-        self.with(|tables| match tables.meta.get("next_segment")? {
-            Some(value) => {
-                value.as_ref().try_into().map(u32::from_be_bytes).map_err(|_| IndexError::Corrupt("meta"))
-            }
-            None => Ok(1),
-        })
+        let decode = |bytes: &[u8]| bytes.try_into().ok().map(u32::from_be_bytes);
+        Ok(self.with(|tables| tables.meta("next_segment", decode))?.unwrap_or(1))
+    }
+
+    pub(super) fn next_block(&self) -> Result<u64> {
+        Ok(self.with(|tables| tables.meta("next_block", number))?.unwrap_or(1))
+    }
+
+    pub(super) fn held(&self) -> Result<HeldRecord> {
+        Ok(self.with(|tables| tables.meta("held", HeldRecord::decode))?.unwrap_or_default())
+    }
+
+    /// How far the scrub is: the last block that was looked at, and when its round began.
+    pub(super) fn scrubbed(&self) -> Result<Option<(Multihash<64>, u64)>> {
+        let decode = |bytes: &[u8]| {
+            let (began, hash) = bytes.split_first_chunk()?;
+            Some((Multihash::from_bytes(hash).ok()?, u64::from_be_bytes(*began)))
+        };
+        self.with(|tables| tables.meta("scrubbed", decode))
     }
 
     /// The highest hold id in use, of released ones too.
@@ -360,8 +572,8 @@ pub(super) struct Changes<'a> {
 }
 
 impl Changes<'_> {
-    pub(super) fn put_block(&mut self, hash: &Multihash<64>, location: &Location) {
-        self.batch.insert(&self.tables.blocks, hash.to_bytes(), location.encode());
+    pub(super) fn put_block(&mut self, hash: &Multihash<64>, stored: &Stored) {
+        self.batch.insert(&self.tables.blocks, hash.to_bytes(), stored.encode());
     }
 
     pub(super) fn remove_block(&mut self, hash: &Multihash<64>) {
@@ -369,18 +581,14 @@ impl Changes<'_> {
     }
 
     pub(super) fn put_edge(&mut self, edge: &Edge) {
-        let mut value = edge.location.length.to_be_bytes().to_vec();
-        value.extend(edge.hash.to_bytes());
-        self.batch.insert(&self.tables.kept, kept_key(edge.hold, &edge.location), value);
-        self.batch.insert(&self.tables.keepers, keeper_key(&edge.location, edge.hold), []);
+        let value = [&edge.length.to_be_bytes()[..], &edge.hash.to_bytes()].concat();
+        self.batch.insert(&self.tables.kept, pair(edge.hold, edge.block), value);
+        self.batch.insert(&self.tables.keepers, pair(edge.block, edge.hold), []);
     }
 
-    pub(super) fn remove_keeper(&mut self, edge: &Edge) {
-        self.batch.remove(&self.tables.keepers, keeper_key(&edge.location, edge.hold));
-    }
-
-    pub(super) fn remove_kept(&mut self, edge: &Edge) {
-        self.batch.remove(&self.tables.kept, kept_key(edge.hold, &edge.location));
+    pub(super) fn remove_edge(&mut self, edge: &Edge) {
+        self.batch.remove(&self.tables.kept, pair(edge.hold, edge.block));
+        self.batch.remove(&self.tables.keepers, pair(edge.block, edge.hold));
     }
 
     pub(super) fn put_hold(&mut self, id: u64, record: &HoldRecord) {
@@ -406,6 +614,16 @@ impl Changes<'_> {
         self.batch.remove(&self.tables.going, id.to_be_bytes());
     }
 
+    pub(super) fn put_dead(&mut self, location: &Location) {
+        let mut value = location.length.to_be_bytes().to_vec();
+        value.push(location.head);
+        self.batch.insert(&self.tables.dead, location.key(), value);
+    }
+
+    pub(super) fn remove_dead(&mut self, location: &Location) {
+        self.batch.remove(&self.tables.dead, location.key());
+    }
+
     pub(super) fn put_segment(&mut self, id: u32, record: &SegmentRecord) {
         self.batch.insert(&self.tables.segments, id.to_be_bytes(), record.encode());
     }
@@ -414,26 +632,67 @@ impl Changes<'_> {
         self.batch.remove(&self.tables.segments, id.to_be_bytes());
     }
 
+    pub(super) fn put_damaged(&mut self, hash: &Multihash<64>, damage: &Damage) {
+        self.batch.insert(&self.tables.damaged, hash.to_bytes(), damage.encode());
+    }
+
+    pub(super) fn remove_damaged(&mut self, hash: &Multihash<64>) {
+        self.batch.remove(&self.tables.damaged, hash.to_bytes());
+    }
+
     pub(super) fn set_next_segment(&mut self, id: u32) {
         self.batch.insert(&self.tables.meta, "next_segment", id.to_be_bytes());
     }
+
+    pub(super) fn set_next_block(&mut self, id: u64) {
+        self.batch.insert(&self.tables.meta, "next_block", id.to_be_bytes());
+    }
+
+    pub(super) fn set_held(&mut self, held: &HeldRecord) {
+        self.batch.insert(&self.tables.meta, "held", held.encode());
+    }
+
+    pub(super) fn set_scrubbed(&mut self, last: Option<&Multihash<64>>, began_ms: u64) {
+        match last {
+            Some(last) => {
+                let value = [&began_ms.to_be_bytes()[..], &last.to_bytes()].concat();
+                self.batch.insert(&self.tables.meta, "scrubbed", value);
+            }
+            None => self.batch.remove(&self.tables.meta, "scrubbed"),
+        }
+    }
 }
 
-fn kept_key(hold: u64, location: &Location) -> [u8; 16] {
-    (u128::from(hold) << 64 | u128::from(u64::from_be_bytes(location.key()))).to_be_bytes()
+/// The key of an edge, from either side.
+fn pair(first: u64, second: u64) -> [u8; 16] {
+    (u128::from(first) << 64 | u128::from(second)).to_be_bytes()
 }
 
-fn keeper_key(location: &Location, hold: u64) -> [u8; 16] {
-    (u128::from(u64::from_be_bytes(location.key())) << 64 | u128::from(hold)).to_be_bytes()
+fn from_after(after: Option<&Multihash<64>>) -> std::ops::Bound<Vec<u8>> {
+    after.map_or(Unbounded, |after| Excluded(after.to_bytes()))
+}
+
+fn decode_block((key, value): (fjall::UserKey, fjall::UserValue)) -> Result<(Multihash<64>, Stored)> {
+    let hash = Multihash::from_bytes(&key).ok();
+    hash.zip(Stored::decode(&value)).ok_or(IndexError::Corrupt("block"))
 }
 
 fn decode_edge(hold: u64, (key, value): (fjall::UserKey, fjall::UserValue)) -> Result<Edge> {
-    let corrupt = || IndexError::Corrupt("kept");
-    let (length, hash) = value.split_at_checked(4).ok_or_else(corrupt)?;
-    let place = key.get(8..16).ok_or_else(corrupt)?;
-    let location = Location::decode(&[place, length].concat()).ok_or_else(corrupt)?;
-    let hash = Multihash::from_bytes(hash).map_err(|_| corrupt())?;
-    Ok(Edge { hold, hash, location })
+    let decoded = value.split_first_chunk().and_then(|(length, hash)| {
+        let block = number(key.get(8..)?)?;
+        Some(Edge {
+            hold,
+            hash: Multihash::from_bytes(hash).ok()?,
+            block,
+            length: u32::from_be_bytes(*length),
+        })
+    });
+    decoded.ok_or(IndexError::Corrupt("kept"))
+}
+
+fn decode_dead((key, value): (fjall::UserKey, fjall::UserValue)) -> Result<Location> {
+    let location = key.as_ref().try_into().ok().and_then(|key| decode_location(key, &value));
+    location.ok_or(IndexError::Corrupt("dead"))
 }
 
 fn number(bytes: &[u8]) -> Option<u64> {

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use super::file::{self, Appender, Readers};
 use super::index::{Index, IndexError, SegmentRecord};
-use super::release::Going;
+use super::mark::{Committed, Mark};
 use super::state::Shared;
-use super::writer::Writer;
+use super::writer::{Writer, damaged_in};
 use super::{OpenError, SegmentConfig};
 
-const VERSION: &str = "pinfold blocks 1\n";
+const VERSION: &str = "pinfold blocks 2\n";
 /// Locations have 32 bits for the offset; this leaves room for a block that goes past the end.
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
@@ -22,43 +22,60 @@ pub(super) fn open(
 ) -> Result<(Arc<Shared>, Arc<Readers>, Writer), OpenError> {
     let segments = dir.join("segments");
     let index_path = dir.join("index");
+    let failed = |error| index_error(&index_path)(error);
     let is_new = check_version(dir, &segments, &index_path)?;
     fs::create_dir_all(&segments).map_err(at(&segments))?;
-    let index = Index::open(&index_path).map_err(index_error(&index_path))?;
+    let index = Index::open(&index_path).map_err(failed)?;
+    let (mark, committed) = Mark::open(dir).map_err(at(dir))?;
     if is_new {
         write_version(dir).map_err(at(dir))?;
     }
-    let records = index.segments().map_err(index_error(&index_path))?;
-    let next_segment = index.next_segment().map_err(index_error(&index_path))?;
-    let last_hold = index.last_hold().map_err(index_error(&index_path))?;
-    let going = index.going().map_err(index_error(&index_path))?;
+    let records = index.segments().map_err(failed)?;
+    let next_segment = index.next_segment().map_err(failed)?;
+    check_mark(&segments, committed, &records, next_segment)?;
     remove_unknown(&segments, &records, next_segment)?;
-    let dead: Vec<u32> =
-        records.iter().filter(|(_, record)| record.live_blocks == 0).map(|(id, _)| *id).collect();
     for (id, record) in &records {
         if record.live_blocks > 0 {
             check_segment(&segments, *id, record)?;
-        } else {
-            remove(&segments, *id)?;
         }
     }
-    index
-        .change(true, |changes| dead.iter().for_each(|id| changes.remove_segment(*id)))
-        .map_err(index_error(&index_path))?;
-    let shared = Arc::new(Shared::new(index, last_hold));
+    let last_hold = index.last_hold().map_err(failed)?;
+    let damaged = damaged_in(&index).map_err(failed)?;
+    let shared = Arc::new(Shared::new(index, last_hold, damaged));
     let readers = Arc::new(Readers::new(&segments));
     let config = SegmentConfig { segment_bytes: config.segment_bytes.min(SEGMENT_BYTES_MAX), ..*config };
-    let mut writer = Writer::new(Arc::clone(&shared), Arc::clone(&readers), segments.clone(), &config);
-    writer.going = going.into_iter().map(Going::from).collect();
+    let mut writer = Writer::new(Arc::clone(&shared), Arc::clone(&readers), segments.clone(), &config, mark)
+        .map_err(failed)?;
     if let Some((id, record)) = records.last()
         && record.live_blocks > 0
         && record.end < config.segment_bytes
+        && is_alone(&segments, *id)
     {
         let appender = Appender::resume(&segments, *id, record.end).map_err(at(&segments))?;
         writer.appender = Some(appender);
         writer.committed = Some(record.end);
     }
     Ok((shared, readers, writer))
+}
+
+/// Whether a segment has no other name: a backup that links to it must not see it grow.
+fn is_alone(dir: &Path, id: u32) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    fs::metadata(file::path(dir, id)).is_ok_and(|metadata| metadata.nlink() == 1)
+}
+
+/// Refuses an index that knows less than was committed.
+fn check_mark(
+    dir: &Path,
+    committed: Option<Committed>,
+    records: &[(u32, SegmentRecord)],
+    next_segment: u32,
+) -> Result<(), OpenError> {
+    let Some(Committed { segment, end }) = committed else { return Ok(()) };
+    let known = records.binary_search_by_key(&segment, |(id, _)| *id).map(|at| records[at].1.end);
+    // One that is not listed, and would be by now, has been freed since.
+    let is_stale = known.map_or(segment >= next_segment, |known| known < end);
+    if is_stale { Err(OpenError::StaleIndex { path: file::path(dir, segment) }) } else { Ok(()) }
 }
 
 /// Whether the store has to be made.
@@ -87,7 +104,7 @@ fn check_version(dir: &Path, segments: &Path, index: &Path) -> Result<bool, Open
 }
 
 /// Written last, so that a store that was not made to its end is made again.
-fn write_version(dir: &Path) -> io::Result<()> {
+pub(super) fn write_version(dir: &Path) -> io::Result<()> {
     let half = dir.join("VERSION.new");
     fs::write(&half, VERSION)?;
     File::open(&half)?.sync_all()?;
@@ -142,10 +159,10 @@ fn check_segment(dir: &Path, id: u32, record: &SegmentRecord) -> Result<(), Open
     Ok(())
 }
 
-fn at(path: &Path) -> impl Fn(io::Error) -> OpenError {
+pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> OpenError {
     move |error| OpenError::Io { path: path.to_owned(), error }
 }
 
-fn index_error(path: &Path) -> impl Fn(IndexError) -> OpenError {
+pub(super) fn index_error(path: &Path) -> impl Fn(IndexError) -> OpenError {
     move |error| OpenError::Index { path: path.to_owned(), reason: error.to_string() }
 }

@@ -4,6 +4,7 @@
 //! What they see as theirs is the index with this state on top of it.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use cid::Cid;
 use cid::multihash::Multihash;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::index::{HoldRecord, Index, Location};
+use super::index::{Damage, HoldRecord, Index, Location};
 use crate::Block;
 use crate::blocks::{BlocksError, HoldId, HoldName, HoldStats};
 
@@ -36,18 +37,26 @@ pub(super) type Reply = oneshot::Sender<Result<HoldStats, BlocksError>>;
 pub(super) enum Op {
     /// Makes a hold.
     Open { hold: u64, name: HoldName },
-    /// Stores a block that is stored nowhere yet, and its edge.
-    Put { hold: u64, cid: Cid, data: Bytes, permits: usize },
+    /// Stores a block that is stored nowhere yet, or damaged, and its edge; no edge if the hold has it already.
+    Put { hold: Option<u64>, cid: Cid, data: Bytes, permits: usize },
     /// Adds an edge to a block that is stored, or queued before.
     Keep { hold: u64, hash: Multihash<64> },
     /// Answers when everything before is durable.
     Commit { hold: u64, seal: bool, reply: Reply },
     /// Removes a hold, and answers when that is durable.
     Release { hold: u64, name: HoldName, reply: Reply },
-    /// Writes a stored block again where it is, and answers when that is durable.
+    /// Stores a block anew that is stored and damaged, and answers when that is durable.
     Repair { block: Block, reply: Reply },
+    /// Notes that a block is damaged.
+    Damaged { hash: Multihash<64>, damage: Damage },
+    /// Takes such a note back.
+    Sound { hash: Multihash<64> },
+    /// Notes how far the scrub is, and when its round began; `None` when the round is over.
+    Scrubbed { last: Option<Multihash<64>>, began_ms: u64 },
     /// Answers when everything before is durable, whatever it was.
     Barrier { reply: Reply },
+    /// Ends the segment that is appended to, and answers when everything before is durable.
+    Roll { reply: Reply },
 }
 
 /// A failure that holds remember until they are opened again.
@@ -109,6 +118,8 @@ pub(super) struct State {
     pub(super) wanted: HashMap<Multihash<64>, u32>,
     /// Blocks that the writer is taking out of the index: for everybody else they are gone already.
     pub(super) freeing: HashSet<Multihash<64>>,
+    /// Blocks that are known to be damaged: nobody may count on them until they are put or repaired.
+    pub(super) damaged: HashSet<Multihash<64>>,
     pub(super) last_hold: u64,
     pub(super) closing: bool,
 }
@@ -122,16 +133,19 @@ pub(super) struct Shared {
     room: Condvar,
     /// Bytes that may still be queued.
     pub(super) permits: Semaphore,
+    /// How many want that nothing is freed, moved or given back.
+    frozen: AtomicUsize,
     pub(super) index: Index,
 }
 
 impl Shared {
-    pub(super) fn new(index: Index, last_hold: u64) -> Self {
+    pub(super) fn new(index: Index, last_hold: u64, damaged: HashSet<Multihash<64>>) -> Self {
         Self {
-            state: Mutex::new(State { last_hold, ..State::default() }),
+            state: Mutex::new(State { last_hold, damaged, ..State::default() }),
             work: Condvar::new(),
             room: Condvar::new(),
             permits: Semaphore::new(QUEUE_BYTES_MAX),
+            frozen: AtomicUsize::new(0),
             index,
         }
     }
@@ -155,10 +169,16 @@ impl Shared {
         let was_enough = state.has_enough();
         match &op {
             Op::Put { permits, .. } => state.queued_bytes += permits,
-            Op::Open { .. } | Op::Keep { .. } => {}
-            Op::Commit { .. } | Op::Release { .. } | Op::Repair { .. } | Op::Barrier { .. } => {
-                state.is_waited_for = true;
-            }
+            Op::Open { .. }
+            | Op::Keep { .. }
+            | Op::Damaged { .. }
+            | Op::Sound { .. }
+            | Op::Scrubbed { .. } => {}
+            Op::Commit { .. }
+            | Op::Release { .. }
+            | Op::Repair { .. }
+            | Op::Barrier { .. }
+            | Op::Roll { .. } => state.is_waited_for = true,
         }
         state.queue.push(op);
         if !was_enough && state.has_enough() {
@@ -182,6 +202,19 @@ impl Shared {
         drop(state);
         self.room.notify_all();
         (queue, closing)
+    }
+
+    /// Stops freeing, until [`thaw`](Self::thaw) is called as often.
+    pub(super) fn freeze(&self) {
+        self.frozen.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn thaw(&self) {
+        self.frozen.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::SeqCst) > 0
     }
 
     /// Lets nobody wait for a writer that is not there any more.
@@ -259,20 +292,25 @@ impl State {
         Ok(hold.filter(|hold| !self.gone.contains(hold)))
     }
 
-    /// The length and, when it is in the index, the place of a block that is stored or about to be.
+    /// The length and, when it is in the index, the id of a block that is stored or about to be.
     pub(super) fn find(
         &self,
         index: &Index,
         hash: &Multihash<64>,
-    ) -> Result<Option<(u64, Option<Location>)>, BlocksError> {
+    ) -> Result<Option<(u64, Option<u64>)>, BlocksError> {
         match self.blocks.get(hash) {
             Some(Pending::Memory(data)) => return Ok(Some((data.len() as u64, None))),
             Some(Pending::Written(location)) => return Ok(Some((u64::from(location.length), None))),
-            None if self.freeing.contains(hash) => return Ok(None),
+            None if self.is_lost(hash) => return Ok(None),
             None => {}
         }
-        let location = index.locate(hash).map_err(failed)?;
-        Ok(location.map(|location| (u64::from(location.length), Some(location))))
+        let stored = index.find(hash).map_err(failed)?;
+        Ok(stored.map(|stored| (u64::from(stored.at.length), Some(stored.id))))
+    }
+
+    /// Whether the index has a block that nobody may count on.
+    pub(super) fn is_lost(&self, hash: &Multihash<64>) -> bool {
+        self.freeing.contains(hash) || self.damaged.contains(hash)
     }
 
     /// Whether the hold has an edge to the block, committed or not.
@@ -285,8 +323,8 @@ impl State {
         if self.holds.get(&hold).is_some_and(|active| active.added.contains(hash)) {
             return Ok(true);
         }
-        match index.locate(hash).map_err(failed)? {
-            Some(location) => index.has_edge(hold, &location).map_err(failed),
+        match index.find(hash).map_err(failed)? {
+            Some(stored) => index.has_edge(hold, stored.id).map_err(failed),
             None => Ok(false),
         }
     }

@@ -2,10 +2,11 @@
 //!
 //! It takes all that is queued, appends it, and when somebody waits for an answer it commits the group:
 //! data synced, then one synced batch of the index, then the answers. While it syncs, the next group
-//! gathers in the queue. Between groups it frees released holds, a bounded batch at a time
-//! ([`super::release`]). Since nothing else changes the index, no edge can come or go under its hands.
+//! gathers in the queue. Between groups it tidies up, one bounded step at a time ([`super::tidy`]): it frees
+//! released holds, gives space back, and moves blocks out of segments that are mostly waste. Since nothing
+//! else changes the index, no edge can come or go under its hands.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,17 +17,23 @@ use cid::Cid;
 use cid::multihash::Multihash;
 
 use super::file::{self, Appender, Readers};
-use super::index::{Edge, HoldRecord, IndexError, Location, SegmentRecord};
-use super::release::Going;
+use super::index::{
+    Changes, Damage, Edge, HeldRecord, HoldRecord, Index, IndexError, Location, SegmentRecord, Stored,
+};
+use super::mark::{Committed, Mark};
+use super::punch::PUNCH_BYTES_MIN;
 use super::state::{Failure, Op, Pending, Reply, Shared, State};
+use super::tidy::Tidy;
 use crate::blocks::{BlocksError, HoldName, HoldStats};
-use crate::{Block, car};
+use crate::car;
 
 /// Edges that one group may have: bounds the index batch and what is kept in memory for it, and lets the
 /// index work while more is put.
 const GROUP_EDGES_MAX: usize = 8 * 1024;
-/// How long freeing rests after it failed.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Damaged blocks that are remembered, some 100 bytes each; with more of them it is time for a backup.
+pub(super) const DAMAGED_MAX: usize = 1_000_000;
+/// How long tidying up rests after it failed, and while it is not allowed.
+const REST: Duration = Duration::from_secs(1);
 
 /// Why a group cannot be committed.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +49,7 @@ pub(super) enum WriteError {
 }
 
 impl WriteError {
-    fn failure(&self) -> Failure {
+    pub(super) fn failure(&self) -> Failure {
         match self {
             Self::Reserve(_) => Failure::Full,
             Self::Data(error) if is_full(error) => Failure::Full,
@@ -59,26 +66,58 @@ fn is_full(error: &io::Error) -> bool {
 /// A hold that the group changes.
 struct GroupHold {
     record: HoldRecord,
+    is_new: bool,
     released: bool,
 }
 
 /// What is appended but not committed, and who waits for it.
 #[derive(Default)]
-struct Group {
-    blocks: HashMap<Multihash<64>, Location>,
+pub(super) struct Group {
+    /// Blocks that are new, or stand somewhere else than before.
+    pub(super) blocks: HashMap<Multihash<64>, Stored>,
+    /// Where blocks stood that stand somewhere else now, if that is to be given back for itself.
+    pub(super) left: Vec<Location>,
     /// Blocks that the file may not have yet, in its order.
     unwritten: VecDeque<(Multihash<64>, Location)>,
     edges: Vec<Edge>,
     holds: HashMap<u64, GroupHold>,
     names: HashMap<HoldName, Option<u64>>,
-    /// The record of the segment that is appended to.
-    segment: Option<SegmentRecord>,
+    /// Segments whose records change.
+    segments: HashMap<u32, SegmentRecord>,
+    damaged: HashMap<Multihash<64>, Damage>,
+    /// Blocks that are not damaged any more.
+    mended: HashSet<Multihash<64>>,
+    scrubbed: Option<(Option<Multihash<64>>, u64)>,
+    /// Whether it may use the space that is kept in reserve: it gives back more than it takes.
+    pub(super) is_tidying: bool,
     waiters: Vec<(Option<u64>, Reply)>,
 }
 
 impl Group {
     fn is_clean(&self) -> bool {
-        self.edges.is_empty() && self.holds.is_empty() && self.names.is_empty() && self.segment.is_none()
+        self.edges.is_empty()
+            && self.holds.is_empty()
+            && self.names.is_empty()
+            && self.segments.is_empty()
+            && self.damaged.is_empty()
+            && self.mended.is_empty()
+            && self.scrubbed.is_none()
+    }
+
+    /// What all holds keep once the group is committed, if they kept this before.
+    fn held_after(&self, before: HeldRecord) -> HeldRecord {
+        let mut held = before;
+        for edge in &self.edges {
+            held.stats.blocks += 1;
+            held.stats.bytes += u64::from(edge.length);
+        }
+        held.holds += self.holds.values().filter(|hold| hold.is_new).count() as u64;
+        for hold in self.holds.values().filter(|hold| hold.released) {
+            held.holds = held.holds.saturating_sub(1);
+            held.stats.blocks = held.stats.blocks.saturating_sub(hold.record.stats.blocks);
+            held.stats.bytes = held.stats.bytes.saturating_sub(hold.record.stats.bytes);
+        }
+        held
     }
 }
 
@@ -93,9 +132,14 @@ pub(super) struct Writer {
     pub(super) appender: Option<Appender>,
     /// How far that segment is committed; `None` while it is not in the index at all.
     pub(super) committed: Option<u64>,
-    /// Released holds whose space is still to be freed.
-    pub(super) going: VecDeque<Going>,
-    group: Group,
+    /// What is to be tidied up.
+    pub(super) tidy: Tidy,
+    pub(super) group: Group,
+    mark: Mark,
+    /// The id of the next new block.
+    next_block: u64,
+    /// What all holds keep, as it is committed.
+    held: HeldRecord,
 }
 
 impl Drop for Writer {
@@ -110,8 +154,13 @@ impl Writer {
         readers: Arc<Readers>,
         dir: PathBuf,
         config: &super::SegmentConfig,
-    ) -> Self {
-        Self {
+        mark: Mark,
+    ) -> Result<Self, IndexError> {
+        let index = &shared.index;
+        Ok(Self {
+            tidy: Tidy::load(index, config.segment_bytes)?,
+            next_block: index.next_block()?,
+            held: index.held()?,
             shared,
             readers,
             dir,
@@ -119,19 +168,19 @@ impl Writer {
             reserve_bytes: config.reserve_bytes,
             appender: None,
             committed: None,
-            going: VecDeque::new(),
             group: Group::default(),
-        }
+            mark,
+        })
     }
 
     /// Works until the store is closed; what is queued by then is still committed.
     pub(super) fn run(mut self) {
         let mut rest = false;
         loop {
-            let wait = match (self.going.is_empty(), rest) {
-                (true, _) => None,
-                (false, false) => Some(Duration::ZERO),
-                (false, true) => Some(RETRY_PAUSE),
+            let wait = match (self.has_to_tidy(), rest || self.shared.is_frozen()) {
+                (false, _) => None,
+                (true, false) => Some(Duration::ZERO),
+                (true, true) => Some(REST),
             };
             let (ops, closing) = self.shared.take(wait);
             rest = !self.turn(ops, closing);
@@ -157,8 +206,8 @@ impl Writer {
             }
         }
         let full = self.group.edges.len() >= GROUP_EDGES_MAX;
-        let freeing = idle && !self.going.is_empty();
-        if (!self.group.waiters.is_empty() || full || freeing || closing)
+        let tidying = idle && self.has_to_tidy();
+        if (!self.group.waiters.is_empty() || full || tidying || closing)
             && let Err(error) = self.commit()
         {
             self.fail(&error, ops);
@@ -166,8 +215,9 @@ impl Writer {
         }
         if !closing
             && self.group.is_clean()
-            && !self.going.is_empty()
-            && let Err(error) = self.free_some()
+            && self.has_to_tidy()
+            && !self.shared.is_frozen()
+            && let Err(error) = self.tidy_some()
         {
             self.fail(&error, ops);
             return false;
@@ -179,20 +229,16 @@ impl Writer {
         match op {
             Op::Open { hold, name } => {
                 let record = HoldRecord::new(name.clone());
-                self.group.holds.insert(hold, GroupHold { record, released: false });
+                self.group.holds.insert(hold, GroupHold { record, is_new: true, released: false });
                 self.group.names.insert(name, Some(hold));
             }
             Op::Put { hold, cid, data, permits } => {
                 self.shared.permits.add_permits(permits);
-                let location = self.append(&cid, &data)?;
-                self.add_edge(Edge { hold, hash: *cid.hash(), location })?;
+                self.put(hold, &cid, &data)?;
             }
             Op::Keep { hold, hash } => {
-                let location = match self.group.blocks.get(&hash) {
-                    Some(location) => Some(*location),
-                    None => self.shared.index.locate(&hash)?,
-                };
-                self.add_edge(Edge { hold, hash, location: location.ok_or(WriteError::Dangling)? })?;
+                let stored = self.find(&hash)?.ok_or(WriteError::Dangling)?;
+                self.add_edge(hold, hash, &stored)?;
                 self.shared.state().unwant(&hash);
             }
             Op::Commit { hold, seal, reply } => {
@@ -210,32 +256,99 @@ impl Writer {
             }
             Op::Repair { block, reply } => {
                 self.group.waiters.push((None, reply));
-                self.repair(&block)?;
+                let (cid, data) = block.into_parts();
+                self.put(None, &cid, &data)?;
             }
+            Op::Damaged { hash, damage } => {
+                if self.find(&hash)?.is_some() {
+                    self.group.mended.remove(&hash);
+                    self.group.damaged.insert(hash, damage);
+                }
+            }
+            Op::Sound { hash } => {
+                self.group.damaged.remove(&hash);
+                self.group.mended.insert(hash);
+            }
+            Op::Scrubbed { last, began_ms } => self.group.scrubbed = Some((last, began_ms)),
             Op::Barrier { reply } => self.group.waiters.push((None, reply)),
+            Op::Roll { reply } => {
+                self.group.waiters.push((None, reply));
+                self.next_segment()?;
+            }
         }
         Ok(())
     }
 
-    /// Writes a block again where it is.
-    fn repair(&mut self, block: &Block) -> Result<(), WriteError> {
-        let Some(location) = self.shared.index.locate(block.cid().hash())? else { return Ok(()) };
-        if self.appender.as_ref().is_some_and(|appender| appender.id == location.segment) {
-            // The appender would write its last page from memory over what is mended now.
-            self.next_segment()?;
+    /// Where a block is, the group included.
+    fn find(&self, hash: &Multihash<64>) -> Result<Option<Stored>, WriteError> {
+        match self.group.blocks.get(hash) {
+            Some(stored) => Ok(Some(*stored)),
+            None => Ok(self.shared.index.find(hash)?),
         }
-        file::overwrite(&self.dir, &location, block.data())?;
-        tracing::warn!(cid = %block.cid(), "a damaged block was written again");
-        Ok(())
+    }
+
+    /// Stores a block under a new id, or under its own one if it is stored already: then it was damaged, and
+    /// stands anew. Without a hold only the latter: whoever kept it may have gone meanwhile.
+    fn put(&mut self, hold: Option<u64>, cid: &Cid, data: &Bytes) -> Result<(), WriteError> {
+        let hash = *cid.hash();
+        let stored = match (self.find(&hash)?, hold) {
+            (Some(old), _) => {
+                tracing::warn!(%cid, "a damaged block is stored anew");
+                let stored = self.relocate(cid, data, &old)?;
+                self.group.damaged.remove(&hash);
+                self.group.mended.insert(hash);
+                stored
+            }
+            (None, Some(_)) => {
+                let at = self.append(cid, data)?;
+                let id = self.next_block;
+                self.next_block += 1;
+                self.place(hash, Stored { id, at })
+            }
+            (None, None) => return Ok(()),
+        };
+        match hold {
+            Some(hold) => self.add_edge(hold, hash, &stored),
+            None => Ok(()),
+        }
+    }
+
+    /// Stores a block once more, and gives its old place up.
+    pub(super) fn relocate(&mut self, cid: &Cid, data: &Bytes, old: &Stored) -> Result<Stored, WriteError> {
+        let at = self.append(cid, data)?;
+        // What was appended may have begun a new group, in which the old place is as it is committed.
+        self.segment(old.at.segment)?.take(&old.at);
+        if !self.group.is_tidying && old.at.length >= PUNCH_BYTES_MIN {
+            self.group.left.push(old.at);
+        }
+        Ok(self.place(*cid.hash(), Stored { id: old.id, at }))
+    }
+
+    fn place(&mut self, hash: Multihash<64>, stored: Stored) -> Stored {
+        self.group.blocks.insert(hash, stored);
+        self.group.unwritten.push_back((hash, stored.at));
+        self.forget_written();
+        stored
+    }
+
+    /// The record of a segment, to be changed.
+    fn segment(&mut self, id: u32) -> Result<&mut SegmentRecord, WriteError> {
+        use std::collections::hash_map::Entry;
+        match self.group.segments.entry(id) {
+            Entry::Occupied(record) => Ok(record.into_mut()),
+            Entry::Vacant(vacant) => Ok(vacant.insert(self.shared.index.segment(id)?.unwrap_or_default())),
+        }
     }
 
     /// Commits, and ends the segment that is appended to: one at a time has anything uncommitted.
-    fn next_segment(&mut self) -> Result<(), WriteError> {
+    pub(super) fn next_segment(&mut self) -> Result<(), WriteError> {
+        let is_tidying = self.group.is_tidying;
         self.commit()?;
-        match self.appender.take() {
-            Some(appender) => Ok(appender.finish()?),
-            None => Ok(()),
-        }
+        self.group.is_tidying = is_tidying;
+        let Some(appender) = self.appender.take() else { return Ok(()) };
+        let id = appender.id;
+        appender.finish()?;
+        self.look_at(id)
     }
 
     fn hold(&mut self, id: u64) -> Result<Option<&mut GroupHold>, WriteError> {
@@ -244,16 +357,17 @@ impl Writer {
             Entry::Occupied(hold) => Ok(Some(hold.into_mut())),
             Entry::Vacant(vacant) => {
                 let record = self.shared.index.hold(id)?;
-                Ok(record.map(|record| vacant.insert(GroupHold { record, released: false })))
+                Ok(record.map(|record| vacant.insert(GroupHold { record, is_new: false, released: false })))
             }
         }
     }
 
-    fn add_edge(&mut self, edge: Edge) -> Result<(), WriteError> {
-        if let Some(hold) = self.hold(edge.hold)? {
-            hold.record.stats.blocks += 1;
-            hold.record.stats.bytes += u64::from(edge.location.length);
-            self.group.edges.push(edge);
+    fn add_edge(&mut self, hold: u64, hash: Multihash<64>, stored: &Stored) -> Result<(), WriteError> {
+        let (block, length) = (stored.id, stored.at.length);
+        if let Some(group_hold) = self.hold(hold)? {
+            group_hold.record.stats.blocks += 1;
+            group_hold.record.stats.bytes += u64::from(length);
+            self.group.edges.push(Edge { hold, hash, block, length });
         }
         Ok(())
     }
@@ -279,28 +393,15 @@ impl Writer {
         appender.fill(&head)?;
         let (segment, offset) = (appender.id, appender.end() as u32);
         appender.fill(data)?;
-        let written = appender.written();
-        let location = Location { segment, offset, length: data.len() as u32 };
-        self.count(segment, &location)?;
-        self.group.blocks.insert(*cid.hash(), location);
-        self.group.unwritten.push_back((*cid.hash(), location));
-        self.forget_written(written);
+        let location = Location { segment, offset, length: data.len() as u32, head: head.len() as u8 };
+        self.segment(segment)?.add(&location);
         Ok(location)
     }
 
-    fn count(&mut self, segment: u32, location: &Location) -> Result<(), WriteError> {
-        let record = match &mut self.group.segment {
-            Some(record) => record,
-            None => self.group.segment.insert(self.shared.index.segment(segment)?.unwrap_or_default()),
-        };
-        record.live_blocks += 1;
-        record.live_bytes += u64::from(location.length);
-        Ok(())
-    }
-
     /// Drops the memory of blocks that the file has by now: they are read from there.
-    fn forget_written(&mut self, written: u64) {
-        let ends_within = |(_, at): &(_, Location)| u64::from(at.offset) + u64::from(at.length) <= written;
+    fn forget_written(&mut self) {
+        let Some(written) = self.appender.as_ref().map(Appender::written) else { return };
+        let ends_within = |(_, at): &(_, Location)| at.end() <= written;
         if !self.group.unwritten.front().is_some_and(ends_within) {
             return;
         }
@@ -313,7 +414,7 @@ impl Writer {
     }
 
     /// Makes the group durable, and answers whoever waits for it.
-    fn commit(&mut self) -> Result<(), WriteError> {
+    pub(super) fn commit(&mut self) -> Result<(), WriteError> {
         if !self.group.is_clean() {
             self.sync_data()?;
             self.sync_index()?;
@@ -341,10 +442,9 @@ impl Writer {
     }
 
     fn sync_data(&mut self) -> Result<(), WriteError> {
-        let (Some(record), Some(appender)) = (&mut self.group.segment, &mut self.appender) else {
-            return Ok(());
-        };
-        if file::free_bytes(&self.dir)? < self.reserve_bytes {
+        let Some(appender) = &mut self.appender else { return Ok(()) };
+        let Some(record) = self.group.segments.get_mut(&appender.id) else { return Ok(()) };
+        if !self.group.is_tidying && file::free_bytes(&self.dir)? < self.reserve_bytes {
             return Err(WriteError::Reserve(self.reserve_bytes));
         }
         appender.sync()?;
@@ -353,36 +453,24 @@ impl Writer {
     }
 
     fn sync_index(&mut self) -> Result<(), WriteError> {
-        let group = &self.group;
-        let segment = self.appender.as_ref().map(|appender| appender.id).zip(group.segment.as_ref());
-        let is_new_segment = self.committed.is_none();
+        let appended = self.appender.as_ref().map(|appender| appender.id);
+        let appended = appended.filter(|id| self.group.segments.contains_key(id));
+        let new_segment = appended.filter(|_| self.committed.is_none());
+        let held = self.group.held_after(self.held);
         self.shared.index.change(true, |changes| {
-            for (hash, location) in &group.blocks {
-                changes.put_block(hash, location);
-            }
-            for edge in &group.edges {
-                changes.put_edge(edge);
-            }
-            for (id, hold) in &group.holds {
-                if hold.released {
-                    changes.remove_hold(*id);
-                    changes.put_going(*id);
-                } else {
-                    changes.put_hold(*id, &hold.record);
-                }
-            }
-            for (name, id) in &group.names {
-                changes.name_hold(name, *id);
-            }
-            if let Some((id, record)) = segment {
-                changes.put_segment(id, record);
-                if is_new_segment {
-                    changes.set_next_segment(id + 1);
-                }
+            self.group.write(changes);
+            changes.set_held(&held);
+            changes.set_next_block(self.next_block);
+            if let Some(id) = new_segment {
+                changes.set_next_segment(id + 1);
             }
         })?;
-        if let Some((_, record)) = segment {
-            self.committed = Some(record.end);
+        self.held = held;
+        if let Some(segment) = appended
+            && let Some(SegmentRecord { end, .. }) = self.group.segments.get(&segment).copied()
+        {
+            self.committed = Some(end);
+            self.mark.write(Committed { segment, end });
         }
         Ok(())
     }
@@ -398,18 +486,24 @@ impl Writer {
                 && active.added.remove(&edge.hash)
             {
                 active.delta.blocks -= 1;
-                active.delta.bytes -= u64::from(edge.location.length);
+                active.delta.bytes -= u64::from(edge.length);
             }
         }
         for (id, hold) in &self.group.holds {
             if hold.released {
                 state.gone.remove(id);
                 state.losses.remove(id);
-                self.going.push_back(Going::from(*id));
+                self.tidy.release(*id);
             } else {
                 state.settle(*id, &hold.record);
             }
         }
+        state.damaged.extend(self.group.damaged.keys());
+        for hash in &self.group.mended {
+            state.damaged.remove(hash);
+        }
+        drop(state);
+        self.tidy.left(&self.group.left);
     }
 
     /// Gives up the group and all that is queued behind it, since that may count on it. Data that may be
@@ -425,11 +519,10 @@ impl Writer {
         }
         self.committed = None;
         if let WriteError::Index(_) = error {
-            if let Err(error) = self.shared.index.reopen() {
+            // The batch that failed may be in the index after all.
+            if let Err(error) = self.shared.index.reopen().and_then(|()| self.reload()) {
                 tracing::error!(%error, "the index cannot be reopened");
             }
-            let going = self.shared.index.going().unwrap_or_default();
-            self.going = going.into_iter().map(Going::from).collect();
         }
         let group = std::mem::take(&mut self.group);
         let mut state = self.shared.state();
@@ -445,13 +538,71 @@ impl Writer {
                 Op::Commit { reply, .. }
                 | Op::Release { reply, .. }
                 | Op::Repair { reply, .. }
-                | Op::Barrier { reply } => {
+                | Op::Barrier { reply }
+                | Op::Roll { reply } => {
                     let _ = reply.send(Err(failure.error()));
                 }
-                Op::Open { .. } | Op::Keep { .. } => {}
+                Op::Open { .. }
+                | Op::Keep { .. }
+                | Op::Damaged { .. }
+                | Op::Sound { .. }
+                | Op::Scrubbed { .. } => {}
             }
         }
     }
+
+    /// Reads again from the index what this thread knows of it.
+    fn reload(&mut self) -> Result<(), IndexError> {
+        let index = &self.shared.index;
+        self.tidy = Tidy::load(index, self.segment_bytes)?;
+        self.next_block = self.next_block.max(index.next_block()?);
+        self.held = index.held()?;
+        self.shared.state().damaged = damaged_in(index)?;
+        Ok(())
+    }
+}
+
+impl Group {
+    /// Writes everything down that the index gets.
+    fn write(&self, changes: &mut Changes<'_>) {
+        for (hash, stored) in &self.blocks {
+            changes.put_block(hash, stored);
+        }
+        for location in &self.left {
+            changes.put_dead(location);
+        }
+        for edge in &self.edges {
+            changes.put_edge(edge);
+        }
+        for (id, hold) in &self.holds {
+            if hold.released {
+                changes.remove_hold(*id);
+                changes.put_going(*id);
+            } else {
+                changes.put_hold(*id, &hold.record);
+            }
+        }
+        for (name, id) in &self.names {
+            changes.name_hold(name, *id);
+        }
+        for (id, record) in &self.segments {
+            changes.put_segment(*id, record);
+        }
+        for (hash, damage) in &self.damaged {
+            changes.put_damaged(hash, damage);
+        }
+        for hash in &self.mended {
+            changes.remove_damaged(hash);
+        }
+        if let Some((last, began_ms)) = &self.scrubbed {
+            changes.set_scrubbed(last.as_ref(), *began_ms);
+        }
+    }
+}
+
+/// All blocks that are noted as damaged.
+pub(super) fn damaged_in(index: &Index) -> Result<HashSet<Multihash<64>>, IndexError> {
+    Ok(index.damaged(None, DAMAGED_MAX)?.into_iter().map(|(hash, _)| hash).collect())
 }
 
 impl State {
