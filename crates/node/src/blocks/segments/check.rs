@@ -293,16 +293,19 @@ pub(super) fn now_ms() -> u64 {
 
 /// What a folder takes, as the file system counts it.
 fn disk_bytes(path: &Path) -> io::Result<u64> {
-    let metadata = match path.symlink_metadata() {
-        // It went while the folder was read.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        metadata => metadata?,
-    };
-    let mut bytes = metadata.blocks() * 512;
-    if metadata.is_dir() {
-        for entry in std::fs::read_dir(path)? {
-            bytes += disk_bytes(&entry?.path())?;
+    let count = || -> io::Result<u64> {
+        let metadata = path.symlink_metadata()?;
+        let mut bytes = metadata.blocks() * 512;
+        if metadata.is_dir() {
+            for entry in std::fs::read_dir(path)? {
+                bytes += disk_bytes(&entry?.path())?;
+            }
         }
+        Ok(bytes)
+    };
+    match count() {
+        // It went while the folder above was read.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        counted => counted,
     }
-    Ok(bytes)
 }

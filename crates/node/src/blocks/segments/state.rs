@@ -169,12 +169,12 @@ impl Shared {
         let was_enough = state.has_enough();
         match &op {
             Op::Put { permits, .. } => state.queued_bytes += permits,
-            Op::Open { .. }
-            | Op::Keep { .. }
-            | Op::Damaged { .. }
+            Op::Open { .. } | Op::Keep { .. } => {}
+            // Nobody waits for a note, but it shall be written down soon.
+            Op::Damaged { .. }
             | Op::Sound { .. }
-            | Op::Scrubbed { .. } => {}
-            Op::Commit { .. }
+            | Op::Scrubbed { .. }
+            | Op::Commit { .. }
             | Op::Release { .. }
             | Op::Repair { .. }
             | Op::Barrier { .. }

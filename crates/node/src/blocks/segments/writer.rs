@@ -99,9 +99,11 @@ impl Group {
             && self.holds.is_empty()
             && self.names.is_empty()
             && self.segments.is_empty()
-            && self.damaged.is_empty()
-            && self.mended.is_empty()
-            && self.scrubbed.is_none()
+            && !self.has_notes()
+    }
+
+    fn has_notes(&self) -> bool {
+        !self.damaged.is_empty() || !self.mended.is_empty() || self.scrubbed.is_some()
     }
 
     /// What all holds keep once the group is committed, if they kept this before.
@@ -207,7 +209,7 @@ impl Writer {
         }
         let full = self.group.edges.len() >= GROUP_EDGES_MAX;
         let tidying = idle && self.has_to_tidy();
-        if (!self.group.waiters.is_empty() || full || tidying || closing)
+        if (!self.group.waiters.is_empty() || self.group.has_notes() || full || tidying || closing)
             && let Err(error) = self.commit()
         {
             self.fail(&error, ops);

@@ -1,0 +1,224 @@
+//! Whatever happens to the files is found, never served, and mended where it can be.
+
+use super::*;
+
+/// A store with `count` blocks under the hold `a`, closed.
+async fn stored(count: usize, length: usize) -> tempfile::TempDir {
+    let (dir, blocks) = fresh();
+    let hold = blocks.open(&name("a")).unwrap();
+    for n in 0..count {
+        blocks.put(hold, big(n, length)).await.unwrap();
+    }
+    blocks.seal(hold).await.unwrap();
+    dir
+}
+
+/// Flips one bit of the first segment.
+fn flip(dir: &Path, offset: usize) {
+    let file = &segment_files(dir)[0];
+    let mut bytes = std::fs::read(file).unwrap();
+    bytes[offset] ^= 0x10;
+    std::fs::write(file, bytes).unwrap();
+}
+
+/// Every place behind the header of a segment with raw blocks of one length below 90. Without those that say what
+/// codec a block has: that is told by whoever links to it, and no multihash says whether it is true.
+fn places(length: usize, block: usize) -> impl Iterator<Item = usize> {
+    let header = crate::car::HEADER.len();
+    (header..length).filter(move |offset| (offset - header) % (37 + block) != 2)
+}
+
+fn guard() -> HoldName {
+    name("upload/rebuilt")
+}
+
+#[tokio::test]
+async fn a_bit_flipped_anywhere_is_found_and_its_block_is_named_with_who_keeps_it() {
+    let dir = stored(6, 40).await;
+    let length = std::fs::metadata(&segment_files(dir.path())[0]).unwrap().len() as usize;
+    for offset in places(length, 40).step_by(5) {
+        flip(dir.path(), offset);
+        let blocks = reopen(dir.path());
+        assert_eq!(blocks.verify(|_| true).unwrap().damaged, 1, "at {offset}");
+        wait_until(&blocks, || !blocks.damaged(None, 9).unwrap().is_empty()).await;
+        let [damaged] = &blocks.damaged(None, 9).unwrap()[..] else { panic!("one block, at {offset}") };
+        assert_eq!(damaged.holds, [name("a")]);
+        assert!((0..6).any(|n| big(n, 40).cid().hash() == damaged.cid.hash()));
+        // The bit flips back: it is whole again, and known to be.
+        flip(dir.path(), offset);
+        assert_eq!(blocks.verify(|_| true).unwrap().damaged, 0);
+        wait_until(&blocks, || blocks.damaged(None, 9).unwrap().is_empty()).await;
+        assert_eq!(blocks.totals().unwrap().damaged_blocks, 0);
+    }
+}
+
+#[tokio::test]
+async fn nobody_can_count_on_a_damaged_block_until_it_is_brought_again() {
+    let dir = stored(4, 3_000).await;
+    flip(dir.path(), 5_000);
+    let blocks = reopen(dir.path());
+    let hurt = (0..4).find(|n| blocks.get(big(*n, 3_000).cid()).is_err()).unwrap();
+    let hurt = big(hurt, 3_000);
+    assert_eq!(blocks.size(hurt.cid()).unwrap(), None);
+    assert!(blocks.is_damaged(&name("a")).unwrap());
+    let other = blocks.open(&name("b")).unwrap();
+    assert!(!blocks.keep(other, hurt.cid()).unwrap());
+    assert!(blocks.is_kept(blocks.open(&name("a")).unwrap(), hurt.cid()).unwrap());
+
+    blocks.put(other, hurt.clone()).await.unwrap();
+    assert_eq!(blocks.seal(other).await.unwrap().blocks, 1);
+    drop(blocks);
+    let blocks = reopen(dir.path());
+    assert_eq!(blocks.get(hurt.cid()).unwrap(), Some(hurt.clone()));
+    assert!(!blocks.is_damaged(&name("a")).unwrap());
+    assert_eq!(blocks.hold(&name("a")).unwrap().unwrap().stats.blocks, 4, "who kept it keeps it");
+    assert_eq!(blocks.totals().unwrap().blocks, 4);
+    blocks.release(&name("b")).await.unwrap();
+    wait_until(&blocks, || blocks.shared.index.going().unwrap().is_empty()).await;
+    assert_eq!(blocks.get(hurt.cid()).unwrap(), Some(hurt));
+}
+
+#[tokio::test]
+async fn a_hold_that_brings_its_own_damaged_block_again_counts_it_once() {
+    let dir = stored(3, 3_000).await;
+    flip(dir.path(), 100);
+    let blocks = reopen(dir.path());
+    assert_eq!(blocks.verify(|_| true).unwrap().damaged, 1);
+    let hold = blocks.open(&name("a")).unwrap();
+    for n in 0..3 {
+        blocks.put(hold, big(n, 3_000)).await.unwrap();
+    }
+    assert_eq!(blocks.seal(hold).await.unwrap(), HoldStats { blocks: 3, bytes: 9_000 });
+    // A sealed hold has nothing to wait for; another one's commit comes after all that was put.
+    blocks.seal(blocks.open(&name("later")).unwrap()).await.unwrap();
+    assert_eq!(blocks.verify(|_| true).unwrap().damaged, 0);
+    let totals = blocks.totals().unwrap();
+    assert_eq!((totals.blocks, totals.held_blocks, totals.held_bytes), (3, 3, 9_000));
+}
+
+#[tokio::test]
+async fn the_scrub_goes_on_where_it_was_and_comes_round() {
+    let dir = stored(700, 60).await;
+    let mut seen = 0;
+    for round in 0.. {
+        assert!(round < 10, "it never came round");
+        let blocks = reopen(dir.path());
+        let step = blocks.scrub(1).unwrap();
+        seen += step.blocks;
+        if step.is_round_over {
+            break;
+        }
+    }
+    assert_eq!(seen, 700, "each block once, over several starts");
+    assert_eq!(reopen(dir.path()).scrub(1).unwrap().blocks, 256, "and again from the start");
+}
+
+#[tokio::test]
+async fn an_old_index_is_recognised_also_when_it_misses_less_than_a_segment() {
+    let dir = stored(3, 100).await;
+    let (index, old) = (dir.path().join("index"), dir.path().join("old"));
+    copy_dir(&index, &old);
+    let blocks = reopen(dir.path());
+    let hold = blocks.open(&name("a")).unwrap();
+    blocks.put(hold, block("newer")).await.unwrap();
+    blocks.commit(hold).await.unwrap();
+    drop(blocks);
+    std::fs::remove_dir_all(&index).unwrap();
+    std::fs::rename(&old, &index).unwrap();
+    let before = std::fs::read(&segment_files(dir.path())[0]).unwrap();
+    let error = SegmentBlocks::open(dir.path(), &config()).unwrap_err();
+    assert!(matches!(error, OpenError::StaleIndex { .. }), "{error}");
+    assert_eq!(std::fs::read(&segment_files(dir.path())[0]).unwrap(), before, "nothing is cut off");
+
+    SegmentBlocks::rebuild_index(dir.path(), &guard(), |_| {}).unwrap();
+    assert_eq!(reopen(dir.path()).get(block("newer").cid()).unwrap(), Some(block("newer")));
+}
+
+#[tokio::test]
+async fn an_index_is_made_anew_from_the_segments_alone() {
+    let dir = stored(200, 2_000).await;
+    for lost in ["index", "VERSION", "MARK"] {
+        let path = dir.path().join(lost);
+        if path.is_dir() { std::fs::remove_dir_all(path).unwrap() } else { std::fs::remove_file(path).unwrap() }
+    }
+    assert!(matches!(SegmentBlocks::open(dir.path(), &config()), Err(OpenError::NoIndex { .. })));
+    let found = SegmentBlocks::rebuild_index(dir.path(), &guard(), |_| {}).unwrap();
+    assert_eq!((found.blocks, found.bytes, found.damaged), (200, 400_000, 0));
+    let blocks = reopen(dir.path());
+    let held = blocks.hold(&guard()).unwrap().unwrap();
+    assert!(held.sealed);
+    assert_eq!(held.stats, HoldStats { blocks: 200, bytes: 400_000 });
+    // Whoever wants some of them takes them over; the rest goes with the guard.
+    let hold = blocks.open(&name("a")).unwrap();
+    for n in 0..50 {
+        assert!(blocks.keep(hold, big(n, 2_000).cid()).unwrap());
+    }
+    blocks.seal(hold).await.unwrap();
+    blocks.release(&guard()).await.unwrap();
+    wait_until(&blocks, || blocks.totals().unwrap().blocks == 50).await;
+    for n in 0..200 {
+        assert_eq!(blocks.get(big(n, 2_000).cid()).unwrap().is_some(), n < 50);
+    }
+    let totals = blocks.totals().unwrap();
+    assert_eq!((totals.held_blocks, totals.held_bytes), (50, 100_000));
+}
+
+#[tokio::test]
+async fn rebuilding_finds_everything_but_what_is_damaged_wherever_that_is() {
+    let dir = stored(8, 50).await;
+    let file = segment_files(dir.path()).remove(0);
+    let whole = std::fs::read(&file).unwrap();
+    for offset in places(whole.len(), 50).step_by(13) {
+        flip(dir.path(), offset);
+        let found = SegmentBlocks::rebuild_index(dir.path(), &guard(), |_| {}).unwrap();
+        assert_eq!((found.blocks, found.damaged), (7, 1), "at {offset}");
+        std::fs::write(&file, &whole).unwrap();
+    }
+    // Twenty bytes in the middle are gone, and everything behind them stands elsewhere.
+    std::fs::write(&file, [&whole[..300], &whole[320..]].concat()).unwrap();
+    let found = SegmentBlocks::rebuild_index(dir.path(), &guard(), |_| {}).unwrap();
+    assert_eq!((found.blocks, found.damaged), (7, 1));
+    let blocks = reopen(dir.path());
+    assert_eq!((0..8).filter(|n| blocks.get(big(*n, 50).cid()).unwrap().is_some()).count(), 7);
+}
+
+#[tokio::test]
+async fn losses_that_are_accepted_are_noted_block_by_block_and_can_be_mended() {
+    let dir = stored(60, 2_000).await;
+    let files = segment_files(dir.path());
+    std::fs::remove_file(&files[1]).unwrap();
+    let first = File::options().write(true).open(&files[0]).unwrap();
+    first.set_len(10_000).unwrap();
+    assert!(matches!(SegmentBlocks::open(dir.path(), &config()), Err(OpenError::SegmentLost { .. })));
+
+    let lost = SegmentBlocks::accept_losses(dir.path()).unwrap();
+    assert_eq!(lost.iter().map(|lost| lost.found_bytes).collect::<Vec<_>>(), [10_000, 0]);
+    let lost_blocks: u64 = lost.iter().map(|lost| lost.blocks).sum();
+    assert!(SegmentBlocks::accept_losses(dir.path()).unwrap().is_empty(), "once is enough");
+    let blocks = reopen(dir.path());
+    assert_eq!(blocks.damaged(None, 100).unwrap().len() as u64, lost_blocks);
+    assert!(blocks.is_damaged(&name("a")).unwrap());
+    let gone: Vec<usize> = (0..60).filter(|n| blocks.size(big(*n, 2_000).cid()).unwrap().is_none()).collect();
+    assert_eq!(gone.len() as u64, lost_blocks);
+    for n in gone {
+        blocks.repair(big(n, 2_000)).await.unwrap();
+    }
+    assert!(!blocks.is_damaged(&name("a")).unwrap());
+    for n in 0..60 {
+        assert_eq!(blocks.get(big(n, 2_000).cid()).unwrap(), Some(big(n, 2_000)));
+    }
+    assert_eq!(blocks.verify(|_| true).unwrap().damaged, 0);
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
