@@ -6,5 +6,6 @@ mod access;
 mod pins;
 mod races;
 mod simulation;
+mod timelocks;
 mod uploads;
 mod world;

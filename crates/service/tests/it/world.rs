@@ -7,7 +7,7 @@ use cid::Cid;
 use pinfold_cluster::Scripted;
 use pinfold_model::{
     Account, AccountId, Clock, ClusterId, Email, ManualClock, PinState, PlanCode, Role, ScopeSet, Timelock,
-    TokenName,
+    Timestamp, TokenName,
 };
 use pinfold_service::{
     Caller, ClusterInfo, ClusterSetup, Error, ListQuery, NewAccount, NewToken, PinReceipt, PinView, PinWish,
@@ -18,6 +18,8 @@ use tempfile::TempDir;
 
 /// A minute is forever in a story, and ends one that hangs.
 pub(crate) const LONG: Wait = Wait::For(Duration::from_secs(60));
+/// Nothing that happens in the background takes longer.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const GIB: u64 = 1 << 30;
 
@@ -114,6 +116,11 @@ impl World {
 
     pub(crate) async fn state(&self, caller: &Caller, cid: &Cid) -> Option<PinState> {
         self.service.pins.status(caller, cid, None).await.ok().map(|status| status.view.state)
+    }
+
+    /// When every story begins.
+    pub(crate) fn clock_at_start(&self) -> Timestamp {
+        ManualClock::default().now()
     }
 
     pub(crate) fn in_an_hour(&self) -> Timelock {
