@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cid::Cid;
-use pinfold_cluster::Scripted;
+use pinfold_cluster::{Cluster, Scripted};
 use pinfold_model::{
     Account, AccountId, Clock, ClusterId, Email, ManualClock, PinState, PlanCode, Role, ScopeSet, Timelock,
     Timestamp, TokenName,
@@ -50,18 +50,7 @@ impl World {
     }
 
     pub(crate) async fn account(&self, name: &str, plan: &str) -> Caller {
-        let new = NewAccount {
-            email: Email::parse(&format!("{name}@example.org")).unwrap(),
-            name: name.to_owned(),
-            plan: PlanCode::new(plan),
-            role: Role::User,
-            password: None,
-        };
-        let account = self.service.accounts.create(new).await.unwrap();
-        let name = TokenName::parse("key").unwrap();
-        let new = NewToken { name, label: None, scopes: ScopeSet::all(), expires_at: None };
-        let key = self.service.tokens.create(account.id, new).await.unwrap().secret;
-        self.service.tokens.authenticate(key.reveal()).await.unwrap()
+        new_account(&self.service, name, plan).await
     }
 
     pub(crate) async fn fresh(&self, account: AccountId) -> Account {
@@ -108,10 +97,7 @@ impl World {
     }
 
     pub(crate) async fn uploads(&self, caller: &Caller) -> Vec<PinView> {
-        let query = ListQuery { limit: 100, ..ListQuery::default() };
-        let page = self.service.pins.list(caller, query).await.unwrap();
-        assert_eq!(page.total, page.pins.len() as u64);
-        page.pins
+        all_pins(&self.service, caller).await
     }
 
     pub(crate) async fn state(&self, caller: &Caller, cid: &Cid) -> Option<PinState> {
@@ -171,6 +157,14 @@ async fn open(
     settings: &Settings,
 ) -> (Store, Service) {
     let store = Store::open(&dir.path().join("pinfold.db")).await.unwrap();
+    let setup = setup(Arc::new(cluster.clone()));
+    let clock: Arc<dyn Clock> = clock.clone();
+    let service = Service::new(store.clone(), vec![setup], clock, settings.clone()).await.unwrap();
+    (store, service)
+}
+
+/// The only cluster.
+pub(crate) fn setup(driver: Arc<dyn Cluster>) -> ClusterSetup {
     let info = ClusterInfo {
         id: ClusterId::default(),
         label: "Here".to_owned(),
@@ -178,8 +172,29 @@ async fn open(
         country: None,
         gateways: Vec::new(),
     };
-    let setup = ClusterSetup { info, driver: Arc::new(cluster.clone()) };
-    let clock: Arc<dyn Clock> = clock.clone();
-    let service = Service::new(store.clone(), vec![setup], clock, settings.clone()).await.unwrap();
-    (store, service)
+    ClusterSetup { info, driver }
+}
+
+/// A new account, and whoever has a key to all of it.
+pub(crate) async fn new_account(service: &Service, name: &str, plan: &str) -> Caller {
+    let new = NewAccount {
+        email: Email::parse(&format!("{name}@example.org")).unwrap(),
+        name: name.to_owned(),
+        plan: PlanCode::new(plan),
+        role: Role::User,
+        password: None,
+    };
+    let account = service.accounts.create(new).await.unwrap();
+    let name = TokenName::parse("key").unwrap();
+    let new = NewToken { name, label: None, scopes: ScopeSet::all(), expires_at: None };
+    let key = service.tokens.create(account.id, new).await.unwrap().secret;
+    service.tokens.authenticate(key.reveal()).await.unwrap()
+}
+
+/// All pins of an account; a story has few.
+pub(crate) async fn all_pins(service: &Service, caller: &Caller) -> Vec<PinView> {
+    let query = ListQuery { limit: 100, ..ListQuery::default() };
+    let page = service.pins.list(caller, query).await.unwrap();
+    assert_eq!(page.total, page.pins.len() as u64);
+    page.pins
 }
