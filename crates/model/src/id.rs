@@ -56,6 +56,8 @@ id!(
 
 const SHARED_BITS: u32 = 21;
 const COUNT_BITS: u32 = 13;
+/// The latest time that an id can carry, in the year 2109: later ones must not wrap around.
+const MS_MAX: i64 = (1 << (63 - SHARED_BITS)) - 1;
 
 /// Makes ids: unique in one process, and between processes that were given different `salt`s.
 #[derive(Debug)]
@@ -71,12 +73,20 @@ impl IdSource {
         Self { salt: i64::from(salt) << COUNT_BITS, last: AtomicI64::new(0) }
     }
 
+    /// Goes on after `last`, an id from another source: so ids grow also when the clock was set back between
+    /// two runs. It goes on a millisecond later and with its own salt, since the other may go on as well.
+    #[must_use]
+    pub fn after(self, last: i64) -> Self {
+        let next = (last >> SHARED_BITS).saturating_add(1).min(MS_MAX) << SHARED_BITS | self.salt;
+        Self { last: AtomicI64::new(next.saturating_sub(1).max(last)), ..self }
+    }
+
     /// A new id, larger than every one before. If the clock goes backwards, ids go on from the last.
     pub fn next(&self, now: Timestamp) -> i64 {
-        let floor = (now.as_ms().max(0) << SHARED_BITS) | self.salt;
-        let step = |last: i64| Some(floor.max(last + 1));
-        match self.last.fetch_update(Ordering::SeqCst, Ordering::SeqCst, step) {
-            Ok(last) | Err(last) => floor.max(last + 1),
+        let floor = (now.as_ms().clamp(0, MS_MAX) << SHARED_BITS) | self.salt;
+        let next = |last: i64| floor.max(last.saturating_add(1));
+        match self.last.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(next(last))) {
+            Ok(last) | Err(last) => next(last),
         }
     }
 }
@@ -92,6 +102,21 @@ mod tests {
         let second = source.next(Timestamp::from_ms(1_000));
         let third = source.next(Timestamp::from_ms(3_000));
         assert!(first < second && second < third);
+    }
+
+    #[test]
+    fn ids_go_on_after_those_of_a_run_before() {
+        let last = IdSource::new(200).next(Timestamp::from_ms(2_000));
+        let source = IdSource::new(7).after(last);
+        assert!(source.next(Timestamp::from_ms(1_000)) > last, "the clock was set back between them");
+        assert!(source.next(Timestamp::from_ms(3_000)) >> SHARED_BITS == 3_000);
+    }
+
+    #[test]
+    fn no_time_is_too_late_for_an_id() {
+        let source = IdSource::new(255);
+        let first = source.next(Timestamp::from_ms(i64::MAX));
+        assert!(first > 0 && source.next(Timestamp::from_ms(i64::MAX)) > first);
     }
 
     #[test]

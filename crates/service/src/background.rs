@@ -1,11 +1,14 @@
 //! What goes on without a request: the reconciler.
 //!
-//! It registers for the wake-up before it looks for work, so none is lost, and takes no hints: what is to be
-//! done stands in the rows. Between wake-ups it sleeps until the next row is due.
+//! Two loops, so that neither waits for the other: one works on placements, one ends the pins whose time has
+//! come. Each registers for the wake-up before it looks, so none is lost, and takes no hints: what is to be
+//! done stands in the rows. Between wake-ups it rests until the next row is due, with an eye on the clock
+//! alone: rows that wait cost nothing, however many they are.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use pinfold_model::Timestamp;
 use pinfold_store::Claim;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
@@ -14,11 +17,14 @@ use crate::Error;
 use crate::core::{Core, unavailable};
 use crate::reconcile::work;
 
-/// The longest sleep: the system's clock may be set meanwhile.
-const SLEEP_MAX: Duration = Duration::from_secs(60);
-/// The sleep after a failure of the store, and while all hands are busy.
-const SLEEP_BUSY: Duration = Duration::from_secs(1);
-/// Pins that end in one transaction.
+/// The longest rest between two looks at the rows: another process may have changed them.
+const REST_MAX: Duration = Duration::from_secs(60);
+/// The longest sleep between two looks at the clock. A sleep does not notice when the system's clock is set, or
+/// that the machine was suspended, and a pin must end within 5 s of its time all the same.
+const NAP_MAX: Duration = Duration::from_secs(2);
+/// The rest after a failure of the store.
+const REST_AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// Pins that end in one transaction: other writes wait so long.
 const EXPIRE_MAX: u32 = 200;
 
 /// Brings what is to what is wanted: fetches, releases, expires. Cheap to clone.
@@ -55,7 +61,9 @@ impl Reconciler {
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Internal`] when the store fails.
     pub async fn take_over(&self) -> Result<(), Error> {
-        let taken = self.core.store.drop_leases(self.core.clock.now()).await.map_err(unavailable)?;
+        let now = self.core.clock.now();
+        let latest = now.after(self.core.settings.retry_max);
+        let taken = self.core.store.take_over(now, latest).await.map_err(unavailable)?;
         if taken > 0 {
             tracing::info!(taken, "going on with what the last run left unfinished");
         }
@@ -65,6 +73,7 @@ impl Reconciler {
     /// Makes the running service look at once, such as after a test moved the clock.
     pub fn wake(&self) {
         self.core.wake.notify_one();
+        self.core.wake_expiry.notify_one();
     }
 }
 
@@ -94,26 +103,64 @@ impl Background {
 }
 
 async fn run(core: Arc<Core>) {
+    tokio::join!(run_work(&core), run_expiry(&core));
+}
+
+async fn run_work(core: &Arc<Core>) {
     while !core.stop.is_cancelled() {
         let woken = core.wake.notified();
-        let sleep = match look(&core).await {
-            Ok(sleep) => sleep,
-            Err(error) => {
-                tracing::error!(%error, "looking for work");
-                SLEEP_BUSY
-            }
-        };
+        let looked = look(core).await;
         tokio::select! {
             () = woken => {}
-            () = tokio::time::sleep(sleep) => {}
+            () = rest(core, looked) => {}
             () = core.stop.cancelled() => {}
         }
     }
 }
 
-/// Begins all work that is due and for which there are hands, and says how long there is none.
-async fn look(core: &Arc<Core>) -> Result<Duration, Error> {
-    end_due(core).await?;
+async fn run_expiry(core: &Core) {
+    while !core.stop.is_cancelled() {
+        let woken = core.wake_expiry.notified();
+        let looked = async {
+            end_due(core).await?;
+            core.store.next_expiry().await.map_err(unavailable)
+        };
+        let looked = looked.await;
+        tokio::select! {
+            () = woken => {}
+            () = rest(core, looked) => {}
+            () = core.stop.cancelled() => {}
+        }
+    }
+}
+
+/// Returns when there may be something to do after a look that said when the next row is due.
+async fn rest(core: &Core, looked: Result<Option<Timestamp>, Error>) {
+    match looked {
+        Ok(due) => until(core, due).await,
+        Err(error) => {
+            tracing::error!(%error, "looking for work");
+            tokio::time::sleep(REST_AFTER_FAILURE).await;
+        }
+    }
+}
+
+/// Returns when the clock has reached `due`, was set back, or was not looked at for long.
+async fn until(core: &Core, due: Option<Timestamp>) {
+    let mut now = core.clock.now();
+    let end = now.after(REST_MAX);
+    let due = due.map_or(end, |due| due.min(end));
+    while now < due {
+        tokio::time::sleep(due.since(now).min(NAP_MAX)).await;
+        let before = std::mem::replace(&mut now, core.clock.now());
+        if now < before {
+            return;
+        }
+    }
+}
+
+/// Begins all work that is due and for which there are hands, and says when there is more.
+async fn look(core: &Arc<Core>) -> Result<Option<Timestamp>, Error> {
     for (claim, permit) in claim(core).await? {
         let core = Arc::clone(core);
         let tasks = core.tasks.clone();
@@ -125,10 +172,11 @@ async fn look(core: &Arc<Core>) -> Result<Duration, Error> {
     }
     core.sweep_guards().await;
     core.write_uses().await;
-    let next = core.store.next_due().await.map_err(unavailable)?;
-    let sleep = next.map_or(SLEEP_MAX, |due| due.since(core.clock.now()) + Duration::from_millis(1));
-    let least = if core.slots.available_permits() == 0 { SLEEP_BUSY } else { Duration::ZERO };
-    Ok(sleep.clamp(least, SLEEP_MAX))
+    if core.slots.available_permits() == 0 {
+        // The first hand that is free again wakes it.
+        return Ok(None);
+    }
+    core.store.next_work().await.map_err(unavailable)
 }
 
 /// Claims as many due placements as there are hands.
@@ -139,7 +187,11 @@ async fn claim(core: &Core) -> Result<Vec<(Claim, OwnedSemaphorePermit)>, Error>
     }
     let limit = u32::try_from(permits.len()).unwrap_or(u32::MAX);
     let now = core.clock.now();
-    let due = core.store.next_due().await.map_err(unavailable)?;
+    if core.was_set_back(now) {
+        tracing::warn!(%now, "the clock was set back; what was due later is due now");
+        core.store.recall(now, now.after(core.settings.lease)).await.map_err(unavailable)?;
+    }
+    let due = core.store.next_work().await.map_err(unavailable)?;
     if limit == 0 || due.is_none_or(|due| due > now) {
         return Ok(Vec::new());
     }
@@ -148,21 +200,23 @@ async fn claim(core: &Core) -> Result<Vec<(Claim, OwnedSemaphorePermit)>, Error>
     Ok(claims.into_iter().zip(permits).collect())
 }
 
-/// Ends the pins whose time has come.
+/// Ends the pins whose time has come, those too that came due while nothing ran.
 async fn end_due(core: &Core) -> Result<usize, Error> {
     let mut ended = 0;
-    loop {
+    while !core.stop.is_cancelled() {
         let now = core.clock.now();
         if core.store.next_expiry().await.map_err(unavailable)?.is_none_or(|due| due > now) {
-            return Ok(ended);
+            break;
         }
         let pins = core.store.expire(now, EXPIRE_MAX).await.map_err(unavailable)?;
         if pins.is_empty() {
-            return Ok(ended);
+            break;
         }
         ended += pins.len();
         for pin in pins {
             core.tell(pin.placement, None);
         }
+        core.wake.notify_one();
     }
+    Ok(ended)
 }

@@ -18,6 +18,9 @@ use crate::{ClusterSetup, Error, Settings};
 /// Uses of keys that wait to be written; more of them are forgotten, since the next use comes soon.
 const USES_MAX: usize = 10_000;
 
+/// A clock that goes back by less is only being adjusted.
+const SET_BACK_MIN: Duration = Duration::from_secs(1);
+
 /// What is worked on in this process, by placement.
 #[derive(Clone, Default)]
 pub(crate) struct Active {
@@ -35,8 +38,10 @@ pub(crate) struct Core {
     pub(crate) settings: Settings,
     /// Tells those who wait for a placement that it changed.
     pub(crate) signals: Signals,
-    /// Tells the reconciler that there may be work.
+    /// Tells the reconciler that there may be work on a placement.
     pub(crate) wake: Notify,
+    /// Tells the reconciler that the next pin may end sooner.
+    pub(crate) wake_expiry: Notify,
     /// Permits for work on placements.
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) guards: Arc<Guards>,
@@ -44,6 +49,8 @@ pub(crate) struct Core {
     pub(crate) stop: CancellationToken,
     /// Everything that runs in the background.
     pub(crate) tasks: TaskTracker,
+    /// The latest time that the clock has shown, since it was set back last.
+    latest: Mutex<Option<Timestamp>>,
     active: Mutex<HashMap<PlacementId, Active>>,
     uses: Mutex<HashMap<TokenId, Timestamp>>,
 }
@@ -63,10 +70,12 @@ impl Core {
             settings,
             signals: Signals::default(),
             wake: Notify::new(),
+            wake_expiry: Notify::new(),
             slots,
             guards: Arc::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            latest: Mutex::default(),
             active: Mutex::default(),
             uses: Mutex::default(),
         }
@@ -80,6 +89,14 @@ impl Core {
     /// The name under which a placement's blocks are held.
     pub(crate) fn hold_name(cluster: &ClusterId, cid: &cid::Cid) -> Option<HoldName> {
         HoldName::parse(format!("pin/{cluster}/{cid}"))
+    }
+
+    /// Whether the clock was set back since this was asked last.
+    pub(crate) fn was_set_back(&self, now: Timestamp) -> bool {
+        let mut latest = lock(&self.latest);
+        let set_back = latest.is_some_and(|latest| latest.since(now) > SET_BACK_MIN);
+        *latest = if set_back { Some(now) } else { (*latest).max(Some(now)) };
+        set_back
     }
 
     /// Registers work on a placement.

@@ -71,8 +71,11 @@ impl Pins {
         let has_expiry = wish.expires_at.is_some();
         match self.core.store.wish(wish, self.core.clock.now()).await.map_err(unavailable)? {
             Wished::Done { pin, created, work } => {
-                if work || has_expiry {
+                if work {
                     self.core.wake.notify_one();
+                }
+                if has_expiry {
+                    self.core.wake_expiry.notify_one();
                 }
                 Ok((*pin, created))
             }

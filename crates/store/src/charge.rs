@@ -56,11 +56,17 @@ pub(crate) async fn has_room(conn: &mut Conn, account: AccountId) -> Result<bool
     Ok(room.is_some())
 }
 
-/// Takes a pin and its charge out of the books.
-pub(crate) async fn remove_pin(conn: &mut Conn, account: AccountId, bytes: u64) -> Result<(), StoreError> {
-    sqlx::query("UPDATE accounts SET used_bytes = used_bytes - $2, pin_count = pin_count - 1 WHERE id = $1")
+/// Takes so many pins, and what they were charged together, out of the books.
+pub(crate) async fn remove_pins(
+    conn: &mut Conn,
+    account: AccountId,
+    pins: u64,
+    bytes: u64,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE accounts SET used_bytes = used_bytes - $2, pin_count = pin_count - $3 WHERE id = $1")
         .bind(account.0)
         .bind(column(bytes))
+        .bind(column(pins))
         .execute(conn)
         .await?;
     Ok(())

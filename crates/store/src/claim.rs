@@ -69,13 +69,23 @@ impl Store {
         self.write(Renew { leases, until }).await
     }
 
-    /// Ends every lease, so that what somebody worked on is due now. Only for a process that knows that it is
-    /// alone with the database: the work of any other would be done twice.
+    /// Ends every lease, so that what somebody worked on is due now; so is what is due after `latest`, later
+    /// than anything is put off, because the clock was set back since. Gives how many leases there were. Only
+    /// for a process that knows that it is alone with the database: the work of any other would be done twice.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn drop_leases(&self, now: Timestamp) -> Result<u64, StoreError> {
-        self.write(DropLeases { now }).await
+    pub async fn take_over(&self, now: Timestamp, latest: Timestamp) -> Result<u64, StoreError> {
+        self.write(TakeOver { now, latest }).await
+    }
+
+    /// After the clock was set back to `now`: what nobody works on is due now at the latest, leases end at
+    /// `until` at the latest, and nobody stands later in the queue than who comes now.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn recall(&self, now: Timestamp, until: Timestamp) -> Result<(), StoreError> {
+        self.write(Recall { now, until }).await
     }
 
     /// Whether a live pin wants the placement; for a worker that was woken.
@@ -91,6 +101,12 @@ impl Store {
         Ok(live.is_some())
     }
 }
+
+/// The CASE is `PlacementState::after(Event::Claimed)`; `tests/it/states.rs` holds them together.
+pub(crate) const CLAIM: &str = "UPDATE placements SET lease = $1, due_at_ms = $2, updated_at_ms = $3, \
+     state = CASE state WHEN 'queued' THEN 'pinning' ELSE state END \
+     WHERE id = (SELECT id FROM placements WHERE due_at_ms IS NOT NULL AND due_at_ms <= $3 \
+     ORDER BY queue_ms, id LIMIT 1) AND due_at_ms <= $3 RETURNING id";
 
 struct ClaimWrite {
     numbers: Vec<i64>,
@@ -113,24 +129,20 @@ impl Write for ClaimWrite {
 
 impl ClaimWrite {
     async fn next(&self, conn: &mut Conn, lease: i64) -> Result<Option<Claim>, StoreError> {
-        // The CASE is `PlacementState::after(Event::Claimed)`; `tests/it/states.rs` holds them together.
-        let row: Option<KeyRow> = sqlx::query_as(
-            "UPDATE placements SET lease = $1, due_at_ms = $2, updated_at_ms = $3, \
-             state = CASE state WHEN 'queued' THEN 'pinning' ELSE state END \
-             WHERE id = (SELECT id FROM placements WHERE due_at_ms IS NOT NULL AND due_at_ms <= $3 \
-             ORDER BY queue_ms, id LIMIT 1) AND due_at_ms <= $3 RETURNING id",
-        )
-        .bind(lease)
-        .bind(self.until.as_ms())
-        .bind(self.now.as_ms())
-        .fetch_optional(&mut *conn)
-        .await?;
+        let row: Option<KeyRow> = sqlx::query_as(CLAIM)
+            .bind(lease)
+            .bind(self.until.as_ms())
+            .bind(self.now.as_ms())
+            .fetch_optional(&mut *conn)
+            .await?;
         let Some(row) = row else { return Ok(None) };
         let id = PlacementId(row.id);
         let Some(placement) = placement::load(conn, id).await? else { return Ok(None) };
         let wanted = is_wanted(conn, id).await?;
-        let budget_bytes = budget(conn, id).await?;
-        let origins = origins(conn, id).await?;
+        let (budget_bytes, origins) = match wanted {
+            true => (budget(conn, id).await?, origins(conn, id).await?),
+            false => (0, Vec::new()),
+        };
         let lease = Lease { placement: id, number: lease };
         Ok(Some(Claim { lease, placement, wanted, budget_bytes, origins }))
     }
@@ -166,11 +178,12 @@ async fn origins(conn: &mut Conn, id: PlacementId) -> Result<Vec<String>, StoreE
     Ok(lists.iter().flat_map(|list| list.lines()).take(ORIGINS_MAX).map(str::to_owned).collect())
 }
 
-struct DropLeases {
+struct TakeOver {
     now: Timestamp,
+    latest: Timestamp,
 }
 
-impl Write for DropLeases {
+impl Write for TakeOver {
     type Out = u64;
 
     async fn run(&self, conn: &mut Conn) -> Result<u64, StoreError> {
@@ -179,9 +192,43 @@ impl Write for DropLeases {
              WHERE lease IS NOT NULL AND due_at_ms IS NOT NULL AND due_at_ms > $1",
         )
         .bind(self.now.as_ms())
+        .execute(&mut *conn)
+        .await?;
+        sqlx::query(
+            "UPDATE placements SET due_at_ms = $1 WHERE due_at_ms IS NOT NULL AND due_at_ms > $2 \
+             AND lease IS NULL",
+        )
+        .bind(self.now.as_ms())
+        .bind(self.latest.as_ms())
         .execute(conn)
         .await?;
         Ok(done.rows_affected())
+    }
+}
+
+struct Recall {
+    now: Timestamp,
+    until: Timestamp,
+}
+
+impl Write for Recall {
+    type Out = ();
+
+    async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE placements SET due_at_ms = CASE WHEN lease IS NULL THEN CAST($1 AS BIGINT) \
+             ELSE CAST($2 AS BIGINT) END WHERE due_at_ms IS NOT NULL AND due_at_ms > $1 \
+             AND (lease IS NULL OR due_at_ms > $2)",
+        )
+        .bind(self.now.as_ms())
+        .bind(self.until.as_ms())
+        .execute(&mut *conn)
+        .await?;
+        sqlx::query("UPDATE placements SET queue_ms = $1 WHERE due_at_ms IS NOT NULL AND queue_ms > $1")
+            .bind(self.now.as_ms())
+            .execute(conn)
+            .await?;
+        Ok(())
     }
 }
 

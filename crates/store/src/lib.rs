@@ -16,6 +16,8 @@ mod error;
 mod list;
 mod pin;
 mod placement;
+#[cfg(test)]
+mod plans;
 mod remove;
 mod row;
 mod settle;

@@ -187,6 +187,10 @@ fn failure(code: Option<&str>, detail: Option<String>) -> Result<Option<Failure>
     Ok(code.map(|code| Failure::new(code, detail.unwrap_or_default())))
 }
 
+pub(crate) const NEXT_WORK: &str = "SELECT MIN(due_at_ms) FROM placements WHERE due_at_ms IS NOT NULL";
+
+pub(crate) const NEXT_EXPIRY: &str = "SELECT MIN(expires_at_ms) FROM pins WHERE expires_at_ms IS NOT NULL";
+
 impl Store {
     /// The pin with this id.
     ///
@@ -259,17 +263,13 @@ impl Store {
         Ok(id.map(PlacementId))
     }
 
-    /// When there is something to do next: a placement that is due, or a pin that ends.
+    /// When the next placement is due. Also what is in work is due: when its lease ends.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn next_due(&self) -> Result<Option<Timestamp>, StoreError> {
-        let work: Option<i64> =
-            sqlx::query_scalar("SELECT MIN(due_at_ms) FROM placements WHERE due_at_ms IS NOT NULL")
-                .fetch_one(&self.readers)
-                .await?;
-        let expiry = self.next_expiry().await?;
-        Ok(time(work).into_iter().chain(expiry).min())
+    pub async fn next_work(&self) -> Result<Option<Timestamp>, StoreError> {
+        let due: Option<i64> = sqlx::query_scalar(NEXT_WORK).fetch_one(&self.readers).await?;
+        Ok(time(due))
     }
 
     /// When the next pin ends by itself.
@@ -277,10 +277,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn next_expiry(&self) -> Result<Option<Timestamp>, StoreError> {
-        let expiry: Option<i64> =
-            sqlx::query_scalar("SELECT MIN(expires_at_ms) FROM pins WHERE expires_at_ms IS NOT NULL")
-                .fetch_one(&self.readers)
-                .await?;
+        let expiry: Option<i64> = sqlx::query_scalar(NEXT_EXPIRY).fetch_one(&self.readers).await?;
         Ok(time(expiry))
     }
 }

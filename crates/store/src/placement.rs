@@ -26,10 +26,12 @@ pub(crate) async fn is_wanted(conn: &mut Conn, id: PlacementId) -> Result<bool, 
 /// Moves a placement whose last live pin may just have gone, and drops its row when nothing is left of it.
 /// True if there is work to do now.
 pub(crate) async fn let_go(conn: &mut Conn, id: PlacementId, now: Timestamp) -> Result<bool, StoreError> {
-    if is_wanted(conn, id).await? {
-        return Ok(false);
-    }
-    let Some(placement) = load(conn, id).await? else { return Ok(false) };
+    let unwanted = sqlx::query_as::<_, PlacementRow>(select_placements!(
+        "WHERE id = $1 AND NOT EXISTS \
+         (SELECT 1 FROM pins WHERE pins.placement_id = placements.id AND pins.standing <> 'failed')"
+    ));
+    let unwanted = unwanted.bind(id.0).fetch_optional(&mut *conn).await?;
+    let Some(placement) = unwanted.map(PlacementRow::into_record).transpose()? else { return Ok(false) };
     let state = placement.state.after(Event::Unwanted);
     if state == PlacementState::Unpinned && !placement.leased {
         forget(conn, id).await?;

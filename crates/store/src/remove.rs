@@ -1,5 +1,7 @@
 //! How pins end: removed by their owner, given up by who waited for them, or due.
 
+use std::collections::BTreeMap;
+
 use cid::Cid;
 use pinfold_model::{AccountId, ClusterId, PinId, PlacementId, Timestamp};
 use sqlx::FromRow;
@@ -78,7 +80,7 @@ impl Store {
 
 async fn end(conn: &mut Conn, row: &EndingRow, now: Timestamp) -> Result<Ended, StoreError> {
     sqlx::query("DELETE FROM pins WHERE id = $1").bind(row.id).execute(&mut *conn).await?;
-    charge::remove_pin(conn, AccountId(row.account_id), number(row.charged_bytes)).await?;
+    charge::remove_pins(conn, AccountId(row.account_id), 1, number(row.charged_bytes)).await?;
     let placement = PlacementId(row.placement_id);
     let work = let_go(conn, placement, now).await?;
     Ok(Ended { placement, work })
@@ -143,21 +145,42 @@ struct Expire {
     limit: u32,
 }
 
+/// Pins whose time has come, the longest due first: the same ones each time within a transaction.
+macro_rules! due_pins {
+    ($columns:literal) => {
+        concat!(
+            "SELECT ",
+            $columns,
+            " FROM pins WHERE expires_at_ms IS NOT NULL AND expires_at_ms <= $1 ",
+            "ORDER BY expires_at_ms, id LIMIT $2"
+        )
+    };
+}
+
+pub(crate) const SELECT_DUE: &str = due_pins!("id, account_id, placement_id, charged_bytes");
+pub(crate) const DELETE_DUE: &str = concat!("DELETE FROM pins WHERE id IN (", due_pins!("id"), ")");
+
 impl Write for Expire {
     type Out = Vec<Ended>;
 
     async fn run(&self, conn: &mut Conn) -> Result<Vec<Ended>, StoreError> {
-        let rows: Vec<EndingRow> = sqlx::query_as(
-            "SELECT id, account_id, placement_id, charged_bytes FROM pins \
-             WHERE expires_at_ms IS NOT NULL AND expires_at_ms <= $1 ORDER BY expires_at_ms LIMIT $2",
-        )
-        .bind(self.now.as_ms())
-        .bind(i64::from(self.limit))
-        .fetch_all(&mut *conn)
-        .await?;
+        let (now, limit) = (self.now.as_ms(), i64::from(self.limit));
+        let rows: Vec<EndingRow> =
+            sqlx::query_as(SELECT_DUE).bind(now).bind(limit).fetch_all(&mut *conn).await?;
+        sqlx::query(DELETE_DUE).bind(now).bind(limit).execute(&mut *conn).await?;
+        let mut charges: BTreeMap<i64, (u64, u64)> = BTreeMap::new();
+        for row in &rows {
+            let (pins, bytes) = charges.entry(row.account_id).or_default();
+            *pins += 1;
+            *bytes += number(row.charged_bytes);
+        }
+        for (account, (pins, bytes)) in charges {
+            charge::remove_pins(conn, AccountId(account), pins, bytes).await?;
+        }
         let mut ended = Vec::with_capacity(rows.len());
         for row in &rows {
-            ended.push(end(conn, row, self.now).await?);
+            let placement = PlacementId(row.placement_id);
+            ended.push(Ended { placement, work: let_go(conn, placement, self.now).await? });
         }
         Ok(ended)
     }

@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions, SqlitePool};
 
 use crate::StoreError;
-use crate::writer::{Write, Writer};
+use crate::writer::{Conn, Write, Writer};
 
 /// Connections that read. More of them than processors only wait for each other.
 const READERS_MAX: u32 = 8;
@@ -49,9 +49,10 @@ impl Store {
             .test_before_acquire(false)
             .connect_with(options.read_only(true))
             .await?;
+        let last = last_id(&mut conn).await?;
         let mut salt = [0; 1];
         getrandom::fill(&mut salt).map_err(|error| StoreError::Failed(error.to_string()))?;
-        Ok(Self { readers, writer: Writer::start(conn), ids: Arc::new(IdSource::new(salt[0])) })
+        Ok(Self { readers, writer: Writer::start(conn), ids: Arc::new(IdSource::new(salt[0]).after(last)) })
     }
 
     /// Whether the database answers.
@@ -77,6 +78,18 @@ impl Store {
     pub(crate) async fn write<W: Write>(&self, write: W) -> Result<W::Out, StoreError> {
         self.writer.write(write).await
     }
+}
+
+/// The largest id of all: the clock may have been set back since it was made.
+async fn last_id(conn: &mut Conn) -> Result<i64, StoreError> {
+    let last: Option<i64> = sqlx::query_scalar(
+        "SELECT MAX(id) FROM (SELECT MAX(id) AS id FROM accounts UNION ALL SELECT MAX(id) FROM tokens \
+         UNION ALL SELECT MAX(id) FROM placements UNION ALL SELECT MAX(id) FROM pins \
+         UNION ALL SELECT MAX(id) FROM audit) ids",
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(last.unwrap_or(0))
 }
 
 fn create_private(path: &Path) -> std::io::Result<()> {

@@ -115,11 +115,13 @@ impl WishWrite {
     /// A live pin is there: apply what was given now.
     async fn renew(&self, conn: &mut Conn, mut pin: PinRecord) -> Result<Wished, StoreError> {
         let wish = &self.wish;
-        let is_new = wish.original_name.is_some() || wish.custom_name.is_some() || wish.expires_at.is_some();
+        let expires_at = self.expiry(Some(&pin));
+        let is_new =
+            wish.original_name.is_some() || wish.custom_name.is_some() || expires_at != pin.expires_at;
         if is_new || pin.standing == Standing::Waiting {
             pin.original_name = wish.original_name.clone().or(pin.original_name);
             pin.custom_name = wish.custom_name.clone().or(pin.custom_name);
-            pin.expires_at = wish.expires_at.or(pin.expires_at);
+            pin.expires_at = expires_at;
             pin.wishes += 1;
             self.update(conn, &pin).await?;
         }
@@ -247,7 +249,7 @@ impl WishWrite {
             wishes: old.map_or(0, |old| old.wishes) + 1,
             error: None,
             created_at: old.map_or(self.now, |old| old.created_at),
-            expires_at: wish.expires_at.or_else(|| old?.expires_at),
+            expires_at: self.expiry(old),
         };
         if is_new {
             self.insert(conn, &pin).await?
@@ -255,6 +257,13 @@ impl WishWrite {
             self.update(conn, &pin).await?
         }
         Ok(pin)
+    }
+
+    /// When the pin ends now. A wish without an end leaves the old one, unless that is over: the pin is only
+    /// still there because nobody came to end it, and who asks for it now must not lose it a moment later.
+    fn expiry(&self, old: Option<&PinRecord>) -> Option<Timestamp> {
+        let left = old.and_then(|old| old.expires_at).filter(|at| *at > self.now);
+        self.wish.expires_at.or(left)
     }
 
     async fn insert(&self, conn: &mut Conn, pin: &PinRecord) -> Result<(), StoreError> {

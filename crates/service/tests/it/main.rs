@@ -3,8 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a story that can't go on fails")]
 
 mod access;
+mod dice;
+mod disk;
+mod endurance;
+mod network;
 mod pins;
 mod races;
 mod simulation;
+mod timelocks;
 mod uploads;
 mod world;

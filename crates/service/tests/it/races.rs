@@ -141,6 +141,55 @@ async fn a_removal_survives_a_restart_and_a_cluster_that_is_down() {
 }
 
 #[tokio::test]
+async fn a_removal_waits_for_no_release_and_a_restart_goes_on_with_it() {
+    let mut world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let cid = world.cluster.publish("hello", MIB);
+    world.pin(&alice, PinWish::new(cid)).await.unwrap();
+    let gate = Gate::default();
+    world.cluster.script_release([Fate::Waits(gate.clone())]);
+    world.remove(&alice, &cid).await.unwrap();
+    tokio::select! {
+        () = world.settle() => panic!("the gate is closed"),
+        () = gate.reached() => {}
+    }
+    assert!(world.cluster.has(&cid), "its blocks are still there");
+    assert_eq!(world.state(&alice, &cid).await, None, "its owner is done with it");
+    assert_eq!(world.fresh(alice.account.id).await.used_bytes, 0);
+
+    // The process dies in the middle of the release.
+    world.restart().await;
+    assert_eq!(world.state(&alice, &cid).await, None);
+    world.service.reconciler.take_over().await.unwrap();
+    world.settle().await;
+    assert!(!world.cluster.has(&cid));
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn a_removal_waits_for_no_release_while_the_service_runs() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let [first, second] = ["first", "second"].map(|name| world.cluster.publish(name, MIB));
+    for cid in [first, second] {
+        world.pin(&alice, PinWish::new(cid)).await.unwrap();
+    }
+    let gate = Gate::default();
+    world.cluster.script_release([Fate::Waits(gate.clone()), Fate::Waits(gate.clone())]);
+    let background = world.service.run();
+    world.remove(&alice, &first).await.unwrap();
+    gate.reached().await;
+    world.remove(&alice, &second).await.unwrap();
+    assert_eq!(world.uploads(&alice).await, []);
+    assert!(world.cluster.has(&first) && world.cluster.has(&second));
+    // An orderly stop waits for none of them either.
+    background.stop().await;
+    world.settle().await;
+    assert_eq!(world.cluster.all_names(), Vec::<String>::new());
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
 async fn when_the_wait_is_over_the_answer_is_how_it_stands_then() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;

@@ -7,22 +7,11 @@ use pinfold_cluster::{ClusterError, Fate};
 use pinfold_model::PinState;
 use pinfold_service::{Caller, PinWish, Wait};
 
+use crate::dice::Dice;
 use crate::world::{GIB, World};
 
 const SEEDS: u64 = 100;
 const STEPS: u64 = 40;
-
-/// A small generator of numbers that look random (xorshift64*).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % sides
-    }
-}
 
 struct Play {
     world: World,
@@ -43,7 +32,7 @@ impl Play {
         let sizes = [10, 1_000, GIB / 2, GIB / 2 + 1, GIB - 900, GIB + 1];
         let cids = (0_u64..).zip(sizes).map(|(i, size)| world.cluster.publish(&format!("{seed} {i}"), size));
         let cids = cids.collect();
-        Self { world, dice: Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1), callers, cids }
+        Self { world, dice: Dice::new(seed), callers, cids }
     }
 
     fn pick(&mut self) -> (Caller, Cid) {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cid::Cid;
-use pinfold_cluster::Scripted;
+use pinfold_cluster::{Cluster, Scripted};
 use pinfold_model::{
     Account, AccountId, Clock, ClusterId, Email, ManualClock, PinState, PlanCode, Role, ScopeSet, Timelock,
-    TokenName,
+    Timestamp, TokenName,
 };
 use pinfold_service::{
     Caller, ClusterInfo, ClusterSetup, Error, ListQuery, NewAccount, NewToken, PinReceipt, PinView, PinWish,
@@ -18,6 +18,8 @@ use tempfile::TempDir;
 
 /// A minute is forever in a story, and ends one that hangs.
 pub(crate) const LONG: Wait = Wait::For(Duration::from_secs(60));
+/// Nothing that happens in the background takes longer.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const GIB: u64 = 1 << 30;
 
@@ -48,18 +50,7 @@ impl World {
     }
 
     pub(crate) async fn account(&self, name: &str, plan: &str) -> Caller {
-        let new = NewAccount {
-            email: Email::parse(&format!("{name}@example.org")).unwrap(),
-            name: name.to_owned(),
-            plan: PlanCode::new(plan),
-            role: Role::User,
-            password: None,
-        };
-        let account = self.service.accounts.create(new).await.unwrap();
-        let name = TokenName::parse("key").unwrap();
-        let new = NewToken { name, label: None, scopes: ScopeSet::all(), expires_at: None };
-        let key = self.service.tokens.create(account.id, new).await.unwrap().secret;
-        self.service.tokens.authenticate(key.reveal()).await.unwrap()
+        new_account(&self.service, name, plan).await
     }
 
     pub(crate) async fn fresh(&self, account: AccountId) -> Account {
@@ -106,14 +97,16 @@ impl World {
     }
 
     pub(crate) async fn uploads(&self, caller: &Caller) -> Vec<PinView> {
-        let query = ListQuery { limit: 100, ..ListQuery::default() };
-        let page = self.service.pins.list(caller, query).await.unwrap();
-        assert_eq!(page.total, page.pins.len() as u64);
-        page.pins
+        all_pins(&self.service, caller).await
     }
 
     pub(crate) async fn state(&self, caller: &Caller, cid: &Cid) -> Option<PinState> {
         self.service.pins.status(caller, cid, None).await.ok().map(|status| status.view.state)
+    }
+
+    /// When every story begins.
+    pub(crate) fn clock_at_start(&self) -> Timestamp {
+        ManualClock::default().now()
     }
 
     pub(crate) fn in_an_hour(&self) -> Timelock {
@@ -164,6 +157,14 @@ async fn open(
     settings: &Settings,
 ) -> (Store, Service) {
     let store = Store::open(&dir.path().join("pinfold.db")).await.unwrap();
+    let setup = setup(Arc::new(cluster.clone()));
+    let clock: Arc<dyn Clock> = clock.clone();
+    let service = Service::new(store.clone(), vec![setup], clock, settings.clone()).await.unwrap();
+    (store, service)
+}
+
+/// The only cluster.
+pub(crate) fn setup(driver: Arc<dyn Cluster>) -> ClusterSetup {
     let info = ClusterInfo {
         id: ClusterId::default(),
         label: "Here".to_owned(),
@@ -171,8 +172,29 @@ async fn open(
         country: None,
         gateways: Vec::new(),
     };
-    let setup = ClusterSetup { info, driver: Arc::new(cluster.clone()) };
-    let clock: Arc<dyn Clock> = clock.clone();
-    let service = Service::new(store.clone(), vec![setup], clock, settings.clone()).await.unwrap();
-    (store, service)
+    ClusterSetup { info, driver }
+}
+
+/// A new account, and whoever has a key to all of it.
+pub(crate) async fn new_account(service: &Service, name: &str, plan: &str) -> Caller {
+    let new = NewAccount {
+        email: Email::parse(&format!("{name}@example.org")).unwrap(),
+        name: name.to_owned(),
+        plan: PlanCode::new(plan),
+        role: Role::User,
+        password: None,
+    };
+    let account = service.accounts.create(new).await.unwrap();
+    let name = TokenName::parse("key").unwrap();
+    let new = NewToken { name, label: None, scopes: ScopeSet::all(), expires_at: None };
+    let key = service.tokens.create(account.id, new).await.unwrap().secret;
+    service.tokens.authenticate(key.reveal()).await.unwrap()
+}
+
+/// All pins of an account; a story has few.
+pub(crate) async fn all_pins(service: &Service, caller: &Caller) -> Vec<PinView> {
+    let query = ListQuery { limit: 100, ..ListQuery::default() };
+    let page = service.pins.list(caller, query).await.unwrap();
+    assert_eq!(page.total, page.pins.len() as u64);
+    page.pins
 }

@@ -64,7 +64,7 @@ async fn nobody_claims_what_is_settled() {
             }
         }
         assert!(world.store.claim(1, at(1_000), at(2_000)).await.unwrap().is_empty());
-        assert_eq!(world.store.next_due().await.unwrap(), None);
+        assert_eq!(world.store.next_work().await.unwrap(), None);
     }
 }
 
@@ -91,12 +91,12 @@ async fn a_start_that_is_alone_takes_over_what_was_in_work() {
     created(world.wish(account, cid(1)).await);
     let lost = world.claim(now()).await;
     let store = world.open().await;
-    assert_eq!(store.drop_leases(now()).await.unwrap(), 1);
+    assert_eq!(store.take_over(now(), at(300)).await.unwrap(), 1);
     let next = world.claim(now()).await;
     assert_ne!(next.lease, lost.lease);
     assert_eq!(world.settle(&lost, held(10)).await, Settled::LeaseLost);
     world.settle(&next, held(10)).await;
-    assert_eq!(store.drop_leases(now()).await.unwrap(), 0);
+    assert_eq!(store.take_over(now(), at(300)).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -172,7 +172,7 @@ async fn a_pin_ends_when_its_time_has_come() {
         let claim = world.claim(now()).await;
         world.settle(&claim, held(5)).await;
     }
-    assert_eq!(world.store.next_due().await.unwrap(), Some(at(10)));
+    assert_eq!(world.store.next_expiry().await.unwrap(), Some(at(10)));
     assert!(world.store.expire(now().after(Duration::from_millis(9_999)), 10).await.unwrap().is_empty());
     let ended = world.store.expire(at(10), 10).await.unwrap();
     assert!(ended.len() == 1 && ended[0].work);

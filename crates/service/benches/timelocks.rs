@@ -1,0 +1,178 @@
+//! What pins cost that end by themselves: `cargo bench -p pinfold-service --bench timelocks [-- PENDING DUE]`.
+//!
+//! Fills a database in the working directory (default: 1,000,000 pins that end later), then prints what a look
+//! of the idle reconciler costs, how long a start takes, and how long it takes until all of DUE pins (default:
+//! 10,000, of as many CIDs) that come due together have ended, with what another account's write waits
+//! meanwhile, and until all of them are released. The cluster is in memory.
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cid::Cid;
+use futures::StreamExt;
+use pinfold_cluster::Scripted;
+use pinfold_model::{AccountId, Clock, ClusterId, Email, ManualClock, PlanCode, Role, Timestamp};
+use pinfold_service::{ClusterInfo, ClusterSetup, NewAccount, Service, Settings};
+use pinfold_store::{Store, Wish};
+
+type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+/// Accounts that the pending pins belong to.
+const ACCOUNTS: usize = 100;
+/// Writes that are on their way while the database is filled.
+const WRITES: usize = 512;
+
+fn main() -> Outcome {
+    let mut numbers = std::env::args().filter_map(|arg| arg.parse().ok());
+    let (pending, due) = (numbers.next().unwrap_or(1_000_000), numbers.next().unwrap_or(10_000));
+    let dir = tempfile::Builder::new().prefix("bench-timelocks").tempdir_in(".")?;
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(run(
+        &dir.path().join("pinfold.db"),
+        pending,
+        due,
+    ))
+}
+
+async fn run(path: &Path, pending: usize, due: usize) -> Outcome {
+    let (cluster, clock) = (Scripted::default(), Arc::new(ManualClock::default()));
+    let (store, service) = open(path, &cluster, &clock).await?;
+    idle("with no pin", &service).await?;
+    let mut accounts = Vec::new();
+    for n in 0..ACCOUNTS {
+        accounts.push(account(&service, &format!("account{n}")).await?);
+    }
+    let cids: Vec<Cid> =
+        (0..pending.div_ceil(ACCOUNTS)).map(|n| cluster.publish(&format!("pending {n}"), 1)).collect();
+    let later = clock.now().after(Duration::from_hours(24 * 365));
+    let began = Instant::now();
+    // The first account brings the blocks in; for the others they are there.
+    let (first, others) = accounts.split_first().ok_or("no accounts")?;
+    pin(&store, cids.iter().map(|cid| wish(*first, *cid, later)), &clock).await?;
+    settle(&service).await?;
+    let wishes = others.iter().flat_map(|account| cids.iter().map(|cid| wish(*account, *cid, later)));
+    pin(&store, wishes, &clock).await?;
+    println!("{} pins made in {:.0?}", cids.len() * ACCOUNTS, began.elapsed());
+    println!("the database has {} MB", size(path.parent())? / 1_000_000);
+    idle("with all of them", &service).await?;
+
+    let began = Instant::now();
+    drop(open(path, &cluster, &clock).await?);
+    println!("opening the database and the service: {:.1?}", began.elapsed());
+
+    let soon = clock.now().after(Duration::from_hours(1));
+    let cids: Vec<Cid> = (0..due).map(|n| cluster.publish(&format!("due {n}"), 1)).collect();
+    let wishes = cids.iter().zip(accounts.iter().cycle()).map(|(cid, account)| wish(*account, *cid, soon));
+    pin(&store, wishes, &clock).await?;
+    settle(&service).await?;
+    end(&store, &service, &clock, &cluster, &cids, others[0]).await
+}
+
+/// Lets the clock come to where pins end, and waits for it.
+async fn end(
+    store: &Store,
+    service: &Service,
+    clock: &ManualClock,
+    cluster: &Scripted,
+    cids: &[Cid],
+    other: AccountId,
+) -> Outcome {
+    let background = service.run();
+    let later = clock.now().after(Duration::from_hours(24 * 365));
+    clock.advance(Duration::from_hours(1));
+    let (began, now) = (Instant::now(), clock.now());
+    service.reconciler.wake();
+    let mut slowest = Duration::ZERO;
+    let mut probes = 0;
+    while store.next_expiry().await?.is_some_and(|next| next <= now) {
+        let probe = Instant::now();
+        store.wish(wish(other, probe_cid(probes), later), now).await?;
+        slowest = slowest.max(probe.elapsed());
+        probes += 1;
+    }
+    println!("{} pins that came due together had ended after {:.2?}", cids.len(), began.elapsed());
+    println!("meanwhile {probes} other writes took {slowest:.1?} at most");
+    let is_held = |cid: &Cid| cluster.holds(&format!("pin/{}/{cid}", ClusterId::default()), cid);
+    while cids.iter().any(is_held) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    println!("all were released after {:.2?}", began.elapsed());
+    background.stop().await;
+    Ok(())
+}
+
+/// The bytes of all files in a folder.
+fn size(folder: Option<&Path>) -> Outcome<u64> {
+    let files = std::fs::read_dir(folder.ok_or("no folder")?)?;
+    files.map(|file| Ok(file?.metadata()?.len())).sum()
+}
+
+fn probe_cid(n: usize) -> Cid {
+    Scripted::default().publish(&format!("probe {n}"), 1)
+}
+
+/// What a turn costs in which there is nothing to do.
+async fn idle(what: &str, service: &Service) -> Outcome {
+    const TURNS: u32 = 2_000;
+    settle(service).await?;
+    let began = Instant::now();
+    for _ in 0..TURNS {
+        service.reconciler.turn().await?;
+    }
+    println!("a look of the idle reconciler {what}: {:.0?}", began.elapsed() / TURNS);
+    Ok(())
+}
+
+async fn settle(service: &Service) -> Outcome {
+    while service.reconciler.turn().await? > 0 {}
+    Ok(())
+}
+
+async fn pin(store: &Store, wishes: impl Iterator<Item = Wish>, clock: &ManualClock) -> Outcome {
+    let now = clock.now();
+    let mut writes = futures::stream::iter(wishes.map(|wish| store.wish(wish, now))).buffer_unordered(WRITES);
+    while let Some(written) = writes.next().await {
+        written?;
+    }
+    Ok(())
+}
+
+fn wish(account: AccountId, cid: Cid, expires_at: Timestamp) -> Wish {
+    Wish {
+        account,
+        cid,
+        cluster: ClusterId::default(),
+        original_name: None,
+        custom_name: None,
+        expires_at: Some(expires_at),
+        origins: Vec::new(),
+        in_flight_max: u32::MAX,
+    }
+}
+
+async fn account(service: &Service, name: &str) -> Outcome<AccountId> {
+    let new = NewAccount {
+        email: Email::parse(&format!("{name}@example.org"))?,
+        name: name.to_owned(),
+        plan: PlanCode::new("premium"),
+        role: Role::User,
+        password: None,
+    };
+    Ok(service.accounts.create(new).await?.id)
+}
+
+async fn open(path: &Path, cluster: &Scripted, clock: &Arc<ManualClock>) -> Outcome<(Store, Service)> {
+    let store = Store::open(path).await?;
+    let info = ClusterInfo {
+        id: ClusterId::default(),
+        label: "Here".to_owned(),
+        region: None,
+        country: None,
+        gateways: Vec::new(),
+    };
+    let setup = ClusterSetup { info, driver: Arc::new(cluster.clone()) };
+    let clock: Arc<dyn Clock> = clock.clone();
+    let service = Service::new(store.clone(), vec![setup], clock, Settings::default()).await?;
+    Ok((store, service))
+}

@@ -1,0 +1,644 @@
+//! A seeded simulation of whole processes: service, database and the real block engine, over a network of DAGs
+//! that share blocks. Accounts pin, upload and remove; sources and the cluster fail; the clock is set; the
+//! process dies anywhere and starts again over the same folder.
+//!
+//! A seed says what is done, not how threads take turns: one that fails prints itself, and may have to be run
+//! some times to fail again. `PINFOLD_TEST_FIRST_SEED` and `PINFOLD_TEST_SEEDS` say which seeds to run.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use cid::Cid;
+use pinfold_cluster::{Cluster, ClusterError};
+use pinfold_model::{
+    Clock, FailureCode, ManualClock, PinState, Plan, PlanCode, PlanLimits, Plans, Timelock, Timestamp,
+};
+use pinfold_node::{Blocks, HoldName};
+use pinfold_service::{Caller, PinView, PinWish, Service, Settings, UploadTerms, Wait};
+use pinfold_store::Store;
+use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
+use tokio::runtime::Runtime;
+
+use crate::dice::Dice;
+use crate::disk::Disk;
+use crate::network::{Fault, Grown, Hash, Lost, Network, walk};
+use crate::world::{DEADLINE, all_pins, new_account, setup};
+
+const SEEDS: u64 = 200;
+const STEPS: usize = 40;
+const THREADS: usize = 2;
+
+/// One process: its runtime, and what lives in it.
+struct Life {
+    runtime: Runtime,
+    store: Store,
+    service: Service,
+    disk: Arc<Disk>,
+}
+
+impl Life {
+    fn begin(dir: &Path, network: &Network, clock: &Arc<ManualClock>) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let disk = Arc::new(Disk::open(&dir.join("blocks"), network));
+        let driver: Arc<dyn Cluster> = disk.clone();
+        let clock: Arc<dyn Clock> = clock.clone();
+        let (store, service) = runtime.block_on(async {
+            let store = Store::open(&dir.join("pinfold.db")).await.unwrap();
+            let service = Service::new(store.clone(), vec![setup(driver)], clock, settings()).await.unwrap();
+            (store, service)
+        });
+        Self { runtime, store, service, disk }
+    }
+
+    /// The process dies: nothing of it runs on, wherever it was.
+    fn kill(self) {
+        let Self { runtime, store, service, disk } = self;
+        let entered = runtime.enter();
+        drop((store, service));
+        drop(entered);
+        drop(runtime);
+        drop(Arc::into_inner(disk).expect("nothing runs on"));
+    }
+
+    /// Works until there is nothing to do now.
+    fn settle(&self) {
+        self.runtime.block_on(async {
+            for _ in 0..1_000 {
+                if self.service.reconciler.turn().await.unwrap() == 0 {
+                    return;
+                }
+            }
+            panic!("the work has no end");
+        });
+    }
+
+    fn pins(&self, caller: &Caller) -> Vec<PinView> {
+        self.runtime.block_on(all_pins(&self.service, caller))
+    }
+}
+
+fn settings() -> Settings {
+    let plan = |code: &str, storage_bytes, timelock| Plan {
+        code: PlanCode::new(code),
+        name: code.to_owned(),
+        limits: PlanLimits { storage_bytes, timelock, ..Plan::premium().limits },
+    };
+    Settings {
+        plans: Plans::new(vec![
+            plan("small", 12_000, false),
+            plan("medium", 60_000, true),
+            plan("large", 1 << 30, true),
+        ]),
+        attempts_max: 3,
+        placements_at_once: 4,
+        upload_wait: Duration::ZERO,
+        ..Settings::default()
+    }
+}
+
+/// What somebody does.
+#[derive(Debug, Clone)]
+enum Act {
+    Wish { who: usize, cid: Cid, timelock: Option<Timelock> },
+    Remove { who: usize, cid: Cid },
+    Upload { who: usize, bodies: Vec<Vec<u8>>, broken: bool, kept: bool, timelock: Option<Timelock> },
+    Nothing,
+}
+
+/// What was answered.
+#[derive(Debug, Default)]
+struct Answers {
+    /// Pins whose removal was at least begun.
+    removed: BTreeSet<(usize, Cid)>,
+    /// What was asked for once more.
+    wished: BTreeSet<(usize, Cid)>,
+    /// Uploads that are promised, for ever.
+    promised: BTreeSet<(usize, Cid)>,
+}
+
+struct Play {
+    network: Network,
+    clock: Arc<ManualClock>,
+    callers: Vec<Caller>,
+    grown: Grown,
+    /// Roots that there were uploads of.
+    uploaded: Vec<Cid>,
+    /// What was uploaded once, and may be again.
+    bodies: Vec<Vec<Vec<u8>>>,
+    promised: BTreeSet<(usize, Cid)>,
+    pinned: BTreeMap<(usize, Cid), Option<Timestamp>>,
+    dice: Dice,
+    life: Option<Life>,
+    dir: TempDir,
+}
+
+impl Play {
+    fn new(seed: u64) -> Self {
+        let dir = temp_dir();
+        let (network, clock) = (Network::default(), Arc::new(ManualClock::default()));
+        let mut dice = Dice::new(seed);
+        let grown = network.grow(&mut dice);
+        let life = Life::begin(dir.path(), &network, &clock);
+        let callers = [("ada", "small"), ("ben", "medium"), ("cyd", "large")];
+        let callers =
+            callers.map(|(name, plan)| life.runtime.block_on(new_account(&life.service, name, plan)));
+        Self {
+            network,
+            clock,
+            callers: callers.into(),
+            grown,
+            uploaded: Vec::new(),
+            bodies: Vec::new(),
+            promised: BTreeSet::new(),
+            pinned: BTreeMap::new(),
+            dice,
+            life: Some(life),
+            dir,
+        }
+    }
+
+    fn life(&self) -> &Life {
+        self.life.as_ref().unwrap()
+    }
+
+    /// The two roots whose DAGs have most in common, and are not the same.
+    fn relatives(&self) -> [Cid; 2] {
+        let dag = |cid: &Cid| self.network.dag(cid).into_keys().collect::<BTreeSet<Hash>>();
+        let pairs = self.grown.roots.iter().flat_map(|a| self.grown.roots.iter().map(move |b| [*a, *b]));
+        let others = pairs.filter(|[a, b]| dag(a) != dag(b));
+        others.max_by_key(|[a, b]| dag(a).intersection(&dag(b)).count()).unwrap()
+    }
+
+    fn run(mut self) {
+        for _ in 0..STEPS {
+            self.step();
+            self.check();
+        }
+        self.network.mend();
+        self.quiet_down();
+        self.check_settled();
+        for who in 0..self.callers.len() {
+            for pin in self.life().pins(&self.callers[who]) {
+                self.alone(Act::Remove { who, cid: pin.cid });
+            }
+        }
+        self.quiet_down();
+        self.check_settled();
+        self.check_empty();
+        self.life.take().unwrap().kill();
+    }
+
+    fn step(&mut self) {
+        match self.dice.roll(20) {
+            0..6 => {
+                let act = self.act();
+                self.alone(act);
+            }
+            6..10 => {
+                let act = self.act();
+                self.beside_a_turn(act);
+            }
+            10..13 => drop(self.life().runtime.block_on(self.life().service.reconciler.turn()).unwrap()),
+            13 => {
+                let act = self.act();
+                self.die_during(act);
+            }
+            14 => self.stop_and_start(),
+            15..18 => self.break_something(),
+            18 => self.clock.advance(Duration::from_secs(self.dice.roll(400))),
+            _ => self.set_the_clock(),
+        }
+    }
+
+    fn set_the_clock(&mut self) {
+        let back = i64::try_from(self.dice.roll(600)).unwrap() * 1_000;
+        match self.dice.roll(3) {
+            0 => self.clock.set(Timestamp::from_ms(self.clock.now().as_ms() - back)),
+            _ => self.network.come_back(),
+        }
+    }
+
+    fn act(&mut self) -> Act {
+        let who = self.dice.roll(self.callers.len() as u64) as usize;
+        let timelock = self.timelock(who);
+        match self.dice.roll(10) {
+            0..5 => Act::Wish { who, cid: self.root(), timelock },
+            5..8 => Act::Remove { who, cid: self.root() },
+            _ => {
+                let bodies = self.bodies();
+                let (broken, kept) = (self.dice.roll(6) == 0, self.dice.roll(6) != 0);
+                Act::Upload { who, bodies, broken, kept, timelock }
+            }
+        }
+    }
+
+    fn timelock(&mut self, who: usize) -> Option<Timelock> {
+        let seconds = 1 + self.dice.roll(600);
+        let locked = self.dice.roll(3) == 0 && self.callers[who].plan.limits.timelock;
+        let now = self.clock.now();
+        locked.then(|| Timelock::parse(&now.after(Duration::from_secs(seconds)).to_string(), now).unwrap())
+    }
+
+    fn root(&mut self) -> Cid {
+        match self.dice.roll(4) {
+            0 if !self.uploaded.is_empty() => *self.dice.pick(&self.uploaded),
+            _ => *self.dice.pick(&self.grown.roots),
+        }
+    }
+
+    /// A file or several, or the same as before.
+    fn bodies(&mut self) -> Vec<Vec<u8>> {
+        if self.dice.roll(3) == 0 && !self.bodies.is_empty() {
+            return self.dice.pick(&self.bodies).clone();
+        }
+        let bodies: Vec<_> = (0..=self.dice.roll(3)).map(|_| self.body()).collect();
+        self.bodies.push(bodies.clone());
+        bodies
+    }
+
+    /// Bytes of a file: new ones, or those of a block that others have.
+    fn body(&mut self) -> Vec<u8> {
+        let length = self.dice.roll(2_000) as usize;
+        match self.dice.roll(2) {
+            0 => self.dice.bytes(length),
+            _ => self.dice.pick(&self.grown.leaves).to_vec(),
+        }
+    }
+
+    fn alone(&mut self, act: Act) {
+        let life = self.life.take().unwrap();
+        let answers = life.runtime.block_on(self.perform(&life.service, act));
+        self.life = Some(life);
+        self.note(answers);
+    }
+
+    /// Somebody does something while the reconciler works.
+    fn beside_a_turn(&mut self, act: Act) {
+        let breaths = self.dice.roll(60);
+        let life = self.life.take().unwrap();
+        let answers = life.runtime.block_on(async {
+            let later = async {
+                breathe(breaths).await;
+                self.perform(&life.service, act).await
+            };
+            let (turned, answers) = tokio::join!(life.service.reconciler.turn(), later);
+            turned.unwrap();
+            answers
+        });
+        self.life = Some(life);
+        self.note(answers);
+    }
+
+    /// The process dies while somebody does something and the reconciler works.
+    fn die_during(&mut self, act: Act) {
+        let breaths = self.dice.roll(120);
+        let life = self.life.take().unwrap();
+        let mut answers = Answers::default();
+        // What it was about to do may be done, though nobody was told.
+        match &act {
+            Act::Remove { who, cid } => drop(answers.removed.insert((*who, *cid))),
+            Act::Wish { who, cid, .. } => drop(answers.wished.insert((*who, *cid))),
+            Act::Upload { .. } | Act::Nothing => {}
+        }
+        let done = life.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                (turned, done) = async { tokio::join!(life.service.reconciler.turn(), self.perform(&life.service, act)) } => {
+                    turned.unwrap();
+                    Some(done)
+                }
+                () = breathe(breaths) => None,
+            }
+        });
+        life.kill();
+        self.note(done.unwrap_or(answers));
+        self.start();
+    }
+
+    /// An orderly stop, while the service runs.
+    fn stop_and_start(&mut self) {
+        let act = if self.dice.roll(2) == 0 { self.act() } else { Act::Nothing };
+        let breaths = self.dice.roll(60);
+        let life = self.life.take().unwrap();
+        let answers = life.runtime.block_on(async {
+            let background = life.service.run();
+            breathe(breaths).await;
+            let answers = self.perform(&life.service, act).await;
+            background.stop().await;
+            life.disk.blocks.close().await;
+            answers
+        });
+        life.kill();
+        self.note(answers);
+        self.start();
+    }
+
+    fn start(&mut self) {
+        let life = Life::begin(self.dir.path(), &self.network, &self.clock);
+        if self.dice.roll(2) == 0 {
+            life.runtime.block_on(life.service.reconciler.take_over()).unwrap();
+        }
+        self.life = Some(life);
+    }
+
+    fn break_something(&mut self) {
+        let cid = self.root();
+        let after = self.dice.roll(30);
+        let own = |error| Fault { after, own: true, error };
+        let down = ClusterError::Unavailable("scripted".to_owned());
+        match self.dice.roll(7) {
+            0 => self.network.script_hold(&cid, own(down)),
+            1 => self.network.script_hold(&cid, own(ClusterError::Full)),
+            2 => self.network.script_hold(&cid, Fault { after, own: false, error: ClusterError::NotFound }),
+            3 => {
+                let error = ClusterError::Stalled("scripted".to_owned());
+                self.network.script_hold(&cid, Fault { after, own: false, error });
+            }
+            4 => self.network.script_release(Lost::Request),
+            5 => self.network.script_release(Lost::Answer),
+            _ => {
+                let leaves = self.grown.hashes.iter().filter(|_| self.dice.roll(4) == 0).copied();
+                self.network.leave(leaves.collect::<Vec<_>>());
+            }
+        }
+    }
+
+    /// Being refused is fine, as long as nothing that was promised is broken.
+    async fn perform(&self, service: &Service, act: Act) -> Answers {
+        let mut answers = Answers::default();
+        match act {
+            Act::Nothing => {}
+            Act::Wish { who, cid, timelock } => {
+                answers.wished.insert((who, cid));
+                let wish = PinWish { timelock, ..PinWish::new(cid) };
+                let _ = service.pins.pin(&self.callers[who], wish, Wait::No).await;
+            }
+            Act::Remove { who, cid } => {
+                answers.removed.insert((who, cid));
+                let _ = service.pins.remove(&self.callers[who], &cid, None).await;
+            }
+            Act::Upload { who, bodies, broken, kept, timelock } => {
+                let terms = UploadTerms { timelock, ..UploadTerms::default() };
+                if let Some(pin) = upload(service, &self.callers[who], &bodies, broken, kept, &terms).await {
+                    answers.wished.insert((who, pin.cid));
+                    answers.promised.extend(pin.expires_at.is_none().then_some((who, pin.cid)));
+                }
+            }
+        }
+        answers
+    }
+
+    fn note(&mut self, answers: Answers) {
+        for gone in answers.removed.iter().chain(&answers.wished) {
+            self.promised.remove(gone);
+        }
+        for gone in &answers.removed {
+            self.pinned.remove(gone);
+        }
+        self.uploaded.extend(answers.promised.iter().map(|(_, cid)| *cid));
+        self.promised.extend(answers.promised);
+    }
+
+    /// What must hold at any moment.
+    fn check(&mut self) {
+        let now = self.clock.now();
+        let mut pinned = BTreeMap::new();
+        for (who, caller) in self.callers.iter().enumerate() {
+            let pins = self.life().pins(caller);
+            self.check_books(caller, &pins);
+            for pin in pins.iter().filter(|pin| pin.state == PinState::Pinned) {
+                self.check_held(pin);
+                pinned.insert((who, pin.cid), pin.expires_at);
+            }
+        }
+        for (pin, expires_at) in &self.pinned {
+            let is_over = expires_at.is_some_and(|at| at <= now);
+            assert!(
+                is_over || pinned.contains_key(pin),
+                "{pin:?} was pinned until {expires_at:?}, and is lost"
+            );
+        }
+        self.pinned = pinned;
+    }
+
+    fn check_books(&self, caller: &Caller, pins: &[PinView]) {
+        let life = self.life();
+        let account = life.runtime.block_on(life.service.accounts.by_id(caller.account.id)).unwrap();
+        let charged: u64 = pins.iter().map(|pin| pin.size_bytes).sum();
+        assert_eq!(account.used_bytes, charged, "the books of {}", account.email);
+        assert_eq!(account.pins, pins.len() as u64);
+        assert!(account.used_bytes <= account.storage_limit_bytes);
+    }
+
+    /// Every block reads back and verifies, under a sealed hold of just these blocks.
+    fn check_held(&self, pin: &PinView) {
+        let disk = &self.life().disk;
+        let dag = walk(&pin.cid, |cid| disk.load(cid));
+        if self.grown.roots.contains(&pin.cid) {
+            assert_eq!(dag, self.network.dag(&pin.cid), "the whole DAG of {}", pin.cid);
+        }
+        let name = HoldName::parse(format!("pin/{}/{}", pin.cluster, pin.cid)).unwrap();
+        let hold = disk.blocks.hold(&name).unwrap().unwrap_or_else(|| panic!("{} has no hold", pin.cid));
+        assert!(hold.sealed, "{}", pin.cid);
+        assert_eq!(hold.stats.blocks, dag.len() as u64, "{}", pin.cid);
+        assert_eq!(hold.stats.bytes, dag.values().sum::<u64>(), "{}", pin.cid);
+        assert_eq!(pin.size_bytes, hold.stats.bytes, "what the account is charged for {}", pin.cid);
+    }
+
+    /// Everything works, and time goes by.
+    fn quiet_down(&mut self) {
+        for _ in 0..12 {
+            self.clock.advance(Duration::from_mins(5));
+            self.life().settle();
+        }
+        self.check();
+    }
+
+    /// What must hold when all work is done.
+    fn check_settled(&self) {
+        let life = self.life();
+        let placements = life.runtime.block_on(life.store.placements(None, 10_000)).unwrap();
+        let mut wanted = BTreeSet::new();
+        let mut alive: HashMap<Hash, u64> = HashMap::new();
+        for placement in &placements {
+            assert!(placement.state.is_settled() && !placement.leased, "{placement:?}");
+            if placement.state.is_wanted() {
+                wanted.insert(format!("pin/{}/{}", placement.cluster, placement.cid));
+                alive.extend(walk(&placement.cid, |cid| life.disk.load(cid)));
+            }
+        }
+        let holds = life.disk.blocks.holds("", None, 10_000).unwrap();
+        let held: BTreeSet<String> = holds.iter().map(|hold| hold.name.as_str().to_owned()).collect();
+        assert_eq!(held, wanted, "what is held is what is wanted");
+        self.check_pins();
+        self.check_freed(&alive);
+    }
+
+    /// Each pin is pinned or says why not, and none is overdue; no upload was lost for want of its blocks.
+    fn check_pins(&self) {
+        let now = self.clock.now();
+        for (who, caller) in self.callers.iter().enumerate() {
+            for pin in self.life().pins(caller) {
+                assert!(matches!(pin.state, PinState::Pinned | PinState::Failed), "{pin:?}");
+                assert!(pin.expires_at.is_none_or(|at| at > now), "{pin:?}");
+                if self.promised.contains(&(who, pin.cid)) && pin.state == PinState::Failed {
+                    let life = self.life();
+                    let status = life.service.pins.status(caller, &pin.cid, None);
+                    let error = life.runtime.block_on(status).unwrap().error.unwrap();
+                    let own =
+                        [FailureCode::Unavailable, FailureCode::StorageFull, FailureCode::QuotaExceeded];
+                    assert!(own.contains(&error.code), "an upload was lost: {pin:?}, {error:?}");
+                }
+            }
+        }
+        for (who, cid) in &self.promised {
+            let pins = self.life().pins(&self.callers[*who]);
+            assert!(pins.iter().any(|pin| pin.cid == *cid), "an upload was promised and is gone: {cid}");
+        }
+    }
+
+    /// Blocks that no hold wants are gone, after a moment.
+    fn check_freed(&self, alive: &HashMap<Hash, u64>) {
+        let disk = &self.life().disk;
+        let began = Instant::now();
+        let every = self.grown.hashes.iter().chain(self.uploaded.iter().map(Cid::hash));
+        for hash in every.filter(|hash| !alive.contains_key(*hash)) {
+            let cid = Cid::new_v1(pinfold_node::dag::RAW, *hash);
+            while let Some(size) = disk.blocks.size(&cid).unwrap() {
+                assert!(began.elapsed() < DEADLINE, "{size} bytes of {cid} are kept for nobody");
+                std::thread::yield_now();
+            }
+        }
+        for (hash, length) in alive {
+            let size = disk.blocks.size(&Cid::new_v1(pinfold_node::dag::RAW, *hash)).unwrap();
+            assert_eq!(size, Some(*length));
+        }
+    }
+
+    /// With the last pin the last file goes.
+    fn check_empty(&self) {
+        assert_eq!(self.life().disk.blocks.holds("", None, 1).unwrap(), []);
+        let began = Instant::now();
+        let segments = self.dir.path().join("blocks/segments");
+        while let Some(file) = std::fs::read_dir(&segments).unwrap().next() {
+            assert!(began.elapsed() < DEADLINE, "{file:?} is kept for nobody");
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Uploads a file, or a directory if there are several bodies; gives the pin if it was promised.
+async fn upload(
+    service: &Service,
+    caller: &Caller,
+    bodies: &[Vec<u8>],
+    broken: bool,
+    kept: bool,
+    terms: &UploadTerms,
+) -> Option<PinView> {
+    let uploads = &service.uploads;
+    let end = || -> Box<dyn tokio::io::AsyncRead + Send + Unpin> {
+        if broken { Box::new(Broken) } else { Box::new(tokio::io::empty()) }
+    };
+    if let [body] = bodies {
+        let received = uploads.receive(caller, terms, body.chain(end())).await.ok()?;
+        let keep = kept.then(|| uploads.keep(caller, received, terms.clone()))?;
+        return Some(keep.await.ok()?.view);
+    }
+    let mut draft = uploads.directory(caller, terms).await.ok()?;
+    for (i, body) in bodies.iter().enumerate() {
+        draft.add(&format!("{}/{i}", i % 2), body.chain(end())).await.ok()?;
+    }
+    let keep = kept.then(|| uploads.keep_directory(caller, draft, terms.clone()))?;
+    Some(keep.await.ok()?.receipt.view)
+}
+
+/// A body whose sender goes away.
+struct Broken;
+
+impl tokio::io::AsyncRead for Broken {
+    fn poll_read(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        _: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::task::Poll::Ready(Err(std::io::Error::other("the sender went away")))
+    }
+}
+
+async fn breathe(times: u64) {
+    for _ in 0..times {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// In memory if there is such a folder: there a sync costs nothing.
+fn temp_dir() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
+#[expect(clippy::disallowed_methods, reason = "long runs by hand choose their seeds")]
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |text| text.parse().unwrap())
+}
+
+/// Says which seed it was when a promise breaks.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "the seed was {0}; alone: PINFOLD_TEST_FIRST_SEED={0} PINFOLD_TEST_SEEDS=1 \
+                 cargo test -p pinfold-service --test it endurance",
+                self.0
+            );
+        }
+    }
+}
+
+#[test]
+fn a_removal_beside_the_fetch_of_a_dag_that_shares_blocks_loses_nothing() {
+    for seed in 1..=20 {
+        let _seed = Seed(seed);
+        let mut play = Play::new(seed);
+        // The two with the most blocks in common; one is pinned, one is on its way.
+        let [old, new] = play.relatives();
+        play.alone(Act::Wish { who: 2, cid: old, timelock: None });
+        play.life().settle();
+        play.check();
+        play.alone(Act::Wish { who: 2, cid: new, timelock: None });
+        play.beside_a_turn(Act::Remove { who: 2, cid: old });
+        play.quiet_down();
+        play.check_settled();
+        let pinned: Vec<_> = play.pinned.keys().map(|(_, cid)| *cid).collect();
+        assert_eq!(pinned, [new]);
+        play.life.take().unwrap().kill();
+    }
+}
+
+#[test]
+fn whatever_happens_to_processes_the_promises_hold() {
+    let first = number("PINFOLD_TEST_FIRST_SEED", 1);
+    let next = AtomicU64::new(first);
+    let end = first + number("PINFOLD_TEST_SEEDS", SEEDS);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        break;
+                    }
+                    let _seed = Seed(seed);
+                    Play::new(seed).run();
+                }
+            });
+        }
+    });
+}

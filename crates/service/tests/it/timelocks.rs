@@ -1,0 +1,231 @@
+//! Stories of pins that end by themselves, and of clocks that are set.
+
+use std::time::Duration;
+
+use cid::Cid;
+use pinfold_cluster::{ClusterError, Fate, Gate};
+use pinfold_model::PinState;
+use pinfold_service::{Caller, PinWish, UploadTerms};
+
+use crate::world::{DEADLINE, MIB, World};
+
+const HOUR: Duration = Duration::from_hours(1);
+const A_MOMENT: Duration = Duration::from_millis(1);
+
+impl World {
+    /// Pins for the next hour, and works until it is settled.
+    async fn pin_for_an_hour(&self, caller: &Caller, cid: Cid) {
+        let timelock = Some(self.in_an_hour());
+        self.pin(caller, PinWish { timelock, ..PinWish::new(cid) }).await.unwrap();
+    }
+
+    /// Waits until the account has so many pins, while the service runs.
+    async fn until_left(&self, caller: &Caller, pins: usize) {
+        let left = async {
+            while self.uploads(caller).await.len() != pins {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, left).await.expect("the others end");
+    }
+}
+
+fn down() -> Fate {
+    Fate::Fails(ClusterError::Unavailable("it is asleep".to_owned()))
+}
+
+#[tokio::test]
+async fn the_clock_jumps_and_nobody_has_to_be_told() {
+    let world = World::start().await;
+    let alice = world.account("alice", "premium").await;
+    let cid = world.cluster.publish("for an hour", MIB);
+    world.pin_for_an_hour(&alice, cid).await;
+    let background = world.service.run();
+    // The machine was suspended, or the time came from the network: no sleep can know.
+    world.clock.advance(HOUR);
+    world.until_left(&alice, 0).await;
+    background.stop().await;
+    world.settle().await;
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn all_that_came_due_while_the_server_was_down_end_at_its_start() {
+    let mut world = World::start().await;
+    let alice = world.account("alice", "premium").await;
+    let later = world.cluster.publish("for two hours", 1);
+    world.clock.advance(HOUR);
+    world.pin_for_an_hour(&alice, later).await;
+    world.clock.set(world.clock_at_start());
+    // More than end in one transaction, at different times.
+    for i in 0..250 {
+        let cid = world.cluster.publish(&format!("{i}"), 1);
+        world.pin_for_an_hour(&alice, cid).await;
+        world.clock.advance(A_MOMENT);
+    }
+    world.clock.advance(HOUR);
+    world.restart().await;
+    assert!(world.service.reconciler.turn().await.unwrap() >= 250);
+    let left: Vec<Cid> = world.uploads(&alice).await.iter().map(|pin| pin.cid).collect();
+    assert_eq!(left, [later]);
+    world.settle().await;
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_ends_nothing_early() {
+    let mut world = World::start().await;
+    let alice = world.account("alice", "premium").await;
+    let cid = world.cluster.publish("for an hour", MIB);
+    world.pin_for_an_hour(&alice, cid).await;
+    let start = world.clock_at_start();
+    for after in [HOUR - A_MOMENT, Duration::ZERO, HOUR / 2, Duration::ZERO, HOUR - A_MOMENT] {
+        world.clock.set(start.after(after));
+        world.settle().await;
+        world.restart().await;
+        world.settle().await;
+        assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned), "{after:?}");
+    }
+    world.clock.advance(A_MOMENT);
+    world.settle().await;
+    assert_eq!(world.state(&alice, &cid).await, None);
+    // It stays so when the same hour comes again.
+    world.clock.set(start);
+    world.settle().await;
+    assert_eq!(world.state(&alice, &cid).await, None);
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_holds_up_no_work() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let tried = world.cluster.publish("tried", MIB);
+    world.cluster.script_hold(&tried, [down()]);
+    world.wish(&alice, tried).await.unwrap();
+    world.service.reconciler.turn().await.unwrap();
+    let waiting = world.cluster.publish("waiting", MIB);
+    world.wish(&alice, waiting).await.unwrap();
+    let dropped = world.service.uploads.receive(&alice, &UploadTerms::default(), &b"x"[..]).await.unwrap();
+
+    world.clock.set(world.clock_at_start().after(Duration::ZERO));
+    let background = world.service.run();
+    let day_before = world.clock_at_start().as_ms() - 86_400_000;
+    world.clock.set(pinfold_model::Timestamp::from_ms(day_before));
+    drop(dropped);
+    let settled = async {
+        for cid in [tried, waiting] {
+            while world.state(&alice, &cid).await != Some(PinState::Pinned) {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, settled).await.expect("it is not a day until they are looked at");
+    background.stop().await;
+    world.settle().await;
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_between_two_runs_holds_up_no_work() {
+    let mut world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let [tried, worked_on] = ["tried", "worked on"].map(|name| world.cluster.publish(name, MIB));
+    let gate = Gate::default();
+    world.cluster.script_hold(&tried, [down()]);
+    world.cluster.script_hold(&worked_on, [Fate::Waits(gate.clone())]);
+    world.wish(&alice, tried).await.unwrap();
+    world.wish(&alice, worked_on).await.unwrap();
+    tokio::select! {
+        () = world.settle() => panic!("the gate is closed"),
+        () = gate.reached() => {}
+    }
+    let day_before = world.clock_at_start().as_ms() - 86_400_000;
+    world.clock.set(pinfold_model::Timestamp::from_ms(day_before));
+    world.restart().await;
+    let newest = world.cluster.publish("newest", MIB);
+    world.wish(&alice, newest).await.unwrap();
+    assert_eq!(
+        world.uploads(&alice).await[0].cid,
+        newest,
+        "the newest stays the first, whatever the clock says"
+    );
+    world.service.reconciler.take_over().await.unwrap();
+    world.settle().await;
+    for cid in [tried, worked_on, newest] {
+        assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
+    }
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn a_pin_that_is_renewed_when_it_comes_due_is_not_lost() {
+    let world = World::start().await;
+    let alice = world.account("alice", "premium").await;
+    let [longer, for_ever, as_it_is] =
+        ["longer", "for ever", "as it is"].map(|name| world.cluster.publish(name, MIB));
+    for cid in [longer, for_ever, as_it_is] {
+        world.pin_for_an_hour(&alice, cid).await;
+        // From now on there is no other source of it.
+        world.cluster.unpublish(&cid);
+    }
+    world.clock.advance(HOUR - A_MOMENT);
+    world.wish(&alice, as_it_is).await.unwrap();
+    // The moment has come, but nobody has ended them yet.
+    world.clock.advance(A_MOMENT);
+    let timelock = Some(world.in_an_hour());
+    let wish = PinWish { timelock, ..PinWish::new(longer) };
+    let renewed = world.service.pins.pin(&alice, wish, pinfold_service::Wait::No).await.unwrap();
+    assert_eq!(renewed.view.state, PinState::Pinned);
+    let renewed = world.wish(&alice, for_ever).await.unwrap();
+    assert_eq!((renewed.view.state, renewed.view.expires_at), (PinState::Pinned, None));
+
+    world.settle().await;
+    assert_eq!(world.state(&alice, &longer).await, Some(PinState::Pinned));
+    assert_eq!(
+        world.state(&alice, &as_it_is).await,
+        None,
+        "its timelock was left as it was, and it was still to come"
+    );
+    world.clock.advance(HOUR);
+    world.settle().await;
+    assert_eq!(world.state(&alice, &longer).await, None);
+    assert_eq!(world.state(&alice, &for_ever).await, Some(PinState::Pinned));
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn a_pin_that_failed_and_is_asked_for_again_does_not_end_by_its_old_time() {
+    let world = World::start().await;
+    let alice = world.account("alice", "premium").await;
+    let cid = world.cluster.publish("hello", MIB);
+    world.cluster.script_hold(&cid, [Fate::Fails(ClusterError::NotFound)]);
+    let wish = PinWish { timelock: Some(world.in_an_hour()), ..PinWish::new(cid) };
+    world.service.pins.pin(&alice, wish, pinfold_service::Wait::No).await.unwrap();
+    world.settle().await;
+    assert_eq!(world.state(&alice, &cid).await, Some(PinState::Failed));
+    world.clock.advance(HOUR);
+    world.wish(&alice, cid).await.unwrap();
+    world.settle().await;
+    assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
+}
+
+#[tokio::test]
+async fn a_cluster_that_hangs_does_not_hold_up_the_end_of_pins() {
+    let world = World::start().await;
+    let alice = world.account("alice", "premium").await;
+    let cid = world.cluster.publish("for an hour", MIB);
+    world.pin_for_an_hour(&alice, cid).await;
+    let received = world.service.uploads.receive(&alice, &UploadTerms::default(), &b"x"[..]).await.unwrap();
+    let gate = Gate::default();
+    world.cluster.script_release([Fate::Waits(gate.clone())]);
+    let background = world.service.run();
+    drop(received);
+    gate.reached().await;
+    world.clock.advance(HOUR);
+    world.until_left(&alice, 0).await;
+    gate.open();
+    background.stop().await;
+    world.settle().await;
+    world.check_settled(&[&alice]).await;
+}

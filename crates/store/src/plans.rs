@@ -1,0 +1,38 @@
+//! Checks, for the queries that run all the time, how SQLite goes about them: rows that wait for their time
+//! must cost nothing while they wait.
+
+use sqlx::{Row, SqlSafeStr};
+
+use crate::{Store, pin, remove};
+
+/// The steps of SQLite's plan for a query.
+async fn plan(store: &Store, sql: &'static str) -> Vec<String> {
+    let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")).into_sql_str();
+    let rows = sqlx::query(explain).fetch_all(&store.readers).await.unwrap();
+    rows.iter().map(|row| row.get("detail")).collect()
+}
+
+/// Every step goes into an index, and those named are among them.
+async fn assert_uses(store: &Store, sql: &'static str, indices: &[&str]) {
+    let steps = plan(store, sql).await;
+    // MIN and LIMIT stop a scan of an index at its first row.
+    let is_quick = |step: &String| step.starts_with("SEARCH") || step.contains("USING COVERING INDEX");
+    let is_noise = |step: &String| step.contains("SUBQUERY") || step.contains("BLOOM FILTER");
+    assert!(steps.iter().all(|step| is_quick(step) || is_noise(step)), "{sql}\n{steps:#?}");
+    for index in indices {
+        assert!(steps.iter().any(|step| step.contains(index)), "{sql}\n{steps:#?}");
+    }
+}
+
+async fn store(dir: &tempfile::TempDir) -> Store {
+    Store::open(&dir.path().join("pinfold.db")).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_end_of_pins_comes_from_an_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir).await;
+    assert_uses(&store, pin::NEXT_EXPIRY, &["pins_expiry"]).await;
+    assert_uses(&store, remove::SELECT_DUE, &["pins_expiry (expires_at_ms>? AND expires_at_ms<?)"]).await;
+    assert_uses(&store, remove::DELETE_DUE, &["pins_expiry (expires_at_ms>? AND expires_at_ms<?)"]).await;
+}
