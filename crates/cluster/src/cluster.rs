@@ -6,6 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cid::Cid;
 use pinfold_node::{HoldName, Progress};
+
+pub use pinfold_node::blocks::Totals as Usage;
 use tokio::io::AsyncRead;
 
 /// What the name of every hold begins with that keeps an upload until its placement has it.
@@ -152,6 +154,13 @@ pub trait Cluster: Send + Sync + 'static {
         after: Option<&HoldName>,
         limit: usize,
     ) -> Result<Vec<HoldName>, ClusterError>;
+
+    /// Names under which blocks are held that are known to be damaged, and how many; looks at `limit` damaged blocks
+    /// at most. To [`hold`](Self::hold) such a name once more brings them again.
+    async fn damaged(&self, limit: usize) -> Result<Vec<(HoldName, u64)>, ClusterError>;
+
+    /// What it holds in all.
+    async fn usage(&self) -> Result<Usage, ClusterError>;
 
     /// The peers, the cluster itself first; at most `limit`.
     async fn peers(&self, limit: usize) -> Result<Vec<PeerInfo>, ClusterError>;

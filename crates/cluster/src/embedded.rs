@@ -10,7 +10,7 @@ use pinfold_node::unixfs::{self, DirectoryBuilder, ImportError, Kind, Profile};
 use pinfold_node::{Block, BlocksError, FetchError, FetchLimits, FetchRequest, HoldName, Node, Progress};
 
 use crate::limited::Limited;
-use crate::{Body, Cluster, ClusterError, Held, Imported, ImportedKind, PeerInfo, Terms};
+use crate::{Body, Cluster, ClusterError, Held, Imported, ImportedKind, PeerInfo, Terms, Usage};
 
 /// Holds DAGs in the block store of a [`Node`], and fetches them through it.
 #[derive(Debug, Clone)]
@@ -131,6 +131,14 @@ impl Cluster for Embedded {
         let (prefix, after) = (prefix.to_owned(), after.cloned());
         let holds = self.blocking(move |node| node.blocks().holds(&prefix, after.as_ref(), limit)).await?;
         Ok(holds.into_iter().map(|hold| hold.name).collect())
+    }
+
+    async fn damaged(&self, limit: usize) -> Result<Vec<(HoldName, u64)>, ClusterError> {
+        self.blocking(move |node| node.blocks().damaged_holds(limit)).await
+    }
+
+    async fn usage(&self) -> Result<Usage, ClusterError> {
+        self.blocking(|node| node.blocks().totals()).await
     }
 
     async fn peers(&self, limit: usize) -> Result<Vec<PeerInfo>, ClusterError> {

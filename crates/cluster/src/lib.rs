@@ -11,7 +11,7 @@ mod limited;
 mod scripted;
 
 pub use cluster::{
-    Body, Cluster, ClusterError, Held, Imported, ImportedKind, PeerInfo, Terms, UPLOAD_PREFIX,
+    Body, Cluster, ClusterError, Held, Imported, ImportedKind, PeerInfo, Terms, UPLOAD_PREFIX, Usage,
 };
 pub use embedded::Embedded;
 pub use pinfold_node::{HoldName, Progress, ProgressReading};

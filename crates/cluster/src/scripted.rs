@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
 use crate::limited::Limited;
-use crate::{Body, Cluster, ClusterError, Held, Imported, ImportedKind, PeerInfo, Terms};
+use crate::{Body, Cluster, ClusterError, Held, Imported, ImportedKind, PeerInfo, Terms, Usage};
 
 const RAW: u64 = 0x55;
 const SHA2_256: u64 = 0x12;
@@ -70,6 +70,8 @@ struct State {
     network: HashMap<Cid, Content>,
     /// Under each name: the DAGs, and whether each is whole.
     holds: BTreeMap<HoldName, HashMap<Cid, (Content, bool)>>,
+    /// Blocks that are damaged, until their name is held once more.
+    damaged: BTreeMap<HoldName, u64>,
     hold_fates: HashMap<Cid, Vec<Fate>>,
     release_fates: Vec<Fate>,
     /// The bytes of roots, here or on the network.
@@ -104,6 +106,13 @@ impl Scripted {
     /// What the next tries to hold `cid` meet, in this order; then it works.
     pub fn script_hold(&self, cid: &Cid, fates: impl IntoIterator<Item = Fate>) {
         self.state().hold_fates.insert(*cid, fates.into_iter().collect());
+    }
+
+    /// Damages blocks that are held under a name.
+    pub fn damage(&self, name: &str, blocks: u64) {
+        if let Some(name) = HoldName::parse(name) {
+            self.state().damaged.insert(name, blocks);
+        }
     }
 
     /// What the next releases meet, in this order; then they work.
@@ -173,7 +182,9 @@ impl Cluster for Scripted {
     ) -> Result<Held, ClusterError> {
         let (fate, content) = {
             let mut state = self.state();
-            let content = state.whole(root).or_else(|| state.network.get(root).copied());
+            let is_whole = !state.damaged.contains_key(name);
+            let here = state.whole(root).filter(|_| is_whole);
+            let content = here.or_else(|| state.network.get(root).copied());
             // A fetch that began leaves something, until it is released.
             let begun = Content { held: Held { bytes: 0, blocks: 0, kind: ImportedKind::Other } };
             state.holds.entry(name.clone()).or_default().entry(*root).or_insert((begun, false));
@@ -187,6 +198,7 @@ impl Cluster for Scripted {
         let mut state = self.state();
         // It may have been released while it waited, as a late answer of a real cluster would find.
         state.holds.entry(name.clone()).or_default().insert(*root, (content, true));
+        state.damaged.remove(name);
         progress.set_held(content.held.blocks, content.held.bytes);
         Ok(content.held)
     }
@@ -194,7 +206,9 @@ impl Cluster for Scripted {
     async fn release(&self, name: &HoldName) -> Result<(), ClusterError> {
         let fate = next(&mut self.state().release_fates);
         self.meet(fate).await?;
-        self.state().holds.remove(name);
+        let mut state = self.state();
+        state.holds.remove(name);
+        state.damaged.remove(name);
         Ok(())
     }
 
@@ -256,6 +270,20 @@ impl Cluster for Scripted {
         let state = self.state();
         let later = state.holds.keys().filter(|name| after.is_none_or(|after| *name > after));
         Ok(later.filter(|name| name.as_str().starts_with(prefix)).take(limit).cloned().collect())
+    }
+
+    async fn damaged(&self, limit: usize) -> Result<Vec<(HoldName, u64)>, ClusterError> {
+        let state = self.state();
+        Ok(state.damaged.iter().map(|(name, blocks)| (name.clone(), *blocks)).take(limit).collect())
+    }
+
+    async fn usage(&self) -> Result<Usage, ClusterError> {
+        let state = self.state();
+        let whole = || state.holds.values().flat_map(HashMap::values).map(|(content, _)| content.held);
+        let held = (whole().map(|held| held.blocks).sum(), whole().map(|held| held.bytes).sum());
+        let damaged_blocks = state.damaged.values().sum();
+        let holds = state.holds.len() as u64;
+        Ok(Usage { holds, held_blocks: held.0, held_bytes: held.1, damaged_blocks, ..Usage::default() })
     }
 
     async fn peers(&self, limit: usize) -> Result<Vec<PeerInfo>, ClusterError> {

@@ -20,7 +20,7 @@ use crate::Block;
 
 pub use memory::MemoryBlocks;
 pub use segments::{
-    DamagedBlock, KeepAll, LostSegment, OpenError, ScrubStep, SegmentBlocks, SegmentConfig, Snapshot, Totals,
+    DamagedBlock, KeepAll, LostSegment, OpenError, ScrubStep, SegmentBlocks, SegmentConfig, Snapshot,
     VerifyProgress,
 };
 
@@ -68,6 +68,27 @@ pub struct HoldInfo {
     pub sealed: bool,
     /// What it keeps, as far as it is committed.
     pub stats: HoldStats,
+}
+
+/// What a store has in all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Files that blocks lie in.
+    pub segments: u64,
+    /// Distinct blocks, by multihash.
+    pub blocks: u64,
+    /// Their bytes: each block counts once.
+    pub bytes: u64,
+    /// Holds, also those that are being built.
+    pub holds: u64,
+    /// The blocks of all holds added up: each counts as often as it is kept.
+    pub held_blocks: u64,
+    /// The bytes of all holds added up.
+    pub held_bytes: u64,
+    /// What all of it takes on disk, as the file system counts it; 0 where there is no disk.
+    pub disk_bytes: u64,
+    /// Blocks that are known to be damaged.
+    pub damaged_blocks: u64,
 }
 
 /// What went wrong in a block store.
@@ -149,6 +170,13 @@ pub trait Blocks: Send + Sync + 'static {
     /// Whether a block of this hold is known to be damaged: [`keep`](Self::keep) is false for it, as if it were not
     /// stored, until it is [put](Self::put) or [repaired](Self::repair).
     fn is_damaged(&self, name: &HoldName) -> Result<bool, BlocksError>;
+
+    /// The holds with blocks that are known to be damaged, and how many each has, in the order of names. Looks at
+    /// `limit` damaged blocks at most.
+    fn damaged_holds(&self, limit: usize) -> Result<Vec<(HoldName, u64)>, BlocksError>;
+
+    /// What the store has in all, as far as it is committed. May ask the file system for the size of each file.
+    fn totals(&self) -> Result<Totals, BlocksError>;
 
     /// The hold of this name, if there is one.
     fn hold(&self, name: &HoldName) -> Result<Option<HoldInfo>, BlocksError>;

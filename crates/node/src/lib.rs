@@ -23,6 +23,7 @@ pub mod fetch;
 pub mod identity;
 pub mod net;
 pub mod node;
+pub mod scrub;
 pub mod source;
 pub mod unixfs;
 

@@ -1,9 +1,9 @@
 //! What goes on without a request: the reconciler.
 //!
-//! Two loops, so that neither waits for the other: one works on placements, one ends the pins whose time has
-//! come. Each registers for the wake-up before it looks, so none is lost, and takes no hints: what is to be
-//! done stands in the rows. Between wake-ups it rests until the next row is due, with an eye on the clock
-//! alone: rows that wait cost nothing, however many they are.
+//! Three loops, so that none waits for another: one works on placements, one ends the pins whose time has come,
+//! one asks the clusters for damage ([`mend`]). The first two register for the wake-up before they look, so none
+//! is lost, and take no hints: what is to be done stands in the rows. Between wake-ups they rest until the next
+//! row is due, with an eye on the clock alone: rows that wait cost nothing, however many they are.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::Error;
 use crate::core::{Core, unavailable};
+use crate::mend;
 use crate::reconcile::work;
 
 /// The longest rest between two looks at the rows: another process may have changed them.
@@ -34,7 +35,7 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// One turn: ends what is due, works once on the placements that are due (as many as may be worked on at
+    /// One turn: ends what is due, looks for damage, works once on the placements that are due (as many as may be worked on at
     /// once), and returns how many things changed. For tests and tools; a running service turns by itself.
     ///
     /// # Errors
@@ -42,6 +43,7 @@ impl Reconciler {
     pub async fn turn(&self) -> Result<usize, Error> {
         let core = &self.core;
         let ended = end_due(core).await?;
+        let damaged = mend::look(core).await?;
         let claims = claim(core).await?;
         let worked = claims.len();
         let work = claims.into_iter().map(|(claim, permit)| async move {
@@ -51,7 +53,7 @@ impl Reconciler {
         futures::future::join_all(work).await;
         let released = core.sweep_guards().await;
         core.write_uses().await;
-        Ok(ended + worked + released)
+        Ok(ended + damaged + worked + released)
     }
 
     /// Takes over what a process before this one worked on when it was killed, so that it goes on now and not
@@ -103,7 +105,7 @@ impl Background {
 }
 
 async fn run(core: Arc<Core>) {
-    tokio::join!(run_work(&core), run_expiry(&core));
+    tokio::join!(run_work(&core), run_expiry(&core), mend::run(&core));
 }
 
 async fn run_work(core: &Arc<Core>) {

@@ -185,14 +185,14 @@ impl Pins {
         let pin = pins.pop().ok_or(Error::PinNotFound)?;
         let view = PinView::from(&pin);
         let allocations = self.core.allocations(&pin).await;
+        // An older try's reason is of interest until all of it is there.
+        let is_open = view.state != PinState::Pinned || pin.placement.damaged_blocks > 0;
         Ok(PinStatus {
             progress: self.progress(&pin),
-            error: pin
-                .error
-                .clone()
-                .or_else(|| pin.placement.error.clone().filter(|_| view.state != PinState::Pinned)),
+            error: pin.error.clone().or_else(|| pin.placement.error.clone().filter(|_| is_open)),
             attempts: pin.placement.attempts,
-            next_try_at: pin.placement.due_at.filter(|_| view.state == PinState::Queued),
+            next_try_at: pin.placement.due_at.filter(|_| is_open && view.state != PinState::Pinning),
+            damaged_blocks: pin.placement.damaged_blocks,
             allocations,
             updated_at: pin.placement.updated_at.max(pin.created_at),
             view,

@@ -9,7 +9,7 @@ use pinfold_store::Store;
 
 use crate::background::Background;
 use crate::core::{Core, unavailable};
-use crate::{Accounts, ClusterSetup, Clusters, Error, Pins, Reconciler, Tokens, Uploads};
+use crate::{Accounts, ClusterSetup, Clusters, Damages, Error, Pins, Reconciler, Tokens, Uploads};
 
 /// All use cases. Cheap to clone; all clones are the same service.
 #[derive(Clone)]
@@ -24,6 +24,8 @@ pub struct Service {
     pub uploads: Uploads,
     /// Clusters.
     pub clusters: Clusters,
+    /// Pins with damaged blocks.
+    pub damages: Damages,
     /// The background work, for tests and tools.
     pub reconciler: Reconciler,
 }
@@ -101,6 +103,7 @@ impl Service {
             pins: Pins { core: Arc::clone(&core) },
             uploads: Uploads { core: Arc::clone(&core) },
             clusters: Clusters { core: Arc::clone(&core) },
+            damages: Damages { core: Arc::clone(&core) },
             reconciler: Reconciler { core },
         })
     }

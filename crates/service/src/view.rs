@@ -161,6 +161,8 @@ pub struct PinStatus {
     pub attempts: u32,
     /// When it is tried next, if it waits for that.
     pub next_try_at: Option<Timestamp>,
+    /// How many of its blocks are known to be damaged; they are being fetched again.
+    pub damaged_blocks: u64,
     /// The peer ids that hold it in its cluster.
     pub allocations: Vec<String>,
     /// When it last changed.

@@ -12,6 +12,7 @@ mod account;
 mod audit;
 mod charge;
 mod claim;
+mod damage;
 mod error;
 mod list;
 mod pin;
@@ -28,6 +29,7 @@ mod writer;
 
 pub use account::NewAccount;
 pub use claim::{Claim, Lease};
+pub use damage::Damage;
 pub use error::StoreError;
 pub use list::{PinFilter, PinList};
 pub use pin::{PinRecord, PlacementRecord};

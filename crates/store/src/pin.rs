@@ -35,8 +35,18 @@ pub struct PlacementRecord {
     pub bytes: u64,
     /// What it is.
     pub kind: PinKind,
+    /// How many of its blocks are known to be damaged.
+    pub damaged_blocks: u64,
     /// When it last changed.
     pub updated_at: Timestamp,
+}
+
+impl PlacementRecord {
+    /// Whether every block is there, as far as anybody knows.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.state == PlacementState::Pinned && self.damaged_blocks == 0
+    }
 }
 
 /// A pin with its placement.
@@ -87,7 +97,7 @@ macro_rules! select_pins {
             "n.charged_bytes, n.wishes, n.error_code AS pin_error_code, n.error_detail AS pin_error_detail, ",
             "n.created_at_ms AS pin_created_at_ms, n.expires_at_ms, ",
             "p.id, p.cid, p.cluster, p.state, p.due_at_ms, p.lease, p.attempts, p.error_code, p.error_detail, ",
-            "p.blocks, p.bytes, p.kind, p.updated_at_ms ",
+            "p.blocks, p.bytes, p.kind, p.damaged_blocks, p.updated_at_ms ",
             "FROM pins n JOIN placements p ON p.id = n.placement_id ",
             $($tail),+
         )
@@ -100,7 +110,7 @@ macro_rules! select_placements {
     ($tail:literal) => {
         concat!(
             "SELECT id, cid, cluster, state, due_at_ms, lease, attempts, error_code, error_detail, ",
-            "blocks, bytes, kind, updated_at_ms FROM placements ",
+            "blocks, bytes, kind, damaged_blocks, updated_at_ms FROM placements ",
             $tail
         )
     };
@@ -121,6 +131,7 @@ pub(crate) struct PlacementRow {
     blocks: i64,
     bytes: i64,
     kind: String,
+    damaged_blocks: i64,
     updated_at_ms: i64,
 }
 
@@ -138,6 +149,7 @@ impl PlacementRow {
             blocks: number(self.blocks),
             bytes: number(self.bytes),
             kind: word("kind", &self.kind)?,
+            damaged_blocks: number(self.damaged_blocks),
             updated_at: Timestamp::from_ms(self.updated_at_ms),
         })
     }

@@ -84,7 +84,7 @@ impl Write for WishWrite {
             }
             Some(placement) => match self.pin_of(conn, placement.id).await? {
                 Some(pin) if pin.standing != Standing::Failed => self.renew(conn, pin).await,
-                old if placement.state == PlacementState::Pinned => self.keep(conn, placement, old).await,
+                old if placement.is_whole() => self.keep(conn, placement, old).await,
                 old => self.wait_for(conn, Some(placement), old).await,
             },
         }
@@ -187,7 +187,7 @@ impl WishWrite {
             "INSERT INTO placements (id, cid, cluster, state, lease, due_at_ms, queue_ms, attempts, blocks, \
              bytes, kind, created_at_ms, updated_at_ms) VALUES ($1, $2, $3, $4, NULL, $5, $6, 0, 0, 0, \
              'unknown', $5, $5) RETURNING id, cid, cluster, state, due_at_ms, lease, attempts, error_code, \
-             error_detail, blocks, bytes, kind, updated_at_ms",
+             error_detail, blocks, bytes, kind, damaged_blocks, updated_at_ms",
         )
         .bind(self.placement_id)
         .bind(self.wish.cid.to_string())
@@ -200,7 +200,7 @@ impl WishWrite {
         row.into_record()
     }
 
-    /// Tells a placement that is not pinned that it is wanted. Who has its lease keeps it.
+    /// Tells a placement that is not pinned, or damaged, that it is wanted. Who has its lease keeps it.
     async fn want(
         &self,
         conn: &mut Conn,
@@ -208,7 +208,8 @@ impl WishWrite {
         queue_ms: i64,
     ) -> Result<PlacementRecord, StoreError> {
         let state = placement.state.after(Event::Wanted);
-        if state == placement.state {
+        // One that is damaged has a try before it that somebody waits for now.
+        if state == placement.state && placement.damaged_blocks == 0 {
             return Ok(placement);
         }
         let due_at = if placement.leased { placement.due_at } else { Some(self.now) };

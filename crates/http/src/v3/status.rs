@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
-use pinfold_model::PinState;
 use pinfold_service::PinStatus;
 use serde::Serialize;
 
@@ -42,6 +41,8 @@ pub(super) struct StatusReply {
     attempts: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_try_at: Option<String>,
+    #[serde(skip_serializing_if = "is_zero")]
+    damaged_blocks: u64,
     #[serde(rename = "peer_map")]
     peer_map: BTreeMap<String, PeerBody>,
     allocations: Vec<String>,
@@ -68,14 +69,18 @@ struct PeerBody {
     timestamp: String,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl StatusReply {
     fn new(status: &PinStatus) -> Self {
         let view = &status.view;
         let word = view.state.as_str();
         let peer =
             |id: &String| (id.clone(), PeerBody { status: word, timestamp: status.updated_at.to_string() });
-        // An older try's reason is of interest until the pin is there.
-        let error = status.error.as_ref().filter(|_| view.state != PinState::Pinned);
+        let error = status.error.as_ref();
         Self {
             cid: view.cid.to_string(),
             status: word,
@@ -90,6 +95,7 @@ impl StatusReply {
             error: error.map(|failure| failure.detail.clone()),
             error_code: error.map(|failure| failure.code.as_str()),
             attempts: status.attempts,
+            damaged_blocks: status.damaged_blocks,
             next_try_at: status.next_try_at.map(|time| time.to_string()),
             peer_map: status.allocations.iter().map(peer).collect(),
             replication_factor: status.allocations.len(),

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use cid::Cid;
 use cid::multihash::Multihash;
 
-use super::{Blocks, BlocksError, HoldId, HoldInfo, HoldName, HoldStats};
+use super::{Blocks, BlocksError, HoldId, HoldInfo, HoldName, HoldStats, Totals};
 use crate::Block;
 
 /// A [`Blocks`] that lives as long as the process.
@@ -211,6 +211,23 @@ impl Blocks for MemoryBlocks {
 
     fn is_damaged(&self, _: &HoldName) -> Result<bool, BlocksError> {
         Ok(false)
+    }
+
+    fn totals(&self) -> Result<Totals, BlocksError> {
+        let state = self.state();
+        let held = || state.holds.values().map(Hold::stats);
+        Ok(Totals {
+            blocks: state.blocks.len() as u64,
+            bytes: state.blocks.values().map(|stored| stored.data.len() as u64).sum(),
+            holds: state.holds.len() as u64,
+            held_blocks: held().map(|stats| stats.blocks).sum(),
+            held_bytes: held().map(|stats| stats.bytes).sum(),
+            ..Totals::default()
+        })
+    }
+
+    fn damaged_holds(&self, _: usize) -> Result<Vec<(HoldName, u64)>, BlocksError> {
+        Ok(Vec::new())
     }
 
     fn hold(&self, name: &HoldName) -> Result<Option<HoldInfo>, BlocksError> {

@@ -24,6 +24,7 @@ mod state;
 mod tidy;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,10 +37,10 @@ use tokio::sync::oneshot;
 use self::file::Readers;
 use self::index::{HoldRecord, IndexError, Location, Stored};
 use self::state::{ActiveHold, Op, Pending, Shared, State, failed};
-use super::{Blocks, BlocksError, HoldId, HoldInfo, HoldName, HoldStats};
+use super::{Blocks, BlocksError, HoldId, HoldInfo, HoldName, HoldStats, Totals};
 use crate::Block;
 
-pub use check::{DamagedBlock, ScrubStep, Totals, VerifyProgress};
+pub use check::{DamagedBlock, ScrubStep, VerifyProgress};
 pub use rebuild::LostSegment;
 pub use snapshot::{KeepAll, Snapshot};
 
@@ -419,6 +420,21 @@ impl Blocks for SegmentBlocks {
             Some((hold, record)) => self.has_damage(hold, record.stats.blocks).map_err(failed),
             None => Ok(false),
         }
+    }
+
+    fn damaged_holds(&self, limit: usize) -> Result<Vec<(HoldName, u64)>, BlocksError> {
+        if self.shared.state().damaged.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut holds = BTreeMap::new();
+        for hold in self.damaged(None, limit)?.into_iter().flat_map(|block| block.holds) {
+            *holds.entry(hold).or_default() += 1;
+        }
+        Ok(holds.into_iter().collect())
+    }
+
+    fn totals(&self) -> Result<Totals, BlocksError> {
+        self.add_up()
     }
 
     fn hold(&self, name: &HoldName) -> Result<Option<HoldInfo>, BlocksError> {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cid::Cid;
-use pinfold_cluster::{Body, Cluster, ClusterError, Held, Imported, ImportedKind, PeerInfo, Progress, Terms};
+use pinfold_cluster::{
+    Body, Cluster, ClusterError, Held, Imported, ImportedKind, PeerInfo, Progress, Terms, Usage,
+};
 use pinfold_node::blocks::{SegmentBlocks, SegmentConfig};
 use pinfold_node::dag::links;
 use pinfold_node::unixfs::{self, DirectoryBuilder, ImportError, Kind, Profile};
@@ -166,6 +168,14 @@ impl Cluster for Disk {
         limit: usize,
     ) -> Result<Vec<HoldName>, ClusterError> {
         Ok(self.blocks.holds(prefix, after, limit)?.into_iter().map(|hold| hold.name).collect())
+    }
+
+    async fn damaged(&self, limit: usize) -> Result<Vec<(HoldName, u64)>, ClusterError> {
+        Ok(self.blocks.damaged_holds(limit)?)
+    }
+
+    async fn usage(&self) -> Result<Usage, ClusterError> {
+        Ok(self.blocks.totals()?)
     }
 
     async fn peers(&self, _limit: usize) -> Result<Vec<PeerInfo>, ClusterError> {

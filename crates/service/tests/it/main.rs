@@ -6,6 +6,7 @@ mod access;
 mod dice;
 mod disk;
 mod endurance;
+mod mend;
 mod network;
 mod pins;
 mod races;

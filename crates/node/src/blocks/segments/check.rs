@@ -16,7 +16,7 @@ use cid::multihash::Multihash;
 use super::SegmentBlocks;
 use super::index::{Damage, IndexError, Location, Stored};
 use super::state::{Op, failed};
-use crate::blocks::{BlocksError, HoldName};
+use crate::blocks::{BlocksError, HoldName, Totals};
 use crate::{Block, dag};
 
 /// Blocks that are read in the order of the disk by [`SegmentBlocks::verify`]: 100 bytes each.
@@ -25,27 +25,6 @@ const VERIFY_BATCH: usize = 64 * 1024;
 const SCRUB_BATCH: usize = 256;
 /// Holds that are named for one damaged block.
 const HOLDS_MAX: usize = 100;
-
-/// What a store has in all.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Segment files.
-    pub segments: u64,
-    /// Distinct blocks, by multihash.
-    pub blocks: u64,
-    /// Their bytes: each block counts once.
-    pub bytes: u64,
-    /// Holds, also those that are being built.
-    pub holds: u64,
-    /// The blocks of all holds added up: each counts as often as it is kept.
-    pub held_blocks: u64,
-    /// The bytes of all holds added up.
-    pub held_bytes: u64,
-    /// What segments and index take on disk, as the file system counts it.
-    pub disk_bytes: u64,
-    /// Blocks that are known to be damaged.
-    pub damaged_blocks: u64,
-}
 
 /// A block that is not what was put any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,12 +68,7 @@ pub struct ScrubStep {
 }
 
 impl SegmentBlocks {
-    /// What the store has in all, as far as it is committed. Reads the list of segments and asks the file
-    /// system for the size of each.
-    ///
-    /// # Errors
-    /// [`BlocksError::Failed`] when the index or a folder can't be read.
-    pub fn totals(&self) -> Result<Totals, BlocksError> {
+    pub(super) fn add_up(&self) -> Result<Totals, BlocksError> {
         let index = &self.shared.index;
         let segments = index.segments().map_err(failed)?;
         let held = index.held().map_err(failed)?;
@@ -168,7 +142,7 @@ impl SegmentBlocks {
         mut tell: impl FnMut(&VerifyProgress) -> bool,
     ) -> Result<VerifyProgress, BlocksError> {
         let mut progress =
-            VerifyProgress { blocks_total: self.totals()?.blocks, ..VerifyProgress::default() };
+            VerifyProgress { blocks_total: self.add_up()?.blocks, ..VerifyProgress::default() };
         let mut last = None;
         loop {
             let batch = self.shared.index.blocks(last.as_ref(), VERIFY_BATCH).map_err(failed)?;
