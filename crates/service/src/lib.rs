@@ -29,7 +29,9 @@ pub use pins::Pins;
 pub use secret::{ApiKey, KEY_PREFIX};
 pub use service::{Offline, Service, Settings};
 pub use tokens::{CreatedToken, NewToken, Tokens};
-pub use uploads::{DirectoryDraft, Received, ReceivedEntry, UploadReceipt, UploadTerms, Uploads};
+pub use uploads::{
+    DirectoryDraft, KeptRoots, Received, ReceivedCar, ReceivedEntry, UploadReceipt, UploadTerms, Uploads,
+};
 pub use view::{
     Cursor, ListQuery, Origin, PinPage, PinProgress, PinReceipt, PinStatus, PinView, PinWish, Wait,
 };

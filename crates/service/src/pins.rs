@@ -187,12 +187,14 @@ impl Pins {
         let allocations = self.core.allocations(&pin).await;
         Ok(PinStatus {
             progress: self.progress(&pin),
-            error: pin
-                .error
-                .clone()
-                .or_else(|| pin.placement.error.clone().filter(|_| view.state != PinState::Pinned)),
+            // A pinned placement has one only when it was walked again and blocks were not there.
+            error: pin.error.clone().or_else(|| pin.placement.error.clone()),
             attempts: pin.placement.attempts,
-            next_try_at: pin.placement.due_at.filter(|_| view.state == PinState::Queued),
+            next_try_at: pin.placement.due_at.filter(|_| match view.state {
+                PinState::Queued => true,
+                PinState::Pinned => pin.placement.error.is_some() && !pin.placement.leased,
+                PinState::Pinning | PinState::Failed | PinState::Unpinned => false,
+            }),
             allocations,
             updated_at: pin.placement.updated_at.max(pin.created_at),
             view,

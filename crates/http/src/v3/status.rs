@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
-use pinfold_model::PinState;
 use pinfold_service::PinStatus;
 use serde::Serialize;
 
@@ -74,8 +73,7 @@ impl StatusReply {
         let word = view.state.as_str();
         let peer =
             |id: &String| (id.clone(), PeerBody { status: word, timestamp: status.updated_at.to_string() });
-        // An older try's reason is of interest until the pin is there.
-        let error = status.error.as_ref().filter(|_| view.state != PinState::Pinned);
+        let error = status.error.as_ref();
         Self {
             cid: view.cid.to_string(),
             status: word,

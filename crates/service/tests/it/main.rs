@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a story that can't go on fails")]
 
 mod access;
+mod cars;
 mod dice;
 mod disk;
 mod endurance;
 mod network;
 mod pins;
 mod races;
+mod rebuilt;
 mod simulation;
 mod timelocks;
 mod uploads;

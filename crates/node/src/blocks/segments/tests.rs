@@ -44,7 +44,10 @@ fn segment_files(dir: &Path) -> Vec<PathBuf> {
 fn used(dir: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     // One may be deleted meanwhile.
-    segment_files(dir).iter().map(|file| std::fs::metadata(file).map_or(0, |found| found.blocks() * 512)).sum()
+    segment_files(dir)
+        .iter()
+        .map(|file| std::fs::metadata(file).map_or(0, |found| found.blocks() * 512))
+        .sum()
 }
 
 #[tokio::test]

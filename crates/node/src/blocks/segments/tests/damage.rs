@@ -139,7 +139,11 @@ async fn an_index_is_made_anew_from_the_segments_alone() {
     let dir = stored(200, 2_000).await;
     for lost in ["index", "VERSION", "MARK"] {
         let path = dir.path().join(lost);
-        if path.is_dir() { std::fs::remove_dir_all(path).unwrap() } else { std::fs::remove_file(path).unwrap() }
+        if path.is_dir() {
+            std::fs::remove_dir_all(path).unwrap()
+        } else {
+            std::fs::remove_file(path).unwrap()
+        }
     }
     assert!(matches!(SegmentBlocks::open(dir.path(), &config()), Err(OpenError::NoIndex { .. })));
     let found = SegmentBlocks::rebuild_index(dir.path(), &guard(), |_| {}).unwrap();
