@@ -19,6 +19,7 @@ use pinfold_node::{Identity, Node};
 use pinfold_service::{ApiKey, Background, ClusterSetup, Service, Wait};
 use pinfold_store::Store;
 use tokio::net::TcpListener;
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -182,6 +183,7 @@ fn start_control(
         service: Some(service.clone()),
         wait: Wait::For(Duration::from_secs(config.pins.upload_wait_seconds)),
         stopping: stopping.clone(),
+        backing_up: Mutex::default(),
     };
     Control::start(dir.socket(), control::routes::router(Arc::new(operator)), stopping)
 }

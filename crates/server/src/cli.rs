@@ -16,6 +16,8 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) mod account;
 pub(crate) mod add;
+pub(crate) mod backup;
+pub(crate) mod blocks;
 pub(crate) mod client;
 pub(crate) mod export;
 pub(crate) mod format;
@@ -60,6 +62,9 @@ enum Command {
     Add(AddArgs),
     Export(operator::ExportArgs),
     Import(operator::ImportArgs),
+    Backup(operator::BackupArgs),
+    Restore(operator::RestoreArgs),
+    Blocks(operator::BlocksArgs),
     Config(ConfigArgs),
 }
 
@@ -390,6 +395,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Add(args) => add::run(args).await?,
         Command::Export(args) => export::run(args).await?,
         Command::Import(args) => import::run(args).await?,
+        Command::Backup(args) => backup::run(args).await?,
+        Command::Restore(args) => backup::restore(args).await?,
+        Command::Blocks(args) => return blocks::run(args.command).await,
         Command::Config(args) => print_config(&args)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -5,6 +5,10 @@
 //! that each of them is written once. None of them asks who calls: whoever can open the data folder may do
 //! all of this.
 
+pub(crate) mod backup;
+pub(crate) mod blocks;
+pub(crate) mod restore;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,13 +17,13 @@ use bytes::Bytes;
 use cid::Cid;
 use pinfold_model::{ClusterId, Email, PinName};
 use pinfold_node::Blocks;
-use pinfold_node::blocks::{SegmentBlocks, SegmentConfig};
+use pinfold_node::blocks::{OpenError, SegmentBlocks, SegmentConfig};
 use pinfold_node::car::export::{ExportError, export_car};
 use pinfold_service::{ADMIN_EMAIL, PinReceipt, Service, UploadTerms, Wait};
 use pinfold_store::Store;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -36,6 +40,8 @@ pub(crate) struct Operator {
     pub(crate) wait: Wait,
     /// Ends what takes long.
     pub(crate) stopping: CancellationToken,
+    /// Held while a backup is made.
+    pub(crate) backing_up: Mutex<()>,
 }
 
 /// What to import a CAR as.
@@ -147,5 +153,25 @@ pub(crate) async fn open_blocks(config: &Config, dir: &DataDir) -> anyhow::Resul
     let (folder, segments) = blocks_place(config, dir);
     // Opening reads the tail of what was written last, so not on a thread that others wait for.
     let opened = tokio::task::spawn_blocking(move || SegmentBlocks::open(&folder, &segments)).await?;
-    Ok(Arc::new(opened.context("cannot open the blocks")?))
+    opened.map(Arc::new).map_err(|error| {
+        let advice = advice(&error);
+        let error = anyhow::Error::new(error).context("cannot open the blocks");
+        match advice {
+            Some(advice) => error.context(advice),
+            None => error,
+        }
+    })
+}
+
+/// What to do about blocks that cannot be opened. The operator may see no more than this of the error.
+fn advice(error: &OpenError) -> Option<&'static str> {
+    match error {
+        OpenError::NoIndex { .. } | OpenError::StaleIndex { .. } | OpenError::Index { .. } => {
+            Some("the index has to be made anew: `pinfold blocks rebuild-index` does it")
+        }
+        OpenError::SegmentLost { .. } => {
+            Some("blocks are lost: `pinfold blocks repair` accepts that, so that they are fetched again")
+        }
+        OpenError::Io { .. } | OpenError::Version { .. } => None,
+    }
 }

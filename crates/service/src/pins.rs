@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use cid::Cid;
-use pinfold_model::{ClusterId, Failure, FailureCode, PinState, PlacementId, Standing, Timelock};
+use pinfold_model::{
+    ClusterId, Failure, FailureCode, PinState, PlacementId, PlacementState, Standing, Timelock,
+};
 use pinfold_store::{PinFilter, PinRecord, Removed, Wish, Wished};
 use tokio::time::Instant;
 
@@ -104,6 +106,32 @@ impl Pins {
             }
             // When the time is over it is looked at once more: that work began is told to nobody.
             in_time = changed(&mut changes, until).await;
+        }
+    }
+
+    /// Has the placement of a kept pin walked again at once, if it waits for that: blocks that it lacks may be here
+    /// now, and whoever brought them must not let go of them before. Returns when that was done, or has failed.
+    pub(crate) async fn walked(&self, pin: &PinRecord) -> Result<(), Error> {
+        let (id, core) = (pin.placement.id, &self.core);
+        if pin.placement.due_at.is_none() {
+            return Ok(());
+        }
+        let mut changes = core.signals.subscribe(id);
+        let mut is_begun = false;
+        loop {
+            let now = core.store.placement(id).await.map_err(unavailable)?;
+            match now.filter(|now| now.due_at.is_some() && now.state == PlacementState::Pinned) {
+                None => return Ok(()),
+                Some(now) if now.leased => {}
+                Some(now) if is_begun && now.attempts > 0 => return Ok(()),
+                Some(now) if !is_begun => {
+                    let at = core.clock.now();
+                    is_begun = core.store.recheck(&now.cid, &now.cluster, at).await.map_err(unavailable)?;
+                    core.wake.notify_one();
+                }
+                Some(_) => {}
+            }
+            changes.changed().await;
         }
     }
 

@@ -267,8 +267,13 @@ impl Uploads {
                 Err(error) => return drop(wished.send(Err(error))),
             };
             let _ = wished.send(Ok(PinReceipt { view: PinView::from(&pin), created }));
+            let settled = async {
+                let pin = pins.settled(pin, None).await?;
+                pins.walked(&pin).await?;
+                Ok(pin)
+            };
             tokio::select! {
-                settled = pins.settled(pin, None) => {
+                settled = settled => {
                     drop(guard);
                     let _ = done.send(settled);
                 }

@@ -1,9 +1,10 @@
-//! Pinned placements that are walked again, because what holds their blocks was made anew.
+//! Pinned placements that are walked again: what holds their blocks was made anew, or some are damaged.
 //!
 //! Their state stays `pinned` all the while: the promise to their owners stands. They are due like any work,
 //! and a walk that fails is tried again until it succeeds, or until nobody wants the placement any more.
 
-use pinfold_model::{PlacementState, Timestamp};
+use cid::Cid;
+use pinfold_model::{ClusterId, PlacementState, Timestamp};
 use sqlx::FromRow;
 
 use crate::row::number;
@@ -37,6 +38,14 @@ impl Store {
     /// [`StoreError`].
     pub async fn recheck_all(&self, now: Timestamp) -> Result<u64, StoreError> {
         self.write(RecheckAll { now }).await
+    }
+
+    /// Makes one placement due now, if it is pinned and nobody works on it; false if not.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn recheck(&self, cid: &Cid, cluster: &ClusterId, now: Timestamp) -> Result<bool, StoreError> {
+        self.write(Recheck { cid: cid.to_string(), cluster: cluster.as_str().to_owned(), now }).await
     }
 
     /// How many pinned placements are due, for whatever reason. Costs what they are.
@@ -73,5 +82,29 @@ impl Write for RecheckAll {
         .execute(conn)
         .await?;
         Ok(done.rows_affected())
+    }
+}
+
+struct Recheck {
+    cid: String,
+    cluster: String,
+    now: Timestamp,
+}
+
+impl Write for Recheck {
+    type Out = bool;
+
+    async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            "UPDATE placements SET due_at_ms = $4, queue_ms = $4, attempts = 0 \
+             WHERE cid = $1 AND cluster = $2 AND state = $3 AND lease IS NULL",
+        )
+        .bind(&self.cid)
+        .bind(&self.cluster)
+        .bind(PlacementState::Pinned.as_str())
+        .bind(self.now.as_ms())
+        .execute(conn)
+        .await?;
+        Ok(done.rows_affected() > 0)
     }
 }

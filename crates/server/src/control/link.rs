@@ -15,6 +15,7 @@ use pinfold_service::{Background, Wait};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::UnixStream;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -27,6 +28,9 @@ use crate::operate::{Operator, open_blocks};
 
 /// The largest answer that is no stream, in bytes.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
+
+/// Why an answer is of no use.
+const MISUNDERSTOOD: &str = "the answer makes no sense; is the server of another version?";
 
 /// What a command needs when it has to do the work itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,34 +63,61 @@ pub(crate) struct Pieces {
     fault: Option<String>,
 }
 
+/// What is found on a data folder.
+pub(crate) enum Found {
+    /// A server that runs on it.
+    Server(Link),
+    /// Nobody: it is ours now.
+    Nobody(DataDir, DataDirLock),
+}
+
+/// Finds out who works on a data folder.
+///
+/// # Errors
+/// There is no Pinfold in it, or it is in use by a process that does not answer.
+pub(crate) async fn find(place: &Place) -> anyhow::Result<Found> {
+    let dir = DataDir::choose(place.data_dir.clone())?;
+    dir.expect_pinfold()?;
+    match dir.try_lock()? {
+        Locked::Owned(lock) => Ok(Found::Nobody(dir, lock)),
+        Locked::InUse(owner) => {
+            let socket = dir.socket();
+            UnixStream::connect(&socket).await.with_context(|| {
+                format!(
+                    "the data folder {} is in use by another pinfold{owner}, which does not answer at {}; \
+                     stop it and try again, or look into its log",
+                    dir.path().display(),
+                    socket.display()
+                )
+            })?;
+            Ok(Found::Server(Link::Server(socket)))
+        }
+    }
+}
+
 impl Link {
-    /// Finds the way.
+    /// Finds the way to whoever works on a data folder, or makes this process the one.
     ///
     /// # Errors
-    /// There is no Pinfold in the data folder, or it is in use by a process that does not answer.
+    /// As [`find`], and whatever keeps the stores from being opened.
     pub(crate) async fn open(place: &Place, needs: Needs) -> anyhow::Result<Self> {
-        let dir = DataDir::choose(place.data_dir.clone())?;
-        dir.expect_pinfold()?;
-        match dir.try_lock()? {
-            Locked::Owned(lock) => Ok(Self::Own(Box::new(Own::open(place, dir, lock, needs).await?))),
-            Locked::InUse(owner) => {
-                let socket = dir.socket();
-                UnixStream::connect(&socket).await.with_context(|| {
-                    format!(
-                        "the data folder {} is in use by another pinfold{owner}, which does not answer at {}; \
-                         stop it and try again, or look into its log",
-                        dir.path().display(),
-                        socket.display()
-                    )
-                })?;
-                Ok(Self::Server(socket))
-            }
+        match find(place).await? {
+            Found::Server(link) => Ok(link),
+            Found::Nobody(dir, lock) => Self::own(place, dir, lock, needs).await,
         }
     }
 
-    /// Whether a server does the work.
-    pub(crate) fn is_server(&self) -> bool {
-        matches!(self, Self::Server(_))
+    /// Makes this process the one that does the work.
+    ///
+    /// # Errors
+    /// Whatever keeps the stores from being opened.
+    pub(crate) async fn own(
+        place: &Place,
+        dir: DataDir,
+        lock: DataDirLock,
+        needs: Needs,
+    ) -> anyhow::Result<Self> {
+        Ok(Self::Own(Box::new(Own::open(place, dir, lock, needs).await?)))
     }
 
     /// Sends a request and gives the answer's head; what is not a good answer is an error.
@@ -122,7 +153,7 @@ impl Link {
         let response = self.send(request).await?;
         let body =
             to_bytes(response.into_body(), ANSWER_BYTES_MAX).await.context("the answer was cut off")?;
-        serde_json::from_slice(&body).context("the answer makes no sense; is the server of another version?")
+        serde_json::from_slice(&body).context(MISUNDERSTOOD)
     }
 
     /// Sends a request that is answered by a stream.
@@ -165,6 +196,46 @@ impl Link {
     }
 }
 
+/// A stream of JSON objects, one a line.
+pub(crate) struct Lines {
+    pieces: Pieces,
+    buffer: Vec<u8>,
+}
+
+impl Lines {
+    /// The lines of a stream.
+    pub(crate) fn new(pieces: Pieces) -> Self {
+        Self { pieces, buffer: Vec::new() }
+    }
+
+    /// The next object; `None` at the end.
+    ///
+    /// # Errors
+    /// As [`Link::next`]; what comes is no such object.
+    pub(crate) async fn next<T: DeserializeOwned>(&mut self, link: &Link) -> anyhow::Result<Option<T>> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return Ok(Some(serde_json::from_slice(&line).context(MISUNDERSTOOD)?));
+            }
+            match link.next(&mut self.pieces).await? {
+                Some(piece) if self.buffer.len() + piece.len() <= ANSWER_BYTES_MAX => {
+                    self.buffer.extend_from_slice(&piece);
+                }
+                Some(_) => bail!(MISUNDERSTOOD),
+                None if self.buffer.is_empty() => return Ok(None),
+                None => bail!("the answer was cut off"),
+            }
+        }
+    }
+}
+
+/// A request with a JSON body.
+pub(crate) fn post(path: &str, body: &impl serde::Serialize) -> anyhow::Result<Request<Body>> {
+    let request = Request::post(path).header("content-type", "application/json");
+    Ok(request.body(Body::from(serde_json::to_vec(body)?))?)
+}
+
 /// A request without a body.
 pub(crate) fn get(path: &str) -> anyhow::Result<Request<Body>> {
     Ok(Request::get(path).body(Body::empty())?)
@@ -203,7 +274,8 @@ impl Own {
         }
         let wait = Wait::For(std::time::Duration::from_secs(config.pins.upload_wait_seconds));
         let stopping = CancellationToken::new();
-        let operator = Arc::new(Operator { dir, blocks, store, service, wait, stopping });
+        let backing_up = Mutex::default();
+        let operator = Arc::new(Operator { dir, blocks, store, service, wait, stopping, backing_up });
         Ok(Self { router: router(Arc::clone(&operator)), operator, running, _lock: lock })
     }
 

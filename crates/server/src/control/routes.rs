@@ -4,6 +4,7 @@
 //! breaks, so that no part of it passes for the whole; why it broke is then asked for at `/faults/ID`.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,10 +16,14 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use bytes::Bytes;
 use cid::Cid;
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
+use crate::operate::backup::BackupReport;
+use crate::operate::blocks::{DamagedPage, Repair, Stats};
 use crate::operate::{ImportReport, ImportTerms, Operator};
 
 /// Faults that are remembered; a command asks for its own at once.
@@ -43,6 +48,11 @@ pub(crate) fn router(operator: Arc<Operator>) -> Router {
         .route("/export/{cid}", get(export))
         .route("/faults/{id}", get(fault))
         .route("/import", post(import))
+        .route("/backup", post(backup))
+        .route("/blocks/stats", get(stats))
+        .route("/blocks/verify", post(verify))
+        .route("/blocks/damaged", get(damaged))
+        .route("/blocks/repair", post(repair))
         .with_state(Place { operator, faults: Arc::default() })
 }
 
@@ -104,30 +114,46 @@ async fn export(State(place): State<Place>, Path(cid): Path<String>) -> Result<R
         Some(Err(error)) => return Err(Fault(StatusCode::NOT_FOUND, error.to_string())),
         None => Bytes::new(),
     };
+    let mut response = stream(&place, first, pieces, Ok);
+    let kind = HeaderValue::from_static("application/vnd.ipld.car; version=1");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Ok(response)
+}
+
+/// An answer that goes on until there is no more, or breaks with the reason noted.
+fn stream<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
+    place: &Place,
+    first: Bytes,
+    pieces: mpsc::Receiver<Result<T, E>>,
+    write: impl Fn(T) -> serde_json::Result<Bytes> + Clone + Send + 'static,
+) -> Response {
     let number = place.faults.number();
-    let stopping = place.operator.stopping.clone();
-    let rest = futures::stream::unfold((Some(first), pieces), move |(first, mut pieces)| {
-        let (faults, stopping) = (Arc::clone(&place.faults), stopping.clone());
+    let (faults, stopping) = (Arc::clone(&place.faults), place.operator.stopping.clone());
+    let rest = futures::stream::unfold(pieces, move |mut pieces| {
+        let (faults, stopping, write) = (Arc::clone(&faults), stopping.clone(), write.clone());
         async move {
-            if let Some(first) = first {
-                return Some((Ok(first), (None, pieces)));
-            }
             let piece = tokio::select! {
                 piece = pieces.recv() => piece?.map_err(|error| error.to_string()),
                 () = stopping.cancelled() => Err("the server is stopping".to_owned()),
             };
+            let piece = piece.and_then(|piece| write(piece).map_err(|error| error.to_string()));
             let piece = piece.map_err(|text| {
                 faults.note(number, text.clone());
                 std::io::Error::other(text)
             });
-            Some((piece, (None, pieces)))
+            Some((piece, pieces))
         }
     });
-    let mut response = Body::from_stream(rest).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/vnd.ipld.car; version=1"));
-    headers.insert(FAULT_HEADER, HeaderValue::from(number));
-    Ok(response)
+    let first = futures::stream::iter((!first.is_empty()).then_some(Ok(first)));
+    let mut response = Body::from_stream(first.chain(rest)).into_response();
+    response.headers_mut().insert(FAULT_HEADER, HeaderValue::from(number));
+    response
+}
+
+fn line<T: Serialize>(value: T) -> serde_json::Result<Bytes> {
+    let mut line = serde_json::to_vec(&value)?;
+    line.push(b'\n');
+    Ok(line.into())
 }
 
 /// Takes a CAR in.
@@ -148,4 +174,54 @@ async fn import(
         let _ = tokio::time::timeout(DRAIN_TIME, drained).await;
     }
     Ok(Json(imported?))
+}
+
+/// Where to make a backup.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct BackupBody {
+    /// An absolute path.
+    pub(crate) dir: PathBuf,
+}
+
+/// Makes a backup.
+async fn backup(
+    State(place): State<Place>,
+    Json(body): Json<BackupBody>,
+) -> Result<Json<BackupReport>, Fault> {
+    let made = tokio::select! {
+        made = place.operator.backup(body.dir) => made,
+        () = place.operator.stopping.cancelled() => Err(anyhow::anyhow!("the server is stopping")),
+    };
+    Ok(Json(made?))
+}
+
+/// What the store has in all.
+async fn stats(State(place): State<Place>) -> Result<Json<Stats>, Fault> {
+    Ok(Json(place.operator.stats().await?))
+}
+
+/// Reads and verifies everything: progress, one JSON object a line.
+async fn verify(State(place): State<Place>) -> Response {
+    stream(&place, Bytes::new(), place.operator.verify(), line)
+}
+
+/// Where a page of damaged blocks begins.
+#[derive(Debug, Deserialize)]
+struct DamagedQuery {
+    after: Option<String>,
+}
+
+/// Damaged blocks.
+async fn damaged(
+    State(place): State<Place>,
+    Query(query): Query<DamagedQuery>,
+) -> Result<Json<DamagedPage>, Fault> {
+    let after = query.after.as_deref().map(Cid::try_from).transpose();
+    let after = after.map_err(|error| Fault(StatusCode::BAD_REQUEST, error.to_string()))?;
+    Ok(Json(place.operator.damaged(after).await?))
+}
+
+/// Has damaged blocks fetched again.
+async fn repair(State(place): State<Place>) -> Result<Json<Repair>, Fault> {
+    Ok(Json(place.operator.repair().await?))
 }

@@ -182,6 +182,10 @@ impl Blocks for MadeBlocks {
         Ok(Vec::new())
     }
 
+    fn is_damaged(&self, _name: &HoldName) -> Result<bool, BlocksError> {
+        Ok(false)
+    }
+
     fn hold(&self, _name: &HoldName) -> Result<Option<HoldInfo>, BlocksError> {
         Ok(None)
     }

@@ -8,12 +8,12 @@ use pinfold_service::{Caller, Error, KeptRoots, UploadTerms, Wait};
 
 use crate::world::{LONG, MIB, World};
 
-fn blocks(texts: &[&'static str]) -> Vec<Block> {
+pub(crate) fn blocks(texts: &[&'static str]) -> Vec<Block> {
     let hash = |text: &&'static str| Block::hash(Version::V1, 0x55, 0x12, text.as_bytes().into()).unwrap();
     texts.iter().map(hash).collect()
 }
 
-fn car(header: &[u8], blocks: &[Block]) -> Vec<u8> {
+pub(crate) fn car(header: &[u8], blocks: &[Block]) -> Vec<u8> {
     let sections = blocks.iter().flat_map(|block| {
         let head = section_head(block.cid(), block.data().len());
         head.into_iter().chain(block.data().iter().copied())
@@ -21,7 +21,7 @@ fn car(header: &[u8], blocks: &[Block]) -> Vec<u8> {
     header.iter().copied().chain(sections).collect()
 }
 
-async fn import(
+pub(crate) async fn import(
     world: &World,
     caller: &Caller,
     car: &[u8],

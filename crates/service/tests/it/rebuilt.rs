@@ -7,9 +7,11 @@ use std::time::Duration;
 use cid::Cid;
 use pinfold_cluster::{Cluster, HoldName, Terms};
 use pinfold_model::{Clock, ClusterId, FailureCode, PinState};
+use pinfold_node::car::header;
 use pinfold_service::Caller;
 
-use crate::world::{MIB, World};
+use crate::cars;
+use crate::world::{LONG, MIB, World};
 
 const REBUILT: &str = "upload/rebuilt";
 
@@ -91,6 +93,30 @@ async fn a_pin_whose_blocks_are_lost_stays_and_says_so_until_they_come() {
     assert!(world.cluster.holds(&format!("pin/{}/{lost}", ClusterId::default()), &lost));
     world.check_settled(&[&alice]).await;
     assert_eq!(world.fresh(alice.account.id).await.used_bytes, 2 * MIB);
+}
+
+#[tokio::test]
+async fn a_car_brings_back_what_was_lost() {
+    let mut world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let blocks = cars::blocks(&["lost"]);
+    let lost = world.cluster.publish("lost", 4);
+    assert_eq!(lost, *blocks[0].cid());
+    world.wish(&alice, lost).await.unwrap();
+    world.settle().await;
+    rebuild(&world, &[]).await;
+    world.cluster.unpublish(&lost);
+    world.restart().await;
+    world.settle().await;
+    assert!(!world.cluster.has(&lost));
+
+    let background = world.service.run();
+    let car = cars::car(&header(&[lost]), &blocks);
+    cars::import(&world, &alice, &car, &[], LONG).await.unwrap()[0].1.as_ref().unwrap();
+    background.stop().await;
+    world.settle().await;
+    assert_eq!(world.service.pins.status(&alice, &lost, None).await.unwrap().error, None);
+    world.check_settled(&[&alice]).await;
 }
 
 #[tokio::test]

@@ -79,6 +79,18 @@ async fn a_walk_that_fails_stays_pinned_and_is_tried_again() {
 }
 
 #[tokio::test]
+async fn one_of_many_is_walked_again() {
+    let world = World::start().await;
+    for number in [1, 2] {
+        pinned(&world, number).await;
+    }
+    let cluster = pinfold_model::ClusterId::default();
+    assert!(world.store.recheck(&cid(2), &cluster, now()).await.unwrap());
+    assert!(!world.store.recheck(&cid(3), &cluster, now()).await.unwrap(), "nobody has it pinned");
+    assert_eq!(world.claim(now()).await.placement.cid, cid(2));
+}
+
+#[tokio::test]
 async fn new_pins_go_before_what_is_only_walked_again() {
     let world = World::start().await;
     let ada = pinned(&world, 1).await;
