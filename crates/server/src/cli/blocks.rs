@@ -68,7 +68,7 @@ async fn stats(args: BlocksShowArgs) -> anyhow::Result<()> {
     let rows = [
         ("blocks", stats.blocks.to_string()),
         ("stored", format!("{} (each block once)", size(stats.bytes))),
-        ("kept", format!("{} (added up over {} pins and uploads)", size(stats.held_bytes), stats.holds)),
+        ("kept", format!("{} (added up over {} holds)", size(stats.held_bytes), stats.holds)),
         ("on disk", format!("{} ({} segments and the index)", size(stats.disk_bytes), stats.segments)),
         ("damaged", format!("{} blocks", stats.damaged_blocks)),
         (
@@ -87,7 +87,8 @@ async fn verify(args: BlocksShowArgs) -> anyhow::Result<ExitCode> {
     if !args.json {
         eprintln!("verified {} blocks, {}: {damaged} damaged", verified.blocks, size(verified.bytes));
     }
-    Ok(if damaged == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_whole = damaged == 0 && verified.damaged == 0;
+    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Reads everything, then lists what is damaged; gives how many blocks that are.

@@ -32,6 +32,12 @@ pub(crate) async fn run(args: ExportArgs) -> anyhow::Result<()> {
 
 /// Writes into a file that gets its name when it is whole.
 async fn to_file(link: &Link, pieces: &mut Pieces, path: &Path) -> anyhow::Result<()> {
+    // A pipe or a device stays what it is.
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        let out = File::options().write(true).open(path);
+        return write(link, pieces, &mut out.with_context(|| format!("cannot write {}", path.display()))?)
+            .await;
+    }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().with_context(|| format!("{} is no name for a file", path.display()))?;
     let mut prefix = name.to_os_string();

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use cid::Cid;
 use pinfold_model::{Clock, ClusterId, SystemClock};
-use pinfold_node::blocks::{DamagedBlock, VerifyProgress};
-use pinfold_node::{BlocksError, HoldName};
+use pinfold_node::blocks::{DamagedBlock, SegmentBlocks, VerifyProgress};
+use pinfold_node::dag::RAW;
+use pinfold_node::{Block, Blocks, BlocksError, HoldName};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -18,6 +19,10 @@ use super::Operator;
 pub(crate) const DAMAGED_MAX: usize = 200;
 /// Accounts that are named for one pin.
 const ACCOUNTS_MAX: u32 = 20;
+/// Bytes that nobody stores.
+const NOT_STORED: &[u8] = b"pinfold: this block is not stored";
+/// The multihash code of sha2-256.
+const SHA2_256: u64 = 0x12;
 /// How often progress is told.
 const TELL_TIME: Duration = Duration::from_millis(200);
 
@@ -144,6 +149,12 @@ impl Operator {
                 last = Instant::now();
                 told.blocking_send(Ok(Verified::of(progress, false))).is_ok()
             });
+            let verified = verified.and_then(|progress| {
+                if progress.damaged > 0 {
+                    tokio::runtime::Handle::current().block_on(noted(&blocks))?;
+                }
+                Ok(progress)
+            });
             let last = match verified {
                 Ok(_) if stopping.is_cancelled() => Err(BlocksError::Closed),
                 verified => verified.map(|progress| Verified::of(&progress, true)),
@@ -202,6 +213,15 @@ impl Operator {
         let found =
             tokio::task::spawn_blocking(move || blocks.damaged(after.as_ref().map(Cid::hash), limit)).await?;
         found.context("cannot list damaged blocks")
+    }
+}
+
+/// Returns once everything is committed that was queued before, such as notes of damage: whoever lists damaged
+/// blocks next finds them. Mending a block that is not stored changes nothing, and waits for what is before it.
+async fn noted(blocks: &SegmentBlocks) -> Result<(), BlocksError> {
+    match Block::hash(cid::Version::V1, RAW, SHA2_256, NOT_STORED.into()) {
+        Ok(block) => blocks.repair(block).await,
+        Err(error) => Err(BlocksError::Failed(error.to_string())),
     }
 }
 

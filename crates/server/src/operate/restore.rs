@@ -134,6 +134,10 @@ impl Restore {
             gone(fs::remove_file(&part)).with_context(|| format!("cannot remove {}", part.display()))?;
         }
         empty(&blocks).with_context(|| format!("cannot empty {}", blocks.display()))?;
+        // It stays where another file system is mounted.
+        if let Err(error) = fs::remove_dir(&blocks) {
+            tracing::debug!(%error, "keeping the folder of the blocks");
+        }
         gone(fs::remove_file(&unfinished))?;
         sync_dir(self.dir.path())
     }
@@ -214,7 +218,7 @@ fn contents(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Empties a folder. It stays, since it may be where another file system is mounted.
+/// Empties a folder.
 fn empty(dir: &Path) -> std::io::Result<()> {
     for path in contents(dir)? {
         if path.symlink_metadata()?.is_dir() {

@@ -65,6 +65,16 @@ impl Dag {
         sizes.values().sum()
     }
 
+    /// All of it as a CAR with these roots.
+    pub(crate) fn car(&self, roots: &[Cid]) -> Vec<u8> {
+        let mut car = pinfold_node::car::header(roots);
+        for block in &self.blocks {
+            car.extend(pinfold_node::car::section_head(block.cid(), block.data().len()));
+            car.extend_from_slice(block.data());
+        }
+        car
+    }
+
     /// The root and the first `others` of the other blocks: what somebody has who has a part.
     pub(crate) fn part(&self, others: usize) -> Self {
         let mut blocks: Vec<Block> =

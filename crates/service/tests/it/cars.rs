@@ -73,7 +73,7 @@ async fn one_root_that_nobody_has_takes_no_other_with_it() {
 
 #[tokio::test]
 async fn a_car_without_a_root_needs_one_by_hand() {
-    let world = World::start().await;
+    let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
     let blocks = blocks(&["in a segment"]);
     for header in [HEADER.to_vec(), header(&[])] {
@@ -91,6 +91,8 @@ async fn a_car_without_a_root_needs_one_by_hand() {
         .as_ref()
         .unwrap();
     background.stop().await;
+    // The first one may have been told to stop before it saw that its pin is there.
+    world.restart().await;
     world.settle().await;
     world.check_settled(&[&alice]).await;
 }
