@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cid::{Cid, Version};
 use pinfold_node::car::CarReader;
-use pinfold_node::car::import::{ImportCarError, ImportedCar};
+use pinfold_node::car::import::{ImportCarError, ImportedCar, verified};
 use pinfold_node::{Block, HoldName, Progress};
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
@@ -253,7 +253,7 @@ impl Cluster for Scripted {
         let mut reader = CarReader::open(body).await.map_err(ImportCarError::from)?;
         let mut imported = ImportedCar { roots: reader.roots().to_vec(), blocks: 0, bytes: 0 };
         while let Some((cid, data)) = reader.next_section().await.map_err(ImportCarError::from)? {
-            let block = Block::verify(cid, data).map_err(|error| ImportCarError::Block { cid, error })?;
+            let block = verified(cid, data)?;
             imported.blocks += 1;
             imported.bytes += block.data().len() as u64;
             let held = Held { bytes: block.data().len() as u64, blocks: 1, kind: ImportedKind::File };

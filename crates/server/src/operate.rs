@@ -12,7 +12,7 @@ pub(crate) mod restore;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use cid::Cid;
 use pinfold_model::{ClusterId, Email, PinName};
@@ -153,25 +153,17 @@ pub(crate) async fn open_blocks(config: &Config, dir: &DataDir) -> anyhow::Resul
     let (folder, segments) = blocks_place(config, dir);
     // Opening reads the tail of what was written last, so not on a thread that others wait for.
     let opened = tokio::task::spawn_blocking(move || SegmentBlocks::open(&folder, &segments)).await?;
-    opened.map(Arc::new).map_err(|error| {
-        let advice = advice(&error);
-        let error = anyhow::Error::new(error).context("cannot open the blocks");
-        match advice {
-            Some(advice) => error.context(advice),
-            None => error,
-        }
-    })
+    opened.map(Arc::new).map_err(|error| anyhow!("cannot open the blocks: {error}{}", advice(&error)))
 }
 
-/// What to do about blocks that cannot be opened. The operator may see no more than this of the error.
-fn advice(error: &OpenError) -> Option<&'static str> {
+/// What to do about blocks that cannot be opened.
+fn advice(error: &OpenError) -> &'static str {
     match error {
-        OpenError::NoIndex { .. } | OpenError::StaleIndex { .. } | OpenError::Index { .. } => {
-            Some("the index has to be made anew: `pinfold blocks rebuild-index` does it")
+        OpenError::NoIndex { .. } | OpenError::StaleIndex { .. } => {
+            "; `pinfold blocks rebuild-index` does that"
         }
-        OpenError::SegmentLost { .. } => {
-            Some("blocks are lost: `pinfold blocks repair` accepts that, so that they are fetched again")
-        }
-        OpenError::Io { .. } | OpenError::Version { .. } => None,
+        OpenError::Index { .. } => "; if it is damaged, `pinfold blocks rebuild-index` makes it anew",
+        OpenError::SegmentLost { .. } => "; `pinfold blocks repair` accepts it",
+        OpenError::Io { .. } | OpenError::Version { .. } => "",
     }
 }

@@ -41,13 +41,13 @@ pub enum ExportError {
         /// Why.
         reason: String,
     },
-    /// The block store failed.
-    #[error("block {cid} cannot be read: {error}")]
-    Blocks {
+    /// The block store failed at a block.
+    #[error("block {cid} cannot be read: {reason}")]
+    Unreadable {
         /// Which.
         cid: Cid,
         /// Why.
-        error: BlocksError,
+        reason: String,
     },
 }
 
@@ -220,7 +220,7 @@ impl DagBlocks {
             Ok(Some(block)) => Ok(block),
             Ok(None) => Err(ExportError::Missing(*cid)),
             Err(BlocksError::Damaged(_)) => Err(ExportError::Damaged(*cid)),
-            Err(error) => Err(ExportError::Blocks { cid: *cid, error }),
+            Err(error) => Err(ExportError::Unreadable { cid: *cid, reason: error.to_string() }),
         }
     }
 

@@ -41,12 +41,12 @@ pub enum ImportCarError {
     #[error("{0}")]
     Car(CarError),
     /// A block in it is not what it claims to be.
-    #[error("the CAR has a bad block {cid}: {error}")]
+    #[error("the CAR has a bad block {cid}: {reason}")]
     Block {
         /// The CID that stands there.
         cid: Cid,
         /// What is wrong with its bytes.
-        error: BlockError,
+        reason: String,
     },
     /// Its distinct blocks have more bytes than allowed.
     #[error("the CAR has more than {0} bytes of blocks")]
@@ -123,8 +123,21 @@ async fn batch<R: AsyncRead + Unpin>(reader: &mut CarReader<R>) -> Result<Batch,
 }
 
 fn verify(batch: Batch) -> Result<Vec<Block>, ImportCarError> {
-    let verify = |(cid, data)| Block::verify(cid, data).map_err(|error| ImportCarError::Block { cid, error });
-    batch.into_iter().map(verify).collect()
+    batch.into_iter().map(|(cid, data)| verified(cid, data)).collect()
+}
+
+/// A block of a CAR, if it is what it claims to be.
+///
+/// # Errors
+/// [`ImportCarError::Block`].
+pub fn verified(cid: Cid, data: Bytes) -> Result<Block, ImportCarError> {
+    Block::verify(cid, data).map_err(|error| {
+        let reason = match error {
+            BlockError::Mismatch(_) => "its bytes are others".to_owned(),
+            BlockError::UnknownHash(_) | BlockError::TooLarge(_) | BlockError::NotV0 => error.to_string(),
+        };
+        ImportCarError::Block { cid, reason }
+    })
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{UnixListener, UnixStream};
@@ -25,6 +25,8 @@ use tokio_util::task::TaskTracker;
 const COMMANDS_MAX: usize = 16;
 /// Connections that the system keeps for us until they are answered.
 const BACKLOG: i32 = 64;
+/// How long the head of a request may take.
+const HEADER_TIME: Duration = Duration::from_secs(10);
 /// How long commands may go on when the server stops.
 const GRACE_TIME: Duration = Duration::from_secs(2);
 /// How long to pause after an accept that failed: the usual cause is a lack of file descriptors.
@@ -89,13 +91,15 @@ async fn answer(listener: UnixListener, owner: u32, router: Router, stopping: Ca
     let (cut, commands) = (CancellationToken::new(), TaskTracker::new());
     let places = Arc::new(Semaphore::new(COMMANDS_MAX));
     loop {
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await.ok()?;
+            Some((accept(&listener, owner).await?, place))
+        };
         let accepted = tokio::select! {
             () = stopping.cancelled() => break,
-            accepted = accept(&listener, owner) => accepted,
+            accepted = accepted => accepted,
         };
-        let (Some(stream), Ok(place)) = (accepted, Arc::clone(&places).acquire_owned().await) else {
-            continue;
-        };
+        let Some((stream, place)) = accepted else { continue };
         let (router, cut, stopping) = (router.clone(), cut.clone(), stopping.clone());
         commands.spawn(async move {
             tokio::select! {
@@ -130,7 +134,9 @@ async fn accept(listener: &UnixListener, owner: u32) -> Option<UnixStream> {
 
 async fn converse(stream: UnixStream, router: Router, stopping: CancellationToken) {
     let service = TowerToHyperService::new(router);
-    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let outcome = tokio::select! {
         outcome = &mut connection => outcome,

@@ -96,7 +96,7 @@ async fn a_backup_under_load_has_every_pin_that_was_acknowledged_before_it() {
                 let mut number = 1_000 * client;
                 while !is_over.load(Ordering::Relaxed) {
                     let cid = upload(&server.admin(), number).await;
-                    if number % 3 != 0 {
+                    if !number.is_multiple_of(3) {
                         assert_eq!(server.admin().remove(&cid).await.0, StatusCode::OK);
                     }
                     number += 1;

@@ -3,8 +3,9 @@
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::process::Stdio;
 
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
+use crate::content::Dag;
 use crate::server::{PATIENCE, TestServer};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,9 +75,10 @@ async fn a_stop_ends_a_command_that_still_reads() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It is known to be there once it holds a connection; a second command is answered after it connected.
-    let stdin = import.stdin.take().unwrap();
-    server.cli_ok(&["blocks", "stats"]).await;
+    let dag = Dag::flat(40, 40, 100_000);
+    let mut stdin = import.stdin.take().unwrap();
+    stdin.write_all(&dag.car(&[*dag.root()])[..3_000_000]).await.unwrap();
+    server.until_stats("begun", |stats| stats["holds"] == 1).await;
     server.stop().await;
     drop(stdin);
     let output = tokio::time::timeout(PATIENCE, import.wait_with_output()).await.expect("it ends").unwrap();
