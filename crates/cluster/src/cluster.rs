@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cid::Cid;
+use pinfold_node::car::import::ImportedCar;
 use pinfold_node::{HoldName, Progress};
 
 pub use pinfold_node::blocks::Totals as Usage;
@@ -143,6 +144,15 @@ pub trait Cluster: Send + Sync + 'static {
         name: &HoldName,
         files: &[(String, Imported)],
     ) -> Result<Imported, ClusterError>;
+
+    /// Takes the blocks of a CAR in, under `name`, each of them verified, and returns once they are durable.
+    /// Distinct blocks may have `bytes_max` bytes together. Memory does not grow with the CAR.
+    async fn import_car(
+        &self,
+        name: &HoldName,
+        bytes_max: u64,
+        body: Body<'_>,
+    ) -> Result<ImportedCar, ClusterError>;
 
     /// Reads a block that is held; `None` if it is not here. Never asks the network.
     async fn block(&self, cid: &Cid) -> Result<Option<bytes::Bytes>, ClusterError>;

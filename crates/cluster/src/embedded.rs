@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cid::Cid;
+use pinfold_node::car::import::{ImportCarError, ImportedCar, import_car};
 use pinfold_node::net::AGENT;
 use pinfold_node::unixfs::{self, DirectoryBuilder, ImportError, Kind, Profile};
 use pinfold_node::{Block, BlocksError, FetchError, FetchLimits, FetchRequest, HoldName, Node, Progress};
@@ -116,6 +117,20 @@ impl Cluster for Embedded {
         Ok(self.taken_in(imported))
     }
 
+    async fn import_car(
+        &self,
+        name: &HoldName,
+        bytes_max: u64,
+        body: Body<'_>,
+    ) -> Result<ImportedCar, ClusterError> {
+        let blocks = self.node.blocks();
+        let hold = blocks.open(name)?;
+        let imported = import_car(body, bytes_max, blocks.as_ref(), hold).await?;
+        blocks.commit(hold).await?;
+        self.node.bitswap().arrived(&imported.roots);
+        Ok(imported)
+    }
+
     async fn block(&self, cid: &Cid) -> Result<Option<Bytes>, ClusterError> {
         let cid = *cid;
         let block = self.blocking(move |node| load(node, &cid)).await?;
@@ -212,6 +227,18 @@ impl From<ImportError> for ClusterError {
             | ImportError::Collision
             | ImportError::Block(_) => Self::Unfit(error.to_string()),
             ImportError::Stopped => Self::Stopping,
+        }
+    }
+}
+
+impl From<ImportCarError> for ClusterError {
+    fn from(error: ImportCarError) -> Self {
+        match error {
+            ImportCarError::Source(error) => Self::Source(error.to_string()),
+            ImportCarError::Car(_) | ImportCarError::Block { .. } => Self::Unfit(error.to_string()),
+            ImportCarError::OverLimit(_) => Self::OverLimit,
+            ImportCarError::Blocks(error) => error.into(),
+            ImportCarError::Stopped => Self::Stopping,
         }
     }
 }

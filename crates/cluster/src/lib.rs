@@ -14,5 +14,6 @@ pub use cluster::{
     Body, Cluster, ClusterError, Held, Imported, ImportedKind, PeerInfo, Terms, UPLOAD_PREFIX, Usage,
 };
 pub use embedded::Embedded;
+pub use pinfold_node::car::import::ImportedCar;
 pub use pinfold_node::{HoldName, Progress, ProgressReading};
 pub use scripted::{Fate, Gate, Scripted};

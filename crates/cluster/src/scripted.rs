@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use cid::{Cid, Version};
+use pinfold_node::car::CarReader;
+use pinfold_node::car::import::{ImportCarError, ImportedCar, verified};
 use pinfold_node::{Block, HoldName, Progress};
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
@@ -254,6 +256,30 @@ impl Cluster for Scripted {
         state.data.insert(root, listing);
         state.holds.entry(name.clone()).or_default().insert(root, (Content { held }, true));
         Ok(Imported { root, content_bytes, dag_bytes: bytes })
+    }
+
+    async fn import_car(
+        &self,
+        name: &HoldName,
+        bytes_max: u64,
+        body: Body<'_>,
+    ) -> Result<ImportedCar, ClusterError> {
+        let mut reader = CarReader::open(body).await.map_err(ImportCarError::from)?;
+        let mut imported = ImportedCar { roots: reader.roots().to_vec(), blocks: 0, bytes: 0 };
+        while let Some((cid, data)) = reader.next_section().await.map_err(ImportCarError::from)? {
+            let block = verified(cid, data)?;
+            imported.blocks += 1;
+            imported.bytes += block.data().len() as u64;
+            let held = Held { bytes: block.data().len() as u64, blocks: 1, kind: ImportedKind::File };
+            let mut state = self.state();
+            state.data.insert(cid, block.data().clone());
+            let dags = state.holds.entry(name.clone()).or_default();
+            dags.insert(cid, (Content { held }, true));
+            if dags.values().map(|(content, _)| content.held.bytes).sum::<u64>() > bytes_max {
+                return Err(ClusterError::OverLimit);
+            }
+        }
+        Ok(imported)
     }
 
     async fn block(&self, cid: &Cid) -> Result<Option<Bytes>, ClusterError> {

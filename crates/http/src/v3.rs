@@ -8,6 +8,7 @@ mod extract;
 mod form;
 mod gate;
 mod info;
+mod metrics;
 mod pin;
 pub(crate) mod reject;
 mod reply;
@@ -38,6 +39,7 @@ pub(crate) fn router(app: AppState) -> Router {
     Router::new()
         .route("/", get(info::service))
         .route("/health", get(info::health))
+        .route("/metrics", get(metrics::metrics))
         .nest(BASE, routes())
         .route(BASE, get(info::service))
         .route("/api/v1", any(info::gone))

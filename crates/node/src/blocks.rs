@@ -169,11 +169,15 @@ pub trait Blocks: Send + Sync + 'static {
 
     /// Whether a block of this hold is known to be damaged: [`keep`](Self::keep) is false for it, as if it were not
     /// stored, until it is [put](Self::put) or [repaired](Self::repair).
-    fn is_damaged(&self, name: &HoldName) -> Result<bool, BlocksError>;
+    fn is_damaged(&self, _name: &HoldName) -> Result<bool, BlocksError> {
+        Ok(false)
+    }
 
     /// The holds with blocks that are known to be damaged, and how many each has, in the order of names. Looks at
     /// `limit` damaged blocks at most.
-    fn damaged_holds(&self, limit: usize) -> Result<Vec<(HoldName, u64)>, BlocksError>;
+    fn damaged_holds(&self, _limit: usize) -> Result<Vec<(HoldName, u64)>, BlocksError> {
+        Ok(Vec::new())
+    }
 
     /// What the store has in all, as far as it is committed. May ask the file system for the size of each file.
     fn totals(&self) -> Result<Totals, BlocksError>;

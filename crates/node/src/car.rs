@@ -1,13 +1,23 @@
-//! CAR files (<https://ipld.io/specs/transport/car/carv1/>), version 1, as far as segments need them.
+//! CAR files (<https://ipld.io/specs/transport/car/>).
 //!
-//! A CARv1 is a header and then sections, each of them a length, a CID and the block's bytes.
+//! A CARv1 is a header and then sections, each of them a length, a CID and the block's bytes. A CARv2 is a
+//! CARv1 with a head before it and an index after it. What stands here is what segments need, and what the
+//! parts have in common: [`mod@export`] writes a DAG as a CARv1, [`mod@import`] takes the blocks of either
+//! version in.
+
+pub mod export;
+pub mod import;
+mod reader;
 
 use std::io::{self, Read};
 
 use cid::Cid;
+use ipld_core::ipld::Ipld;
 use unsigned_varint::encode;
 
 use crate::block::BLOCK_SIZE_MAX;
+
+pub use reader::{CarError, CarReader};
 
 /// A CARv1 header, its length in front. It names the empty identity CID as the only root, because the
 /// format wants a root and the blocks behind it have none in common.
@@ -18,6 +28,19 @@ const HEADER_SIZE_MAX: u64 = 64 * 1024;
 
 /// The longest binary CID: version, codec and hash code with their lengths, and a digest of 64 bytes.
 const CID_SIZE_MAX: u64 = 96;
+
+/// A CARv1 header that names these roots, its length in front.
+#[must_use]
+pub fn header(roots: &[Cid]) -> Vec<u8> {
+    let roots = Ipld::List(roots.iter().copied().map(Ipld::Link).collect());
+    let fields = Ipld::Map([("roots".to_owned(), roots), ("version".to_owned(), Ipld::Integer(1))].into());
+    // Lists, maps, links and small numbers always can be encoded.
+    let bytes = serde_ipld_dagcbor::to_vec(&fields).unwrap_or_default();
+    let mut buffer = encode::u64_buffer();
+    let mut header = encode::u64(bytes.len() as u64, &mut buffer).to_vec();
+    header.extend(bytes);
+    header
+}
 
 /// What stands in front of a block's bytes: the section's length and the CID.
 pub fn section_head(cid: &Cid, data_len: usize) -> Vec<u8> {
@@ -181,6 +204,7 @@ mod tests {
         let header: ipld_core::ipld::Ipld = serde_ipld_dagcbor::from_slice(&HEADER[1..]).unwrap();
         let root: Cid = "bafkqaaa".parse().unwrap();
         assert_eq!(header, ipld_core::ipld!({"roots": [root], "version": 1}));
+        assert_eq!(super::header(&[root]), HEADER);
     }
 
     proptest! {

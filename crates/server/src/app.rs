@@ -6,7 +6,6 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,18 +13,22 @@ use anyhow::{Context, anyhow};
 use pinfold_cluster::Embedded;
 use pinfold_http::AppState;
 use pinfold_model::SystemClock;
-use pinfold_node::blocks::{SegmentBlocks, SegmentConfig};
+use pinfold_node::blocks::SegmentBlocks;
+use pinfold_node::scrub::scrub;
 use pinfold_node::unixfs::Profile;
 use pinfold_node::{Identity, Node};
-use pinfold_service::{ApiKey, Background, ClusterSetup, Service};
+use pinfold_service::{ApiKey, Background, ClusterSetup, Service, Wait};
 use pinfold_store::Store;
 use tokio::net::TcpListener;
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::control::{self, listen::Control};
 use crate::data_dir::DataDir;
+use crate::operate::{Operator, open_blocks};
 
 pub(crate) mod settings;
 
@@ -41,6 +44,7 @@ pub(crate) struct App {
     store: Store,
     background: Background,
     http: JoinHandle<()>,
+    control: Option<Control>,
     stopping: CancellationToken,
     first_key: Option<ApiKey>,
 }
@@ -53,33 +57,23 @@ impl App {
     /// do.
     pub(crate) async fn start(config: &Config, dir: &DataDir) -> anyhow::Result<Self> {
         let http_settings = settings::http(&config.http)?;
-        let service_settings = settings::service(config)?;
-        let clusters = settings::clusters(config)?;
         let listener = listen(config.http.listen).await?;
         let address = listener.local_addr()?;
 
-        let store = Store::open(&dir.database()).await.context("cannot open the database")?;
+        let store = open_store(dir).await?;
         let blocks = open_blocks(config, dir).await?;
-        let identity = Identity::load_or_create(&dir.identity())?;
-        let node = Node::start(settings::node(&config.node, identity)?, blocks.clone())
-            .await
-            .context("cannot start the IPFS node (--swarm-listen gives it other addresses)")?;
-
-        let driver = Arc::new(Embedded::new(node.clone(), Profile::default()));
-        let clusters =
-            clusters.into_iter().map(|info| ClusterSetup { info, driver: driver.clone() }).collect();
-        let clock = Arc::new(SystemClock);
-        let service = Service::new(store.clone(), clusters, clock.clone(), service_settings).await?;
+        let node = start_node(config, dir, &blocks).await?;
+        let service = start_service(config, &store, &node).await?;
         let first_key = service.accounts.ensure_admin().await?;
-        // The data folder's lock says that nobody else works on this store.
-        service.reconciler.take_over().await?;
         let background = service.run();
 
         let stopping = CancellationToken::new();
-        let state = AppState::new(service, http_settings, clock, stopping.clone());
+        start_scrub(config, &blocks, stopping.clone());
+        let control = start_control(config, dir, &blocks, &store, &service, stopping.clone());
+        let state = AppState::new(service, http_settings, Arc::new(SystemClock), stopping.clone());
         let http = tokio::spawn(pinfold_http::serve(listener, pinfold_http::router(state.clone()), state));
         tracing::info!(%address, peer = %node.peer_id(), data = %dir.path().display(), "started");
-        Ok(Self { address, node, blocks, store, background, http, stopping, first_key })
+        Ok(Self { address, node, blocks, store, background, http, control, stopping, first_key })
     }
 
     /// Where HTTP is answered, as a client of this machine reaches it.
@@ -118,6 +112,9 @@ impl App {
             tracing::error!(%error, "the HTTP side broke");
         }
         let rest = async {
+            if let Some(control) = self.control {
+                control.stop().await;
+            }
             self.background.stop().await;
             self.node.stop().await;
             self.blocks.close().await;
@@ -141,13 +138,62 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-async fn open_blocks(config: &Config, dir: &DataDir) -> anyhow::Result<Arc<SegmentBlocks>> {
-    let folder = if config.blocks.dir.is_empty() { dir.blocks() } else { PathBuf::from(&config.blocks.dir) };
-    let segments = SegmentConfig {
-        segment_bytes: config.blocks.segment_bytes,
-        reserve_bytes: config.blocks.reserve_bytes,
+/// Opens the database of a data folder.
+pub(crate) async fn open_store(dir: &DataDir) -> anyhow::Result<Store> {
+    Store::open(&dir.database()).await.context("cannot open the database")
+}
+
+/// Starts the node of a data folder that is locked.
+pub(crate) async fn start_node(
+    config: &Config,
+    dir: &DataDir,
+    blocks: &Arc<SegmentBlocks>,
+) -> anyhow::Result<Node> {
+    let identity = Identity::load_or_create(&dir.identity())?;
+    Node::start(settings::node(&config.node, identity)?, blocks.clone())
+        .await
+        .context("cannot start the IPFS node (--swarm-listen gives it other addresses)")
+}
+
+/// Puts the service of a data folder that is locked together.
+pub(crate) async fn start_service(config: &Config, store: &Store, node: &Node) -> anyhow::Result<Service> {
+    let driver = Arc::new(Embedded::new(node.clone(), Profile::default()));
+    let clusters = settings::clusters(config)?
+        .into_iter()
+        .map(|info| ClusterSetup { info, driver: driver.clone() })
+        .collect();
+    let settings = settings::service(config)?;
+    let service = Service::new(store.clone(), clusters, Arc::new(SystemClock), settings).await?;
+    // The data folder's lock says that nobody else works on this store.
+    service.reconciler.take_over().await?;
+    Ok(service)
+}
+
+/// Looks at the blocks from time to time, until the token is cancelled.
+fn start_scrub(config: &Config, blocks: &Arc<SegmentBlocks>, stopping: CancellationToken) {
+    let round = Duration::from_secs(config.blocks.scrub_days.saturating_mul(24 * 60 * 60));
+    if !round.is_zero() {
+        tokio::spawn(scrub(Arc::clone(blocks), round, stopping));
+    }
+}
+
+/// Answers the operator's commands.
+fn start_control(
+    config: &Config,
+    dir: &DataDir,
+    blocks: &Arc<SegmentBlocks>,
+    store: &Store,
+    service: &Service,
+    stopping: CancellationToken,
+) -> Option<Control> {
+    let operator = Operator {
+        dir: dir.clone(),
+        blocks: blocks.clone(),
+        store: store.clone(),
+        service: Some(service.clone()),
+        wait: Wait::For(Duration::from_secs(config.pins.upload_wait_seconds)),
+        stopping: stopping.clone(),
+        backing_up: Mutex::default(),
     };
-    // Opening reads the tail of what was written last, so not on a thread that others wait for.
-    let opened = tokio::task::spawn_blocking(move || SegmentBlocks::open(&folder, &segments)).await?;
-    Ok(Arc::new(opened.context("cannot open the blocks")?))
+    Control::start(dir.socket(), control::routes::router(Arc::new(operator)), stopping)
 }

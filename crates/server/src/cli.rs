@@ -1,8 +1,9 @@
 //! The command line: what can be typed, and which function answers it.
 //!
-//! Three kinds of commands: those that run a node (`serve`, `try`), those that open the store of a data
-//! folder and also work while a server runs on it (`user`, `token`), and clients of a server (`id`, `pin`,
-//! `ls`, `status`, `rm`, `add`).
+//! Four kinds of commands: those that run a node (`serve`, `try`), those that open the database of a data
+//! folder and also work while a server runs on it (`user`, `token`), those that care for its blocks, which the
+//! server does when one runs ([`operator`]), and clients of a server (`id`, `pin`, `ls`, `status`, `rm`,
+//! `add`).
 //!
 //! Exit status: 0 done, 1 failed (the reason is on stderr), 2 wrong usage. Stdout carries results alone,
 //! so that it can be piped.
@@ -15,8 +16,13 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) mod account;
 pub(crate) mod add;
+pub(crate) mod backup;
+pub(crate) mod blocks;
 pub(crate) mod client;
+pub(crate) mod export;
 pub(crate) mod format;
+pub(crate) mod import;
+pub(crate) mod operator;
 pub(crate) mod pin;
 pub(crate) mod remote;
 pub(crate) mod store;
@@ -54,6 +60,11 @@ enum Command {
     Status(StatusArgs),
     Rm(RmArgs),
     Add(AddArgs),
+    Export(operator::ExportArgs),
+    Import(operator::ImportArgs),
+    Backup(operator::BackupArgs),
+    Restore(operator::RestoreArgs),
+    Blocks(operator::BlocksArgs),
     Config(ConfigArgs),
 }
 
@@ -382,6 +393,11 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(args) => remote::status(args).await?,
         Command::Rm(args) => remote::rm(args).await?,
         Command::Add(args) => add::run(args).await?,
+        Command::Export(args) => export::run(args).await?,
+        Command::Import(args) => import::run(args).await?,
+        Command::Backup(args) => backup::run(args).await?,
+        Command::Restore(args) => backup::restore(args).await?,
+        Command::Blocks(args) => return blocks::run(args.command).await,
         Command::Config(args) => print_config(&args)?,
     }
     Ok(ExitCode::SUCCESS)

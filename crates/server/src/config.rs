@@ -131,6 +131,7 @@ pub(crate) struct Blocks {
     pub(crate) dir: String,
     pub(crate) segment_bytes: u64,
     pub(crate) reserve_bytes: u64,
+    pub(crate) scrub_days: u64,
 }
 
 /// `[pins]`

@@ -15,6 +15,18 @@ pub(crate) struct DataDir(PathBuf);
 #[derive(Debug)]
 pub(crate) struct DataDirLock(File);
 
+/// Who owns a data folder.
+#[derive(Debug)]
+pub(crate) enum Locked {
+    /// Whoever asked.
+    Owned(DataDirLock),
+    /// Another process; ` (process 123)`, if it says so.
+    InUse(String),
+}
+
+/// The name of the file that says that a folder is not whole.
+const UNFINISHED: &str = "restore.unfinished";
+
 impl DataDir {
     /// The folder that was asked for, else the platform's own, such as `~/.local/share/pinfold`.
     ///
@@ -43,6 +55,21 @@ impl DataDir {
     /// # Errors
     /// Another process has it; the message names the folder and that process.
     pub(crate) fn lock(&self) -> anyhow::Result<DataDirLock> {
+        match self.try_lock()? {
+            Locked::Owned(lock) => Ok(lock),
+            Locked::InUse(owner) => bail!(
+                "the data folder {} is in use by another pinfold{owner}; stop that one, or give this one \
+                 its own folder with --data-dir",
+                self.0.display()
+            ),
+        }
+    }
+
+    /// Takes the lock if nobody has it.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub(crate) fn try_lock(&self) -> anyhow::Result<Locked> {
         let path = self.0.join("pinfold.lock");
         let mut file = OpenOptions::new()
             .read(true)
@@ -54,12 +81,7 @@ impl DataDir {
             .with_context(|| format!("cannot open {}", path.display()))?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!(
-                "the data folder {} is in use by another pinfold{}; stop that one, or give this one \
-                 its own folder with --data-dir",
-                self.0.display(),
-                owner(&mut file)
-            ),
+            Err(TryLockError::WouldBlock) => return Ok(Locked::InUse(owner(&mut file))),
             Err(TryLockError::Error(error)) => {
                 return Err(error).with_context(|| format!("cannot lock {}", path.display()));
             }
@@ -67,7 +89,42 @@ impl DataDir {
         file.set_len(0)?;
         file.rewind()?;
         writeln!(file, "{}", std::process::id())?;
-        Ok(DataDirLock(file))
+        Ok(Locked::Owned(DataDirLock(file)))
+    }
+
+    /// Makes sure that there is a Pinfold here, so that a mistyped folder is not made, and that it is whole.
+    ///
+    /// # Errors
+    /// There is no database, or a restore was not finished.
+    pub(crate) fn expect_pinfold(&self) -> anyhow::Result<()> {
+        self.expect_whole()?;
+        if !self.database().exists() {
+            bail!(
+                "{} holds no Pinfold yet; start one there with `pinfold serve`, or name another folder with \
+                 --data-dir",
+                self.0.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// Makes sure that no restore into this folder was interrupted.
+    ///
+    /// # Errors
+    /// One was.
+    pub(crate) fn expect_whole(&self) -> anyhow::Result<()> {
+        if self.unfinished().exists() {
+            bail!(
+                "a restore into {} was not finished; run `pinfold restore` once more, or empty the folder",
+                self.0.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// The file that is here while a restore goes on.
+    pub(crate) fn unfinished(&self) -> PathBuf {
+        self.0.join(UNFINISHED)
     }
 
     /// The folder itself.
@@ -78,6 +135,11 @@ impl DataDir {
     /// The node's secret key.
     pub(crate) fn identity(&self) -> PathBuf {
         self.0.join("identity.key")
+    }
+
+    /// The socket on which a running server answers its operator.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.0.join("pinfold.sock")
     }
 
     /// The database.

@@ -2,6 +2,7 @@
 //!
 //! - [`cli`]: what can be typed, the commands that open a store, and the clients of a server;
 //! - [`config`]: every setting, and the only place that reads the environment;
+//! - [`operate`]: what an operator can have done to a store, and [`control`]: how a command reaches it;
 //! - [`data_dir`]: the folder that one process owns;
 //! - [`app`]: a whole Pinfold, started and stopped in order;
 //! - [`serve`] runs one until it is told to stop, [`try_it`] runs one for show;
@@ -12,7 +13,9 @@
 mod app;
 mod cli;
 mod config;
+mod control;
 mod data_dir;
+mod operate;
 mod serve;
 mod telemetry;
 mod try_it;

@@ -27,6 +27,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     telemetry::start(&config.log)?;
     dir.create()?;
     let _lock = dir.lock()?;
+    dir.expect_whole()?;
     let mut signals = StopSignals::listen()?;
     let app = tokio::select! {
         app = App::start(&config, &dir) => app?,

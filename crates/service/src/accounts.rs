@@ -5,10 +5,10 @@ use std::sync::Arc;
 use argon2::Argon2;
 use argon2::password_hash::PasswordHasher;
 use argon2::password_hash::phc::PasswordHash;
-use pinfold_model::{Account, AccountId, Email, PlanCode, Role, ScopeSet, TokenName};
+use pinfold_model::{Account, AccountId, Email, PlanCode, Role, ScopeSet, TokenId, TokenName};
 
 use crate::core::{Core, unavailable};
-use crate::{ApiKey, Error, NewToken, Tokens};
+use crate::{ApiKey, Caller, Error, NewToken, Tokens};
 
 /// The address of the account that the first start makes.
 pub const ADMIN_EMAIL: &str = "admin@localhost";
@@ -18,6 +18,9 @@ const NAME_LEN_MAX: usize = 255;
 
 /// Accounts in one list.
 const LIST_MAX: u32 = 10_000;
+
+/// The key of a caller that has none. No key has this number.
+const NO_KEY: TokenId = TokenId(0);
 
 /// The accounts. Cheap to clone.
 #[derive(Clone)]
@@ -123,6 +126,21 @@ impl Accounts {
     pub async fn by_email(&self, email: &Email) -> Result<Account, Error> {
         let found = self.core.store.account_by_email(email).await.map_err(unavailable)?;
         found.ok_or(Error::AccountNotFound)
+    }
+
+    /// An account as the caller of use cases that an operator begins in its name: with every scope, and bound
+    /// by its plan as ever.
+    ///
+    /// # Errors
+    /// [`Error::AccountNotFound`]; [`Error::InvalidRequest`] when it is disabled or its plan is not set up.
+    pub async fn caller(&self, email: &Email) -> Result<Caller, Error> {
+        let account = self.by_email(email).await?;
+        if account.disabled {
+            return Err(Error::InvalidRequest(format!("The account {email} is disabled")));
+        }
+        let plan = self.core.settings.plans.find(&account.plan).map(Arc::clone);
+        let plan = plan.ok_or_else(|| Error::InvalidRequest(format!("Unknown plan: {}", account.plan)))?;
+        Ok(Caller { account, plan, scopes: ScopeSet::all(), key: NO_KEY })
     }
 
     /// The account with this id, as it is now.

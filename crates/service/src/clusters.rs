@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pinfold_cluster::Usage;
 use pinfold_model::ClusterId;
 
 use crate::core::Core;
@@ -136,6 +137,23 @@ impl Clusters {
         };
         let clusters = self.core.clusters.iter().map(cluster_health);
         Health { store, clusters: futures::future::join_all(clusters).await }
+    }
+}
+
+impl Clusters {
+    /// What each cluster holds in all, as far as it answers in time.
+    pub async fn usage(&self) -> Vec<(ClusterId, Usage)> {
+        let asked = self.core.clusters.iter().map(|setup| async move {
+            match tokio::time::timeout(HEALTH_TIME, setup.driver.usage()).await {
+                Ok(Ok(usage)) => Some((setup.info.id.clone(), usage)),
+                Ok(Err(error)) => {
+                    tracing::warn!(cluster = %setup.info.id, %error, "asking what a cluster holds");
+                    None
+                }
+                Err(_elapsed) => None,
+            }
+        });
+        futures::future::join_all(asked).await.into_iter().flatten().collect()
     }
 }
 

@@ -4,6 +4,7 @@
 //! reconciler does it. When the process dies, the name is still in the cluster: the next start finds it
 //! and releases it as soon as every placement that was on its way then has settled.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use data_encoding::HEXLOWER;
@@ -36,7 +37,7 @@ pub(crate) struct Guard {
     core: Arc<Core>,
     cluster: ClusterId,
     name: HoldName,
-    leave: bool,
+    leave: AtomicBool,
 }
 
 impl Guard {
@@ -46,7 +47,7 @@ impl Guard {
         getrandom::fill(&mut random).map_err(|_| Error::Internal)?;
         let name = HoldName::parse(format!("{UPLOAD_PREFIX}{}", HEXLOWER.encode(&random)));
         let name = name.ok_or(Error::Internal)?;
-        Ok(Self { core: Arc::clone(core), cluster, name, leave: false })
+        Ok(Self { core: Arc::clone(core), cluster, name, leave: AtomicBool::new(false) })
     }
 
     pub(crate) fn name(&self) -> &HoldName {
@@ -62,14 +63,14 @@ impl Guard {
     }
 
     /// Leaves the name to the next start, because this one is stopping.
-    pub(crate) fn leave(mut self) {
-        self.leave = true;
+    pub(crate) fn leave(&self) {
+        self.leave.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if !self.leave {
+        if !*self.leave.get_mut() {
             lock(&self.core.guards.dropped).push((self.cluster.clone(), self.name.clone()));
             self.core.wake.notify_one();
         }

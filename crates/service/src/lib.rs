@@ -27,11 +27,14 @@ pub use caller::{AuthError, Caller};
 pub use clusters::{ClusterHealth, ClusterInfo, ClusterSetup, Clusters, GatewayInfo, Health, PeerInfo};
 pub use error::Error;
 pub use mend::{DamagedPin, Damages};
+pub use pinfold_cluster::Usage;
 pub use pins::Pins;
 pub use secret::{ApiKey, KEY_PREFIX};
 pub use service::{Offline, Service, Settings};
 pub use tokens::{CreatedToken, NewToken, Tokens};
-pub use uploads::{DirectoryDraft, Received, ReceivedEntry, UploadReceipt, UploadTerms, Uploads};
+pub use uploads::{
+    DirectoryDraft, KeptRoots, Received, ReceivedCar, ReceivedEntry, UploadReceipt, UploadTerms, Uploads,
+};
 pub use view::{
     Cursor, ListQuery, Origin, PinPage, PinProgress, PinReceipt, PinStatus, PinView, PinWish, Wait,
 };

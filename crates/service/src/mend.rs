@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use cid::Cid;
 use pinfold_cluster::HoldName;
-use pinfold_model::{Account, ClusterId};
+use pinfold_model::{ClusterId, Email};
 use pinfold_store::{Damage, PlacementRecord};
 
 use crate::Error;
@@ -44,8 +44,8 @@ pub struct DamagedPin {
     pub error: Option<String>,
     /// How often that was tried in vain.
     pub attempts: u32,
-    /// The accounts with a pin of it; at most 100.
-    pub accounts: Vec<Account>,
+    /// The addresses of the accounts that have it pinned; at most 100.
+    pub accounts: Vec<Email>,
 }
 
 impl Damages {
@@ -57,17 +57,14 @@ impl Damages {
         let store = &self.core.store;
         let mut pins = Vec::new();
         for placement in store.damaged_placements(PLACEMENTS_MAX).await.map_err(unavailable)? {
-            let mut accounts = Vec::new();
-            for id in store.accounts_of(placement.id, ACCOUNTS_MAX).await.map_err(unavailable)? {
-                accounts.extend(store.account(id).await.map_err(unavailable)?);
-            }
+            let owners = store.owners(&placement.cid, &placement.cluster, ACCOUNTS_MAX).await;
             pins.push(DamagedPin {
                 cid: placement.cid,
                 cluster: placement.cluster,
                 blocks: placement.damaged_blocks,
                 error: placement.error.map(|failure| failure.detail),
                 attempts: placement.attempts,
-                accounts,
+                accounts: owners.map_err(unavailable)?,
             });
         }
         Ok(pins)

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use cid::Cid;
-use pinfold_model::{ClusterId, Failure, FailureCode, PinState, PlacementId, Standing, Timelock};
+use pinfold_model::{
+    ClusterId, Failure, FailureCode, PinState, PlacementId, PlacementState, Standing, Timelock,
+};
 use pinfold_store::{PinFilter, PinRecord, Removed, Wish, Wished};
 use tokio::time::Instant;
 
@@ -107,6 +109,32 @@ impl Pins {
         }
     }
 
+    /// Has the placement of a kept pin walked again at once, if it waits for that: blocks that it lacks may be here
+    /// now, and whoever brought them must not let go of them before. Returns when that was done, or has failed.
+    pub(crate) async fn walked(&self, pin: &PinRecord) -> Result<(), Error> {
+        let (id, core) = (pin.placement.id, &self.core);
+        if pin.placement.due_at.is_none() {
+            return Ok(());
+        }
+        let mut changes = core.signals.subscribe(id);
+        let mut is_begun = false;
+        loop {
+            let now = core.store.placement(id).await.map_err(unavailable)?;
+            match now.filter(|now| now.due_at.is_some() && now.state == PlacementState::Pinned) {
+                None => return Ok(()),
+                Some(now) if now.leased => {}
+                Some(now) if is_begun && now.attempts > 0 => return Ok(()),
+                Some(now) if !is_begun => {
+                    let at = core.clock.now();
+                    is_begun = core.store.recheck(&now.cid, &now.cluster, at).await.map_err(unavailable)?;
+                    core.wake.notify_one();
+                }
+                Some(_) => {}
+            }
+            changes.changed().await;
+        }
+    }
+
     /// Removes a pin whose failure somebody was told, and gives the failure.
     async fn give_up(&self, pin: PinRecord, wishes: u64) -> Result<Error, Error> {
         let now = self.core.clock.now();
@@ -185,13 +213,16 @@ impl Pins {
         let pin = pins.pop().ok_or(Error::PinNotFound)?;
         let view = PinView::from(&pin);
         let allocations = self.core.allocations(&pin).await;
-        // An older try's reason is of interest until all of it is there.
-        let is_open = view.state != PinState::Pinned || pin.placement.damaged_blocks > 0;
         Ok(PinStatus {
             progress: self.progress(&pin),
-            error: pin.error.clone().or_else(|| pin.placement.error.clone().filter(|_| is_open)),
+            // A pinned placement has one only when it was walked again and blocks were not there.
+            error: pin.error.clone().or_else(|| pin.placement.error.clone()),
             attempts: pin.placement.attempts,
-            next_try_at: pin.placement.due_at.filter(|_| is_open && view.state != PinState::Pinning),
+            next_try_at: pin.placement.due_at.filter(|_| match view.state {
+                PinState::Queued => true,
+                PinState::Pinned => pin.placement.error.is_some() && !pin.placement.leased,
+                PinState::Pinning | PinState::Failed | PinState::Unpinned => false,
+            }),
             damaged_blocks: pin.placement.damaged_blocks,
             allocations,
             updated_at: pin.placement.updated_at.max(pin.created_at),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pinfold_cluster::{Cluster, ClusterError, Held, HoldName, ImportedKind, Terms};
-use pinfold_model::{Failure, FailureCode, PinKind, PlacementId, Timestamp};
+use pinfold_model::{Failure, FailureCode, PinKind, PlacementId, PlacementState, Timestamp};
 use pinfold_store::{Claim, Outcome, Settled};
 
 use crate::core::{Active, Core};
@@ -81,7 +81,11 @@ async fn release(core: &Core, driver: &dyn Cluster, name: &HoldName, claim: &Cla
 
 /// What a failed hold comes to: another try, or none.
 fn failed(core: &Core, claim: &Claim, error: ClusterError) -> Outcome {
-    tracing::info!(%claim, %error, "not pinned");
+    if claim.placement.state == PlacementState::Pinned {
+        tracing::warn!(%claim, %error, "blocks of what is pinned are not here; it is tried again");
+    } else {
+        tracing::info!(%claim, %error, "not pinned");
+    }
     let text = error.to_string();
     let (code, detail) = match error {
         ClusterError::NotFound => (FailureCode::NotFound, "CID not found".to_owned()),

@@ -6,9 +6,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cid::Cid;
-use pinfold_cluster::{ClusterError, Imported};
+use futures::StreamExt as _;
+use pinfold_cluster::{ClusterError, Imported, ImportedCar};
 use pinfold_model::{ClusterId, PinName, Timelock};
 use tokio::io::AsyncRead;
 use tokio::sync::oneshot;
@@ -22,6 +24,12 @@ const ENTRIES_MAX: usize = 100_000;
 
 /// The longest path inside a directory, in bytes.
 const PATH_LEN_MAX: usize = 4_096;
+
+/// Roots of one CAR that are pinned.
+const ROOTS_MAX: usize = 1_000;
+
+/// Roots of one CAR that are settled at one time.
+const ROOTS_AT_ONCE: usize = 16;
 
 /// Uploads. Cheap to clone.
 #[derive(Clone)]
@@ -62,6 +70,24 @@ impl Received {
         self.imported.content_bytes
     }
 }
+
+/// A CAR that was received and is not kept yet. Dropping it releases its blocks.
+#[must_use = "what is not kept is released"]
+pub struct ReceivedCar {
+    guard: Guard,
+    car: ImportedCar,
+}
+
+impl ReceivedCar {
+    /// What came.
+    #[must_use]
+    pub fn car(&self) -> &ImportedCar {
+        &self.car
+    }
+}
+
+/// What came of each root of a CAR.
+pub type KeptRoots = Vec<(Cid, Result<PinReceipt, Error>)>;
 
 /// One file of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,7 +159,48 @@ impl Uploads {
         terms: UploadTerms,
     ) -> Result<PinReceipt, Error> {
         let Received { guard, imported } = received;
-        self.settle(caller, guard, imported.root, terms).await
+        let wait = Wait::For(self.core.settings.upload_wait);
+        self.settle(caller, Arc::new(guard), imported.root, terms, wait).await
+    }
+
+    /// Receives the blocks of a CAR, each of them verified. Memory does not grow with it.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive), and [`Error::InvalidRequest`] when it is no good CAR.
+    pub async fn receive_car(
+        &self,
+        caller: &Caller,
+        early: &UploadTerms,
+        mut body: impl AsyncRead + Send + Unpin,
+    ) -> Result<ReceivedCar, Error> {
+        let (guard, left_bytes) = self.begin(caller, early).await?;
+        let driver = &driver(&self.core, &guard)?.driver;
+        let car = driver.import_car(guard.name(), left_bytes, &mut body).await.map_err(refused)?;
+        Ok(ReceivedCar { guard, car })
+    }
+
+    /// Pins `roots` (or, when there are none, those that the CAR names), each of them under these terms and as
+    /// any pin is: what the CAR lacks is fetched.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] when there is no root, or too many. What befalls one root stands beside it,
+    /// as from [`Pins::pin`](crate::Pins::pin).
+    pub async fn keep_car(
+        &self,
+        caller: &Caller,
+        received: ReceivedCar,
+        roots: Vec<Cid>,
+        terms: UploadTerms,
+        wait: Wait,
+    ) -> Result<KeptRoots, Error> {
+        let ReceivedCar { guard, car } = received;
+        let roots = roots_of(if roots.is_empty() { car.roots } else { roots })?;
+        let guard = Arc::new(guard);
+        let kept = roots.into_iter().map(|root| {
+            let (guard, terms) = (Arc::clone(&guard), terms.clone());
+            async move { (root, self.settle(caller, guard, root, terms, wait).await) }
+        });
+        Ok(futures::stream::iter(kept).buffered(ROOTS_AT_ONCE).collect().await)
     }
 
     /// Begins a directory.
@@ -161,7 +228,8 @@ impl Uploads {
         }
         let driver = &driver(&self.core, &guard)?.driver;
         let imported = driver.import_directory(guard.name(), &files).await.map_err(refused)?;
-        let receipt = self.settle(caller, guard, imported.root, terms).await?;
+        let wait = Wait::For(self.core.settings.upload_wait);
+        let receipt = self.settle(caller, Arc::new(guard), imported.root, terms, wait).await?;
         Ok(UploadReceipt { receipt, entries: files.into_iter().map(entry).collect() })
     }
 
@@ -170,9 +238,10 @@ impl Uploads {
     async fn settle(
         &self,
         caller: &Caller,
-        guard: Guard,
+        guard: Arc<Guard>,
         root: Cid,
         terms: UploadTerms,
+        wait: Wait,
     ) -> Result<PinReceipt, Error> {
         let cluster =
             self.core.target(caller, terms.cluster.as_ref().or(Some(guard.cluster())), terms.timelock)?;
@@ -198,8 +267,13 @@ impl Uploads {
                 Err(error) => return drop(wished.send(Err(error))),
             };
             let _ = wished.send(Ok(PinReceipt { view: PinView::from(&pin), created }));
+            let settled = async {
+                let pin = pins.settled(pin, None).await?;
+                pins.walked(&pin).await?;
+                Ok(pin)
+            };
             tokio::select! {
-                settled = pins.settled(pin, None) => {
+                settled = settled => {
                     drop(guard);
                     let _ = done.send(settled);
                 }
@@ -207,7 +281,11 @@ impl Uploads {
             }
         });
         let created = receipt.await.map_err(|_| Error::Internal)??.created;
-        match tokio::time::timeout(self.core.settings.upload_wait, outcome).await {
+        let time = match wait {
+            Wait::For(time) => time,
+            Wait::No => Duration::ZERO,
+        };
+        match tokio::time::timeout(time, outcome).await {
             Ok(Ok(settled)) => Ok(PinReceipt { view: PinView::from(&settled?), created }),
             // The time is over, or the service stops: it goes on in the background, or after the next start.
             // The second wish makes it one that nobody waits for: should it fail, the pin stays and says why.
@@ -258,6 +336,24 @@ impl DirectoryDraft {
 
 fn entry((path, imported): (String, Imported)) -> ReceivedEntry {
     ReceivedEntry { path, cid: imported.root, file_bytes: imported.content_bytes }
+}
+
+/// The roots to pin: each of them once, and none of them empty. The empty identity CID stands for "no root" in
+/// CARs whose writer had none, as Pinfold's own segments have it.
+fn roots_of(mut roots: Vec<Cid>) -> Result<Vec<Cid>, Error> {
+    let mut seen = HashSet::new();
+    roots.retain(|root| root.hash().size() > 0 && seen.insert(*root));
+    if roots.is_empty() {
+        let text = "The CAR names no root, so that nothing says what to pin; name the CID yourself";
+        return Err(Error::InvalidRequest(text.to_owned()));
+    }
+    if roots.len() > ROOTS_MAX {
+        return Err(Error::InvalidRequest(format!(
+            "The CAR names {} roots; at most {ROOTS_MAX} are pinned at once, so name those that you want",
+            roots.len()
+        )));
+    }
+    Ok(roots)
 }
 
 fn driver<'a>(core: &'a Core, guard: &Guard) -> Result<&'a ClusterSetup, Error> {

@@ -1,7 +1,7 @@
 //! Damage: placements whose blocks are known to be damaged in their cluster.
 
 use cid::Cid;
-use pinfold_model::{AccountId, ClusterId, PlacementId, Timestamp};
+use pinfold_model::{ClusterId, Timestamp};
 
 use crate::pin::{PlacementRow, select_placements};
 use crate::row::column;
@@ -39,21 +39,6 @@ impl Store {
         ));
         let rows = query.bind(i64::from(limit)).fetch_all(&self.readers).await?;
         rows.into_iter().map(PlacementRow::into_record).collect()
-    }
-
-    /// The accounts with a live pin of a placement, at most `limit`.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn accounts_of(&self, id: PlacementId, limit: u32) -> Result<Vec<AccountId>, StoreError> {
-        let ids: Vec<i64> = sqlx::query_scalar(
-            "SELECT account_id FROM pins WHERE placement_id = $1 AND standing <> 'failed' ORDER BY id LIMIT $2",
-        )
-        .bind(id.0)
-        .bind(i64::from(limit))
-        .fetch_all(&self.readers)
-        .await?;
-        Ok(ids.into_iter().map(AccountId).collect())
     }
 }
 

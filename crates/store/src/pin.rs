@@ -2,13 +2,16 @@
 
 use cid::Cid;
 use pinfold_model::{
-    AccountId, ClusterId, Failure, FailureCode, PinId, PinKind, PinName, PinState, PlacementId,
+    AccountId, ClusterId, Email, Failure, FailureCode, PinId, PinKind, PinName, PinState, PlacementId,
     PlacementState, Standing, Timestamp,
 };
 use sqlx::FromRow;
 
 use crate::row::{number, strange, time, word};
 use crate::{Store, StoreError};
+
+/// As far as unsettled placements are counted: whoever asks wants to know whether there is any.
+const UNSETTLED_MAX: i64 = 1_000;
 
 /// A placement.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -225,6 +228,25 @@ impl Store {
         rows.into_iter().map(PinRow::into_record).collect()
     }
 
+    /// The addresses of the accounts that have this CID pinned in this cluster, at most `limit`, the oldest
+    /// accounts first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn owners(&self, cid: &Cid, cluster: &ClusterId, limit: u32) -> Result<Vec<Email>, StoreError> {
+        let owners: Vec<String> = sqlx::query_scalar(
+            "SELECT a.email FROM placements p JOIN pins n ON n.placement_id = p.id \
+             JOIN accounts a ON a.id = n.account_id \
+             WHERE p.cid = $1 AND p.cluster = $2 AND n.standing = 'kept' ORDER BY a.id LIMIT $3",
+        )
+        .bind(cid.to_string())
+        .bind(cluster.as_str())
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers)
+        .await?;
+        owners.iter().map(|email| Email::parse(email).map_err(|_| strange("e-mail", email))).collect()
+    }
+
     /// The placement with this id.
     ///
     /// # Errors
@@ -250,16 +272,18 @@ impl Store {
         rows.into_iter().map(PlacementRow::into_record).collect()
     }
 
-    /// How many placements that are no younger than `newest` are still on their way to be pinned.
+    /// How many placements that are no younger than `newest` are still on their way to be pinned, or pinned
+    /// and to be walked again; at most [`UNSETTLED_MAX`] are counted.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn unsettled(&self, newest: PlacementId) -> Result<u64, StoreError> {
         let count: i64 = sqlx::query_scalar(
-            "SELECT COUNT(*) FROM placements WHERE due_at_ms IS NOT NULL AND id <= $1 \
-             AND state IN ('queued', 'pinning')",
+            "SELECT COUNT(*) FROM (SELECT 1 FROM placements WHERE due_at_ms IS NOT NULL AND id <= $1 \
+             AND state IN ('queued', 'pinning', 'pinned') LIMIT $2) p",
         )
         .bind(newest.0)
+        .bind(UNSETTLED_MAX)
         .fetch_one(&self.readers)
         .await?;
         Ok(number(count))

@@ -7,8 +7,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use cid::Cid;
-use pinfold_cluster::{Cluster, ClusterError, Held, HoldName, Imported, ImportedKind, Progress, Terms};
+use cid::{Cid, Version};
+use pinfold_cluster::{
+    Cluster, ClusterError, Held, HoldName, Imported, ImportedCar, ImportedKind, Progress, Terms,
+};
+use pinfold_node::Block;
+use pinfold_node::car::{header, section_head};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 /// A cluster, and a network that it can fetch from.
@@ -230,6 +234,56 @@ pub(crate) async fn an_upload_that_breaks_off_is_refused(world: impl World) {
     world.stop().await;
 }
 
+/// A CAR with these files, one block each, as its roots.
+fn car(contents: &[&'static str]) -> (Vec<Cid>, Vec<u8>) {
+    let hash = |text: &&'static str| Block::hash(Version::V1, 0x55, 0x12, text.as_bytes().into()).unwrap();
+    let blocks: Vec<Block> = contents.iter().map(hash).collect();
+    let roots: Vec<Cid> = blocks.iter().map(|block| *block.cid()).collect();
+    let mut car = header(&roots);
+    for block in blocks {
+        car.extend(section_head(block.cid(), block.data().len()));
+        car.extend(block.data());
+    }
+    (roots, car)
+}
+
+pub(crate) async fn a_car_passes_to_its_pins_without_the_network(world: impl World) {
+    let (roots, car) = car(&["first", "second"]);
+    let upload = name("upload/1");
+    for bytes_max in [11, 11, u64::MAX] {
+        let imported = world.cluster().import_car(&upload, bytes_max, &mut car.as_slice()).await.unwrap();
+        assert_eq!(imported, ImportedCar { roots: roots.clone(), blocks: 2, bytes: 11 });
+    }
+    for (at, root) in roots.iter().enumerate() {
+        hold_at_once(&world, &format!("pin/{at}"), root).await.unwrap();
+    }
+    release(&world, "upload/1").await;
+    assert_eq!(read(&world, &roots[1]).await.as_deref(), Some("second"));
+    release(&world, "pin/1").await;
+    freed(&world, &roots[1]).await;
+    assert_eq!(read(&world, &roots[0]).await.as_deref(), Some("first"));
+    world.stop().await;
+}
+
+pub(crate) async fn a_car_that_is_not_good_is_refused(world: impl World) {
+    let (_, car) = car(&["first", "second"]);
+    let upload = name("upload/1");
+    let refused = world.cluster().import_car(&upload, 10, &mut car.as_slice()).await;
+    assert_eq!(refused, Err(ClusterError::OverLimit));
+    let mut flipped = car.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    for bad in [&car[..car.len() - 1], &flipped, b"<html>"] {
+        let refused = world.cluster().import_car(&upload, u64::MAX, &mut &*bad).await;
+        assert!(matches!(refused, Err(ClusterError::Unfit(_))), "{refused:?}");
+    }
+    let mut broken = car.as_slice().chain(Broken);
+    let refused = world.cluster().import_car(&upload, u64::MAX, &mut broken).await;
+    assert_eq!(refused, Err(ClusterError::Source("the line is dead".to_owned())));
+    release(&world, "upload/1").await;
+    assert_eq!(all_names(&world).await, [""; 0]);
+    world.stop().await;
+}
+
 pub(crate) async fn names_are_listed_in_order_and_in_pages(world: impl World) {
     for text in ["pin/c", "upload/x", "pin/a", "pin/b", "pi"] {
         import(&world, text, text).await;
@@ -302,6 +356,8 @@ macro_rules! contract {
             a_directory_is_the_same_whatever_the_order
             an_upload_over_the_limit_is_refused
             an_upload_that_breaks_off_is_refused
+            a_car_passes_to_its_pins_without_the_network
+            a_car_that_is_not_good_is_refused
             names_are_listed_in_order_and_in_pages
             reading_a_block_never_asks_the_network
             a_hold_that_was_dropped_goes_on

@@ -12,7 +12,7 @@ use axum::http::header::{HeaderName, HeaderValue};
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use pinfold_model::Scope;
+use pinfold_model::{Role, Scope};
 use pinfold_service::Caller;
 
 use super::reject::Reject;
@@ -105,6 +105,22 @@ impl<P> Deref for Allowed<P> {
 
     fn deref(&self) -> &Caller {
         &self.0
+    }
+}
+
+/// A caller whose account is an operator's.
+pub(super) struct Admin;
+
+impl FromRequestParts<AppState> for Admin {
+    type Rejection = Reject;
+
+    async fn from_request_parts(parts: &mut Parts, _app: &AppState) -> Result<Self, Reject> {
+        match parts.extensions.get::<Identity>() {
+            Some(Identity::Caller(caller)) if caller.account.role == Role::Admin => Ok(Self),
+            Some(Identity::Caller(_)) => Err(Reject::not_admin()),
+            Some(Identity::Refused(error)) => Err((*error).into()),
+            Some(Identity::Unknown) | None => Err(Reject::no_credential()),
+        }
     }
 }
 

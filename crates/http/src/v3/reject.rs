@@ -77,6 +77,11 @@ impl Reject {
         reject
     }
 
+    /// 403: only an operator may do this.
+    pub(crate) fn not_admin() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "Only an account with the role admin may do this").code("admin_only")
+    }
+
     /// 429: too many requests.
     pub(crate) fn rate_limited(reading: Reading, retry_after: Duration, now: Timestamp) -> Self {
         let message = format!("Too many requests; try again in {} s", whole_seconds(retry_after));

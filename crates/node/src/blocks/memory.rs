@@ -209,10 +209,6 @@ impl Blocks for MemoryBlocks {
         Ok(infos)
     }
 
-    fn is_damaged(&self, _: &HoldName) -> Result<bool, BlocksError> {
-        Ok(false)
-    }
-
     fn totals(&self) -> Result<Totals, BlocksError> {
         let state = self.state();
         let held = || state.holds.values().map(Hold::stats);
@@ -224,10 +220,6 @@ impl Blocks for MemoryBlocks {
             held_bytes: held().map(|stats| stats.bytes).sum(),
             ..Totals::default()
         })
-    }
-
-    fn damaged_holds(&self, _: usize) -> Result<Vec<(HoldName, u64)>, BlocksError> {
-        Ok(Vec::new())
     }
 
     fn hold(&self, name: &HoldName) -> Result<Option<HoldInfo>, BlocksError> {

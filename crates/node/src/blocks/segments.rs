@@ -161,6 +161,19 @@ impl SegmentBlocks {
         }
     }
 
+    /// Returns once everything that was queued before the call is committed, notes of damage too.
+    ///
+    /// # Errors
+    /// As for [`Blocks::commit`].
+    pub async fn flush(&self) -> Result<(), BlocksError> {
+        let (reply, flushed) = oneshot::channel();
+        {
+            let mut state = self.shared.state_with_room()?;
+            self.shared.push(&mut state, Op::Barrier { reply });
+        }
+        flushed.await.unwrap_or(Err(BlocksError::Closed)).map(|_| ())
+    }
+
     fn take_writer(&self) -> Option<JoinHandle<()>> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

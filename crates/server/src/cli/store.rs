@@ -3,13 +3,12 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
 use pinfold_model::SystemClock;
 use pinfold_service::{Accounts, Offline, Tokens};
 use pinfold_store::Store;
 
 use super::Place;
-use crate::app::settings;
+use crate::app::{open_store, settings};
 use crate::config::Config;
 use crate::data_dir::DataDir;
 
@@ -27,15 +26,9 @@ impl Books {
     /// There is no database yet (so that a mistyped folder is not made), or it cannot be opened.
     pub(super) async fn open(place: &Place) -> anyhow::Result<Self> {
         let dir = DataDir::choose(place.data_dir.clone())?;
-        if !dir.database().exists() {
-            bail!(
-                "{} holds no Pinfold yet; start one there with `pinfold serve`, or name another folder with \
-                 --data-dir",
-                dir.path().display()
-            );
-        }
+        dir.expect_pinfold()?;
         let config = Config::load(dir.config_file(place.config.as_deref()).as_deref())?;
-        let store = Store::open(&dir.database()).await.context("cannot open the database")?;
+        let store = open_store(&dir).await?;
         let offline = Offline::new(store.clone(), Arc::new(SystemClock), settings::service(&config)?);
         Ok(Self { accounts: offline.accounts, tokens: offline.tokens, store })
     }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cid::multihash::Multihash;
 use cid::{Cid, Version};
-use pinfold_node::blocks::HoldInfo;
+use pinfold_node::blocks::{HoldInfo, Totals};
 use pinfold_node::dag::pb::{PbLink, PbNode};
 use pinfold_node::dag::{DAG_PB, RAW};
 use pinfold_node::{Block, Blocks, BlocksError, HoldId, HoldName, HoldStats};
@@ -63,6 +63,16 @@ impl Dag {
         let sizes: HashMap<&Cid, u64> =
             self.blocks.iter().map(|block| (block.cid(), block.data().len() as u64)).collect();
         sizes.values().sum()
+    }
+
+    /// All of it as a CAR with these roots.
+    pub(crate) fn car(&self, roots: &[Cid]) -> Vec<u8> {
+        let mut car = pinfold_node::car::header(roots);
+        for block in &self.blocks {
+            car.extend(pinfold_node::car::section_head(block.cid(), block.data().len()));
+            car.extend_from_slice(block.data());
+        }
+        car
     }
 
     /// The root and the first `others` of the other blocks: what somebody has who has a part.
@@ -180,6 +190,10 @@ impl Blocks for MadeBlocks {
 
     fn holds(&self, _: &str, _: Option<&HoldName>, _: usize) -> Result<Vec<HoldInfo>, BlocksError> {
         Ok(Vec::new())
+    }
+
+    fn totals(&self) -> Result<Totals, BlocksError> {
+        Ok(Totals::default())
     }
 
     fn hold(&self, _name: &HoldName) -> Result<Option<HoldInfo>, BlocksError> {

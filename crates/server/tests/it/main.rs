@@ -4,13 +4,17 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod account;
+mod backup;
+mod cars;
 mod cli;
 mod content;
 mod crash;
 mod flow;
 mod limit;
+mod mend;
 mod provider;
 mod server;
+mod socket;
 mod sources;
 mod stop;
 mod volume;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 /// How long anything may take before a story counts as failed. Generous: machines differ.
@@ -64,6 +64,21 @@ impl TestServer {
         server
     }
 
+    /// A server on a folder of its own that is made from a backup, with the same accounts and settings. `options`
+    /// are those of `pinfold restore`.
+    pub(crate) async fn restored(&self, backup: &Path, options: &[&str]) -> Self {
+        let mut server = Self {
+            folder: tempfile::tempdir().unwrap(),
+            settings: self.settings.clone(),
+            http: self.http.clone(),
+            running: None,
+            key: self.key.clone(),
+        };
+        server.cli_ok(&[&["restore", backup.to_str().unwrap()], options].concat()).await;
+        server.restart().await;
+        server
+    }
+
     /// Starts it again on the same data.
     pub(crate) async fn restart(&mut self) {
         let ready = self.run().await;
@@ -97,6 +112,8 @@ impl TestServer {
         command.args(args).kill_on_drop(true).env_clear();
         command.envs(self.settings.iter().map(|(key, value)| (key, value)));
         command.env("PINFOLD_DATA_DIR", self.data_dir()).env("PINFOLD_API_KEY", &self.key);
+        // A command that works without a server reaches nobody else either.
+        command.env("PINFOLD_NODE__BOOTSTRAP", "");
         if let Some(running) = &self.running {
             command.env("PINFOLD_SERVER", &running.url);
         }
@@ -115,6 +132,52 @@ impl TestServer {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{args:?}: {errors}\n{}", self.log_text());
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    /// The same with what it reads from stdin.
+    pub(crate) async fn cli_with(&self, args: &[&str], input: &[u8]) -> Output {
+        let mut command = self.command(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let write = async move {
+            // It may have refused what came so far.
+            let _ = stdin.write_all(input).await;
+        };
+        let run = async { tokio::join!(write, child.wait_with_output()).1 };
+        tokio::time::timeout(PATIENCE, run).await.expect("the command ends").unwrap()
+    }
+
+    /// What `pinfold blocks stats` says, once `is_it` is so: space comes back in the background.
+    pub(crate) async fn until_stats(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let stats = self.cli_ok(&["blocks", "stats", "--json"]).await;
+            let stats = serde_json::from_str(&stats).unwrap();
+            if is_it(&stats) {
+                return stats;
+            }
+            assert!(Instant::now() < deadline, "the store never was {what}: {stats}\n{}", self.log_text());
+        }
+    }
+
+    /// The segments of its store.
+    pub(crate) fn segments(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.data_dir().join("blocks/segments")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// Flips a bit of these bytes, wherever they are in a segment.
+    pub(crate) fn damage(&self, bytes: &[u8]) {
+        for path in self.segments() {
+            let mut segment = std::fs::read(&path).unwrap();
+            if let Some(at) = segment.windows(bytes.len()).position(|window| window == bytes) {
+                segment[at + bytes.len() / 2] ^= 1;
+                std::fs::write(&path, segment).unwrap();
+                return;
+            }
+        }
+        panic!("no segment has these bytes");
     }
 
     /// SIGKILL: nothing that it holds in memory survives.

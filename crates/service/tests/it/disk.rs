@@ -9,9 +9,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cid::Cid;
 use pinfold_cluster::{
-    Body, Cluster, ClusterError, Held, Imported, ImportedKind, PeerInfo, Progress, Terms, Usage,
+    Body, Cluster, ClusterError, Held, Imported, ImportedCar, ImportedKind, PeerInfo, Progress, Terms, Usage,
 };
 use pinfold_node::blocks::{SegmentBlocks, SegmentConfig};
+use pinfold_node::car::import::import_car;
 use pinfold_node::dag::links;
 use pinfold_node::unixfs::{self, DirectoryBuilder, ImportError, Kind, Profile};
 use pinfold_node::{Block, Blocks, HoldName, HoldStats};
@@ -155,6 +156,18 @@ impl Cluster for Disk {
         tokio::task::yield_now().await;
         self.blocks.commit(hold).await?;
         Ok(taken_in(imported))
+    }
+
+    async fn import_car(
+        &self,
+        name: &HoldName,
+        bytes_max: u64,
+        body: Body<'_>,
+    ) -> Result<ImportedCar, ClusterError> {
+        let hold = self.blocks.open(name)?;
+        let imported = import_car(body, bytes_max, &self.blocks, hold).await?;
+        self.blocks.commit(hold).await?;
+        Ok(imported)
     }
 
     async fn block(&self, cid: &Cid) -> Result<Option<Bytes>, ClusterError> {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a story that can't go on fails")]
 
 mod access;
+mod cars;
 mod dice;
 mod disk;
 mod endurance;
@@ -10,6 +11,7 @@ mod mend;
 mod network;
 mod pins;
 mod races;
+mod rebuilt;
 mod simulation;
 mod timelocks;
 mod uploads;

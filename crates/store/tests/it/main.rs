@@ -4,6 +4,7 @@
 
 mod books;
 mod lists;
+mod operator;
 mod sharing;
 mod states;
 mod world;

@@ -1,0 +1,136 @@
+//! Stories of a store whose holds were lost: all blocks are there, under one name, and every pin is walked
+//! again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cid::Cid;
+use pinfold_cluster::{Cluster, HoldName, Terms};
+use pinfold_model::{Clock, ClusterId, FailureCode, PinState};
+use pinfold_node::car::header;
+use pinfold_service::Caller;
+
+use crate::cars;
+use crate::world::{LONG, MIB, World};
+
+const REBUILT: &str = "upload/rebuilt";
+
+/// Makes the holds of these what a rebuilt index has: none of a pin, and one of everything.
+async fn rebuild(world: &World, cids: &[Cid]) {
+    let terms = Terms {
+        bytes_max: u64::MAX,
+        blocks_max: u64::MAX,
+        find_time: Duration::ZERO,
+        stall_time: Duration::ZERO,
+        origins: Vec::new(),
+    };
+    let rebuilt = HoldName::parse(REBUILT).unwrap();
+    for cid in cids {
+        world.cluster.hold(&rebuilt, cid, &terms, &Arc::default()).await.unwrap();
+        world.cluster.unpublish(cid);
+    }
+    for name in world.cluster.all_names().into_iter().filter(|name| name.starts_with("pin/")) {
+        world.cluster.release(&HoldName::parse(name).unwrap()).await.unwrap();
+    }
+    world.store.recheck_all(world.clock.now()).await.unwrap();
+}
+
+async fn assert_pinned(world: &World, owner: &Caller, cids: &[Cid]) {
+    for cid in cids {
+        assert_eq!(world.state(owner, cid).await, Some(PinState::Pinned), "{cid}");
+    }
+}
+
+#[tokio::test]
+async fn pins_stay_pinned_and_are_charged_once_while_they_are_walked_again() {
+    let mut world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let cids = [1, 2, 3].map(|at| world.cluster.publish(&format!("dag {at}"), at * MIB));
+    for cid in &cids {
+        world.wish(&alice, *cid).await.unwrap();
+    }
+    let removed = world.cluster.publish("removed before", MIB);
+    world.settle().await;
+    rebuild(&world, &[cids.as_slice(), &[removed]].concat()).await;
+    world.restart().await;
+
+    assert_pinned(&world, &alice, &cids).await;
+    assert_eq!(world.fresh(alice.account.id).await.used_bytes, 6 * MIB);
+    world.settle().await;
+    assert_pinned(&world, &alice, &cids).await;
+    assert!(!world.cluster.has(&removed), "what no pin wants went with the guard");
+    world.check_settled(&[&alice]).await;
+    assert_eq!(world.fresh(alice.account.id).await.used_bytes, 6 * MIB);
+}
+
+#[tokio::test]
+async fn a_pin_whose_blocks_are_lost_stays_and_says_so_until_they_come() {
+    let mut world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let (whole, lost) = (world.cluster.publish("whole", MIB), world.cluster.publish("lost", MIB));
+    for cid in [whole, lost] {
+        world.wish(&alice, cid).await.unwrap();
+    }
+    world.settle().await;
+    rebuild(&world, &[whole]).await;
+    world.cluster.unpublish(&lost);
+    world.restart().await;
+
+    for _ in 0..20 {
+        world.settle().await;
+        assert_pinned(&world, &alice, &[whole, lost]).await;
+        let status = world.service.pins.status(&alice, &lost, None).await.unwrap();
+        assert_eq!(status.error.unwrap().code, FailureCode::NotFound);
+        let next = status.next_try_at.unwrap();
+        assert!(next > world.clock.now() && next <= world.clock.now().after(Duration::from_secs(300)));
+        assert!(world.cluster.holds(REBUILT, &whole), "the guard stays until all is settled");
+        world.clock.advance(Duration::from_secs(300));
+    }
+    world.cluster.publish("lost", MIB);
+    world.settle().await;
+    let status = world.service.pins.status(&alice, &lost, None).await.unwrap();
+    assert_eq!((status.error, status.next_try_at), (None, None));
+    assert!(world.cluster.holds(&format!("pin/{}/{lost}", ClusterId::default()), &lost));
+    world.check_settled(&[&alice]).await;
+    assert_eq!(world.fresh(alice.account.id).await.used_bytes, 2 * MIB);
+}
+
+#[tokio::test]
+async fn a_car_brings_back_what_was_lost() {
+    let mut world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let blocks = cars::blocks(&["lost"]);
+    let lost = world.cluster.publish("lost", 4);
+    assert_eq!(lost, *blocks[0].cid());
+    world.wish(&alice, lost).await.unwrap();
+    world.settle().await;
+    rebuild(&world, &[]).await;
+    world.cluster.unpublish(&lost);
+    world.restart().await;
+    world.settle().await;
+    assert!(!world.cluster.has(&lost));
+
+    let background = world.service.run();
+    let car = cars::car(&header(&[lost]), &blocks);
+    cars::import(&world, &alice, &car, &[], LONG).await.unwrap()[0].1.as_ref().unwrap();
+    background.stop().await;
+    world.settle().await;
+    assert_eq!(world.service.pins.status(&alice, &lost, None).await.unwrap().error, None);
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn a_pin_that_is_removed_while_it_is_walked_again_is_released() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let cid = world.cluster.publish("dag", MIB);
+    world.wish(&alice, cid).await.unwrap();
+    world.settle().await;
+    rebuild(&world, &[]).await;
+    world.cluster.unpublish(&cid);
+    world.settle().await;
+    world.remove(&alice, &cid).await.unwrap();
+    world.settle().await;
+    world.check_settled(&[&alice]).await;
+    assert_eq!(world.fresh(alice.account.id).await.used_bytes, 0);
+}

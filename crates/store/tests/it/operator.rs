@@ -1,0 +1,124 @@
+//! What an operator does to a whole database: copies it, and has it walked again.
+
+use std::os::unix::fs::PermissionsExt;
+
+use pinfold_model::{PlacementState, Standing};
+use pinfold_store::{Outcome, Rechecks, Store, StoreError};
+
+use crate::world::{World, at, cid, created, failure, gave_up, held, now};
+
+/// An account that has a DAG pinned.
+async fn pinned(world: &World, number: u32) -> pinfold_model::AccountId {
+    let account = world.account(&format!("ada{number}"), 1_000).await;
+    created(world.wish(account, cid(number)).await);
+    let claim = world.claim(now()).await;
+    world.settle(&claim, held(10)).await;
+    account
+}
+
+#[tokio::test]
+async fn a_snapshot_has_what_was_there_and_is_private() {
+    let world = World::start().await;
+    let ada = pinned(&world, 1).await;
+    let copy = world.path().with_file_name("copy.db");
+    world.store.snapshot(&copy).await.unwrap();
+    created(world.wish(ada, cid(2)).await);
+
+    assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(matches!(world.store.snapshot(&copy).await, Err(StoreError::Failed(_))), "none is written over");
+    let store = Store::open(&copy).await.unwrap();
+    let placements = store.placements(None, 10).await.unwrap();
+    assert_eq!(placements, world.store.placements(None, 1).await.unwrap());
+    assert_eq!(store.account(ada).await.unwrap().unwrap().used_bytes, 10);
+    assert_eq!(world.store.placements(None, 10).await.unwrap().len(), 2, "the original went on");
+}
+
+#[tokio::test]
+async fn what_is_pinned_is_walked_again_and_charged_once() {
+    let world = World::start().await;
+    let ada = pinned(&world, 1).await;
+    let newest = world.store.newest_placement().await.unwrap().unwrap();
+    assert_eq!(world.store.unsettled(newest).await.unwrap(), 0);
+    assert_eq!(world.store.recheck_all(now()).await.unwrap(), 1);
+    assert_eq!(world.store.unsettled(newest).await.unwrap(), 1, "a guard of its blocks must wait");
+    assert_eq!(world.store.rechecks().await.unwrap(), Rechecks { due: 1, failing: 0 });
+
+    let claim = world.claim(now()).await;
+    assert_eq!(
+        (claim.placement.state, claim.wanted, claim.budget_bytes),
+        (PlacementState::Pinned, true, u64::MAX)
+    );
+    assert_eq!(world.pins(ada).await[0].standing, Standing::Kept);
+    assert_eq!(world.store.recheck_all(now()).await.unwrap(), 0, "somebody works on it");
+    world.settle(&claim, held(10)).await;
+    assert_eq!(world.store.account(ada).await.unwrap().unwrap().used_bytes, 10);
+    assert_eq!(world.store.rechecks().await.unwrap(), Rechecks::default());
+    assert_eq!(world.store.unsettled(newest).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_walk_that_fails_stays_pinned_and_is_tried_again() {
+    let world = World::start().await;
+    let ada = pinned(&world, 1).await;
+    world.store.recheck_all(now()).await.unwrap();
+    for (tries, outcome) in [
+        (1, Outcome::GaveUp { failure: failure(), over_budget_bytes: None, next_at: at(10) }),
+        (2, Outcome::PutOff { failure: Some(failure()), next_at: at(10) }),
+    ] {
+        let claim = world.claim(at(100)).await;
+        world.settle(&claim, outcome).await;
+        let pin = world.pins(ada).await.remove(0);
+        assert_eq!((pin.standing, pin.charged_bytes), (Standing::Kept, 10));
+        assert_eq!((pin.placement.state, pin.placement.attempts), (PlacementState::Pinned, tries));
+        assert_eq!(pin.placement.due_at, Some(at(10)));
+        assert_eq!(world.store.rechecks().await.unwrap(), Rechecks { due: 1, failing: 1 });
+    }
+    let claim = world.claim(at(100)).await;
+    world.settle(&claim, held(10)).await;
+    assert_eq!(world.pins(ada).await[0].placement.error, None);
+}
+
+#[tokio::test]
+async fn one_of_many_is_walked_again() {
+    let world = World::start().await;
+    for number in [1, 2] {
+        pinned(&world, number).await;
+    }
+    let cluster = pinfold_model::ClusterId::default();
+    assert!(world.store.recheck(&cid(2), &cluster, now()).await.unwrap());
+    assert!(!world.store.recheck(&cid(3), &cluster, now()).await.unwrap(), "nobody has it pinned");
+    assert_eq!(world.claim(now()).await.placement.cid, cid(2));
+}
+
+#[tokio::test]
+async fn new_pins_go_before_what_is_only_walked_again() {
+    let world = World::start().await;
+    let ada = pinned(&world, 1).await;
+    world.store.recheck_all(now()).await.unwrap();
+    created(world.wish(ada, cid(2)).await);
+    let order: Vec<_> = world.store.claim(2, now(), at(60)).await.unwrap();
+    assert_eq!(order.iter().map(|claim| claim.placement.cid).collect::<Vec<_>>(), [cid(2), cid(1)]);
+}
+
+#[tokio::test]
+async fn those_who_have_it_pinned_are_named() {
+    let world = World::start().await;
+    pinned(&world, 1).await;
+    let bea = world.account("bea", 1_000).await;
+    created(world.wish(bea, cid(1)).await);
+    let poor = world.account("poor", 1_000).await;
+    created(world.wish(poor, cid(2)).await);
+    let claim = world.claim(now()).await;
+    world.settle(&claim, gave_up()).await;
+    let owners = |number, limit| {
+        let store = &world.store;
+        async move {
+            let owners =
+                store.owners(&cid(number), &pinfold_model::ClusterId::default(), limit).await.unwrap();
+            owners.iter().map(ToString::to_string).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(owners(1, 10).await, ["ada1@example.org", "bea@example.org"]);
+    assert_eq!(owners(1, 1).await, ["ada1@example.org"]);
+    assert_eq!(owners(2, 10).await, [""; 0]);
+}
