@@ -184,7 +184,7 @@ impl Settle {
     async fn leave(&self, conn: &mut Conn, id: PlacementId, next: &Next) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE placements SET state = $2, due_at_ms = $3, attempts = $4, error_code = $5, \
-             error_detail = $6, lease = NULL, updated_at_ms = $7 WHERE id = $1",
+             error_detail = $6, lease = NULL, ready = 0, updated_at_ms = $7 WHERE id = $1",
         )
         .bind(id.0)
         .bind(next.state.as_str())
