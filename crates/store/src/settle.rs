@@ -163,12 +163,25 @@ impl Settle {
         {
             return Ok(self.put_off(placement, Some(failure.clone()), self.now));
         }
+        if self.was_asked(conn, placement.id).await? {
+            return Ok(self.put_off(placement, Some(failure.clone()), self.now));
+        }
         charge::fail_waiting(conn, placement.id, failure).await?;
         if is_wanted(conn, placement.id).await? {
             // It is kept for somebody: its blocks are promised, so it is never given up.
             return Ok(self.put_off(placement, Some(failure.clone()), next_at));
         }
         Ok(self.next(placement.state.after(Event::Unwanted), Some(failure.clone())))
+    }
+
+    /// Whether it was wished for during the work: whoever did so deserves a try that knows of it. It may be an
+    /// upload, which has just brought what was missing.
+    async fn was_asked(&self, conn: &mut Conn, id: PlacementId) -> Result<bool, StoreError> {
+        let asked: Option<i64> = sqlx::query_scalar("SELECT 1 FROM placements WHERE id = $1 AND asked = 1")
+            .bind(id.0)
+            .fetch_optional(conn)
+            .await?;
+        Ok(asked.is_some())
     }
 
     fn released(&self, placement: &PlacementRecord) -> Next {
