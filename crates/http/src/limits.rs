@@ -18,6 +18,9 @@ use pinfold_model::TokenId;
 
 use crate::settings::Rate;
 
+const MINUTE: Duration = Duration::from_secs(60);
+const SECOND: Duration = Duration::from_secs(1);
+
 /// Who a request is counted for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Holder {
@@ -43,7 +46,7 @@ pub(crate) struct Reading {
     pub(crate) limit: u32,
     /// Requests that could follow at once.
     pub(crate) remaining: u32,
-    /// Time until the budget is whole again.
+    /// Time until the budget is whole again; for a request that was refused, the one that it lacked.
     pub(crate) whole_in: Duration,
 }
 
@@ -89,11 +92,11 @@ impl<C: Clock + Clone> Limits<C> {
         let buckets = self.buckets(holder, budget, rate);
         let now = self.clock.now();
         if let Err(refused) = buckets.second.check() {
-            return buckets.refuse(refused.wait_time_from(now));
+            return buckets.refuse(refused.wait_time_from(now), SECOND);
         }
         match buckets.minute.check() {
             Ok(state) => buckets.allow(state.remaining_burst_capacity()),
-            Err(refused) => buckets.refuse(refused.wait_time_from(now)),
+            Err(refused) => buckets.refuse(refused.wait_time_from(now), MINUTE),
         }
     }
 
@@ -121,17 +124,15 @@ impl<C: Clock + Clone> Buckets<C> {
     }
 
     fn allow(&self, remaining: u32) -> Verdict {
-        Verdict { reading: self.reading(remaining), retry_after: None }
-    }
-
-    fn refuse(&self, wait: Duration) -> Verdict {
-        Verdict { reading: self.reading(0), retry_after: Some(wait) }
-    }
-
-    fn reading(&self, remaining: u32) -> Reading {
         let limit = self.rate.per_minute.get();
         let used = limit.saturating_sub(remaining);
-        Reading { limit, remaining, whole_in: Duration::from_secs(60) * used / limit }
+        Verdict { reading: Reading { limit, remaining, whole_in: MINUTE * used / limit }, retry_after: None }
+    }
+
+    /// Refuses for the bucket that is empty, which fills in `whole_in`.
+    fn refuse(&self, wait: Duration, whole_in: Duration) -> Verdict {
+        let reading = Reading { limit: self.rate.per_minute.get(), remaining: 0, whole_in };
+        Verdict { reading, retry_after: Some(wait) }
     }
 }
 
@@ -181,6 +182,8 @@ mod tests {
         let rate = Rate::new(1000, 2);
         let take = || limits.take(ALICE, Budget::Calls, rate).retry_after;
         assert_eq!((take(), take(), take()), (None, None, Some(Duration::from_millis(500))));
+        let reading = limits.take(ALICE, Budget::Calls, rate).reading;
+        assert_eq!(reading, Reading { limit: 1000, remaining: 0, whole_in: SECOND }, "not in a minute");
         clock.advance(Duration::from_millis(500));
         assert_eq!(take(), None);
     }

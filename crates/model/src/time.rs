@@ -73,7 +73,12 @@ impl Timelock {
         if text.len() > 64 {
             return Err(TimelockError::Invalid);
         }
-        let time: jiff::Timestamp = text.trim().parse().map_err(|_| TimelockError::Invalid)?;
+        let text = text.trim();
+        let time: jiff::Timestamp = match text.parse() {
+            Ok(time) => time,
+            Err(_) if is_beyond_all_time(text) => return Err(TimelockError::TooFar),
+            Err(_) => return Err(TimelockError::Invalid),
+        };
         let time = Timestamp::from_ms(time.as_millisecond());
         if time <= now {
             return Err(TimelockError::Past);
@@ -89,6 +94,18 @@ impl Timelock {
     pub fn ends_at(self) -> Timestamp {
         self.0
     }
+}
+
+/// Whether it would be a time if its year were an earlier one: the last day of the year 9999 is no [`Timestamp`],
+/// nor is what programs write for later years, such as `+012345-06-07T00:00:00Z`.
+fn is_beyond_all_time(text: &str) -> bool {
+    let digits = text.strip_prefix('+').map_or(4, |_| 7);
+    let Some((year, rest)) = text.split_at_checked(digits) else { return false };
+    let is_late = year.starts_with('+') || year == "9999";
+    // 2000 has a 29th of February.
+    is_late
+        && year[1..].bytes().all(|b| b.is_ascii_digit())
+        && format!("2000{rest}").parse::<jiff::Timestamp>().is_ok()
 }
 
 #[cfg(test)]
@@ -108,7 +125,24 @@ mod tests {
             assert_eq!(end(bad), Err(TimelockError::Invalid), "{bad:?}");
         }
         assert_eq!(end("2026-01-01T00:00:00Z"), Err(TimelockError::Past));
-        assert_eq!(end("2999-01-01T00:00:00Z"), Err(TimelockError::TooFar));
+        for far in [
+            "2999-01-01T00:00:00Z",
+            "9999-12-31T23:59:59.999Z",
+            "9999-12-31T23:59:59-12:00",
+            "+010000-01-01T00:00:00Z",
+            "+057969-02-10T06:40:00.000Z",
+        ] {
+            assert_eq!(end(far), Err(TimelockError::TooFar), "{far:?}");
+        }
+        for bad in [
+            "9999-13-31T00:00:00Z",
+            "9999-12-31",
+            "+0x0000-01-01T00:00:00Z",
+            "+01",
+            "+é99999-01-01T00:00:00Z",
+        ] {
+            assert_eq!(end(bad), Err(TimelockError::Invalid), "{bad:?}");
+        }
     }
 
     proptest! {

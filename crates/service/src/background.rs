@@ -178,7 +178,7 @@ async fn look(core: &Arc<Core>) -> Result<Option<Timestamp>, Error> {
         // The first hand that is free again wakes it.
         return Ok(None);
     }
-    core.store.next_work().await.map_err(unavailable)
+    core.store.next_work(core.clock.now()).await.map_err(unavailable)
 }
 
 /// Claims as many due placements as there are hands.
@@ -193,7 +193,7 @@ async fn claim(core: &Core) -> Result<Vec<(Claim, OwnedSemaphorePermit)>, Error>
         tracing::warn!(%now, "the clock was set back; what was due later is due now");
         core.store.recall(now, now.after(core.settings.lease)).await.map_err(unavailable)?;
     }
-    let due = core.store.next_work().await.map_err(unavailable)?;
+    let due = core.store.next_work(now).await.map_err(unavailable)?;
     if limit == 0 || due.is_none_or(|due| due > now) {
         return Ok(Vec::new());
     }

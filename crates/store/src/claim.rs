@@ -102,11 +102,20 @@ impl Store {
     }
 }
 
+/// Placements that come into the queue with one claim: bounds how long it lasts. More than are ever claimed.
+const READY_MAX: i64 = 1_000;
+
+/// What is due comes into the queue. Two steps, because no one index has what is due in the order of the queue:
+/// each placement is looked at once when it comes due, and not again with every claim.
+pub(crate) const MAKE_READY: &str = "UPDATE placements SET ready = 1 WHERE id IN \
+     (SELECT id FROM placements WHERE ready = 0 AND due_at_ms IS NOT NULL AND due_at_ms <= $1 \
+     ORDER BY due_at_ms LIMIT $2)";
+
 /// The CASE is `PlacementState::after(Event::Claimed)`; `tests/it/states.rs` holds them together.
 pub(crate) const CLAIM: &str = "UPDATE placements SET lease = $1, due_at_ms = $2, updated_at_ms = $3, \
-     state = CASE state WHEN 'queued' THEN 'pinning' ELSE state END \
-     WHERE id = (SELECT id FROM placements WHERE due_at_ms IS NOT NULL AND due_at_ms <= $3 \
-     ORDER BY queue_ms, id LIMIT 1) AND due_at_ms <= $3 RETURNING id";
+     ready = 0, asked = 0, state = CASE state WHEN 'queued' THEN 'pinning' ELSE state END \
+     WHERE id = (SELECT id FROM placements WHERE ready = 1 ORDER BY queue_ms, id LIMIT 1) AND ready = 1 \
+     RETURNING id";
 
 struct ClaimWrite {
     numbers: Vec<i64>,
@@ -118,6 +127,7 @@ impl Write for ClaimWrite {
     type Out = Vec<Claim>;
 
     async fn run(&self, conn: &mut Conn) -> Result<Vec<Claim>, StoreError> {
+        sqlx::query(MAKE_READY).bind(self.now.as_ms()).bind(READY_MAX).execute(&mut *conn).await?;
         let mut claims = Vec::new();
         for number in &self.numbers {
             let Some(claim) = self.next(conn, *number).await? else { break };
@@ -243,12 +253,13 @@ impl Write for Renew {
     async fn run(&self, conn: &mut Conn) -> Result<Vec<(Lease, bool)>, StoreError> {
         let mut held = Vec::new();
         for lease in &self.leases {
-            let done = sqlx::query("UPDATE placements SET due_at_ms = $3 WHERE id = $1 AND lease = $2")
-                .bind(lease.placement.0)
-                .bind(lease.number)
-                .bind(self.until.as_ms())
-                .execute(&mut *conn)
-                .await?;
+            let done =
+                sqlx::query("UPDATE placements SET due_at_ms = $3, ready = 0 WHERE id = $1 AND lease = $2")
+                    .bind(lease.placement.0)
+                    .bind(lease.number)
+                    .bind(self.until.as_ms())
+                    .execute(&mut *conn)
+                    .await?;
             if done.rows_affected() > 0 {
                 held.push((*lease, is_wanted(conn, lease.placement).await?));
             }

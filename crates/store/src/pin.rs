@@ -202,7 +202,9 @@ fn failure(code: Option<&str>, detail: Option<String>) -> Result<Option<Failure>
     Ok(code.map(|code| Failure::new(code, detail.unwrap_or_default())))
 }
 
-pub(crate) const NEXT_WORK: &str = "SELECT MIN(due_at_ms) FROM placements WHERE due_at_ms IS NOT NULL";
+pub(crate) const NEXT_WORK: &str = "SELECT CASE WHEN EXISTS (SELECT 1 FROM placements WHERE ready = 1) \
+     THEN CAST($1 AS BIGINT) \
+     ELSE (SELECT MIN(due_at_ms) FROM placements WHERE ready = 0 AND due_at_ms IS NOT NULL) END";
 
 pub(crate) const NEXT_EXPIRY: &str = "SELECT MIN(expires_at_ms) FROM pins WHERE expires_at_ms IS NOT NULL";
 
@@ -299,12 +301,14 @@ impl Store {
         Ok(id.map(PlacementId))
     }
 
-    /// When the next placement is due. Also what is in work is due: when its lease ends.
+    /// When the next placement is due: `now` if one is in the queue. Also what is in work is due: when its lease
+    /// ends.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn next_work(&self) -> Result<Option<Timestamp>, StoreError> {
-        let due: Option<i64> = sqlx::query_scalar(NEXT_WORK).fetch_one(&self.readers).await?;
+    pub async fn next_work(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let query = sqlx::query_scalar(NEXT_WORK).bind(now.as_ms());
+        let due: Option<i64> = query.fetch_one(&self.readers).await?;
         Ok(time(due))
     }
 

@@ -163,12 +163,25 @@ impl Settle {
         {
             return Ok(self.put_off(placement, Some(failure.clone()), self.now));
         }
+        if self.was_asked(conn, placement.id).await? {
+            return Ok(self.put_off(placement, Some(failure.clone()), self.now));
+        }
         charge::fail_waiting(conn, placement.id, failure).await?;
         if is_wanted(conn, placement.id).await? {
             // It is kept for somebody: its blocks are promised, so it is never given up.
             return Ok(self.put_off(placement, Some(failure.clone()), next_at));
         }
         Ok(self.next(placement.state.after(Event::Unwanted), Some(failure.clone())))
+    }
+
+    /// Whether it was wished for during the work: whoever did so deserves a try that knows of it. It may be an
+    /// upload, which has just brought what was missing.
+    async fn was_asked(&self, conn: &mut Conn, id: PlacementId) -> Result<bool, StoreError> {
+        let asked: Option<i64> = sqlx::query_scalar("SELECT 1 FROM placements WHERE id = $1 AND asked = 1")
+            .bind(id.0)
+            .fetch_optional(conn)
+            .await?;
+        Ok(asked.is_some())
     }
 
     fn released(&self, placement: &PlacementRecord) -> Next {
@@ -184,7 +197,7 @@ impl Settle {
     async fn leave(&self, conn: &mut Conn, id: PlacementId, next: &Next) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE placements SET state = $2, due_at_ms = $3, attempts = $4, error_code = $5, \
-             error_detail = $6, lease = NULL, updated_at_ms = $7 WHERE id = $1",
+             error_detail = $6, lease = NULL, ready = 0, updated_at_ms = $7 WHERE id = $1",
         )
         .bind(id.0)
         .bind(next.state.as_str())

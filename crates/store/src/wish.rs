@@ -125,6 +125,9 @@ impl WishWrite {
             pin.wishes += 1;
             self.update(conn, &pin).await?;
         }
+        if pin.standing == Standing::Waiting {
+            self.ask(conn, pin.placement.id).await?;
+        }
         Ok(Wished::Done { pin: Box::new(pin), created: false, work: false })
     }
 
@@ -208,9 +211,12 @@ impl WishWrite {
         queue_ms: i64,
     ) -> Result<PlacementRecord, StoreError> {
         let state = placement.state.after(Event::Wanted);
-        // One that is damaged has a try before it that somebody waits for now.
-        if state == placement.state && placement.damaged_blocks == 0 {
-            return Ok(placement);
+        if state == placement.state {
+            self.ask(conn, placement.id).await?;
+            // One that is damaged has a try before it that somebody waits for now.
+            if placement.damaged_blocks == 0 {
+                return Ok(placement);
+            }
         }
         let due_at = if placement.leased { placement.due_at } else { Some(self.now) };
         sqlx::query(
@@ -225,6 +231,12 @@ impl WishWrite {
         .execute(conn)
         .await?;
         Ok(PlacementRecord { state, due_at, attempts: 0, error: None, updated_at: self.now, ..placement })
+    }
+
+    /// Tells whoever works on a placement that it was wished for meanwhile.
+    async fn ask(&self, conn: &mut Conn, placement: PlacementId) -> Result<(), StoreError> {
+        sqlx::query("UPDATE placements SET asked = 1 WHERE id = $1").bind(placement.0).execute(conn).await?;
+        Ok(())
     }
 
     /// Writes the pin itself: a new row, or the failed one once more.

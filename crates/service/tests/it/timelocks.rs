@@ -20,9 +20,9 @@ impl World {
     }
 
     /// Waits until the account has so many pins, while the service runs.
-    async fn until_left(&self, caller: &Caller, pins: usize) {
+    async fn until_left(&self, caller: &Caller, pins: u64) {
         let left = async {
-            while self.uploads(caller).await.len() != pins {
+            while self.fresh(caller.account.id).await.pins != pins {
                 tokio::task::yield_now().await;
             }
         };

@@ -105,6 +105,42 @@ async fn an_upload_that_was_promised_for_later_says_why_it_failed() {
 }
 
 #[tokio::test]
+async fn an_upload_is_not_lost_to_a_search_that_began_before_it() {
+    let world = World::start().await;
+    let [alice, bob] = [world.account("alice", "free").await, world.account("bob", "free").await];
+    let cid = world.cluster.publish("hello", 5);
+    world.cluster.unpublish(&cid);
+    // She wished for it once by then, he not at all.
+    for (uploader, wishes) in [(&alice, 2), (&bob, 1)] {
+        // Alice looks for what nobody has yet.
+        let gate = Gate::default();
+        world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
+        world.wish(&alice, cid).await.unwrap();
+        let upload = async {
+            gate.reached().await;
+            let uploads = &world.service.uploads;
+            let received = uploads.receive(uploader, &UploadTerms::default(), &b"hello"[..]).await.unwrap();
+            let keep = uploads.keep(uploader, received, UploadTerms::default());
+            let answer_nobody = async {
+                let wished = async || world.store.pins_of_cid(uploader.account.id, &cid).await.unwrap();
+                while wished().await.first().is_none_or(|pin| pin.wishes < wishes) {
+                    tokio::task::yield_now().await;
+                }
+                gate.open();
+            };
+            tokio::join!(keep, answer_nobody).0
+        };
+        let ((), kept) = tokio::join!(world.settle(), upload);
+        assert_eq!(kept.unwrap().view.state, PinState::Pinned);
+        for caller in [&alice, &bob] {
+            let _ = world.remove(caller, &cid).await;
+        }
+        world.settle().await;
+    }
+    world.check_settled(&[&alice, &bob]).await;
+}
+
+#[tokio::test]
 async fn a_directory_names_its_files() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;

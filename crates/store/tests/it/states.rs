@@ -64,7 +64,7 @@ async fn nobody_claims_what_is_settled() {
             }
         }
         assert!(world.store.claim(1, at(1_000), at(2_000)).await.unwrap().is_empty());
-        assert_eq!(world.store.next_work().await.unwrap(), None);
+        assert_eq!(world.store.next_work(at(1_000)).await.unwrap(), None);
     }
 }
 
@@ -110,6 +110,28 @@ async fn the_longest_in_the_queue_goes_first_and_nobody_fills_it() {
     let claims = world.store.claim(3, now(), at(60)).await.unwrap();
     let order: Vec<_> = claims.iter().map(|claim| claim.placement.cid).collect();
     assert_eq!(order, [cid(0), cid(100), cid(1)]);
+}
+
+#[tokio::test]
+async fn what_is_put_off_is_in_nobodys_way_and_keeps_its_place() {
+    let world = World::start().await;
+    let account = world.account("ada", 1_000).await;
+    for number in 0..20 {
+        created(world.store.wish(wish(account, cid(number)), at(i64::from(number))).await.unwrap());
+    }
+    let claims = world.store.claim(19, at(30), at(90)).await.unwrap();
+    for claim in &claims {
+        let put_off = Outcome::PutOff { failure: Some(failure()), next_at: at(100) };
+        world.store.settle(claim.lease, put_off, at(30)).await.unwrap();
+    }
+    assert_eq!(world.store.next_work(at(30)).await.unwrap(), Some(at(30)));
+    let last = world.claim(at(30)).await;
+    assert_eq!(last.placement.cid, cid(19));
+    world.settle(&last, held(1)).await;
+    assert_eq!(world.store.next_work(at(30)).await.unwrap(), Some(at(100)));
+    let again = world.store.claim(3, at(100), at(160)).await.unwrap();
+    let again: Vec<_> = again.iter().map(|claim| claim.placement.cid).collect();
+    assert_eq!(again, [cid(0), cid(1), cid(2)], "who came first is first again");
 }
 
 #[tokio::test]
