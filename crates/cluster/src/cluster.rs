@@ -8,7 +8,7 @@ use cid::Cid;
 use pinfold_node::car::import::ImportedCar;
 use pinfold_node::{HoldName, Progress};
 
-pub use pinfold_node::blocks::Totals as Usage;
+pub use pinfold_node::blocks::{Distinct, Totals as Usage};
 use tokio::io::AsyncRead;
 
 /// What the name of every hold begins with that keeps an upload until its placement has it.
@@ -168,6 +168,9 @@ pub trait Cluster: Send + Sync + 'static {
     /// Names under which blocks are held that are known to be damaged, and how many; looks at `limit` damaged blocks
     /// at most. To [`hold`](Self::hold) such a name once more brings them again.
     async fn damaged(&self, limit: usize) -> Result<Vec<(HoldName, u64)>, ClusterError>;
+
+    /// Counts the blocks under some names, besides those that were counted before.
+    async fn distinct(&self, names: Vec<HoldName>, counted: Distinct) -> Result<Distinct, ClusterError>;
 
     /// What it holds in all.
     async fn usage(&self) -> Result<Usage, ClusterError>;

@@ -11,7 +11,7 @@ use pinfold_node::unixfs::{self, DirectoryBuilder, ImportError, Kind, Profile};
 use pinfold_node::{Block, BlocksError, FetchError, FetchLimits, FetchRequest, HoldName, Node, Progress};
 
 use crate::limited::Limited;
-use crate::{Body, Cluster, ClusterError, Held, Imported, ImportedKind, PeerInfo, Terms, Usage};
+use crate::{Body, Cluster, ClusterError, Distinct, Held, Imported, ImportedKind, PeerInfo, Terms, Usage};
 
 /// Holds DAGs in the block store of a [`Node`], and fetches them through it.
 #[derive(Debug, Clone)]
@@ -150,6 +150,14 @@ impl Cluster for Embedded {
 
     async fn damaged(&self, limit: usize) -> Result<Vec<(HoldName, u64)>, ClusterError> {
         self.blocking(move |node| node.blocks().damaged_holds(limit)).await
+    }
+
+    async fn distinct(&self, names: Vec<HoldName>, mut counted: Distinct) -> Result<Distinct, ClusterError> {
+        self.blocking(move |node| {
+            names.iter().try_for_each(|name| node.blocks().count(name, &mut counted))?;
+            Ok(counted)
+        })
+        .await
     }
 
     async fn usage(&self) -> Result<Usage, ClusterError> {

@@ -11,7 +11,8 @@ mod limited;
 mod scripted;
 
 pub use cluster::{
-    Body, Cluster, ClusterError, Held, Imported, ImportedKind, PeerInfo, Terms, UPLOAD_PREFIX, Usage,
+    Body, Cluster, ClusterError, Distinct, Held, Imported, ImportedKind, PeerInfo, Terms, UPLOAD_PREFIX,
+    Usage,
 };
 pub use embedded::Embedded;
 pub use pinfold_node::car::import::ImportedCar;

@@ -16,7 +16,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
 use crate::limited::Limited;
-use crate::{Body, Cluster, ClusterError, Held, Imported, ImportedKind, PeerInfo, Terms, Usage};
+use crate::{Body, Cluster, ClusterError, Distinct, Held, Imported, ImportedKind, PeerInfo, Terms, Usage};
 
 const RAW: u64 = 0x55;
 const SHA2_256: u64 = 0x12;
@@ -301,6 +301,15 @@ impl Cluster for Scripted {
     async fn damaged(&self, limit: usize) -> Result<Vec<(HoldName, u64)>, ClusterError> {
         let state = self.state();
         Ok(state.damaged.iter().map(|(name, blocks)| (name.clone(), *blocks)).take(limit).collect())
+    }
+
+    async fn distinct(&self, names: Vec<HoldName>, mut counted: Distinct) -> Result<Distinct, ClusterError> {
+        let state = self.state();
+        for (cid, (content, _)) in names.iter().filter_map(|name| state.holds.get(name)).flatten() {
+            let number = cid.hash().digest().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+            counted.add(number, content.held.bytes);
+        }
+        Ok(counted)
     }
 
     async fn usage(&self) -> Result<Usage, ClusterError> {

@@ -23,7 +23,10 @@ const READS: usize = 8_000;
 const ROUNDS: usize = 3;
 
 fn main() -> Outcome<()> {
-    let home = std::env::args().nth(1).filter(|arg| !arg.starts_with("--")).map_or_else(|| ".".into(), PathBuf::from);
+    let home = std::env::args()
+        .nth(1)
+        .filter(|arg| !arg.starts_with("--"))
+        .map_or_else(|| ".".into(), PathBuf::from);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     println!("| work | a file a block | Pinfold | ratio |\n| --- | --- | --- | --- |");
     for (count, length) in [(8_000, 256 * 1024), (500_000, 4 * 1024)] {
@@ -56,7 +59,8 @@ async fn measure_engine(dir: &Path, count: usize, length: usize) -> Outcome<Time
     let mut write = Duration::ZERO;
     for from in (0..count).step_by(PORTION) {
         // Made and hashed beforehand: in the server that is the receiver's work.
-        let portion = (from..count.min(from + PORTION)).map(|n| make(n, length)).collect::<Outcome<Vec<_>>>()?;
+        let portion =
+            (from..count.min(from + PORTION)).map(|n| make(n, length)).collect::<Outcome<Vec<_>>>()?;
         let began = Instant::now();
         for block in portion {
             blocks.put(hold, block).await?;
@@ -96,7 +100,8 @@ fn measure_files(dir: &Path, count: usize, length: usize) -> Outcome<Times> {
     rustix::fs::syncfs(&root)?;
     let mut write = Duration::ZERO;
     for from in (0..count).step_by(PORTION) {
-        let portion = (from..count.min(from + PORTION)).map(|n| make(n, length)).collect::<Outcome<Vec<_>>>()?;
+        let portion =
+            (from..count.min(from + PORTION)).map(|n| make(n, length)).collect::<Outcome<Vec<_>>>()?;
         let began = Instant::now();
         for block in portion {
             fs::write(path(dir, block.cid()), block.data())?;
@@ -194,6 +199,11 @@ fn report(count: usize, length: usize, files: &[Times], engine: &[Times]) {
     for (work, blocks, of) in works {
         let (files, engine) = (median(files, of), median(engine, of));
         let rate = |seconds: f64| format!("{seconds:.2} s, {:.0} blocks/s", blocks as f64 / seconds);
-        println!("| {count} × {size} KiB: {work} | {} | {} | {:.1} |", rate(files), rate(engine), files / engine);
+        println!(
+            "| {count} × {size} KiB: {work} | {} | {} | {:.1} |",
+            rate(files),
+            rate(engine),
+            files / engine
+        );
     }
 }

@@ -34,7 +34,9 @@ fn main() -> Outcome<()> {
 
 async fn run(dir: &Path, gib: u64) -> Outcome<()> {
     let blocks = SegmentBlocks::open(dir, &SegmentConfig::default())?;
-    println!("| stored beside it | release of 1 GiB answered | space back | medians of |\n| --- | --- | --- | --- |");
+    println!(
+        "| stored beside it | release of 1 GiB answered | space back | medians of |\n| --- | --- | --- | --- |"
+    );
     let alone = measure(&blocks, dir, 1).await?;
     for at in 0..gib {
         fill(&blocks, &format!("other {at}"), 1_000_000 + at * 1024).await?;

@@ -15,6 +15,7 @@ mod segments;
 
 use async_trait::async_trait;
 use cid::Cid;
+use roaring::RoaringTreemap;
 
 use crate::Block;
 
@@ -89,6 +90,29 @@ pub struct Totals {
     pub disk_bytes: u64,
     /// Blocks that are known to be damaged.
     pub damaged_blocks: u64,
+}
+
+/// Counts the blocks of several holds of one store, each once.
+#[derive(Debug, Clone, Default)]
+pub struct Distinct {
+    /// The numbers that the store has given its blocks.
+    blocks: RoaringTreemap,
+    bytes: u64,
+}
+
+impl Distinct {
+    /// Counts a block, by its number in its store, unless it was counted before.
+    pub fn add(&mut self, block: u64, bytes: u64) {
+        if self.blocks.insert(block) {
+            self.bytes += bytes;
+        }
+    }
+
+    /// The bytes of all that was counted.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
 }
 
 /// What went wrong in a block store.
@@ -178,6 +202,10 @@ pub trait Blocks: Send + Sync + 'static {
     fn damaged_holds(&self, _limit: usize) -> Result<Vec<(HoldName, u64)>, BlocksError> {
         Ok(Vec::new())
     }
+
+    /// Counts the committed blocks of a hold, besides those that were counted before. Costs as much as the hold is
+    /// large. A name that is not there counts nothing.
+    fn count(&self, name: &HoldName, counted: &mut Distinct) -> Result<(), BlocksError>;
 
     /// What the store has in all, as far as it is committed. May ask the file system for the size of each file.
     fn totals(&self) -> Result<Totals, BlocksError>;

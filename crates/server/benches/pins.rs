@@ -37,8 +37,12 @@ async fn main() -> Outcome<()> {
     }
     let cids: Vec<String> = (0..FOLDERS * FILES).map(cid_of).collect::<Outcome<_>>()?;
     let cids = Arc::new(cids);
-    println!("| pins of content that is here, {clients} clients | pins/s | server's CPU |\n| --- | --- | --- |");
-    for (who, key) in [("of a first account", server.key.clone()), ("of a second account", server.second().await?)] {
+    println!(
+        "| pins of content that is here, {clients} clients | pins/s | server's CPU |\n| --- | --- | --- |"
+    );
+    for (who, key) in
+        [("of a first account", server.key.clone()), ("of a second account", server.second().await?)]
+    {
         let (began, cpu) = (Instant::now(), server.cpu_seconds()?);
         pin_all(&server.address, &key, &cids, clients).await?;
         let seconds = began.elapsed().as_secs_f64();
@@ -155,7 +159,8 @@ impl Server {
     }
 
     async fn command(&self, args: &[&str]) -> Outcome<String> {
-        let output = Command::new(PINFOLD).args(args).env("PINFOLD_DATA_DIR", self.folder.path()).output().await?;
+        let output =
+            Command::new(PINFOLD).args(args).env("PINFOLD_DATA_DIR", self.folder.path()).output().await?;
         let text = |bytes| String::from_utf8(bytes).map(|text| text.trim().to_owned());
         if output.status.success() { Ok(text(output.stdout)?) } else { Err(text(output.stderr)?.into()) }
     }

@@ -1,7 +1,7 @@
 //! What goes on without a request: the reconciler.
 //!
-//! Three loops, so that none waits for another: one works on placements, one ends the pins whose time has come,
-//! one asks the clusters for damage ([`mend`]). The first two register for the wake-up before they look, so none
+//! Four loops, so that none waits for another: one works on placements, one ends the pins whose time has come,
+//! one asks the clusters for damage ([`mend`]), one counts what accounts share ([`sharing`]). The first two register for the wake-up before they look, so none
 //! is lost, and take no hints: what is to be done stands in the rows. Between wake-ups they rest until the next
 //! row is due, with an eye on the clock alone: rows that wait cost nothing, however many they are.
 
@@ -17,6 +17,7 @@ use crate::Error;
 use crate::core::{Core, unavailable};
 use crate::mend;
 use crate::reconcile::work;
+use crate::sharing;
 
 /// The longest rest between two looks at the rows: another process may have changed them.
 const REST_MAX: Duration = Duration::from_secs(60);
@@ -52,6 +53,7 @@ impl Reconciler {
         });
         futures::future::join_all(work).await;
         let released = core.sweep_guards().await;
+        while sharing::look(core).await? {}
         core.write_uses().await;
         Ok(ended + damaged + worked + released)
     }
@@ -105,7 +107,7 @@ impl Background {
 }
 
 async fn run(core: Arc<Core>) {
-    tokio::join!(run_work(&core), run_expiry(&core), mend::run(&core));
+    tokio::join!(run_work(&core), run_expiry(&core), mend::run(&core), sharing::run(&core));
 }
 
 async fn run_work(core: &Arc<Core>) {

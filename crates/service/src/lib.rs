@@ -16,6 +16,7 @@ mod pins;
 mod reconcile;
 mod secret;
 mod service;
+mod sharing;
 mod signals;
 mod tokens;
 mod uploads;

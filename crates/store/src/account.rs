@@ -11,7 +11,7 @@ use crate::{Store, StoreError, audit};
 macro_rules! select {
     ($tail:literal) => {
         concat!(
-            "SELECT id, email, name, role, plan, disabled, used_bytes, storage_limit_bytes, pin_count, ",
+            "SELECT id, email, name, role, plan, disabled, used_bytes, distinct_bytes, storage_limit_bytes, pin_count, ",
             "created_at_ms FROM accounts ",
             $tail
         )
@@ -44,6 +44,7 @@ pub(crate) struct AccountRow {
     plan: String,
     disabled: i64,
     used_bytes: i64,
+    distinct_bytes: i64,
     storage_limit_bytes: i64,
     pin_count: i64,
     created_at_ms: i64,
@@ -59,6 +60,7 @@ impl AccountRow {
             plan: PlanCode::new(&self.plan),
             disabled: self.disabled != 0,
             used_bytes: number(self.used_bytes),
+            distinct_bytes: number(self.distinct_bytes),
             storage_limit_bytes: number(self.storage_limit_bytes),
             pins: number(self.pin_count),
             created_at: Timestamp::from_ms(self.created_at_ms),
@@ -170,6 +172,7 @@ impl Write for Create {
             plan: self.new.plan.clone(),
             disabled: false,
             used_bytes: 0,
+            distinct_bytes: 0,
             storage_limit_bytes: self.new.storage_limit_bytes,
             pins: 0,
             created_at: self.now,

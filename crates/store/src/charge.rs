@@ -1,7 +1,8 @@
 //! The books: what accounts are charged for their pins.
 //!
 //! Every statement that moves `used_bytes` or `pin_count` stands here. `used_bytes` is at all times the sum of
-//! `charged_bytes` of the account's pins.
+//! `charged_bytes` of the account's pins. Each of them also marks the account, to be counted anew without what its pins
+//! share ([`crate::distinct`]).
 
 use pinfold_model::{AccountId, Failure, FailureCode, PlacementId};
 
@@ -12,7 +13,7 @@ use crate::writer::Conn;
 /// Counts a new pin and charges it, if that much is left; false, and nothing is changed, if not.
 pub(crate) async fn add_pin(conn: &mut Conn, account: AccountId, bytes: u64) -> Result<bool, StoreError> {
     let done = sqlx::query(
-        "UPDATE accounts SET used_bytes = used_bytes + $2, pin_count = pin_count + 1 \
+        "UPDATE accounts SET used_bytes = used_bytes + $2, pin_count = pin_count + 1, distinct_due = 1 \
          WHERE id = $1 AND used_bytes + $2 <= storage_limit_bytes",
     )
     .bind(account.0)
@@ -25,7 +26,7 @@ pub(crate) async fn add_pin(conn: &mut Conn, account: AccountId, bytes: u64) -> 
 /// Charges a pin that is counted already, if that much is left.
 pub(crate) async fn charge(conn: &mut Conn, account: AccountId, bytes: u64) -> Result<bool, StoreError> {
     let done = sqlx::query(
-        "UPDATE accounts SET used_bytes = used_bytes + $2 \
+        "UPDATE accounts SET used_bytes = used_bytes + $2, distinct_due = 1 \
          WHERE id = $1 AND used_bytes + $2 <= storage_limit_bytes",
     )
     .bind(account.0)
@@ -63,12 +64,15 @@ pub(crate) async fn remove_pins(
     pins: u64,
     bytes: u64,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE accounts SET used_bytes = used_bytes - $2, pin_count = pin_count - $3 WHERE id = $1")
-        .bind(account.0)
-        .bind(column(bytes))
-        .bind(column(pins))
-        .execute(conn)
-        .await?;
+    sqlx::query(
+        "UPDATE accounts SET used_bytes = used_bytes - $2, pin_count = pin_count - $3, distinct_due = 1 \
+         WHERE id = $1",
+    )
+    .bind(account.0)
+    .bind(column(bytes))
+    .bind(column(pins))
+    .execute(conn)
+    .await?;
     Ok(())
 }
 
@@ -93,7 +97,7 @@ pub(crate) async fn keep_waiting(
     .execute(&mut *conn)
     .await?;
     sqlx::query(
-        "UPDATE accounts SET used_bytes = used_bytes + $2 WHERE id IN \
+        "UPDATE accounts SET used_bytes = used_bytes + $2, distinct_due = 1 WHERE id IN \
          (SELECT account_id FROM pins WHERE placement_id = $1 AND standing = 'waiting')",
     )
     .bind(placement.0)

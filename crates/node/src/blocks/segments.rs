@@ -37,7 +37,7 @@ use tokio::sync::oneshot;
 use self::file::Readers;
 use self::index::{HoldRecord, IndexError, Location, Stored};
 use self::state::{ActiveHold, Op, Pending, Shared, State, failed};
-use super::{Blocks, BlocksError, HoldId, HoldInfo, HoldName, HoldStats, Totals};
+use super::{Blocks, BlocksError, Distinct, HoldId, HoldInfo, HoldName, HoldStats, Totals};
 use crate::Block;
 
 pub use check::{DamagedBlock, ScrubStep, VerifyProgress};
@@ -46,6 +46,8 @@ pub use snapshot::{KeepAll, Snapshot};
 
 /// How often a read is tried again because its block was moved or freed meanwhile.
 const READ_TRIES: usize = 4;
+/// Edges of a hold that are counted at one time.
+const COUNT_EDGES: usize = 10_000;
 
 /// The engine's settings.
 #[derive(Debug, Clone)]
@@ -444,6 +446,19 @@ impl Blocks for SegmentBlocks {
             *holds.entry(hold).or_default() += 1;
         }
         Ok(holds.into_iter().collect())
+    }
+
+    fn count(&self, name: &HoldName, counted: &mut Distinct) -> Result<(), BlocksError> {
+        let Some((hold, _)) = self.committed(name).map_err(failed)? else { return Ok(()) };
+        let mut last = None;
+        loop {
+            let edges = self.shared.index.edges(hold, last, COUNT_EDGES).map_err(failed)?;
+            last = edges.last().map(|edge| edge.block);
+            edges.iter().for_each(|edge| counted.add(edge.block, u64::from(edge.length)));
+            if edges.len() < COUNT_EDGES {
+                return Ok(());
+            }
+        }
     }
 
     fn totals(&self) -> Result<Totals, BlocksError> {

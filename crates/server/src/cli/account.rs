@@ -71,6 +71,7 @@ fn row(account: &Account) -> Value {
         "role": account.role.as_str(),
         "disabled": account.disabled,
         "usedBytes": account.used_bytes,
+        "distinctBytes": account.distinct_bytes,
         "storageLimitBytes": account.storage_limit_bytes,
         "pins": account.pins,
         "createdAt": account.created_at.to_string(),

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cid::multihash::Multihash;
 use cid::{Cid, Version};
-use pinfold_node::blocks::{HoldInfo, Totals};
+use pinfold_node::blocks::{Distinct, HoldInfo, Totals};
 use pinfold_node::dag::pb::{PbLink, PbNode};
 use pinfold_node::dag::{DAG_PB, RAW};
 use pinfold_node::{Block, Blocks, BlocksError, HoldId, HoldName, HoldStats};
@@ -190,6 +190,10 @@ impl Blocks for MadeBlocks {
 
     fn holds(&self, _: &str, _: Option<&HoldName>, _: usize) -> Result<Vec<HoldInfo>, BlocksError> {
         Ok(Vec::new())
+    }
+
+    fn count(&self, _: &HoldName, _: &mut Distinct) -> Result<(), BlocksError> {
+        Ok(())
     }
 
     fn totals(&self) -> Result<Totals, BlocksError> {

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cid::Cid;
 use pinfold_cluster::{
-    Body, Cluster, ClusterError, Held, Imported, ImportedCar, ImportedKind, PeerInfo, Progress, Terms, Usage,
+    Body, Cluster, ClusterError, Distinct, Held, Imported, ImportedCar, ImportedKind, PeerInfo, Progress,
+    Terms, Usage,
 };
 use pinfold_node::blocks::{SegmentBlocks, SegmentConfig};
 use pinfold_node::car::import::import_car;
@@ -185,6 +186,11 @@ impl Cluster for Disk {
 
     async fn damaged(&self, limit: usize) -> Result<Vec<(HoldName, u64)>, ClusterError> {
         Ok(self.blocks.damaged_holds(limit)?)
+    }
+
+    async fn distinct(&self, names: Vec<HoldName>, mut counted: Distinct) -> Result<Distinct, ClusterError> {
+        names.iter().try_for_each(|name| self.blocks.count(name, &mut counted))?;
+        Ok(counted)
     }
 
     async fn usage(&self) -> Result<Usage, ClusterError> {

@@ -476,6 +476,25 @@ impl Play {
         assert_eq!(held, wanted, "what is held is what is wanted");
         self.check_pins();
         self.check_freed(&alive);
+        self.check_sharing(&alive);
+    }
+
+    /// What is shared counts once: for each account, and for the store.
+    fn check_sharing(&self, alive: &HashMap<Hash, u64>) {
+        let life = self.life();
+        for caller in &self.callers {
+            let pins = life.pins(caller).into_iter().filter(|pin| pin.state == PinState::Pinned);
+            let own: HashMap<Hash, u64> =
+                pins.flat_map(|pin| walk(&pin.cid, |cid| life.disk.load(cid))).collect();
+            let account = life.runtime.block_on(life.service.accounts.by_id(caller.account.id)).unwrap();
+            assert_eq!(account.distinct_bytes, own.values().sum::<u64>(), "{}", account.email);
+            assert!(account.distinct_bytes <= account.used_bytes);
+        }
+        let totals = life.disk.blocks.totals().unwrap();
+        assert_eq!((totals.blocks, totals.bytes), (alive.len() as u64, alive.values().sum()));
+        let holds = life.disk.blocks.holds("", None, 10_000).unwrap();
+        let held = holds.iter().map(|hold| hold.stats.bytes).sum::<u64>();
+        assert_eq!((totals.holds, totals.held_bytes), (holds.len() as u64, held));
     }
 
     /// Each pin is pinned or says why not, and none is overdue; no upload was lost for want of its blocks.

@@ -1,0 +1,117 @@
+//! What accounts take when blocks that their pins share count once. Counted behind the changes, never in them.
+
+use cid::Cid;
+use pinfold_model::{AccountId, ClusterId, PlacementId};
+use sqlx::FromRow;
+
+use crate::row::{column, strange};
+use crate::writer::{Conn, Write};
+use crate::{Store, StoreError};
+
+/// A placement that an account keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptPlacement {
+    /// Its number.
+    pub id: PlacementId,
+    /// The root of the DAG.
+    pub cid: Cid,
+    /// Where it is.
+    pub cluster: ClusterId,
+}
+
+#[derive(Debug, FromRow)]
+struct KeptRow {
+    id: i64,
+    cid: String,
+    cluster: String,
+}
+
+impl Store {
+    /// Takes an account that is to be counted anew, if there is one. Also one that a process took before this one and
+    /// did not finish, so that only one process may count.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn claim_distinct(&self) -> Result<Option<AccountId>, StoreError> {
+        // Most of the time there is none, and nothing is written.
+        let due: Option<i64> = sqlx::query_scalar("SELECT id FROM accounts WHERE distinct_due > 0 LIMIT 1")
+            .fetch_optional(&self.readers)
+            .await?;
+        let Some(id) = due.map(AccountId) else { return Ok(None) };
+        self.write(Claim { id }).await?;
+        Ok(Some(id))
+    }
+
+    /// The placements that an account keeps, in the order of their ids, at most `limit` after `after`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn kept_placements(
+        &self,
+        account: AccountId,
+        after: Option<PlacementId>,
+        limit: u32,
+    ) -> Result<Vec<KeptPlacement>, StoreError> {
+        let rows: Vec<KeptRow> = sqlx::query_as(
+            "SELECT p.id, p.cid, p.cluster FROM pins n JOIN placements p ON p.id = n.placement_id \
+             WHERE n.account_id = $1 AND n.standing = 'kept' AND n.placement_id > $2 \
+             ORDER BY n.placement_id LIMIT $3",
+        )
+        .bind(account.0)
+        .bind(after.map_or(-1, |id| id.0))
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers)
+        .await?;
+        let kept = |row: KeptRow| {
+            Ok(KeptPlacement {
+                id: PlacementId(row.id),
+                cid: Cid::try_from(row.cid.as_str()).map_err(|_| strange("CID", &row.cid))?,
+                cluster: ClusterId::parse(&row.cluster).map_err(|_| strange("cluster", &row.cluster))?,
+            })
+        };
+        rows.into_iter().map(kept).collect()
+    }
+
+    /// Writes what was counted. An account that has changed meanwhile is counted once more.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn set_distinct(&self, account: AccountId, bytes: u64) -> Result<(), StoreError> {
+        self.write(Set { account, bytes }).await
+    }
+}
+
+struct Claim {
+    id: AccountId,
+}
+
+impl Write for Claim {
+    type Out = ();
+
+    async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
+        let query = sqlx::query("UPDATE accounts SET distinct_due = 2 WHERE id = $1");
+        query.bind(self.id.0).execute(conn).await?;
+        Ok(())
+    }
+}
+
+struct Set {
+    account: AccountId,
+    bytes: u64,
+}
+
+impl Write for Set {
+    type Out = ();
+
+    async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE accounts SET distinct_bytes = $2, \
+             distinct_due = CASE WHEN distinct_due = 2 THEN 0 ELSE distinct_due END WHERE id = $1",
+        )
+        .bind(self.account.0)
+        .bind(column(self.bytes))
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
+}
