@@ -9,6 +9,7 @@ mod cars;
 mod cli;
 mod content;
 mod crash;
+mod disk;
 mod flow;
 mod limit;
 mod mend;
