@@ -14,6 +14,7 @@ mod flow;
 mod limit;
 mod mend;
 mod provider;
+mod rounds;
 mod server;
 mod socket;
 mod sources;
