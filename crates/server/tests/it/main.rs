@@ -10,6 +10,7 @@ mod cli;
 mod content;
 mod crash;
 mod disk;
+mod faults;
 mod flow;
 mod limit;
 mod mend;
