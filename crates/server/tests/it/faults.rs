@@ -304,3 +304,35 @@ async fn segments_that_cannot_be_read() {
     let (status, body) = scene.upload().await;
     assert_eq!(status, StatusCode::CREATED, "{body}");
 }
+
+/// A pin that finds the index full may also be taken on for later.
+const FULL_OR_LATER: &[StatusCode] = &[StatusCode::INSUFFICIENT_STORAGE, StatusCode::ACCEPTED];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_cannot_be_written() {
+    let rule = "write EIO index/ 0";
+    outage(Fault { rule, upload: BROKEN, pin: BROKEN_OR_LATER, remove: REMOVED }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_space_for_the_index() {
+    let rule = "write ENOSPC index/ 0";
+    outage(Fault { rule, upload: FULL, pin: FULL_OR_LATER, remove: REMOVED }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_space_in_the_middle_of_a_batch_of_the_index() {
+    let rule = "write ENOSPC index/ 100";
+    outage(Fault { rule, upload: FULL, pin: FULL_OR_LATER, remove: REMOVED }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_cannot_be_synced() {
+    let rule = "sync EIO index/ 0";
+    outage(Fault { rule, upload: BROKEN, pin: BROKEN_OR_LATER, remove: REMOVED }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_sync_of_the_index_fails() {
+    hiccup("sync EIO index/ 0 1").await;
+}
