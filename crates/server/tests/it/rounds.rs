@@ -31,6 +31,8 @@ use crate::server::{PATIENCE, TestServer};
 const ROUNDS: u64 = 150;
 /// Every so many rounds the server settles and its blocks are looked at without it.
 const SETTLE_EVERY: u64 = 6;
+/// Lives of new servers that are killed during their first start.
+const FIRST_STARTS: u64 = 36;
 const SEED: u64 = 0xc0ffee;
 /// Small segments: many ends of them, and space that has to come back.
 const SEGMENT_BYTES: u64 = 1 << 20;
@@ -571,4 +573,50 @@ async fn a_disk_that_lies_about_syncs_is_found_out() {
     server.restart().await;
     let listed = server.admin().uploads().await;
     assert_eq!(listed["total"], 0, "the disk has lost it; a test that does not see that sees nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_during_the_first_start_leaves_a_folder_that_can_be_started() {
+    let mut place = Place { seed: number("PINFOLD_TEST_CRASH_SEED", SEED), round: 0 };
+    let mut random = Random::new(place.seed);
+    let mut keys = [0; 2];
+    for round in 1..=FIRST_STARTS {
+        place.round = round;
+        let mut server = TestServer::prepare_on_disk(&[]);
+        let mut key = None;
+        for _ in 0..1 + random.below(2) {
+            let said = server.start_and_kill(Duration::from_micros(random.below(150_000))).await;
+            key = key.or(said);
+            match random.below(3) {
+                0 => server.disk().cut_power(None),
+                1 => server.disk().cut_power(Some(&mut random)),
+                _ => {}
+            }
+        }
+        let ready = server.run().await;
+        key = key.or(ready["firstKey"].as_str().map(str::to_owned));
+        keys[usize::from(key.is_some())] += 1;
+        server.key = match key {
+            Some(key) => key,
+            None => {
+                let args = ["token", "create", "--email", "admin@localhost", "--name", "again"];
+                server.cli_ok(&args).await
+            }
+        };
+        let (status, file) = server.admin().upload("f", vec![round as u8; 1000]).await;
+        assert_eq!(status, 201, "{file}");
+        server.stop().await;
+    }
+    assert!(keys[1] > 0, "no start was ever told a key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_a_kill_left_half_made_is_made_again() {
+    let mut server = TestServer::prepare_on_disk(&[]);
+    let index = server.data_dir().join("blocks/index");
+    std::fs::create_dir_all(&index).unwrap();
+    // The first file that is made in it; nothing says yet that there is a store.
+    std::fs::write(index.join("0.jnl"), []).unwrap();
+    assert!(server.run().await["firstKey"].is_string());
+    server.stop().await;
 }
