@@ -149,7 +149,7 @@ pub(crate) fn unavailable(error: StoreError) -> Error {
     match error {
         StoreError::Full => Error::StorageFull,
         StoreError::Busy => Error::Unavailable { retry_after: Some(Duration::from_secs(1)) },
-        StoreError::Closed => Error::Unavailable { retry_after: None },
+        StoreError::Closed | StoreError::Disk(_) => Error::Unavailable { retry_after: None },
         StoreError::Strange { .. } | StoreError::Failed(_) => Error::Internal,
     }
 }

@@ -9,6 +9,9 @@ use pinfold_store::{Claim, Outcome, Settled};
 
 use crate::core::{Active, Core};
 
+/// How long it rests before it writes down once more what the database did not take.
+const SETTLE_PAUSE: Duration = Duration::from_secs(1);
+
 /// Works on a claimed placement until it settles, is interrupted, or the lease is lost.
 pub(crate) async fn work(core: Arc<Core>, claim: Claim) {
     let active = core.activate(claim.placement.id);
@@ -162,21 +165,29 @@ async fn lease_lost(core: &Core, claim: &Claim) {
     }
 }
 
-/// Writes down what came of the work, and tells those who wait.
+/// Writes down what came of the work, and tells those who wait. While the database fails it is tried again:
+/// whoever waits need not wait until the lease runs out. After a stop that happens, and the work is done
+/// again; it is idempotent.
 async fn settle(core: &Core, claim: &Claim, outcome: Outcome) {
     let failure = match &outcome {
         Outcome::GaveUp { failure, .. } => Some(failure.clone()),
         Outcome::Held { .. } | Outcome::PutOff { .. } | Outcome::Released => None,
     };
-    match core.store.settle(claim.lease, outcome, core.clock.now()).await {
-        Ok(Settled::Now { work, .. }) => {
-            core.tell(claim.placement.id, failure);
-            if work {
-                core.wake.notify_one();
+    loop {
+        match core.store.settle(claim.lease, outcome.clone(), core.clock.now()).await {
+            Ok(Settled::Now { work, .. }) => {
+                core.tell(claim.placement.id, failure);
+                if work {
+                    core.wake.notify_one();
+                }
+                return;
             }
+            Ok(Settled::LeaseLost) => return tracing::warn!(%claim, "somebody else took the placement over"),
+            Err(error) => tracing::error!(%claim, %error, "writing down what came of a placement"),
         }
-        Ok(Settled::LeaseLost) => tracing::warn!(%claim, "somebody else took the placement over"),
-        // The lease runs out, and the work is done again; it is idempotent.
-        Err(error) => tracing::error!(%claim, %error, "writing down what came of a placement"),
+        tokio::select! {
+            () = tokio::time::sleep(SETTLE_PAUSE) => {}
+            () = core.stop.cancelled() => return,
+        }
     }
 }

@@ -162,7 +162,7 @@ impl From<Error> for Reject {
                 reject.retry_after(IN_FLIGHT_RETRY)
             }
             Error::Stalled(_) => Self::new(S::SERVICE_UNAVAILABLE, message).code("stalled"),
-            Error::StorageFull => Self::new(S::SERVICE_UNAVAILABLE, message).code("storage_full"),
+            Error::StorageFull => Self::new(S::INSUFFICIENT_STORAGE, message).code("storage_full"),
             Error::Unavailable { retry_after } => {
                 let reject = Self::new(S::SERVICE_UNAVAILABLE, message);
                 match retry_after {
@@ -236,6 +236,9 @@ mod tests {
         );
         let reject = Reject::from(Error::Unavailable { retry_after: None });
         assert!(!reject.headers.contains_key(header::RETRY_AFTER));
+        let reject = Reject::from(Error::StorageFull);
+        assert_eq!(reject.status, StatusCode::INSUFFICIENT_STORAGE);
+        insta::assert_snapshot!(json(&reject), @r#"{"error":"Insufficient Storage","message":"The storage is full; try again later","code":"storage_full"}"#);
     }
 
     #[test]

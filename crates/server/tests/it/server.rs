@@ -11,6 +11,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+use crate::disk::Disk;
+
 /// How long anything may take before a story counts as failed. Generous: machines differ.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -22,6 +24,8 @@ pub(crate) struct TestServer {
     folder: TempDir,
     settings: Vec<(String, String)>,
     http: reqwest::Client,
+    /// What its data folder lies on, if that is not the machine's own.
+    disk: Option<Disk>,
     running: Option<Running>,
     /// The first account's key, with every scope.
     pub(crate) key: String,
@@ -48,20 +52,49 @@ impl TestServer {
 
     /// A server with these settings, such as `("pins.find_seconds", "1")`.
     pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
+        let mut server = Self::prepare(settings);
+        server.first_start().await;
+        server
+    }
+
+    /// The same on a disk that can lose its power and fail.
+    pub(crate) async fn on_disk(settings: &[(&str, &str)]) -> Self {
+        let mut server = Self::prepare_on_disk(settings);
+        server.first_start().await;
+        server
+    }
+
+    /// The same, not started yet.
+    pub(crate) fn prepare_on_disk(settings: &[(&str, &str)]) -> Self {
+        let mut server = Self::prepare(settings);
+        // A request that is refused before its body is read ends its connection: no other may count on it.
+        server.http = client().pool_max_idle_per_host(0).build().unwrap();
+        server.disk = Some(Disk::under(&server.data_dir(), &server.folder.path().join("journal")));
+        server
+    }
+
+    fn prepare(settings: &[(&str, &str)]) -> Self {
         let settings = settings.iter().map(|(key, value)| {
             (format!("PINFOLD_{}", key.to_uppercase().replace('.', "__")), (*value).to_owned())
         });
         let _already = rustls::crypto::ring::default_provider().install_default();
-        let mut server = Self {
+        Self {
             folder: tempfile::tempdir().unwrap(),
             settings: settings.collect(),
-            http: reqwest::Client::builder().no_proxy().timeout(PATIENCE * 2).build().unwrap(),
+            http: client().build().unwrap(),
+            disk: None,
             running: None,
             key: String::new(),
-        };
-        server.key =
-            server.run().await["firstKey"].as_str().expect("the first start prints a key").to_owned();
-        server
+        }
+    }
+
+    async fn first_start(&mut self) {
+        self.key = self.run().await["firstKey"].as_str().expect("the first start prints a key").to_owned();
+    }
+
+    /// The disk of [`on_disk`](Self::on_disk).
+    pub(crate) fn disk(&self) -> &Disk {
+        self.disk.as_ref().expect("it has one")
     }
 
     /// A server on a folder of its own that is made from a backup, with the same accounts and settings. `options`
@@ -71,6 +104,7 @@ impl TestServer {
             folder: tempfile::tempdir().unwrap(),
             settings: self.settings.clone(),
             http: self.http.clone(),
+            disk: None,
             running: None,
             key: self.key.clone(),
         };
@@ -85,16 +119,32 @@ impl TestServer {
         assert_eq!(ready.get("firstKey"), None, "a key is made once");
     }
 
-    async fn run(&mut self) -> Value {
+    /// Starts it and kills it after this time, ready or not. Gives its first key if it said it.
+    pub(crate) async fn start_and_kill(&mut self, after: Duration) -> Option<String> {
+        let mut child = self.spawn();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        tokio::time::sleep(after).await;
+        child.kill().await.unwrap();
+        let line = stdout.next_line().await.unwrap()?;
+        // It may have been killed in the middle of the line.
+        let ready: Value = serde_json::from_str(&line).ok()?;
+        ready["firstKey"].as_str().map(str::to_owned)
+    }
+
+    fn spawn(&self) -> Child {
         assert!(self.running.is_none(), "it runs already");
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
-        let mut child = self
-            .command(&["serve", "--json", "--listen", "127.0.0.1:0", "--no-bootstrap"])
+        self.command(&["serve", "--json", "--listen", "127.0.0.1:0", "--no-bootstrap"])
             .args(["--swarm-listen", "/ip4/127.0.0.1/tcp/0"])
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
-            .unwrap();
+            .unwrap()
+    }
+
+    /// Starts it and gives what it says when it is ready.
+    pub(crate) async fn run(&mut self) -> Value {
+        let mut child = self.spawn();
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = tokio::time::timeout(PATIENCE, stdout.next_line()).await.expect("it is ready in time");
         let line = line.unwrap().unwrap_or_else(|| panic!("it did not start:\n{}", self.log_text()));
@@ -114,6 +164,7 @@ impl TestServer {
         command.env("PINFOLD_DATA_DIR", self.data_dir()).env("PINFOLD_API_KEY", &self.key);
         // A command that works without a server reaches nobody else either.
         command.env("PINFOLD_NODE__BOOTSTRAP", "");
+        command.envs(self.disk.iter().flat_map(Disk::environment));
         if let Some(running) = &self.running {
             command.env("PINFOLD_SERVER", &running.url);
         }
@@ -246,11 +297,21 @@ impl TestServer {
 
     /// Looks at the disk until the blocks take less than this.
     pub(crate) async fn until_disk_is_below(&self, bytes: u64) {
+        self.until_below("blocks", bytes).await;
+    }
+
+    /// Looks at the disk until the segments of the blocks take less than this.
+    pub(crate) async fn until_segments_are_below(&self, bytes: u64) {
+        self.until_below("blocks/segments", bytes).await;
+    }
+
+    async fn until_below(&self, folder: &str, bytes: u64) {
+        let folder = self.data_dir().join(folder);
         let deadline = Instant::now() + PATIENCE;
         let mut looks = tokio::time::interval(Duration::from_millis(100));
-        while self.disk_bytes() >= bytes {
+        while bytes_of(&folder) >= bytes {
             looks.tick().await;
-            assert!(Instant::now() < deadline, "the blocks still take {} bytes", self.disk_bytes());
+            assert!(Instant::now() < deadline, "{} still take {} bytes", folder.display(), bytes_of(&folder));
         }
     }
 
@@ -260,14 +321,23 @@ impl TestServer {
 
     /// The bytes on disk under the blocks' folder, as the file system counts them (holes cost nothing).
     pub(crate) fn disk_bytes(&self) -> u64 {
-        fn of(path: &Path) -> u64 {
-            use std::os::unix::fs::MetadataExt;
-            let Ok(metadata) = path.symlink_metadata() else { return 0 };
-            let own = metadata.blocks() * 512;
-            let inside = std::fs::read_dir(path).into_iter().flatten().flatten();
-            if metadata.is_dir() { inside.map(|entry| of(&entry.path())).sum() } else { own }
-        }
-        of(&self.data_dir().join("blocks"))
+        bytes_of(&self.data_dir().join("blocks"))
+    }
+}
+
+fn client() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().no_proxy().timeout(PATIENCE * 2)
+}
+
+/// The bytes that a file or a folder with all that is in it takes on the disk.
+fn bytes_of(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(metadata) = path.symlink_metadata() else { return 0 };
+    let inside = std::fs::read_dir(path).into_iter().flatten().flatten();
+    if metadata.is_dir() {
+        inside.map(|entry| bytes_of(&entry.path())).sum()
+    } else {
+        metadata.blocks() * 512
     }
 }
 

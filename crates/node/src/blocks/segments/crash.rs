@@ -16,7 +16,7 @@ use crate::blocks::contract::{block, name};
 
 const DIR: &str = "PINFOLD_TEST_CRASH_DIR";
 const SEED: &str = "PINFOLD_TEST_CRASH_SEED";
-const ROUNDS: u64 = 40;
+const ROUNDS: u64 = 120;
 const WORKERS: u64 = 3;
 const HOLDS: u64 = 5;
 /// Different blocks that all holds choose from.
