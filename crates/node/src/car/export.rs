@@ -53,7 +53,7 @@ pub enum ExportError {
 
 /// What ends a CAR that can't be written to its end: a length that is cut off. Whatever stands before it might
 /// pass for a whole CAR, since nothing in the format says how many blocks there are.
-const BROKEN: &[u8] = &[0x80];
+pub const BROKEN: &[u8] = &[0x80];
 
 /// The pieces of a CARv1 with the DAG under `root`. An error is the last thing that comes; what came before it
 /// is nothing at all, or a CAR that every reader finds cut off. Dropping the receiver ends the work. Must be

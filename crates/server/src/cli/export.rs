@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use pinfold_node::car::export::BROKEN;
 
 use super::operator::ExportArgs;
 use crate::control::link::{Link, Needs, Pieces, get};
@@ -60,8 +61,18 @@ fn stdout() -> std::io::Result<File> {
 }
 
 async fn write(link: &Link, pieces: &mut Pieces, out: &mut File) -> anyhow::Result<()> {
-    while let Some(piece) = link.next(pieces).await? {
-        out.write_all(&piece)?;
+    let mut has_begun = false;
+    loop {
+        match link.next(pieces).await {
+            Ok(Some(piece)) => out.write_all(&piece)?,
+            Ok(None) => return Ok(()),
+            Err(error) if has_begun => {
+                // Where it broke may be just after a block.
+                out.write_all(BROKEN)?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        }
+        has_begun = true;
     }
-    Ok(())
 }

@@ -67,7 +67,8 @@ async fn a_command_on_a_folder_without_a_pinfold_makes_none() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_ends_a_command_that_still_reads() {
-    let mut server = TestServer::start().await;
+    // What fills a segment is committed, so that it is seen.
+    let mut server = TestServer::with(&[("blocks.segment_bytes", "1000000")]).await;
     let mut import = server
         .command(&["import", "-"])
         .stdin(Stdio::piped())
@@ -75,9 +76,9 @@ async fn a_stop_ends_a_command_that_still_reads() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let dag = Dag::flat(40, 40, 100_000);
+    let dag = Dag::flat(40, 100, 100_000);
     let mut stdin = import.stdin.take().unwrap();
-    stdin.write_all(&dag.car(&[*dag.root()])[..3_000_000]).await.unwrap();
+    stdin.write_all(&dag.car(&[*dag.root()])[..9_000_000]).await.unwrap();
     server.until_stats("begun", |stats| stats["holds"] == 1).await;
     server.stop().await;
     drop(stdin);
