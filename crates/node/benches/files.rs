@@ -44,6 +44,9 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
+/// What is reported: its name, its blocks, and its time.
+type Work = (&'static str, usize, fn(&Times) -> Duration);
+
 /// How long each work took.
 #[derive(Clone, Copy)]
 struct Times {
@@ -191,7 +194,7 @@ fn report(count: usize, length: usize, files: &[Times], engine: &[Times]) {
         seconds[seconds.len() / 2]
     };
     let size = length / 1024;
-    let works: [(&str, usize, fn(&Times) -> Duration); 3] = [
+    let works: [Work; 3] = [
         ("write, durable", count, |times| times.write),
         ("read at random, cold, verified", READS.min(count), |times| times.read),
         ("delete until the space is back, durable", count, |times| times.delete),

@@ -14,6 +14,7 @@
 
 mod check;
 mod file;
+mod group;
 mod index;
 mod mark;
 mod punch;

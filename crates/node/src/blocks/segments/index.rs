@@ -23,16 +23,21 @@
 //! thread changes the index. A change is one batch; what a reader can see was synced before.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
-use cid::Cid;
 use cid::multihash::Multihash;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 
-use crate::blocks::{HoldName, HoldStats};
-use crate::car;
+use crate::blocks::HoldName;
+
+mod journal;
+mod record;
+
+use record::decode_location;
+pub(super) use record::{Damage, Edge, HeldRecord, HoldRecord, Location, SegmentRecord, Stored};
 
 /// Bytes of the read cache: enough for the hot upper levels of some million blocks.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
@@ -43,213 +48,13 @@ const JOURNALS_BYTES: u64 = 64 * 1024 * 1024;
 /// Table files that are kept open.
 const OPEN_FILES_MAX: usize = 64;
 
-/// Where a block's bytes are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Location {
-    pub(super) segment: u32,
-    /// From the start of the segment file.
-    pub(super) offset: u32,
-    pub(super) length: u32,
-    /// The length of what stands in front of it in its section: the section's length, and the CID.
-    pub(super) head: u8,
-}
-
-impl Location {
-    fn key(&self) -> [u8; 8] {
-        (u64::from(self.segment) << 32 | u64::from(self.offset)).to_be_bytes()
-    }
-
-    /// Where its section begins.
-    pub(super) fn start(&self) -> u64 {
-        u64::from(self.offset) - u64::from(self.head)
-    }
-
-    /// Where its section ends.
-    pub(super) fn end(&self) -> u64 {
-        u64::from(self.offset) + u64::from(self.length)
-    }
-}
-
-/// A block that is stored: the name that its edges use, and where it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stored {
-    pub(super) id: u64,
-    pub(super) at: Location,
-}
-
-impl Stored {
-    fn encode(&self) -> [u8; 21] {
-        let mut bytes = [0; 21];
-        bytes[..8].copy_from_slice(&self.id.to_be_bytes());
-        bytes[8..16].copy_from_slice(&self.at.key());
-        bytes[16..20].copy_from_slice(&self.at.length.to_be_bytes());
-        bytes[20] = self.at.head;
-        bytes
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (id, rest) = bytes.split_first_chunk()?;
-        let (place, rest) = rest.split_first_chunk()?;
-        Some(Self { id: u64::from_be_bytes(*id), at: decode_location(*place, rest)? })
-    }
-}
-
-/// A location from its key, and its length and head.
-fn decode_location(key: [u8; 8], rest: &[u8]) -> Option<Location> {
-    let key = u64::from_be_bytes(key);
-    let (length, head) = rest.split_first_chunk()?;
-    let [head] = head else { return None };
-    let (segment, offset) = ((key >> 32) as u32, key as u32);
-    (u32::from(*head) <= offset).then(|| Location {
-        segment,
-        offset,
-        length: u32::from_be_bytes(*length),
-        head: *head,
-    })
-}
-
-/// A hold as it is committed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct HoldRecord {
-    pub(super) name: HoldName,
-    pub(super) sealed: bool,
-    pub(super) stats: HoldStats,
-}
-
-impl HoldRecord {
-    pub(super) fn new(name: HoldName) -> Self {
-        Self { name, sealed: false, stats: HoldStats::default() }
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![u8::from(self.sealed)];
-        bytes.extend(self.stats.blocks.to_be_bytes());
-        bytes.extend(self.stats.bytes.to_be_bytes());
-        bytes.extend(self.name.as_str().as_bytes());
-        bytes
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (sealed, rest) = bytes.split_first()?;
-        let (blocks, rest) = rest.split_first_chunk()?;
-        let (bytes, name) = rest.split_first_chunk()?;
-        Some(Self {
-            name: HoldName::parse(std::str::from_utf8(name).ok()?)?,
-            sealed: *sealed == 1,
-            stats: HoldStats { blocks: u64::from_be_bytes(*blocks), bytes: u64::from_be_bytes(*bytes) },
-        })
-    }
-}
-
-/// A segment as it is committed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct SegmentRecord {
-    /// The length of the file as far as it counts.
-    pub(super) end: u64,
-    pub(super) live_blocks: u64,
-    pub(super) live_bytes: u64,
-    /// What the sections of live blocks take: their heads, too.
-    pub(super) live_space: u64,
-    /// Bytes of dead blocks that were given back to the file system.
-    pub(super) punched_bytes: u64,
-}
-
-impl SegmentRecord {
-    /// Bytes that the file takes and no block needs.
-    pub(super) fn waste_bytes(&self) -> u64 {
-        let needed = car::HEADER.len() as u64 + self.live_space + self.punched_bytes;
-        self.end.saturating_sub(needed)
-    }
-
-    pub(super) fn add(&mut self, block: &Location) {
-        self.live_blocks += 1;
-        self.live_bytes += u64::from(block.length);
-        self.live_space += block.end() - block.start();
-    }
-
-    pub(super) fn take(&mut self, block: &Location) {
-        self.live_blocks = self.live_blocks.saturating_sub(1);
-        self.live_bytes = self.live_bytes.saturating_sub(u64::from(block.length));
-        self.live_space = self.live_space.saturating_sub(block.end() - block.start());
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        encode_numbers([self.end, self.live_blocks, self.live_bytes, self.live_space, self.punched_bytes])
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let [end, live_blocks, live_bytes, live_space, punched_bytes] = decode_numbers(bytes)?;
-        Some(Self { end, live_blocks, live_bytes, live_space, punched_bytes })
-    }
-}
-
-/// What all holds keep, added up: a block counts as often as it is kept.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct HeldRecord {
-    pub(super) holds: u64,
-    pub(super) stats: HoldStats,
-}
-
-impl HeldRecord {
-    fn encode(&self) -> Vec<u8> {
-        encode_numbers([self.holds, self.stats.blocks, self.stats.bytes])
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let [holds, blocks, bytes] = decode_numbers(bytes)?;
-        Some(Self { holds, stats: HoldStats { blocks, bytes } })
-    }
-}
-
-fn encode_numbers<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
-    numbers.into_iter().flat_map(u64::to_be_bytes).collect()
-}
-
-fn decode_numbers<const N: usize>(bytes: &[u8]) -> Option<[u64; N]> {
-    let mut numbers = [0; N];
-    let (chunks, []) = bytes.as_chunks::<8>() else { return None };
-    if chunks.len() != N {
-        return None;
-    }
-    for (number, chunk) in numbers.iter_mut().zip(chunks) {
-        *number = u64::from_be_bytes(*chunk);
-    }
-    Some(numbers)
-}
-
-/// An edge from a hold to a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Edge {
-    pub(super) hold: u64,
-    pub(super) hash: Multihash<64>,
-    pub(super) block: u64,
-    pub(super) length: u32,
-}
-
-/// A block that was found damaged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Damage {
-    /// As it was put, or as a raw block if that cannot be read any more.
-    pub(super) cid: Cid,
-    pub(super) found_at_ms: u64,
-}
-
-impl Damage {
-    fn encode(&self) -> Vec<u8> {
-        [&self.found_at_ms.to_be_bytes()[..], &self.cid.to_bytes()].concat()
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (found, cid) = bytes.split_first_chunk()?;
-        Some(Self { found_at_ms: u64::from_be_bytes(*found), cid: Cid::try_from(cid).ok()? })
-    }
-}
-
 /// Why the index did not answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum IndexError {
     #[error("index: {0}")]
     Fjall(#[from] fjall::Error),
+    #[error("index: {0}")]
+    Io(#[from] io::Error),
     #[error("index: a {0} record cannot be read")]
     Corrupt(&'static str),
     #[error("index: it could not be reopened after an error")]
@@ -323,18 +128,19 @@ impl Index {
         Ok(Self { path: path.to_owned(), tables: RwLock::new(Some(Tables::open(path)?)) })
     }
 
-    /// Closes the database and opens it again, which reads its journals anew, and writes all of them out.
+    /// Closes the database and opens it again, which reads what its journals have. Until the disk can be written
+    /// again it fails, and the tables that were open go on answering; then it can be called once more.
     ///
-    /// After a failed sync the page cache may show what never reached the disk, as if it had. A journal that
-    /// was read from there must not be added to: what was acknowledged behind a part that is lost would be
-    /// lost with it. Once everything is in table files, which are synced themselves, the old journals do not
-    /// matter any more.
+    /// After a failed sync the page cache may show what never reached the disk, as if it had. A journal that is
+    /// read from there must not be added to: what is acknowledged behind a part that is lost would be lost with it.
+    /// So what the journals show is written once more, and synced, before they are read.
     pub(super) fn reopen(&self) -> Result<()> {
+        journal::write_again(&self.path)?;
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        // Closing may write what was still in a buffer.
         *tables = None;
-        let opened = Tables::open(&self.path)?;
-        opened.flush()?;
-        *tables = Some(opened);
+        journal::write_again(&self.path)?;
+        *tables = Some(Tables::open(&self.path)?);
         Ok(())
     }
 

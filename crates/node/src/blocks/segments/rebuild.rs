@@ -15,7 +15,7 @@ use super::index::{
     Damage, Edge, HeldRecord, HoldRecord, Index, IndexError, Location, SegmentRecord, Stored,
 };
 use super::mark;
-use super::recover::{at, index_error, write_version};
+use super::recover::{at, index_error, remove_dir, write_version};
 use super::{OpenError, SegmentBlocks};
 use crate::blocks::HoldName;
 use crate::{Block, car, dag};
@@ -157,13 +157,6 @@ fn swap(dir: &Path, new: &Path, index: &Path, old: &Path) -> io::Result<()> {
     }
     fs::rename(new, index)?;
     File::open(dir)?.sync_all()
-}
-
-fn remove_dir(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 /// What goes wrong while a segment is read.

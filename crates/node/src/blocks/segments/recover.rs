@@ -24,6 +24,10 @@ pub(super) fn open(
     let index_path = dir.join("index");
     let failed = |error| index_error(&index_path)(error);
     let is_new = check_version(dir, &segments, &index_path)?;
+    if is_new {
+        // What a start before this one did not make to its end.
+        remove_dir(&index_path).map_err(at(&index_path))?;
+    }
     fs::create_dir_all(&segments).map_err(at(&segments))?;
     let index = Index::open(&index_path).map_err(failed)?;
     let (mark, committed) = Mark::open(dir).map_err(at(dir))?;
@@ -130,6 +134,14 @@ fn remove_unknown(dir: &Path, records: &[(u32, SegmentRecord)], next_segment: u3
         remove(dir, id)?;
     }
     Ok(())
+}
+
+/// Removes a folder with all that is in it, if it is there.
+pub(super) fn remove_dir(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn remove(dir: &Path, id: u32) -> Result<(), OpenError> {

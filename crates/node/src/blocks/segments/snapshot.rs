@@ -12,6 +12,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::state::{Op, Shared, failed};
+use super::writer::is_full;
 use super::{SegmentBlocks, file};
 use crate::blocks::BlocksError;
 
@@ -75,10 +76,7 @@ impl SegmentBlocks {
             copied
         });
         let copied = copied.await.map_err(|_| BlocksError::Closed)?;
-        copied.map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => BlocksError::Full,
-            _ => failed(error),
-        })
+        copied.map_err(|error| if is_full(&error) { BlocksError::Full } else { failed(error) })
     }
 }
 

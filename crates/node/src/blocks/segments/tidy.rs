@@ -320,7 +320,7 @@ impl Writer {
                 segment = id,
                 "too little space to compact a segment; it is tried at the next start"
             );
-            self.give_up(id);
+            self.leave_alone(id);
             return Ok(());
         }
         let live = self.live_blocks(id, from, &record)?;
@@ -337,7 +337,7 @@ impl Writer {
                     blocks = record.live_blocks,
                     "damaged blocks stay in a segment"
                 );
-                self.give_up(id);
+                self.leave_alone(id);
                 Ok(())
             }
             Some(_) => self.delete_segment(id),
@@ -345,7 +345,7 @@ impl Writer {
         }
     }
 
-    fn give_up(&mut self, id: u32) {
+    fn leave_alone(&mut self, id: u32) {
         self.tidy.wasteful.remove(&id);
         self.tidy.stuck.insert(id);
         self.tidy.moving = None;

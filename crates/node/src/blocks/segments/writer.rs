@@ -6,7 +6,7 @@
 //! released holds, gives space back, and moves blocks out of segments that are mostly waste. Since nothing
 //! else changes the index, no edge can come or go under its hands.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,14 +17,13 @@ use cid::Cid;
 use cid::multihash::Multihash;
 
 use super::file::{self, Appender, Readers};
-use super::index::{
-    Changes, Damage, Edge, HeldRecord, HoldRecord, Index, IndexError, Location, SegmentRecord, Stored,
-};
+use super::group::{Group, GroupHold};
+use super::index::{Edge, HeldRecord, HoldRecord, Index, IndexError, Location, SegmentRecord, Stored};
 use super::mark::{Committed, Mark};
 use super::punch::PUNCH_BYTES_MIN;
-use super::state::{Failure, Op, Pending, Reply, Shared, State};
+use super::state::{Failure, Op, Pending, Shared, State};
 use super::tidy::Tidy;
-use crate::blocks::{BlocksError, HoldName, HoldStats};
+use crate::blocks::{BlocksError, HoldStats};
 use crate::car;
 
 /// Edges that one group may have: bounds the index batch and what is kept in memory for it, and lets the
@@ -54,73 +53,14 @@ impl WriteError {
             Self::Reserve(_) => Failure::Full,
             Self::Data(error) if is_full(error) => Failure::Full,
             Self::Index(IndexError::Fjall(fjall::Error::Io(error))) if is_full(error) => Failure::Full,
+            Self::Index(IndexError::Io(error)) if is_full(error) => Failure::Full,
             Self::Data(_) | Self::Index(_) | Self::Dangling => Failure::Failed(self.to_string()),
         }
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
+pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-/// A hold that the group changes.
-struct GroupHold {
-    record: HoldRecord,
-    is_new: bool,
-    released: bool,
-}
-
-/// What is appended but not committed, and who waits for it.
-#[derive(Default)]
-pub(super) struct Group {
-    /// Blocks that are new, or stand somewhere else than before.
-    pub(super) blocks: HashMap<Multihash<64>, Stored>,
-    /// Where blocks stood that stand somewhere else now, if that is to be given back for itself.
-    pub(super) left: Vec<Location>,
-    /// Blocks that the file may not have yet, in its order.
-    unwritten: VecDeque<(Multihash<64>, Location)>,
-    edges: Vec<Edge>,
-    holds: HashMap<u64, GroupHold>,
-    names: HashMap<HoldName, Option<u64>>,
-    /// Segments whose records change.
-    segments: HashMap<u32, SegmentRecord>,
-    damaged: HashMap<Multihash<64>, Damage>,
-    /// Blocks that are not damaged any more.
-    mended: HashSet<Multihash<64>>,
-    scrubbed: Option<(Option<Multihash<64>>, u64)>,
-    /// Whether it may use the space that is kept in reserve: it gives back more than it takes.
-    pub(super) is_tidying: bool,
-    waiters: Vec<(Option<u64>, Reply)>,
-}
-
-impl Group {
-    fn is_clean(&self) -> bool {
-        self.edges.is_empty()
-            && self.holds.is_empty()
-            && self.names.is_empty()
-            && self.segments.is_empty()
-            && !self.has_notes()
-    }
-
-    fn has_notes(&self) -> bool {
-        !self.damaged.is_empty() || !self.mended.is_empty() || self.scrubbed.is_some()
-    }
-
-    /// What all holds keep once the group is committed, if they kept this before.
-    fn held_after(&self, before: HeldRecord) -> HeldRecord {
-        let mut held = before;
-        for edge in &self.edges {
-            held.stats.blocks += 1;
-            held.stats.bytes += u64::from(edge.length);
-        }
-        held.holds += self.holds.values().filter(|hold| hold.is_new).count() as u64;
-        for hold in self.holds.values().filter(|hold| hold.released) {
-            held.holds = held.holds.saturating_sub(1);
-            held.stats.blocks = held.stats.blocks.saturating_sub(hold.record.stats.blocks);
-            held.stats.bytes = held.stats.bytes.saturating_sub(hold.record.stats.bytes);
-        }
-        held
-    }
 }
 
 pub(super) struct Writer {
@@ -138,6 +78,8 @@ pub(super) struct Writer {
     pub(super) tidy: Tidy,
     pub(super) group: Group,
     mark: Mark,
+    /// Whether the index takes no writes until it is opened again.
+    is_broken: bool,
     /// The id of the next new block.
     next_block: u64,
     /// What all holds keep, as it is committed.
@@ -172,6 +114,7 @@ impl Writer {
             committed: None,
             group: Group::default(),
             mark,
+            is_broken: false,
         })
     }
 
@@ -179,7 +122,8 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut rest = false;
         loop {
-            let wait = match (self.has_to_tidy(), rest || self.shared.is_frozen()) {
+            let is_idle = !self.is_broken && !self.has_to_tidy();
+            let wait = match (!is_idle, rest || self.is_broken || self.shared.is_frozen()) {
                 (false, _) => None,
                 (true, false) => Some(Duration::ZERO),
                 (true, true) => Some(REST),
@@ -201,6 +145,12 @@ impl Writer {
     fn turn(&mut self, ops: Vec<Op>, closing: bool) -> bool {
         let idle = ops.is_empty();
         let mut ops = ops.into_iter();
+        if self.is_broken
+            && let Err(error) = self.mend_index()
+        {
+            self.give_up(&error.into(), ops);
+            return false;
+        }
         while let Some(op) = ops.next() {
             if let Err(error) = self.apply(op) {
                 self.fail(&error, ops);
@@ -274,8 +224,10 @@ impl Writer {
             Op::Scrubbed { last, began_ms } => self.group.scrubbed = Some((last, began_ms)),
             Op::Barrier { reply } => self.group.waiters.push((None, reply)),
             Op::Roll { reply } => {
+                // Answered behind it, when the segment has its last length.
+                let rolled = self.next_segment();
                 self.group.waiters.push((None, reply));
-                self.next_segment()?;
+                rolled?;
             }
         }
         Ok(())
@@ -512,7 +464,6 @@ impl Writer {
     /// lost is cut off; after an error of the index it is left, because the index may have it after all.
     fn fail(&mut self, error: &WriteError, rest: impl Iterator<Item = Op>) {
         tracing::error!(%error, "writing blocks failed; nothing of the group is acknowledged");
-        let failure = error.failure();
         if let Some(appender) = self.appender.take()
             && !matches!(error, WriteError::Index(_))
             && let Err(error) = appender.abandon(self.committed)
@@ -521,11 +472,25 @@ impl Writer {
         }
         self.committed = None;
         if let WriteError::Index(_) = error {
-            // The batch that failed may be in the index after all.
-            if let Err(error) = self.shared.index.reopen().and_then(|()| self.reload()) {
-                tracing::error!(%error, "the index cannot be reopened");
+            self.is_broken = true;
+            if let Err(error) = self.mend_index() {
+                tracing::error!(%error, "the index cannot be written; it is tried again each second");
             }
         }
+        self.give_up(error, rest);
+    }
+
+    /// Opens the index again, and reads what this thread knows of it: the batch that failed may be in it after all.
+    fn mend_index(&mut self) -> Result<(), IndexError> {
+        self.shared.index.reopen()?;
+        self.reload()?;
+        self.is_broken = false;
+        Ok(())
+    }
+
+    /// Tells all that wait that it failed, and those that come with handles from before.
+    fn give_up(&mut self, error: &WriteError, rest: impl Iterator<Item = Op>) {
+        let failure = error.failure();
         let group = std::mem::take(&mut self.group);
         let mut state = self.shared.state();
         state.freeing.clear();
@@ -561,44 +526,6 @@ impl Writer {
         self.held = index.held()?;
         self.shared.state().damaged = damaged_in(index)?;
         Ok(())
-    }
-}
-
-impl Group {
-    /// Writes everything down that the index gets.
-    fn write(&self, changes: &mut Changes<'_>) {
-        for (hash, stored) in &self.blocks {
-            changes.put_block(hash, stored);
-        }
-        for location in &self.left {
-            changes.put_dead(location);
-        }
-        for edge in &self.edges {
-            changes.put_edge(edge);
-        }
-        for (id, hold) in &self.holds {
-            if hold.released {
-                changes.remove_hold(*id);
-                changes.put_going(*id);
-            } else {
-                changes.put_hold(*id, &hold.record);
-            }
-        }
-        for (name, id) in &self.names {
-            changes.name_hold(name, *id);
-        }
-        for (id, record) in &self.segments {
-            changes.put_segment(*id, record);
-        }
-        for (hash, damage) in &self.damaged {
-            changes.put_damaged(hash, damage);
-        }
-        for hash in &self.mended {
-            changes.remove_damaged(hash);
-        }
-        if let Some((last, began_ms)) = &self.scrubbed {
-            changes.set_scrubbed(last.as_ref(), *began_ms);
-        }
     }
 }
 

@@ -1,0 +1,107 @@
+//! A group: what is appended, kept and noted since the last commit, and who waits for it.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use cid::multihash::Multihash;
+
+use super::index::{Changes, Damage, Edge, HeldRecord, HoldRecord, Location, SegmentRecord, Stored};
+use super::state::Reply;
+use crate::blocks::HoldName;
+
+/// A hold that the group changes.
+pub(super) struct GroupHold {
+    pub(super) record: HoldRecord,
+    pub(super) is_new: bool,
+    pub(super) released: bool,
+}
+
+/// What is appended but not committed, and who waits for it.
+#[derive(Default)]
+pub(super) struct Group {
+    /// Blocks that are new, or stand somewhere else than before.
+    pub(super) blocks: HashMap<Multihash<64>, Stored>,
+    /// Where blocks stood that stand somewhere else now, if that is to be given back for itself.
+    pub(super) left: Vec<Location>,
+    /// Blocks that the file may not have yet, in its order.
+    pub(super) unwritten: VecDeque<(Multihash<64>, Location)>,
+    pub(super) edges: Vec<Edge>,
+    pub(super) holds: HashMap<u64, GroupHold>,
+    pub(super) names: HashMap<HoldName, Option<u64>>,
+    /// Segments whose records change.
+    pub(super) segments: HashMap<u32, SegmentRecord>,
+    pub(super) damaged: HashMap<Multihash<64>, Damage>,
+    /// Blocks that are not damaged any more.
+    pub(super) mended: HashSet<Multihash<64>>,
+    pub(super) scrubbed: Option<(Option<Multihash<64>>, u64)>,
+    /// Whether it may use the space that is kept in reserve: it gives back more than it takes.
+    pub(super) is_tidying: bool,
+    pub(super) waiters: Vec<(Option<u64>, Reply)>,
+}
+
+impl Group {
+    pub(super) fn is_clean(&self) -> bool {
+        self.edges.is_empty()
+            && self.holds.is_empty()
+            && self.names.is_empty()
+            && self.segments.is_empty()
+            && !self.has_notes()
+    }
+
+    pub(super) fn has_notes(&self) -> bool {
+        !self.damaged.is_empty() || !self.mended.is_empty() || self.scrubbed.is_some()
+    }
+
+    /// What all holds keep once the group is committed, if they kept this before.
+    pub(super) fn held_after(&self, before: HeldRecord) -> HeldRecord {
+        let mut held = before;
+        for edge in &self.edges {
+            held.stats.blocks += 1;
+            held.stats.bytes += u64::from(edge.length);
+        }
+        held.holds += self.holds.values().filter(|hold| hold.is_new).count() as u64;
+        for hold in self.holds.values().filter(|hold| hold.released) {
+            held.holds = held.holds.saturating_sub(1);
+            held.stats.blocks = held.stats.blocks.saturating_sub(hold.record.stats.blocks);
+            held.stats.bytes = held.stats.bytes.saturating_sub(hold.record.stats.bytes);
+        }
+        held
+    }
+}
+
+impl Group {
+    /// Writes everything down that the index gets.
+    pub(super) fn write(&self, changes: &mut Changes<'_>) {
+        for (hash, stored) in &self.blocks {
+            changes.put_block(hash, stored);
+        }
+        for location in &self.left {
+            changes.put_dead(location);
+        }
+        for edge in &self.edges {
+            changes.put_edge(edge);
+        }
+        for (id, hold) in &self.holds {
+            if hold.released {
+                changes.remove_hold(*id);
+                changes.put_going(*id);
+            } else {
+                changes.put_hold(*id, &hold.record);
+            }
+        }
+        for (name, id) in &self.names {
+            changes.name_hold(name, *id);
+        }
+        for (id, record) in &self.segments {
+            changes.put_segment(*id, record);
+        }
+        for (hash, damage) in &self.damaged {
+            changes.put_damaged(hash, damage);
+        }
+        for hash in &self.mended {
+            changes.remove_damaged(hash);
+        }
+        if let Some((last, began_ms)) = &self.scrubbed {
+            changes.set_scrubbed(last.as_ref(), *began_ms);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The records of the index, and how they are written.
+
+use cid::Cid;
+use cid::multihash::Multihash;
+
+use crate::blocks::{HoldName, HoldStats};
+use crate::car;
+
+/// Where a block's bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(in crate::blocks::segments) struct Location {
+    pub(in crate::blocks::segments) segment: u32,
+    /// From the start of the segment file.
+    pub(in crate::blocks::segments) offset: u32,
+    pub(in crate::blocks::segments) length: u32,
+    /// The length of what stands in front of it in its section: the section's length, and the CID.
+    pub(in crate::blocks::segments) head: u8,
+}
+
+impl Location {
+    pub(in crate::blocks::segments) fn key(&self) -> [u8; 8] {
+        (u64::from(self.segment) << 32 | u64::from(self.offset)).to_be_bytes()
+    }
+
+    /// Where its section begins.
+    pub(in crate::blocks::segments) fn start(&self) -> u64 {
+        u64::from(self.offset) - u64::from(self.head)
+    }
+
+    /// Where its section ends.
+    pub(in crate::blocks::segments) fn end(&self) -> u64 {
+        u64::from(self.offset) + u64::from(self.length)
+    }
+}
+
+/// A block that is stored: the name that its edges use, and where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::blocks::segments) struct Stored {
+    pub(in crate::blocks::segments) id: u64,
+    pub(in crate::blocks::segments) at: Location,
+}
+
+impl Stored {
+    pub(in crate::blocks::segments) fn encode(&self) -> [u8; 21] {
+        let mut bytes = [0; 21];
+        bytes[..8].copy_from_slice(&self.id.to_be_bytes());
+        bytes[8..16].copy_from_slice(&self.at.key());
+        bytes[16..20].copy_from_slice(&self.at.length.to_be_bytes());
+        bytes[20] = self.at.head;
+        bytes
+    }
+
+    pub(in crate::blocks::segments) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (id, rest) = bytes.split_first_chunk()?;
+        let (place, rest) = rest.split_first_chunk()?;
+        Some(Self { id: u64::from_be_bytes(*id), at: decode_location(*place, rest)? })
+    }
+}
+
+/// A location from its key, and its length and head.
+pub(in crate::blocks::segments) fn decode_location(key: [u8; 8], rest: &[u8]) -> Option<Location> {
+    let key = u64::from_be_bytes(key);
+    let (length, head) = rest.split_first_chunk()?;
+    let [head] = head else { return None };
+    let (segment, offset) = ((key >> 32) as u32, key as u32);
+    (u32::from(*head) <= offset).then(|| Location {
+        segment,
+        offset,
+        length: u32::from_be_bytes(*length),
+        head: *head,
+    })
+}
+
+/// A hold as it is committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::blocks::segments) struct HoldRecord {
+    pub(in crate::blocks::segments) name: HoldName,
+    pub(in crate::blocks::segments) sealed: bool,
+    pub(in crate::blocks::segments) stats: HoldStats,
+}
+
+impl HoldRecord {
+    pub(in crate::blocks::segments) fn new(name: HoldName) -> Self {
+        Self { name, sealed: false, stats: HoldStats::default() }
+    }
+
+    pub(in crate::blocks::segments) fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![u8::from(self.sealed)];
+        bytes.extend(self.stats.blocks.to_be_bytes());
+        bytes.extend(self.stats.bytes.to_be_bytes());
+        bytes.extend(self.name.as_str().as_bytes());
+        bytes
+    }
+
+    pub(in crate::blocks::segments) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (sealed, rest) = bytes.split_first()?;
+        let (blocks, rest) = rest.split_first_chunk()?;
+        let (bytes, name) = rest.split_first_chunk()?;
+        Some(Self {
+            name: HoldName::parse(std::str::from_utf8(name).ok()?)?,
+            sealed: *sealed == 1,
+            stats: HoldStats { blocks: u64::from_be_bytes(*blocks), bytes: u64::from_be_bytes(*bytes) },
+        })
+    }
+}
+
+/// A segment as it is committed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::blocks::segments) struct SegmentRecord {
+    /// The length of the file as far as it counts.
+    pub(in crate::blocks::segments) end: u64,
+    pub(in crate::blocks::segments) live_blocks: u64,
+    pub(in crate::blocks::segments) live_bytes: u64,
+    /// What the sections of live blocks take: their heads, too.
+    pub(in crate::blocks::segments) live_space: u64,
+    /// Bytes of dead blocks that were given back to the file system.
+    pub(in crate::blocks::segments) punched_bytes: u64,
+}
+
+impl SegmentRecord {
+    /// Bytes that the file takes and no block needs.
+    pub(in crate::blocks::segments) fn waste_bytes(&self) -> u64 {
+        let needed = car::HEADER.len() as u64 + self.live_space + self.punched_bytes;
+        self.end.saturating_sub(needed)
+    }
+
+    pub(in crate::blocks::segments) fn add(&mut self, block: &Location) {
+        self.live_blocks += 1;
+        self.live_bytes += u64::from(block.length);
+        self.live_space += block.end() - block.start();
+    }
+
+    pub(in crate::blocks::segments) fn take(&mut self, block: &Location) {
+        self.live_blocks = self.live_blocks.saturating_sub(1);
+        self.live_bytes = self.live_bytes.saturating_sub(u64::from(block.length));
+        self.live_space = self.live_space.saturating_sub(block.end() - block.start());
+    }
+
+    pub(in crate::blocks::segments) fn encode(&self) -> Vec<u8> {
+        encode_numbers([self.end, self.live_blocks, self.live_bytes, self.live_space, self.punched_bytes])
+    }
+
+    pub(in crate::blocks::segments) fn decode(bytes: &[u8]) -> Option<Self> {
+        let [end, live_blocks, live_bytes, live_space, punched_bytes] = decode_numbers(bytes)?;
+        Some(Self { end, live_blocks, live_bytes, live_space, punched_bytes })
+    }
+}
+
+/// What all holds keep, added up: a block counts as often as it is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::blocks::segments) struct HeldRecord {
+    pub(in crate::blocks::segments) holds: u64,
+    pub(in crate::blocks::segments) stats: HoldStats,
+}
+
+impl HeldRecord {
+    pub(in crate::blocks::segments) fn encode(&self) -> Vec<u8> {
+        encode_numbers([self.holds, self.stats.blocks, self.stats.bytes])
+    }
+
+    pub(in crate::blocks::segments) fn decode(bytes: &[u8]) -> Option<Self> {
+        let [holds, blocks, bytes] = decode_numbers(bytes)?;
+        Some(Self { holds, stats: HoldStats { blocks, bytes } })
+    }
+}
+
+fn encode_numbers<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
+    numbers.into_iter().flat_map(u64::to_be_bytes).collect()
+}
+
+fn decode_numbers<const N: usize>(bytes: &[u8]) -> Option<[u64; N]> {
+    let mut numbers = [0; N];
+    let (chunks, []) = bytes.as_chunks::<8>() else { return None };
+    if chunks.len() != N {
+        return None;
+    }
+    for (number, chunk) in numbers.iter_mut().zip(chunks) {
+        *number = u64::from_be_bytes(*chunk);
+    }
+    Some(numbers)
+}
+
+/// An edge from a hold to a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::blocks::segments) struct Edge {
+    pub(in crate::blocks::segments) hold: u64,
+    pub(in crate::blocks::segments) hash: Multihash<64>,
+    pub(in crate::blocks::segments) block: u64,
+    pub(in crate::blocks::segments) length: u32,
+}
+
+/// A block that was found damaged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::blocks::segments) struct Damage {
+    /// As it was put, or as a raw block if that cannot be read any more.
+    pub(in crate::blocks::segments) cid: Cid,
+    pub(in crate::blocks::segments) found_at_ms: u64,
+}
+
+impl Damage {
+    pub(in crate::blocks::segments) fn encode(&self) -> Vec<u8> {
+        [&self.found_at_ms.to_be_bytes()[..], &self.cid.to_bytes()].concat()
+    }
+
+    pub(in crate::blocks::segments) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (found, cid) = bytes.split_first_chunk()?;
+        Some(Self { found_at_ms: u64::from_be_bytes(*found), cid: Cid::try_from(cid).ok()? })
+    }
+}
