@@ -91,8 +91,8 @@ impl Operator {
     }
 
     async fn fill(&self, partial: &Path, dir: &Path) -> anyhow::Result<BackupReport> {
-        let segments_dir = partial.join(SEGMENTS);
-        make_dir(&segments_dir)?;
+        let segments = partial.join(SEGMENTS);
+        make_dir(&segments)?;
         let keep_all = self.blocks.keep_all();
         let totals = tokio::task::spawn_blocking({
             let blocks = self.blocks.clone();
@@ -100,10 +100,9 @@ impl Operator {
         });
         let totals = totals.await??;
         self.store.snapshot(&partial.join(DATABASE)).await.context("copying the database")?;
-        let snapshot = self.blocks.snapshot(&segments_dir).await.context("copying the blocks")?;
+        let snapshot = self.blocks.snapshot(&segments).await.context("copying the blocks")?;
         drop(keep_all);
-        let Snapshot { segments, linked, .. } = snapshot;
-        let bytes = on_a_thread(move || settle(&segments_dir)).await?;
+        let Snapshot { segments, bytes, linked } = snapshot;
         let manifest = Manifest {
             format: FORMAT,
             pinfold: env!("CARGO_PKG_VERSION").to_owned(),
@@ -166,24 +165,6 @@ fn remove_partial(partial: &Path) -> anyhow::Result<()> {
         ensure!(is_ours, "{} has something else in it; move it away", partial.display());
     }
     fs::remove_dir_all(partial).with_context(|| format!("cannot remove {}", partial.display()))
-}
-
-/// Gives the youngest segment a file of its own, since the store may still be at it, and says how many bytes the
-/// segments have then. The others are finished, and stay as they are.
-fn settle(dir: &Path) -> anyhow::Result<u64> {
-    let segments = segments_of(dir)?;
-    // Names have leading zeros: their order is that of age.
-    if let Some(last) = segments.last() {
-        let copy = last.with_extension("copy");
-        copy_private(last, &copy)?;
-        fs::rename(&copy, last).with_context(|| format!("cannot write {}", last.display()))?;
-        sync_dir(dir)?;
-    }
-    let mut bytes = 0;
-    for segment in &segments {
-        bytes += fs::metadata(segment)?.len();
-    }
-    Ok(bytes)
 }
 
 /// Adds the small files and the manifest, and gives the backup its name.
@@ -352,23 +333,6 @@ mod tests {
         fs::write(dir.join(MANIFEST), r#"{"format": 2, "pinfold": "9.9"}"#).unwrap();
         let message = Manifest::check(dir).unwrap_err().to_string();
         assert!(message.contains("format 2") && message.contains("9.9"), "{message}");
-    }
-
-    #[test]
-    fn a_segment_that_the_store_is_still_at_changes_no_backup() {
-        let temp = tempfile::tempdir().unwrap();
-        let (store, backup) = (temp.path().join("store"), temp.path().join("backup"));
-        for dir in [&store, &backup] {
-            make_dir(dir).unwrap();
-        }
-        for (name, text) in [("0000000002.car", "finished"), ("0000000011.car", "growing")] {
-            fs::write(store.join(name), text).unwrap();
-            fs::hard_link(store.join(name), backup.join(name)).unwrap();
-        }
-        assert_eq!(settle(&backup).unwrap(), 15);
-        fs::write(store.join("0000000011.car"), "growing, and grown").unwrap();
-        assert_eq!(fs::read_to_string(backup.join("0000000011.car")).unwrap(), "growing");
-        assert_eq!(segments_of(&backup).unwrap().len(), 2);
     }
 
     #[test]
