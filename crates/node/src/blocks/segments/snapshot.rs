@@ -65,10 +65,7 @@ impl SegmentBlocks {
             let mut state = self.shared.state_with_room()?;
             self.shared.push(&mut state, Op::Roll { reply });
         }
-        rolled.await.unwrap_or(Err(BlocksError::Closed))?;
-        let records = self.shared.index.segments().map_err(failed)?;
-        let live = records.into_iter().filter(|(_, record)| record.live_blocks > 0);
-        let ids: Vec<u32> = live.map(|(id, _)| id).collect();
+        let ids = rolled.await.unwrap_or(Err(BlocksError::Closed))?;
         let (from, to) = (self.dir.join("segments"), dir.to_owned());
         let copied = tokio::task::spawn_blocking(move || {
             let copied = copy(&from, &to, &ids);

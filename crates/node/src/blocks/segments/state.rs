@@ -55,8 +55,8 @@ pub(super) enum Op {
     Scrubbed { last: Option<Multihash<64>>, began_ms: u64 },
     /// Answers when everything before is durable, whatever it was.
     Barrier { reply: Reply },
-    /// Ends the segment that is appended to, and answers when everything before is durable.
-    Roll { reply: Reply },
+    /// Ends the segment that is appended to, and answers with the segments that are there then and have live blocks.
+    Roll { reply: oneshot::Sender<Result<Vec<u32>, BlocksError>> },
 }
 
 /// A failure that holds remember until they are opened again.

@@ -223,14 +223,23 @@ impl Writer {
             }
             Op::Scrubbed { last, began_ms } => self.group.scrubbed = Some((last, began_ms)),
             Op::Barrier { reply } => self.group.waiters.push((None, reply)),
-            Op::Roll { reply } => {
-                // Answered behind it, when the segment has its last length.
-                let rolled = self.next_segment();
-                self.group.waiters.push((None, reply));
-                rolled?;
-            }
+            Op::Roll { reply } => match self.roll() {
+                // Who does not wait any more needs no answer.
+                Ok(segments) => drop(reply.send(Ok(segments))),
+                Err(error) => {
+                    let _ = reply.send(Err(error.failure().error()));
+                    return Err(error);
+                }
+            },
         }
         Ok(())
+    }
+
+    /// Ends the segment that is appended to; gives those that have live blocks, none of which gets anything more.
+    fn roll(&mut self) -> Result<Vec<u32>, WriteError> {
+        self.next_segment()?;
+        let segments = self.shared.index.segments()?.into_iter();
+        Ok(segments.filter(|(_, record)| record.live_blocks > 0).map(|(id, _)| id).collect())
     }
 
     /// Where a block is, the group included.
@@ -505,10 +514,10 @@ impl Writer {
                 Op::Commit { reply, .. }
                 | Op::Release { reply, .. }
                 | Op::Repair { reply, .. }
-                | Op::Barrier { reply }
-                | Op::Roll { reply } => {
+                | Op::Barrier { reply } => {
                     let _ = reply.send(Err(failure.error()));
                 }
+                Op::Roll { reply } => drop(reply.send(Err(failure.error()))),
                 Op::Open { .. }
                 | Op::Keep { .. }
                 | Op::Damaged { .. }
