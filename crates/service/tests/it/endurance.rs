@@ -26,7 +26,7 @@ use tokio::runtime::Runtime;
 use crate::dice::Dice;
 use crate::disk::Disk;
 use crate::network::{Fault, Grown, Hash, Lost, Network, walk};
-use crate::world::{DEADLINE, all_pins, new_account, setup};
+use crate::world::{DEADLINE, all_pins, new_account, setup, temp_dir};
 
 const SEEDS: u64 = 200;
 const STEPS: usize = 40;
@@ -593,12 +593,6 @@ async fn breathe(times: u64) {
     for _ in 0..times {
         tokio::task::yield_now().await;
     }
-}
-
-/// In memory if there is such a folder: there a sync costs nothing.
-fn temp_dir() -> TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
 }
 
 #[expect(clippy::disallowed_methods, reason = "long runs by hand choose their seeds")]

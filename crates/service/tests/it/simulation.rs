@@ -10,7 +10,7 @@ use pinfold_service::{Caller, PinWish, Wait};
 use crate::dice::Dice;
 use crate::world::{GIB, World};
 
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 200;
 const STEPS: u64 = 40;
 
 struct Play {

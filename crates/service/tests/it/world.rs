@@ -1,5 +1,6 @@
 //! The world of a story: a service with its database, cluster and clock, that can be started again.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ impl World {
     }
 
     pub(crate) async fn start_with(settings: Settings) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = temp_dir();
         let (cluster, clock) = (Scripted::default(), Arc::new(ManualClock::default()));
         let (store, service) = open(&dir, &cluster, &clock, &settings).await;
         Self { cluster, clock, store, service, settings, dir }
@@ -197,4 +198,10 @@ pub(crate) async fn all_pins(service: &Service, caller: &Caller) -> Vec<PinView>
     let page = service.pins.list(caller, query).await.unwrap();
     assert_eq!(page.total, page.pins.len() as u64);
     page.pins
+}
+
+/// In memory if there is such a folder: there a sync costs nothing.
+pub(crate) fn temp_dir() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
 }
