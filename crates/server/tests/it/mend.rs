@@ -11,8 +11,13 @@ use crate::server::TestServer;
 
 /// A server that has this DAG pinned, stopped; whoever has the DAG is there again when it starts.
 async fn stopped_with(dag: &Dag, provider: &Provider) -> TestServer {
+    stopped_beside(dag, &provider.address().await).await
+}
+
+/// The same, with all of these as its peers.
+async fn stopped_beside(dag: &Dag, peers: &str) -> TestServer {
     let mut server = TestServer::with(&[
-        ("node.peers", &provider.address().await),
+        ("node.peers", peers),
         ("pins.find_seconds", "2"),
         ("pins.retry_first_seconds", "1"),
         ("pins.retry_max_seconds", "1"),
@@ -53,8 +58,11 @@ async fn is_mended(server: &TestServer, dag: &Dag) {
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_blocks_are_found_named_and_fetched_again() {
     let dag = Dag::flat(20, 30, 50_000);
-    let provider = Provider::of(&dag).await;
-    let mut server = stopped_with(&dag, &provider).await;
+    let (first, second) = (Provider::of(&dag).await, Provider::of(&Dag::flat(99, 1, 10)).await);
+    let peers = format!("{},{}", first.address().await, second.address().await);
+    let mut server = stopped_beside(&dag, &peers).await;
+    // Nobody has it for a while.
+    first.stop().await;
     for block in [&dag.blocks[3], &dag.blocks[17]] {
         server.damage(block.data());
     }
@@ -75,8 +83,22 @@ async fn damaged_blocks_are_found_named_and_fetched_again() {
     assert_eq!(blocks.len(), 2);
     assert_eq!((&blocks[0]["bytes"], &blocks[0]["pins"][0]["cid"]), (&50_000.into(), &dag.text().into()));
 
+    let is_told = |pin: &Value| pin["damagedBlocks"] == 2 && pin["error"].is_string();
+    let pin = server.admin().until(&dag.text(), "told to be damaged", is_told).await;
+    assert_eq!(pin["status"], "pinned", "the promise stands: {pin}");
+    let metrics = server.metrics(&server.key).await;
+    assert_eq!(metrics.0, StatusCode::OK);
+    for line in [
+        "pinfold_damaged_blocks{cluster=\"cl0-global\"} 2",
+        "pinfold_damaged_pins{cluster=\"cl0-global\"} 1",
+        &format!("pinfold_held_bytes{{cluster=\"cl0-global\"}} {}", dag.bytes()),
+    ] {
+        assert!(metrics.1.lines().any(|told| told == line), "{line}: {}", metrics.1);
+    }
     let repair = server.cli_ok(&["blocks", "repair"]).await;
-    assert_eq!(repair, "2 blocks are damaged; 1 pinned DAGs are walked again");
+    assert!(repair.starts_with("2 blocks are damaged"), "{repair}");
+
+    second.add(&dag).await;
     is_mended(&server, &dag).await;
 }
 
@@ -151,4 +173,13 @@ async fn the_index_is_not_made_anew_under_a_running_server() {
         "{}",
         said(&refused)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_are_the_operators_alone() {
+    let server = TestServer::start().await;
+    assert_eq!(server.metrics("").await.0, StatusCode::UNAUTHORIZED);
+    let alice = server.account("alice").await;
+    assert_eq!(server.metrics(alice.key()).await.0, StatusCode::FORBIDDEN);
+    assert!(server.metrics(&server.key).await.1.starts_with("# HELP pinfold_blocks "));
 }

@@ -272,6 +272,16 @@ impl TestServer {
         &self.running.as_ref().expect("it runs").url
     }
 
+    /// What `GET /metrics` answers to this key.
+    pub(crate) async fn metrics(&self, key: &str) -> (StatusCode, String) {
+        let mut request = self.http.get(format!("{}/metrics", self.url()));
+        if !key.is_empty() {
+            request = request.bearer_auth(key);
+        }
+        let response = request.send().await.unwrap();
+        (response.status(), response.text().await.unwrap())
+    }
+
     /// Its addresses for other nodes, each with `/p2p/ID`.
     pub(crate) fn addresses(&self) -> &[String] {
         &self.running.as_ref().expect("it runs").addresses
@@ -353,6 +363,11 @@ impl Drop for TestServer {
 }
 
 impl Client<'_> {
+    /// Its API key.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
     /// Sends a request and gives status and body.
     pub(crate) async fn send(
         &self,
