@@ -173,7 +173,7 @@ impl Cluster for Scripted {
     ) -> Result<Held, ClusterError> {
         let (fate, content) = {
             let mut state = self.state();
-            let content = state.whole(root).or_else(|| state.network.get(root).copied());
+            let content = state.network.get(root).copied().or_else(|| state.whole(root));
             // A fetch that began leaves something, until it is released.
             let begun = Content { held: Held { bytes: 0, blocks: 0, kind: ImportedKind::Other } };
             state.holds.entry(name.clone()).or_default().entry(*root).or_insert((begun, false));
