@@ -125,6 +125,22 @@ pub trait Cluster: Send + Sync + 'static {
         progress: &Arc<Progress>,
     ) -> Result<Held, ClusterError>;
 
+    /// Whether the root is here, as far as can be told at once: then [`hold_here`](Self::hold_here) is worth a try.
+    fn has(&self, _root: &Cid) -> bool {
+        false
+    }
+
+    /// Holds a DAG as [`hold`](Self::hold) does, if all of it is here and it is not large; `None` if not, which is soon
+    /// known. Never asks the network. What it has kept by then stays under the name, and `hold` goes on from there.
+    async fn hold_here(
+        &self,
+        _name: &HoldName,
+        _root: &Cid,
+        _terms: &Terms,
+    ) -> Result<Option<Held>, ClusterError> {
+        Ok(None)
+    }
+
     /// Durably gives the name up; blocks that no other name holds are freed, be it a little later. An unknown
     /// name is fine.
     async fn release(&self, name: &HoldName) -> Result<(), ClusterError>;

@@ -48,6 +48,20 @@ impl Embedded {
     }
 }
 
+fn request(name: &HoldName, root: &Cid, terms: &Terms) -> FetchRequest {
+    FetchRequest {
+        root: *root,
+        hold: name.clone(),
+        origins: terms.origins.iter().filter_map(|origin| origin.parse().ok()).collect(),
+        limits: FetchLimits {
+            bytes_max: terms.bytes_max,
+            blocks_max: terms.blocks_max,
+            find_time: terms.find_time,
+            stall_time: terms.stall_time,
+        },
+    }
+}
+
 fn load(node: &Node, cid: &Cid) -> Result<Option<Block>, BlocksError> {
     match Block::inline(cid) {
         Some(block) => Ok(Some(block)),
@@ -64,19 +78,24 @@ impl Cluster for Embedded {
         terms: &Terms,
         progress: &Arc<Progress>,
     ) -> Result<Held, ClusterError> {
-        let request = FetchRequest {
-            root: *root,
-            hold: name.clone(),
-            origins: terms.origins.iter().filter_map(|origin| origin.parse().ok()).collect(),
-            limits: FetchLimits {
-                bytes_max: terms.bytes_max,
-                blocks_max: terms.blocks_max,
-                find_time: terms.find_time,
-                stall_time: terms.stall_time,
-            },
-        };
-        let stats = self.node.fetch(request, Arc::clone(progress)).await?;
+        let stats = self.node.fetch(request(name, root, terms), Arc::clone(progress)).await?;
         Ok(Held { bytes: stats.bytes, blocks: stats.blocks, kind: self.kind(root).await? })
+    }
+
+    fn has(&self, root: &Cid) -> bool {
+        // A fault is told by whoever works on it next.
+        self.node.blocks().size(root).is_ok_and(|size| size.is_some())
+    }
+
+    async fn hold_here(
+        &self,
+        name: &HoldName,
+        root: &Cid,
+        terms: &Terms,
+    ) -> Result<Option<Held>, ClusterError> {
+        let request = request(name, root, terms);
+        let Some(stats) = self.node.hold_here(request).await? else { return Ok(None) };
+        Ok(Some(Held { bytes: stats.bytes, blocks: stats.blocks, kind: self.kind(root).await? }))
     }
 
     async fn release(&self, name: &HoldName) -> Result<(), ClusterError> {

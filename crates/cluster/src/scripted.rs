@@ -184,9 +184,9 @@ impl Cluster for Scripted {
     ) -> Result<Held, ClusterError> {
         let (fate, content) = {
             let mut state = self.state();
-            let is_whole = !state.damaged.contains_key(name);
-            let here = state.whole(root).filter(|_| is_whole);
-            let content = here.or_else(|| state.network.get(root).copied());
+            // What is held is asked for last: a test may have many holds.
+            let here = || state.whole(root).filter(|_| !state.damaged.contains_key(name));
+            let content = state.network.get(root).copied().or_else(here);
             // A fetch that began leaves something, until it is released.
             let begun = Content { held: Held { bytes: 0, blocks: 0, kind: ImportedKind::Other } };
             state.holds.entry(name.clone()).or_default().entry(*root).or_insert((begun, false));

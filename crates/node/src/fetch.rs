@@ -68,6 +68,15 @@ impl Fetcher {
     ) -> Result<HoldStats, FetchError> {
         run::fetch(self, request, progress).await
     }
+
+    /// Holds the DAG as [`fetch`](Self::fetch) does, if it is small and every block of it is here; `None` if not. Asks
+    /// nobody. What it has kept by then stays in the unsealed hold, for a fetch to go on from.
+    ///
+    /// # Errors
+    /// [`FetchError::OverLimit`], [`FetchError::Unfit`], [`FetchError::Blocks`].
+    pub async fn hold_here(&self, request: FetchRequest) -> Result<Option<HoldStats>, FetchError> {
+        run::hold_here(self.blocks.clone(), request).await
+    }
 }
 
 /// What to fetch, and within which bounds.

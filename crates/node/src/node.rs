@@ -93,6 +93,14 @@ impl Node {
         }
     }
 
+    /// Brings a DAG under a hold if all of it is here; see [`Fetcher::hold_here`].
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn hold_here(&self, request: FetchRequest) -> Result<Option<HoldStats>, FetchError> {
+        self.fetcher.hold_here(request).await
+    }
+
     /// Connects with the peer at an address that the operator gave, `/…/p2p/ID`. It may be private; a
     /// name must be public or configured.
     ///

@@ -37,7 +37,9 @@ fn main() -> Outcome {
 
 async fn run(path: &Path, pending: usize, due: usize) -> Outcome {
     let (cluster, clock) = (Scripted::default(), Arc::new(ManualClock::default()));
-    let (store, service) = open(path, &cluster, &clock).await?;
+    // Many hands, so that it is soon filled.
+    let many = Settings { placements_at_once: 512, ..Settings::default() };
+    let (store, service) = open(path, &cluster, &clock, many).await?;
     idle("with no pin", &service).await?;
     let mut accounts = Vec::new();
     for n in 0..ACCOUNTS {
@@ -58,7 +60,7 @@ async fn run(path: &Path, pending: usize, due: usize) -> Outcome {
     idle("with all of them", &service).await?;
 
     let began = Instant::now();
-    drop(open(path, &cluster, &clock).await?);
+    let (_, opened) = open(path, &cluster, &clock, Settings::default()).await?;
     println!("opening the database and the service: {:.1?}", began.elapsed());
 
     let soon = clock.now().after(Duration::from_hours(1));
@@ -66,7 +68,7 @@ async fn run(path: &Path, pending: usize, due: usize) -> Outcome {
     let wishes = cids.iter().zip(accounts.iter().cycle()).map(|(cid, account)| wish(*account, *cid, soon));
     pin(&store, wishes, &clock).await?;
     settle(&service).await?;
-    end(&store, &service, &clock, &cluster, &cids, others[0]).await
+    end(&store, &opened, &clock, &cluster, &cids, others[0]).await
 }
 
 /// Lets the clock come to where pins end, and waits for it.
@@ -147,6 +149,7 @@ fn wish(account: AccountId, cid: Cid, expires_at: Timestamp) -> Wish {
         custom_name: None,
         expires_at: Some(expires_at),
         origins: Vec::new(),
+        claim_until: None,
         in_flight_max: u32::MAX,
     }
 }
@@ -162,7 +165,12 @@ async fn account(service: &Service, name: &str) -> Outcome<AccountId> {
     Ok(service.accounts.create(new).await?.id)
 }
 
-async fn open(path: &Path, cluster: &Scripted, clock: &Arc<ManualClock>) -> Outcome<(Store, Service)> {
+async fn open(
+    path: &Path,
+    cluster: &Scripted,
+    clock: &Arc<ManualClock>,
+    settings: Settings,
+) -> Outcome<(Store, Service)> {
     let store = Store::open(path).await?;
     let info = ClusterInfo {
         id: ClusterId::default(),
@@ -173,6 +181,6 @@ async fn open(path: &Path, cluster: &Scripted, clock: &Arc<ManualClock>) -> Outc
     };
     let setup = ClusterSetup { info, driver: Arc::new(cluster.clone()) };
     let clock: Arc<dyn Clock> = clock.clone();
-    let service = Service::new(store.clone(), vec![setup], clock, Settings::default()).await?;
+    let service = Service::new(store.clone(), vec![setup], clock, settings).await?;
     Ok((store, service))
 }

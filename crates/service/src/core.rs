@@ -21,6 +21,10 @@ const USES_MAX: usize = 10_000;
 /// A clock that goes back by less is only being adjusted.
 const SET_BACK_MIN: Duration = Duration::from_secs(1);
 
+/// Pins of content that is here that are settled at once at one time; more of them queue up. They share the syncs of
+/// the stores, so that many at once are quicker than a few, and none of them fetches anything.
+const QUICK_MAX: usize = 128;
+
 /// What is worked on in this process, by placement.
 #[derive(Clone, Default)]
 pub(crate) struct Active {
@@ -44,6 +48,8 @@ pub(crate) struct Core {
     pub(crate) wake_expiry: Notify,
     /// Permits for work on placements.
     pub(crate) slots: Arc<Semaphore>,
+    /// Permits for those who settle at once what is here.
+    pub(crate) quick: Arc<Semaphore>,
     pub(crate) guards: Arc<Guards>,
     /// Cancelled when the service stops.
     pub(crate) stop: CancellationToken,
@@ -72,6 +78,7 @@ impl Core {
             wake: Notify::new(),
             wake_expiry: Notify::new(),
             slots,
+            quick: Arc::new(Semaphore::new(QUICK_MAX)),
             guards: Arc::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

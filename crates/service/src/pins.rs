@@ -7,9 +7,11 @@ use pinfold_model::{
     ClusterId, Failure, FailureCode, PinState, PlacementId, PlacementState, Standing, Timelock,
 };
 use pinfold_store::{PinFilter, PinRecord, Removed, Wish, Wished};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::core::{Core, unavailable};
+use crate::reconcile::work_here;
 use crate::signals::{Last, Subscription};
 use crate::{Caller, Error, ListQuery, PinPage, PinProgress, PinReceipt, PinStatus, PinView, PinWish, Wait};
 
@@ -60,6 +62,8 @@ impl Pins {
         cluster: ClusterId,
     ) -> Result<(PinRecord, bool), Error> {
         let in_flight_max = caller.plan.limits.in_flight_pins_max;
+        let now = self.core.clock.now();
+        let quick = self.core.quick(&cluster, &wish.cid);
         let wish = Wish {
             account: caller.account.id,
             cid: wish.cid,
@@ -69,10 +73,19 @@ impl Pins {
             expires_at: wish.timelock.map(Timelock::ends_at),
             origins: wish.origins.into_iter().map(|origin| origin.0).collect(),
             in_flight_max,
+            claim_until: quick.is_some().then(|| now.after(self.core.settings.lease)),
         };
         let has_expiry = wish.expires_at.is_some();
-        match self.core.store.wish(wish, self.core.clock.now()).await.map_err(unavailable)? {
-            Wished::Done { pin, created, work } => {
+        match self.core.store.wish(wish, now).await.map_err(unavailable)? {
+            Wished::Done { pin, created, work, claim } => {
+                if let Some(claim) = claim {
+                    let core = Arc::clone(&self.core);
+                    // A task of its own, so that it outlives a client that goes away.
+                    self.core.tasks.spawn(async move {
+                        work_here(core, *claim).await;
+                        drop(quick);
+                    });
+                }
                 if work {
                     self.core.wake.notify_one();
                 }
@@ -250,6 +263,12 @@ impl Pins {
 }
 
 impl Core {
+    /// The right to settle a pin at once, if its content seems to be here and not too many have it.
+    fn quick(&self, cluster: &ClusterId, cid: &Cid) -> Option<OwnedSemaphorePermit> {
+        let is_here = self.cluster(cluster).is_some_and(|setup| setup.driver.has(cid));
+        if is_here { Arc::clone(&self.quick).try_acquire_owned().ok() } else { None }
+    }
+
     /// Where a wish goes, if the caller's plan allows it.
     pub(crate) fn target(
         &self,

@@ -14,11 +14,20 @@ const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Works on a claimed placement until it settles, is interrupted, or the lease is lost.
 pub(crate) async fn work(core: Arc<Core>, claim: Claim) {
+    work_on(core, claim, false).await;
+}
+
+/// The same for a placement whose root is here: one that lacks blocks goes back into the queue, for those who fetch.
+pub(crate) async fn work_here(core: Arc<Core>, claim: Claim) {
+    work_on(core, claim, true).await;
+}
+
+async fn work_on(core: Arc<Core>, claim: Claim, here: bool) {
     let active = core.activate(claim.placement.id);
     {
         let _turn = active.turn.lock().await;
         tokio::select! {
-            outcome = attempt(&core, &claim, &active) => settle(&core, &claim, outcome).await,
+            outcome = attempt(&core, &claim, &active, here) => settle(&core, &claim, outcome).await,
             () = lease_lost(&core, &claim) => {
                 tracing::warn!(%claim, "somebody else took the placement over");
             }
@@ -27,7 +36,7 @@ pub(crate) async fn work(core: Arc<Core>, claim: Claim) {
     core.deactivate(claim.placement.id, active);
 }
 
-async fn attempt(core: &Core, claim: &Claim, active: &Active) -> Outcome {
+async fn attempt(core: &Core, claim: &Claim, active: &Active, here: bool) -> Outcome {
     let (cid, cluster) = (&claim.placement.cid, &claim.placement.cluster);
     let (Some(setup), Some(name)) = (core.cluster(cluster), Core::hold_name(cluster, cid)) else {
         return failed(
@@ -39,7 +48,14 @@ async fn attempt(core: &Core, claim: &Claim, active: &Active) -> Outcome {
     let driver = setup.driver.as_ref();
     let work = async {
         match claim.wanted {
-            true => hold(core, driver, &name, claim, active).await,
+            true => {
+                let terms = terms(core, claim);
+                let held = match here {
+                    true => driver.hold_here(&name, cid, &terms).await,
+                    false => driver.hold(&name, cid, &terms, &active.progress).await.map(Some),
+                };
+                held_or_not(core, claim, held)
+            }
             false => release(core, driver, &name, claim).await,
         }
     };
@@ -50,20 +66,25 @@ async fn attempt(core: &Core, claim: &Claim, active: &Active) -> Outcome {
     }
 }
 
-async fn hold(core: &Core, driver: &dyn Cluster, name: &HoldName, claim: &Claim, active: &Active) -> Outcome {
+fn terms(core: &Core, claim: &Claim) -> Terms {
     let settings = &core.settings;
-    let terms = Terms {
+    Terms {
         bytes_max: claim.budget_bytes,
         blocks_max: settings.blocks_max,
         find_time: settings.find_time,
         stall_time: settings.stall_time,
         origins: claim.origins.clone(),
-    };
-    match driver.hold(name, &claim.placement.cid, &terms, &active.progress).await {
-        Ok(Held { bytes, blocks, kind }) => {
+    }
+}
+
+fn held_or_not(core: &Core, claim: &Claim, held: Result<Option<Held>, ClusterError>) -> Outcome {
+    match held {
+        Ok(Some(Held { bytes, blocks, kind })) => {
             tracing::info!(%claim, bytes, blocks, "pinned");
             Outcome::Held { bytes, blocks, kind: pin_kind(kind) }
         }
+        // Not all of it is here.
+        Ok(None) => interrupted(core),
         Err(error) => failed(core, claim, error),
     }
 }

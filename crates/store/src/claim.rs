@@ -145,17 +145,23 @@ impl ClaimWrite {
             .bind(self.now.as_ms())
             .fetch_optional(&mut *conn)
             .await?;
-        let Some(row) = row else { return Ok(None) };
-        let id = PlacementId(row.id);
-        let Some(placement) = placement::load(conn, id).await? else { return Ok(None) };
-        let wanted = is_wanted(conn, id).await?;
-        let (budget_bytes, origins) = match wanted {
-            true => (budget(conn, id).await?, origins(conn, id).await?),
-            false => (0, Vec::new()),
-        };
-        let lease = Lease { placement: id, number: lease };
-        Ok(Some(Claim { lease, placement, wanted, budget_bytes, origins }))
+        match row {
+            Some(row) => claimed(conn, Lease { placement: PlacementId(row.id), number: lease }).await,
+            None => Ok(None),
+        }
     }
+}
+
+/// What the holder of a new lease has to know.
+pub(crate) async fn claimed(conn: &mut Conn, lease: Lease) -> Result<Option<Claim>, StoreError> {
+    let id = lease.placement;
+    let Some(placement) = placement::load(conn, id).await? else { return Ok(None) };
+    let wanted = is_wanted(conn, id).await?;
+    let (budget_bytes, origins) = match wanted {
+        true => (budget(conn, id).await?, origins(conn, id).await?),
+        false => (0, Vec::new()),
+    };
+    Ok(Some(Claim { lease, placement, wanted, budget_bytes, origins }))
 }
 
 /// The most that one of the waiting accounts has left. A pin that is kept is charged already.

@@ -10,7 +10,7 @@ use pinfold_model::{
 use crate::pin::{PinRow, PlacementRow, select_pins, select_placements};
 use crate::row::{column, strange};
 use crate::writer::{Conn, Write};
-use crate::{PinRecord, PlacementRecord, Store, StoreError, charge};
+use crate::{Claim, Lease, PinRecord, PlacementRecord, Store, StoreError, charge, claim};
 
 /// How much later in the queue a pin stands for each other pin that its account has on its way, in
 /// milliseconds: so an account with a thousand of them can't make another wait for all.
@@ -35,6 +35,8 @@ pub struct Wish {
     pub origins: Vec<String>,
     /// How many of the account's pins may be on their way.
     pub in_flight_max: u32,
+    /// Who wishes works on the placement itself, if it is a new one, and has it until then.
+    pub claim_until: Option<Timestamp>,
 }
 
 /// What came of a [`Wish`].
@@ -46,8 +48,10 @@ pub enum Wished {
         pin: Box<PinRecord>,
         /// Whether the account had no live pin of it before.
         created: bool,
-        /// Whether there is work to do now.
+        /// Whether there is work to do now, for whoever comes.
         work: bool,
+        /// The right to work on the placement, if that was asked for and it is new.
+        claim: Option<Box<Claim>>,
     },
     /// More than what is left of the account's storage. Nothing was changed.
     OverQuota,
@@ -61,8 +65,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn wish(&self, wish: Wish, now: Timestamp) -> Result<Wished, StoreError> {
-        let (pin_id, placement_id) = (self.id(now), self.id(now));
-        self.write(WishWrite { wish, now, pin_id, placement_id }).await
+        let (pin_id, placement_id, lease) = (self.id(now), self.id(now), self.id(now));
+        self.write(WishWrite { wish, now, pin_id, placement_id, lease }).await
     }
 }
 
@@ -71,6 +75,7 @@ struct WishWrite {
     now: Timestamp,
     pin_id: i64,
     placement_id: i64,
+    lease: i64,
 }
 
 impl Write for WishWrite {
@@ -128,7 +133,7 @@ impl WishWrite {
         if pin.standing == Standing::Waiting {
             self.ask(conn, pin.placement.id).await?;
         }
-        Ok(Wished::Done { pin: Box::new(pin), created: false, work: false })
+        Ok(Wished::Done { pin: Box::new(pin), created: false, work: false, claim: None })
     }
 
     /// The blocks are there: charge the account and be done.
@@ -147,7 +152,7 @@ impl WishWrite {
             return Ok(Wished::OverQuota);
         }
         let pin = self.write_pin(conn, placement, old, Standing::Kept).await?;
-        Ok(Wished::Done { pin: Box::new(pin), created: true, work: false })
+        Ok(Wished::Done { pin: Box::new(pin), created: true, work: false, claim: None })
     }
 
     /// The blocks are not there: queue up.
@@ -169,12 +174,20 @@ impl WishWrite {
             return Ok(Wished::OverQuota);
         }
         let queue_ms = self.now.as_ms() + on_their_way * FAIR_STEP_MS;
+        let lease = self.wish.claim_until.filter(|_| placement.is_none());
         let placement = match placement {
             Some(placement) => self.want(conn, placement, queue_ms).await?,
             None => self.create_placement(conn, queue_ms).await?,
         };
         let pin = self.write_pin(conn, placement, old, Standing::Waiting).await?;
-        Ok(Wished::Done { pin: Box::new(pin), created: true, work: true })
+        let claim = match lease {
+            Some(_) => {
+                let lease = Lease { placement: pin.placement.id, number: self.lease };
+                claim::claimed(conn, lease).await?.map(Box::new)
+            }
+            None => None,
+        };
+        Ok(Wished::Done { pin: Box::new(pin), created: true, work: claim.is_none(), claim })
     }
 
     async fn on_their_way(&self, conn: &mut Conn) -> Result<i64, StoreError> {
@@ -186,9 +199,11 @@ impl WishWrite {
 
     async fn create_placement(&self, conn: &mut Conn, queue_ms: i64) -> Result<PlacementRecord, StoreError> {
         let state = PlacementState::Unpinned.after(Event::Wanted);
+        let claim_until = self.wish.claim_until;
+        let state = if claim_until.is_some() { state.after(Event::Claimed) } else { state };
         let row: PlacementRow = sqlx::query_as(
             "INSERT INTO placements (id, cid, cluster, state, lease, due_at_ms, queue_ms, attempts, blocks, \
-             bytes, kind, created_at_ms, updated_at_ms) VALUES ($1, $2, $3, $4, NULL, $5, $6, 0, 0, 0, \
+             bytes, kind, created_at_ms, updated_at_ms) VALUES ($1, $2, $3, $4, $7, $8, $6, 0, 0, 0, \
              'unknown', $5, $5) RETURNING id, cid, cluster, state, due_at_ms, lease, attempts, error_code, \
              error_detail, blocks, bytes, kind, damaged_blocks, updated_at_ms",
         )
@@ -198,6 +213,8 @@ impl WishWrite {
         .bind(state.as_str())
         .bind(self.now.as_ms())
         .bind(queue_ms)
+        .bind(claim_until.map(|_| self.lease))
+        .bind(claim_until.unwrap_or(self.now).as_ms())
         .fetch_one(conn)
         .await?;
         row.into_record()

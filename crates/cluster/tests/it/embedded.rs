@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use crate::contract::{World, contract, hold, hold_at_once, name, terms};
 
 const RAW: u64 = 0x55;
+const DAG_CBOR: u64 = 0x71;
 const DAG_PB: u64 = 0x70;
 const SHA2_256: u64 = 0x12;
 
@@ -250,4 +251,36 @@ async fn what_is_held_on_disk_is_there_after_a_restart() {
         world.stop().await;
         blocks.close().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_here_whole_is_held_without_asking_anybody_and_nothing_else_is() {
+    let world = Nodes::on_disk().await;
+    let (one, two) = (block(RAW, b"one"), block(RAW, b"two"));
+    // A dag-cbor list of two links.
+    let mut list = vec![0x82];
+    for leaf in [&one, &two] {
+        list.extend([0xd8, 0x2a, 0x58, 0x25, 0x00]);
+        list.extend(leaf.cid().to_bytes());
+    }
+    let root = Block::hash(Version::V1, DAG_CBOR, SHA2_256, list.into()).unwrap();
+    let terms = terms(&world).await;
+    let blocks = world.node.blocks();
+    let upload = blocks.open(&name("upload/x")).unwrap();
+    for block in [&root, &one] {
+        blocks.put(upload, block.clone()).await.unwrap();
+    }
+    assert!(world.cluster.has(root.cid()) && !world.cluster.has(two.cid()));
+    assert_eq!(world.cluster.hold_here(&name("pin/x"), root.cid(), &terms).await, Ok(None), "one is missing");
+
+    blocks.put(upload, two.clone()).await.unwrap();
+    let small = Terms { bytes_max: 10, ..terms.clone() };
+    let refused = world.cluster.hold_here(&name("pin/x"), root.cid(), &small).await;
+    assert_eq!(refused, Err(ClusterError::OverLimit));
+    for _ in 0..2 {
+        let held = world.cluster.hold_here(&name("pin/x"), root.cid(), &terms).await.unwrap().unwrap();
+        assert_eq!((held.blocks, held.bytes), (3, 6 + root.data().len() as u64));
+    }
+    world.cluster.release(&name("upload/x")).await.unwrap();
+    assert_eq!(blocks.get(two.cid()).unwrap(), Some(two), "its own hold keeps it");
 }

@@ -59,6 +59,40 @@ pub(super) async fn fetch(
     run.fetch().await
 }
 
+/// Walks over what is here, to its end or for one long turn.
+pub(super) async fn hold_here(
+    blocks: Arc<dyn Blocks>,
+    request: FetchRequest,
+) -> Result<Option<HoldStats>, FetchError> {
+    if let Some(held) = blocks.hold(&request.hold)?.filter(|held| held.sealed) {
+        return Ok((!blocks.is_damaged(&request.hold)?).then_some(held.stats));
+    }
+    let hold = blocks.open(&request.hold)?;
+    let mut walk = Walk::new(blocks.clone(), hold, request.root, false);
+    let mut wants = Vec::new();
+    if walk.advance(1, STEPS, false, &mut wants)? == Stop::Disk {
+        let walked = tokio::task::spawn_blocking(move || {
+            let stop = walk.advance(1, STEPS, true, &mut wants);
+            (walk, wants, stop)
+        });
+        let stop;
+        (walk, wants, stop) = walked.await.map_err(|_| FetchError::Stopping)?;
+        stop?;
+    }
+    if !wants.is_empty() || !walk.is_done() {
+        return Ok(None);
+    }
+    for block in walk.take_given() {
+        blocks.put(hold, block).await?;
+    }
+    let (stats, limits) = (blocks.stats(hold)?, &request.limits);
+    if stats.bytes > limits.bytes_max || stats.blocks > limits.blocks_max {
+        let (bytes_max, blocks_max) = (limits.bytes_max, limits.blocks_max);
+        return Err(FetchError::OverLimit { bytes_max, blocks_max });
+    }
+    Ok(Some(blocks.seal(hold).await?))
+}
+
 struct Run {
     request: FetchRequest,
     progress: Arc<Progress>,

@@ -109,6 +109,38 @@ impl Cluster for Disk {
         }
     }
 
+    fn has(&self, root: &Cid) -> bool {
+        self.blocks.size(root).unwrap().is_some()
+    }
+
+    async fn hold_here(
+        &self,
+        name: &HoldName,
+        root: &Cid,
+        terms: &Terms,
+    ) -> Result<Option<Held>, ClusterError> {
+        if let Some(held) = self.blocks.hold(name)?.filter(|held| held.sealed) {
+            return Ok(Some(self.held(root, held.stats)));
+        }
+        let hold = self.blocks.open(name)?;
+        let (mut seen, mut left) = (HashSet::new(), vec![*root]);
+        while let Some(cid) = left.pop() {
+            if !seen.insert(cid) {
+                continue;
+            }
+            if Block::inline(&cid).is_none() && !self.blocks.keep(hold, &cid)? {
+                return Ok(None);
+            }
+            left.extend(links(&self.load(&cid)).unwrap().into_iter().map(|link| link.cid));
+            tokio::task::yield_now().await;
+        }
+        if self.blocks.stats(hold)?.bytes > terms.bytes_max {
+            return Ok(None);
+        }
+        let stats = self.blocks.seal(hold).await?;
+        Ok(Some(self.held(root, stats)))
+    }
+
     async fn release(&self, name: &HoldName) -> Result<(), ClusterError> {
         let lost = self.network.next_release_fault();
         tokio::task::yield_now().await;

@@ -408,8 +408,7 @@ impl Play {
         let now = self.clock.now();
         let mut pinned = BTreeMap::new();
         for (who, caller) in self.callers.iter().enumerate() {
-            let pins = self.life().pins(caller);
-            self.check_books(caller, &pins);
+            let pins = self.check_books(caller);
             for pin in pins.iter().filter(|pin| pin.state == PinState::Pinned) {
                 self.check_held(pin);
                 pinned.insert((who, pin.cid), pin.expires_at);
@@ -425,13 +424,24 @@ impl Play {
         self.pinned = pinned;
     }
 
-    fn check_books(&self, caller: &Caller, pins: &[PinView]) {
+    /// The books say what the pins say; gives the pins. What is here is settled beside all else, so that a reading counts
+    /// only if nothing has changed under it.
+    fn check_books(&self, caller: &Caller) -> Vec<PinView> {
         let life = self.life();
-        let account = life.runtime.block_on(life.service.accounts.by_id(caller.account.id)).unwrap();
+        let read = || life.runtime.block_on(life.service.accounts.by_id(caller.account.id)).unwrap();
+        let mut account = read();
+        let pins = loop {
+            let pins = life.pins(caller);
+            let before = std::mem::replace(&mut account, read());
+            if (before.used_bytes, before.pins) == (account.used_bytes, account.pins) {
+                break pins;
+            }
+        };
         let charged: u64 = pins.iter().map(|pin| pin.size_bytes).sum();
         assert_eq!(account.used_bytes, charged, "the books of {}", account.email);
         assert_eq!(account.pins, pins.len() as u64);
         assert!(account.used_bytes <= account.storage_limit_bytes);
+        pins
     }
 
     /// Every block reads back and verifies, under a sealed hold of just these blocks.

@@ -108,6 +108,7 @@ pub(crate) fn wish(account: AccountId, cid: Cid) -> Wish {
         expires_at: None,
         origins: Vec::new(),
         in_flight_max: 1_000_000,
+        claim_until: None,
     }
 }
 
