@@ -201,7 +201,8 @@ impl SegmentBlocks {
         let is_kept = state.holds.get(&hold).is_some_and(|active| active.added.contains(&hash))
             || match block {
                 Some(block) => index.has_edge(hold, block).map_err(failed)?,
-                None => false,
+                // One that is brought again because it is damaged may be kept by now.
+                None => state.is_kept(index, hold, &hash)?,
             };
         if !is_kept {
             state.add_edge(index, hold, hash, length)?;
