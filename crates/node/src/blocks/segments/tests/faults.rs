@@ -21,3 +21,20 @@ async fn a_segment_that_cannot_be_opened_keeps_nobody_from_writing() {
     blocks.put(hold, block("later")).await.unwrap();
     assert_eq!(blocks.seal(hold).await.unwrap().blocks, 1);
 }
+
+#[tokio::test]
+async fn a_repair_that_fails_is_not_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let blocks = reopen(dir.path());
+    let hold = blocks.open(&name("a")).unwrap();
+    for n in 0..13 {
+        blocks.put(hold, big(n, 5_000)).await.unwrap();
+    }
+    blocks.seal(hold).await.unwrap();
+    assert_eq!(segment_files(dir.path()).len(), 1, "it is full to the last byte");
+    let obstacle = dir.path().join("segments/0000000002.car");
+    std::fs::create_dir(&obstacle).unwrap();
+    assert!(blocks.repair(big(3, 5_000)).await.is_err());
+    std::fs::remove_dir(&obstacle).unwrap();
+    blocks.repair(big(3, 5_000)).await.unwrap();
+}
