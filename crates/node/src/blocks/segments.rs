@@ -201,7 +201,8 @@ impl SegmentBlocks {
         let is_kept = state.holds.get(&hold).is_some_and(|active| active.added.contains(&hash))
             || match block {
                 Some(block) => index.has_edge(hold, block).map_err(failed)?,
-                None => false,
+                // One that is brought again because it is damaged may be kept by now.
+                None => state.is_kept(index, hold, &hash)?,
             };
         if !is_kept {
             state.add_edge(index, hold, hash, length)?;
@@ -286,8 +287,8 @@ impl Blocks for SegmentBlocks {
             let again = self.locate(cid)?;
             if again == found {
                 tracing::error!(%cid, ?found, %error, "a stored block cannot be read");
-                if matches!(error, BlocksError::Damaged(_)) {
-                    self.note_damage(*cid)?;
+                if let (BlocksError::Damaged(_), Some(Found::File(location))) = (&error, found) {
+                    self.note_damage(*cid, location)?;
                 }
                 return Err(error);
             }
@@ -330,14 +331,15 @@ impl Blocks for SegmentBlocks {
         let hash = *cid.hash();
         // Only a damaged block can be kept already by now.
         let is_kept = state.damaged.contains(&hash) && state.is_kept(index, hold, &hash)?;
-        if !is_kept {
+        if is_kept {
+            state.activate(index, hold)?.brought += 1;
+        } else {
             state.add_edge(index, hold, hash, data.len() as u64)?;
         }
         state.blocks.insert(hash, Pending::Memory(data.clone()));
         // The writer gives the permits back.
         permit.forget();
-        let hold = (!is_kept).then_some(hold);
-        self.shared.push(&mut state, Op::Put { hold, cid, data, permits });
+        self.shared.push(&mut state, Op::Put { hold, is_kept, cid, data, permits });
         Ok(())
     }
 

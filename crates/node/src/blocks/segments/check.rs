@@ -208,7 +208,7 @@ impl SegmentBlocks {
         }
         let raw = || Cid::new_v1(dag::RAW, *hash);
         let head = self.readers.read_section(&at).ok().and_then(|(cid, _)| cid);
-        self.note_damage(head.filter(|cid| cid.hash() == hash).unwrap_or_else(raw))?;
+        self.note_damage(head.filter(|cid| cid.hash() == hash).unwrap_or_else(raw), at)?;
         Ok(false)
     }
 
@@ -218,8 +218,8 @@ impl SegmentBlocks {
         Ok(cid.is_some_and(|cid| Block::verify(cid, Bytes::from(data)).is_ok()))
     }
 
-    /// Notes that a block is damaged; soon nobody counts on it any more.
-    pub(super) fn note_damage(&self, cid: Cid) -> Result<(), BlocksError> {
+    /// Notes that a block is damaged where it was read; soon nobody counts on it any more.
+    pub(super) fn note_damage(&self, cid: Cid, at: Location) -> Result<(), BlocksError> {
         let hash = *cid.hash();
         let mut state = self.shared.state_with_room()?;
         if state.damaged.contains(&hash) || state.blocks.contains_key(&hash) {
@@ -228,7 +228,8 @@ impl SegmentBlocks {
         tracing::error!(%cid, "a stored block is damaged");
         if state.damaged.len() < super::writer::DAMAGED_MAX {
             state.damaged.insert(hash);
-            self.shared.push(&mut state, Op::Damaged { hash, damage: Damage { cid, found_at_ms: now_ms() } });
+            let damage = Damage { cid, found_at_ms: now_ms() };
+            self.shared.push(&mut state, Op::Damaged { hash, at, damage });
         }
         Ok(())
     }

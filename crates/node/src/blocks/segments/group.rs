@@ -13,6 +13,8 @@ pub(super) struct GroupHold {
     pub(super) record: HoldRecord,
     pub(super) is_new: bool,
     pub(super) released: bool,
+    /// Damaged blocks that it has kept all along and that stand anew.
+    pub(super) brought: u64,
 }
 
 /// What is appended but not committed, and who waits for it.

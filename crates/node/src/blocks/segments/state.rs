@@ -38,7 +38,7 @@ pub(super) enum Op {
     /// Makes a hold.
     Open { hold: u64, name: HoldName },
     /// Stores a block that is stored nowhere yet, or damaged, and its edge; no edge if the hold has it already.
-    Put { hold: Option<u64>, cid: Cid, data: Bytes, permits: usize },
+    Put { hold: u64, is_kept: bool, cid: Cid, data: Bytes, permits: usize },
     /// Adds an edge to a block that is stored, or queued before.
     Keep { hold: u64, hash: Multihash<64> },
     /// Answers when everything before is durable.
@@ -47,8 +47,8 @@ pub(super) enum Op {
     Release { hold: u64, name: HoldName, reply: Reply },
     /// Stores a block anew that is stored and damaged, and answers when that is durable.
     Repair { block: Block, reply: Reply },
-    /// Notes that a block is damaged.
-    Damaged { hash: Multihash<64>, damage: Damage },
+    /// Notes that a block is damaged, if it is still where it was read.
+    Damaged { hash: Multihash<64>, at: Location, damage: Damage },
     /// Takes such a note back.
     Sound { hash: Multihash<64> },
     /// Notes how far the scrub is, and when its round began; `None` when the round is over.
@@ -88,13 +88,15 @@ pub(super) struct ActiveHold {
     pub(super) added: HashSet<Multihash<64>>,
     /// What `added` sums up to.
     pub(super) delta: HoldStats,
+    /// Damaged blocks that it has kept all along and has brought again, queued or not committed.
+    pub(super) brought: u64,
     /// Whether the index knows it.
     pub(super) is_new: bool,
 }
 
 impl ActiveHold {
     pub(super) fn new(committed: HoldRecord, is_new: bool) -> Self {
-        Self { committed, added: HashSet::new(), delta: HoldStats::default(), is_new }
+        Self { committed, added: HashSet::new(), delta: HoldStats::default(), brought: 0, is_new }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::blocks::contract::{block, contract, name};
 
 mod copies;
 mod damage;
+mod faults;
 mod space;
 
 fn config() -> SegmentConfig {

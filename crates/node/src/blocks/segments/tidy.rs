@@ -323,7 +323,15 @@ impl Writer {
             self.leave_alone(id);
             return Ok(());
         }
-        let live = self.live_blocks(id, from, &record)?;
+        let live = match self.live_blocks(id, from, &record) {
+            Err(WriteError::Data(error)) => {
+                // It costs space. Nobody who writes shall wait for it.
+                tracing::error!(%error, segment = id, "a segment cannot be read, and is not compacted");
+                self.leave_alone(id);
+                return Ok(());
+            }
+            live => live?,
+        };
         let (moved, next) = self.move_blocks(&live)?;
         self.commit()?;
         self.tidy.moving = Some((id, next.unwrap_or(record.end)));
@@ -363,7 +371,11 @@ impl Writer {
         let mut live = Vec::new();
         let mut at = from;
         while at < record.end && live.len() < MOVE_BLOCKS {
-            let Some(head) = file::head_at(&file, at)? else {
+            let head = match file::head_at(&file, at) {
+                Err(error) if super::check::is_of_the_file(&error) => None,
+                head => head?,
+            };
+            let Some(head) = head else {
                 tracing::warn!(segment = id, at, "a segment cannot be walked; its blocks are looked up");
                 return Ok(self.shared.index.blocks_in(id, from as u32, MOVE_BLOCKS)?);
             };

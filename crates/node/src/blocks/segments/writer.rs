@@ -181,12 +181,17 @@ impl Writer {
         match op {
             Op::Open { hold, name } => {
                 let record = HoldRecord::new(name.clone());
-                self.group.holds.insert(hold, GroupHold { record, is_new: true, released: false });
+                self.group
+                    .holds
+                    .insert(hold, GroupHold { record, is_new: true, released: false, brought: 0 });
                 self.group.names.insert(name, Some(hold));
             }
-            Op::Put { hold, cid, data, permits } => {
+            Op::Put { hold, is_kept, cid, data, permits } => {
                 self.shared.permits.add_permits(permits);
-                self.put(hold, &cid, &data)?;
+                self.put((!is_kept).then_some(hold), &cid, &data)?;
+                if is_kept && let Some(hold) = self.hold(hold)? {
+                    hold.brought += 1;
+                }
             }
             Op::Keep { hold, hash } => {
                 let stored = self.find(&hash)?.ok_or(WriteError::Dangling)?;
@@ -207,14 +212,19 @@ impl Writer {
                 }
             }
             Op::Repair { block, reply } => {
-                self.group.waiters.push((None, reply));
+                // Answered behind it: a segment that ends with it commits what was before.
                 let (cid, data) = block.into_parts();
-                self.put(None, &cid, &data)?;
+                let put = self.put(None, &cid, &data);
+                self.group.waiters.push((None, reply));
+                put?;
             }
-            Op::Damaged { hash, damage } => {
-                if self.find(&hash)?.is_some() {
+            Op::Damaged { hash, at, damage } => {
+                if self.find(&hash)?.is_some_and(|stored| stored.at == at) {
                     self.group.mended.remove(&hash);
                     self.group.damaged.insert(hash, damage);
+                } else {
+                    // It was freed meanwhile, or stands whole somewhere else.
+                    self.shared.state().damaged.remove(&hash);
                 }
             }
             Op::Sound { hash } => {
@@ -320,7 +330,8 @@ impl Writer {
             Entry::Occupied(hold) => Ok(Some(hold.into_mut())),
             Entry::Vacant(vacant) => {
                 let record = self.shared.index.hold(id)?;
-                Ok(record.map(|record| vacant.insert(GroupHold { record, is_new: false, released: false })))
+                let hold = |record| GroupHold { record, is_new: false, released: false, brought: 0 };
+                Ok(record.map(|record| vacant.insert(hold(record))))
             }
         }
     }
@@ -458,7 +469,7 @@ impl Writer {
                 state.losses.remove(id);
                 self.tidy.release(*id);
             } else {
-                state.settle(*id, &hold.record);
+                state.settle(*id, hold);
             }
         }
         state.damaged.extend(self.group.damaged.keys());
@@ -504,11 +515,22 @@ impl Writer {
         let mut state = self.shared.state();
         state.freeing.clear();
         let queued = state.lose(&failure);
+        let given_up: Vec<Op> = rest.chain(queued).collect();
+        // What is not noted has to be found again. After an error of the index that is read anew.
+        let noted = group.damaged.keys().filter(|_| !matches!(error, WriteError::Index(_)));
+        for hash in noted {
+            state.damaged.remove(hash);
+        }
+        for op in &given_up {
+            if let Op::Damaged { hash, .. } = op {
+                state.damaged.remove(hash);
+            }
+        }
         drop(state);
         for (_, reply) in group.waiters {
             let _ = reply.send(Err(failure.error()));
         }
-        for op in rest.chain(queued) {
+        for op in given_up {
             match op {
                 Op::Put { permits, .. } => self.shared.permits.add_permits(permits),
                 Op::Commit { reply, .. }
@@ -554,15 +576,16 @@ impl State {
         }
     }
 
-    /// A hold is committed as the record says.
-    fn settle(&mut self, id: u64, record: &HoldRecord) {
+    /// A hold is committed as the group has it.
+    fn settle(&mut self, id: u64, GroupHold { record, brought, .. }: &GroupHold) {
         if self.opened.get(&record.name) == Some(&id) {
             self.opened.remove(&record.name);
         }
         if let Some(active) = self.holds.get_mut(&id) {
             active.committed = record.clone();
             active.is_new = false;
-            if active.added.is_empty() {
+            active.brought -= brought;
+            if active.added.is_empty() && active.brought == 0 {
                 self.holds.remove(&id);
             }
         }

@@ -89,11 +89,86 @@ async fn a_hold_that_brings_its_own_damaged_block_again_counts_it_once() {
         blocks.put(hold, big(n, 3_000)).await.unwrap();
     }
     assert_eq!(blocks.seal(hold).await.unwrap(), HoldStats { blocks: 3, bytes: 9_000 });
-    // A sealed hold has nothing to wait for; another one's commit comes after all that was put.
-    blocks.seal(blocks.open(&name("later")).unwrap()).await.unwrap();
     assert_eq!(blocks.verify(|_| true).unwrap().damaged, 0);
     let totals = blocks.totals().unwrap();
     assert_eq!((totals.blocks, totals.held_blocks, totals.held_bytes), (3, 3, 9_000));
+}
+
+#[tokio::test]
+async fn who_keeps_a_damaged_block_counts_it_once_also_while_somebody_else_brings_it_again() {
+    let dir = stored(3, 3_000).await;
+    flip(dir.path(), 100);
+    let blocks = reopen(dir.path());
+    assert_eq!(blocks.verify(|_| true).unwrap().damaged, 1);
+    let hurt =
+        (0..3).map(|n| big(n, 3_000)).find(|block| blocks.size(block.cid()).unwrap().is_none()).unwrap();
+    let (a, b) = (blocks.open(&name("a")).unwrap(), blocks.open(&name("b")).unwrap());
+    blocks.put(b, hurt.clone()).await.unwrap();
+    assert!(blocks.keep(a, hurt.cid()).unwrap());
+    blocks.put(a, hurt.clone()).await.unwrap();
+    blocks.seal(b).await.unwrap();
+    assert_eq!(blocks.seal(a).await.unwrap(), HoldStats { blocks: 3, bytes: 9_000 });
+    assert_eq!(blocks.totals().unwrap().held_blocks, 4);
+}
+
+#[tokio::test]
+async fn a_commit_waits_for_a_damaged_block_that_its_hold_brings_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let blocks = reopen(dir.path());
+    let hold = blocks.open(&name("a")).unwrap();
+    blocks.put(hold, big(0, 3_000)).await.unwrap();
+    blocks.commit(hold).await.unwrap();
+    drop(blocks);
+    flip(dir.path(), 100);
+
+    let full = SegmentConfig { reserve_bytes: u64::MAX, ..config() };
+    let blocks = SegmentBlocks::open(dir.path(), &full).unwrap();
+    assert_eq!(blocks.verify(|_| true).unwrap().damaged, 1);
+    let hold = blocks.open(&name("a")).unwrap();
+    blocks.put(hold, big(0, 3_000)).await.unwrap();
+    assert!(matches!(blocks.commit(hold).await, Err(BlocksError::Full)));
+    // What it was given is lost, and whoever counts on it is told.
+    assert!(matches!(blocks.commit(hold).await, Err(BlocksError::Full)));
+    drop(blocks);
+
+    let blocks = reopen(dir.path());
+    assert_eq!(blocks.verify(|_| true).unwrap().damaged, 1);
+    let hold = blocks.open(&name("a")).unwrap();
+    blocks.put(hold, big(0, 3_000)).await.unwrap();
+    assert_eq!(blocks.commit(hold).await.unwrap(), HoldStats { blocks: 1, bytes: 3_000 });
+    assert_eq!(blocks.get(big(0, 3_000).cid()).unwrap(), Some(big(0, 3_000)));
+    assert!(blocks.shared.state().holds.is_empty(), "nothing is left to be committed");
+}
+
+#[tokio::test]
+async fn damage_whose_note_is_lost_in_a_failure_is_noted_when_it_is_found_again() {
+    let dir = stored(4, 3_000).await;
+    flip(dir.path(), 5_000);
+    let full = SegmentConfig { reserve_bytes: u64::MAX, ..config() };
+    let blocks = SegmentBlocks::open(dir.path(), &full).unwrap();
+    let hold = blocks.open(&name("b")).unwrap();
+    blocks.put(hold, block("too much")).await.unwrap();
+    assert_eq!(blocks.verify(|_| true).unwrap().damaged, 1);
+    assert!(blocks.commit(hold).await.is_err());
+    assert_eq!(blocks.verify(|_| true).unwrap().damaged, 1);
+    blocks.flush().await.unwrap();
+    assert_eq!(blocks.damaged(None, 9).unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn damage_found_in_a_block_that_is_freed_meanwhile_does_not_stay_with_its_multihash() {
+    let (_dir, blocks) = fresh();
+    let gone = Location { segment: 1, offset: 630, length: 5, head: 37 };
+    blocks.note_damage(*block("again").cid(), gone).unwrap();
+    let hold = blocks.open(&name("a")).unwrap();
+    blocks.put(hold, block("again")).await.unwrap();
+    blocks.seal(hold).await.unwrap();
+    assert_eq!(blocks.size(block("again").cid()).unwrap(), Some(5));
+    // Nor with its next place.
+    blocks.note_damage(*block("again").cid(), gone).unwrap();
+    blocks.flush().await.unwrap();
+    assert_eq!(blocks.totals().unwrap().damaged_blocks, 0);
+    assert!(blocks.damaged(None, 9).unwrap().is_empty());
 }
 
 #[tokio::test]
