@@ -584,7 +584,7 @@ impl State {
         if let Some(active) = self.holds.get_mut(&id) {
             active.committed = record.clone();
             active.is_new = false;
-            active.brought -= brought;
+            active.brought = active.brought.saturating_sub(*brought);
             if active.added.is_empty() && active.brought == 0 {
                 self.holds.remove(&id);
             }
