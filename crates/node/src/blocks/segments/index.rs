@@ -26,10 +26,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use cid::multihash::Multihash;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
+use fjall::compaction::Leveled;
+use fjall::config::{CompressionPolicy, PartitioningPolicy};
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 
 use crate::blocks::HoldName;
 
@@ -40,11 +42,17 @@ use record::decode_location;
 pub(super) use record::{Damage, Edge, HeldRecord, HoldRecord, Location, SegmentRecord, Stored};
 
 /// Bytes of the read cache: enough for the hot upper levels of some million blocks.
-const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 /// Bytes of one table's memory before it is written out. There are three busy tables.
-const MEMTABLE_BYTES: u64 = 6 * 1024 * 1024;
+const MEMTABLE_BYTES: u64 = 4 * 1024 * 1024;
 /// Bytes of all journals; the least that fjall takes. Bounds what is replayed when the store is opened.
 const JOURNALS_BYTES: u64 = 64 * 1024 * 1024;
+/// Threads that write tables out and merge them. With one, memtables wait behind merges and grow meanwhile, and the
+/// journals with them, which are what is read when the store is opened.
+const WORKERS: usize = 2;
+/// Tables are merged when so many are new, and are so large: small ones, so that a merge is short.
+const NEW_TABLES_MAX: u8 = 8;
+const TABLE_BYTES: u64 = 16 * 1024 * 1024;
 /// Table files that are kept open.
 const OPEN_FILES_MAX: usize = 64;
 
@@ -77,15 +85,26 @@ struct Tables {
     meta: Keyspace,
 }
 
+fn options() -> KeyspaceCreateOptions {
+    let leveled = Leveled::default().with_l0_threshold(NEW_TABLES_MAX).with_table_target_size(TABLE_BYTES);
+    KeyspaceCreateOptions::default()
+        .max_memtable_size(MEMTABLE_BYTES)
+        .compaction_strategy(Arc::new(leveled))
+        // Hashes cannot be compressed.
+        .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
+        // Read in blocks, not whole: a look-up needs a few KiB of them, and the cache holds the rest.
+        .filter_block_partitioning_policy(PartitioningPolicy::all(true))
+        .index_block_partitioning_policy(PartitioningPolicy::all(true))
+}
+
 impl Tables {
     fn open(path: &Path) -> Result<Self> {
         let db = Database::builder(path)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNALS_BYTES)
             .max_cached_files(Some(OPEN_FILES_MAX))
-            .worker_threads(1)
+            .worker_threads(WORKERS)
             .open()?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         Ok(Self {
             blocks: db.keyspace("blocks", options)?,
             kept: db.keyspace("kept", options)?,
