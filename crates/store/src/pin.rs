@@ -275,7 +275,7 @@ impl Store {
     }
 
     /// How many placements that are no younger than `newest` are still on their way to be pinned, or pinned
-    /// and to be walked again; at most [`UNSETTLED_MAX`] are counted.
+    /// and to be walked again; at most 1,000 are counted.
     ///
     /// # Errors
     /// [`StoreError`].
