@@ -119,7 +119,7 @@ struct Server {
 
 impl Server {
     async fn start() -> Outcome<Self> {
-        let folder = tempfile::Builder::new().prefix("bench-pins").tempdir_in(".")?;
+        let folder = tempfile::Builder::new().prefix("bench-pins").tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         let mut child = Command::new(PINFOLD)
             .args(["serve", "--json", "--no-bootstrap", "--listen", "127.0.0.1:0"])
             .args(["--swarm-listen", "/ip4/127.0.0.1/tcp/0"])

@@ -1,0 +1,78 @@
+//! What an engine has to do as the index. Each gets about 32 MiB of memory and syncs every batch.
+//!
+//! | table | key | value |
+//! | --- | --- | --- |
+//! | `blocks` | multihash | where the block is, 25 bytes |
+//! | `kept` | hold id, block id | length and multihash, 40 bytes |
+//! | `keepers` | block id, hold id | – |
+
+mod fjall;
+mod redb;
+mod sqlite;
+
+use std::path::{Path, PathBuf};
+
+use crate::Result;
+use crate::data::{Hash, Value};
+
+/// Every engine, by the name that the command line takes.
+pub(crate) const KINDS: [&str; 5] = ["fjall", "fjall-tuned", "redb", "redb-quick", "sqlite"];
+
+/// One change of a batch. Hashes and values follow from the block's number.
+pub(crate) enum Change {
+    PutBlock { block: u64 },
+    RemoveBlock { hash: Hash },
+    /// A row in `kept` and one in `keepers`.
+    PutEdge { hold: u64, block: u64 },
+    RemoveEdge { hold: u64, block: u64 },
+}
+
+/// An open index.
+pub(crate) trait Engine {
+    /// Makes all changes or none; they are synced when it returns.
+    fn commit(&mut self, changes: &[Change]) -> Result<()>;
+    fn block(&self, hash: &Hash) -> Result<Option<Value>>;
+    /// Up to `limit` blocks of a hold, in order, from block `first` on.
+    fn kept(&self, hold: u64, first: u64, limit: usize) -> Result<Vec<(u64, Hash)>>;
+    /// Up to `limit` holds that keep a block.
+    fn keepers(&self, block: u64, limit: usize) -> Result<Vec<u64>>;
+    /// Waits for what the engine does by itself in the background, or before it is closed.
+    fn settle(&mut self) -> Result<()>;
+    /// Makes the files as small as the engine can.
+    fn compact(&mut self) -> Result<()>;
+    /// The journal that is written just now, and how much of it the last commit needs.
+    fn journal(&self) -> Result<Option<(PathBuf, u64)>>;
+}
+
+/// Opens the index in a folder that exists, or makes a new one there.
+pub(crate) fn open(kind: &str, dir: &Path) -> Result<Box<dyn Engine>> {
+    Ok(match kind {
+        "fjall" => Box::new(fjall::Fjall::open(dir, false)?),
+        "fjall-tuned" => Box::new(fjall::Fjall::open(dir, true)?),
+        "redb" => Box::new(redb::Redb::open(dir, false)?),
+        "redb-quick" => Box::new(redb::Redb::open(dir, true)?),
+        "sqlite" => Box::new(sqlite::Sqlite::open(dir)?),
+        other => return Err(format!("there is no engine {other}").into()),
+    })
+}
+
+/// The newest journal of a closed index, if the engine has one.
+pub(crate) fn newest_journal(kind: &str, dir: &Path) -> Result<Option<PathBuf>> {
+    match kind {
+        "fjall" | "fjall-tuned" => fjall::newest_journal(dir),
+        "sqlite" => Ok(Some(sqlite::journal(dir))),
+        _ => Ok(None),
+    }
+}
+
+/// The value of a row in `kept`: the block's length, its multihash, and two bytes to spare.
+fn kept_value(block: u64) -> [u8; 40] {
+    let mut value = [0; 40];
+    value[..4].copy_from_slice(&65_536_u32.to_be_bytes());
+    value[4..38].copy_from_slice(&crate::data::hash(block));
+    value
+}
+
+fn kept_hash(value: &[u8]) -> Result<Hash> {
+    Ok(value.get(4..38).ok_or("a short row in kept")?.try_into()?)
+}

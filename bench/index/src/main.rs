@@ -1,0 +1,60 @@
+//! Measures what can be the index of Pinfold's blocks: fjall, redb and SQLite, at ten million blocks.
+//!
+//! ```text
+//! cargo run --release --manifest-path bench/index/Cargo.toml -- [--dir FOLDER] [--blocks N] [--rounds N] [ENGINE…]
+//! ```
+//!
+//! It writes a few GiB into a new folder in FOLDER (the current one, unless told; it wants a real disk), takes
+//! that folder away at the end, and prints one Markdown table. Without engines it takes all of
+//! [`engine::KINDS`]. What is measured, and in which order: [`measure`]. What is stored: [`data`].
+//!
+//! Every step runs in a process of its own, which this program starts by running itself with the name of the
+//! step, so that memory is counted for each step alone and a step can be killed. A step prints lines of a row's
+//! name, a tab, and the cell for it; cells for the same row are put side by side.
+
+mod crash;
+mod data;
+mod engine;
+mod measure;
+mod steps;
+
+use std::error::Error;
+use std::path::PathBuf;
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// What the whole run is told.
+struct Plan {
+    dir: PathBuf,
+    blocks: u64,
+    rounds: u64,
+    kinds: Vec<String>,
+}
+
+impl Plan {
+    fn parse(mut args: impl Iterator<Item = String>) -> Result<Self> {
+        let mut plan = Self { dir: ".".into(), blocks: 10_000_000, rounds: 100, kinds: Vec::new() };
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or(format!("{arg} needs a value"));
+            match arg.as_str() {
+                "--dir" => plan.dir = value()?.into(),
+                "--blocks" => plan.blocks = value()?.parse()?,
+                "--rounds" => plan.rounds = value()?.parse()?,
+                kind if engine::KINDS.contains(&kind) => plan.kinds.push(kind.to_owned()),
+                _ => return Err(format!("{arg} is none of {:?}", engine::KINDS).into()),
+            }
+        }
+        if plan.kinds.is_empty() {
+            plan.kinds = engine::KINDS.map(str::to_owned).to_vec();
+        }
+        Ok(plan)
+    }
+}
+
+fn main() -> Result<()> {
+    let mut args = std::env::args().skip(1).peekable();
+    if args.next_if(|arg| arg == "step").is_some() {
+        return steps::run(&args.collect::<Vec<_>>());
+    }
+    measure::run(&Plan::parse(args)?)
+}
