@@ -18,7 +18,9 @@ use cid::multihash::Multihash;
 
 use super::file::{self, Appender, Readers};
 use super::group::{Group, GroupHold};
-use super::index::{Edge, HeldRecord, HoldRecord, Index, IndexError, Location, SegmentRecord, Stored};
+use super::index::{
+    Damage, Edge, HeldRecord, HoldRecord, Index, IndexError, Location, SegmentRecord, Stored,
+};
 use super::mark::{Committed, Mark};
 use super::punch::PUNCH_BYTES_MIN;
 use super::state::{Failure, Op, Pending, Shared, State};
@@ -218,15 +220,7 @@ impl Writer {
                 self.group.waiters.push((None, reply));
                 put?;
             }
-            Op::Damaged { hash, at, damage } => {
-                if self.find(&hash)?.is_some_and(|stored| stored.at == at) {
-                    self.group.mended.remove(&hash);
-                    self.group.damaged.insert(hash, damage);
-                } else {
-                    // It was freed meanwhile, or stands whole somewhere else.
-                    self.shared.state().damaged.remove(&hash);
-                }
-            }
+            Op::Damaged { hash, at, damage } => self.note_damage(hash, &at, damage)?,
             Op::Sound { hash } => {
                 self.group.damaged.remove(&hash);
                 self.group.mended.insert(hash);
@@ -241,6 +235,18 @@ impl Writer {
                     return Err(error);
                 }
             },
+        }
+        Ok(())
+    }
+
+    /// Notes damage, if the block is still where it was found.
+    fn note_damage(&mut self, hash: Multihash<64>, at: &Location, damage: Damage) -> Result<(), WriteError> {
+        if self.find(&hash)?.is_some_and(|stored| stored.at == *at) {
+            self.group.mended.remove(&hash);
+            self.group.damaged.insert(hash, damage);
+        } else {
+            // It was freed meanwhile, or stands whole somewhere else.
+            self.shared.state().damaged.remove(&hash);
         }
         Ok(())
     }
