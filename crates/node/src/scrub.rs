@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::BlocksError;
 use crate::blocks::SegmentBlocks;
-use crate::{Blocks, BlocksError};
 
 /// How long it rests between two steps.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -40,7 +40,7 @@ pub async fn scrub(blocks: Arc<SegmentBlocks>, round: Duration, stop: Cancellati
 /// One step; returns how long to rest after it.
 fn step(blocks: &SegmentBlocks, round: Duration) -> Result<Duration, BlocksError> {
     let steps = (round.as_secs() / PAUSE.as_secs()).max(1);
-    let step = blocks.scrub((blocks.totals()?.bytes / steps).max(STEP_BYTES_MIN))?;
+    let step = blocks.scrub((blocks.live_bytes()? / steps).max(STEP_BYTES_MIN))?;
     if step.damaged > 0 {
         tracing::error!(blocks = step.damaged, "the scrub has found damaged blocks; they are fetched again");
     }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
     use crate::bitswap::testnet::{raws, tree, until};
     use crate::blocks::{MemoryBlocks, SegmentConfig};
-    use crate::{Block, FetchLimits, FetchRequest, HoldName, Node, NodeConfig};
+    use crate::{Block, Blocks, FetchLimits, FetchRequest, HoldName, Node, NodeConfig};
 
     fn name() -> HoldName {
         HoldName::parse("pin/test").unwrap()

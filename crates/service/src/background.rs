@@ -53,7 +53,10 @@ impl Reconciler {
         });
         futures::future::join_all(work).await;
         let released = core.sweep_guards().await;
-        while sharing::look(core).await? {}
+        let mut counted = None;
+        while let Some(account) = sharing::look(core, counted).await? {
+            counted = Some(account);
+        }
         core.write_uses().await;
         Ok(ended + damaged + worked + released)
     }

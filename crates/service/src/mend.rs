@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use cid::Cid;
 use pinfold_cluster::HoldName;
-use pinfold_model::{ClusterId, Email};
+use pinfold_model::{ClusterId, Email, Timestamp};
 use pinfold_store::{Damage, PlacementRecord};
 
 use crate::Error;
@@ -22,6 +22,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 const BLOCKS_MAX: usize = 10_000;
 /// Damaged placements that are kept in the rows at one time.
 const PLACEMENTS_MAX: u32 = 10_000;
+/// After this long a placement is mended once more whose damage has not become less by that.
+const AGAIN: Duration = Duration::from_mins(10);
 /// Accounts that are named for one placement.
 const ACCOUNTS_MAX: u32 = 100;
 
@@ -96,10 +98,12 @@ pub(crate) async fn look(core: &Core) -> Result<usize, Error> {
         }
     }
     let known = core.store.damaged_placements(PLACEMENTS_MAX).await.map_err(unavailable)?;
-    let damage = changes(found, known.into_iter().filter(|known| !silent.contains(&known.cluster)));
+    let now = core.clock.now();
+    let known = known.into_iter().filter(|known| !silent.contains(&known.cluster));
+    let damage = changes(found, known, now);
     let changed = damage.len();
     if changed > 0 {
-        core.store.note_damage(damage, core.clock.now()).await.map_err(unavailable)?;
+        core.store.note_damage(damage, now).await.map_err(unavailable)?;
         core.wake.notify_one();
     }
     Ok(changed)
@@ -109,15 +113,21 @@ pub(crate) async fn look(core: &Core) -> Result<usize, Error> {
 fn changes(
     mut found: HashMap<(ClusterId, Cid), u64>,
     known: impl Iterator<Item = PlacementRecord>,
+    now: Timestamp,
 ) -> Vec<Damage> {
     let mut damage = Vec::new();
-    for PlacementRecord { cluster, cid, damaged_blocks, .. } in known {
+    let mut room = PLACEMENTS_MAX as usize;
+    for PlacementRecord { cluster, cid, damaged_blocks, due_at, updated_at, .. } in known {
+        room = room.saturating_sub(1);
         let blocks = found.remove(&(cluster.clone(), cid)).unwrap_or(0);
-        if blocks != damaged_blocks {
+        // One that nobody will look at was mended, and has as much damage that was found meanwhile.
+        let is_left = blocks > 0 && due_at.is_none() && updated_at.after(AGAIN) <= now;
+        if blocks != damaged_blocks || is_left {
             damage.push(Damage { cid, cluster, blocks });
         }
     }
-    for ((cluster, cid), blocks) in found {
+    // The others come when there is room: they would be written again with each look.
+    for ((cluster, cid), blocks) in found.into_iter().take(room) {
         tracing::error!(%cid, %cluster, blocks, "a pin has damaged blocks; they are fetched again");
         damage.push(Damage { cid, cluster, blocks });
     }
@@ -128,4 +138,51 @@ fn changes(
 fn parse(name: &HoldName) -> Option<(ClusterId, Cid)> {
     let (cluster, cid) = name.as_str().strip_prefix("pin/")?.split_once('/')?;
     Some((ClusterId::parse(cluster).ok()?, cid.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use pinfold_model::{Clock as _, ManualClock, PinKind, PlacementId, PlacementState, Timestamp};
+
+    use super::*;
+
+    fn placement(damaged_blocks: u64, due_at: Option<Timestamp>) -> PlacementRecord {
+        PlacementRecord {
+            id: PlacementId(1),
+            cid: cid(),
+            cluster: cluster(),
+            state: PlacementState::Pinned,
+            due_at,
+            leased: false,
+            attempts: 0,
+            error: None,
+            blocks: 9,
+            bytes: 9,
+            kind: PinKind::Unknown,
+            damaged_blocks,
+            updated_at: now(),
+        }
+    }
+
+    fn cid() -> Cid {
+        "bafkqabtimvwgy3yk".parse().unwrap()
+    }
+
+    fn cluster() -> ClusterId {
+        ClusterId::parse("cl0-global").unwrap()
+    }
+
+    fn now() -> Timestamp {
+        ManualClock::default().now()
+    }
+
+    #[test]
+    fn damage_that_comes_as_other_damage_goes_is_mended_too() {
+        let found = || HashMap::from([((cluster(), cid()), 1)]);
+        let noted = |placement, now| changes(found(), std::iter::once(placement), now);
+        let later = now().after(AGAIN);
+        assert_eq!(noted(placement(1, None), later), [Damage { cid: cid(), cluster: cluster(), blocks: 1 }]);
+        assert_eq!(noted(placement(1, Some(later)), later), [], "somebody will look at it");
+        assert_eq!(noted(placement(1, None), now()), [], "not without a rest");
+    }
 }

@@ -25,24 +25,26 @@ const PAGE: u32 = 1_000;
 /// Counts until the service stops.
 pub(crate) async fn run(core: &Core) {
     let mut rest = PAUSE;
+    let mut last = None;
     while core.stop.run_until_cancelled(tokio::time::sleep(rest)).await.is_some() {
         let began = Instant::now();
-        if let Err(error) = look(core).await {
-            tracing::warn!(%error, "counting what an account takes");
+        match look(core, last).await {
+            Ok(counted) => last = counted,
+            Err(error) => tracing::warn!(%error, "counting what an account takes"),
         }
         rest = (began.elapsed() * REST_FACTOR).clamp(PAUSE, REST_MAX);
     }
 }
 
-/// Counts one account that has changed; false if there is none.
-pub(crate) async fn look(core: &Core) -> Result<bool, Error> {
-    let Some(account) = core.store.claim_distinct().await.map_err(unavailable)? else { return Ok(false) };
+/// Counts one account that has changed, the next one after `last`; `None` if there is none.
+pub(crate) async fn look(core: &Core, last: Option<AccountId>) -> Result<Option<AccountId>, Error> {
+    let Some(account) = core.store.claim_distinct(last).await.map_err(unavailable)? else { return Ok(None) };
     match count(core, account).await? {
         Ok(bytes) => core.store.set_distinct(account, bytes).await.map_err(unavailable)?,
         // It stays marked.
         Err(error) => tracing::warn!(%account, %error, "counting what an account takes"),
     }
-    Ok(true)
+    Ok(Some(account))
 }
 
 async fn count(core: &Core, account: AccountId) -> Result<Result<u64, ClusterError>, Error> {

@@ -4,6 +4,7 @@ use cid::Cid;
 use pinfold_model::{ClusterId, Timestamp};
 
 use crate::pin::{PlacementRow, select_placements};
+use crate::recheck::QUEUE_STEP_MS;
 use crate::row::column;
 use crate::writer::{Conn, Write};
 use crate::{PlacementRecord, Store, StoreError};
@@ -21,7 +22,7 @@ pub struct Damage {
 
 impl Store {
     /// Writes down how damaged placements are. Those that are pinned and damaged, and that nobody works on, are due
-    /// now.
+    /// now, behind whoever comes to pin something.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -54,13 +55,15 @@ impl Write for NoteDamage {
         for Damage { cid, cluster, blocks } in &self.damage {
             sqlx::query(
                 "UPDATE placements SET damaged_blocks = $3, due_at_ms = CASE \
-                 WHEN $3 > 0 AND state = 'pinned' AND due_at_ms IS NULL THEN $4 ELSE due_at_ms END \
-                 WHERE cid = $1 AND cluster = $2",
+                 WHEN $3 > 0 AND state = 'pinned' AND due_at_ms IS NULL THEN $4 ELSE due_at_ms END, \
+                 queue_ms = CASE WHEN $3 > 0 AND state = 'pinned' AND due_at_ms IS NULL THEN $5 \
+                 ELSE queue_ms END WHERE cid = $1 AND cluster = $2",
             )
             .bind(cid.to_string())
             .bind(cluster.as_str())
             .bind(column(*blocks))
             .bind(self.now.as_ms())
+            .bind(self.now.as_ms() + QUEUE_STEP_MS)
             .execute(&mut *conn)
             .await?;
         }

@@ -27,19 +27,30 @@ struct KeptRow {
 }
 
 impl Store {
-    /// Takes an account that is to be counted anew, if there is one. Also one that a process took before this one and
+    /// Takes an account that is to be counted anew, if there is one: the next one after `after`, so that one that
+    /// changes all the time does not keep the others from being counted. Also one that a process took before this one and
     /// did not finish, so that only one process may count.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn claim_distinct(&self) -> Result<Option<AccountId>, StoreError> {
+    pub async fn claim_distinct(&self, after: Option<AccountId>) -> Result<Option<AccountId>, StoreError> {
         // Most of the time there is none, and nothing is written.
-        let due: Option<i64> = sqlx::query_scalar("SELECT id FROM accounts WHERE distinct_due > 0 LIMIT 1")
-            .fetch_optional(&self.readers)
-            .await?;
-        let Some(id) = due.map(AccountId) else { return Ok(None) };
+        let mut due = self.distinct_due(after).await?;
+        if due.is_none() && after.is_some() {
+            due = self.distinct_due(None).await?;
+        }
+        let Some(id) = due else { return Ok(None) };
         self.write(Claim { id }).await?;
         Ok(Some(id))
+    }
+
+    async fn distinct_due(&self, after: Option<AccountId>) -> Result<Option<AccountId>, StoreError> {
+        let query = sqlx::query_scalar(
+            "SELECT id FROM accounts WHERE distinct_due > 0 AND id > $1 ORDER BY id LIMIT 1",
+        );
+        let due: Option<i64> =
+            query.bind(after.map_or(i64::MIN, |id| id.0)).fetch_optional(&self.readers).await?;
+        Ok(due.map(AccountId))
     }
 
     /// The placements that an account keeps, in the order of their ids, at most `limit` after `after`.

@@ -13,7 +13,7 @@ use crate::{Store, StoreError};
 
 /// How much later than new pins those stand in the queue that are only walked again, in milliseconds: nobody
 /// shall wait for a whole store to be walked.
-const QUEUE_STEP_MS: i64 = 3_600_000;
+pub(crate) const QUEUE_STEP_MS: i64 = 3_600_000;
 
 /// How many pinned placements are still to be walked again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use pinfold_model::{Event, Failure, PinKind, PlacementId, PlacementState, Timestamp};
 
 use crate::placement::{forget, is_wanted, load};
+use crate::recheck::QUEUE_STEP_MS;
 use crate::row::column;
 use crate::writer::{Conn, Write};
 use crate::{Lease, PlacementRecord, Store, StoreError, charge, claim};
@@ -195,9 +196,12 @@ impl Settle {
     }
 
     async fn leave(&self, conn: &mut Conn, id: PlacementId, next: &Next) -> Result<(), StoreError> {
+        // What is pinned and cannot be walked is tried for ever: it must not stand before all that come since.
+        let queue = next.due_at.filter(|due| next.state == PlacementState::Pinned && *due > self.now);
         sqlx::query(
             "UPDATE placements SET state = $2, due_at_ms = $3, attempts = $4, error_code = $5, \
-             error_detail = $6, lease = NULL, ready = 0, updated_at_ms = $7 WHERE id = $1",
+             error_detail = $6, lease = NULL, ready = 0, updated_at_ms = $7, queue_ms = COALESCE($8, queue_ms) \
+             WHERE id = $1",
         )
         .bind(id.0)
         .bind(next.state.as_str())
@@ -206,6 +210,7 @@ impl Settle {
         .bind(next.failure.as_ref().map(|failure| failure.code.as_str()))
         .bind(next.failure.as_ref().map(|failure| failure.detail.as_str()))
         .bind(self.now.as_ms())
+        .bind(queue.map(|due| due.as_ms() + QUEUE_STEP_MS))
         .execute(conn)
         .await?;
         Ok(())

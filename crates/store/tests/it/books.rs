@@ -4,7 +4,7 @@ use pinfold_model::{AccountId, PlacementId, PlacementState, Standing, Timestamp}
 use pinfold_store::{Claim, Outcome, Settled, Wish, Wished};
 use proptest::prelude::*;
 
-use crate::world::{World, at, cid, failure, gave_up, held, wish};
+use crate::world::{World, at, cid, created, failure, gave_up, held, now, wish};
 
 const ACCOUNTS: usize = 3;
 const CIDS: u32 = 4;
@@ -209,4 +209,23 @@ async fn a_charge_is_given_back_once() {
         world.settle(&release, Outcome::Released).await;
         assert!(world.store.placements(None, 1).await.unwrap().is_empty());
     }
+}
+
+#[tokio::test]
+async fn an_account_that_changes_all_the_time_keeps_no_other_from_being_counted() {
+    let world = World::start().await;
+    let (ada, ben) = (world.account("ada", 1_000).await, world.account("ben", 1_000).await);
+    let (mut last, mut counted) = (None, Vec::new());
+    for number in 0..4 {
+        for account in [ada, ben] {
+            created(world.wish(account, cid(number)).await);
+        }
+        let claim = world.claim(now()).await;
+        world.settle(&claim, held(10)).await;
+        last = world.store.claim_distinct(last).await.unwrap();
+        counted.extend(last);
+        world.store.set_distinct(last.unwrap(), 10).await.unwrap();
+    }
+    assert_eq!(counted.iter().filter(|account| **account == ada).count(), 2);
+    assert_eq!(counted.iter().filter(|account| **account == ben).count(), 2);
 }

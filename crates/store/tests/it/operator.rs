@@ -3,9 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 
 use pinfold_model::{PlacementState, Standing};
-use pinfold_store::{Outcome, Rechecks, Store, StoreError};
+use pinfold_store::{Damage, Outcome, Rechecks, Store, StoreError};
 
-use crate::world::{World, at, cid, created, failure, gave_up, held, now};
+use crate::world::{World, at, cid, created, failure, gave_up, held, now, wish};
 
 /// An account that has a DAG pinned.
 async fn pinned(world: &World, number: u32) -> pinfold_model::AccountId {
@@ -121,4 +121,21 @@ async fn those_who_have_it_pinned_are_named() {
     assert_eq!(owners(1, 10).await, ["ada1@example.org", "bea@example.org"]);
     assert_eq!(owners(1, 1).await, ["ada1@example.org"]);
     assert_eq!(owners(2, 10).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn nobody_who_pins_waits_for_what_is_damaged_however_often_that_is_tried() {
+    let world = World::start().await;
+    let ada = pinned(&world, 1).await;
+    let damage = Damage { cid: cid(1), cluster: wish(ada, cid(1)).cluster, blocks: 3 };
+    world.store.note_damage(vec![damage], at(5)).await.unwrap();
+    world.wish(ada, cid(2)).await;
+    let claims = world.store.claim(2, at(6), at(60)).await.unwrap();
+    assert_eq!(claims.iter().map(|claim| claim.placement.cid).collect::<Vec<_>>(), [cid(2), cid(1)]);
+    world.settle(&claims[0], held(10)).await;
+    world.settle(&claims[1], Outcome::PutOff { failure: Some(failure()), next_at: at(2 * 3_600) }).await;
+
+    world.store.wish(wish(ada, cid(3)), at(2 * 3_600)).await.unwrap();
+    let claims = world.store.claim(2, at(2 * 3_600 + 1), at(3 * 3_600)).await.unwrap();
+    assert_eq!(claims.iter().map(|claim| claim.placement.cid).collect::<Vec<_>>(), [cid(3), cid(1)]);
 }

@@ -68,6 +68,14 @@ pub struct ScrubStep {
 }
 
 impl SegmentBlocks {
+    /// The bytes of all blocks, each counted once: without asking the file system, as [`totals`] does.
+    ///
+    /// [`totals`]: crate::Blocks::totals
+    pub(crate) fn live_bytes(&self) -> Result<u64, BlocksError> {
+        let segments = self.shared.index.segments().map_err(failed)?;
+        Ok(segments.iter().map(|(_, record)| record.live_bytes).sum())
+    }
+
     pub(super) fn add_up(&self) -> Result<Totals, BlocksError> {
         let index = &self.shared.index;
         let segments = index.segments().map_err(failed)?;
@@ -195,14 +203,21 @@ impl SegmentBlocks {
     fn is_whole(&self, hash: &Multihash<64>, stored: &Stored) -> Result<bool, BlocksError> {
         let mut at = stored.at;
         loop {
-            if self.look(hash, &at).unwrap_or(false) {
+            let looked = self.look(hash, &at);
+            if let Ok(true) = looked {
                 self.note_sound(hash)?;
                 return Ok(true);
             }
             match self.shared.index.find(hash).map_err(failed)? {
                 // Freed meanwhile.
                 None => return Ok(true),
-                Some(again) if again.at == at => break,
+                Some(again) if again.at == at => match looked {
+                    // That says nothing about the block.
+                    Err(error) if !is_of_the_file(&error) && error.kind() != io::ErrorKind::NotFound => {
+                        return Err(failed(error));
+                    }
+                    Ok(_) | Err(_) => break,
+                },
                 Some(moved) => at = moved.at,
             }
         }

@@ -1,5 +1,6 @@
 //! Makes a store whole again whose index or segments are lost: offline, on a store that nobody has open.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _};
 use std::os::unix::fs::FileExt as _;
@@ -86,38 +87,54 @@ impl SegmentBlocks {
             return Err(OpenError::NoIndex { path: dir.to_owned() });
         }
         let index = Index::open(&index_path).map_err(index_error(&index_path))?;
-        let mut lost = Vec::new();
-        for (id, record) in index.segments().map_err(index_error(&index_path))? {
+        let mut lost = BTreeMap::new();
+        for (id, SegmentRecord { end, live_blocks, .. }) in
+            index.segments().map_err(index_error(&index_path))?
+        {
             let path = file::path(&segments, id);
             let found_bytes = length_of(&path).map_err(at(&path))?;
-            if found_bytes >= record.end || record.live_blocks == 0 {
-                continue;
+            if found_bytes < end && live_blocks > 0 {
+                lost.insert(id, LostSegment { path, found_bytes, expected_bytes: end, blocks: 0 });
             }
-            let blocks = note_losses(&index, id, found_bytes).map_err(index_error(&index_path))?;
-            // What is lost is noted first: a crash here leaves a segment that is still too short.
-            lengthen(&path, record.end).map_err(at(&path))?;
-            lost.push(LostSegment { path, found_bytes, expected_bytes: record.end, blocks });
         }
-        Ok(lost)
+        if !lost.is_empty() {
+            note_losses(&index, &mut lost).map_err(index_error(&index_path))?;
+        }
+        // What is lost is noted first: a crash here leaves segments that are still too short.
+        for segment in lost.values() {
+            lengthen(&segment.path, segment.expected_bytes).map_err(at(&segment.path))?;
+        }
+        Ok(lost.into_values().collect())
     }
 }
 
-/// Notes every block of a segment that reaches beyond `found_bytes` as damaged; returns how many.
-fn note_losses(index: &Index, segment: u32, found_bytes: u64) -> Result<u64, IndexError> {
-    let (mut from, mut noted) = (0, 0);
+/// Notes every block as damaged that reaches beyond what is left of its segment, and counts them. Looks at each block
+/// there is once, however many segments are lost.
+fn note_losses(index: &Index, lost: &mut BTreeMap<u32, LostSegment>) -> Result<(), IndexError> {
+    let mut last = None;
     loop {
-        let blocks = index.blocks_in(segment, from, BATCH)?;
-        let Some((_, last)) = blocks.last() else { return Ok(noted) };
-        from = last.at.offset + 1;
-        let lost: Vec<&Multihash<64>> =
-            blocks.iter().filter(|(_, stored)| stored.at.end() > found_bytes).map(|(hash, _)| hash).collect();
-        noted += lost.len() as u64;
-        index.change(true, |changes| {
-            for hash in lost {
-                let cid = Cid::new_v1(dag::RAW, *hash);
-                changes.put_damaged(hash, &Damage { cid, found_at_ms: super::check::now_ms() });
+        let blocks = index.blocks(last.as_ref(), BATCH)?;
+        let mut noted = Vec::new();
+        for (hash, Stored { at, .. }) in &blocks {
+            if let Some(segment) = lost.get_mut(&at.segment)
+                && at.end() > segment.found_bytes
+            {
+                segment.blocks += 1;
+                noted.push(*hash);
             }
-        })?;
+        }
+        if !noted.is_empty() {
+            index.change(true, |changes| {
+                for hash in noted {
+                    let cid = Cid::new_v1(dag::RAW, hash);
+                    changes.put_damaged(&hash, &Damage { cid, found_at_ms: super::check::now_ms() });
+                }
+            })?;
+        }
+        last = blocks.last().map(|(hash, _)| *hash);
+        if blocks.len() < BATCH {
+            return Ok(());
+        }
     }
 }
 

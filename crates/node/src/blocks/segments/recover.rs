@@ -163,7 +163,8 @@ fn check_segment(dir: &Path, id: u32, record: &SegmentRecord) -> Result<(), Open
     if found < record.end {
         return Err(OpenError::SegmentLost { path, found, expected: record.end });
     }
-    if found > record.end {
+    // A file that has another name, which may be a backup's, is left as it is; it gets nothing more.
+    if found > record.end && is_alone(dir, id) {
         tracing::info!(segment = id, bytes = found - record.end, "an uncommitted tail is cut off");
         let file = File::options().write(true).open(&path).map_err(at(&path))?;
         file.set_len(record.end).map_err(at(&path))?;

@@ -346,10 +346,14 @@ impl State {
         Ok(())
     }
 
-    /// Forgets everything that is not committed, after a failure; the holds concerned remember it.
-    pub(super) fn lose(&mut self, failure: &Failure) -> Vec<Op> {
+    /// Forgets everything that is not committed, after a failure; the holds concerned remember it. While it is in
+    /// doubt what the index has, holds whose release has failed stay gone: it may be in the index after all.
+    pub(super) fn lose(&mut self, failure: &Failure, in_doubt: bool) -> Vec<Op> {
         // A release that fails takes along what its hold had not committed.
-        let released = self.gone.drain().map(|hold| (hold, false)).collect::<Vec<_>>();
+        let released = match in_doubt {
+            true => Vec::new(),
+            false => self.gone.drain().map(|hold| (hold, false)).collect::<Vec<_>>(),
+        };
         let active = self.holds.drain().map(|(hold, active)| (hold, active.is_new));
         for (hold, is_new) in active.chain(released) {
             if is_new {

@@ -79,10 +79,19 @@ impl Tidy {
         self.dead.extend(places.iter().map(|place| place.segment));
     }
 
+    /// Blocks have left this segment. If that was not by compaction, what kept it from that may be gone.
+    pub(super) fn shrunk(&mut self, id: u32, record: &SegmentRecord, by_tidying: bool) {
+        if !by_tidying {
+            self.stuck.remove(&id);
+        }
+        self.weigh(id, record);
+    }
+
     fn weigh(&mut self, id: u32, record: &SegmentRecord) {
         let takes = record.end.saturating_sub(record.punched_bytes);
         let is_wasteful = record.waste_bytes() >= takes / WASTE_PART && record.waste_bytes() > 0;
-        let is_small = record.live_bytes < self.segment_bytes / SMALL_PART;
+        // Heads count: a segment full of the smallest blocks is mostly heads, and would be moved for ever.
+        let is_small = record.live_space < self.segment_bytes / SMALL_PART;
         if (is_wasteful || is_small) && !self.stuck.contains(&id) {
             self.wasteful.insert(id);
         } else {
@@ -315,7 +324,7 @@ impl Writer {
         if record.live_blocks == 0 {
             return self.delete_segment(id);
         }
-        if file::free_bytes(&self.dir)? < record.live_bytes + MOVE_BYTES {
+        if file::free_bytes(&self.dir)? < record.live_space + MOVE_BYTES {
             tracing::warn!(
                 segment = id,
                 "too little space to compact a segment; it is tried at the next start"

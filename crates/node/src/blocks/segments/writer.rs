@@ -45,6 +45,8 @@ pub(super) enum WriteError {
     Reserve(u64),
     #[error(transparent)]
     Index(#[from] IndexError),
+    #[error("the index was opened again after an error")]
+    Reopened,
     #[error("a block that a hold counted on is gone")]
     Dangling,
 }
@@ -56,7 +58,9 @@ impl WriteError {
             Self::Data(error) if is_full(error) => Failure::Full,
             Self::Index(IndexError::Fjall(fjall::Error::Io(error))) if is_full(error) => Failure::Full,
             Self::Index(IndexError::Io(error)) if is_full(error) => Failure::Full,
-            Self::Data(_) | Self::Index(_) | Self::Dangling => Failure::Failed(self.to_string()),
+            Self::Data(_) | Self::Index(_) | Self::Reopened | Self::Dangling => {
+                Failure::Failed(self.to_string())
+            }
         }
     }
 }
@@ -147,11 +151,15 @@ impl Writer {
     fn turn(&mut self, ops: Vec<Op>, closing: bool) -> bool {
         let idle = ops.is_empty();
         let mut ops = ops.into_iter();
-        if self.is_broken
-            && let Err(error) = self.mend_index()
-        {
-            self.give_up(&error.into(), ops);
-            return false;
+        if self.is_broken {
+            let mended = self.mend_index();
+            let is_mended = mended.is_ok();
+            // What was queued meanwhile counts on holds being gone that may be there.
+            if !is_mended || !self.shared.state().gone.is_empty() {
+                let error = mended.map_or_else(WriteError::Index, |()| WriteError::Reopened);
+                self.give_up(&error, ops);
+                return is_mended;
+            }
         }
         while let Some(op) = ops.next() {
             if let Err(error) = self.apply(op) {
@@ -220,7 +228,7 @@ impl Writer {
                 self.group.waiters.push((None, reply));
                 put?;
             }
-            Op::Damaged { hash, at, damage } => self.note_damage(hash, &at, damage)?,
+            Op::Damaged { hash, at, damage } => self.note_damage(hash, at, damage)?,
             Op::Sound { hash } => {
                 self.group.damaged.remove(&hash);
                 self.group.mended.insert(hash);
@@ -239,9 +247,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Notes damage, if the block is still where it was found.
-    fn note_damage(&mut self, hash: Multihash<64>, at: &Location, damage: Damage) -> Result<(), WriteError> {
-        if self.find(&hash)?.is_some_and(|stored| stored.at == *at) {
+    fn note_damage(&mut self, hash: Multihash<64>, at: Location, damage: Damage) -> Result<(), WriteError> {
+        if self.find(&hash)?.is_some_and(|stored| stored.at == at) {
             self.group.mended.remove(&hash);
             self.group.damaged.insert(hash, damage);
         } else {
@@ -484,6 +491,10 @@ impl Writer {
         }
         drop(state);
         self.tidy.left(&self.group.left);
+        let active = self.appender.as_ref().map(|appender| appender.id);
+        for (id, record) in self.group.segments.iter().filter(|(id, _)| Some(**id) != active) {
+            self.tidy.shrunk(*id, record, self.group.is_tidying);
+        }
     }
 
     /// Gives up the group and all that is queued behind it, since that may count on it. Data that may be
@@ -520,7 +531,7 @@ impl Writer {
         let group = std::mem::take(&mut self.group);
         let mut state = self.shared.state();
         state.freeing.clear();
-        let queued = state.lose(&failure);
+        let queued = state.lose(&failure, self.is_broken);
         let given_up: Vec<Op> = rest.chain(queued).collect();
         // What is not noted has to be found again. After an error of the index that is read anew.
         let noted = group.damaged.keys().filter(|_| !matches!(error, WriteError::Index(_)));
@@ -595,5 +606,64 @@ impl State {
                 self.holds.remove(&id);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::super::{SegmentBlocks, SegmentConfig, recover};
+    use super::*;
+    use crate::Blocks;
+    use crate::blocks::contract::{block, name};
+
+    #[tokio::test]
+    async fn nobody_counts_on_a_hold_while_its_release_may_be_in_the_index_after_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = SegmentConfig { reserve_bytes: 0, ..SegmentConfig::default() };
+        let blocks = SegmentBlocks::open(dir.path(), &config).unwrap();
+        let hold = blocks.open(&name("a")).unwrap();
+        blocks.put(hold, block("kept")).await.unwrap();
+        blocks.seal(hold).await.unwrap();
+        drop(blocks);
+
+        let (shared, readers, mut writer) = recover::open(dir.path(), &config).unwrap();
+        let blocks = SegmentBlocks {
+            dir: dir.path().to_owned(),
+            shared: Arc::clone(&shared),
+            readers,
+            writer: Mutex::new(None),
+        };
+        let a = name("a");
+        let mut released = std::pin::pin!(blocks.release(&a));
+        assert!(futures::poll!(&mut released).is_pending());
+        let (ops, _) = shared.take(Some(Duration::ZERO));
+        for op in ops {
+            writer.apply(op).unwrap();
+        }
+        // The index fails, and cannot be read again for now; the tables that are open still have the hold.
+        std::fs::rename(dir.path().join("index"), dir.path().join("aside")).unwrap();
+        writer.fail(&WriteError::Index(IndexError::Down), std::iter::empty());
+        assert!(released.await.is_err());
+        assert!(shared.index.hold_named(&a).unwrap().is_some());
+        assert!(blocks.hold(&a).unwrap().is_none());
+        let again = blocks.open(&a).unwrap();
+        let mut sealed = std::pin::pin!(blocks.seal(again));
+        assert!(futures::poll!(&mut sealed).is_pending());
+        assert!(!writer.turn(shared.take(Some(Duration::ZERO)).0, false));
+        assert!(sealed.await.is_err());
+
+        // It was not in the index: the hold is as it was, and what came meanwhile was told that it failed.
+        let again = blocks.open(&a).unwrap();
+        let mut sealed = std::pin::pin!(blocks.seal(again));
+        assert!(futures::poll!(&mut sealed).is_pending());
+        std::fs::rename(dir.path().join("aside"), dir.path().join("index")).unwrap();
+        writer.turn(shared.take(Some(Duration::ZERO)).0, false);
+        assert!(sealed.await.is_err());
+        let again = blocks.open(&a).unwrap();
+        assert_eq!(blocks.seal(again).await.unwrap().blocks, 1);
+        assert_eq!(shared.index.held().unwrap().holds, 1);
+        drop(writer);
     }
 }

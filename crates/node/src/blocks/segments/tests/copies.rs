@@ -87,3 +87,31 @@ async fn nothing_is_freed_while_everything_is_kept() {
     drop(keep_all);
     wait_until(&blocks, || segment_files(dir.path()).is_empty()).await;
 }
+
+#[tokio::test]
+async fn a_tail_that_is_not_listed_is_not_cut_off_a_file_with_another_name() {
+    let (dir, blocks) = fresh();
+    let hold = blocks.open(&name("a")).unwrap();
+    for n in 0..3 {
+        blocks.put(hold, big(n, 3_000)).await.unwrap();
+    }
+    blocks.seal(hold).await.unwrap();
+    drop(blocks);
+    let other_name = dir.path().join("other");
+    std::fs::hard_link(&segment_files(dir.path())[0], &other_name).unwrap();
+    // One bit of the last block, which somebody may still want to look at.
+    let mut bytes = std::fs::read(&other_name).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&other_name, &bytes).unwrap();
+    let copied = restored(dir.path());
+    assert_eq!(copied.totals().unwrap().blocks, 2);
+    assert!(std::fs::read(&other_name).unwrap() == bytes, "the other name has changed");
+    let hold = copied.open(&name("b")).unwrap();
+    copied.put(hold, big(2, 3_000)).await.unwrap();
+    copied.seal(hold).await.unwrap();
+    drop(copied);
+    let copied = reopen(dir.path());
+    for n in 0..3 {
+        assert_eq!(copied.get(big(n, 3_000).cid()).unwrap(), Some(big(n, 3_000)));
+    }
+}

@@ -1,5 +1,7 @@
 //! What fails beside the work, and what is told to whom then.
 
+use std::os::unix::fs::FileExt as _;
+
 use super::*;
 
 #[tokio::test]
@@ -37,4 +39,45 @@ async fn a_repair_that_fails_is_not_acknowledged() {
     assert!(blocks.repair(big(3, 5_000)).await.is_err());
     std::fs::remove_dir(&obstacle).unwrap();
     blocks.repair(big(3, 5_000)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_segment_goes_when_the_damaged_block_that_was_left_in_it_stands_anew() {
+    let (dir, blocks) = fresh();
+    let (keep, go) = (blocks.open(&name("keep")).unwrap(), blocks.open(&name("go")).unwrap());
+    for n in 0..100 {
+        blocks.put(if n == 7 { keep } else { go }, big(n, 900)).await.unwrap();
+    }
+    blocks.seal(keep).await.unwrap();
+    blocks.seal(go).await.unwrap();
+    let first = segment_files(dir.path()).remove(0);
+    let mut bytes = std::fs::read(&first).unwrap();
+    let damaged = big(7, 900);
+    let at = bytes.windows(900).position(|window| window == &damaged.data()[..]).unwrap();
+    bytes[at] ^= 1;
+    File::options().write(true).open(&first).unwrap().write_at(&bytes[at..=at], at as u64).unwrap();
+    assert_eq!(blocks.verify(|_| true).unwrap().damaged, 1);
+    blocks.release(&name("go")).await.unwrap();
+    let is_alone = || blocks.totals().unwrap().blocks == 1 && segment_files(dir.path()).len() == 1;
+    wait_until(&blocks, is_alone).await;
+    blocks.repair(big(7, 900)).await.unwrap();
+    wait_until(&blocks, || !first.exists()).await;
+    assert_eq!(blocks.get(big(7, 900).cid()).unwrap(), Some(big(7, 900)));
+}
+
+#[tokio::test]
+async fn a_scrub_that_cannot_open_a_file_says_so_and_calls_nothing_damaged() {
+    let (dir, blocks) = fresh();
+    let hold = blocks.open(&name("a")).unwrap();
+    blocks.put(hold, block("whole")).await.unwrap();
+    blocks.seal(hold).await.unwrap();
+    let file = segment_files(dir.path()).remove(0);
+    let aside = dir.path().join("aside");
+    std::fs::rename(&file, &aside).unwrap();
+    // Opening it fails as it does for want of files, and for no fault of the disk.
+    std::os::unix::fs::symlink(&file, &file).unwrap();
+    assert!(matches!(blocks.scrub(1), Err(BlocksError::Failed(_))));
+    std::fs::rename(&aside, &file).unwrap();
+    assert_eq!(blocks.scrub(1).unwrap().damaged, 0);
+    assert_eq!(blocks.size(block("whole").cid()).unwrap(), Some(5));
 }

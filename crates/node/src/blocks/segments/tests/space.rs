@@ -123,3 +123,21 @@ async fn totals_count_shared_blocks_once_and_as_often_as_they_are_kept() {
     let totals = reopen(dir.path()).totals().unwrap();
     assert_eq!((totals.holds, totals.bytes, totals.held_bytes), (2, 1_000, 2_000));
 }
+
+#[tokio::test]
+async fn a_segment_full_of_the_smallest_blocks_is_not_moved_again_and_again() {
+    let (dir, blocks) = fresh();
+    let hold = blocks.open(&name("a")).unwrap();
+    for n in 1_000..6_000 {
+        blocks.put(hold, block(n.to_string())).await.unwrap();
+    }
+    blocks.seal(hold).await.unwrap();
+    let files = segment_files(dir.path());
+    assert!(files.len() > 2);
+    // Each of these is a turn of the writer, in which it could have moved some.
+    for _ in 0..100 {
+        blocks.open(&name("tick")).unwrap();
+        blocks.release(&name("tick")).await.unwrap();
+    }
+    assert_eq!(segment_files(dir.path()), files);
+}
