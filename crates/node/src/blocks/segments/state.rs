@@ -3,7 +3,7 @@
 //! Callers decide under the lock whether an edge is new, and queue it; the writer takes the queue whole.
 //! What they see as theirs is the index with this state on top of it.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -346,14 +346,14 @@ impl State {
         Ok(())
     }
 
-    /// Forgets everything that is not committed, after a failure; the holds concerned remember it. While it is in
-    /// doubt what the index has, holds whose release has failed stay gone: it may be in the index after all.
-    pub(super) fn lose(&mut self, failure: &Failure, in_doubt: bool) -> Vec<Op> {
+    /// Forgets everything that is not committed, after a failure; the holds concerned remember it. Those `in_doubt`
+    /// stay gone: their release has failed, and may be in the index after all.
+    pub(super) fn lose(&mut self, failure: &Failure, in_doubt: &BTreeSet<u64>) -> Vec<Op> {
+        let (gone, released): (HashSet<_>, HashSet<_>) =
+            self.gone.drain().partition(|hold| in_doubt.contains(hold));
+        self.gone = gone;
         // A release that fails takes along what its hold had not committed.
-        let released = match in_doubt {
-            true => Vec::new(),
-            false => self.gone.drain().map(|hold| (hold, false)).collect::<Vec<_>>(),
-        };
+        let released = released.into_iter().map(|hold| (hold, false));
         let active = self.holds.drain().map(|(hold, active)| (hold, active.is_new));
         for (hold, is_new) in active.chain(released) {
             if is_new {

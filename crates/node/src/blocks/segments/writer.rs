@@ -6,7 +6,7 @@
 //! released holds, gives space back, and moves blocks out of segments that are mostly waste. Since nothing
 //! else changes the index, no edge can come or go under its hands.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,8 +45,6 @@ pub(super) enum WriteError {
     Reserve(u64),
     #[error(transparent)]
     Index(#[from] IndexError),
-    #[error("the index was opened again after an error")]
-    Reopened,
     #[error("a block that a hold counted on is gone")]
     Dangling,
 }
@@ -58,9 +56,7 @@ impl WriteError {
             Self::Data(error) if is_full(error) => Failure::Full,
             Self::Index(IndexError::Fjall(fjall::Error::Io(error))) if is_full(error) => Failure::Full,
             Self::Index(IndexError::Io(error)) if is_full(error) => Failure::Full,
-            Self::Data(_) | Self::Index(_) | Self::Reopened | Self::Dangling => {
-                Failure::Failed(self.to_string())
-            }
+            Self::Data(_) | Self::Index(_) | Self::Dangling => Failure::Failed(self.to_string()),
         }
     }
 }
@@ -86,6 +82,8 @@ pub(super) struct Writer {
     mark: Mark,
     /// Whether the index takes no writes until it is opened again.
     is_broken: bool,
+    /// Holds whose release has failed and may be in the index after all, until that can be read.
+    in_doubt: BTreeSet<u64>,
     /// The id of the next new block.
     next_block: u64,
     /// What all holds keep, as it is committed.
@@ -121,6 +119,7 @@ impl Writer {
             group: Group::default(),
             mark,
             is_broken: false,
+            in_doubt: BTreeSet::new(),
         })
     }
 
@@ -152,13 +151,13 @@ impl Writer {
         let idle = ops.is_empty();
         let mut ops = ops.into_iter();
         if self.is_broken {
-            let mended = self.mend_index();
-            let is_mended = mended.is_ok();
-            // What was queued meanwhile counts on holds being gone that may be there.
-            if !is_mended || !self.shared.state().gone.is_empty() {
-                let error = mended.map_or_else(WriteError::Index, |()| WriteError::Reopened);
-                self.give_up(&error, ops);
-                return is_mended;
+            if let Err(error) = self.mend_index() {
+                self.give_up(&error.into(), ops);
+                return false;
+            }
+            if let Err(error) = self.release_in_doubt() {
+                self.fail(&error, ops);
+                return false;
             }
         }
         while let Some(op) = ops.next() {
@@ -510,8 +509,13 @@ impl Writer {
         self.committed = None;
         if let WriteError::Index(_) = error {
             self.is_broken = true;
-            if let Err(error) = self.mend_index() {
-                tracing::error!(%error, "the index cannot be written; it is tried again each second");
+            match self.mend_index() {
+                Ok(()) => self.in_doubt.clear(),
+                Err(error) => {
+                    tracing::error!(%error, "the index cannot be written; it is tried again each second");
+                    let released = self.group.holds.iter().filter(|(_, hold)| hold.released);
+                    self.in_doubt.extend(released.map(|(id, _)| *id));
+                }
             }
         }
         self.give_up(error, rest);
@@ -525,13 +529,33 @@ impl Writer {
         Ok(())
     }
 
+    /// Releases the holds whose release was in doubt, unless that is done: nobody has counted on them since, and
+    /// others may have their names in what is queued.
+    fn release_in_doubt(&mut self) -> Result<(), WriteError> {
+        for id in self.in_doubt.clone() {
+            match self.hold(id)? {
+                Some(hold) => {
+                    hold.released = true;
+                    let name = hold.record.name.clone();
+                    self.group.names.insert(name, None);
+                }
+                None => {
+                    self.shared.state().gone.remove(&id);
+                }
+            }
+        }
+        self.commit()?;
+        self.in_doubt.clear();
+        Ok(())
+    }
+
     /// Tells all that wait that it failed, and those that come with handles from before.
     fn give_up(&mut self, error: &WriteError, rest: impl Iterator<Item = Op>) {
         let failure = error.failure();
         let group = std::mem::take(&mut self.group);
         let mut state = self.shared.state();
         state.freeing.clear();
-        let queued = state.lose(&failure, self.is_broken);
+        let queued = state.lose(&failure, &self.in_doubt);
         let given_up: Vec<Op> = rest.chain(queued).collect();
         // What is not noted has to be found again. After an error of the index that is read anew.
         let noted = group.damaged.keys().filter(|_| !matches!(error, WriteError::Index(_)));
@@ -654,16 +678,19 @@ mod tests {
         assert!(!writer.turn(shared.take(Some(Duration::ZERO)).0, false));
         assert!(sealed.await.is_err());
 
-        // It was not in the index: the hold is as it was, and what came meanwhile was told that it failed.
+        // It was not in the index, and is done as soon as it can be; whoever came meanwhile has a new hold.
         let again = blocks.open(&a).unwrap();
         let mut sealed = std::pin::pin!(blocks.seal(again));
         assert!(futures::poll!(&mut sealed).is_pending());
         std::fs::rename(dir.path().join("aside"), dir.path().join("index")).unwrap();
-        writer.turn(shared.take(Some(Duration::ZERO)).0, false);
-        assert!(sealed.await.is_err());
-        let again = blocks.open(&a).unwrap();
-        assert_eq!(blocks.seal(again).await.unwrap().blocks, 1);
+        assert!(writer.turn(shared.take(Some(Duration::ZERO)).0, false));
+        assert_eq!(sealed.await.unwrap().blocks, 0);
         assert_eq!(shared.index.held().unwrap().holds, 1);
+        while writer.has_to_tidy() {
+            assert!(writer.turn(Vec::new(), false));
+        }
+        assert_eq!(blocks.get(block("kept").cid()).unwrap(), None);
+        assert!(shared.state().gone.is_empty() && writer.in_doubt.is_empty());
         drop(writer);
     }
 }
