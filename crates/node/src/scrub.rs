@@ -2,7 +2,7 @@
 //! somebody who has the block.
 //!
 //! It only finds. What it finds is noted in the block store; whoever holds the content fetches it again
-//! ([`Blocks::damaged_holds`]).
+//! ([`Blocks::damaged_holds`](crate::Blocks::damaged_holds)).
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
