@@ -1,15 +1,27 @@
 //! Who a request comes from, as far as its headers prove it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use pinfold_service::{AuthError, Caller, Tokens};
+use pinfold_service::{AuthError, Caller, Source, Tokens, Via};
 
 /// The header of an API key; `Authorization: Bearer` carries one as well.
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// The longest credential that is looked at. Keys have under 100 bytes, session tokens some hundred.
 const CREDENTIAL_LENGTH_MAX: usize = 4096;
+
+/// The header with which a web page says that it is one.
+const X_REQUEST_SOURCE: HeaderName = HeaderName::from_static("x-request-source");
+
+/// The way on which a request comes from this address.
+pub(crate) fn via(headers: &HeaderMap, address: IpAddr) -> Via {
+    let is_web =
+        headers.get(X_REQUEST_SOURCE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"web"));
+    let source = if is_web { Source::Web } else { Source::Api };
+    Via { source, address: Some(address) }
+}
 
 /// What the credentials of a request prove.
 #[derive(Debug, Clone)]
@@ -24,10 +36,10 @@ pub(crate) enum Identity {
 
 impl Identity {
     /// Looks at `Authorization: Bearer` and `X-API-Key`. Both may be there, and one good one is enough.
-    pub(crate) async fn of(headers: &HeaderMap, tokens: &Tokens) -> Self {
+    pub(crate) async fn of(headers: &HeaderMap, tokens: &Tokens, via: Via) -> Self {
         let mut identity = Self::Unknown;
         for credential in credentials(headers) {
-            match prove(credential, tokens).await {
+            match prove(credential, tokens, via).await {
                 Ok(caller) => return Self::Caller(Arc::new(caller)),
                 Err(error) => identity = identity.or_refused(error),
             }
@@ -50,11 +62,11 @@ impl Identity {
     }
 }
 
-async fn prove(credential: &str, tokens: &Tokens) -> Result<Caller, AuthError> {
+async fn prove(credential: &str, tokens: &Tokens, via: Via) -> Result<Caller, AuthError> {
     if credential.len() > CREDENTIAL_LENGTH_MAX {
         return Err(AuthError::Invalid);
     }
-    tokens.authenticate(credential).await
+    tokens.authenticate(credential, via).await
 }
 
 /// The credentials of a request, without those that are empty. What is no plain text can't be a good one.

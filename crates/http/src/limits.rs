@@ -14,7 +14,7 @@ use governor::middleware::StateInformationMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use lru::LruCache;
-use pinfold_model::TokenId;
+use pinfold_model::{AccountId, TokenId};
 
 use crate::settings::Rate;
 
@@ -26,6 +26,8 @@ const SECOND: Duration = Duration::from_secs(1);
 pub(crate) enum Holder {
     /// A good API key.
     Key(TokenId),
+    /// Whoever is logged in to this account.
+    Account(AccountId),
     /// Anyone else, by [`network_of`] the peer's address.
     Address(IpAddr),
 }

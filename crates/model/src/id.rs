@@ -46,6 +46,10 @@ id!(
     TokenId
 );
 id!(
+    /// Names a session: one login, until its logout.
+    SessionId
+);
+id!(
     /// Names a pin. Its text is the `uploadId` that clients see.
     PinId
 );

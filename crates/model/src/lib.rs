@@ -20,7 +20,7 @@ pub use account::{Account, Email, EmailError, Role, RoleError};
 pub use cid_text::{CID_TEXT_LEN_MAX, CidError, parse_cid};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use cluster::{ClusterId, ClusterIdError};
-pub use id::{AccountId, IdError, IdSource, PinId, PlacementId, TokenId};
+pub use id::{AccountId, IdError, IdSource, PinId, PlacementId, SessionId, TokenId};
 pub use name::{NameError, PinName};
 pub use pin::{Failure, FailureCode, PinKind, PinState, Standing, UnknownWord};
 pub use placement::{Event, PlacementState};

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use argon2::Argon2;
 use argon2::password_hash::PasswordHasher;
 use argon2::password_hash::phc::PasswordHash;
-use pinfold_model::{Account, AccountId, Email, PlanCode, Role, ScopeSet, TokenId, TokenName};
+use pinfold_model::{Account, AccountId, Email, PlanCode, Role, ScopeSet, TokenName};
 
 use crate::core::{Core, unavailable};
-use crate::{ApiKey, Caller, Error, NewToken, Tokens};
+use crate::{ApiKey, Caller, Credential, Error, NewToken, Tokens, Via};
 
 /// The address of the account that the first start makes.
 pub const ADMIN_EMAIL: &str = "admin@localhost";
@@ -18,9 +18,6 @@ const NAME_LEN_MAX: usize = 255;
 
 /// Accounts in one list.
 const LIST_MAX: u32 = 10_000;
-
-/// The key of a caller that has none. No key has this number.
-const NO_KEY: TokenId = TokenId(0);
 
 /// The accounts. Cheap to clone.
 #[derive(Clone)]
@@ -140,7 +137,8 @@ impl Accounts {
         }
         let plan = self.core.settings.plans.find(&account.plan).map(Arc::clone);
         let plan = plan.ok_or_else(|| Error::InvalidRequest(format!("Unknown plan: {}", account.plan)))?;
-        Ok(Caller { account, plan, scopes: ScopeSet::all(), key: NO_KEY })
+        let (credential, via) = (Credential::Operator, Via::OPERATOR);
+        Ok(Caller { account, plan, scopes: ScopeSet::all(), credential, via })
     }
 
     /// The account with this id, as it is now.

@@ -1,8 +1,9 @@
-//! Who calls: a proven credential.
+//! Who calls: a proven credential, and the way on which it came.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use pinfold_model::{Account, Plan, Scope, ScopeSet, TokenId};
+use pinfold_model::{Account, Plan, Scope, ScopeSet, SessionId, TokenId};
 
 /// A proven credential: the account behind it, and what it may do.
 #[derive(Debug, Clone)]
@@ -13,8 +14,52 @@ pub struct Caller {
     pub plan: Arc<Plan>,
     /// What this credential may do.
     pub scopes: ScopeSet,
-    /// The key.
-    pub key: TokenId,
+    /// What was proven.
+    pub credential: Credential,
+    /// How the request came.
+    pub via: Via,
+}
+
+/// What a caller has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Credential {
+    /// An API key.
+    Key(TokenId),
+    /// A session token: somebody has logged in.
+    Session(SessionId),
+    /// Nothing: an operator acts for the account, beside the API.
+    Operator,
+}
+
+/// The way on which a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Via {
+    /// From what kind of client.
+    pub source: Source,
+    /// From which address, where there is one.
+    pub address: Option<IpAddr>,
+}
+
+/// What kind of client a request came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A program.
+    Api,
+    /// A person in front of a web page; only who has a session can be that.
+    Web,
+    /// An operator's command.
+    Operator,
+}
+
+impl Via {
+    /// An operator's command.
+    pub const OPERATOR: Self = Self { source: Source::Operator, address: None };
+
+    /// A request of the API from this address.
+    #[must_use]
+    pub const fn api(address: Option<IpAddr>) -> Self {
+        Self { source: Source::Api, address }
+    }
 }
 
 impl Caller {
@@ -29,7 +74,7 @@ impl Caller {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// Wrong, expired or revoked; which of them is not said.
-    #[error("The API key is not valid")]
+    #[error("The API key or session token is not valid")]
     Invalid,
     /// The account is disabled.
     #[error("The account is disabled")]

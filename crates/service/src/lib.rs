@@ -24,7 +24,7 @@ mod view;
 
 pub use accounts::{ADMIN_EMAIL, Accounts, NewAccount, Password, PasswordError};
 pub use background::{Background, Reconciler};
-pub use caller::{AuthError, Caller};
+pub use caller::{AuthError, Caller, Credential, Source, Via};
 pub use clusters::{ClusterHealth, ClusterInfo, ClusterSetup, Clusters, GatewayInfo, Health, PeerInfo};
 pub use error::Error;
 pub use mend::{DamagedPin, Damages};

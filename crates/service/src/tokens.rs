@@ -8,7 +8,7 @@ use pinfold_store::Proven;
 
 use crate::core::{Core, unavailable};
 use crate::secret::same_hash;
-use crate::{ApiKey, AuthError, Caller, Error};
+use crate::{ApiKey, AuthError, Caller, Credential, Error, Source, Via};
 
 /// Keys of one account: so that the list of them needs no pages.
 const TOKENS_MAX: u32 = 1_000;
@@ -48,11 +48,12 @@ pub struct CreatedToken {
 }
 
 impl Tokens {
-    /// Proves a credential.
+    /// Proves a credential that came via `via`. Only a session token can come from a web page: whoever shows a key
+    /// is a program.
     ///
     /// # Errors
     /// [`AuthError`].
-    pub async fn authenticate(&self, credential: &str) -> Result<Caller, AuthError> {
+    pub async fn authenticate(&self, credential: &str, via: Via) -> Result<Caller, AuthError> {
         let key = ApiKey::parse(credential).ok_or(AuthError::Invalid)?;
         let hash = key.hash();
         let found = self.core.store.token_by_hash(&hash).await.map_err(|error| {
@@ -74,7 +75,9 @@ impl Tokens {
         if token.last_used_at.is_none_or(|last| now.since(last) >= LAST_USE_STEP) {
             self.core.note_use(token.id, now);
         }
-        Ok(Caller { account, plan, scopes: token.scopes, key: token.id })
+        let credential = Credential::Key(token.id);
+        let via = Via { source: Source::Api, ..via };
+        Ok(Caller { account, plan, scopes: token.scopes, credential, via })
     }
 
     /// Makes a key for `account`, as an operator may.

@@ -2,6 +2,7 @@
 //! a handler says in its signature what it needs.
 
 use std::marker::PhantomData;
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +14,11 @@ use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use pinfold_model::{Role, Scope};
-use pinfold_service::Caller;
+use pinfold_service::{Caller, Credential};
 
 use super::reject::Reject;
 use crate::AppState;
-use crate::identity::Identity;
+use crate::identity::{self, Identity};
 use crate::limits::{Budget, Holder, Reading, Verdict, network_of};
 use crate::peer;
 use crate::settings::Rate;
@@ -32,8 +33,10 @@ const POLLED: [&str; 2] = ["/api/v3/status/{cid}", "/api/v3/users/me/uploads"];
 /// Counts a request, for its key if that is good and for its address if not, and lets it through with its
 /// [`Identity`], or refuses it. Either way the answer tells how the budget stands.
 pub(super) async fn count(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
-    let identity = Identity::of(request.headers(), &app.service().tokens).await;
-    let verdict = take(&app, &identity, &request);
+    let address = peer::address_of(request.headers(), request.extensions(), &app.settings().proxies);
+    let via = identity::via(request.headers(), address);
+    let identity = Identity::of(request.headers(), &app.service().tokens, via).await;
+    let verdict = take(&app, &identity, address, &request);
     let mut response = match verdict.retry_after {
         None => {
             request.extensions_mut().insert(identity);
@@ -45,12 +48,11 @@ pub(super) async fn count(State(app): State<AppState>, mut request: Request, nex
     response
 }
 
-fn take(app: &AppState, identity: &Identity, request: &Request) -> Verdict {
+fn take(app: &AppState, identity: &Identity, address: IpAddr, request: &Request) -> Verdict {
     let budget = budget_of(request);
     let (holder, calls) = match identity {
-        Identity::Caller(caller) => (Holder::Key(caller.key), plan_rate(caller)),
+        Identity::Caller(caller) => (holder(caller), plan_rate(caller)),
         Identity::Unknown | Identity::Refused(_) => {
-            let address = peer::address_of(request.headers(), request.extensions(), &app.settings().proxies);
             (Holder::Address(network_of(address)), app.settings().rates.anonymous)
         }
     };
@@ -59,6 +61,14 @@ fn take(app: &AppState, identity: &Identity, request: &Request) -> Verdict {
         Budget::Polls => calls.max(app.settings().rates.polls),
     };
     app.limits().take(holder, budget, rate)
+}
+
+/// A key has a budget of its own; all sessions of an account share one, so that logging in again gives none.
+fn holder(caller: &Caller) -> Holder {
+    match caller.credential {
+        Credential::Key(key) => Holder::Key(key),
+        Credential::Session(_) | Credential::Operator => Holder::Account(caller.account.id),
+    }
 }
 
 fn plan_rate(caller: &Caller) -> Rate {

@@ -19,7 +19,7 @@ async fn a_wrong_key_is_told_apart_from_none() {
     let api = Api::start().await;
     let answer = api.get("/api/v3/users/me/uploads").header("x-api-key", "nonsense").await;
     assert_eq!(answer.status(), 401);
-    assert_snapshot!(answer.text(), @r#"{"error":"Unauthorized","message":"The API key is not valid","code":"INVALID_API_KEY"}"#);
+    assert_snapshot!(answer.text(), @r#"{"error":"Unauthorized","message":"The API key or session token is not valid","code":"INVALID_API_KEY"}"#);
 }
 
 #[tokio::test]

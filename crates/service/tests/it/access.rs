@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pinfold_model::{Clock, Email, Role, Scope, ScopeSet, TokenName};
-use pinfold_service::{AuthError, Error, NewToken};
+use pinfold_service::{AuthError, Error, NewToken, Via};
 
 use crate::world::World;
 
@@ -20,7 +20,7 @@ async fn the_first_start_makes_one_admin_and_shows_one_key() {
     world.restart().await;
     assert!(world.service.accounts.ensure_admin().await.unwrap().is_none());
 
-    let admin = world.service.tokens.authenticate(key.reveal()).await.unwrap();
+    let admin = world.service.tokens.authenticate(key.reveal(), Via::api(None)).await.unwrap();
     assert_eq!((admin.account.role, admin.plan.code.as_str()), (Role::Admin, "premium"));
     assert!(Scope::ALL.into_iter().all(|scope| admin.may(scope)));
 }
@@ -34,16 +34,16 @@ async fn a_key_proves_its_account_until_it_ends() {
     let short = NewToken { expires_at: Some(ends), ..new_token("short") };
     let short = tokens.create(alice.account.id, short).await.unwrap().secret;
     let long = tokens.create(alice.account.id, new_token("long")).await.unwrap().secret;
-    let caller = tokens.authenticate(short.reveal()).await.unwrap();
+    let caller = tokens.authenticate(short.reveal(), Via::api(None)).await.unwrap();
     assert_eq!((caller.account.id, caller.scopes), (alice.account.id, ScopeSet::of_a_new_key()));
 
     world.clock.advance(Duration::from_hours(1));
-    assert_eq!(tokens.authenticate(short.reveal()).await.err(), Some(AuthError::Invalid));
-    assert!(tokens.authenticate(long.reveal()).await.is_ok());
+    assert_eq!(tokens.authenticate(short.reveal(), Via::api(None)).await.err(), Some(AuthError::Invalid));
+    assert!(tokens.authenticate(long.reveal(), Via::api(None)).await.is_ok());
     tokens.revoke(alice.account.id, &TokenName::parse("long").unwrap()).await.unwrap();
-    assert_eq!(tokens.authenticate(long.reveal()).await.err(), Some(AuthError::Invalid));
+    assert_eq!(tokens.authenticate(long.reveal(), Via::api(None)).await.err(), Some(AuthError::Invalid));
     for wrong in ["", "pnf_", "hello", &long.reveal()[..61]] {
-        assert_eq!(tokens.authenticate(wrong).await.err(), Some(AuthError::Invalid));
+        assert_eq!(tokens.authenticate(wrong, Via::api(None)).await.err(), Some(AuthError::Invalid));
     }
 }
 
@@ -53,7 +53,7 @@ async fn a_key_makes_no_key_above_itself() {
     let alice = world.account("alice", "free").await;
     let tokens = &world.service.tokens;
     let small = tokens.create_for(&alice, new_token("small")).await.unwrap().secret;
-    let small = tokens.authenticate(small.reveal()).await.unwrap();
+    let small = tokens.authenticate(small.reveal(), Via::api(None)).await.unwrap();
     let more = NewToken { scopes: ScopeSet::all(), ..new_token("more") };
     assert_eq!(tokens.create_for(&small, more).await.err(), Some(Error::ScopeNotHeld));
     assert_eq!(tokens.create_for(&small, new_token("small")).await.err(), Some(Error::NameTaken));

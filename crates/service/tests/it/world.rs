@@ -12,7 +12,7 @@ use pinfold_model::{
 };
 use pinfold_service::{
     Caller, ClusterInfo, ClusterSetup, Error, ListQuery, NewAccount, NewToken, PinReceipt, PinView, PinWish,
-    Service, Settings, Wait,
+    Service, Settings, Via, Wait,
 };
 use pinfold_store::Store;
 use tempfile::TempDir;
@@ -189,7 +189,7 @@ pub(crate) async fn new_account(service: &Service, name: &str, plan: &str) -> Ca
     let name = TokenName::parse("key").unwrap();
     let new = NewToken { name, label: None, scopes: ScopeSet::all(), expires_at: None };
     let key = service.tokens.create(account.id, new).await.unwrap().secret;
-    service.tokens.authenticate(key.reveal()).await.unwrap()
+    service.tokens.authenticate(key.reveal(), Via::api(None)).await.unwrap()
 }
 
 /// All pins of an account; a story has few.
