@@ -36,6 +36,8 @@ pub struct PlanLimits {
     pub storage_bytes: u64,
     /// Whether pins may end by themselves.
     pub timelock: bool,
+    /// Whether pins may be locked against their removal.
+    pub retention_lock: bool,
     /// The clusters that may be used; `None` for all.
     pub clusters: Option<Vec<ClusterId>>,
     /// Pins that may be on their way at once, so that one account can't fill the queue.
@@ -58,7 +60,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// 1 GiB, no timelock.
+    /// 1 GiB, no timelock, no retention lock.
     #[must_use]
     pub fn free() -> Self {
         Self {
@@ -67,6 +69,7 @@ impl Plan {
             limits: PlanLimits {
                 storage_bytes: 1 << 30,
                 timelock: false,
+                retention_lock: false,
                 clusters: None,
                 in_flight_pins_max: 100,
                 requests_per_minute: 300,
@@ -75,7 +78,7 @@ impl Plan {
         }
     }
 
-    /// 1 TiB, timelock.
+    /// 1 TiB, timelock, retention lock. Two full batches of pins may be on their way.
     #[must_use]
     pub fn premium() -> Self {
         Self {
@@ -84,8 +87,9 @@ impl Plan {
             limits: PlanLimits {
                 storage_bytes: 1 << 40,
                 timelock: true,
+                retention_lock: true,
                 clusters: None,
-                in_flight_pins_max: 1_000,
+                in_flight_pins_max: 2_000,
                 requests_per_minute: 6_000,
                 requests_per_second: 200,
             },

@@ -70,22 +70,7 @@ impl Timelock {
     /// # Errors
     /// [`TimelockError`] if it is none, or not in the bounded future.
     pub fn parse(text: &str, now: Timestamp) -> Result<Self, TimelockError> {
-        if text.len() > 64 {
-            return Err(TimelockError::Invalid);
-        }
-        let text = text.trim();
-        let time: jiff::Timestamp = match text.parse() {
-            Ok(time) => time,
-            Err(_) if is_beyond_all_time(text) => return Err(TimelockError::TooFar),
-            Err(_) => return Err(TimelockError::Invalid),
-        };
-        let time = Timestamp::from_ms(time.as_millisecond());
-        if time <= now {
-            return Err(TimelockError::Past);
-        }
-        if time > now.after(Self::AHEAD_MAX) {
-            return Err(TimelockError::TooFar);
-        }
+        let time = parse_future(text, now)?;
         Ok(Self(time))
     }
 
@@ -94,6 +79,27 @@ impl Timelock {
     pub fn ends_at(self) -> Timestamp {
         self.0
     }
+}
+
+/// Reads a time with an offset that is later than now, and not by more than [`Timelock::AHEAD_MAX`].
+pub(crate) fn parse_future(text: &str, now: Timestamp) -> Result<Timestamp, TimelockError> {
+    if text.len() > 64 {
+        return Err(TimelockError::Invalid);
+    }
+    let text = text.trim();
+    let time: jiff::Timestamp = match text.parse() {
+        Ok(time) => time,
+        Err(_) if is_beyond_all_time(text) => return Err(TimelockError::TooFar),
+        Err(_) => return Err(TimelockError::Invalid),
+    };
+    let time = Timestamp::from_ms(time.as_millisecond());
+    if time <= now {
+        return Err(TimelockError::Past);
+    }
+    if time > now.after(Timelock::AHEAD_MAX) {
+        return Err(TimelockError::TooFar);
+    }
+    Ok(time)
 }
 
 /// Whether it would be a time if its year were an earlier one: the last day of the year 9999 is no [`Timestamp`],

@@ -156,6 +156,8 @@ pub(crate) struct Plan {
     pub(crate) name: String,
     pub(crate) storage_bytes: u64,
     pub(crate) timelock: bool,
+    #[serde(default)]
+    pub(crate) retention_lock: bool,
     pub(crate) clusters: Vec<String>,
     pub(crate) in_flight_pins_max: u32,
     pub(crate) requests_per_minute: u32,

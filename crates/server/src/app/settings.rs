@@ -77,6 +77,7 @@ fn plans(config: &Config) -> anyhow::Result<Plans> {
             limits: PlanLimits {
                 storage_bytes: plan.storage_bytes,
                 timelock: plan.timelock,
+                retention_lock: plan.retention_lock,
                 clusters: (!clusters.is_empty()).then_some(clusters),
                 in_flight_pins_max: plan.in_flight_pins_max,
                 requests_per_minute: plan.requests_per_minute,
