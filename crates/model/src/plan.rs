@@ -9,7 +9,25 @@ use crate::ClusterId;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PlanCode(Arc<str>);
 
+/// Why a text is not a [`PlanCode`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("A plan's code has 1 to {} characters out of a-z, 0-9, '-' and '_'", PlanCode::LEN_MAX)]
+pub struct PlanCodeError;
+
 impl PlanCode {
+    /// The longest code, in bytes: it stands in URLs and in every account's row.
+    pub const LEN_MAX: usize = 64;
+
+    /// Takes the code of a new plan.
+    ///
+    /// # Errors
+    /// [`PlanCodeError`] if it is empty, too long or has other characters.
+    pub fn parse(text: &str) -> Result<Self, PlanCodeError> {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
+        let fits = (1..=Self::LEN_MAX).contains(&text.len()) && text.bytes().all(plain);
+        if fits { Ok(Self::new(text)) } else { Err(PlanCodeError) }
+    }
+
     /// The code as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -34,6 +52,10 @@ impl fmt::Display for PlanCode {
 pub struct PlanLimits {
     /// The bytes that all pins may have together.
     pub storage_bytes: u64,
+    /// The bytes that one uploaded file may have; `None` for what the storage allows.
+    pub file_bytes_max: Option<u64>,
+    /// The bytes that the files of one uploaded directory may have together; `None` for what the storage allows.
+    pub directory_bytes_max: Option<u64>,
     /// Whether pins may end by themselves.
     pub timelock: bool,
     /// Whether pins may be locked against their removal.
@@ -55,6 +77,12 @@ pub struct Plan {
     pub code: PlanCode,
     /// Its name for people.
     pub name: String,
+    /// What it is for, in some sentences for people.
+    pub descriptions: Vec<String>,
+    /// What it costs a month, in hundredths of the operator's currency. It is only shown.
+    pub price_cents: u64,
+    /// Whether accounts may change to it by themselves.
+    pub self_service: bool,
     /// What it allows.
     pub limits: PlanLimits,
 }
@@ -66,8 +94,13 @@ impl Plan {
         Self {
             code: PlanCode::new("free"),
             name: "Free".to_owned(),
+            descriptions: vec!["1 GiB of storage".to_owned()],
+            price_cents: 0,
+            self_service: true,
             limits: PlanLimits {
                 storage_bytes: 1 << 30,
+                file_bytes_max: None,
+                directory_bytes_max: None,
                 timelock: false,
                 retention_lock: false,
                 clusters: None,
@@ -84,8 +117,13 @@ impl Plan {
         Self {
             code: PlanCode::new("premium"),
             name: "Premium".to_owned(),
+            descriptions: vec!["1 TiB of storage".to_owned(), "Timelocks and retention locks".to_owned()],
+            price_cents: 0,
+            self_service: false,
             limits: PlanLimits {
                 storage_bytes: 1 << 40,
+                file_bytes_max: None,
+                directory_bytes_max: None,
                 timelock: true,
                 retention_lock: true,
                 clusters: None,
@@ -104,7 +142,7 @@ impl Plan {
 }
 
 /// The plans on offer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plans(Vec<Arc<Plan>>);
 
 impl Plans {
@@ -120,6 +158,20 @@ impl Plans {
         self.0.iter().find(|plan| plan.code == *code)
     }
 
+    /// These plans with `saved` over them: one of the same code takes the other's place, new ones come last.
+    #[must_use]
+    pub fn overridden_by(&self, saved: impl IntoIterator<Item = Plan>) -> Self {
+        let mut plans = self.0.clone();
+        for plan in saved {
+            let plan = Arc::new(plan);
+            match plans.iter_mut().find(|old| old.code == plan.code) {
+                Some(old) => *old = plan,
+                None => plans.push(plan),
+            }
+        }
+        Self(plans)
+    }
+
     /// All plans.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Plan>> {
         self.0.iter()
@@ -130,5 +182,27 @@ impl Default for Plans {
     /// [`Plan::free`] and [`Plan::premium`].
     fn default() -> Self {
         Self::new(vec![Plan::free(), Plan::premium()])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_plain_words() {
+        assert_eq!(PlanCode::parse("team-2_a").unwrap().as_str(), "team-2_a");
+        for bad in ["", "Free", "a b", "a/b", "a.b", "ä", &"a".repeat(65)] {
+            assert_eq!(PlanCode::parse(bad), Err(PlanCodeError), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_saved_plan_stands_where_the_one_of_its_code_stood() {
+        let small = Plan { name: "Small".to_owned(), ..Plan::free() };
+        let team = Plan { code: PlanCode::new("team"), ..Plan::premium() };
+        let plans = Plans::default().overridden_by([team, small]);
+        let names: Vec<_> = plans.iter().map(|plan| (plan.code.as_str(), plan.name.as_str())).collect();
+        assert_eq!(names, [("free", "Small"), ("premium", "Premium"), ("team", "Premium")]);
     }
 }

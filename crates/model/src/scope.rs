@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::Role;
+
 /// One permission of an API key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -35,6 +37,8 @@ pub enum Scope {
     LogsRead,
     /// Clusters, gateways, status, allocations.
     ClusterRead,
+    /// Act as an operator. It works for accounts with the role admin alone, and only they can grant it.
+    Admin,
 }
 
 /// A text that is no [`Scope`].
@@ -44,7 +48,7 @@ pub struct ScopeError(pub String);
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::FilesRead,
         Self::FilesWrite,
         Self::FilesDelete,
@@ -59,6 +63,7 @@ impl Scope {
         Self::ReferralsRead,
         Self::LogsRead,
         Self::ClusterRead,
+        Self::Admin,
     ];
 
     /// Its name, such as `files:write`.
@@ -79,6 +84,7 @@ impl Scope {
             Self::ReferralsRead => "referrals:read",
             Self::LogsRead => "logs:read",
             Self::ClusterRead => "cluster:read",
+            Self::Admin => "admin",
         }
     }
 
@@ -110,10 +116,20 @@ impl ScopeSet {
     /// The empty set.
     pub const NONE: Self = Self(0);
 
-    /// Every scope.
+    /// Every scope for an account's own things: all of them but [`Scope::Admin`].
     #[must_use]
     pub fn all() -> Self {
-        Scope::ALL.into_iter().collect()
+        Scope::ALL.into_iter().filter(|scope| *scope != Scope::Admin).collect()
+    }
+
+    /// Every scope that an account of this role can have: [`all`](Self::all), and for an admin also
+    /// [`Scope::Admin`].
+    #[must_use]
+    pub fn of_role(role: Role) -> Self {
+        match role {
+            Role::User => Self::all(),
+            Role::Admin => Scope::ALL.into_iter().collect(),
+        }
     }
 
     /// What a key gets whose scopes nobody named: `user:read` and `files:read`.
@@ -188,9 +204,16 @@ mod tests {
         assert_eq!(" files:read , ".parse::<ScopeSet>().unwrap().to_string(), "files:read");
     }
 
+    #[test]
+    fn an_operators_scope_comes_with_the_role_alone() {
+        assert!(!ScopeSet::all().contains(Scope::Admin) && !ScopeSet::of_a_new_key().contains(Scope::Admin));
+        assert_eq!(ScopeSet::of_role(Role::User), ScopeSet::all());
+        assert!(Scope::ALL.into_iter().all(|scope| ScopeSet::of_role(Role::Admin).contains(scope)));
+    }
+
     proptest! {
         #[test]
-        fn a_set_reads_what_it_writes_and_knows_its_subsets(bits in 0_u32..(1 << 14), more in 0_u32..(1 << 14)) {
+        fn a_set_reads_what_it_writes_and_knows_its_subsets(bits in 0_u32..(1 << 15), more in 0_u32..(1 << 15)) {
             let (small, large) = (ScopeSet(bits), ScopeSet(bits | more));
             prop_assert_eq!(small.to_string().parse(), Ok(small));
             prop_assert!(small.is_subset(large));

@@ -200,7 +200,8 @@ pub(crate) struct TokenCreateArgs {
     /// The key's name, unique within the account.
     #[arg(long)]
     pub(crate) name: String,
-    /// What the key allows, such as files:write,files:read. All scopes if left out.
+    /// What the key allows, such as files:write,files:read. All scopes if left out; for an admin also
+    /// `admin`, which nobody else can have.
     #[arg(long, value_delimiter = ',', value_name = "SCOPE,…")]
     pub(crate) scopes: Vec<String>,
     /// End the key by itself after so many days.

@@ -154,7 +154,17 @@ pub(crate) struct Pins {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Plan {
     pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) descriptions: Vec<String>,
+    #[serde(default)]
+    pub(crate) price_cents: u64,
+    #[serde(default)]
+    pub(crate) self_service: bool,
     pub(crate) storage_bytes: u64,
+    #[serde(default)]
+    pub(crate) file_bytes_max: u64,
+    #[serde(default)]
+    pub(crate) directory_bytes_max: u64,
     pub(crate) timelock: bool,
     #[serde(default)]
     pub(crate) retention_lock: bool,

@@ -94,7 +94,8 @@ impl Accounts {
                 "A name has at most {NAME_LEN_MAX} bytes and no control characters"
             )));
         }
-        let Some(plan) = self.core.settings.plans.find(&new.plan) else {
+        let plans = self.core.plans();
+        let Some(plan) = plans.find(&new.plan) else {
             return Err(Error::InvalidRequest(format!("Unknown plan: {}", new.plan)));
         };
         let row = pinfold_store::NewAccount {
@@ -135,7 +136,7 @@ impl Accounts {
         if account.disabled {
             return Err(Error::InvalidRequest(format!("The account {email} is disabled")));
         }
-        let plan = self.core.settings.plans.find(&account.plan).map(Arc::clone);
+        let plan = self.core.plan_of(&account);
         let plan = plan.ok_or_else(|| Error::InvalidRequest(format!("Unknown plan: {}", account.plan)))?;
         let (credential, via) = (Credential::Operator, Via::OPERATOR);
         Ok(Caller { account, plan, scopes: ScopeSet::all(), credential, via })
@@ -155,7 +156,7 @@ impl Accounts {
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Internal`].
     pub async fn ensure_admin(&self) -> Result<Option<ApiKey>, Error> {
-        let plans = &self.core.settings.plans;
+        let plans = self.core.plans();
         let premium = plans.find(&PlanCode::new("premium")).or_else(|| plans.iter().last());
         let admin = NewAccount {
             email: Email::parse(ADMIN_EMAIL).map_err(|_| Error::Internal)?,
@@ -166,7 +167,7 @@ impl Accounts {
         };
         let Some(account) = self.insert(admin, true).await? else { return Ok(None) };
         let name = TokenName::parse("first-start").map_err(|_| Error::Internal)?;
-        let new = NewToken { name, label: None, scopes: ScopeSet::all(), expires_at: None };
+        let new = NewToken { name, label: None, scopes: ScopeSet::of_role(Role::Admin), expires_at: None };
         let tokens = Tokens { core: Arc::clone(&self.core) };
         Ok(Some(tokens.create(account.id, new).await?.secret))
     }

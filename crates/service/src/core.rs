@@ -11,6 +11,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::catalog::Catalog;
 use crate::guard::Guards;
 use crate::signals::Signals;
 use crate::{ClusterSetup, Error, Settings};
@@ -40,6 +41,8 @@ pub(crate) struct Core {
     pub(crate) clusters: Vec<ClusterSetup>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Settings,
+    /// What is on offer now.
+    pub(crate) catalog: Catalog,
     /// Tells those who wait for a placement that it changed.
     pub(crate) signals: Signals,
     /// Tells the reconciler that there may be work on a placement.
@@ -68,12 +71,14 @@ impl Core {
         clock: Arc<dyn Clock>,
         settings: Settings,
     ) -> Self {
+        let catalog = Catalog::new(&settings.plans, &clusters);
         let slots = Arc::new(Semaphore::new(settings.placements_at_once.max(1)));
         Self {
             store,
             clusters,
             clock,
             settings,
+            catalog,
             signals: Signals::default(),
             wake: Notify::new(),
             wake_expiry: Notify::new(),

@@ -20,6 +20,18 @@ pub enum Error {
     /// More than what is left of the account's storage. Nothing was kept.
     #[error("Not enough storage left in your plan")]
     QuotaExceeded,
+    /// The file is larger than the plan allows one to be. Nothing was kept.
+    #[error("Your plan allows files of at most {bytes_max} bytes")]
+    FileTooLarge {
+        /// How large it may be.
+        bytes_max: u64,
+    },
+    /// The directory's files are larger than the plan allows them to be together. Nothing was kept.
+    #[error("Your plan allows directories of at most {bytes_max} bytes")]
+    DirectoryTooLarge {
+        /// How large it may be.
+        bytes_max: u64,
+    },
     /// Nobody delivered the content within the find time. Nothing was kept.
     #[error("CID not found")]
     CidNotFound,

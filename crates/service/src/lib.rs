@@ -7,6 +7,7 @@
 mod accounts;
 mod background;
 mod caller;
+mod catalog;
 mod clusters;
 mod core;
 mod error;

@@ -68,7 +68,7 @@ impl Tokens {
         if account.disabled {
             return Err(AuthError::AccountDisabled);
         }
-        let Some(plan) = self.core.settings.plans.find(&account.plan).map(Arc::clone) else {
+        let Some(plan) = self.core.plan_of(&account) else {
             tracing::error!(plan = %account.plan, account = %account.id, "an account has a plan that is not set up");
             return Err(AuthError::Unavailable);
         };
@@ -83,12 +83,16 @@ impl Tokens {
     /// Makes a key for `account`, as an operator may.
     ///
     /// # Errors
-    /// [`Error::NameTaken`], [`Error::AccountNotFound`], [`Error::InvalidRequest`] (no scope, past expiry).
+    /// [`Error::NameTaken`], [`Error::AccountNotFound`], [`Error::InvalidRequest`] (no scope, past expiry),
+    /// [`Error::ScopeNotHeld`] (`admin` for an account that is none).
     pub async fn create(&self, account: AccountId, new: NewToken) -> Result<CreatedToken, Error> {
         let now = self.core.clock.now();
         check(&new, now)?;
         let store = &self.core.store;
-        store.account(account).await.map_err(unavailable)?.ok_or(Error::AccountNotFound)?;
+        let owner = store.account(account).await.map_err(unavailable)?.ok_or(Error::AccountNotFound)?;
+        if !new.scopes.is_subset(ScopeSet::of_role(owner.role)) {
+            return Err(Error::ScopeNotHeld);
+        }
         if store.tokens(account, TOKENS_MAX).await.map_err(unavailable)?.len() >= TOKENS_MAX as usize {
             return Err(Error::InvalidRequest(format!(
                 "An account can have {TOKENS_MAX} API keys; revoke some"

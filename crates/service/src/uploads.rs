@@ -86,6 +86,40 @@ impl ReceivedCar {
     }
 }
 
+/// How much may still come.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    /// Of the account's storage.
+    left_bytes: u64,
+    /// In one file, by the plan.
+    file_bytes_max: Option<u64>,
+    /// In one directory, by the plan: what it may have in all, and what is left of that.
+    directory: Option<(u64, u64)>,
+}
+
+impl Bounds {
+    /// What the next file may have, and what it means when it has more.
+    fn next_file(&self) -> (u64, Error) {
+        let storage = (self.left_bytes, Error::QuotaExceeded);
+        let file = self.file_bytes_max.map(|max| (max, Error::FileTooLarge { bytes_max: max }));
+        let directory = self.directory.map(|(max, left)| (left, Error::DirectoryTooLarge { bytes_max: max }));
+        // Of two that are alike, the plan's rule is the one that deleting something does not help.
+        [file, directory, Some(storage)]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(bytes, _)| *bytes)
+            .unwrap_or((0, Error::QuotaExceeded))
+    }
+
+    /// A file has come.
+    fn take(&mut self, bytes: u64) {
+        self.left_bytes = self.left_bytes.saturating_sub(bytes);
+        if let Some((_, left)) = &mut self.directory {
+            *left = left.saturating_sub(bytes);
+        }
+    }
+}
+
 /// What came of each root of a CAR.
 pub type KeptRoots = Vec<(Cid, Result<PinReceipt, Error>)>;
 
@@ -104,7 +138,7 @@ pub struct ReceivedEntry {
 #[must_use = "what is not kept is released"]
 pub struct DirectoryDraft {
     guard: Guard,
-    left_bytes: u64,
+    bounds: Bounds,
     paths: HashSet<String>,
     files: Vec<(String, Imported)>,
 }
@@ -131,20 +165,22 @@ impl Uploads {
         early: &UploadTerms,
         body: impl AsyncRead + Send + Unpin,
     ) -> Result<Received, Error> {
-        let (guard, left_bytes) = self.begin(caller, early).await?;
-        let imported = import(&self.core, &guard, left_bytes, body).await?;
+        let (guard, bounds) = self.begin(caller, early).await?;
+        let imported = import(&self.core, &guard, &bounds, body).await?;
         Ok(Received { guard, imported })
     }
 
-    /// Checks what is known, and opens a guard. Gives also what is left of the account's storage.
-    async fn begin(&self, caller: &Caller, early: &UploadTerms) -> Result<(Guard, u64), Error> {
+    /// Checks what is known, and opens a guard. Gives also how much may come.
+    async fn begin(&self, caller: &Caller, early: &UploadTerms) -> Result<(Guard, Bounds), Error> {
         let cluster = self.core.target(caller, early.cluster.as_ref(), early.timelock)?;
         let account = self.core.store.account(caller.account.id).await.map_err(unavailable)?;
         let left_bytes = account.ok_or(Error::AccountNotFound)?.remaining_bytes();
         if left_bytes == 0 {
             return Err(Error::QuotaExceeded);
         }
-        Ok((Guard::new(&self.core, cluster)?, left_bytes))
+        let limits = &caller.plan.limits;
+        let bounds = Bounds { left_bytes, file_bytes_max: limits.file_bytes_max, directory: None };
+        Ok((Guard::new(&self.core, cluster)?, bounds))
     }
 
     /// Keeps what was received, under all of its terms. If they name another cluster than the early ones did,
@@ -173,9 +209,9 @@ impl Uploads {
         early: &UploadTerms,
         mut body: impl AsyncRead + Send + Unpin,
     ) -> Result<ReceivedCar, Error> {
-        let (guard, left_bytes) = self.begin(caller, early).await?;
+        let (guard, bounds) = self.begin(caller, early).await?;
         let driver = &driver(&self.core, &guard)?.driver;
-        let car = driver.import_car(guard.name(), left_bytes, &mut body).await.map_err(refused)?;
+        let car = driver.import_car(guard.name(), bounds.left_bytes, &mut body).await.map_err(refused)?;
         Ok(ReceivedCar { guard, car })
     }
 
@@ -208,8 +244,10 @@ impl Uploads {
     /// # Errors
     /// As [`receive`](Self::receive).
     pub async fn directory(&self, caller: &Caller, early: &UploadTerms) -> Result<DirectoryDraft, Error> {
-        let (guard, left_bytes) = self.begin(caller, early).await?;
-        Ok(DirectoryDraft { guard, left_bytes, paths: HashSet::new(), files: Vec::new() })
+        let (guard, bounds) = self.begin(caller, early).await?;
+        let directory = caller.plan.limits.directory_bytes_max.map(|max| (max, max));
+        let bounds = Bounds { directory, ..bounds };
+        Ok(DirectoryDraft { guard, bounds, paths: HashSet::new(), files: Vec::new() })
     }
 
     /// Keeps a directory, under all of its terms.
@@ -326,8 +364,8 @@ impl DirectoryDraft {
             return Err(Error::InvalidRequest(format!("{path:?} is in the directory twice")));
         }
         let core = self.guard.core();
-        let imported = import(&core, &self.guard, self.left_bytes, body).await?;
-        self.left_bytes = self.left_bytes.saturating_sub(imported.content_bytes);
+        let imported = import(&core, &self.guard, &self.bounds, body).await?;
+        self.bounds.take(imported.content_bytes);
         let file = (path.to_owned(), imported);
         self.files.push(file.clone());
         Ok(entry(file))
@@ -363,11 +401,21 @@ fn driver<'a>(core: &'a Core, guard: &Guard) -> Result<&'a ClusterSetup, Error> 
 async fn import(
     core: &Core,
     guard: &Guard,
-    bytes_max: u64,
+    bounds: &Bounds,
     mut body: impl AsyncRead + Send + Unpin,
 ) -> Result<Imported, Error> {
     let driver = &driver(core, guard)?.driver;
-    driver.import_file(guard.name(), bytes_max, &mut body).await.map_err(refused)
+    let (bytes_max, over) = bounds.next_file();
+    driver.import_file(guard.name(), bytes_max, &mut body).await.map_err(|error| match error {
+        ClusterError::OverLimit => over,
+        other @ (ClusterError::NotFound
+        | ClusterError::Stalled(_)
+        | ClusterError::Unfit(_)
+        | ClusterError::Full
+        | ClusterError::Source(_)
+        | ClusterError::Unavailable(_)
+        | ClusterError::Stopping) => refused(other),
+    })
 }
 
 fn refused(error: ClusterError) -> Error {

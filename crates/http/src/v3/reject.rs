@@ -150,6 +150,7 @@ impl From<Error> for Reject {
             Error::UploadCutOff => Self::invalid(message),
             Error::TimelockNotAllowed => Self::new(S::FORBIDDEN, message).code("timelock_not_allowed"),
             Error::ClusterNotAllowed => Self::new(S::FORBIDDEN, message).code("cluster_not_allowed"),
+            Error::FileTooLarge { .. } | Error::DirectoryTooLarge { .. } => Self::too_large(message),
             Error::QuotaExceeded => Self::new(S::FORBIDDEN, message).code("quota_exceeded"),
             Error::ScopeNotHeld => Self::new(S::FORBIDDEN, message).code("scope_not_held"),
             Error::CidNotFound | Error::PinNotFound => Self::new(S::NOT_FOUND, message),

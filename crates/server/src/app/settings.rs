@@ -71,11 +71,17 @@ fn plans(config: &Config) -> anyhow::Result<Plans> {
             .iter()
             .map(|id| ClusterId::parse(id).with_context(|| format!("plans.{code}.clusters: {id:?}")))
             .collect::<anyhow::Result<_>>()?;
+        let bounded = |bytes: u64| (bytes > 0).then_some(bytes);
         plans.push(Plan {
-            code: PlanCode::new(code),
+            code: PlanCode::parse(code).with_context(|| format!("plans.{code}"))?,
             name: plan.name.clone(),
+            descriptions: plan.descriptions.clone(),
+            price_cents: plan.price_cents,
+            self_service: plan.self_service,
             limits: PlanLimits {
                 storage_bytes: plan.storage_bytes,
+                file_bytes_max: bounded(plan.file_bytes_max),
+                directory_bytes_max: bounded(plan.directory_bytes_max),
                 timelock: plan.timelock,
                 retention_lock: plan.retention_lock,
                 clusters: (!clusters.is_empty()).then_some(clusters),

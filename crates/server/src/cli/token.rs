@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use pinfold_model::{Clock, Email, ScopeSet, SystemClock, Token, TokenName};
+use pinfold_model::{Clock, Email, Role, Scope, ScopeSet, SystemClock, Token, TokenName};
 use pinfold_service::NewToken;
 use serde_json::{Value, json};
 
@@ -23,16 +23,17 @@ pub(crate) async fn run(command: TokenCommand) -> anyhow::Result<()> {
 async fn create(args: TokenCreateArgs) -> anyhow::Result<()> {
     let email = Email::parse(&args.email)?;
     let name = TokenName::parse(&args.name)?;
-    let scopes = if args.scopes.is_empty() {
-        ScopeSet::all()
-    } else {
-        args.scopes.join(",").parse().with_context(|| format!("the scopes are {}", ScopeSet::all()))?
+    let known = || format!("the scopes are {}", ScopeSet::of_role(Role::Admin));
+    let scopes: Option<ScopeSet> = match args.scopes.as_slice() {
+        [] => None,
+        scopes => Some(scopes.join(",").parse().with_context(known)?),
     };
     let day = Duration::from_hours(24);
     let expires_at = args.expires_in_days.map(|days| SystemClock.now().after(day * days));
     let books = Books::open(&args.place).await?;
     let made = async {
         let account = books.accounts.by_email(&email).await.with_context(|| email.to_string())?;
+        let scopes = scopes.unwrap_or_else(|| ScopeSet::of_role(account.role));
         let new = NewToken { name, label: None, scopes, expires_at };
         books.tokens.create(account.id, new).await.map_err(anyhow::Error::from)
     }
@@ -67,10 +68,20 @@ async fn list(args: TokenListArgs) -> anyhow::Result<()> {
             format!("{}…", token.prefix),
             format!("used {}", time(token.last_used_at, "never")),
             format!("ends {}", time(token.expires_at, "never")),
-            if token.scopes == ScopeSet::all() { "all scopes".to_owned() } else { token.scopes.to_string() },
+            if ScopeSet::all().is_subset(token.scopes) {
+                all_scopes(token)
+            } else {
+                token.scopes.to_string()
+            },
         ]
     };
     print(&table(&tokens.iter().map(cells).collect::<Vec<_>>()))
+}
+
+/// How a key is listed that has every scope for its account's own things.
+fn all_scopes(token: &Token) -> String {
+    let is_admin = token.scopes.contains(Scope::Admin);
+    if is_admin { "all scopes and admin".to_owned() } else { "all scopes".to_owned() }
 }
 
 async fn revoke(args: TokenRevokeArgs) -> anyhow::Result<()> {

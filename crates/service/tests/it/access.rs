@@ -87,3 +87,31 @@ async fn accounts_are_found_by_their_address_alone() {
     assert_eq!(world.service.accounts.create(twice).await.err(), Some(Error::EmailTaken));
     assert_eq!(world.service.accounts.list().await.unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn only_an_admin_has_a_key_with_an_operators_scope() {
+    let world = World::start().await;
+    let tokens = &world.service.tokens;
+    let admin = |name| NewToken { scopes: [Scope::Admin].into_iter().collect(), ..new_token(name) };
+    let alice = world.account("alice", "free").await;
+    assert_eq!(tokens.create(alice.account.id, admin("a")).await.err(), Some(Error::ScopeNotHeld));
+    assert_eq!(tokens.create_for(&alice, admin("a")).await.err(), Some(Error::ScopeNotHeld));
+
+    let key = world.service.accounts.ensure_admin().await.unwrap();
+    assert!(key.is_none(), "alice was first");
+    let new = pinfold_service::NewAccount {
+        email: Email::parse("root@example.org").unwrap(),
+        name: "root".to_owned(),
+        plan: alice.plan.code.clone(),
+        role: Role::Admin,
+        password: None,
+    };
+    let root = world.service.accounts.create(new).await.unwrap();
+    let key = tokens.create(root.id, admin("admin")).await.unwrap().secret;
+    let root = tokens.authenticate(key.reveal(), Via::api(None)).await.unwrap();
+    assert!(root.may(Scope::Admin));
+    tokens.create_for(&root, admin("another")).await.unwrap();
+    let small = tokens.create(root.account.id, new_token("small")).await.unwrap().secret;
+    let small = tokens.authenticate(small.reveal(), Via::api(None)).await.unwrap();
+    assert_eq!(tokens.create_for(&small, admin("more")).await.err(), Some(Error::ScopeNotHeld));
+}

@@ -86,6 +86,7 @@ fn settings() -> Settings {
         code: PlanCode::new(code),
         name: code.to_owned(),
         limits: PlanLimits { storage_bytes, timelock, ..Plan::premium().limits },
+        ..Plan::premium()
     };
     Settings {
         plans: Plans::new(vec![

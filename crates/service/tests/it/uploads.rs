@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pinfold_cluster::{ClusterError, Fate, Gate};
-use pinfold_model::{PinKind, PinState};
+use pinfold_model::{PinKind, PinState, Plan, PlanLimits, Plans};
 use pinfold_service::{Error, Settings, UploadTerms};
 
 use crate::world::{MIB, World};
@@ -194,4 +194,32 @@ async fn guards_of_a_dead_process_go_once_its_placements_have_settled() {
     assert!(next.cluster.has(&cid));
     next.check_settled(&[&alice]).await;
     kept.abort();
+}
+
+#[tokio::test]
+async fn a_plan_bounds_one_file_and_one_directory() {
+    let limits = PlanLimits {
+        file_bytes_max: Some(2 * MIB),
+        directory_bytes_max: Some(3 * MIB),
+        ..Plan::free().limits
+    };
+    let plans = Plans::new(vec![Plan { limits, ..Plan::free() }]);
+    let world = World::start_with(Settings { plans, ..Settings::default() }).await;
+    let alice = world.account("alice", "free").await;
+    let (uploads, terms) = (&world.service.uploads, UploadTerms::default());
+    drop(uploads.receive(&alice, &terms, body(2)).await.unwrap());
+    let over = uploads.receive(&alice, &terms, body(3)).await.err();
+    assert_eq!(over, Some(Error::FileTooLarge { bytes_max: 2 * MIB }));
+
+    let mut directory = uploads.directory(&alice, &terms).await.unwrap();
+    directory.add("a", body(2)).await.unwrap();
+    directory.add("b", body(1)).await.unwrap();
+    let over = directory.add("c", std::io::Cursor::new([1])).await.err();
+    assert_eq!(over, Some(Error::DirectoryTooLarge { bytes_max: 3 * MIB }));
+    drop(directory);
+    let mut directory = uploads.directory(&alice, &terms).await.unwrap();
+    assert_eq!(directory.add("a", body(3)).await.err(), Some(Error::FileTooLarge { bytes_max: 2 * MIB }));
+    drop(directory);
+    world.settle().await;
+    world.check_settled(&[&alice]).await;
 }
