@@ -4,11 +4,13 @@
 //! gate that counts it and looks at its credential, a net for panics, the route, the extractors in the order
 //! in which its handler names them (scope, then syntax), and the service (plan, quota, network).
 
+mod docs;
 mod extract;
 mod form;
 mod gate;
 mod info;
 mod metrics;
+mod openapi;
 mod pin;
 pub(crate) mod reject;
 mod reply;
@@ -19,13 +21,15 @@ mod uploads;
 
 use std::any::Any;
 
-use axum::Router;
+use axum::http::Uri;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, delete, get, post};
+use axum::{Extension, Router};
+use openapi::{Document, Documented};
 use reject::Reject;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, Any as AnyValue, CorsLayer};
+use utoipa_axum::routes;
 
 use crate::attend::attend;
 use crate::{AppState, Settings};
@@ -33,21 +37,17 @@ use crate::{AppState, Settings};
 /// Where the API lives.
 const BASE: &str = "/api/v3";
 
+/// The versions of the API that are gone.
+const GONE: [&str; 2] = ["/api/v1", "/api/v2"];
+
 /// Every route of the API, and what else this server answers.
 pub(crate) fn router(app: AppState) -> Router {
     let cors = cors(app.settings());
-    Router::new()
-        .route("/", get(info::service))
-        .route("/health", get(info::health))
-        .route("/metrics", get(metrics::metrics))
-        .nest(BASE, routes())
-        .route(BASE, get(info::service))
-        .route("/api/v1", any(info::gone))
-        .route("/api/v1/{*rest}", any(info::gone))
-        .route("/api/v2", any(info::gone))
-        .route("/api/v2/{*rest}", any(info::gone))
+    let (router, api) = documented().split();
+    router
         .method_not_allowed_fallback(|| async { Reject::wrong_method() })
-        .fallback(|| async { Reject::no_route() })
+        .fallback(no_route)
+        .layer(Extension(Document::of(&api)))
         .layer(CatchPanicLayer::custom(on_panic))
         .layer(from_fn_with_state(app.clone(), gate::count))
         .layer(cors)
@@ -55,18 +55,40 @@ pub(crate) fn router(app: AppState) -> Router {
         .with_state(app)
 }
 
-fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/health", get(info::health))
-        .route("/peers", get(info::peers))
-        .route("/files", post(upload::file))
-        .route("/files/directory-dag", post(upload::directory))
-        .route("/files/pin/{cid}", post(pin::pin))
-        .route("/files/remove/{cid}", delete(pin::remove))
-        .route("/users/me/uploads", get(uploads::list))
-        .route("/users/me/uploads/{cid}", delete(pin::remove))
-        .route("/users/me/clusters", get(info::clusters))
-        .route("/status/{cid}", get(status::status))
+/// Every route with its entry in the OpenAPI document.
+fn documented() -> Documented {
+    Documented::new()
+        .with(routes!(info::root))
+        .with(routes!(info::root_health))
+        .with(routes!(metrics::metrics))
+        .under(BASE, routes())
+}
+
+/// The routes under [`BASE`]. A path whose methods are several handlers has them in one line.
+fn routes() -> Documented {
+    Documented::new()
+        .with(routes!(info::service))
+        .with(routes!(info::health))
+        .with(routes!(info::peers))
+        .with(routes!(info::clusters))
+        .with(routes!(docs::page))
+        .with(routes!(docs::json))
+        .with(routes!(docs::yaml))
+        .with(routes!(docs::file))
+        .with(routes!(upload::file))
+        .with(routes!(upload::directory))
+        .with(routes!(pin::pin))
+        .with(routes!(pin::remove))
+        .with(routes!(pin::remove_upload))
+        .with(routes!(uploads::list))
+        .with(routes!(status::status))
+}
+
+async fn no_route(uri: Uri) -> Reject {
+    let is_gone = GONE.iter().any(|gone| {
+        uri.path().strip_prefix(gone).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    });
+    if is_gone { Reject::gone(BASE) } else { Reject::no_route() }
 }
 
 /// Browsers of the configured origins may call, without cookies, and may read every header.

@@ -9,6 +9,7 @@ use pinfold_model::parse_cid;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
+use utoipa::IntoParams;
 
 use super::reject::Reject;
 use crate::AppState;
@@ -17,6 +18,39 @@ use crate::upload_body::BodyFault;
 
 /// The header that names a cluster where neither body nor query does.
 const X_CLUSTER: &str = "x-cluster";
+
+/// The CID of examples.
+pub(super) const EXAMPLE_CID: &str = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi";
+
+/// How a CID in the path is documented.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "the document reads its fields")]
+pub(super) struct CidParam {
+    /// A CID of version 0 or 1, in any multibase.
+    #[param(example = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi")]
+    cid: String,
+}
+
+/// How a cluster in the query is documented.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "the document reads its fields")]
+pub(super) struct ClusterParams {
+    /// The cluster; also as header `X-Cluster`.
+    #[param(example = "cl0-global")]
+    cl: Option<String>,
+}
+
+/// How `Prefer` is documented.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "the document reads its fields")]
+pub(super) struct PreferParam {
+    /// `wait=N` waits N seconds at most, `respond-async` not at all (RFC 7240).
+    #[param(rename = "Prefer", example = "wait=5")]
+    prefer: Option<String>,
+}
 
 /// The deepest nesting of a JSON body, also inside fields that nobody reads. Ours are two deep.
 const JSON_DEPTH_MAX: usize = 32;

@@ -6,16 +6,19 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use pinfold_service::{ClusterInfo, GatewayInfo, Health, PeerInfo};
+use pinfold_model::ClusterId;
+use pinfold_service::{ClusterHealth, ClusterInfo, GatewayInfo, Health, PeerInfo};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::BASE;
 use super::gate::{Allowed, ClusterRead};
+use super::openapi::{Anyone, Guarded};
 use super::reject::Reject;
 use crate::AppState;
 
 /// What this is, and where to go on.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ServiceReply {
     name: &'static str,
@@ -24,7 +27,7 @@ pub(super) struct ServiceReply {
     links: Links,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Links {
     #[serde(rename = "self")]
@@ -38,31 +41,48 @@ struct Links {
     uploads: &'static str,
     status: &'static str,
     clusters: &'static str,
+    docs: &'static str,
 }
 
-/// Tells what this is.
+/// What this server is
+#[utoipa::path(get, path = "/", tag = "service", security(()),
+    responses((status = 200, description = "Its name, version and links.", body = ServiceReply, example = json!(ServiceReply::new())), Anyone))]
+pub(super) async fn root() -> Json<ServiceReply> {
+    Json(ServiceReply::new())
+}
+
+/// What this API is
+#[utoipa::path(get, path = "", tag = "service", security(()),
+    responses((status = 200, description = "Its name, version and links.", body = ServiceReply, example = json!(ServiceReply::new())), Anyone))]
 pub(super) async fn service() -> Json<ServiceReply> {
-    Json(ServiceReply {
-        name: "Pinfold",
-        version: env!("CARGO_PKG_VERSION"),
-        api_version: "v3",
-        links: Links {
-            base: BASE,
-            health: "/api/v3/health",
-            peers: "/api/v3/peers",
-            pin: "/api/v3/files/pin/{cid}",
-            upload: "/api/v3/files",
-            upload_directory: "/api/v3/files/directory-dag",
-            remove: "/api/v3/files/remove/{cid}",
-            uploads: "/api/v3/users/me/uploads",
-            status: "/api/v3/status/{cid}",
-            clusters: "/api/v3/users/me/clusters",
-        },
-    })
+    Json(ServiceReply::new())
+}
+
+impl ServiceReply {
+    fn new() -> Self {
+        Self {
+            name: "Pinfold",
+            version: env!("CARGO_PKG_VERSION"),
+            api_version: "v3",
+            links: Links {
+                base: BASE,
+                health: "/api/v3/health",
+                peers: "/api/v3/peers",
+                pin: "/api/v3/files/pin/{cid}",
+                upload: "/api/v3/files",
+                upload_directory: "/api/v3/files/directory-dag",
+                remove: "/api/v3/files/remove/{cid}",
+                uploads: "/api/v3/users/me/uploads",
+                status: "/api/v3/status/{cid}",
+                clusters: "/api/v3/users/me/clusters",
+                docs: "/api/v3/docs",
+            },
+        }
+    }
 }
 
 /// How the service is. The reasons of what fails are the operator's: they are logged, not sent.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct HealthReply {
     status: &'static str,
     version: &'static str,
@@ -73,23 +93,48 @@ pub(super) struct HealthReply {
     message: Option<&'static str>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Dependencies {
     database: Condition,
     clusters: BTreeMap<String, Condition>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Condition {
     status: &'static str,
 }
 
-/// Tells how the service is: 200 when it can do its job, 503 when it can't.
+/// How the service is
+#[utoipa::path(get, path = "/health", tag = "service", security(()),
+    responses(
+        Anyone,
+        (status = 200, description = "It can do its job.", body = HealthReply, example = json!(HealthReply::example(None))),
+        (status = 503, description = "It can't.", body = HealthReply, example = json!(HealthReply::example(Some("disk"))))))]
+pub(super) async fn root_health(app: State<AppState>) -> HealthReply {
+    health(app).await
+}
+
+/// How the service is
+///
+/// 200 when it can do its job, 503 when it can't; `dependencies` says what fails.
+#[utoipa::path(get, path = "/health", tag = "service", security(()),
+    responses(
+        Anyone,
+        (status = 200, description = "It can do its job.", body = HealthReply, example = json!(HealthReply::example(None))),
+        (status = 503, description = "It can't.", body = HealthReply, example = json!(HealthReply::example(Some("disk"))))))]
 pub(super) async fn health(State(app): State<AppState>) -> HealthReply {
     HealthReply::new(&app.service().clusters.health().await)
 }
 
 impl HealthReply {
+    fn example(problem: Option<&str>) -> Self {
+        let problem = problem.map(str::to_owned);
+        Self::new(&Health {
+            store: None,
+            clusters: vec![ClusterHealth { cluster: ClusterId::default(), problem }],
+        })
+    }
+
     fn new(health: &Health) -> Self {
         let clusters = health.clusters.iter().map(|part| {
             let name = part.cluster.to_string();
@@ -127,12 +172,13 @@ impl IntoResponse for HealthReply {
 }
 
 /// The peers that the clusters know, this node first.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct PeersReply {
     peers: Vec<PeerBody>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Peer)]
 struct PeerBody {
     id: String,
     addresses: Vec<String>,
@@ -142,10 +188,30 @@ struct PeerBody {
     agent: Option<String>,
 }
 
-/// Lists the peers.
+/// List the peers
+///
+/// This node first, then whom it knows.
+#[utoipa::path(get, path = "/peers", tag = "service", security(()),
+    responses((status = 200, description = "The peers.", body = PeersReply, example = json!(PeersReply::example())), Anyone))]
 pub(super) async fn peers(State(app): State<AppState>) -> Result<Json<PeersReply>, Reject> {
     let peers = app.service().clusters.peers().await?;
     Ok(Json(PeersReply { peers: peers.into_iter().map(PeerBody::new).collect() }))
+}
+
+impl PeersReply {
+    fn example() -> Self {
+        let id = "12D3KooWGzxzKZYveHXtpG6AsrUJBcWxHBFS2HsEoGTxrMLvKXtf".to_owned();
+        let addresses = vec!["/ip4/192.0.2.1/tcp/4001".to_owned()];
+        Self {
+            peers: vec![PeerBody {
+                id,
+                addresses,
+                is_self: true,
+                connected: true,
+                agent: Some("pinfold".to_owned()),
+            }],
+        }
+    }
 }
 
 impl PeerBody {
@@ -156,8 +222,9 @@ impl PeerBody {
 }
 
 /// A cluster that the caller's pins can go to. Clients read the id as `id` or as `clusterId`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Cluster)]
 pub(super) struct ClusterBody {
     id: String,
     cluster_id: String,
@@ -168,8 +235,9 @@ pub(super) struct ClusterBody {
     gateways: Vec<GatewayBody>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Gateway)]
 struct GatewayBody {
     public_url: String,
     url: String,
@@ -177,7 +245,9 @@ struct GatewayBody {
     order: usize,
 }
 
-/// Lists the clusters that the caller's plan includes.
+/// List the clusters of your plan
+#[utoipa::path(get, path = "/users/me/clusters", tag = "users", security(("key" = ["cluster:read"]), ("session" = [])),
+    responses((status = 200, description = "The clusters.", body = [ClusterBody], example = json!([ClusterBody::example()])), Guarded))]
 pub(super) async fn clusters(
     State(app): State<AppState>,
     caller: Allowed<ClusterRead>,
@@ -186,6 +256,21 @@ pub(super) async fn clusters(
 }
 
 impl ClusterBody {
+    fn example() -> Self {
+        let url = "https://gateway.example.org/ipfs/".to_owned();
+        let gateway = GatewayBody { public_url: url.clone(), url, label: "Gateway".to_owned(), order: 0 };
+        let id = ClusterId::default().to_string();
+        Self {
+            cluster_id: id.clone(),
+            id,
+            name: "Global".to_owned(),
+            label: "Global".to_owned(),
+            region: Some("eu-central".to_owned()),
+            country: Some("DE".to_owned()),
+            gateways: vec![gateway],
+        }
+    }
+
     fn new(info: &ClusterInfo) -> Self {
         Self {
             id: info.id.to_string(),
@@ -206,16 +291,8 @@ impl GatewayBody {
     }
 }
 
-/// Versions 1 and 2 of the API are gone.
-pub(super) async fn gone() -> Reject {
-    Reject::gone(BASE)
-}
-
 #[cfg(test)]
 mod tests {
-    use pinfold_model::ClusterId;
-    use pinfold_service::ClusterHealth;
-
     use super::*;
 
     fn health(store: Option<&str>, cluster: Option<&str>) -> (StatusCode, String) {

@@ -9,6 +9,7 @@ use pinfold_model::ClusterId;
 use pinfold_service::{DamagedPin, Usage};
 
 use super::gate::Admin;
+use super::openapi::Guarded;
 use super::reject::Reject;
 use crate::AppState;
 
@@ -29,7 +30,12 @@ const GAUGES: [Gauge; 7] = [
     ("pinfold_damaged_blocks", "Blocks that are known to be damaged.", |usage| usage.damaged_blocks),
 ];
 
-/// Tells the figures.
+/// Figures for Prometheus
+///
+/// Text format 0.0.4; for accounts of the role admin.
+#[utoipa::path(get, path = "/metrics", tag = "service", security(("key" = []), ("session" = [])),
+    responses((status = 200, description = "The figures.", content_type = "text/plain", body = String,
+        example = "# TYPE pinfold_blocks gauge\npinfold_blocks{cluster=\"cl0-global\"} 12\n"), Guarded))]
 pub(super) async fn metrics(_admin: Admin, State(app): State<AppState>) -> Result<impl IntoResponse, Reject> {
     let usage = app.service().clusters.usage().await;
     let damaged = app.service().damages.list().await?;

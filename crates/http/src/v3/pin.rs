@@ -7,16 +7,30 @@ use axum::extract::State;
 use cid::Cid;
 use pinfold_service::{Caller, PinReceipt, PinWish, Wait};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::extract::{CidText, ClusterHint, MaybeJson};
+use super::extract::{CidParam, CidText, ClusterHint, ClusterParams, EXAMPLE_CID, MaybeJson, PreferParam};
 use super::gate::{Allowed, FilesDelete, FilesWrite};
-use super::reject::Reject;
-use super::reply::PinReply;
+use super::openapi::{Guarded, Missing, Storage, WithBody};
+use super::reject::{Reject, RejectBody};
+use super::reply::{PinBody, PinReply};
 use super::terms::{Terms, TermsBody, parse_cluster};
 use crate::AppState;
 use crate::prefer::Preference;
 
-/// Pins content that is on IPFS already.
+/// Pin content that is on IPFS
+///
+/// Waits for the fetch up to 60 s, or as `Prefer` says. Once it is answered `pinned`, every block is verified and on disk.
+#[utoipa::path(post, path = "/files/pin/{cid}", tag = "pins", security(("key" = ["files:write"]), ("session" = [])),
+    params(CidParam, ClusterParams, PreferParam),
+    request_body(content = Option<TermsBody>, description = "May be left out, or be empty.",
+        example = json!({"customName": "wiki", "cl": "cl0-global"})),
+    responses(
+        (status = 201, description = "Newly pinned.", body = PinBody, example = json!(PinBody::example())),
+        (status = 200, description = "You had pinned it before; names and timelock given now are applied.", body = PinBody, example = json!(PinBody::example())),
+        (status = 202, description = "Still on its way; `Location` names where to watch it.", body = PinBody, example = json!(PinBody::example_on_its_way())),
+        (status = 404, description = "Nobody delivered it. Nothing is left behind.", body = RejectBody, example = json!({"error": "Not Found", "message": "CID not found"})),
+        Guarded, WithBody, Storage))]
 pub(super) async fn pin(
     State(app): State<AppState>,
     caller: Allowed<FilesWrite>,
@@ -60,13 +74,24 @@ async fn pin_and_wait(
 }
 
 /// A removed pin.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct RemovedReply {
     cid: String,
     removed: bool,
 }
 
-/// Removes a pin. It is gone when this is answered; its space comes back soon after.
+impl RemovedReply {
+    fn example() -> Self {
+        Self { cid: EXAMPLE_CID.to_owned(), removed: true }
+    }
+}
+
+/// Remove a pin
+///
+/// It is gone when this is answered; its space comes back soon after.
+#[utoipa::path(delete, path = "/files/remove/{cid}", tag = "pins", security(("key" = ["files:delete"]), ("session" = [])),
+    params(CidParam, ClusterParams),
+    responses((status = 200, description = "It is gone.", body = RemovedReply, example = json!(RemovedReply::example())), Missing, Guarded))]
 pub(super) async fn remove(
     State(app): State<AppState>,
     caller: Allowed<FilesDelete>,
@@ -76,4 +101,19 @@ pub(super) async fn remove(
     let cluster = parse_cluster(hint.as_deref())?;
     app.service().pins.remove(&caller, &cid, cluster.as_ref()).await?;
     Ok(Json(RemovedReply { cid: cid.to_string(), removed: true }))
+}
+
+/// Remove an upload
+///
+/// The same as `DELETE /files/remove/{cid}`.
+#[utoipa::path(delete, path = "/users/me/uploads/{cid}", tag = "uploads", security(("key" = ["files:delete"]), ("session" = [])),
+    params(CidParam, ClusterParams),
+    responses((status = 200, description = "It is gone.", body = RemovedReply, example = json!(RemovedReply::example())), Missing, Guarded))]
+pub(super) async fn remove_upload(
+    app: State<AppState>,
+    caller: Allowed<FilesDelete>,
+    cid: CidText,
+    hint: ClusterHint,
+) -> Result<Json<RemovedReply>, Reject> {
+    remove(app, caller, cid, hint).await
 }

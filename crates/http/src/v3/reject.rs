@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use pinfold_model::{Scope, Timestamp};
 use pinfold_service::{AuthError, Error};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::limits::Reading;
 use crate::upload_body::BodyFault;
@@ -25,11 +26,16 @@ pub(crate) struct Reject {
     body: Box<RejectBody>,
 }
 
-#[derive(Debug, Default, Serialize)]
+/// What every error says.
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct RejectBody {
+#[schema(as = Error)]
+pub(super) struct RejectBody {
+    /// The reason phrase of the status.
     error: &'static str,
+    /// A sentence to act on.
     message: String,
+    /// A word for programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]

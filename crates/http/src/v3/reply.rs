@@ -4,10 +4,12 @@ use axum::Json;
 use axum::http::header::{self, HeaderValue};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use pinfold_model::{PinName, PinState};
+use pinfold_model::{PinKind, PinName, PinState};
 use pinfold_service::{PinReceipt, PinView};
 use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::extract::EXAMPLE_CID;
 use crate::prefer::PREFERENCE_APPLIED;
 
 /// What came of a wish to pin, or of an upload.
@@ -19,9 +21,11 @@ pub(super) struct PinReply {
     preference_applied: Option<HeaderValue>,
 }
 
-#[derive(Serialize)]
+/// A pin.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct PinBody {
+#[schema(as = Pin)]
+pub(super) struct PinBody {
     cid: String,
     cluster_id: String,
     expires_at: Option<String>,
@@ -35,6 +39,30 @@ struct PinBody {
     #[serde(rename = "type")]
     kind: &'static str,
     created_at: String,
+}
+
+impl PinBody {
+    pub(super) fn example() -> Self {
+        Self {
+            cid: EXAMPLE_CID.to_owned(),
+            cluster_id: "cl0-global".to_owned(),
+            expires_at: None,
+            pinned: true,
+            status: PinState::Pinned.as_str(),
+            upload_id: "34407e29d027c000".to_owned(),
+            name: Some("wiki".to_owned()),
+            original_name: None,
+            custom_name: Some("wiki".to_owned()),
+            size: 4_194_304,
+            kind: PinKind::Directory.as_str(),
+            created_at: "2026-01-01T00:00:00.000Z".to_owned(),
+        }
+    }
+
+    pub(super) fn example_on_its_way() -> Self {
+        let (status, kind) = (PinState::Pinning.as_str(), PinKind::Unknown.as_str());
+        Self { pinned: false, status, kind, size: 0, ..Self::example() }
+    }
 }
 
 impl PinReply {

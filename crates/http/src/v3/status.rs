@@ -4,16 +4,24 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
+use pinfold_model::PinState;
 use pinfold_service::PinStatus;
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::extract::{CidText, ClusterHint};
+use super::extract::{CidParam, CidText, ClusterHint, ClusterParams, EXAMPLE_CID};
 use super::gate::{Allowed, ClusterRead};
+use super::openapi::{Guarded, Missing};
 use super::reject::Reject;
 use super::terms::parse_cluster;
 use crate::AppState;
 
-/// Tells how the caller's pin of a CID stands.
+/// See how a pin stands
+///
+/// With its progress while it is fetched.
+#[utoipa::path(get, path = "/status/{cid}", tag = "status", security(("key" = ["cluster:read"]), ("session" = [])),
+    params(CidParam, ClusterParams),
+    responses((status = 200, description = "How it stands.", body = StatusReply, example = json!(StatusReply::example())), Missing, Guarded))]
 pub(super) async fn status(
     State(app): State<AppState>,
     caller: Allowed<ClusterRead>,
@@ -26,7 +34,7 @@ pub(super) async fn status(
 }
 
 /// How a pin stands.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct StatusReply {
     cid: String,
@@ -52,7 +60,7 @@ pub(super) struct StatusReply {
     expires_at: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct ProgressBody {
     blocks: u64,
@@ -63,7 +71,8 @@ struct ProgressBody {
 }
 
 /// What one node of the cluster has of it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = PeerStatus)]
 struct PeerBody {
     status: &'static str,
     timestamp: String,
@@ -75,6 +84,28 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl StatusReply {
+    fn example() -> Self {
+        let time = "2026-01-01T00:00:00.000Z";
+        Self {
+            cid: EXAMPLE_CID.to_owned(),
+            status: PinState::Pinning.as_str(),
+            cluster_id: "cl0-global".to_owned(),
+            upload_id: "34407e29d027c000".to_owned(),
+            progress: ProgressBody { blocks: 12, bytes: 3_145_728, total_bytes: None, peers: 2 },
+            error: None,
+            error_code: None,
+            attempts: 0,
+            next_try_at: None,
+            damaged_blocks: 0,
+            peer_map: BTreeMap::new(),
+            allocations: Vec::new(),
+            replication_factor: 0,
+            created_at: time.to_owned(),
+            updated_at: time.to_owned(),
+            expires_at: None,
+        }
+    }
+
     fn new(status: &PinStatus) -> Self {
         let view = &status.view;
         let word = view.state.as_str();

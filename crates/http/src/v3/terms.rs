@@ -2,16 +2,24 @@
 
 use pinfold_model::{ClusterId, PinName, Timelock, Timestamp};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::reject::Reject;
 
 /// The words as they came. An empty one counts as left out.
-#[derive(Debug, Default, Clone, Deserialize)]
+#[derive(Debug, Default, Clone, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = Terms)]
 pub(super) struct TermsBody {
+    /// What the content was called where it came from; up to 255 bytes.
     pub(super) original_name: Option<String>,
+    /// What you call it; up to 255 bytes.
     pub(super) custom_name: Option<String>,
+    /// The cluster.
+    #[schema(example = "cl0-global")]
     pub(super) cl: Option<String>,
+    /// When it ends by itself: RFC 3339 with an offset.
+    #[schema(example = "2036-12-31T23:59:59Z")]
     pub(super) timelock: Option<String>,
 }
 

@@ -13,19 +13,58 @@ use axum::response::{IntoResponse, Response};
 use pinfold_model::{PinName, PinState};
 use pinfold_service::{Caller, DirectoryDraft, Received, ReceivedEntry, UploadReceipt, UploadTerms};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::extract::ClusterHint;
+use super::extract::{ClusterHint, ClusterParams, EXAMPLE_CID};
 use super::form::{Form, Part};
 use super::gate::{Allowed, FilesWrite};
+use super::openapi::{Guarded, Storage, WithBody};
 use super::reject::Reject;
-use super::reply::{PinReply, status_location};
+use super::reply::{PinBody, PinReply, status_location};
 use super::terms::{TermsBody, filled, parse_name};
 use crate::AppState;
 
 /// The longest index of a pair, in bytes: it is kept until the content comes, and is a number or a UUID.
 const INDEX_LENGTH_MAX: usize = 64;
 
-/// Keeps one file.
+/// A file with its terms.
+#[derive(ToSchema)]
+#[schema(as = FileForm, rename_all = "camelCase")]
+#[expect(dead_code, reason = "the document reads its fields")]
+struct FileForm {
+    /// The content.
+    #[schema(value_type = String, format = Binary)]
+    file: Vec<u8>,
+    original_name: Option<String>,
+    custom_name: Option<String>,
+    cl: Option<String>,
+    timelock: Option<String>,
+}
+
+/// The files of a directory with their terms.
+#[derive(ToSchema)]
+#[schema(as = DirectoryForm, rename_all = "camelCase")]
+#[expect(dead_code, reason = "the document reads its fields")]
+struct DirectoryForm {
+    /// The files; each part's filename is its path inside the directory.
+    #[schema(value_type = Vec<String>, format = Binary)]
+    files: Vec<Vec<u8>>,
+    dir_name: Option<String>,
+    custom_name: Option<String>,
+    cl: Option<String>,
+    timelock: Option<String>,
+}
+
+/// Upload a file
+///
+/// The fields may stand before or after the file. It streams: it may be larger than memory. What is cut off leaves nothing.
+#[utoipa::path(post, path = "/files", tag = "uploads", security(("key" = ["files:write"]), ("session" = [])),
+    params(ClusterParams),
+    request_body(content = FileForm, content_type = "multipart/form-data", example = json!({"file": "hello", "customName": "greeting"})),
+    responses(
+        (status = 201, description = "It is pinned.", body = PinBody, example = json!(PinBody::example())),
+        (status = 202, description = "It is here, and being pinned; `Location` names where to watch it.", body = PinBody, example = json!(PinBody::example_on_its_way())),
+        Guarded, WithBody, Storage))]
 pub(super) async fn file(
     State(app): State<AppState>,
     caller: Allowed<FilesWrite>,
@@ -41,7 +80,17 @@ pub(super) async fn file(
     Ok(PinReply::of_file(&receipt, file_bytes))
 }
 
-/// Keeps a directory.
+/// Upload a directory
+///
+/// Repeated parts `files` or `files[]`, whose filenames are the paths inside the directory, or pairs `files[i][path]` and
+/// `files[i][content]`. Paths have `/` between their segments, no `..`, no leading `/`, and no two are alike.
+#[utoipa::path(post, path = "/files/directory-dag", tag = "uploads", security(("key" = ["files:write"]), ("session" = [])),
+    params(ClusterParams),
+    request_body(content = DirectoryForm, content_type = "multipart/form-data", example = json!({"files": ["hello"], "dirName": "site"})),
+    responses(
+        (status = 201, description = "It is pinned.", body = DirectoryBody, example = json!(DirectoryBody::example())),
+        (status = 202, description = "It is here, and being pinned; `Location` names where to watch it.", body = DirectoryBody, example = json!(DirectoryBody::example())),
+        Guarded, WithBody, Storage))]
 pub(super) async fn directory(
     State(app): State<AppState>,
     caller: Allowed<FilesWrite>,
@@ -188,8 +237,10 @@ pub(super) struct DirectoryReply {
     is_pinned: bool,
 }
 
-#[derive(Serialize)]
-struct DirectoryBody {
+/// A directory that was uploaded.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Directory)]
+pub(super) struct DirectoryBody {
     message: &'static str,
     cid: String,
     filename: Option<String>,
@@ -208,12 +259,38 @@ struct DirectoryBody {
     status: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = UploadedEntry)]
 struct EntryBody {
     cid: String,
     filename: String,
     size: u64,
     path: String,
+}
+
+impl DirectoryBody {
+    fn example() -> Self {
+        let entry = EntryBody {
+            cid: EXAMPLE_CID.to_owned(),
+            filename: "logo.svg".to_owned(),
+            size: 1_024,
+            path: "img/logo.svg".to_owned(),
+        };
+        Self {
+            message: "The directory is pinned",
+            cid: EXAMPLE_CID.to_owned(),
+            filename: Some("site".to_owned()),
+            size: 1_200,
+            kind: "directory",
+            files: vec![entry],
+            total_files: 1,
+            total_size: 1_024,
+            cluster_id: "cl0-global".to_owned(),
+            expires_at: None,
+            upload_id: "34407e29d027c000".to_owned(),
+            status: PinState::Pinned.as_str(),
+        }
+    }
 }
 
 impl DirectoryReply {

@@ -2,12 +2,14 @@
 
 use axum::Json;
 use axum::extract::State;
-use pinfold_model::{PinState, parse_cid};
+use pinfold_model::{PinKind, PinState, parse_cid};
 use pinfold_service::{Cursor, ListQuery, PinPage, PinView};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
-use super::extract::QueryOf;
+use super::extract::{EXAMPLE_CID, QueryOf};
 use super::gate::{Allowed, FilesRead};
+use super::openapi::Guarded;
 use super::reject::Reject;
 use super::reply::{shown_name, text};
 use super::terms::{filled, parse_cluster};
@@ -19,21 +21,41 @@ const SEARCH_LENGTH_MAX: usize = 255;
 const LIMIT_MAX: u32 = 100;
 
 /// The filters as they came; an empty one counts as left out.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
 pub(super) struct UploadsQuery {
+    /// The page, from 1.
+    #[param(value_type = Option<u32>, minimum = 1, example = 1)]
     page: Option<String>,
+    /// Pins on a page, up to 100.
+    #[param(value_type = Option<u32>, minimum = 1, example = 20)]
     limit: Option<String>,
+    /// Only pins of this CID.
     cid: Option<String>,
+    /// What is inside this directory.
     parent_cid: Option<String>,
+    /// Only pins that end by themselves (or, `false`, do not).
+    #[param(value_type = Option<bool>, example = true)]
     has_expiration: Option<String>,
+    /// Only pins with this text in a name or in the CID.
     search: Option<String>,
+    /// Only pins that stand so.
+    #[param(example = "pinned")]
     status: Option<String>,
+    /// Only pins of this cluster.
+    #[param(example = "cl0-global")]
     cl: Option<String>,
+    /// Where to go on: `nextCursor` of the answer before.
     cursor: Option<String>,
 }
 
-/// Lists the account's pins, newest first.
+/// List pins
+///
+/// Newest first. A page by `cursor` costs the same wherever it is.
+#[utoipa::path(get, path = "/users/me/uploads", tag = "uploads", security(("key" = ["files:read"]), ("session" = [])),
+    params(UploadsQuery),
+    responses((status = 200, description = "A page of pins.", body = UploadsReply, example = json!(UploadsReply::example())), Guarded))]
 pub(super) async fn list(
     State(app): State<AppState>,
     caller: Allowed<FilesRead>,
@@ -93,7 +115,7 @@ fn search(text: Option<&str>) -> Result<Option<String>, Reject> {
 }
 
 /// A page of pins.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct UploadsReply {
     uploads: Vec<UploadItem>,
@@ -102,16 +124,16 @@ pub(super) struct UploadsReply {
     next_cursor: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Pagination {
+pub(super) struct Pagination {
     page: u32,
     limit: u32,
     total: u64,
     total_pages: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct UploadItem {
     upload_id: String,
@@ -141,6 +163,29 @@ impl UploadsReply {
             pagination: Pagination { page, limit, total: pins.total, total_pages },
             next_cursor: pins.next_cursor.map(|cursor| cursor.to_string()),
         }
+    }
+}
+
+impl UploadsReply {
+    fn example() -> Self {
+        let created_at = "2026-01-01T00:00:00.000Z".to_owned();
+        let item = UploadItem {
+            upload_id: "34407e29d027c000".to_owned(),
+            id: "34407e29d027c000".to_owned(),
+            cid: EXAMPLE_CID.to_owned(),
+            name: Some("wiki".to_owned()),
+            original_name: None,
+            custom_name: Some("wiki".to_owned()),
+            size: 4_194_304,
+            kind: PinKind::Directory.as_str(),
+            cluster_id: "cl0-global".to_owned(),
+            status: PinState::Pinned.as_str(),
+            uploaded_at: created_at.clone(),
+            created_at,
+            expires_at: None,
+        };
+        let pagination = Pagination { page: 1, limit: 20, total: 1, total_pages: 1 };
+        Self { uploads: vec![item], total: 1, pagination, next_cursor: None }
     }
 }
 

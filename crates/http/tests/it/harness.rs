@@ -11,7 +11,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, request};
 use pinfold_cluster::{Fate, Gate, Scripted};
-use pinfold_http::{AppState, Settings, router};
+use pinfold_http::{AppState, Rate, Rates, Settings, router};
 use pinfold_model::{AccountId, Clock, ClusterId, Email, ManualClock, PlanCode, Role, TokenName, parse_cid};
 use pinfold_service::{Background, ClusterInfo, ClusterSetup, GatewayInfo, NewAccount, NewToken, Service};
 use pinfold_store::Store;
@@ -75,6 +75,20 @@ impl Api {
 
     /// A key of a new account.
     pub(crate) async fn key(&self, plan: &str, scopes: &str) -> String {
+        self.key_with(plan, scopes, None).await
+    }
+
+    /// A key that ends after so many seconds.
+    pub(crate) async fn key_until(&self, plan: &str, scopes: &str, seconds: u64) -> String {
+        self.key_with(plan, scopes, Some(Duration::from_secs(seconds))).await
+    }
+
+    /// Moves the clock.
+    pub(crate) fn advance(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+
+    async fn key_with(&self, plan: &str, scopes: &str, life: Option<Duration>) -> String {
         let count = self.owners.lock().expect("no test panics under it").len();
         let account = NewAccount {
             email: Email::parse(&format!("user{count}@example.org")).expect("an address"),
@@ -88,7 +102,7 @@ impl Api {
             name: key_name(),
             label: None,
             scopes: scopes.parse().expect("scopes"),
-            expires_at: None,
+            expires_at: life.map(|life| self.clock.now().after(life)),
         };
         let created = self.service.tokens.create(account.id, token).await.expect("a key");
         let secret = created.secret.reveal().to_owned();
@@ -146,6 +160,12 @@ impl Api {
         };
         tokio::time::timeout(Duration::from_secs(60), released).await.expect("all is released");
     }
+}
+
+/// Settings with which any number of requests may come without a key.
+pub(crate) fn unhurried() -> Settings {
+    let plenty = Rate::new(1_000_000, 1_000_000);
+    Settings { rates: Rates { anonymous: plenty, polls: plenty, ..Rates::default() }, ..Settings::default() }
 }
 
 fn setup(id: &str, driver: &Scripted) -> ClusterSetup {

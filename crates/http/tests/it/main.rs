@@ -1,9 +1,12 @@
 //! The API v3 as its clients see it: the real router over a real service, with a cluster that does what the
 //! test says.
 
+mod document;
 mod gate;
 mod harness;
+mod openapi;
 mod pin;
+mod security;
 mod upload;
 mod uploads;
 mod wire;

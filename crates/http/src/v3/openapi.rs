@@ -1,0 +1,252 @@
+//! The OpenAPI document: made from the routes themselves, so that it can't say anything else than what is served.
+//!
+//! [`Documented`] is the only way to add a route, and takes only handlers with `#[utoipa::path]`. To write one:
+//!
+//! - The doc comment's first line is the summary, the rest the description.
+//! - `path` is relative to `/api/v3` (see `v3.rs`); `tag` is one of [`TAGS`].
+//! - `security(("key" = ["files:read"]), ("session" = []))` names the scope that the handler's [`Allowed`](super::gate::Allowed)
+//!   asks for; a public route has `security(())`; one for sessions alone names `session` alone.
+//! - `params`: each path parameter with an example; queries derive `IntoParams`.
+//! - `responses`: the good answers with their body and an `example`, then the groups of refusals that fit: [`Anyone`] or
+//!   [`Guarded`], [`Missing`], [`Conflict`], [`WithBody`], [`Storage`].
+//! - A request body has an `example`, too. Wire types derive `ToSchema`; their names are unique among all of them.
+//!
+//! What all answers have in common (`X-Request-Id`, `X-RateLimit-…`, `Retry-After`) is added here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{
+    Components, ContentBuilder, HeaderBuilder, InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi,
+    OpenApiBuilder, Ref, RefOr, Response, ResponseBuilder, Server, Type, path::Operation, path::PathItem,
+    tag::TagBuilder,
+};
+use utoipa::{IntoResponses, PartialSchema, ToSchema};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+
+use super::reject::RejectBody;
+use crate::AppState;
+
+/// The groups of routes, in the order of the page.
+pub(super) const TAGS: [(&str, &str); 10] = [
+    ("pins", "Pin content that is on IPFS, and let go of it."),
+    ("uploads", "Upload files and directories."),
+    ("status", "How pins stand, and where they are."),
+    ("auth", "Sign up, log in, second factor."),
+    ("users", "The account that calls."),
+    ("tokens", "API keys."),
+    ("plans", "What an account may use."),
+    ("webhooks", "Be told what happens to pins."),
+    ("service", "The service itself."),
+    ("admin", "For operators: accounts of the role admin."),
+];
+
+/// Routes, each with its entry in the document.
+pub(super) struct Documented {
+    router: OpenApiRouter<AppState>,
+    /// Schemas of one name that say different things.
+    clashes: Vec<String>,
+}
+
+impl Documented {
+    pub(super) fn new() -> Self {
+        let info = InfoBuilder::new()
+            .title("Pinfold")
+            .version(env!("CARGO_PKG_VERSION"))
+            .description(Some(
+                "An IPFS pinning service. A pin that is answered `pinned` is verified, on disk, and stays.",
+            ))
+            .license(Some(LicenseBuilder::new().name("MIT OR Apache-2.0").build()))
+            .build();
+        let tags = TAGS.map(|(name, text)| TagBuilder::new().name(name).description(Some(text)).build());
+        let api = OpenApiBuilder::new()
+            .info(info)
+            .tags(Some(tags))
+            .servers(Some([Server::new("/")]))
+            .components(Some(components()))
+            .build();
+        Self { router: OpenApiRouter::with_openapi(api), clashes: Vec::new() }
+    }
+
+    /// Adds the handlers of one path.
+    pub(super) fn with(mut self, routes: UtoipaMethodRouter<AppState>) -> Self {
+        let known = self.router.get_openapi().components.as_ref().map(|components| &components.schemas);
+        let clash = |(name, schema): &&(String, _)| {
+            known.and_then(|known| known.get(name)).is_some_and(|old| old != schema)
+        };
+        self.clashes.extend(routes.0.iter().filter(clash).map(|(name, _)| name.clone()));
+        Self { router: self.router.routes(routes), ..self }
+    }
+
+    /// Puts all of them under `base`.
+    pub(super) fn under(self, base: &str, inner: Self) -> Self {
+        let mut clashes = self.clashes;
+        clashes.extend(inner.clashes);
+        Self { router: self.router.nest(base, inner.router), clashes }
+    }
+
+    /// The router, and the document.
+    pub(super) fn split(self) -> (axum::Router<AppState>, OpenApi) {
+        debug_assert!(self.clashes.is_empty(), "schemas with one name: {:?}", self.clashes);
+        let (router, mut api) = self.router.split_for_parts();
+        for item in api.paths.paths.values_mut() {
+            for operation in operations_mut(item) {
+                complete(operation);
+            }
+        }
+        (router, api)
+    }
+}
+
+/// The document as it is sent.
+#[derive(Clone)]
+pub(super) struct Document {
+    pub(super) json: Bytes,
+    pub(super) yaml: Bytes,
+}
+
+impl Document {
+    /// Writes the document once. It is plain data, so that this can't fail but by a fault of ours.
+    pub(super) fn of(api: &OpenApi) -> Arc<Self> {
+        let (json, yaml) = (api.to_json(), api.to_yaml());
+        if let Err(error) = &json {
+            tracing::error!(%error, "writing the OpenAPI document");
+        }
+        if let Err(error) = &yaml {
+            tracing::error!(%error, "writing the OpenAPI document");
+        }
+        Arc::new(Self { json: json.unwrap_or_default().into(), yaml: yaml.unwrap_or_default().into() })
+    }
+}
+
+fn components() -> Components {
+    let mut components = Components::new();
+    components.schemas.insert(RejectBody::name().into_owned(), RejectBody::schema());
+    let key = ApiKeyValue::with_description("X-API-Key", "An API key; also as `Authorization: Bearer KEY`.");
+    components.add_security_scheme("key", SecurityScheme::ApiKey(ApiKey::Header(key)));
+    let session = Http::builder()
+        .scheme(HttpAuthScheme::Bearer)
+        .bearer_format("JWT")
+        .description(Some("The session token of a login, which has every scope."))
+        .build();
+    components.add_security_scheme("session", SecurityScheme::Http(session));
+    components
+}
+
+fn operations_mut(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem { get, put, post, delete, options, head, patch, trace, .. } = item;
+    [get, put, post, delete, options, head, patch, trace].into_iter().flatten()
+}
+
+/// Adds the headers that every answer has.
+fn complete(operation: &mut Operation) {
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else { continue };
+        let mut header = |name: &str, kind: Type, text: &str| {
+            let schema = ObjectBuilder::new().schema_type(kind).build();
+            let header = HeaderBuilder::new().schema(Some(schema)).description(Some(text)).build();
+            response.headers.insert(name.to_owned(), header.into());
+        };
+        header("X-Request-Id", Type::String, "Names the request; the one that was sent, if there was one.");
+        header("X-RateLimit-Limit", Type::Integer, "Requests in a minute.");
+        header("X-RateLimit-Remaining", Type::Integer, "Requests that could follow at once.");
+        header("X-RateLimit-Reset", Type::Integer, "When the budget is whole again, in Unix seconds.");
+        if status == "429" {
+            header("Retry-After", Type::Integer, "Seconds until a request would pass.");
+        }
+    }
+}
+
+/// What any route can answer.
+pub(super) enum Anyone {}
+
+/// What a route that needs a credential can answer.
+pub(super) enum Guarded {}
+
+/// What a route answers when what its path names is not there.
+pub(super) enum Missing {}
+
+/// What a route answers when something else stands against it.
+#[allow(dead_code, reason = "of routes to come")]
+pub(super) enum Conflict {}
+
+/// What a route that takes a body can answer.
+pub(super) enum WithBody {}
+
+/// What a route that stores blocks can answer.
+pub(super) enum Storage {}
+
+type Refusals = BTreeMap<String, RefOr<Response>>;
+
+impl IntoResponses for Anyone {
+    fn responses() -> Refusals {
+        [
+            refusal("400", "Something in the request is not right; the message names it.", json!({"error": "Bad Request", "message": "`limit`: a whole number from 1 is needed"})),
+            refusal("429", "Too many requests.", json!({"error": "Too Many Requests", "message": "Too many requests; try again in 1 s", "code": "RATE_LIMIT", "retryAfter": 1, "limit": 300, "remaining": 0, "resetTime": "2026-01-01T00:00:30.000Z"})),
+            refusal("500", "A fault of the server.", json!({"error": "Internal Server Error", "message": "The server failed at this; the operator finds more under the X-Request-Id"})),
+            refusal("503", "Something that the service needs does not answer. `Retry-After` where it is known.", json!({"error": "Service Unavailable", "message": "The service can't do this right now; try again later"})),
+        ]
+        .into()
+    }
+}
+
+impl IntoResponses for Guarded {
+    fn responses() -> Refusals {
+        let mut refusals = Anyone::responses();
+        refusals.extend([
+            refusal("401", "No credential (`UNAUTHORIZED`), or one that is wrong, expired or revoked (`INVALID_API_KEY`).", json!({"error": "Unauthorized", "message": "The API key is not valid", "code": "INVALID_API_KEY"})),
+            refusal("403", "The credential, the account or its plan does not allow this; `code` says which.", json!({"error": "Forbidden", "message": "This API key lacks the scope files:write", "code": "missing_scope", "required": "files:write"})),
+        ]);
+        refusals
+    }
+}
+
+impl IntoResponses for Missing {
+    fn responses() -> Refusals {
+        [refusal(
+            "404",
+            "It is not there, or not yours.",
+            json!({"error": "Not Found", "message": "Pin not found for this CID"}),
+        )]
+        .into()
+    }
+}
+
+impl IntoResponses for Conflict {
+    fn responses() -> Refusals {
+        [refusal(
+            "409",
+            "Something else stands against it.",
+            json!({"error": "Conflict", "message": "An API key of this name exists already"}),
+        )]
+        .into()
+    }
+}
+
+impl IntoResponses for WithBody {
+    fn responses() -> Refusals {
+        [
+            refusal("408", "The body came too slowly.", json!({"error": "Request Timeout", "message": "The body came too slowly"})),
+            refusal("413", "The body is too large.", json!({"error": "Payload Too Large", "message": "A JSON body has at most 65536 bytes", "code": "FILE_TOO_LARGE"})),
+        ]
+        .into()
+    }
+}
+
+impl IntoResponses for Storage {
+    fn responses() -> Refusals {
+        [refusal("507", "The disk is full.", json!({"error": "Insufficient Storage", "message": "The storage is full; try again later", "code": "storage_full"}))].into()
+    }
+}
+
+fn refusal(status: &str, text: &str, example: Value) -> (String, RefOr<Response>) {
+    let content = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name(RejectBody::name())))
+        .example(Some(example))
+        .build();
+    let response = ResponseBuilder::new().description(text).content("application/json", content).build();
+    (status.to_owned(), RefOr::T(response))
+}

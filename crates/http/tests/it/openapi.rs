@@ -1,0 +1,136 @@
+//! The document of the API says what there is, completely, and the page shows it.
+
+use serde_json::Value;
+
+use crate::document::{Document, Operation};
+use crate::harness::{Api, unhurried};
+
+#[tokio::test]
+async fn every_route_is_described_with_examples() {
+    let api = Api::start().await;
+    let document = Document::of(&api).await;
+    let mut lacks = Vec::new();
+    for operation in document.operations() {
+        lacks.extend(
+            missing(&document, &operation).into_iter().map(|what| format!("{}: {what}", operation.name())),
+        );
+    }
+    assert!(lacks.is_empty(), "{}", lacks.join("\n"));
+}
+
+/// What an operation's description lacks.
+fn missing(document: &Document, operation: &Operation<'_>) -> Vec<String> {
+    let says = operation.says;
+    let mut lacks = Vec::new();
+    if says["summary"].as_str().is_none_or(str::is_empty) {
+        lacks.push("summary".to_owned());
+    }
+    let tag = &says["tags"][0];
+    if !document.says()["tags"].as_array().into_iter().flatten().any(|known| known["name"] == *tag) {
+        lacks.push(format!("known tag ({tag})"));
+    }
+    if !says["security"].is_array() {
+        lacks.push("security".to_owned());
+    }
+    for parameter in says["parameters"].as_array().into_iter().flatten() {
+        let is_told = parameter["description"].as_str().is_some_and(|text| !text.is_empty());
+        if !is_told {
+            lacks.push(format!("description of the parameter {}", parameter["name"]));
+        }
+        let has_example = !parameter["example"].is_null() || !parameter["schema"]["example"].is_null();
+        if parameter["in"] == "path" && !has_example {
+            lacks.push(format!("example of the parameter {}", parameter["name"]));
+        }
+    }
+    if says["requestBody"].is_object() && !has_examples(document, &says["requestBody"]["content"]) {
+        lacks.push("example of the body".to_owned());
+    }
+    let responses = says["responses"].as_object().expect("it has responses");
+    for (status, response) in responses {
+        if response["description"].as_str().is_none_or(str::is_empty) {
+            lacks.push(format!("description of {status}"));
+        }
+        if !response["content"].is_null() && !has_examples(document, &response["content"]) {
+            lacks.push(format!("example of {status}"));
+        }
+    }
+    if !responses.keys().any(|status| status.starts_with('2') || status.starts_with('3')) {
+        lacks.push("good answer".to_owned());
+    }
+    for always in ["429", "500"] {
+        if !responses.contains_key(always) {
+            lacks.push(format!("{always}: name a group of refusals"));
+        }
+    }
+    lacks
+}
+
+fn has_examples(document: &Document, content: &Value) -> bool {
+    let mut kinds = content.as_object().expect("contents by type").values();
+    kinds.all(|kind| {
+        let schema = document.resolve(&kind["schema"]);
+        !kind["example"].is_null() || !kind["examples"].is_null() || !schema["example"].is_null()
+    })
+}
+
+#[tokio::test]
+async fn every_described_route_is_served_and_takes_no_other_method() {
+    let api = Api::start_with(unhurried()).await;
+    let document = Document::of(&api).await;
+    for operation in document.operations() {
+        let answer = api.request(&operation.method, &operation.example_path()).await;
+        assert!(answer.status() != 405, "{}", operation.name());
+        let is_unknown = answer.status() == 404 && answer.message().contains("There is nothing at this path");
+        assert!(!is_unknown, "{}", operation.name());
+        let answer = api.request("TRACE", &operation.example_path()).await;
+        assert_eq!(answer.status(), 405, "{}", operation.name());
+    }
+}
+
+#[tokio::test]
+async fn every_reference_leads_somewhere() {
+    let api = Api::start().await;
+    let document = Document::of(&api).await;
+    let text = document.says().to_string();
+    let references: Vec<_> =
+        text.split("\"$ref\":\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(references.len() > 50, "{}", references.len());
+    for reference in references {
+        let pointer = reference.trim_start_matches('#');
+        assert!(document.says().pointer(pointer).is_some(), "{reference}");
+    }
+}
+
+#[tokio::test]
+async fn the_document_comes_as_json_and_as_yaml() {
+    let api = Api::start().await;
+    let json = api.get("/api/v3/docs/openapi.json").await;
+    assert_eq!((json.status(), json.header("content-type")), (200, "application/json"));
+    assert!(json.json()["openapi"].as_str().expect("a version").starts_with("3.1"));
+    let yaml = api.get("/api/v3/docs/openapi.yaml").await;
+    assert_eq!((yaml.status(), yaml.header("content-type")), (200, "application/yaml"));
+    assert!(yaml.text().starts_with("openapi: 3.1"), "{}", &yaml.text()[..60]);
+}
+
+#[tokio::test]
+async fn the_page_comes_out_of_the_server_alone() {
+    let api = Api::start().await;
+    let answer = api.get("/api/v3/docs").await;
+    assert_eq!((answer.status(), answer.header("location")), (303, "/api/v3/docs/index.html"));
+    let page = api.get("/api/v3/docs/index.html").await;
+    assert_eq!((page.status(), page.header("content-type")), (200, "text/html"));
+    let named: Vec<_> = page
+        .text()
+        .split(['"', '\''])
+        .filter(|text| text.ends_with(".js") || text.ends_with(".css"))
+        .collect();
+    assert!(named.len() >= 3, "{named:?}");
+    for file in named {
+        assert!(!file.contains("//"), "the page loads {file} from elsewhere");
+        let path = format!("/api/v3/docs/{}", file.trim_start_matches("./"));
+        assert_eq!(api.get(&path).await.status(), 200, "{path}");
+    }
+    let start = api.get("/api/v3/docs/swagger-initializer.js").await;
+    assert!(start.text().contains("/api/v3/docs/openapi.json"), "{}", start.text());
+    assert_eq!(api.get("/api/v3/docs/nothing.js").await.status(), 404);
+}

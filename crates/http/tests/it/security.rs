@@ -1,0 +1,122 @@
+//! What no credential, a bad one, or one without the scope gets, on every route that the document names: so that no
+//! route is forgotten.
+
+use pinfold_model::Scope;
+
+use crate::document::{Document, Operation};
+use crate::harness::{Answer, Api, unhurried};
+
+/// Sends every operation that needs a credential with what `header` gives, and checks the answers.
+async fn on_every_route(api: &Api, header: Option<(&str, &str)>, check: impl Fn(&Operation<'_>, &Answer)) {
+    let document = Document::of(api).await;
+    let mut guarded = 0;
+    for operation in document.operations() {
+        if operation.security().is_empty() {
+            continue;
+        }
+        guarded += 1;
+        let sending = api.request(&operation.method, &operation.example_path());
+        let answer = match header {
+            Some((name, value)) => sending.header(name, value).await,
+            None => sending.await,
+        };
+        check(&operation, &answer);
+    }
+    assert!(guarded > 5, "the document names the guarded routes");
+}
+
+fn is(answer: &Answer, operation: &Operation<'_>, status: u16, code: &str) {
+    assert_eq!(
+        (answer.status(), answer.code().as_str()),
+        (status, code),
+        "{}: {}",
+        operation.name(),
+        answer.text()
+    );
+}
+
+#[tokio::test]
+async fn no_credential() {
+    let api = Api::start_with(unhurried()).await;
+    on_every_route(&api, None, |operation, answer| is(answer, operation, 401, "UNAUTHORIZED")).await;
+}
+
+#[tokio::test]
+async fn made_up_and_foreign_credentials() {
+    let api = Api::start_with(unhurried()).await;
+    // Well formed, and good elsewhere.
+    let foreign = Api::start().await.key("premium", "files:read").await;
+    let bearer = format!("Bearer {foreign}");
+    let headers = [
+        ("x-api-key", foreign.as_str()),
+        ("authorization", bearer.as_str()),
+        ("x-api-key", "' OR 1=1 --"),
+        ("authorization", "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiIxIn0."),
+        ("x-api-key", "pnf_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+    ];
+    for header in headers {
+        on_every_route(&api, Some(header), |operation, answer| is(answer, operation, 401, "INVALID_API_KEY"))
+            .await;
+    }
+}
+
+#[tokio::test]
+async fn revoked_and_expired_credentials() {
+    let api = Api::start_with(unhurried()).await;
+    let revoked = api.key("premium", &all_scopes()).await;
+    api.revoke(&revoked).await;
+    let expired = api.key_until("premium", &all_scopes(), 60).await;
+    api.advance(61);
+    for key in [&revoked, &expired] {
+        let header = Some(("x-api-key", key.as_str()));
+        on_every_route(&api, header, |operation, answer| is(answer, operation, 401, "INVALID_API_KEY")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_has_every_scope_but_the_one() {
+    let api = Api::start_with(unhurried()).await;
+    let document = Document::of(&api).await;
+    for operation in document.operations() {
+        let security = operation.security();
+        let Some((_, scopes)) = security.iter().find(|(scheme, _)| scheme == "key") else {
+            if security.is_empty() {
+                continue;
+            }
+            let key = api.key("premium", &all_scopes()).await;
+            let answer = api.request(&operation.method, &operation.example_path()).key(&key).await;
+            is(&answer, &operation, 403, "session_required");
+            continue;
+        };
+        let Some(needed) = scopes.first() else { continue };
+        let others: Vec<_> =
+            all_scopes().split(',').filter(|scope| scope != needed).map(str::to_owned).collect();
+        let key = api.key("premium", &others.join(",")).await;
+        let answer = api.request(&operation.method, &operation.example_path()).key(&key).await;
+        is(&answer, &operation, 403, "missing_scope");
+        assert_eq!(answer.json()["required"], needed.as_str(), "{}", operation.name());
+    }
+}
+
+#[tokio::test]
+async fn what_is_for_operators_is_for_operators_alone() {
+    let api = Api::start_with(unhurried()).await;
+    let key = api.key("premium", &all_scopes()).await;
+    let document = Document::of(&api).await;
+    let mut found = 0;
+    for operation in document.operations() {
+        if operation.path != "/metrics" && !operation.path.starts_with("/api/v3/admin") {
+            continue;
+        }
+        found += 1;
+        let answer = api.request(&operation.method, &operation.example_path()).key(&key).await;
+        is(&answer, &operation, 403, "admin_only");
+    }
+    assert!(found > 0);
+}
+
+/// Every scope that an account of the role user can have.
+fn all_scopes() -> String {
+    let names: Vec<_> = Scope::ALL.iter().map(|scope| scope.as_str()).collect();
+    names.join(",")
+}
