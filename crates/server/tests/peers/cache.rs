@@ -6,6 +6,7 @@ const KUBO: &str = "kubo-0.43.0/ipfs";
 const NODE: &str = "node-24.19.0/bin/node";
 const NODE_MODULES: &str = "helia/node_modules";
 const REQUESTS: &str = "requests-2.34.2";
+const SDK: &str = "sdk-py-3.1.1";
 
 /// The repository's root.
 pub(crate) fn repository() -> PathBuf {
@@ -31,6 +32,11 @@ pub(crate) fn node_modules() -> PathBuf {
 /// A folder for `PYTHONPATH` that holds `requests`.
 pub(crate) fn python_requests() -> PathBuf {
     installed(REQUESTS)
+}
+
+/// A folder for `PYTHONPATH` that holds the Python SDK, without what it imports.
+pub(crate) fn python_sdk() -> PathBuf {
+    installed(SDK)
 }
 
 fn installed(name: &str) -> PathBuf {

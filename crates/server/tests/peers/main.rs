@@ -1,4 +1,4 @@
-//! The real `pinfold` beside software that others wrote: Kubo, Helia, and the six samples of the API's own page.
+//! The real `pinfold` beside software that others wrote: Kubo, Helia, the six samples of the API's own page, and its SDK.
 //!
 //! Everything here is a separate process on loopback with free ports and a temporary folder. `ci/peers` installs the
 //! peers; one that is missing fails its test with a word about that, so that a green run has met every one of them.
@@ -11,7 +11,7 @@
 //! | `program.rs` | a child process that ends with its test |
 //! | `kubo.rs`, `helia.rs`, `pinfold.rs` | one driver for each kind of node |
 //! | `data.rs`, `vector.rs` | bytes and folders to move, and the published CIDs |
-//! | `exchange.rs`, `routing.rs`, `import.rs`, `samples.rs` | the stories |
+//! | `exchange.rs`, `routing.rs`, `import.rs`, `samples.rs`, `sdk.rs` | the stories |
 
 mod cache;
 mod data;
@@ -23,6 +23,7 @@ mod pinfold;
 mod program;
 mod routing;
 mod samples;
+mod sdk;
 mod vector;
 
 /// How two nodes reach each other in a story.

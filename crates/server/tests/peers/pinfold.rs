@@ -22,7 +22,7 @@ pub(crate) struct Pinfold {
     /// The first account's API key, which has every scope.
     pub(crate) key: String,
     addresses: Vec<String>,
-    _data: TempDir,
+    data: TempDir,
 }
 
 impl Pinfold {
@@ -33,18 +33,36 @@ impl Pinfold {
 
     /// Starts a server that listens on every transport, on loopback.
     pub(crate) async fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[]).await
+    }
+
+    /// The same, with settings from the environment.
+    pub(crate) async fn start_with(arguments: &[&str], settings: &[(&str, &str)]) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder");
         let mut serve = Command::new(BINARY);
         serve.args(["serve", "--json", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data.path());
         for over in [Over::TcpTls, Over::Quic, Over::WebSocket] {
             serve.args(["--swarm-listen", over.listen()]);
         }
-        serve.args(arguments);
+        serve.args(arguments).envs(settings.iter().copied());
         let mut program = Program::start("pinfold", serve, data.path());
         let ready: Ready = program.line(|line| serde_json::from_str(line).ok()).await;
         program.let_run();
         let url = ready.url.trim_end_matches('/').to_owned();
-        Self { program, url, key: ready.first_key, addresses: ready.addresses, _data: data }
+        Self { program, url, key: ready.first_key, addresses: ready.addresses, data }
+    }
+
+    /// Makes an account with the plan premium, and gives a key of it that has every scope.
+    pub(crate) async fn account(&self, email: &str, password: &str) -> String {
+        let command = |arguments: &[&str]| {
+            let mut command = Command::new(BINARY);
+            command.args(arguments).arg("--data-dir").arg(self.data.path());
+            command
+        };
+        let create = command(&["user", "create", "--email", email, "--plan", "premium", "--password-stdin"]);
+        program::output("pinfold user create", create, format!("{password}\n").as_bytes()).await;
+        let create = command(&["token", "create", "--email", email, "--name", "client"]);
+        program::output("pinfold token create", create, b"").await
     }
 
     /// Its address for `over`.

@@ -1,0 +1,26 @@
+//! The published Python SDK, with nothing changed but its base URL: each of its methods does what it says.
+
+use tokio::process::Command;
+
+use crate::{cache, pinfold::Pinfold, program};
+
+const EMAIL: &str = "ada@example.org";
+const PASSWORD: &str = "a long enough password";
+
+#[tokio::test]
+async fn every_method_of_the_python_sdk_works() {
+    let roots = tempfile::tempdir().expect("a temporary folder");
+    let root = roots.path().canonicalize().expect("it is there");
+    let root = root.to_str().expect("a plain path");
+    let pinfold = Pinfold::start_with(&["--no-bootstrap"], &[("PINFOLD_UPLOADS__SERVER_ROOTS", root)]).await;
+    let key = pinfold.account(EMAIL, PASSWORD).await;
+
+    let mut command = Command::new("python3");
+    command.arg(cache::repository().join("crates/server/tests/peers/clients/sdk.py"));
+    command.env("PYTHONDONTWRITEBYTECODE", "1").env("PINFOLD_URL", &pinfold.url);
+    command.env("PINARKIVE_API_KEY", &key).env("EMAIL", EMAIL).env("PASSWORD", PASSWORD).env("ROOT", root);
+    let path = [cache::python_sdk(), cache::python_requests()];
+    command.env("PYTHONPATH", std::env::join_paths(path).expect("plain paths"));
+    let worked = program::output("the Python SDK", command, b"").await;
+    assert_eq!(worked.lines().count(), 17, "its methods: {worked}");
+}
