@@ -38,8 +38,8 @@ pub(super) async fn page() -> Redirect {
 }
 
 /// A file of the page
-#[utoipa::path(get, path = "/docs/{file}", tag = "service", security(()),
-    params(("file" = String, Path, description = "The file's name.", example = "index.html")),
+#[utoipa::path(get, path = "/docs/{asset}", tag = "service", security(()),
+    params(("asset" = String, Path, description = "The file's name.", example = "index.html")),
     responses((status = 200, description = "The file.", content_type = "text/html", body = String, example = "<!DOCTYPE html>"), Missing, Anyone))]
 pub(super) async fn file(Path(name): Path<String>) -> Result<Response, Reject> {
     match utoipa_swagger_ui::serve(&name, Arc::clone(&CONFIG)) {
@@ -69,7 +69,7 @@ pub(super) async fn json(Extension(document): Extension<Arc<Document>>) -> impl 
 
 /// The OpenAPI document as YAML
 #[utoipa::path(get, path = "/docs/openapi.yaml", tag = "service", security(()),
-    responses((status = 200, description = "OpenAPI 3.1.", content_type = "application/yaml", body = String, example = "openapi: 3.1.0"), Anyone))]
+    responses((status = 200, description = "OpenAPI 3.1.", content_type = "application/yaml", body = serde_json::Value, example = json!({"openapi": "3.1.0"})), Anyone))]
 pub(super) async fn yaml(Extension(document): Extension<Arc<Document>>) -> impl IntoResponse {
     sent("application/yaml", document.yaml.clone())
 }

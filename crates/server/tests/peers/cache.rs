@@ -7,6 +7,7 @@ const NODE: &str = "node-24.19.0/bin/node";
 const NODE_MODULES: &str = "helia/node_modules";
 const REQUESTS: &str = "requests-2.34.2";
 const SDK: &str = "sdk-py-3.1.1";
+const SCHEMATHESIS: &str = "schemathesis-4.32.5";
 
 /// The repository's root.
 pub(crate) fn repository() -> PathBuf {
@@ -37,6 +38,11 @@ pub(crate) fn python_requests() -> PathBuf {
 /// A folder for `PYTHONPATH` that holds the Python SDK, without what it imports.
 pub(crate) fn python_sdk() -> PathBuf {
     installed(SDK)
+}
+
+/// A folder for `PYTHONPATH` that holds schemathesis and what it imports.
+pub(crate) fn schemathesis() -> PathBuf {
+    installed(SCHEMATHESIS)
 }
 
 fn installed(name: &str) -> PathBuf {

@@ -11,11 +11,12 @@
 //! | `program.rs` | a child process that ends with its test |
 //! | `kubo.rs`, `helia.rs`, `pinfold.rs` | one driver for each kind of node |
 //! | `data.rs`, `vector.rs` | bytes and folders to move, and the published CIDs |
-//! | `exchange.rs`, `routing.rs`, `import.rs`, `samples.rs`, `sdk.rs` | the stories |
+//! | `exchange.rs`, `routing.rs`, `import.rs`, `samples.rs`, `sdk.rs`, `fuzz.rs` | the stories |
 
 mod cache;
 mod data;
 mod exchange;
+mod fuzz;
 mod helia;
 mod import;
 mod kubo;

@@ -1,0 +1,50 @@
+//! schemathesis reads the OpenAPI document of a server and tries what it says, and much that it does not: no answer may be
+//! one that the document does not name, none may be a fault of the server.
+//!
+//! `PINFOLD_TEST_FUZZ_EXAMPLES` (requests of each kind for an operation; default 10) and `PINFOLD_TEST_FUZZ_SEED` make a
+//! longer or another run.
+
+use tokio::process::Command;
+
+use crate::{cache, pinfold::Pinfold, program};
+
+/// Nobody is there to be asked for content, and nobody is to be slowed down.
+const SETTINGS: &str = "
+[pins]
+find_seconds = 1
+[plans.premium]
+requests_per_minute = 1000000
+requests_per_second = 1000000
+[http.rates]
+anonymous_per_minute = 1000000
+anonymous_per_second = 1000000
+polls_per_minute = 1000000
+polls_per_second = 1000000
+";
+
+#[tokio::test]
+async fn the_server_answers_as_its_document_says() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let settings = folder.path().join("pinfold.toml");
+    std::fs::write(&settings, SETTINGS).expect("it can be written");
+    let settings = settings.to_str().expect("a plain path");
+    let pinfold = Pinfold::start(&["--no-bootstrap", "--config", settings]).await;
+
+    let clients = cache::repository().join("crates/server/tests/peers/clients");
+    let number = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
+    let mut command = Command::new("python3");
+    command.current_dir(folder.path()).env("PYTHONPATH", cache::schemathesis());
+    command.env("PYTHONDONTWRITEBYTECODE", "1").env("NO_COLOR", "1");
+    command
+        .args(["-m", "schemathesis.cli", "--config-file"])
+        .arg(clients.join("schemathesis.toml"))
+        .arg("run");
+    command.arg(format!("{}/api/v3/docs/openapi.json", pinfold.url));
+    command.args(["--header", &format!("X-API-Key: {}", pinfold.key), "--checks", "all", "--workers", "4"]);
+    command.args(["--continue-on-failure", "--no-shrink", "--warnings", "off"]);
+    command.args(["--max-examples", &number("PINFOLD_TEST_FUZZ_EXAMPLES", "10")]);
+    command.args(["--seed", &number("PINFOLD_TEST_FUZZ_SEED", "1")]);
+    let output = program::finish("schemathesis", command, b"").await;
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+}
