@@ -2,7 +2,8 @@
 //!
 //! - [`import_file`] streams bytes into a hold and yields their root, with memory for a few chunks;
 //! - [`DirectoryBuilder`] makes directories, plain or sharded, of what is imported already;
-//! - [`read_file`] and [`list_directory`] read back what is stored, and never ask the network.
+//! - [`read_file`] and [`list_directory`] read back what is stored, and never ask the network; [`walk_directory`]
+//!   lists all that is inside a directory, page by page.
 //!
 //! A [`Profile`] fixes everything that a CID depends on, after IPIP-0499.
 
@@ -12,6 +13,7 @@ mod message;
 mod murmur;
 mod profile;
 mod read;
+mod walk;
 
 use cid::Cid;
 
@@ -20,6 +22,7 @@ pub use file::import_file;
 pub use message::{Kind, kind};
 pub use profile::Profile;
 pub use read::{DIRECTORY_ENTRIES_MAX, DirectoryEntry, ReadError, list_directory, read_file};
+pub use walk::{EntryKind, Position, PositionError, WalkEntry, WalkPage, WalkRequest, walk_directory};
 
 use crate::{BlockError, BlocksError};
 

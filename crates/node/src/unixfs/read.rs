@@ -19,8 +19,12 @@ const FILE_DEPTH_MAX: usize = 32;
 const SHARD_DEPTH_MAX: usize = 32;
 /// The most entries of a directory that are listed.
 pub const DIRECTORY_ENTRIES_MAX: usize = 1_000_000;
-/// The most shards of one directory: a full tree with so many entries has fewer.
-const SHARDS_MAX: usize = 1_000_000;
+/// The most shards of one directory: a full tree with so many entries has some hundred thousand.
+const SHARDS_MAX: usize = 250_000;
+/// The bytes of all names of one directory: one shard with a long name can be part of it many times.
+const NAMES_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Nodes of a file that wait for their turn: those beside the way down. Balanced trees have some thousand.
+const FILE_WAITING_MAX: usize = 262_144;
 
 /// Why something cannot be read back.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +51,9 @@ pub enum ReadError {
     /// Too deep, or a directory of more than [`DIRECTORY_ENTRIES_MAX`] entries.
     #[error("{0} is too large to be read")]
     TooLarge(Cid),
+    /// A position that no listing of this directory gave.
+    #[error("there is no such position in {0}")]
+    Position(Cid),
     /// The block store failed.
     #[error(transparent)]
     Blocks(#[from] BlocksError),
@@ -82,7 +89,8 @@ pub fn read_file(
                 let part = tokio::task::spawn_blocking(move || file_part(blocks.as_ref(), cid))
                     .await
                     .map_err(|_| ReadError::Stopped)??;
-                if depth == FILE_DEPTH_MAX && !part.children.is_empty() {
+                let is_too_deep = depth == FILE_DEPTH_MAX && !part.children.is_empty();
+                if is_too_deep || stack.len() + part.children.len() > FILE_WAITING_MAX {
                     return Err(ReadError::TooLarge(cid));
                 }
                 stack.extend(part.children.into_iter().rev().map(|child| (child, depth + 1)));
@@ -127,15 +135,14 @@ fn file_part(blocks: &dyn Blocks, cid: Cid) -> Result<FilePart, ReadError> {
 pub fn list_directory(blocks: &dyn Blocks, root: &Cid) -> Result<Vec<DirectoryEntry>, ReadError> {
     let mut entries = Vec::new();
     let mut stack = vec![(*root, 0)];
-    let mut shards = 0;
+    let (mut shards, mut names_bytes) = (0, 0);
     while let Some((cid, depth)) = stack.pop() {
         let block = fetch(blocks, &cid)?;
         let node = if cid.codec() == DAG_PB { decode(&block)? } else { PbNode::default() };
         let prefix = match Data::of(&node) {
             Some(Data { kind: TYPE_DIRECTORY, .. }) if depth == 0 => 0,
-            Some(Data { kind: TYPE_SHARD, fanout: Some(fanout @ 8..=1024), .. }) => {
-                // Places are written in hexadecimal, as wide as the highest one.
-                format!("{:X}", fanout - 1).len()
+            Some(Data { kind: TYPE_SHARD, fanout: Some(fanout), .. }) => {
+                shard_prefix(fanout).ok_or(ReadError::Kind { cid, wanted: "a directory" })?
             }
             Some(_) | None => return Err(ReadError::Kind { cid, wanted: "a directory" }),
         };
@@ -149,15 +156,21 @@ pub fn list_directory(blocks: &dyn Blocks, root: &Cid) -> Result<Vec<DirectoryEn
             let name = name.get(prefix..).ok_or(ReadError::Kind { cid, wanted: "a directory" })?;
             if prefix > 0 && name.is_empty() {
                 below.push((link.cid, depth + 1));
-            } else if entries.len() == DIRECTORY_ENTRIES_MAX {
+            } else if entries.len() == DIRECTORY_ENTRIES_MAX || names_bytes > NAMES_BYTES_MAX {
                 return Err(ReadError::TooLarge(*root));
             } else {
+                names_bytes += name.len();
                 entries.push(DirectoryEntry { name: name.to_owned(), cid: link.cid, dag_bytes: link.tsize });
             }
         }
         stack.extend(below.into_iter().rev());
     }
     Ok(entries)
+}
+
+/// How much of a name in a shard is its place, which is written in hexadecimal, as wide as the highest one.
+pub(super) fn shard_prefix(fanout: u64) -> Option<usize> {
+    (8..=1024).contains(&fanout).then(|| format!("{:X}", fanout - 1).len())
 }
 
 fn fetch(blocks: &dyn Blocks, cid: &Cid) -> Result<Block, ReadError> {
