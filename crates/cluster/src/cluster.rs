@@ -9,6 +9,7 @@ use pinfold_node::car::import::ImportedCar;
 use pinfold_node::{HoldName, Progress};
 
 pub use pinfold_node::blocks::{Distinct, Totals as Usage};
+pub use pinfold_node::unixfs::{EntryKind, Position, WalkEntry, WalkPage, WalkRequest};
 use tokio::io::AsyncRead;
 
 /// What the name of every hold begins with that keeps an upload until its placement has it.
@@ -172,6 +173,14 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// Reads a block that is held; `None` if it is not here. Never asks the network.
     async fn block(&self, cid: &Cid) -> Result<Option<bytes::Bytes>, ClusterError>;
+
+    /// Lists what is inside a directory that is held, nested ones too, each directory before what is in it; in an order
+    /// that is the same for ever. Never asks the network. A page may have fewer entries than asked for and say where
+    /// to go on all the same.
+    ///
+    /// # Errors
+    /// [`ClusterError::Unfit`] when it is no directory, or there is no such position in it.
+    async fn entries(&self, root: &Cid, request: WalkRequest) -> Result<WalkPage, ClusterError>;
 
     /// Names that begin with `prefix`, in their order, at most `limit` of them after `after`.
     async fn names(

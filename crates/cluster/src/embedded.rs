@@ -7,11 +7,14 @@ use bytes::Bytes;
 use cid::Cid;
 use pinfold_node::car::import::{ImportCarError, ImportedCar, import_car};
 use pinfold_node::net::AGENT;
-use pinfold_node::unixfs::{self, DirectoryBuilder, ImportError, Kind, Profile};
+use pinfold_node::unixfs::{self, DirectoryBuilder, ImportError, Kind, Profile, ReadError};
 use pinfold_node::{Block, BlocksError, FetchError, FetchLimits, FetchRequest, HoldName, Node, Progress};
 
 use crate::limited::Limited;
-use crate::{Body, Cluster, ClusterError, Distinct, Held, Imported, ImportedKind, PeerInfo, Terms, Usage};
+use crate::{
+    Body, Cluster, ClusterError, Distinct, Held, Imported, ImportedKind, PeerInfo, Terms, Usage, WalkPage,
+    WalkRequest,
+};
 
 /// Holds DAGs in the block store of a [`Node`], and fetches them through it.
 #[derive(Debug, Clone)]
@@ -156,6 +159,13 @@ impl Cluster for Embedded {
         Ok(block.map(|block| block.into_parts().1))
     }
 
+    async fn entries(&self, root: &Cid, request: WalkRequest) -> Result<WalkPage, ClusterError> {
+        let (node, root) = (self.node.clone(), *root);
+        let walk = move || unixfs::walk_directory(node.blocks().as_ref(), &root, &request);
+        let done = tokio::task::spawn_blocking(walk).await;
+        Ok(done.map_err(|_| ClusterError::Stopping)??)
+    }
+
     async fn names(
         &self,
         prefix: &str,
@@ -227,6 +237,20 @@ impl From<BlocksError> for ClusterError {
             BlocksError::Damaged(_) | BlocksError::NoSuchHold | BlocksError::Failed(_) => {
                 Self::Unavailable(error.to_string())
             }
+        }
+    }
+}
+
+impl From<ReadError> for ClusterError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Kind { .. }
+            | ReadError::Node { .. }
+            | ReadError::TooLarge(_)
+            | ReadError::Position(_) => Self::Unfit(error.to_string()),
+            ReadError::Missing(_) => Self::Unavailable(error.to_string()),
+            ReadError::Blocks(error) => error.into(),
+            ReadError::Stopped => Self::Stopping,
         }
     }
 }

@@ -16,7 +16,10 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
 use crate::limited::Limited;
-use crate::{Body, Cluster, ClusterError, Distinct, Held, Imported, ImportedKind, PeerInfo, Terms, Usage};
+use crate::{
+    Body, Cluster, ClusterError, Distinct, EntryKind, Held, Imported, ImportedKind, PeerInfo, Position,
+    Terms, Usage, WalkEntry, WalkPage, WalkRequest,
+};
 
 const RAW: u64 = 0x55;
 const SHA2_256: u64 = 0x12;
@@ -74,8 +77,12 @@ struct State {
     holds: BTreeMap<HoldName, HashMap<Cid, (Content, bool)>>,
     /// Blocks that are damaged, until their name is held once more.
     damaged: BTreeMap<HoldName, u64>,
+    /// What is inside of directories.
+    directories: HashMap<Cid, Vec<WalkEntry>>,
     hold_fates: HashMap<Cid, Vec<Fate>>,
     release_fates: Vec<Fate>,
+    /// How far those are that are being held.
+    under_way: HashMap<Cid, Arc<Progress>>,
     /// The bytes of roots, here or on the network.
     data: HashMap<Cid, Bytes>,
 }
@@ -108,6 +115,14 @@ impl Scripted {
     /// What the next tries to hold `cid` meet, in this order; then it works.
     pub fn script_hold(&self, cid: &Cid, fates: impl IntoIterator<Item = Fate>) {
         self.state().hold_fates.insert(*cid, fates.into_iter().collect());
+    }
+
+    /// Brings so many blocks for a DAG that waits at a gate: peers delivered them.
+    pub fn bring(&self, cid: &Cid, blocks: u64, bytes: u64, peers: u64) {
+        if let Some(progress) = self.state().under_way.get(cid) {
+            progress.set_held(blocks, bytes);
+            progress.set_peers(peers);
+        }
     }
 
     /// Damages blocks that are held under a name.
@@ -162,6 +177,33 @@ impl State {
     }
 }
 
+/// What is inside of a directory of these files, each directory before what is in it.
+fn entries_of(
+    files: &BTreeMap<&String, &Imported>,
+    directories: &HashMap<Cid, Vec<WalkEntry>>,
+) -> Vec<WalkEntry> {
+    let mut entries = BTreeMap::new();
+    for (path, file) in files {
+        for (at, _) in path.match_indices('/') {
+            let path = path[..at].to_owned();
+            let cid = raw_cid(Bytes::from(format!("{path}/")));
+            let directory = WalkEntry { path, cid, kind: EntryKind::Directory, size_bytes: None };
+            entries.insert(sorting(&directory.path), directory);
+        }
+        let (path, cid) = ((*path).clone(), file.root);
+        let file = match directories.contains_key(&cid) {
+            true => WalkEntry { path, cid, kind: EntryKind::Directory, size_bytes: None },
+            false => WalkEntry { path, cid, kind: EntryKind::File, size_bytes: Some(file.content_bytes) },
+        };
+        entries.insert(sorting(&file.path), file);
+    }
+    entries.into_values().collect()
+}
+
+fn sorting(path: &str) -> Vec<String> {
+    path.split('/').map(str::to_owned).collect()
+}
+
 fn raw_cid(data: Bytes) -> Cid {
     match Block::hash(Version::V1, RAW, SHA2_256, data) {
         Ok(block) => *block.cid(),
@@ -190,6 +232,7 @@ impl Cluster for Scripted {
             // A fetch that began leaves something, until it is released.
             let begun = Content { held: Held { bytes: 0, blocks: 0, kind: ImportedKind::Other } };
             state.holds.entry(name.clone()).or_default().entry(*root).or_insert((begun, false));
+            state.under_way.insert(*root, Arc::clone(progress));
             (state.hold_fates.get_mut(root).and_then(next), content)
         };
         self.meet(fate).await?;
@@ -201,6 +244,7 @@ impl Cluster for Scripted {
         // It may have been released while it waited, as a late answer of a real cluster would find.
         state.holds.entry(name.clone()).or_default().insert(*root, (content, true));
         state.damaged.remove(name);
+        state.under_way.remove(root);
         progress.set_held(content.held.blocks, content.held.bytes);
         Ok(content.held)
     }
@@ -242,17 +286,19 @@ impl Cluster for Scripted {
     ) -> Result<Imported, ClusterError> {
         let mut entries = BTreeMap::new();
         for (path, file) in files {
-            if entries.insert(path, file.root).is_some() {
+            if entries.insert(path, file).is_some() {
                 return Err(ClusterError::Unfit(format!("{path:?} is in the directory twice")));
             }
         }
-        let listing: String = entries.iter().map(|(path, root)| format!("{path} {root}\n")).collect();
+        let inside = entries_of(&entries, &self.state().directories);
+        let listing: String = entries.iter().map(|(path, file)| format!("{path} {}\n", file.root)).collect();
         let content_bytes = files.iter().map(|(_, file)| file.content_bytes).sum();
         let bytes = u64::try_from(listing.len()).unwrap_or(u64::MAX) + content_bytes;
         let listing = Bytes::from(listing);
         let root = raw_cid(listing.clone());
         let held = Held { bytes, blocks: 1 + files.len() as u64, kind: ImportedKind::Directory };
         let mut state = self.state();
+        state.directories.insert(root, inside);
         state.data.insert(root, listing);
         state.holds.entry(name.clone()).or_default().insert(root, (Content { held }, true));
         Ok(Imported { root, content_bytes, dag_bytes: bytes })
@@ -285,6 +331,34 @@ impl Cluster for Scripted {
     async fn block(&self, cid: &Cid) -> Result<Option<Bytes>, ClusterError> {
         let state = self.state();
         Ok(state.whole(cid).and_then(|_| state.data.get(cid).cloned()))
+    }
+
+    async fn entries(&self, root: &Cid, request: WalkRequest) -> Result<WalkPage, ClusterError> {
+        let state = self.state();
+        if state.whole(root).is_none() {
+            return Err(ClusterError::Unavailable(format!("{root} is not here")));
+        }
+        let entries = state.directories.get(root);
+        let entries = entries.ok_or_else(|| ClusterError::Unfit(format!("{root} is not a directory")))?;
+        let begin = match &request.from {
+            None => Ok(0),
+            Some(position) => position.to_string().parse::<usize>(),
+        };
+        let begin = begin.ok().filter(|begin| *begin <= entries.len());
+        let begin = begin.ok_or_else(|| ClusterError::Unfit(format!("no such position in {root}")))?;
+        let mut page = WalkPage::default();
+        let inside = entries.iter().enumerate().skip(begin);
+        for (at, entry) in inside.filter(|(_, entry)| entry.path.split('/').count() <= request.depth) {
+            if page.passed < request.skip {
+                page.passed += 1;
+            } else if page.entries.len() < request.limit {
+                page.entries.push(entry.clone());
+            } else {
+                page.next = at.to_string().parse::<Position>().ok();
+                break;
+            }
+        }
+        Ok(page)
     }
 
     async fn names(

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use cid::{Cid, Version};
 use pinfold_cluster::{
-    Cluster, ClusterError, Held, HoldName, Imported, ImportedCar, ImportedKind, Progress, Terms,
+    Cluster, ClusterError, EntryKind, Held, HoldName, Imported, ImportedCar, ImportedKind, Progress, Terms,
+    WalkPage, WalkRequest,
 };
 use pinfold_node::Block;
 use pinfold_node::car::{header, section_head};
@@ -198,6 +199,48 @@ pub(crate) async fn a_directory_is_the_same_whatever_the_order(world: impl World
     world.stop().await;
 }
 
+pub(crate) async fn what_is_in_a_directory_is_listed_in_pages(world: impl World) {
+    let one = import(&world, "upload/1", "one").await;
+    let three = import(&world, "upload/1", "three").await;
+    let files = ["b.txt", "docs/a.txt", "docs/sub/c.txt"].map(|path| (path.to_owned(), one));
+    let files = [&files[..], &[("z".to_owned(), three)]].concat();
+    let directory = world.cluster().import_directory(&name("upload/1"), &files).await.unwrap();
+    let all =
+        WalkRequest { from: None, skip: 0, limit: 100, depth: usize::MAX, time: Duration::from_secs(60) };
+    let list = async |request| world.cluster().entries(&directory.root, request).await;
+    let paths = |page: &WalkPage| page.entries.iter().map(|entry| entry.path.clone()).collect::<Vec<_>>();
+
+    let whole = list(all.clone()).await.unwrap();
+    assert_eq!(paths(&whole), ["b.txt", "docs", "docs/a.txt", "docs/sub", "docs/sub/c.txt", "z"]);
+    assert_eq!((whole.next, whole.entries[0].cid), (None, one.root));
+    let what: Vec<_> = whole.entries.iter().map(|entry| (entry.kind, entry.size_bytes)).collect();
+    let (file, folder) = ((EntryKind::File, Some(3)), (EntryKind::Directory, None));
+    assert_eq!(what, [file, folder, file, folder, file, (EntryKind::File, Some(5))]);
+
+    let (mut request, mut pages) = (WalkRequest { limit: 2, ..all.clone() }, Vec::new());
+    loop {
+        let page = list(request.clone()).await.unwrap();
+        pages.push(paths(&page).len());
+        let Some(next) = page.next else { break };
+        request.from = Some(next.to_string().parse().unwrap());
+    }
+    assert_eq!(pages, [2, 2, 2]);
+    let flat = list(WalkRequest { depth: 1, skip: 1, ..all.clone() }).await.unwrap();
+    assert_eq!((flat.passed, paths(&flat)), (1, vec!["docs".to_owned(), "z".to_owned()]));
+    let count = list(WalkRequest { skip: u64::MAX, limit: 0, ..all.clone() }).await.unwrap();
+    assert_eq!((count.passed, count.next), (6, None));
+
+    let lost = list(WalkRequest { from: Some("4000.7".parse().unwrap()), ..all.clone() }).await;
+    assert!(matches!(lost, Err(ClusterError::Unfit(_))), "{lost:?}");
+    let no_directory = world.cluster().entries(&one.root, all.clone()).await;
+    assert!(matches!(no_directory, Err(ClusterError::Unfit(_))), "{no_directory:?}");
+    release(&world, "upload/1").await;
+    freed(&world, &directory.root).await;
+    let gone = list(all).await;
+    assert!(matches!(gone, Err(ClusterError::Unavailable(_))), "{gone:?}");
+    world.stop().await;
+}
+
 pub(crate) async fn an_upload_over_the_limit_is_refused(world: impl World) {
     let upload = name("upload/1");
     for bytes_max in [0, 9] {
@@ -354,6 +397,7 @@ macro_rules! contract {
             two_names_hold_one_dag_until_both_are_released
             an_upload_passes_to_its_pin_without_the_network
             a_directory_is_the_same_whatever_the_order
+            what_is_in_a_directory_is_listed_in_pages
             an_upload_over_the_limit_is_refused
             an_upload_that_breaks_off_is_refused
             a_car_passes_to_its_pins_without_the_network

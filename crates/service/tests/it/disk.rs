@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cid::Cid;
 use pinfold_cluster::{
     Body, Cluster, ClusterError, Distinct, Held, Imported, ImportedCar, ImportedKind, PeerInfo, Progress,
-    Terms, Usage,
+    Terms, Usage, WalkPage, WalkRequest,
 };
 use pinfold_node::blocks::{SegmentBlocks, SegmentConfig};
 use pinfold_node::car::import::import_car;
@@ -205,6 +205,10 @@ impl Cluster for Disk {
 
     async fn block(&self, cid: &Cid) -> Result<Option<Bytes>, ClusterError> {
         Ok(self.blocks.get(cid)?.map(|block| block.into_parts().1))
+    }
+
+    async fn entries(&self, root: &Cid, request: WalkRequest) -> Result<WalkPage, ClusterError> {
+        Ok(unixfs::walk_directory(&self.blocks, root, &request)?)
     }
 
     async fn names(
