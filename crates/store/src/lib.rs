@@ -22,6 +22,7 @@ mod placement;
 mod plans;
 mod recheck;
 mod remove;
+mod rename;
 mod row;
 mod settle;
 mod snapshot;

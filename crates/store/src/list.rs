@@ -8,6 +8,7 @@ use pinfold_model::{AccountId, ClusterId, PinId, PinState};
 
 use crate::pin::{PinRow, select_pins};
 use crate::row::number;
+use crate::writer::Conn;
 use crate::{PinRecord, Store, StoreError};
 
 /// Which pins.
@@ -75,7 +76,7 @@ impl PinFilter {
 
 impl Store {
     /// Up to `limit` pins of the account that match, newest first: those older than `before`, then without
-    /// the first `skip`.
+    /// the first `skip`. They and their total are those of one moment, so that the total is what can be listed.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -88,6 +89,7 @@ impl Store {
         limit: u32,
     ) -> Result<PinList, StoreError> {
         let (standing, work) = filter.standing();
+        let mut moment = self.readers.begin().await?;
         let query = sqlx::query_as::<_, PinRow>(select_pins!(
             matching!(),
             "AND n.id < $8 ORDER BY n.id DESC LIMIT $9 OFFSET $10"
@@ -103,31 +105,36 @@ impl Store {
             .bind(before.map_or(i64::MAX, |id| id.0))
             .bind(i64::from(limit))
             .bind(crate::row::column(skip))
-            .fetch_all(&self.readers)
+            .fetch_all(&mut *moment)
             .await?;
+        let total = filter.count(&mut moment, account).await?;
+        moment.commit().await?;
         let pins = rows.into_iter().map(PinRow::into_record).collect::<Result<_, _>>()?;
-        Ok(PinList { pins, total: self.count_pins(account, filter).await? })
+        Ok(PinList { pins, total })
     }
+}
 
-    async fn count_pins(&self, account: AccountId, filter: &PinFilter) -> Result<u64, StoreError> {
-        if filter.is_empty() {
+impl PinFilter {
+    /// How many pins of the account match.
+    async fn count(&self, conn: &mut Conn, account: AccountId) -> Result<u64, StoreError> {
+        if self.is_empty() {
             let kept = sqlx::query_scalar("SELECT pin_count FROM accounts WHERE id = $1");
-            let count: Option<i64> = kept.bind(account.0).fetch_optional(&self.readers).await?;
+            let count: Option<i64> = kept.bind(account.0).fetch_optional(conn).await?;
             return Ok(number(count.unwrap_or(0)));
         }
-        let (standing, work) = filter.standing();
+        let (standing, work) = self.standing();
         let count: i64 = sqlx::query_scalar(concat!(
             "SELECT COUNT(*) FROM pins n JOIN placements p ON p.id = n.placement_id ",
             matching!()
         ))
         .bind(account.0)
-        .bind(filter.cid.map(|cid| cid.to_string()))
-        .bind(filter.cluster.as_ref().map(ClusterId::as_str))
+        .bind(self.cid.map(|cid| cid.to_string()))
+        .bind(self.cluster.as_ref().map(ClusterId::as_str))
         .bind(standing)
         .bind(work)
-        .bind(filter.has_expiry.map(i64::from))
-        .bind(filter.pattern())
-        .fetch_one(&self.readers)
+        .bind(self.has_expiry.map(i64::from))
+        .bind(self.pattern())
+        .fetch_one(conn)
         .await?;
         Ok(number(count))
     }

@@ -92,3 +92,44 @@ async fn a_filter_finds_what_it_says_and_counts_it() {
     assert_eq!(count(PinFilter { has_expiry: Some(false), ..PinFilter::default() }).await, 20);
     assert_eq!(count(PinFilter { has_expiry: Some(true), ..PinFilter::default() }).await, 0);
 }
+
+/// While pins come and go, no page tells of more pins than the list had at that moment: the last page is full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_total_is_that_of_the_moment_of_its_page() {
+    let world = World::start().await;
+    let ada = world.account("ada", 1 << 40).await;
+    let changes = async {
+        for number in 0..200 {
+            created(world.wish(ada, cid(number)).await);
+            if number % 3 == 0 {
+                world.remove(ada, &cid(number)).await;
+            }
+        }
+    };
+    let filter = PinFilter { has_expiry: Some(false), ..PinFilter::default() };
+    let looks = async {
+        for look in 0..200 {
+            let filter = if look % 2 == 0 { filter.clone() } else { PinFilter::default() };
+            let page = world.store.list_pins(ada, &filter, None, 0, 1_000).await.unwrap();
+            assert_eq!(page.total, page.pins.len() as u64);
+        }
+    };
+    tokio::join!(changes, looks);
+}
+
+#[tokio::test]
+async fn a_pin_is_renamed_by_its_owner_alone() {
+    let world = World::start().await;
+    let (ada, other) = (world.account("ada", 1 << 40).await, world.account("other", 1 << 40).await);
+    let pin = created(world.wish(ada, cid(1)).await);
+    let rename = async |account, id, text| {
+        let name = name(text).unwrap();
+        world.store.rename_pin(account, id, name).await.unwrap().map(|pin| pin.custom_name)
+    };
+    assert_eq!(rename(other, pin.id, "mine").await, None);
+    assert_eq!(rename(ada, PinId(pin.id.0 + 1), "mine").await, None);
+    assert_eq!(world.pins(ada).await[0].custom_name, None);
+    assert_eq!(rename(ada, pin.id, "mine").await, Some(name("mine")));
+    assert_eq!(rename(ada, pin.id, "still mine").await, Some(name("still mine")));
+    assert_eq!(world.pins(ada).await[0].custom_name, name("still mine"));
+}
