@@ -7,13 +7,15 @@ use std::time::Duration;
 use pinfold_cluster::{HoldName, Progress};
 use pinfold_model::{Clock, ClusterId, PlacementId, Timestamp, TokenId};
 use pinfold_store::{Store, StoreError};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::Catalog;
+use crate::entries::Listings;
 use crate::guard::Guards;
 use crate::signals::Signals;
+use crate::watch::Watches;
 use crate::{ClusterSetup, Error, Settings};
 
 /// Uses of keys that wait to be written; more of them are forgotten, since the next use comes soon.
@@ -45,6 +47,12 @@ pub(crate) struct Core {
     pub(crate) catalog: Catalog,
     /// Tells those who wait for a placement that it changed.
     pub(crate) signals: Signals,
+    /// Who watches pins.
+    pub(crate) watches: Watches,
+    /// Listings of directories.
+    pub(crate) listings: Listings,
+    /// Tells those who go on for long that a credential may be good no more.
+    pub(crate) revoked: watch::Sender<()>,
     /// Tells the reconciler that there may be work on a placement.
     pub(crate) wake: Notify,
     /// Tells the reconciler that the next pin may end sooner.
@@ -80,6 +88,9 @@ impl Core {
             settings,
             catalog,
             signals: Signals::default(),
+            watches: Watches::default(),
+            listings: Listings::default(),
+            revoked: watch::Sender::new(()),
             wake: Notify::new(),
             wake_expiry: Notify::new(),
             slots,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use pinfold_model::PinState;
+
 /// Why a use case failed. Its text is one sentence for the person who asked; nothing internal is in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -38,6 +40,15 @@ pub enum Error {
     /// The account has no such pin.
     #[error("Pin not found for this CID")]
     PinNotFound,
+    /// The account has no upload of this id.
+    #[error("You have no upload of this id")]
+    UploadNotFound,
+    /// The account has the pin, but its content is not here whole.
+    #[error("This pin is {0}; what is in it can be listed once it is pinned")]
+    NotPinned(PinState),
+    /// The folder is below no root that the operator set up.
+    #[error("The operator of this server allows no uploads from this folder")]
+    FolderNotAllowed,
     /// The account has no key of this name.
     #[error("No API key of this name")]
     TokenNotFound,
@@ -72,6 +83,12 @@ pub enum Error {
     #[error("At most {limit} of your pins can be on their way at once; wait for some of them")]
     TooManyInFlight {
         /// How many may be.
+        limit: u32,
+    },
+    /// The account watches too many pins at one time.
+    #[error("At most {limit} of your requests can watch pins at once; end some of them")]
+    TooManyWatches {
+        /// How many may.
         limit: u32,
     },
     /// The body of an upload broke off, or could not be read. Nothing was kept.

@@ -10,7 +10,9 @@ mod caller;
 mod catalog;
 mod clusters;
 mod core;
+mod entries;
 mod error;
+mod folder;
 mod guard;
 mod mend;
 mod pins;
@@ -22,21 +24,25 @@ mod signals;
 mod tokens;
 mod uploads;
 mod view;
+mod watch;
 
 pub use accounts::{ADMIN_EMAIL, Accounts, NewAccount, Password, PasswordError};
 pub use background::{Background, Reconciler};
 pub use caller::{AuthError, Caller, Credential, Source, Via};
 pub use clusters::{ClusterHealth, ClusterInfo, ClusterSetup, Clusters, GatewayInfo, Health, PeerInfo};
+pub use entries::{EntriesPage, EntriesQuery};
 pub use error::Error;
 pub use mend::{DamagedPin, Damages};
-pub use pinfold_cluster::Usage;
+pub use pinfold_cluster::{EntryKind, Position, Usage, WalkEntry};
 pub use pins::Pins;
 pub use secret::{ApiKey, KEY_PREFIX};
 pub use service::{Offline, Service, Settings};
 pub use tokens::{CreatedToken, NewToken, Tokens};
 pub use uploads::{
-    DirectoryDraft, KeptRoots, Received, ReceivedCar, ReceivedEntry, UploadReceipt, UploadTerms, Uploads,
+    DirectoryDraft, KeptRoots, LooseFile, Received, ReceivedCar, ReceivedEntry, UploadReceipt, UploadTerms,
+    Uploads,
 };
 pub use view::{
     Cursor, ListQuery, Origin, PinPage, PinProgress, PinReceipt, PinStatus, PinView, PinWish, Wait,
 };
+pub use watch::{EventId, EventIdError, EventKind, PinEvent, PinWatch};

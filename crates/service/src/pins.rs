@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use cid::Cid;
 use pinfold_model::{
-    ClusterId, Failure, FailureCode, PinState, PlacementId, PlacementState, Standing, Timelock,
+    ClusterId, Failure, FailureCode, PinId, PinName, PinState, PlacementId, PlacementState, Standing,
+    Timelock,
 };
 use pinfold_store::{PinFilter, PinRecord, Removed, Wish, Wished};
 use tokio::sync::OwnedSemaphorePermit;
@@ -218,16 +219,11 @@ impl Pins {
         cid: &Cid,
         cluster: Option<&ClusterId>,
     ) -> Result<PinStatus, Error> {
-        let mut pins = self.core.store.pins_of_cid(caller.account.id, cid).await.map_err(unavailable)?;
-        pins.retain(|pin| cluster.is_none_or(|cluster| pin.placement.cluster == *cluster));
-        if pins.len() > 1 {
-            return Err(ambiguous());
-        }
-        let pin = pins.pop().ok_or(Error::PinNotFound)?;
+        let pin = self.record(caller, cid, cluster).await?;
         let view = PinView::from(&pin);
         let allocations = self.core.allocations(&pin).await;
         Ok(PinStatus {
-            progress: self.progress(&pin),
+            progress: self.core.pin_progress(&pin),
             // A pinned placement has one only when it was walked again and blocks were not there.
             error: pin.error.clone().or_else(|| pin.placement.error.clone()),
             attempts: pin.placement.attempts,
@@ -243,7 +239,34 @@ impl Pins {
         })
     }
 
-    fn progress(&self, pin: &PinRecord) -> PinProgress {
+    /// The caller's one pin of this CID.
+    pub(crate) async fn record(
+        &self,
+        caller: &Caller,
+        cid: &Cid,
+        cluster: Option<&ClusterId>,
+    ) -> Result<PinRecord, Error> {
+        let mut pins = self.core.store.pins_of_cid(caller.account.id, cid).await.map_err(unavailable)?;
+        pins.retain(|pin| cluster.is_none_or(|cluster| pin.placement.cluster == *cluster));
+        if pins.len() > 1 {
+            return Err(ambiguous());
+        }
+        pins.pop().ok_or(Error::PinNotFound)
+    }
+
+    /// Gives one of the caller's pins another name.
+    ///
+    /// # Errors
+    /// [`Error::UploadNotFound`].
+    pub async fn rename(&self, caller: &Caller, pin: PinId, name: PinName) -> Result<PinView, Error> {
+        let renamed = self.core.store.rename_pin(caller.account.id, pin, name).await.map_err(unavailable)?;
+        renamed.as_ref().map(PinView::from).ok_or(Error::UploadNotFound)
+    }
+}
+
+impl Core {
+    /// How far a pin is.
+    pub(crate) fn pin_progress(&self, pin: &PinRecord) -> PinProgress {
         let placement = &pin.placement;
         match pin.state() {
             PinState::Pinned => PinProgress {
@@ -253,16 +276,13 @@ impl Pins {
                 peers: 0,
             },
             PinState::Queued | PinState::Pinning => {
-                let now =
-                    self.core.progress(placement.id).map(|progress| progress.read()).unwrap_or_default();
+                let now = self.progress(placement.id).map(|progress| progress.read()).unwrap_or_default();
                 PinProgress { blocks: now.blocks, bytes: now.bytes, total_bytes: None, peers: now.peers }
             }
             PinState::Failed | PinState::Unpinned => PinProgress::default(),
         }
     }
-}
 
-impl Core {
     /// The right to settle a pin at once, if its content seems to be here and not too many have it.
     fn quick(&self, cluster: &ClusterId, cid: &Cid) -> Option<OwnedSemaphorePermit> {
         let is_here = self.cluster(cluster).is_some_and(|setup| setup.driver.has(cid));
@@ -312,7 +332,7 @@ impl Core {
 }
 
 /// Waits for a change; false when the time is over first.
-async fn changed(changes: &mut Subscription<'_>, until: Option<Instant>) -> bool {
+async fn changed(changes: &mut Subscription, until: Option<Instant>) -> bool {
     match until {
         Some(until) => tokio::time::timeout_at(until, changes.changed()).await.is_ok(),
         None => {
@@ -323,7 +343,7 @@ async fn changed(changes: &mut Subscription<'_>, until: Option<Instant>) -> bool
 }
 
 /// Why a pin that somebody waits for is gone: it failed and another who waited removed it, or it was removed.
-fn gone(changes: &Subscription<'_>) -> Error {
+fn gone(changes: &Subscription) -> Error {
     changes.last().map_or(Error::PinNotFound, failed)
 }
 

@@ -1,6 +1,7 @@
 //! The service as a whole: its parts, its settings, its start.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +54,15 @@ pub struct Settings {
     pub lease: Duration,
     /// How long a request waits for an upload that is already received to be kept.
     pub upload_wait: Duration,
+    /// Folders on the server that clients may upload from, absolute; none by default. Every account may read all that
+    /// is below them.
+    pub server_roots: Vec<PathBuf>,
+    /// Watches of pins at one time. Each costs a task and some KiB.
+    pub watches_max: u32,
+    /// Watches of one account at one time, so that one cannot take all of them.
+    pub watches_per_account_max: u32,
+    /// The most events that a watch tells in one second.
+    pub watch_events_per_second: u32,
 }
 
 impl Default for Settings {
@@ -68,6 +78,10 @@ impl Default for Settings {
             retry_max: Duration::from_secs(300),
             lease: Duration::from_secs(60),
             upload_wait: Duration::from_secs(300),
+            server_roots: Vec::new(),
+            watches_max: 1_024,
+            watches_per_account_max: 64,
+            watch_events_per_second: 4,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Who waits subscribes first and looks second, so nothing that happens between is lost.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use pinfold_model::{Failure, PlacementId};
 use tokio::sync::watch;
@@ -13,22 +13,22 @@ use crate::core::lock;
 /// The last thing that is known of a placement beyond its rows: why it failed, for those whose rows are gone.
 pub(crate) type Last = Option<Failure>;
 
-/// One channel for each placement that somebody waits for.
-#[derive(Default)]
-pub(crate) struct Signals(Mutex<HashMap<PlacementId, watch::Sender<Last>>>);
+/// One channel for each placement that somebody waits for. Cheap to clone; all clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct Signals(Arc<Mutex<HashMap<PlacementId, watch::Sender<Last>>>>);
 
 /// Hears of changes of one placement. Dropping the last one closes its channel: nothing is left of a wait.
-pub(crate) struct Subscription<'a> {
-    signals: &'a Signals,
+pub(crate) struct Subscription {
+    signals: Signals,
     id: PlacementId,
     changes: watch::Receiver<Last>,
 }
 
 impl Signals {
     /// From now on, changes of the placement are seen.
-    pub(crate) fn subscribe(&self, id: PlacementId) -> Subscription<'_> {
+    pub(crate) fn subscribe(&self, id: PlacementId) -> Subscription {
         let changes = lock(&self.0).entry(id).or_insert_with(|| watch::Sender::new(None)).subscribe();
-        Subscription { signals: self, id, changes }
+        Subscription { signals: self.clone(), id, changes }
     }
 
     /// Tells all who wait that the placement changed.
@@ -39,7 +39,7 @@ impl Signals {
     }
 }
 
-impl Subscription<'_> {
+impl Subscription {
     /// Returns after a change that was not heard of yet. Cancel-safe.
     pub(crate) async fn changed(&mut self) {
         // The channel is open for as long as this is there.
@@ -52,7 +52,7 @@ impl Subscription<'_> {
     }
 }
 
-impl Drop for Subscription<'_> {
+impl Drop for Subscription {
     fn drop(&mut self) {
         let mut channels = lock(&self.signals.0);
         if channels.get(&self.id).is_some_and(|channel| channel.receiver_count() == 1) {

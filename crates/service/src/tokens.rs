@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pinfold_model::{AccountId, ScopeSet, Timestamp, Token, TokenName};
 use pinfold_store::Proven;
+use tokio::sync::watch;
 
 use crate::core::{Core, unavailable};
 use crate::secret::same_hash;
@@ -138,7 +139,18 @@ impl Tokens {
     pub async fn revoke(&self, account: AccountId, name: &TokenName) -> Result<(), Error> {
         let now = self.core.clock.now();
         let gone = self.core.store.revoke_token(account, name, now).await.map_err(unavailable)?;
-        if gone { Ok(()) } else { Err(Error::TokenNotFound) }
+        if gone {
+            self.core.revoked.send_replace(());
+            Ok(())
+        } else {
+            Err(Error::TokenNotFound)
+        }
+    }
+
+    /// Hears of credentials that may be good no more, so that what goes on for long can look at its own.
+    #[must_use]
+    pub fn revocations(&self) -> watch::Receiver<()> {
+        self.core.revoked.subscribe()
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::io::AsyncRead;
 use tokio::sync::oneshot;
 
 use crate::core::{Core, unavailable};
+use crate::folder::Folder;
 use crate::guard::Guard;
 use crate::{Caller, ClusterSetup, Error, Origin, PinReceipt, PinView, PinWish, Pins, Wait};
 
@@ -143,6 +144,11 @@ pub struct DirectoryDraft {
     files: Vec<(String, Imported)>,
 }
 
+/// A file that was received for a [`DirectoryDraft`] and has no path in it yet.
+#[must_use = "a file without a path is not in the directory"]
+#[derive(Debug)]
+pub struct LooseFile(Imported);
+
 /// What came of a directory upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UploadReceipt {
@@ -248,6 +254,31 @@ impl Uploads {
         let directory = caller.plan.limits.directory_bytes_max.map(|max| (max, max));
         let bounds = Bounds { directory, ..bounds };
         Ok(DirectoryDraft { guard, bounds, paths: HashSet::new(), files: Vec::new() })
+    }
+
+    /// Receives a folder on the server, below one of the roots that the operator set up: all of its files, and
+    /// folders without any. Says also what the folder is called.
+    ///
+    /// # Errors
+    /// [`Error::FolderNotAllowed`]; [`Error::InvalidRequest`] when it can't be read or is too large, and when
+    /// something in it is neither a file nor a folder (the sentence names it); else as [`receive`](Self::receive).
+    pub async fn folder(
+        &self,
+        caller: &Caller,
+        early: &UploadTerms,
+        path: &str,
+    ) -> Result<(DirectoryDraft, Option<PinName>), Error> {
+        let mut draft = self.directory(caller, early).await?;
+        let (core, path) = (Arc::clone(&self.core), path.to_owned());
+        let open = move || Folder::open(&core.settings.server_roots, &path, ENTRIES_MAX);
+        let folder = tokio::task::spawn_blocking(open).await.map_err(|_| Error::Internal)??;
+        for path in &folder.files {
+            draft.add(path, folder.file(path).await?).await?;
+        }
+        for path in &folder.empty_folders {
+            draft.add_empty(path).await?;
+        }
+        Ok((draft, PinName::parse(&folder.name).ok()))
     }
 
     /// Keeps a directory, under all of its terms.
@@ -356,19 +387,58 @@ impl DirectoryDraft {
         path: &str,
         body: impl AsyncRead + Send + Unpin,
     ) -> Result<ReceivedEntry, Error> {
+        self.check(path)?;
+        let file = self.receive(body).await?;
+        self.place(path, file)
+    }
+
+    /// Receives a file whose path is not known yet.
+    ///
+    /// # Errors
+    /// As [`Uploads::receive`].
+    pub async fn receive(&mut self, body: impl AsyncRead + Send + Unpin) -> Result<LooseFile, Error> {
+        let core = self.guard.core();
+        let imported = import(&core, &self.guard, &self.bounds, body).await?;
+        self.bounds.take(imported.content_bytes);
+        Ok(LooseFile(imported))
+    }
+
+    /// Gives a received file its path.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`], as from [`add`](Self::add).
+    pub fn place(&mut self, path: &str, file: LooseFile) -> Result<ReceivedEntry, Error> {
+        self.check(path)?;
+        self.paths.insert(path.to_owned());
+        let file = (path.to_owned(), file.0);
+        self.files.push(file.clone());
+        Ok(entry(file))
+    }
+
+    /// Whether a file is at this path already.
+    #[must_use]
+    pub fn has(&self, path: &str) -> bool {
+        self.paths.contains(path)
+    }
+
+    /// Adds a directory that has nothing in it.
+    async fn add_empty(&mut self, path: &str) -> Result<(), Error> {
+        self.check(path)?;
+        let core = self.guard.core();
+        let driver = &driver(&core, &self.guard)?.driver;
+        let empty = driver.import_directory(self.guard.name(), &[]).await.map_err(refused)?;
+        self.place(path, LooseFile(empty)).map(drop)
+    }
+
+    fn check(&self, path: &str) -> Result<(), Error> {
         check_path(path)?;
         if self.files.len() >= ENTRIES_MAX {
             return Err(Error::InvalidRequest(format!("A directory can have {ENTRIES_MAX} files")));
         }
-        if !self.paths.insert(path.to_owned()) {
+        if self.has(path) {
             return Err(Error::InvalidRequest(format!("{path:?} is in the directory twice")));
         }
-        let core = self.guard.core();
-        let imported = import(&core, &self.guard, &self.bounds, body).await?;
-        self.bounds.take(imported.content_bytes);
-        let file = (path.to_owned(), imported);
-        self.files.push(file.clone());
-        Ok(entry(file))
+        Ok(())
     }
 }
 
@@ -437,7 +507,7 @@ fn refused(error: ClusterError) -> Error {
     }
 }
 
-fn check_path(path: &str) -> Result<(), Error> {
+pub(crate) fn check_path(path: &str) -> Result<(), Error> {
     let plain =
         |part: &str| !part.is_empty() && part != "." && part != ".." && !part.chars().any(char::is_control);
     if path.len() <= PATH_LEN_MAX && path.split('/').all(plain) {

@@ -1,0 +1,227 @@
+//! Folders on the server, as a client may name them: only below the roots that the operator set up.
+//!
+//! A folder is opened from its root down, one name after the other, and nothing is followed: neither on the way nor
+//! inside can a symbolic link lead elsewhere, also when somebody swaps names meanwhile. What is neither a file nor a
+//! folder is an error that names it, so that nothing is missing silently.
+
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, statat};
+use rustix::io::Errno;
+
+use crate::Error;
+use crate::uploads::check_path;
+
+/// How deep folders may nest: as paths of uploads may.
+const DEPTH_MAX: usize = 128;
+
+/// How many of those at fault an error names.
+const NAMED_MAX: usize = 10;
+
+/// Opens what is meant, and never follows a symbolic link or waits for the other end of a pipe.
+const SAFELY: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
+/// An open folder below a root, and what was found in it.
+pub(crate) struct Folder {
+    dir: Arc<OwnedFd>,
+    /// Its own name.
+    pub(crate) name: String,
+    /// The paths of its files, in their order.
+    pub(crate) files: Vec<String>,
+    /// The paths of folders in it that have nothing in them.
+    pub(crate) empty_folders: Vec<String>,
+}
+
+/// A listing under way.
+struct Listing {
+    entries_max: usize,
+    entries: usize,
+    files: Vec<String>,
+    empty_folders: Vec<String>,
+    misfits: Vec<String>,
+}
+
+impl Folder {
+    /// Opens and lists a folder of at most `entries_max` files and folders. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`Error::FolderNotAllowed`] when it is below no root, whether it exists or not; [`Error::InvalidRequest`].
+    pub(crate) fn open(roots: &[PathBuf], path: &str, entries_max: usize) -> Result<Self, Error> {
+        let (root, names) = below_a_root(roots, Path::new(path)).ok_or(Error::FolderNotAllowed)?;
+        let mut dir = open(CWD, root.as_os_str(), OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC)
+            .map_err(|error| {
+                tracing::warn!(root = %root.display(), %error, "opening a root for uploads");
+                Error::Unavailable { retry_after: None }
+            })?;
+        for name in &names {
+            dir =
+                open(dir.as_fd(), OsStr::from_bytes(name), SAFELY | OFlags::DIRECTORY).map_err(no_folder)?;
+        }
+        let name = names.last().map(|name| String::from_utf8_lossy(name).into_owned()).unwrap_or_default();
+        let mut listing = Listing::new(entries_max);
+        listing.list(dir.as_fd(), "", 1)?;
+        listing.check()?;
+        let Listing { files, empty_folders, .. } = listing;
+        Ok(Self { dir: Arc::new(dir), name, files, empty_folders })
+    }
+
+    /// Opens one of its files for reading.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] when it is no such file any more.
+    pub(crate) async fn file(&self, path: &str) -> Result<tokio::fs::File, Error> {
+        let (dir, path) = (Arc::clone(&self.dir), path.to_owned());
+        let opened = tokio::task::spawn_blocking(move || {
+            let opened = open_file(dir.as_fd(), &path);
+            opened.map_err(|_| {
+                Error::InvalidRequest(format!("{} can't be read, or is no file any more", shown(&path)))
+            })
+        });
+        Ok(tokio::fs::File::from_std(opened.await.map_err(|_| Error::Internal)??))
+    }
+}
+
+impl Listing {
+    fn new(entries_max: usize) -> Self {
+        Self { entries_max, entries: 0, files: Vec::new(), empty_folders: Vec::new(), misfits: Vec::new() }
+    }
+
+    /// Recurses as deep as [`DEPTH_MAX`].
+    fn list(&mut self, dir: BorrowedFd<'_>, prefix: &str, depth: usize) -> Result<(), Error> {
+        if depth > DEPTH_MAX {
+            return Err(Error::InvalidRequest(format!("Folders nest deeper than {DEPTH_MAX}")));
+        }
+        let names = self.names(dir)?;
+        if names.is_empty() && !prefix.is_empty() {
+            self.empty_folders.push(prefix.trim_end_matches('/').to_owned());
+        }
+        for name in names {
+            let path = format!("{prefix}{}", String::from_utf8_lossy(name.as_bytes()));
+            if name.to_str().is_err() || check_path(&path).is_err() {
+                self.misfit(&path, "can't be a path in a directory");
+                continue;
+            }
+            let stat = statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(unreadable)?;
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile => self.files.push(path),
+                FileType::Directory => {
+                    let inner = open(dir, OsStr::from_bytes(name.as_bytes()), SAFELY | OFlags::DIRECTORY);
+                    let inner = inner.map_err(no_folder)?;
+                    self.list(inner.as_fd(), &format!("{path}/"), depth + 1)?;
+                }
+                FileType::Symlink => self.misfit(&path, "is a symbolic link"),
+                FileType::Fifo => self.misfit(&path, "is a pipe"),
+                FileType::Socket => self.misfit(&path, "is a socket"),
+                FileType::CharacterDevice | FileType::BlockDevice => self.misfit(&path, "is a device"),
+                FileType::Unknown => self.misfit(&path, "is neither a file nor a folder"),
+            }
+        }
+        Ok(())
+    }
+
+    /// The names in a folder, in their order.
+    fn names(&mut self, dir: BorrowedFd<'_>) -> Result<Vec<CString>, Error> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(dir).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            if matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                continue;
+            }
+            self.entries += 1;
+            if self.entries > self.entries_max {
+                let text = format!("The folder has more than {} files and folders", self.entries_max);
+                return Err(Error::InvalidRequest(text));
+            }
+            names.push(entry.file_name().to_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn misfit(&mut self, path: &str, what: &str) {
+        if self.misfits.len() < NAMED_MAX {
+            self.misfits.push(format!("{} {what}", shown(path)));
+        }
+    }
+
+    /// Fails with the names of all that can't be part of an upload.
+    fn check(&self) -> Result<(), Error> {
+        if self.misfits.is_empty() {
+            return Ok(());
+        }
+        Err(Error::InvalidRequest(format!(
+            "Only files and folders can be uploaded: {}",
+            self.misfits.join(", ")
+        )))
+    }
+}
+
+/// The root, without symbolic links in its own path, that a path is below, and the names that lead from there.
+fn below_a_root(roots: &[PathBuf], path: &Path) -> Option<(PathBuf, Vec<Vec<u8>>)> {
+    for root in roots {
+        // The operator's own path may have symbolic links in it, and a client may write it in either form.
+        let Ok(real) = root.canonicalize() else { continue };
+        for spelling in [root, &real] {
+            let Ok(rest) = path.strip_prefix(spelling) else { continue };
+            let names: Option<Vec<_>> = rest.components().map(name_of).collect();
+            return Some((real, names?));
+        }
+    }
+    None
+}
+
+/// A plain name. Leading out of a folder is never right.
+fn name_of(component: Component<'_>) -> Option<Vec<u8>> {
+    match component {
+        Component::Normal(name) => Some(name.as_bytes().to_vec()),
+        Component::CurDir | Component::ParentDir | Component::RootDir | Component::Prefix(_) => None,
+    }
+}
+
+fn open(dir: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    openat(dir, name, flags, Mode::empty())
+}
+
+fn open_file(dir: BorrowedFd<'_>, path: &str) -> Result<File, Errno> {
+    let (parents, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let mut at: Option<OwnedFd> = None;
+    for parent in parents.split('/').filter(|parent| !parent.is_empty()) {
+        let from = at.as_ref().map_or(dir, AsFd::as_fd);
+        at = Some(open(from, OsStr::new(parent), SAFELY | OFlags::DIRECTORY)?);
+    }
+    let file = open(at.as_ref().map_or(dir, AsFd::as_fd), OsStr::new(name), SAFELY)?;
+    match FileType::from_raw_mode(fstat(&file)?.st_mode) {
+        FileType::RegularFile => Ok(File::from(file)),
+        FileType::Directory
+        | FileType::Symlink
+        | FileType::Fifo
+        | FileType::Socket
+        | FileType::CharacterDevice
+        | FileType::BlockDevice
+        | FileType::Unknown => Err(Errno::INVAL),
+    }
+}
+
+/// A path that somebody chose, so that it can stand in a sentence.
+fn shown(path: &str) -> String {
+    let short: String = path.chars().take(200).collect();
+    format!("{short:?}")
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err asks for")]
+fn no_folder(error: Errno) -> Error {
+    tracing::debug!(%error, "opening a folder");
+    let text = "There is no such folder that can be read; symbolic links are not followed";
+    Error::InvalidRequest(text.to_owned())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err asks for")]
+fn unreadable(error: Errno) -> Error {
+    tracing::warn!(%error, "reading a folder");
+    Error::InvalidRequest("The folder can't be read, or changed while it was read".to_owned())
+}

@@ -1,0 +1,182 @@
+//! Stories of those who watch a pin.
+
+use std::future::Future;
+
+use pinfold_cluster::{ClusterError, Fate, Gate};
+use pinfold_model::{FailureCode, PinState};
+use pinfold_service::{Caller, Error, EventId, EventKind, PinEvent, PinWatch, PinWish, Settings};
+
+use crate::world::{DEADLINE, LONG, MIB, World};
+
+async fn watch(world: &World, caller: &Caller, cid: &cid::Cid, seen: Option<EventId>) -> PinWatch {
+    world.service.pins.watch(caller, cid, None, seen).await.unwrap()
+}
+
+async fn next(watch: &mut PinWatch) -> PinEvent {
+    tokio::time::timeout(DEADLINE, watch.next()).await.expect("something happens").unwrap().unwrap()
+}
+
+/// The first event that is so.
+async fn until(watch: &mut PinWatch, is_it: impl Fn(&PinEvent) -> bool) -> PinEvent {
+    loop {
+        let event = next(watch).await;
+        if is_it(&event) {
+            return event;
+        }
+        assert_ne!(event.kind, EventKind::End, "{event:?}");
+    }
+}
+
+/// Works beside a story until it ends.
+async fn beside<T>(world: &World, story: impl Future<Output = T>) -> T {
+    let background = world.service.run();
+    let told = story.await;
+    background.stop().await;
+    told
+}
+
+fn quick() -> Settings {
+    Settings { watch_events_per_second: 100, ..Settings::default() }
+}
+
+#[tokio::test]
+async fn a_fetch_is_told_from_the_queue_to_the_end() {
+    let world = World::start_with(quick()).await;
+    let alice = world.account("alice", "free").await;
+    let (cid, gate) = (world.cluster.publish("hello", 3 * MIB), Gate::default());
+    world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
+    world.wish(&alice, cid).await.unwrap();
+    let mut watch = watch(&world, &alice, &cid, None).await;
+    let first = next(&mut watch).await;
+    assert_eq!((first.kind, first.state, first.cid), (EventKind::State, PinState::Queued, cid));
+
+    beside(&world, async {
+        gate.reached().await;
+        let begun = until(&mut watch, |event| event.state == PinState::Pinning).await;
+        assert_eq!(begun.kind, EventKind::State);
+        world.cluster.bring(&cid, 2, MIB, 1);
+        let some = until(&mut watch, |event| event.progress.bytes == MIB).await;
+        assert_eq!((some.kind, some.progress.blocks, some.progress.peers), (EventKind::Progress, 2, 1));
+        world.cluster.bring(&cid, 3, 2 * MIB, 2);
+        let more = until(&mut watch, |event| event.progress.bytes == 2 * MIB).await;
+        assert!(more.rate > 0, "{more:?}");
+        gate.open();
+        let end = until(&mut watch, |event| event.kind == EventKind::End).await;
+        assert_eq!((end.state, end.progress.bytes), (PinState::Pinned, 3 * MIB));
+        assert_eq!(end.progress.total_bytes, Some(3 * MIB));
+        assert_eq!(watch.next().await, Ok(None), "nothing follows");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_comes_back_is_told_what_is_new_and_always_the_end() {
+    let mut world = World::start_with(quick()).await;
+    let alice = world.account("alice", "free").await;
+    let cid = world.cluster.publish("hello", MIB);
+    world.wish(&alice, cid).await.unwrap();
+    let seen = next(&mut watch(&world, &alice, &cid, None).await).await.id;
+    assert_eq!(seen.to_string().parse(), Ok(seen));
+
+    // Another process knows the id as well: what it names was seen, so the next event is a later one.
+    world.restart().await;
+    let again = next(&mut watch(&world, &alice, &cid, None).await).await;
+    assert_eq!(again.id, seen, "nothing has changed");
+    let mut watched = watch(&world, &alice, &cid, Some(seen)).await;
+    let (later, ()) = tokio::join!(next(&mut watched), world.settle());
+    assert_ne!(later.id, seen);
+    let end = match later.kind {
+        EventKind::End => later,
+        EventKind::State | EventKind::Progress => {
+            until(&mut watched, |event| event.kind == EventKind::End).await
+        }
+    };
+    assert_eq!(end.state, PinState::Pinned);
+
+    world.restart().await;
+    let told = next(&mut watch(&world, &alice, &cid, Some(end.id)).await).await;
+    assert_eq!((told.id, told.kind), (end.id, EventKind::End), "the end is told once more, at once");
+}
+
+#[tokio::test]
+async fn a_pin_that_is_removed_ends_its_watch_and_says_so_later() {
+    let world = World::start_with(quick()).await;
+    let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "free").await);
+    let cid = world.cluster.publish("hello", MIB);
+    world.wish(&alice, cid).await.unwrap();
+    let mut watched = watch(&world, &alice, &cid, None).await;
+    let first = next(&mut watched).await;
+    let (end, removed) = tokio::join!(next(&mut watched), world.remove(&alice, &cid));
+    removed.unwrap();
+    assert_eq!((end.kind, end.state, end.error), (EventKind::End, PinState::Unpinned, None));
+
+    let told = next(&mut watch(&world, &alice, &cid, Some(end.id)).await).await;
+    assert_eq!((told.kind, told.id), (EventKind::End, end.id));
+    let told = next(&mut watch(&world, &alice, &cid, Some(first.id)).await).await;
+    assert_eq!((told.kind, told.state), (EventKind::End, PinState::Unpinned));
+    let unknown = world.service.pins.watch(&alice, &cid, None, None).await;
+    assert_eq!(unknown.err(), Some(Error::PinNotFound));
+    let others = world.service.pins.watch(&bob, &cid, None, None).await;
+    assert_eq!(others.err(), Some(Error::PinNotFound));
+}
+
+#[tokio::test]
+async fn a_failure_is_told_also_to_those_whose_pin_it_takes_away() {
+    let world = World::start_with(quick()).await;
+    let alice = world.account("alice", "free").await;
+    let (cid, gate) = (world.cluster.publish("gone", MIB), Gate::default());
+    world.cluster.unpublish(&cid);
+    world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
+    beside(&world, async {
+        let pins = &world.service.pins;
+        let (waited, end) = tokio::join!(pins.pin(&alice, PinWish::new(cid), LONG), async {
+            gate.reached().await;
+            let mut watched = watch(&world, &alice, &cid, None).await;
+            assert_eq!(next(&mut watched).await.state, PinState::Pinning);
+            gate.open();
+            until(&mut watched, |event| event.kind == EventKind::End).await
+        });
+        assert_eq!(waited, Err(Error::CidNotFound));
+        assert_eq!(end.state, PinState::Failed);
+        assert_eq!(end.error.unwrap().code, FailureCode::NotFound);
+        let told = next(&mut watch(&world, &alice, &cid, Some(end.id)).await).await;
+        assert_eq!((told.id, told.state), (end.id, PinState::Failed));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_try_that_failed_is_told_with_its_reason_and_the_next_one() {
+    let world = World::start_with(quick()).await;
+    let alice = world.account("alice", "free").await;
+    let cid = world.cluster.publish("hello", MIB);
+    let down = ClusterError::Unavailable("it is asleep".to_owned());
+    world.cluster.script_hold(&cid, [Fate::Fails(down)]);
+    world.wish(&alice, cid).await.unwrap();
+    let mut watched = watch(&world, &alice, &cid, None).await;
+    next(&mut watched).await;
+    world.settle().await;
+    let tried = until(&mut watched, |event| event.error.is_some()).await;
+    assert_eq!((tried.kind, tried.state, tried.attempts), (EventKind::State, PinState::Queued, 1));
+    assert!(tried.next_try_at.is_some_and(|at| at > world.clock_at_start()));
+}
+
+#[tokio::test]
+async fn watches_are_bounded_for_each_account_and_for_all() {
+    let settings = Settings { watches_max: 3, watches_per_account_max: 2, ..quick() };
+    let world = World::start_with(settings).await;
+    let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "free").await);
+    let cid = world.cluster.publish("hello", MIB);
+    for caller in [&alice, &bob] {
+        world.wish(caller, cid).await.unwrap();
+    }
+    let try_watch = |caller| world.service.pins.watch(caller, &cid, None, None);
+    let (first, _second) = (try_watch(&alice).await.unwrap(), try_watch(&alice).await.unwrap());
+    assert_eq!(try_watch(&alice).await.err(), Some(Error::TooManyWatches { limit: 2 }));
+    let _third = try_watch(&bob).await.unwrap();
+    let full = try_watch(&bob).await.err();
+    assert!(matches!(full, Some(Error::Unavailable { retry_after: Some(_) })), "{full:?}");
+    drop(first);
+    let _fourth = try_watch(&bob).await.unwrap();
+    assert!(try_watch(&alice).await.is_err(), "all are taken again");
+}
