@@ -15,6 +15,12 @@ const CREDENTIAL_LENGTH_MAX: usize = 4096;
 /// The header with which a web page says that it is one.
 const X_REQUEST_SOURCE: HeaderName = HeaderName::from_static("x-request-source");
 
+/// The headers that carry credentials, and no others.
+pub(crate) fn credential_headers(headers: &HeaderMap) -> HeaderMap {
+    let carried = [header::AUTHORIZATION, X_API_KEY].into_iter();
+    carried.filter_map(|name| headers.get(&name).map(|value| (name, value.clone()))).collect()
+}
+
 /// The way on which a request comes from this address.
 pub(crate) fn via(headers: &HeaderMap, address: IpAddr) -> Via {
     let is_web =

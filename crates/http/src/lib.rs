@@ -23,7 +23,7 @@ use tower_http::normalize_path::NormalizePathLayer;
 
 pub use app::AppState;
 pub use serve::serve;
-pub use settings::{Bodies, Connections, Rate, Rates, Settings};
+pub use settings::{Bodies, Connections, Events, Rate, Rates, Settings};
 
 /// All that this server answers. Each path also with a trailing slash.
 ///

@@ -15,6 +15,8 @@ pub struct Settings {
     pub bodies: Bodies,
     /// Request rates.
     pub rates: Rates,
+    /// Streams of events.
+    pub events: Events,
     /// How long a pin request waits for the fetch when the client does not say (API v3: 60 s).
     pub wait_default: Duration,
     /// The longest wait that a client gets with `Prefer: wait=N`. Proxies in front cut longer ones.
@@ -61,6 +63,28 @@ pub struct Bodies {
     pub directory_entries_max: usize,
 }
 
+/// Streams of events. How many there may be is the service's to say.
+#[derive(Debug, Clone)]
+pub struct Events {
+    /// How often a comment shows that the stream is alive; proxies cut what is silent for a minute. So often the
+    /// credential is looked at again as well.
+    pub heartbeat: Duration,
+    /// How soon a client shall come back when its stream breaks off.
+    pub retry: Duration,
+    /// How long a stream lasts at most; a client that is still there comes back.
+    pub life: Duration,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(15),
+            retry: Duration::from_secs(3),
+            life: Duration::from_hours(1),
+        }
+    }
+}
+
 /// Request rates. The rates of an account are its plan's; these are for everyone else, and for polls.
 #[derive(Debug, Clone)]
 pub struct Rates {
@@ -105,6 +129,7 @@ impl Default for Settings {
             connections: Connections::default(),
             bodies: Bodies::default(),
             rates: Rates::default(),
+            events: Events::default(),
             wait_default: Duration::from_secs(60),
             wait_max: Duration::from_secs(300),
             proxies: Vec::new(),

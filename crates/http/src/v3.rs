@@ -4,7 +4,11 @@
 //! gate that counts it and looks at its credential, a net for panics, the route, the extractors in the order
 //! in which its handler names them (scope, then syntax), and the service (plan, quota, network).
 
+mod directory;
+mod disposition;
 mod docs;
+mod entries;
+mod events;
 mod extract;
 mod form;
 mod gate;
@@ -13,6 +17,7 @@ mod metrics;
 mod openapi;
 mod pin;
 pub(crate) mod reject;
+mod rename;
 mod reply;
 mod status;
 mod terms;
@@ -61,6 +66,7 @@ fn documented() -> Documented {
         .with(routes!(info::root))
         .with(routes!(info::root_health))
         .with(routes!(metrics::metrics))
+        .with(routes!(info::gateway))
         .under(BASE, routes())
 }
 
@@ -76,12 +82,18 @@ fn routes() -> Documented {
         .with(routes!(docs::yaml))
         .with(routes!(docs::file))
         .with(routes!(upload::file))
-        .with(routes!(upload::directory))
+        .with(routes!(directory::form))
+        .with(routes!(directory::folder))
         .with(routes!(pin::pin))
         .with(routes!(pin::remove))
+        .with(routes!(rename::rename))
         .with(routes!(pin::remove_upload))
         .with(routes!(uploads::list))
+        .with(routes!(entries::list))
         .with(routes!(status::status))
+        .with(routes!(events::events))
+        .with(routes!(status::allocations))
+        .with(routes!(status::status_allocations))
 }
 
 async fn no_route(uri: Uri) -> Reject {

@@ -169,7 +169,7 @@ fn below_a_root(roots: &[PathBuf], path: &Path) -> Option<(PathBuf, Vec<Vec<u8>>
         for spelling in [root, &real] {
             let Ok(rest) = path.strip_prefix(spelling) else { continue };
             let names: Option<Vec<_>> = rest.components().map(name_of).collect();
-            return Some((real, names?));
+            return Some((real.clone(), names?));
         }
     }
     None

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::Method;
-use axum::http::header::{HeaderName, HeaderValue};
+use axum::http::header::{HeaderMap, HeaderName, HeaderValue};
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use pinfold_model::{Role, Scope};
-use pinfold_service::{Caller, Credential};
+use pinfold_service::{AuthError, Caller, Credential, Via};
 
 use super::reject::Reject;
 use crate::AppState;
@@ -28,7 +28,13 @@ const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
 /// Routes whose reads are polls.
-const POLLED: [&str; 2] = ["/api/v3/status/{cid}", "/api/v3/users/me/uploads"];
+const POLLED: [&str; 5] = [
+    "/api/v3/status/{cid}",
+    "/api/v3/status/{cid}/events",
+    "/api/v3/status/allocations/{cid}",
+    "/api/v3/allocations/{cid}",
+    "/api/v3/users/me/uploads",
+];
 
 /// Counts a request, for its key if that is good and for its address if not, and lets it through with its
 /// [`Identity`], or refuses it. Either way the answer tells how the budget stands.
@@ -105,7 +111,7 @@ macro_rules! permissions {
     )+ };
 }
 
-permissions!(FilesRead, FilesWrite, FilesDelete, ClusterRead);
+permissions!(FilesRead, FilesWrite, FilesDelete, FilesRename, ClusterRead);
 
 /// A caller who is allowed to do this: proof that the credential is good and has the scope.
 pub(super) struct Allowed<P>(Arc<Caller>, PhantomData<fn() -> P>);
@@ -115,6 +121,35 @@ impl<P> Deref for Allowed<P> {
 
     fn deref(&self) -> &Caller {
         &self.0
+    }
+}
+
+/// What a request proved itself with, for answers that go on after it: whether that is still good can be asked again.
+pub(super) struct Proof {
+    headers: HeaderMap,
+    via: Via,
+    scope: Scope,
+}
+
+impl Proof {
+    /// Whether the credential still proves what it did. What can't be checked right now counts as good.
+    pub(super) async fn is_good(&self, app: &AppState) -> bool {
+        match Identity::of(&self.headers, &app.service().tokens, self.via).await {
+            Identity::Caller(caller) => caller.may(self.scope),
+            Identity::Refused(error) => error == AuthError::Unavailable,
+            Identity::Unknown => false,
+        }
+    }
+}
+
+impl FromRequestParts<AppState> for Proof {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Self::Rejection> {
+        let address = peer::address_of(&parts.headers, &parts.extensions, &app.settings().proxies);
+        let via = identity::via(&parts.headers, address);
+        let headers = identity::credential_headers(&parts.headers);
+        Ok(Self { headers, via, scope: Scope::ClusterRead })
     }
 }
 

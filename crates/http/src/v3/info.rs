@@ -38,8 +38,13 @@ struct Links {
     upload: &'static str,
     upload_directory: &'static str,
     remove: &'static str,
+    upload_folder: &'static str,
+    rename: &'static str,
     uploads: &'static str,
+    entries: &'static str,
     status: &'static str,
+    events: &'static str,
+    allocations: &'static str,
     clusters: &'static str,
     docs: &'static str,
 }
@@ -72,8 +77,13 @@ impl ServiceReply {
                 upload: "/api/v3/files",
                 upload_directory: "/api/v3/files/directory-dag",
                 remove: "/api/v3/files/remove/{cid}",
+                upload_folder: "/api/v3/files/directory",
+                rename: "/api/v3/files/rename/{uploadId}",
                 uploads: "/api/v3/users/me/uploads",
+                entries: "/api/v3/users/me/uploads/dag/{cid}",
                 status: "/api/v3/status/{cid}",
+                events: "/api/v3/status/{cid}/events",
+                allocations: "/api/v3/allocations/{cid}",
                 clusters: "/api/v3/users/me/clusters",
                 docs: "/api/v3/docs",
             },
@@ -288,6 +298,40 @@ impl GatewayBody {
     fn new((order, gateway): (usize, &GatewayInfo)) -> Self {
         let url = gateway.url.clone();
         Self { public_url: url.clone(), url, label: gateway.label.clone(), order }
+    }
+}
+
+/// What stands where gateways have their content.
+#[derive(Serialize, ToSchema)]
+#[schema(as = GatewayPath)]
+pub(super) struct GatewayReply {
+    name: &'static str,
+    message: &'static str,
+    links: GatewayLinks,
+}
+
+#[derive(Serialize, ToSchema)]
+struct GatewayLinks {
+    api: &'static str,
+    gateways: &'static str,
+}
+
+/// What stands here
+///
+/// The bare path of a gateway. Content is served by the gateways that the clusters name.
+#[utoipa::path(get, path = "/ipfs", tag = "service", security(()),
+    responses((status = 200, description = "Where to go on.", body = GatewayReply, example = json!(GatewayReply::new())), Anyone))]
+pub(super) async fn gateway() -> Json<GatewayReply> {
+    Json(GatewayReply::new())
+}
+
+impl GatewayReply {
+    fn new() -> Self {
+        Self {
+            name: "Pinfold",
+            message: "This server has no gateway of its own; your clusters name those that serve their content",
+            links: GatewayLinks { api: BASE, gateways: "/api/v3/users/me/clusters" },
+        }
     }
 }
 

@@ -159,10 +159,14 @@ impl From<Error> for Reject {
             Error::FileTooLarge { .. } | Error::DirectoryTooLarge { .. } => Self::too_large(message),
             Error::QuotaExceeded => Self::new(S::FORBIDDEN, message).code("quota_exceeded"),
             Error::ScopeNotHeld => Self::new(S::FORBIDDEN, message).code("scope_not_held"),
-            Error::CidNotFound | Error::PinNotFound => Self::new(S::NOT_FOUND, message),
+            Error::FolderNotAllowed => Self::new(S::FORBIDDEN, message).code("server_folder_not_allowed"),
+            Error::CidNotFound | Error::PinNotFound | Error::UploadNotFound => {
+                Self::new(S::NOT_FOUND, message)
+            }
+            Error::NotPinned(_) => Self::new(S::CONFLICT, message).code("not_pinned"),
             Error::TokenNotFound | Error::AccountNotFound => Self::new(S::NOT_FOUND, message),
             Error::NameTaken | Error::EmailTaken => Self::new(S::CONFLICT, message),
-            Error::TooManyInFlight { limit } => {
+            Error::TooManyInFlight { limit } | Error::TooManyWatches { limit } => {
                 let mut reject = Self::new(S::TOO_MANY_REQUESTS, message).code("RATE_LIMIT");
                 reject.body.limit = Some(limit);
                 reject.body.remaining = Some(0);

@@ -1,11 +1,13 @@
-//! `GET /status/:cid`: how a pin stands, with its progress while it is fetched.
+//! `GET /status/:cid`: how a pin stands, with its progress while it is fetched; and `GET /allocations/:cid`: who has
+//! it.
 
 use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
+use cid::Cid;
 use pinfold_model::PinState;
-use pinfold_service::PinStatus;
+use pinfold_service::{Caller, PinStatus};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -31,6 +33,99 @@ pub(super) async fn status(
     let cluster = parse_cluster(hint.as_deref())?;
     let status = app.service().pins.status(&caller, &cid, cluster.as_ref()).await?;
     Ok(Json(StatusReply::new(&status)))
+}
+
+/// See who has a pin
+///
+/// The nodes of its cluster that keep it; none until it is pinned.
+#[utoipa::path(get, path = "/allocations/{cid}", tag = "status", security(("key" = ["cluster:read"]), ("session" = [])),
+    params(CidParam, ClusterParams),
+    responses((status = 200, description = "Who has it.", body = AllocationsReply, example = json!(AllocationsReply::example())), Missing, Guarded))]
+pub(super) async fn allocations(
+    State(app): State<AppState>,
+    caller: Allowed<ClusterRead>,
+    CidText(cid): CidText,
+    ClusterHint(hint): ClusterHint,
+) -> Result<Json<AllocationsReply>, Reject> {
+    who_has(&app, &caller, cid, hint).await
+}
+
+/// See who has a pin, by its older path
+///
+/// As `/allocations/{cid}`.
+#[utoipa::path(get, path = "/status/allocations/{cid}", tag = "status", security(("key" = ["cluster:read"]), ("session" = [])),
+    params(CidParam, ClusterParams),
+    responses((status = 200, description = "Who has it.", body = AllocationsReply, example = json!(AllocationsReply::example())), Missing, Guarded))]
+pub(super) async fn status_allocations(
+    State(app): State<AppState>,
+    caller: Allowed<ClusterRead>,
+    CidText(cid): CidText,
+    ClusterHint(hint): ClusterHint,
+) -> Result<Json<AllocationsReply>, Reject> {
+    who_has(&app, &caller, cid, hint).await
+}
+
+async fn who_has(
+    app: &AppState,
+    caller: &Caller,
+    cid: Cid,
+    hint: Option<String>,
+) -> Result<Json<AllocationsReply>, Reject> {
+    let cluster = parse_cluster(hint.as_deref())?;
+    let status = app.service().pins.status(caller, &cid, cluster.as_ref()).await?;
+    Ok(Json(AllocationsReply::new(&status)))
+}
+
+/// Who has a pin. The words in lower case are those of IPFS Cluster.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Allocations)]
+pub(super) struct AllocationsReply {
+    cid: String,
+    #[serde(rename = "clusterId")]
+    cluster_id: String,
+    status: &'static str,
+    allocations: Vec<String>,
+    peer_map: BTreeMap<String, PeerBody>,
+    replication_factor_min: usize,
+    replication_factor_max: usize,
+}
+
+impl AllocationsReply {
+    fn example() -> Self {
+        let (peer, pinned) =
+            ("12D3KooWGzxzKZYveHXtpG6AsrUJBcWxHBFS2HsEoGTxrMLvKXtf", PinState::Pinned.as_str());
+        let body = PeerBody { status: pinned, timestamp: "2026-01-01T00:00:00.000Z".to_owned() };
+        Self {
+            cid: EXAMPLE_CID.to_owned(),
+            cluster_id: "cl0-global".to_owned(),
+            status: pinned,
+            allocations: vec![peer.to_owned()],
+            peer_map: [(peer.to_owned(), body)].into(),
+            replication_factor_min: 1,
+            replication_factor_max: 1,
+        }
+    }
+
+    fn new(status: &PinStatus) -> Self {
+        // Every node that a cluster has keeps what is pinned in it, and there is one at least.
+        let factor = status.allocations.len().max(1);
+        Self {
+            cid: status.view.cid.to_string(),
+            cluster_id: status.view.cluster.to_string(),
+            status: status.view.state.as_str(),
+            allocations: status.allocations.clone(),
+            peer_map: peer_map(status),
+            replication_factor_min: factor,
+            replication_factor_max: factor,
+        }
+    }
+}
+
+fn peer_map(status: &PinStatus) -> BTreeMap<String, PeerBody> {
+    let word = status.view.state.as_str();
+    let peer =
+        |id: &String| (id.clone(), PeerBody { status: word, timestamp: status.updated_at.to_string() });
+    status.allocations.iter().map(peer).collect()
 }
 
 /// How a pin stands.
@@ -108,13 +203,10 @@ impl StatusReply {
 
     fn new(status: &PinStatus) -> Self {
         let view = &status.view;
-        let word = view.state.as_str();
-        let peer =
-            |id: &String| (id.clone(), PeerBody { status: word, timestamp: status.updated_at.to_string() });
         let error = status.error.as_ref();
         Self {
             cid: view.cid.to_string(),
-            status: word,
+            status: view.state.as_str(),
             cluster_id: view.cluster.to_string(),
             upload_id: view.upload_id.to_string(),
             progress: ProgressBody {
@@ -128,7 +220,7 @@ impl StatusReply {
             attempts: status.attempts,
             damaged_blocks: status.damaged_blocks,
             next_try_at: status.next_try_at.map(|time| time.to_string()),
-            peer_map: status.allocations.iter().map(peer).collect(),
+            peer_map: peer_map(status),
             replication_factor: status.allocations.len(),
             allocations: status.allocations.clone(),
             created_at: view.created_at.to_string(),

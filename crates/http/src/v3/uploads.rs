@@ -2,14 +2,16 @@
 
 use axum::Json;
 use axum::extract::State;
+use cid::Cid;
 use pinfold_model::{PinKind, PinState, parse_cid};
-use pinfold_service::{Cursor, ListQuery, PinPage, PinView};
+use pinfold_service::{Cursor, EntriesPage, EntriesQuery, ListQuery, PinPage, PinView, WalkEntry};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::entries::{EntryItem, parse_cursor};
 use super::extract::{EXAMPLE_CID, QueryOf};
 use super::gate::{Allowed, FilesRead};
-use super::openapi::Guarded;
+use super::openapi::{Conflict, Guarded, Missing};
 use super::reject::Reject;
 use super::reply::{shown_name, text};
 use super::terms::{filled, parse_cluster};
@@ -33,7 +35,7 @@ pub(super) struct UploadsQuery {
     limit: Option<String>,
     /// Only pins of this CID.
     cid: Option<String>,
-    /// What is inside this directory.
+    /// Instead of pins, what is inside this directory, which you have pinned. Then no filter but `cl` may be there.
     parent_cid: Option<String>,
     /// Only pins that end by themselves (or, `false`, do not).
     #[param(value_type = Option<bool>, example = true)]
@@ -52,15 +54,22 @@ pub(super) struct UploadsQuery {
 
 /// List pins
 ///
-/// Newest first. A page by `cursor` costs the same wherever it is.
+/// Newest first. A page by `cursor` costs the same wherever it is. With `parentCid`, what is inside a directory that you
+/// have pinned, as by `/users/me/uploads/dag/{cid}` but in this shape; its items have `path` and `parentCid`, and no id.
 #[utoipa::path(get, path = "/users/me/uploads", tag = "uploads", security(("key" = ["files:read"]), ("session" = [])),
     params(UploadsQuery),
-    responses((status = 200, description = "A page of pins.", body = UploadsReply, example = json!(UploadsReply::example())), Guarded))]
+    responses((status = 200, description = "A page of pins.", body = UploadsReply, example = json!(UploadsReply::example())), Missing, Conflict, Guarded))]
 pub(super) async fn list(
     State(app): State<AppState>,
     caller: Allowed<FilesRead>,
     QueryOf(query): QueryOf<UploadsQuery>,
 ) -> Result<Json<UploadsReply>, Reject> {
+    if let Some(parent) = query.parent()? {
+        let (cluster, query) = (parse_cluster(query.cl.as_deref())?, query.inside()?);
+        let (page, limit) = (query.page, query.limit);
+        let inside = app.service().pins.entries(&caller, &parent, cluster.as_ref(), query).await?;
+        return Ok(Json(UploadsReply::inside(&inside, page, limit)));
+    }
     let query = query.parse()?;
     let (page, limit) = (query.page, query.limit);
     let pins = app.service().pins.list(&caller, query).await?;
@@ -68,10 +77,32 @@ pub(super) async fn list(
 }
 
 impl UploadsQuery {
-    fn parse(&self) -> Result<ListQuery, Reject> {
-        if filled(self.parent_cid.as_deref()).is_some() {
-            return Err(Reject::invalid("`parentCid`: listing what is inside a directory is not supported"));
+    /// The directory whose entries are asked for.
+    fn parent(&self) -> Result<Option<Cid>, Reject> {
+        let parent = filled(self.parent_cid.as_deref()).map(parse_cid).transpose();
+        parent.map_err(|error| Reject::invalid(format!("`parentCid`: {error}")))
+    }
+
+    /// Which of its entries. The filters are for pins; to pass them over would answer another question.
+    fn inside(&self) -> Result<EntriesQuery, Reject> {
+        let filters = [
+            ("cid", &self.cid),
+            ("search", &self.search),
+            ("status", &self.status),
+            ("hasExpiration", &self.has_expiration),
+        ];
+        if let Some((name, _)) = filters.into_iter().find(|(_, value)| filled(value.as_deref()).is_some()) {
+            return Err(Reject::invalid(format!("`{name}` can't stand beside `parentCid`")));
         }
+        Ok(EntriesQuery {
+            page: number("page", self.page.as_deref(), 1)?,
+            limit: number("limit", self.limit.as_deref(), 20)?.min(LIMIT_MAX),
+            cursor: parse_cursor(self.cursor.as_deref())?,
+            ..EntriesQuery::default()
+        })
+    }
+
+    fn parse(&self) -> Result<ListQuery, Reject> {
         let invalid = |error: &dyn std::fmt::Display| Reject::invalid(error.to_string());
         let status = filled(self.status.as_deref()).map(str::parse::<PinState>).transpose();
         let cursor = filled(self.cursor.as_deref()).map(str::parse::<Cursor>).transpose();
@@ -90,7 +121,8 @@ impl UploadsQuery {
     }
 }
 
-fn number(field: &str, text: Option<&str>, default: u32) -> Result<u32, Reject> {
+/// A number from 1, as a query has it.
+pub(super) fn number(field: &str, text: Option<&str>, default: u32) -> Result<u32, Reject> {
     let Some(text) = filled(text) else { return Ok(default) };
     let number = text.trim().parse().ok().filter(|number| *number > 0);
     number.ok_or_else(|| Reject::invalid(format!("`{field}`: a whole number from 1 is needed")))
@@ -119,32 +151,50 @@ fn search(text: Option<&str>) -> Result<Option<String>, Reject> {
 #[serde(rename_all = "camelCase")]
 pub(super) struct UploadsReply {
     uploads: Vec<UploadItem>,
-    total: u64,
+    /// `null` when there are too many to be counted soon, which only those inside a directory can be.
+    total: Option<u64>,
     pagination: Pagination,
     next_cursor: Option<String>,
 }
 
+/// Where a page stands among all.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Pagination {
     page: u32,
     limit: u32,
-    total: u64,
-    total_pages: u64,
+    total: Option<u64>,
+    total_pages: Option<u64>,
+}
+
+impl Pagination {
+    /// `total` is `None` when nobody knows it.
+    pub(super) fn new(page: u32, limit: u32, total: Option<u64>) -> Self {
+        let total_pages = total.map(|total| total.div_ceil(limit.max(1).into()));
+        Self { page, limit, total, total_pages }
+    }
 }
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct UploadItem {
-    upload_id: String,
+    /// `null` for what is inside a directory: it is no upload of its own, and can't be renamed or removed.
+    upload_id: Option<String>,
     /// The same id, under the name that some clients read.
     #[serde(rename = "_id")]
-    id: String,
+    id: Option<String>,
     cid: String,
+    /// The directory that it is inside of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_cid: Option<String>,
+    /// Its path in that directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
     name: Option<String>,
     original_name: Option<String>,
     custom_name: Option<String>,
-    size: u64,
+    /// `null` where it is not known, which only is so inside a directory.
+    size: Option<u64>,
     #[serde(rename = "type")]
     kind: &'static str,
     cluster_id: String,
@@ -156,12 +206,20 @@ struct UploadItem {
 
 impl UploadsReply {
     fn new(pins: &PinPage, page: u32, limit: u32) -> Self {
-        let total_pages = pins.total.div_ceil(limit.max(1).into());
         Self {
             uploads: pins.pins.iter().map(UploadItem::new).collect(),
-            total: pins.total,
-            pagination: Pagination { page, limit, total: pins.total, total_pages },
+            total: Some(pins.total),
+            pagination: Pagination::new(page, limit, Some(pins.total)),
             next_cursor: pins.next_cursor.map(|cursor| cursor.to_string()),
+        }
+    }
+
+    fn inside(page: &EntriesPage, number: u32, limit: u32) -> Self {
+        Self {
+            uploads: page.entries.iter().map(|entry| UploadItem::inside(&page.pin, entry)).collect(),
+            total: page.total,
+            pagination: Pagination::new(number, limit, page.total),
+            next_cursor: page.next_cursor.as_ref().map(ToString::to_string),
         }
     }
 }
@@ -170,13 +228,15 @@ impl UploadsReply {
     fn example() -> Self {
         let created_at = "2026-01-01T00:00:00.000Z".to_owned();
         let item = UploadItem {
-            upload_id: "34407e29d027c000".to_owned(),
-            id: "34407e29d027c000".to_owned(),
+            upload_id: Some("34407e29d027c000".to_owned()),
+            id: Some("34407e29d027c000".to_owned()),
             cid: EXAMPLE_CID.to_owned(),
+            parent_cid: None,
+            path: None,
             name: Some("wiki".to_owned()),
             original_name: None,
             custom_name: Some("wiki".to_owned()),
-            size: 4_194_304,
+            size: Some(4_194_304),
             kind: PinKind::Directory.as_str(),
             cluster_id: "cl0-global".to_owned(),
             status: PinState::Pinned.as_str(),
@@ -184,8 +244,12 @@ impl UploadsReply {
             created_at,
             expires_at: None,
         };
-        let pagination = Pagination { page: 1, limit: 20, total: 1, total_pages: 1 };
-        Self { uploads: vec![item], total: 1, pagination, next_cursor: None }
+        Self {
+            uploads: vec![item],
+            total: Some(1),
+            pagination: Pagination::new(1, 20, Some(1)),
+            next_cursor: None,
+        }
     }
 }
 
@@ -193,19 +257,39 @@ impl UploadItem {
     fn new(view: &PinView) -> Self {
         let created_at = view.created_at.to_string();
         Self {
-            upload_id: view.upload_id.to_string(),
-            id: view.upload_id.to_string(),
+            upload_id: Some(view.upload_id.to_string()),
+            id: Some(view.upload_id.to_string()),
             cid: view.cid.to_string(),
+            parent_cid: None,
+            path: None,
             name: shown_name(view),
             original_name: text(view.original_name.as_ref()),
             custom_name: text(view.custom_name.as_ref()),
-            size: view.size_bytes,
+            size: Some(view.size_bytes),
             kind: view.kind.as_str(),
             cluster_id: view.cluster.to_string(),
             status: view.state.as_str(),
             uploaded_at: created_at.clone(),
             created_at,
             expires_at: view.expires_at.map(|time| time.to_string()),
+        }
+    }
+
+    /// What is inside a pin. What it does not say itself is the pin's.
+    fn inside(pin: &PinView, entry: &WalkEntry) -> Self {
+        let item = EntryItem::new(entry);
+        Self {
+            upload_id: None,
+            id: None,
+            cid: item.cid,
+            parent_cid: Some(pin.cid.to_string()),
+            path: Some(item.path),
+            name: Some(item.name.clone()),
+            original_name: Some(item.name),
+            custom_name: None,
+            size: item.size,
+            kind: item.kind,
+            ..Self::new(pin)
         }
     }
 }
@@ -218,6 +302,23 @@ mod tests {
         let object = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
         let query: UploadsQuery = serde_json::from_value(serde_json::Value::Object(object)).expect("texts");
         query.parse().map_err(|reject| format!("{reject:?}"))
+    }
+
+    fn inside(pairs: &[(&str, &str)]) -> Result<EntriesQuery, String> {
+        let object = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
+        let query: UploadsQuery = serde_json::from_value(serde_json::Value::Object(object)).expect("texts");
+        query.parent().and_then(|_| query.inside()).map_err(|reject| format!("{reject:?}"))
+    }
+
+    #[test]
+    fn what_is_inside_a_directory_has_pages_and_no_filters() {
+        assert_eq!(inside(&[("page", "2"), ("limit", "500"), ("search", "")]).expect("a page").limit, 100);
+        for (field, value) in
+            [("parentCid", "bafy"), ("search", "a"), ("status", "pinned"), ("cursor", "x.y")]
+        {
+            let fault = inside(&[(field, value)]).expect_err(field);
+            assert!(fault.contains("400") && fault.contains(field), "{fault}");
+        }
     }
 
     #[test]
@@ -242,7 +343,6 @@ mod tests {
             ("hasExpiration", "maybe"),
             ("cl", "no such!"),
             ("cursor", "x"),
-            ("parentCid", "bafy"),
             ("search", &"a".repeat(256)),
         ] {
             assert!(query(&[(field, value)]).expect_err(field).contains("400"), "{field}={value}");
