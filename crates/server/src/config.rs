@@ -44,6 +44,7 @@ pub(crate) struct Config {
     pub(crate) node: Node,
     pub(crate) blocks: Blocks,
     pub(crate) pins: Pins,
+    pub(crate) uploads: Uploads,
     pub(crate) plans: BTreeMap<String, Plan>,
     pub(crate) clusters: Vec<Cluster>,
     pub(crate) log: Log,
@@ -147,6 +148,16 @@ pub(crate) struct Pins {
     pub(crate) retry_max_seconds: u64,
     pub(crate) lease_seconds: u64,
     pub(crate) upload_wait_seconds: u64,
+    pub(crate) watches_max: u32,
+    pub(crate) watches_per_account_max: u32,
+    pub(crate) watch_events_per_second: u32,
+}
+
+/// `[uploads]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Uploads {
+    pub(crate) server_roots: Vec<String>,
 }
 
 /// `[plans.NAME]`
@@ -240,6 +251,9 @@ impl Config {
         }
         if config.pins.at_once == 0 || config.pins.attempts_max == 0 {
             bail!("pins.at_once and pins.attempts_max are at least 1, or nothing would ever be pinned");
+        }
+        if let Some(root) = config.uploads.server_roots.iter().find(|root| !Path::new(root).is_absolute()) {
+            bail!("uploads.server_roots: {root:?} is no absolute path");
         }
         if !config.plans.contains_key(FIRST_PLAN) {
             bail!("plans.{FIRST_PLAN} is missing: an account gets it that names none");
@@ -374,6 +388,14 @@ mod tests {
         assert_eq!(layered(whole, &[]).unwrap().plans["team"].storage_bytes, 1);
         let message = format!("{:#}", layered("[plans.team]\nname = 'Team'", &[]).unwrap_err());
         assert!(message.contains("storage_bytes"), "{message}");
+    }
+
+    #[test]
+    fn roots_for_uploads_are_absolute() {
+        let roots = |text| layered("", &[("PINFOLD_UPLOADS__SERVER_ROOTS", text)]);
+        assert_eq!(roots("/srv/a, /srv/b").unwrap().uploads.server_roots, ["/srv/a", "/srv/b"]);
+        let message = roots("/srv/a,srv/b").unwrap_err().to_string();
+        assert!(message.contains("uploads.server_roots") && message.contains("srv/b"), "{message}");
     }
 
     #[test]

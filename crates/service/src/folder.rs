@@ -213,14 +213,12 @@ fn shown(path: &str) -> String {
     format!("{short:?}")
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err asks for")]
 fn no_folder(error: Errno) -> Error {
     tracing::debug!(%error, "opening a folder");
     let text = "There is no such folder that can be read; symbolic links are not followed";
     Error::InvalidRequest(text.to_owned())
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err asks for")]
 fn unreadable(error: Errno) -> Error {
     tracing::warn!(%error, "reading a folder");
     Error::InvalidRequest("The folder can't be read, or changed while it was read".to_owned())

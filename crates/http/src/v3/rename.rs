@@ -1,6 +1,7 @@
 //! `PUT /files/rename/:uploadId`: another name for a pin.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use pinfold_model::{PinId, PinName};
 use pinfold_service::{Error, PinView};
@@ -45,12 +46,13 @@ pub(super) struct RenameBody {
 pub(super) async fn rename(
     State(app): State<AppState>,
     caller: Allowed<FilesRename>,
-    Path(upload_id): Path<String>,
+    upload_id: Result<Path<String>, PathRejection>,
     MaybeJson(body): MaybeJson<RenameBody>,
 ) -> Result<Json<RenamedReply>, Reject> {
     let name = body.parse()?;
     // What is no id is no upload's id.
-    let pin: PinId = upload_id.parse().map_err(|_| Error::UploadNotFound)?;
+    let id = upload_id.ok().and_then(|Path(id)| id.parse::<PinId>().ok());
+    let pin = id.ok_or(Error::UploadNotFound)?;
     let view = app.service().pins.rename(&caller, pin, name).await?;
     Ok(Json(RenamedReply::new(&view)))
 }

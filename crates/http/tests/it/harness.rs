@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, request};
+use axum::response::Response;
 use pinfold_cluster::{Fate, Gate, Scripted};
 use pinfold_http::{AppState, Rate, Rates, Settings, router};
 use pinfold_model::{AccountId, Clock, ClusterId, Email, ManualClock, PlanCode, Role, TokenName, parse_cid};
@@ -53,6 +54,11 @@ impl Api {
 
     /// An API with two clusters, `cl0-global` and `cl1-eu`; [`HELLO`] and [`WORLD`] are on the network.
     pub(crate) async fn start_with(settings: Settings) -> Self {
+        Self::start_on(settings, pinfold_service::Settings::default()).await
+    }
+
+    /// The same with settings of the service as well.
+    pub(crate) async fn start_on(settings: Settings, service_settings: pinfold_service::Settings) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let store = Store::open(&folder.path().join("pinfold.db")).await.expect("a database");
         let clusters = [Scripted::default(), Scripted::default()];
@@ -63,7 +69,6 @@ impl Api {
         let clock = Arc::new(ManualClock::default());
         let setups =
             ["cl0-global", "cl1-eu"].into_iter().zip(&clusters).map(|(id, driver)| setup(id, driver));
-        let service_settings = pinfold_service::Settings::default();
         let service = Service::new(store, setups.collect(), clock.clone(), service_settings).await;
         let service = service.expect("a service");
         let _background = service.run();
@@ -145,9 +150,26 @@ impl Api {
         gate
     }
 
+    /// Brings so many blocks of a DAG that is held back.
+    pub(crate) fn bring(&self, cid: &str, blocks: u64, bytes: u64, peers: u64) {
+        self.clusters[0].bring(&parse_cid(cid).expect("a CID"), blocks, bytes, peers);
+    }
+
     /// Says that the server stops.
     pub(crate) fn stop(&self) {
         self.stopping.cancel();
+    }
+
+    /// Waits until no upload is held in any cluster by its guard.
+    pub(crate) async fn until_uploads_are_released(&self) {
+        let is_upload = |name: &String| name.starts_with("upload/");
+        let released = async {
+            while self.clusters.iter().any(|cluster| cluster.all_names().iter().any(is_upload)) {
+                self.service.reconciler.wake();
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), released).await.expect("all uploads are released");
     }
 
     /// Waits until nothing is held in any cluster: what is dropped is released in the background.
@@ -271,15 +293,21 @@ impl Sending {
     }
 }
 
+impl Sending {
+    /// Sends it, and leaves the body of the answer to be read as it comes.
+    pub(crate) async fn open(self) -> Response {
+        let request = self.request.body(self.body).expect("a request");
+        self.router.oneshot(request).await.expect("the router never fails")
+    }
+}
+
 impl IntoFuture for Sending {
     type Output = Answer;
     type IntoFuture = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let request = self.request.body(self.body).expect("a request");
-            let response = self.router.oneshot(request).await.expect("the router never fails");
-            let (parts, body) = response.into_parts();
+            let (parts, body) = self.open().await.into_parts();
             let body = to_bytes(body, 16 * 1024 * 1024).await.expect("a body");
             let text = String::from_utf8(body.to_vec()).expect("text");
             Answer { status: parts.status.as_u16(), headers: parts.headers, text }

@@ -2,9 +2,12 @@
 //! test says.
 
 mod document;
+mod entries;
+mod events;
 mod gate;
 mod harness;
 mod openapi;
+mod parts;
 mod pin;
 mod security;
 mod upload;

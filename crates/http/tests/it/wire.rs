@@ -5,7 +5,8 @@ use axum::http::HeaderValue;
 use insta::assert_snapshot;
 use pinfold_http::Settings;
 
-use crate::harness::Api;
+use crate::document::Document;
+use crate::harness::{Api, unhurried};
 
 #[tokio::test]
 async fn a_trailing_slash_makes_no_difference() {
@@ -14,6 +15,71 @@ async fn a_trailing_slash_makes_no_difference() {
         let (plain, slashed) = (api.get(path).await, api.get(&format!("{path}/")).await);
         assert_eq!((plain.status(), plain.text()), (slashed.status(), slashed.text()), "{path}");
         assert_eq!(plain.status(), 200, "{path}: {}", plain.text());
+    }
+}
+
+#[tokio::test]
+async fn every_route_answers_with_a_slash_behind_it_too() {
+    let api = Api::start_with(unhurried()).await;
+    for operation in Document::of(&api).await.operations() {
+        let path = operation.example_path();
+        let path = path.trim_end_matches('/');
+        if path.is_empty() {
+            continue;
+        }
+        let plain = api.request(&operation.method, path).await;
+        let slashed = api.request(&operation.method, &format!("{path}/")).await;
+        assert_eq!(
+            (plain.status(), plain.code()),
+            (slashed.status(), slashed.code()),
+            "{}",
+            operation.name()
+        );
+        assert_ne!(plain.status(), 404, "{}", operation.name());
+    }
+}
+
+#[tokio::test]
+async fn bare_bases_say_what_stands_there() {
+    let api = Api::start().await;
+    for path in ["/", "/api/v3", "/api/v3/", "/ipfs", "/ipfs/"] {
+        let answer = api.get(path).await;
+        assert_eq!((answer.status(), answer.header("content-type")), (200, "application/json"), "{path}");
+        assert_eq!(answer.json()["name"], "Pinfold", "{path}");
+        let head = api.request("HEAD", path).await;
+        assert_eq!((head.status(), head.text()), (200, ""), "{path}");
+        assert_eq!(head.header("content-length"), answer.text().len().to_string(), "{path}");
+    }
+    assert_eq!(api.get("/ipfs/bafkqaaa").await.status(), 404, "there is no gateway");
+}
+
+#[tokio::test]
+async fn whatever_is_wrong_the_answer_is_json() {
+    let api = Api::start().await;
+    let key = api.key("free", "files:read,files:write,files:rename,cluster:read").await;
+    for (method, path) in [
+        ("GET", "/ipfs/anything"),
+        ("GET", "/api/v3/status/%ff"),
+        ("GET", "/api/v3/status/nonsense/events"),
+        ("GET", "/api/v3/users/me/uploads?limit=%ff"),
+        ("GET", "/api/v3/users/me/uploads/dag/nonsense"),
+        ("POST", "/api/v3/files"),
+        ("POST", "/api/v3/files/directory-dag"),
+        ("POST", "/api/v3/files/directory"),
+        ("PUT", "/api/v3/files/rename/%ff"),
+        ("DELETE", "/api/v3/files"),
+        ("PATCH", "/"),
+        ("BREW", "/api/v3/files"),
+        ("GET", "/api/v1/files"),
+    ] {
+        for key in [key.as_str(), "nonsense", ""] {
+            let sending = api.request(method, path);
+            let answer = if key.is_empty() { sending.await } else { sending.key(key).await };
+            assert!((400..500).contains(&answer.status()), "{method} {path}: {}", answer.status());
+            assert_eq!(answer.header("content-type"), "application/json", "{method} {path}");
+            let body = answer.json();
+            assert!(body["error"].is_string() && body["message"].is_string(), "{method} {path}: {body}");
+        }
     }
 }
 

@@ -59,6 +59,10 @@ pub(crate) fn service(config: &Config) -> anyhow::Result<service::Settings> {
         retry_max: Duration::from_secs(pins.retry_max_seconds),
         lease: Duration::from_secs(pins.lease_seconds),
         upload_wait: Duration::from_secs(pins.upload_wait_seconds),
+        server_roots: config.uploads.server_roots.iter().map(Into::into).collect(),
+        watches_max: pins.watches_max,
+        watches_per_account_max: pins.watches_per_account_max,
+        watch_events_per_second: pins.watch_events_per_second,
     })
 }
 

@@ -12,6 +12,7 @@ mod crash;
 mod disk;
 mod faults;
 mod flow;
+mod follow;
 mod limit;
 mod mend;
 mod provider;

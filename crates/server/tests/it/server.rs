@@ -428,6 +428,17 @@ impl Client<'_> {
         self.until(cid, "pinned", |pin| pin["status"] == "pinned").await
     }
 
+    /// Follows a pin: the stream of its events, after the one with the id `seen`.
+    pub(crate) async fn follow(&self, cid: &str, seen: Option<&str>) -> reqwest::Response {
+        let url = format!("{}/api/v3/status/{cid}/events", self.server.url());
+        let mut request = self.server.http.get(url).header("X-API-Key", &self.key);
+        request = request.header("Accept", "text/event-stream");
+        if let Some(seen) = seen {
+            request = request.header("Last-Event-ID", seen);
+        }
+        request.send().await.unwrap()
+    }
+
     /// Removes a pin.
     pub(crate) async fn remove(&self, cid: &str) -> (StatusCode, Value) {
         self.send(Method::DELETE, &format!("/files/remove/{cid}"), None, None).await

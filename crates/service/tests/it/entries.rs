@@ -132,11 +132,7 @@ impl Roots {
         let path = if path.starts_with('/') { PathBuf::from(path) } else { self.path(path) };
         let terms = UploadTerms::default();
         let (draft, name) = uploads.folder(&self.alice, &terms, path.to_str().unwrap()).await?;
-        let background = self.world.service.run();
-        let terms = UploadTerms { original_name: name, ..terms };
-        let kept = uploads.keep_directory(&self.alice, draft, terms).await;
-        background.stop().await;
-        kept
+        uploads.keep_directory(&self.alice, draft, UploadTerms { original_name: name, ..terms }).await
     }
 
     async fn refusal(&self, path: &str) -> String {
@@ -150,12 +146,14 @@ impl Roots {
 #[tokio::test]
 async fn a_folder_below_a_root_is_uploaded_whole() {
     let roots = Roots::start().await;
+    let background = roots.world.service.run();
     for spelling in ["shared/site", "link/site", "link/./site/"] {
         let kept = roots.upload(spelling).await.unwrap();
         let paths: Vec<_> = kept.entries.iter().map(|entry| entry.path.as_str()).collect();
         assert_eq!(paths, ["img/logo.svg", "index.html", "empty"], "{spelling}");
         assert_eq!(kept.receipt.view.original_name, Some(PinName::parse("site").unwrap()));
     }
+    background.stop().await;
     roots.world.settle().await;
     roots.world.check_settled(&[&roots.alice]).await;
 }
