@@ -162,6 +162,7 @@ pub(super) fn http(config: &config::Http) -> anyhow::Result<http::Settings> {
             polls: http::Rate::new(rates.polls_per_minute, rates.polls_per_second),
             holders_max: rates.holders_max,
         },
+        events: http::Events::default(),
         wait_default: Duration::from_secs(config.wait_default_seconds),
         wait_max: Duration::from_secs(config.wait_max_seconds),
         proxies: proxies.collect::<anyhow::Result<_>>()?,
