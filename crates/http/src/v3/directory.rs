@@ -1,8 +1,8 @@
 //! `POST /files/directory-dag`: a directory that comes as a multipart form; and `POST /files/directory`: one that is
 //! on the server.
 //!
-//! Its files come as parts named `files` or `files[]` whose filename is the path, or as pairs `files[i][path]` and
-//! `files[i][content]` in any order. They stream into the service as they come.
+//! Its files come as parts named `files`, `files[]` or `files[0]` (from clients whose forms have each name once) whose
+//! filename is the path, or as pairs `files[i][path]` and `files[i][content]` in any order. They stream into the service as they come.
 //!
 //! Windows clients write paths with backslashes. These are taken as slashes: a file whose name really has one is
 //! rarer than they are, and could not be told apart.
@@ -51,8 +51,8 @@ struct DirectoryForm {
 
 /// Upload a directory
 ///
-/// Repeated parts `files` or `files[]`, whose filenames are the paths inside the directory, or pairs `files[i][path]` and
-/// `files[i][content]`. Paths have `/` (or `\`) between their segments, no `..`, no leading `/`, and no two are alike.
+/// Parts `files`, `files[]` or `files[0]`, `files[1]`…, whose filenames are the paths inside the directory, or pairs
+/// `files[i][path]` and `files[i][content]`. Paths have `/` (or `\`) between their segments, no `..`, no leading `/`, and no two are alike.
 #[utoipa::path(post, path = "/files/directory-dag", tag = "uploads", security(("key" = ["files:write"]), ("session" = [])),
     params(ClusterParams),
     request_body(content = DirectoryForm, content_type = "multipart/form-data", example = json!({"files": ["hello"], "dirName": "site"})),
@@ -155,7 +155,7 @@ impl<'a> Incoming<'a> {
     }
 
     async fn take(&mut self, part: Part, form: &Form) -> Result<(), Reject> {
-        if matches!(part.name(), "files" | "files[]") {
+        if is_file(part.name()) {
             let missing = || Reject::invalid(format!("A part `{}` has no filename", part.name()));
             let path = plain_path(part.file_name().ok_or_else(missing)?)?;
             return self.add(&path, part, form).await;
@@ -286,6 +286,12 @@ fn plain_path(path: &str) -> Result<String, Reject> {
     if drive { Err(absolute()) } else { Ok(path.replace('\\', "/")) }
 }
 
+/// Whether a part of this name is a file whose filename is its path.
+fn is_file(name: &str) -> bool {
+    let index = name.strip_prefix("files[").and_then(|rest| rest.strip_suffix(']'));
+    name == "files" || index.is_some_and(|index| index.bytes().all(|sign| sign.is_ascii_digit()))
+}
+
 /// The index in `files[index][what]`.
 fn pair<'a>(name: &'a str, what: &str) -> Option<&'a str> {
     let (index, rest) = name.strip_prefix("files[")?.split_once("][")?;
@@ -408,6 +414,16 @@ impl IntoResponse for DirectoryReply {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_are_known_with_an_index_and_without() {
+        for name in ["files", "files[]", "files[0]", "files[12]"] {
+            assert!(is_file(name), "{name}");
+        }
+        for name in ["file", "files[", "files[a]", "files[0][path]", "files[0]]", "files[-1]"] {
+            assert!(!is_file(name), "{name}");
+        }
+    }
 
     #[test]
     fn pairs_are_known_by_their_brackets() {

@@ -138,6 +138,22 @@ async fn pairs_may_have_filenames_and_come_in_any_order() {
 }
 
 #[tokio::test]
+async fn files_may_be_numbered() {
+    let api = Api::start().await;
+    let key = api.key("free", "files:write").await;
+    // As PHP has them, whose forms can't repeat a name.
+    let body = b"--X\r\nContent-Disposition: form-data; name=\"files[0]\"; filename=\"index.html\"\r\n\r\na\r\n\
+        --X\r\nContent-Disposition: form-data; name=\"files[1]\"; filename=\"img/logo.svg\"\r\n\r\nb\r\n--X--\r\n";
+    assert_eq!(paths(&directory(&api, &key, body).await), ["index.html", "img/logo.svg"]);
+
+    let nameless = b"--X\r\nContent-Disposition: form-data; name=\"files[0]\"\r\n\r\na\r\n--X--\r\n";
+    let answer = directory(&api, &key, nameless).await;
+    assert_eq!(answer.status(), 400);
+    assert!(answer.message().contains("files[0]"), "{}", answer.text());
+    api.until_uploads_are_released().await;
+}
+
+#[tokio::test]
 async fn backslashes_in_paths_are_slashes() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
