@@ -129,7 +129,8 @@ pub(super) fn number(field: &str, text: Option<&str>, default: u32) -> Result<u3
 }
 
 fn flag(field: &str, text: Option<&str>) -> Result<Option<bool>, Reject> {
-    match filled(text).map(str::trim) {
+    // Python's words have a capital.
+    match filled(text).map(|text| text.trim().to_ascii_lowercase()).as_deref() {
         None => Ok(None),
         Some("true" | "1") => Ok(Some(true)),
         Some("false" | "0") => Ok(Some(false)),
@@ -325,6 +326,13 @@ mod tests {
     fn empty_filters_are_left_out_ones() {
         let all = query(&[("page", ""), ("limit", ""), ("search", " "), ("parentCid", ""), ("cursor", "")]);
         assert_eq!(all, Ok(ListQuery::default()));
+    }
+
+    #[test]
+    fn flags_come_in_the_words_of_many_languages() {
+        for (text, flag) in [("true", true), ("True", true), ("1", true), ("FALSE", false), (" 0 ", false)] {
+            assert_eq!(query(&[("hasExpiration", text)]).expect(text).has_expiry, Some(flag), "{text}");
+        }
     }
 
     #[test]
