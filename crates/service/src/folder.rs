@@ -223,3 +223,64 @@ fn unreadable(error: Errno) -> Error {
     tracing::warn!(%error, "reading a folder");
     Error::InvalidRequest("The folder can't be read, or changed while it was read".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    /// A root with a folder that has two files, and a secret beside it.
+    fn home() -> tempfile::TempDir {
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir_all(home.path().join("root/site/sub")).unwrap();
+        fs::create_dir(home.path().join("outside")).unwrap();
+        for path in ["root/site/a", "root/site/sub/b", "outside/a", "outside/b"] {
+            fs::write(home.path().join(path), path).unwrap();
+        }
+        home
+    }
+
+    fn open(home: &tempfile::TempDir, path: &str) -> Result<Folder, Error> {
+        let path = home.path().join(path);
+        Folder::open(&[home.path().join("root")], path.to_str().unwrap(), 3)
+    }
+
+    #[tokio::test]
+    async fn names_that_are_swapped_for_links_meanwhile_lead_nowhere() {
+        let home = home();
+        let folder = open(&home, "root/site").unwrap();
+        assert_eq!(folder.files, ["a", "sub/b"]);
+        let site = home.path().join("root/site");
+        fs::remove_file(site.join("a")).unwrap();
+        symlink(home.path().join("outside/a"), site.join("a")).unwrap();
+        fs::rename(site.join("sub"), site.join("old")).unwrap();
+        symlink(home.path().join("outside"), site.join("sub")).unwrap();
+        for path in ["a", "sub/b", "sub", "nothing"] {
+            let refused = folder.file(path).await;
+            assert!(matches!(refused, Err(Error::InvalidRequest(_))), "{path}: {refused:?}");
+        }
+        // Nor does the folder itself, once it is open.
+        fs::rename(&site, home.path().join("root/moved")).unwrap();
+        symlink(home.path().join("outside"), &site).unwrap();
+        let mut text = String::new();
+        folder.file("old/b").await.unwrap().read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "root/site/sub/b");
+        assert!(open(&home, "root/site").is_err(), "opened anew it is a link");
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_before_it_is_read() {
+        let home = home();
+        assert!(open(&home, "root/site").is_ok(), "two files and a folder");
+        fs::write(home.path().join("root/site/sub/c"), "").unwrap();
+        let refused = open(&home, "root/site").err();
+        assert!(
+            matches!(&refused, Some(Error::InvalidRequest(text)) if text.contains("more than 3")),
+            "{refused:?}"
+        );
+    }
+}
