@@ -50,6 +50,10 @@ id!(
     SessionId
 );
 id!(
+    /// Names an entry of the audit log.
+    AuditId
+);
+id!(
     /// Names a pin. Its text is the `uploadId` that clients see.
     PinId
 );

@@ -4,10 +4,12 @@
 //! neither HTTP nor SQL; its errors carry the sentence that a user can act on.
 
 mod account;
+mod audit;
 mod cid_text;
 mod clock;
 mod cluster;
 mod id;
+mod ip_rules;
 mod lifetime;
 mod name;
 mod pin;
@@ -18,10 +20,12 @@ mod time;
 mod token;
 
 pub use account::{Account, Email, EmailError, Role, RoleError};
+pub use audit::{ActStatus, AuditCursor, AuditCursorError, By, Details, Source};
 pub use cid_text::{CID_TEXT_LEN_MAX, CidError, parse_cid};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use cluster::{ClusterId, ClusterIdError};
-pub use id::{AccountId, IdError, IdSource, PinId, PlacementId, SessionId, TokenId};
+pub use id::{AccountId, AuditId, IdError, IdSource, PinId, PlacementId, SessionId, TokenId};
+pub use ip_rules::{IpRules, IpRulesError};
 pub use lifetime::{Lifetime, LifetimeError, Retention, RetentionError};
 pub use name::{NameError, PinName};
 pub use pin::{Failure, FailureCode, PinKind, PinState, Standing, UnknownWord};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{AccountId, ScopeSet, Timestamp, TokenId};
+use crate::{AccountId, IpRules, ScopeSet, Timestamp, TokenId};
 
 /// The name that an account gives a key; unique in the account.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -55,6 +55,8 @@ pub struct Token {
     pub prefix: String,
     /// What it may do.
     pub scopes: ScopeSet,
+    /// From where it may be used.
+    pub ip_allowlist: IpRules,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it ends; `None` for never.

@@ -1,11 +1,12 @@
 //! Accounts.
 
-use pinfold_model::{Account, AccountId, Email, Plan, PlanCode, Role, Timestamp};
+use pinfold_model::{Account, AccountId, By, Email, Plan, PlanCode, Role, Timestamp};
 use sqlx::FromRow;
 
+use crate::audit::{Act, Journal};
 use crate::row::{column, number, strange, word};
 use crate::writer::{Conn, Write};
-use crate::{Store, StoreError, audit};
+use crate::{Store, StoreError};
 
 /// `SELECT` of all columns of an account, with a literal tail.
 macro_rules! select {
@@ -69,7 +70,7 @@ impl AccountRow {
 }
 
 impl Store {
-    /// Makes an account; `None` if the address is taken. With `only_first`, also `None` if there is any.
+    /// Makes an account, as `by` wants; `None` if the address is taken. With `only_first`, also `None` if there is any.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -77,9 +78,11 @@ impl Store {
         &self,
         new: NewAccount,
         only_first: bool,
+        by: By,
         now: Timestamp,
     ) -> Result<Option<Account>, StoreError> {
-        self.write(Create { id: self.id(now), audit_id: self.id(now), new, only_first, now }).await
+        let (id, journal) = (self.id(now), self.journal());
+        self.write(Create { id, new, only_first, by, now, journal }).await
     }
 
     /// The account with this address.
@@ -127,10 +130,11 @@ impl Store {
 
 struct Create {
     id: i64,
-    audit_id: i64,
     new: NewAccount,
     only_first: bool,
+    by: By,
     now: Timestamp,
+    journal: Journal,
 }
 
 impl Write for Create {
@@ -163,7 +167,8 @@ impl Write for Create {
             return Ok(None);
         }
         let id = AccountId(self.id);
-        audit::log(conn, self.audit_id, id, self.now, "account.create", self.new.email.as_str()).await?;
+        let act = Act::new(id, self.by, "account.create", self.new.email.as_str());
+        self.journal.log(conn, &act, self.now).await?;
         Ok(Some(Account {
             id,
             email: self.new.email.clone(),

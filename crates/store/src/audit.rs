@@ -1,26 +1,361 @@
-//! The audit log: who did what, kept with the change itself.
+//! The audit log: who did what, from where, kept with the change itself.
+//!
+//! Whoever changes something writes the entry in the same transaction ([`Journal`]), so that it costs no sync of
+//! its own and is there exactly when the change is. What changes nothing else, such as a login that was refused,
+//! is written by [`Store::log`].
+//!
+//! A log is read newest first, a range of an index wherever a page begins. Its total is counted up to a bound. What
+//! is older than the operator wants is swept in small steps.
 
-use pinfold_model::{AccountId, Timestamp};
+use std::net::IpAddr;
+use std::sync::Arc;
 
-use crate::StoreError;
-use crate::writer::Conn;
+use pinfold_model::{
+    AccountId, ActStatus, AuditCursor, AuditId, By, Details, Failure, IdSource, PlacementId, Source, Timestamp,
+};
+use sqlx::FromRow;
 
-/// Adds an entry, in the transaction of the change that it tells of.
-pub(crate) async fn log(
-    conn: &mut Conn,
-    id: i64,
-    account: AccountId,
-    now: Timestamp,
-    action: &'static str,
-    subject: &str,
-) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO audit (id, account_id, at_ms, action, subject) VALUES ($1, $2, $3, $4, $5)")
-        .bind(id)
-        .bind(account.0)
+use crate::row::{number, strange, word};
+use crate::writer::{Conn, Write};
+use crate::{PlacementRecord, Store, StoreError};
+
+/// The longest subject that is kept, in bytes: CIDs, names and addresses fit.
+const SUBJECT_LEN_MAX: usize = 600;
+
+/// Something that was done, or refused.
+#[derive(Debug, Clone)]
+pub struct Act {
+    /// In whose log it stands: the account that it was done by, or to. `None` for what concerns none.
+    pub account: Option<AccountId>,
+    /// Who did it.
+    pub by: By,
+    /// What was done: `noun.verb`.
+    pub action: &'static str,
+    /// What it was done to.
+    pub subject: String,
+    /// What came of it.
+    pub status: ActStatus,
+    /// What else there is to say.
+    pub details: Details,
+}
+
+impl Act {
+    /// Something that an account did itself, and that was done.
+    #[must_use]
+    pub fn new(account: AccountId, by: By, action: &'static str, subject: impl Into<String>) -> Self {
+        let (account, subject) = (Some(account), subject.into());
+        Self { account, by, action, subject, status: ActStatus::Done, details: Details::default() }
+    }
+
+    /// With what else there is to say.
+    #[must_use]
+    pub fn with(self, details: Details) -> Self {
+        Self { details, ..self }
+    }
+
+    /// The same, refused or failed.
+    #[must_use]
+    pub fn refused(self) -> Self {
+        Self { status: ActStatus::Refused, ..self }
+    }
+}
+
+/// An entry of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEntry {
+    /// Its number.
+    pub id: AuditId,
+    /// In whose log it stands.
+    pub account: Option<AccountId>,
+    /// Who did it.
+    pub by: By,
+    /// When.
+    pub at: Timestamp,
+    /// What was done.
+    pub action: String,
+    /// What it was done to.
+    pub subject: String,
+    /// What came of it.
+    pub status: ActStatus,
+    /// What else there is to say: a JSON object.
+    pub details: Option<String>,
+}
+
+impl AuditEntry {
+    /// Where a page goes on that ends with this entry.
+    #[must_use]
+    pub fn cursor(&self) -> AuditCursor {
+        AuditCursor { at: self.at, id: self.id }
+    }
+}
+
+/// Which entries.
+#[derive(Debug, Clone, Default)]
+pub struct AuditFilter {
+    /// Of this account's log; `None` for all there is.
+    pub account: Option<AccountId>,
+    /// Of this action.
+    pub action: Option<String>,
+    /// Not before this.
+    pub from: Option<Timestamp>,
+    /// Before this.
+    pub to: Option<Timestamp>,
+}
+
+/// A page of a log.
+#[derive(Debug, Clone)]
+pub struct AuditList {
+    /// The entries, newest first.
+    pub entries: Vec<AuditEntry>,
+    /// How many match altogether, at most as many as were to be counted.
+    pub total: u64,
+}
+
+/// Writes entries, in the transaction of the change that they tell of. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Journal {
+    ids: Arc<IdSource>,
+}
+
+impl Journal {
+    pub(crate) fn new(ids: Arc<IdSource>) -> Self {
+        Self { ids }
+    }
+
+    /// Adds an entry.
+    pub(crate) async fn log(&self, conn: &mut Conn, act: &Act, now: Timestamp) -> Result<(), StoreError> {
+        let end = (0..=SUBJECT_LEN_MAX).rev().find(|end| act.subject.is_char_boundary(*end)).unwrap_or(0);
+        sqlx::query(
+            "INSERT INTO audit (id, account_id, actor_id, at_ms, source, address, action, subject, status, details) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        )
+        .bind(self.ids.next(now))
+        .bind(act.account.map(|account| account.0))
+        .bind(act.by.actor.map(|actor| actor.0))
         .bind(now.as_ms())
-        .bind(action)
-        .bind(subject)
+        .bind(act.by.source.as_str())
+        .bind(act.by.address.map(|address| address.to_string()))
+        .bind(act.action)
+        .bind(act.subject.get(..end).unwrap_or(&act.subject))
+        .bind(act.status.as_str())
+        .bind(act.details.to_json())
         .execute(conn)
         .await?;
-    Ok(())
+        Ok(())
+    }
+
+    /// Adds an entry about an account's pin of a placement. Its subject is the CID.
+    pub(crate) async fn log_pin(
+        &self,
+        conn: &mut Conn,
+        (action, by): (&'static str, By),
+        account: i64,
+        placement: PlacementId,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        // Ids of clusters have no character that JSON would quote.
+        sqlx::query(
+            "INSERT INTO audit (id, account_id, actor_id, at_ms, source, address, action, subject, status, details) \
+             SELECT $1, $2, $3, $4, $5, $6, $7, p.cid, 'success', '{\"cluster\":\"' || p.cluster || '\"}' \
+             FROM placements p WHERE p.id = $8",
+        )
+        .bind(self.ids.next(now))
+        .bind(account)
+        .bind(by.actor.map(|actor| actor.0))
+        .bind(now.as_ms())
+        .bind(by.source.as_str())
+        .bind(by.address.map(|address| address.to_string()))
+        .bind(action)
+        .bind(placement.0)
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
+
+    /// Adds an entry for each of these accounts: its pin of a placement has failed.
+    pub(crate) async fn log_failed(
+        &self,
+        conn: &mut Conn,
+        placement: &PlacementRecord,
+        accounts: &[i64],
+        failure: &Failure,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let details = Details::default()
+            .with("cluster", &placement.cluster)
+            .with("code", failure.code)
+            .with("reason", &failure.detail);
+        for account in accounts {
+            let act = Act::new(AccountId(*account), By::SYSTEM, "pin.fail", placement.cid.to_string());
+            self.log(conn, &act.with(details.clone()).refused(), now).await?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, FromRow)]
+struct AuditRow {
+    id: i64,
+    account_id: Option<i64>,
+    actor_id: Option<i64>,
+    at_ms: i64,
+    source: String,
+    address: Option<String>,
+    action: String,
+    subject: String,
+    status: String,
+    details: Option<String>,
+}
+
+impl AuditRow {
+    fn into_entry(self) -> Result<AuditEntry, StoreError> {
+        let address = self.address.map(|text| text.parse::<IpAddr>().map_err(|_| strange("address", &text)));
+        Ok(AuditEntry {
+            id: AuditId(self.id),
+            account: self.account_id.map(AccountId),
+            by: By {
+                actor: self.actor_id.map(AccountId),
+                source: word::<Source>("source", &self.source)?,
+                address: address.transpose()?,
+            },
+            at: Timestamp::from_ms(self.at_ms),
+            action: self.action,
+            subject: self.subject,
+            status: word("status", &self.status)?,
+            details: self.details,
+        })
+    }
+}
+
+/// A query for each of the indices: `$1` is the account, `$2` the action, `$3` the first time, `$4` and `$5` the
+/// entry before which it ends.
+macro_rules! per_index {
+    ($select:literal, $tail:literal) => {
+        [
+            per_index!(@one $select, "account_id = $1 AND CAST($2 AS TEXT) IS NULL AND", $tail),
+            per_index!(@one $select, "account_id = $1 AND action = $2 AND", $tail),
+            per_index!(@one $select,
+                "CAST($1 AS BIGINT) IS NULL AND (CAST($2 AS TEXT) IS NULL OR action = $2) AND", $tail),
+        ]
+    };
+    (@one $select:literal, $which:literal, $tail:literal) => {
+        concat!($select, $which, " at_ms >= $3 AND (at_ms, id) < ($4, $5) ", $tail)
+    };
+}
+
+/// Lists: of an account, of an account and an action, and of everything.
+pub(crate) const LISTS: [&str; 3] = per_index!(
+    "SELECT id, account_id, actor_id, at_ms, source, address, action, subject, status, details FROM audit WHERE ",
+    "ORDER BY at_ms DESC, id DESC LIMIT $6 OFFSET $7"
+);
+
+/// Counts, in the same order.
+pub(crate) const COUNTS: [&str; 3] =
+    per_index!("SELECT COUNT(*) FROM (SELECT 1 FROM audit WHERE ", "LIMIT $6) counted");
+
+/// The oldest entries before a time.
+pub(crate) const SWEEP: &str = "DELETE FROM audit WHERE id IN \
+    (SELECT id FROM audit WHERE at_ms < $1 ORDER BY at_ms, id LIMIT $2)";
+
+impl AuditFilter {
+    fn index(&self) -> usize {
+        match (self.account, &self.action) {
+            (Some(_), None) => 0,
+            (Some(_), Some(_)) => 1,
+            (None, _) => 2,
+        }
+    }
+
+    /// The place before which a page ends: the cursor, or the time.
+    fn end(&self, before: Option<AuditCursor>) -> (i64, i64) {
+        let to = self.to.map_or(i64::MAX, Timestamp::as_ms);
+        let before = before.map_or((i64::MAX, i64::MAX), |cursor| (cursor.at.as_ms(), cursor.id.0));
+        before.min((to, i64::MIN))
+    }
+}
+
+impl Store {
+    /// Adds an entry of its own.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn log(&self, act: Act, now: Timestamp) -> Result<(), StoreError> {
+        self.write(Log { act, now, journal: self.journal() }).await
+    }
+
+    /// Up to `limit` entries that match, newest first: those after `before`, then without the first `skip`. Of all
+    /// that match at most `count_max` are counted.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn audit(
+        &self,
+        filter: &AuditFilter,
+        before: Option<AuditCursor>,
+        skip: u64,
+        limit: u32,
+        count_max: u32,
+    ) -> Result<AuditList, StoreError> {
+        let index = filter.index();
+        let from = filter.from.map_or(i64::MIN, Timestamp::as_ms);
+        let (end_at, end_id) = filter.end(before);
+        let rows: Vec<AuditRow> = sqlx::query_as(LISTS[index])
+            .bind(filter.account.map(|account| account.0))
+            .bind(&filter.action)
+            .bind(from)
+            .bind(end_at)
+            .bind(end_id)
+            .bind(i64::from(limit))
+            .bind(crate::row::column(skip))
+            .fetch_all(&self.readers)
+            .await?;
+        let (all_at, all_id) = filter.end(None);
+        let total: i64 = sqlx::query_scalar(COUNTS[index])
+            .bind(filter.account.map(|account| account.0))
+            .bind(&filter.action)
+            .bind(from)
+            .bind(all_at)
+            .bind(all_id)
+            .bind(i64::from(count_max))
+            .fetch_one(&self.readers)
+            .await?;
+        let entries = rows.into_iter().map(AuditRow::into_entry).collect::<Result<_, _>>()?;
+        Ok(AuditList { entries, total: number(total) })
+    }
+
+    /// Drops up to `limit` of the oldest entries before a time, and says how many.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn sweep_audit(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        self.write(Sweep { before, limit }).await
+    }
+}
+
+struct Log {
+    act: Act,
+    now: Timestamp,
+    journal: Journal,
+}
+
+impl Write for Log {
+    type Out = ();
+
+    async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
+        self.journal.log(conn, &self.act, self.now).await
+    }
+}
+
+struct Sweep {
+    before: Timestamp,
+    limit: u32,
+}
+
+impl Write for Sweep {
+    type Out = u64;
+
+    async fn run(&self, conn: &mut Conn) -> Result<u64, StoreError> {
+        let done = sqlx::query(SWEEP).bind(self.before.as_ms()).bind(i64::from(self.limit)).execute(conn).await?;
+        Ok(done.rows_affected())
+    }
 }

@@ -10,6 +10,9 @@ use crate::StoreError;
 use crate::row::column;
 use crate::writer::Conn;
 
+/// What is said to accounts that can't pay.
+pub(crate) const OVER_QUOTA: &str = "It is larger than what is left of your storage";
+
 /// Counts a new pin and charges it, if that much is left; false, and nothing is changed, if not.
 pub(crate) async fn add_pin(conn: &mut Conn, account: AccountId, bytes: u64) -> Result<bool, StoreError> {
     let done = sqlx::query(
@@ -77,24 +80,24 @@ pub(crate) async fn remove_pins(
 }
 
 /// Settles every waiting pin of a placement that is held now: those whose account has that much left are
-/// charged and kept, the others fail. An account has at most one pin of a placement, so each statement
+/// charged and kept, the others fail, and their accounts are given. An account has at most one pin of a placement, so each statement
 /// counts it once.
 pub(crate) async fn keep_waiting(
     conn: &mut Conn,
     placement: PlacementId,
     bytes: u64,
-) -> Result<(), StoreError> {
+) -> Result<Vec<i64>, StoreError> {
     let bytes = column(bytes);
-    sqlx::query(
+    let failed = sqlx::query_scalar(
         "UPDATE pins SET standing = 'failed', error_code = $3, error_detail = $4 \
          WHERE placement_id = $1 AND standing = 'waiting' AND account_id IN \
-         (SELECT id FROM accounts WHERE used_bytes + $2 > storage_limit_bytes)",
+         (SELECT id FROM accounts WHERE used_bytes + $2 > storage_limit_bytes) RETURNING account_id",
     )
     .bind(placement.0)
     .bind(bytes)
     .bind(FailureCode::QuotaExceeded.as_str())
-    .bind("It is larger than what is left of your storage")
-    .execute(&mut *conn)
+    .bind(OVER_QUOTA)
+    .fetch_all(&mut *conn)
     .await?;
     sqlx::query(
         "UPDATE accounts SET used_bytes = used_bytes + $2, distinct_due = 1 WHERE id IN \
@@ -112,23 +115,21 @@ pub(crate) async fn keep_waiting(
     .bind(bytes)
     .execute(conn)
     .await?;
-    Ok(())
+    Ok(failed)
 }
 
-/// Gives every waiting pin of a placement up.
+/// Gives every waiting pin of a placement up; gives their accounts.
 pub(crate) async fn fail_waiting(
     conn: &mut Conn,
     placement: PlacementId,
     failure: &Failure,
-) -> Result<(), StoreError> {
-    sqlx::query(
+) -> Result<Vec<i64>, StoreError> {
+    let failed = sqlx::query_scalar(
         "UPDATE pins SET standing = 'failed', error_code = $2, error_detail = $3 \
-         WHERE placement_id = $1 AND standing = 'waiting'",
+         WHERE placement_id = $1 AND standing = 'waiting' RETURNING account_id",
     )
     .bind(placement.0)
     .bind(failure.code.as_str())
-    .bind(&failure.detail)
-    .execute(conn)
-    .await?;
-    Ok(())
+    .bind(&failure.detail);
+    Ok(failed.fetch_all(conn).await?)
 }

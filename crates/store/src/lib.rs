@@ -21,6 +21,7 @@ mod placement;
 #[cfg(test)]
 mod plans;
 mod recheck;
+mod referral;
 mod remove;
 mod rename;
 mod row;
@@ -32,6 +33,7 @@ mod wish;
 mod writer;
 
 pub use account::NewAccount;
+pub use audit::{Act, AuditEntry, AuditFilter, AuditList};
 pub use claim::{Claim, Lease};
 pub use damage::Damage;
 pub use distinct::KeptPlacement;
@@ -39,8 +41,9 @@ pub use error::StoreError;
 pub use list::{PinFilter, PinList};
 pub use pin::{PinRecord, PlacementRecord};
 pub use recheck::Rechecks;
+pub use referral::{Referral, Referrals};
 pub use remove::{Ended, Removed};
 pub use settle::{Outcome, Settled};
 pub use store::Store;
-pub use token::{NewToken, Proven};
+pub use token::{Kept, NewToken, Proven};
 pub use wish::{Wish, Wished};

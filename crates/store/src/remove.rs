@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use cid::Cid;
-use pinfold_model::{AccountId, ClusterId, PinId, PlacementId, Timestamp};
+use pinfold_model::{AccountId, By, ClusterId, PinId, PlacementId, Timestamp};
 use sqlx::FromRow;
 
+use crate::audit::Journal;
 use crate::placement::let_go;
 use crate::row::number;
 use crate::writer::{Conn, Write};
@@ -40,7 +41,7 @@ struct EndingRow {
 }
 
 impl Store {
-    /// Removes the account's pin of this CID.
+    /// Removes the account's pin of this CID, as `by` wants.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -49,10 +50,12 @@ impl Store {
         account: AccountId,
         cid: &Cid,
         cluster: Option<&ClusterId>,
+        by: By,
         now: Timestamp,
     ) -> Result<Removed, StoreError> {
         let cluster = cluster.map(|cluster| cluster.as_str().to_owned());
-        self.write(Remove { account, cid: cid.to_string(), cluster, now }).await
+        let journal = self.journal();
+        self.write(Remove { account, cid: cid.to_string(), cluster, by, now, journal }).await
     }
 
     /// Removes a pin that is not kept, unless it was wished for again since `wishes`. For those who waited
@@ -74,7 +77,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn expire(&self, now: Timestamp, limit: u32) -> Result<Vec<Ended>, StoreError> {
-        self.write(Expire { now, limit }).await
+        self.write(Expire { now, limit, journal: self.journal() }).await
     }
 }
 
@@ -90,7 +93,9 @@ struct Remove {
     account: AccountId,
     cid: String,
     cluster: Option<String>,
+    by: By,
     now: Timestamp,
+    journal: Journal,
 }
 
 impl Write for Remove {
@@ -109,7 +114,11 @@ impl Write for Remove {
         .await?;
         match rows.as_slice() {
             [] => Ok(Removed::NotFound),
-            [row] => Ok(Removed::Done(end(conn, row, self.now).await?)),
+            [row] => {
+                let (act, placement) = (("pin.remove", self.by), PlacementId(row.placement_id));
+                self.journal.log_pin(conn, act, row.account_id, placement, self.now).await?;
+                Ok(Removed::Done(end(conn, row, self.now).await?))
+            }
             _ => Ok(Removed::Ambiguous),
         }
     }
@@ -143,6 +152,7 @@ impl Write for Abandon {
 struct Expire {
     now: Timestamp,
     limit: u32,
+    journal: Journal,
 }
 
 /// Pins whose time has come, the longest due first: the same ones each time within a transaction.
@@ -180,6 +190,8 @@ impl Write for Expire {
         let mut ended = Vec::with_capacity(rows.len());
         for row in &rows {
             let placement = PlacementId(row.placement_id);
+            let act = ("pin.expire", By::SYSTEM);
+            self.journal.log_pin(conn, act, row.account_id, placement, self.now).await?;
             ended.push(Ended { placement, work: let_go(conn, placement, self.now).await? });
         }
         Ok(ended)

@@ -1,7 +1,8 @@
 //! What the work on a placement came to, in the transaction that makes it so.
 
-use pinfold_model::{Event, Failure, PinKind, PlacementId, PlacementState, Timestamp};
+use pinfold_model::{Event, Failure, FailureCode, PinKind, PlacementId, PlacementState, Timestamp};
 
+use crate::audit::Journal;
 use crate::placement::{forget, is_wanted, load};
 use crate::recheck::QUEUE_STEP_MS;
 use crate::row::column;
@@ -66,7 +67,7 @@ impl Store {
         outcome: Outcome,
         now: Timestamp,
     ) -> Result<Settled, StoreError> {
-        self.write(Settle { lease, outcome, now }).await
+        self.write(Settle { lease, outcome, now, journal: self.journal() }).await
     }
 }
 
@@ -74,6 +75,7 @@ struct Settle {
     lease: Lease,
     outcome: Outcome,
     now: Timestamp,
+    journal: Journal,
 }
 
 /// How a placement leaves the hands of who worked on it.
@@ -128,7 +130,9 @@ impl Settle {
         blocks: u64,
         kind: PinKind,
     ) -> Result<Next, StoreError> {
-        charge::keep_waiting(conn, placement.id, bytes).await?;
+        let failed = charge::keep_waiting(conn, placement.id, bytes).await?;
+        let failure = Failure::new(FailureCode::QuotaExceeded, charge::OVER_QUOTA);
+        self.journal.log_failed(conn, placement, &failed, &failure, self.now).await?;
         sqlx::query("UPDATE placements SET bytes = $2, blocks = $3, kind = $4 WHERE id = $1")
             .bind(placement.id.0)
             .bind(column(bytes))
@@ -167,7 +171,8 @@ impl Settle {
         if self.was_asked(conn, placement.id).await? {
             return Ok(self.put_off(placement, Some(failure.clone()), self.now));
         }
-        charge::fail_waiting(conn, placement.id, failure).await?;
+        let failed = charge::fail_waiting(conn, placement.id, failure).await?;
+        self.journal.log_failed(conn, placement, &failed, failure, self.now).await?;
         if is_wanted(conn, placement.id).await? {
             // It is kept for somebody: its blocks are promised, so it is never given up.
             return Ok(self.put_off(placement, Some(failure.clone()), next_at));

@@ -9,6 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions, SqlitePool};
 
 use crate::StoreError;
+use crate::audit::Journal;
 use crate::writer::{Conn, Write, Writer};
 
 /// Connections that read. More of them than processors only wait for each other.
@@ -72,6 +73,11 @@ impl Store {
     /// A new id.
     pub(crate) fn id(&self, now: Timestamp) -> i64 {
         self.ids.next(now)
+    }
+
+    /// What writes entries of the audit log.
+    pub(crate) fn journal(&self) -> Journal {
+        Journal::new(Arc::clone(&self.ids))
     }
 
     /// Runs a write and returns once it is durable.

@@ -1,12 +1,13 @@
 //! API keys, as hashes.
 
-use pinfold_model::{Account, AccountId, ScopeSet, Timestamp, Token, TokenId, TokenName};
+use pinfold_model::{Account, AccountId, By, Details, IpRules, ScopeSet, Timestamp, Token, TokenId, TokenName};
 use sqlx::FromRow;
 
 use crate::account::AccountRow;
+use crate::audit::{Act, Journal};
 use crate::row::{strange, time, word};
 use crate::writer::{Conn, Write};
-use crate::{Store, StoreError, audit};
+use crate::{Store, StoreError};
 
 /// What a new key is.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct NewToken {
     pub prefix: String,
     /// What it may do.
     pub scopes: ScopeSet,
+    /// From where it may be used.
+    pub ip_allowlist: IpRules,
     /// When it ends.
     pub expires_at: Option<Timestamp>,
 }
@@ -38,6 +41,17 @@ pub struct Proven {
     pub account: Account,
 }
 
+/// What came of a new key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// It is kept.
+    Done(Box<Token>),
+    /// The account has a key of this name. Nothing was changed.
+    NameTaken,
+    /// The account has as many keys as it may. Nothing was changed.
+    TooMany,
+}
+
 #[derive(Debug, FromRow)]
 struct TokenRow {
     token_id: i64,
@@ -47,6 +61,7 @@ struct TokenRow {
     hash: String,
     prefix: String,
     scopes: String,
+    ip_allowlist: String,
     token_created_at_ms: i64,
     expires_at_ms: Option<i64>,
     last_used_at_ms: Option<i64>,
@@ -69,6 +84,7 @@ impl TokenRow {
             label: self.label,
             prefix: self.prefix,
             scopes: word("scope", &self.scopes)?,
+            ip_allowlist: word("allow-list", &self.ip_allowlist)?,
             created_at: Timestamp::from_ms(self.token_created_at_ms),
             expires_at: time(self.expires_at_ms),
             last_used_at: time(self.last_used_at_ms),
@@ -77,12 +93,19 @@ impl TokenRow {
 }
 
 impl Store {
-    /// Keeps a new key; `None` if the account has one of this name.
+    /// Keeps a new key, as `by` wants.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn create_token(&self, new: NewToken, now: Timestamp) -> Result<Option<Token>, StoreError> {
-        self.write(Create { id: self.id(now), audit_id: self.id(now), new, now }).await
+    pub async fn create_token(
+        &self,
+        new: NewToken,
+        count_max: u32,
+        by: By,
+        now: Timestamp,
+    ) -> Result<Kept, StoreError> {
+        let (id, journal) = (self.id(now), self.journal());
+        self.write(Create { id, new, count_max, by, now, journal }).await
     }
 
     /// The key with this hash, and its account.
@@ -91,7 +114,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn token_by_hash(&self, hash: &str) -> Result<Option<Proven>, StoreError> {
         let row: Option<ProvenRow> = sqlx::query_as(
-            "SELECT t.id AS token_id, t.account_id, t.name AS token_name, t.label, t.hash, t.prefix, t.scopes, \
+            "SELECT t.id AS token_id, t.account_id, t.name AS token_name, t.label, t.hash, t.prefix, t.scopes, t.ip_allowlist, \
              t.created_at_ms AS token_created_at_ms, t.expires_at_ms, t.last_used_at_ms, \
              a.id, a.email, a.name, a.role, a.plan, a.disabled, a.used_bytes, a.distinct_bytes, a.storage_limit_bytes, \
              a.pin_count, a.created_at_ms \
@@ -113,7 +136,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn tokens(&self, account: AccountId, limit: u32) -> Result<Vec<Token>, StoreError> {
         let rows: Vec<TokenRow> = sqlx::query_as(
-            "SELECT id AS token_id, account_id, name AS token_name, label, hash, prefix, scopes, \
+            "SELECT id AS token_id, account_id, name AS token_name, label, hash, prefix, scopes, ip_allowlist, \
              created_at_ms AS token_created_at_ms, expires_at_ms, last_used_at_ms \
              FROM tokens WHERE account_id = $1 ORDER BY id LIMIT $2",
         )
@@ -124,7 +147,7 @@ impl Store {
         rows.into_iter().map(TokenRow::into_token).collect()
     }
 
-    /// Removes a key; false if there is none of this name.
+    /// Removes a key, as `by` wants; false if there is none of this name.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -132,9 +155,10 @@ impl Store {
         &self,
         account: AccountId,
         name: &TokenName,
+        by: By,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.write(Revoke { audit_id: self.id(now), account, name: name.clone(), now }).await
+        self.write(Revoke { account, name: name.clone(), by, now, journal: self.journal() }).await
     }
 
     /// Notes when keys were used.
@@ -148,19 +172,28 @@ impl Store {
 
 struct Create {
     id: i64,
-    audit_id: i64,
     new: NewToken,
+    count_max: u32,
+    by: By,
     now: Timestamp,
+    journal: Journal,
 }
 
 impl Write for Create {
-    type Out = Option<Token>;
+    type Out = Kept;
 
-    async fn run(&self, conn: &mut Conn) -> Result<Option<Token>, StoreError> {
+    async fn run(&self, conn: &mut Conn) -> Result<Kept, StoreError> {
         let new = &self.new;
+        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM tokens WHERE account_id = $1")
+            .bind(new.account.0)
+            .fetch_one(&mut *conn)
+            .await?;
+        if count >= i64::from(self.count_max) {
+            return Ok(Kept::TooMany);
+        }
         let done = sqlx::query(
-            "INSERT INTO tokens (id, account_id, name, label, hash, prefix, scopes, created_at_ms, expires_at_ms) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (account_id, name) DO NOTHING",
+            "INSERT INTO tokens (id, account_id, name, label, hash, prefix, scopes, created_at_ms, expires_at_ms, \
+             ip_allowlist) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (account_id, name) DO NOTHING",
         )
         .bind(self.id)
         .bind(new.account.0)
@@ -171,31 +204,39 @@ impl Write for Create {
         .bind(new.scopes.to_string())
         .bind(self.now.as_ms())
         .bind(new.expires_at.map(Timestamp::as_ms))
+        .bind(new.ip_allowlist.to_string())
         .execute(&mut *conn)
         .await?;
         if done.rows_affected() == 0 {
-            return Ok(None);
+            return Ok(Kept::NameTaken);
         }
-        audit::log(conn, self.audit_id, new.account, self.now, "token.create", new.name.as_str()).await?;
-        Ok(Some(Token {
+        let details = Details::default()
+            .with("scopes", new.scopes)
+            .with_some("expiresAt", new.expires_at)
+            .with_some("ipAllowlist", Some(&new.ip_allowlist).filter(|rules| !rules.is_empty()));
+        let act = Act::new(new.account, self.by, "token.create", new.name.as_str()).with(details);
+        self.journal.log(conn, &act, self.now).await?;
+        Ok(Kept::Done(Box::new(Token {
             id: TokenId(self.id),
             account: new.account,
             name: new.name.clone(),
             label: new.label.clone(),
             prefix: new.prefix.clone(),
             scopes: new.scopes,
+            ip_allowlist: new.ip_allowlist.clone(),
             created_at: self.now,
             expires_at: new.expires_at,
             last_used_at: None,
-        }))
+        })))
     }
 }
 
 struct Revoke {
-    audit_id: i64,
     account: AccountId,
     name: TokenName,
+    by: By,
     now: Timestamp,
+    journal: Journal,
 }
 
 impl Write for Revoke {
@@ -210,7 +251,8 @@ impl Write for Revoke {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        audit::log(conn, self.audit_id, self.account, self.now, "token.revoke", self.name.as_str()).await?;
+        let act = Act::new(self.account, self.by, "token.revoke", self.name.as_str());
+        self.journal.log(conn, &act, self.now).await?;
         Ok(true)
     }
 }

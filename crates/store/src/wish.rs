@@ -4,9 +4,10 @@
 
 use cid::Cid;
 use pinfold_model::{
-    AccountId, ClusterId, Event, PinId, PinName, PlacementId, PlacementState, Standing, Timestamp,
+    AccountId, By, ClusterId, Details, Event, PinId, PinName, PlacementId, PlacementState, Standing, Timestamp,
 };
 
+use crate::audit::{Act, Journal};
 use crate::pin::{PinRow, PlacementRow, select_pins, select_placements};
 use crate::row::{column, strange};
 use crate::writer::{Conn, Write};
@@ -21,6 +22,10 @@ const FAIR_STEP_MS: i64 = 1_000;
 pub struct Wish {
     /// Who wants it.
     pub account: AccountId,
+    /// Who says so.
+    pub by: By,
+    /// What the audit log calls it, if there is a new pin.
+    pub action: &'static str,
     /// The root of the DAG.
     pub cid: Cid,
     /// Where it shall be.
@@ -66,7 +71,8 @@ impl Store {
     /// [`StoreError`].
     pub async fn wish(&self, wish: Wish, now: Timestamp) -> Result<Wished, StoreError> {
         let (pin_id, placement_id, lease) = (self.id(now), self.id(now), self.id(now));
-        self.write(WishWrite { wish, now, pin_id, placement_id, lease }).await
+        let journal = self.journal();
+        self.write(WishWrite { wish, now, pin_id, placement_id, lease, journal }).await
     }
 }
 
@@ -76,6 +82,7 @@ struct WishWrite {
     pin_id: i64,
     placement_id: i64,
     lease: i64,
+    journal: Journal,
 }
 
 impl Write for WishWrite {
@@ -124,11 +131,15 @@ impl WishWrite {
         let is_new =
             wish.original_name.is_some() || wish.custom_name.is_some() || expires_at != pin.expires_at;
         if is_new || pin.standing == Standing::Waiting {
+            let before = (pin.original_name.clone(), pin.custom_name.clone(), pin.expires_at);
             pin.original_name = wish.original_name.clone().or(pin.original_name);
             pin.custom_name = wish.custom_name.clone().or(pin.custom_name);
             pin.expires_at = expires_at;
             pin.wishes += 1;
             self.update(conn, &pin).await?;
+            if before != (pin.original_name.clone(), pin.custom_name.clone(), pin.expires_at) {
+                self.log(conn, "pin.update", &pin).await?;
+            }
         }
         if pin.standing == Standing::Waiting {
             self.ask(conn, pin.placement.id).await?;
@@ -286,7 +297,17 @@ impl WishWrite {
         } else {
             self.update(conn, &pin).await?
         }
+        self.log(conn, wish.action, &pin).await?;
         Ok(pin)
+    }
+
+    async fn log(&self, conn: &mut Conn, action: &'static str, pin: &PinRecord) -> Result<(), StoreError> {
+        let details = Details::default()
+            .with("cluster", &pin.placement.cluster)
+            .with_some("name", pin.custom_name.as_ref().or(pin.original_name.as_ref()))
+            .with_some("expiresAt", pin.expires_at);
+        let act = Act::new(pin.account, self.wish.by, action, pin.placement.cid.to_string());
+        self.journal.log(conn, &act.with(details), self.now).await
     }
 
     /// When the pin ends now. A wish without an end leaves the old one, unless that is over: the pin is only

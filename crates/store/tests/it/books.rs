@@ -1,6 +1,6 @@
 //! The books: what an account is charged is what its kept pins say, whatever happens in whatever order.
 
-use pinfold_model::{AccountId, PlacementId, PlacementState, Standing, Timestamp};
+use pinfold_model::{AccountId, By, PlacementId, PlacementState, Standing, Timestamp};
 use pinfold_store::{Claim, Outcome, Settled, Wish, Wished};
 use proptest::prelude::*;
 
@@ -89,7 +89,8 @@ impl Books {
                 store.wish(wish, now).await.unwrap();
             }
             Step::Remove { account, cid: number } => {
-                store.remove(self.accounts[account], &cid(number), None, now).await.unwrap();
+                let owner = self.accounts[account];
+                store.remove(owner, &cid(number), None, By::account(owner), now).await.unwrap();
             }
             Step::Abandon { account, late } => {
                 if let Some(pin) = self.world.pins(self.accounts[account]).await.first() {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use cid::Cid;
 use cid::multihash::Multihash;
 use pinfold_model::{
-    Account, AccountId, ClusterId, Email, Failure, FailureCode, PinKind, PinName, PlanCode, Role, Timestamp,
+    Account, AccountId, By, ClusterId, Email, Failure, FailureCode, PinKind, PinName, PlanCode, Role, Timestamp,
 };
 use pinfold_store::{
     Claim, NewAccount, Outcome, PinFilter, PinRecord, Removed, Settled, Store, StoreError, Wish, Wished,
@@ -69,7 +69,7 @@ impl World {
     }
 
     pub(crate) async fn remove(&self, account: AccountId, cid: &Cid) -> Removed {
-        self.store.remove(account, cid, None, now()).await.unwrap()
+        self.store.remove(account, cid, None, By::account(account), now()).await.unwrap()
     }
 }
 
@@ -88,7 +88,7 @@ pub(crate) async fn account(
         storage_limit_bytes,
         password_hash: None,
     };
-    store.create_account(new, false, now()).await
+    store.create_account(new, false, By::OPERATOR, now()).await
 }
 
 /// The CID of some DAG.
@@ -101,6 +101,8 @@ pub(crate) fn cid(number: u32) -> Cid {
 pub(crate) fn wish(account: AccountId, cid: Cid) -> Wish {
     Wish {
         account,
+        by: By::account(account),
+        action: "pin.create",
         cid,
         cluster: ClusterId::default(),
         original_name: None,

@@ -1,0 +1,196 @@
+//! The words of the audit log: who did what, from where.
+
+use std::fmt::{self, Write as _};
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use crate::{AccountId, AuditId, Timestamp};
+use crate::pin::{UnknownWord, words};
+
+words!(
+    /// Through which door an act came in.
+    Source, "source", {
+    /// A program, over the HTTP API.
+    Api = "API",
+    /// A page in a browser, over the HTTP API.
+    Web = "WEB",
+    /// Whoever runs the server, on its command line.
+    Operator = "OPERATOR",
+    /// Nobody: the service by itself, such as when a pin's time has come.
+    System = "SYSTEM",
+});
+
+words!(
+    /// What came of an act.
+    ActStatus, "status", {
+    /// It was done.
+    Done = "success",
+    /// It was refused, or it failed.
+    Refused = "failure",
+});
+
+/// Who acts, and from where. What a client says that it is (`User-Agent`) proves nothing, and is not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct By {
+    /// The account that acts; an administrator's when it acts on another. `None` for operators and the service.
+    pub actor: Option<AccountId>,
+    /// Through which door.
+    pub source: Source,
+    /// The address that it came from, as far as configured proxies tell.
+    pub address: Option<IpAddr>,
+}
+
+impl By {
+    /// The service by itself.
+    pub const SYSTEM: Self = Self { actor: None, source: Source::System, address: None };
+
+    /// Whoever runs the server.
+    pub const OPERATOR: Self = Self { actor: None, source: Source::Operator, address: None };
+
+    /// An account, over the API, from an address that is not known.
+    #[must_use]
+    pub fn account(actor: AccountId) -> Self {
+        Self { actor: Some(actor), source: Source::Api, address: None }
+    }
+}
+
+/// A place in a log that is read from its newest entry on: after the entry of this time and number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AuditCursor {
+    /// The entry's time.
+    pub at: Timestamp,
+    /// Its number.
+    pub id: AuditId,
+}
+
+/// A text that is no [`AuditCursor`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("A cursor of a log is a `nextCursor` of an earlier answer")]
+pub struct AuditCursorError;
+
+impl fmt::Display for AuditCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}-{}", self.at.as_ms(), self.id)
+    }
+}
+
+impl FromStr for AuditCursor {
+    type Err = AuditCursorError;
+
+    fn from_str(text: &str) -> Result<Self, AuditCursorError> {
+        let (at, id) = text.split_once('-').ok_or(AuditCursorError)?;
+        let is_plain = (1..=16).contains(&at.len()) && at.bytes().all(|b| b.is_ascii_hexdigit());
+        let at = is_plain.then(|| i64::from_str_radix(at, 16).ok()).flatten().ok_or(AuditCursorError)?;
+        Ok(Self { at: Timestamp::from_ms(at), id: id.parse().map_err(|_| AuditCursorError)? })
+    }
+}
+
+/// What else there is to say of an act: words and their values, few and short. Never a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Details(Vec<(&'static str, String)>);
+
+impl Details {
+    /// The most words of one act; more are left out.
+    pub const WORDS_MAX: usize = 12;
+    /// The longest value, in bytes; what is longer is cut.
+    pub const VALUE_LEN_MAX: usize = 255;
+
+    /// Adds a word.
+    #[must_use]
+    pub fn with(mut self, word: &'static str, value: impl fmt::Display) -> Self {
+        if self.0.len() < Self::WORDS_MAX {
+            self.0.push((word, cut(&value.to_string(), Self::VALUE_LEN_MAX)));
+        }
+        self
+    }
+
+    /// Adds a word if it has a value.
+    #[must_use]
+    pub fn with_some(self, word: &'static str, value: Option<impl fmt::Display>) -> Self {
+        match value {
+            Some(value) => self.with(word, value),
+            None => self,
+        }
+    }
+
+    /// As a JSON object of strings; `None` if there is nothing.
+    #[must_use]
+    pub fn to_json(&self) -> Option<String> {
+        let mut json = String::new();
+        for (word, value) in &self.0 {
+            json.push(if json.is_empty() { '{' } else { ',' });
+            quote(&mut json, word);
+            json.push(':');
+            quote(&mut json, value);
+        }
+        (!json.is_empty()).then(|| json + "}")
+    }
+}
+
+/// Writes a text as JSON does (RFC 8259, section 7).
+fn quote(json: &mut String, text: &str) {
+    json.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => {
+                json.push('\\');
+                json.push(c);
+            }
+            // Writing to a string cannot fail.
+            c if c.is_control() => drop(write!(json, "\\u{:04x}", u32::from(c))),
+            c => json.push(c),
+        }
+    }
+    json.push('"');
+}
+
+/// A text without control characters and blanks around it, cut between two characters.
+fn cut(text: &str, len_max: usize) -> String {
+    let mut kept = String::new();
+    for c in text.trim().chars().filter(|c| !c.is_control()) {
+        if kept.len() + c.len_utf8() > len_max {
+            break;
+        }
+        kept.push(c);
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn details_are_json() {
+        assert_eq!(Details::default().to_json(), None);
+        let details = Details::default().with("name", "a \"b\" \\ é").with_some("size", Some(7));
+        let details = details.with_some("none", None::<u8>);
+        assert_eq!(details.to_json().unwrap(), r#"{"name":"a \"b\" \\ é","size":"7"}"#);
+    }
+
+    #[test]
+    fn details_are_bounded() {
+        let many = (0..100).fold(Details::default(), |all, _| all.with("word", "x".repeat(10_000)));
+        assert!(many.to_json().unwrap().len() < Details::WORDS_MAX * (Details::VALUE_LEN_MAX + 10));
+    }
+
+    #[test]
+    fn a_cursor_reads_what_it_writes() {
+        let cursor = AuditCursor { at: Timestamp::from_ms(1_767_225_600_000), id: AuditId(77) };
+        assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        for bad in ["", "-", "1-", "-000000000000004d", "+1-000000000000004d", "1-4d"] {
+            assert_eq!(bad.parse::<AuditCursor>(), Err(AuditCursorError), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_can_be_a_detail(text in "\\PC{0,80}|[\\x00-\\x7f]{0,80}") {
+            let json = Details::default().with("word", &text).to_json().unwrap();
+            prop_assert!(json.starts_with("{\"word\":\"") && json.ends_with("\"}"));
+            prop_assert!(!json.chars().any(char::is_control));
+        }
+    }
+}
