@@ -58,8 +58,9 @@ impl Identity {
     fn or_refused(self, new: AuthError) -> Self {
         let weight = |error: &AuthError| match error {
             AuthError::Invalid => 0,
-            AuthError::AccountDisabled => 1,
-            AuthError::Unavailable => 2,
+            AuthError::IpNotAllowed => 1,
+            AuthError::AccountDisabled => 2,
+            AuthError::Unavailable => 3,
         };
         match self {
             Self::Refused(old) if weight(&old) >= weight(&new) => Self::Refused(old),

@@ -4,8 +4,8 @@ use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use crate::{AccountId, AuditId, Timestamp};
 use crate::pin::{UnknownWord, words};
+use crate::{AccountId, AuditId, Timestamp};
 
 words!(
     /// Through which door an act came in.
@@ -189,7 +189,8 @@ mod tests {
         #[test]
         fn any_text_can_be_a_detail(text in "\\PC{0,80}|[\\x00-\\x7f]{0,80}") {
             let json = Details::default().with("word", &text).to_json().unwrap();
-            prop_assert!(json.starts_with("{\"word\":\"") && json.ends_with("\"}"));
+            let is_object = json.starts_with("{\"word\":\"") && json.ends_with("\"}");
+            prop_assert!(is_object, "{}", json);
             prop_assert!(!json.chars().any(char::is_control));
         }
     }

@@ -36,7 +36,8 @@ impl IpRules {
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, IpRulesError> {
         let mut networks = Vec::new();
         for text in texts.into_iter().map(str::trim).filter(|text| !text.is_empty()) {
-            let network = network(text).ok_or_else(|| IpRulesError::Invalid(text.chars().take(64).collect()))?;
+            let network =
+                network(text).ok_or_else(|| IpRulesError::Invalid(text.chars().take(64).collect()))?;
             if !networks.contains(&network) {
                 networks.push(network);
             }

@@ -33,4 +33,4 @@ pub use placement::{Event, PlacementState};
 pub use plan::{Plan, PlanCode, PlanCodeError, PlanLimits, Plans};
 pub use scope::{Scope, ScopeError, ScopeSet};
 pub use time::{Timelock, TimelockError, Timestamp};
-pub use token::{Token, TokenName, TokenNameError};
+pub use token::{Token, TokenLife, TokenLifeError, TokenName, TokenNameError};

@@ -47,6 +47,7 @@ pub(crate) struct Config {
     pub(crate) uploads: Uploads,
     pub(crate) plans: BTreeMap<String, Plan>,
     pub(crate) clusters: Vec<Cluster>,
+    pub(crate) audit: Audit,
     pub(crate) log: Log,
 }
 
@@ -196,6 +197,13 @@ pub(crate) struct Cluster {
     pub(crate) country: String,
     #[serde(default)]
     pub(crate) gateways: Vec<String>,
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Audit {
+    pub(crate) keep_days: u32,
 }
 
 /// `[log]`

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use argon2::Argon2;
 use argon2::password_hash::PasswordHasher;
 use argon2::password_hash::phc::PasswordHash;
-use pinfold_model::{Account, AccountId, Email, PlanCode, Role, ScopeSet, TokenName};
+use pinfold_model::{Account, AccountId, By, Email, IpRules, PlanCode, Role, ScopeSet, TokenName};
 
 use crate::core::{Core, unavailable};
 use crate::{ApiKey, Caller, Credential, Error, NewToken, Tokens, Via};
@@ -106,7 +106,11 @@ impl Accounts {
             storage_limit_bytes: plan.limits.storage_bytes,
             password_hash: hash(new.password).await?,
         };
-        self.core.store.create_account(row, only_first, self.core.clock.now()).await.map_err(unavailable)
+        self.core
+            .store
+            .create_account(row, only_first, By::OPERATOR, self.core.clock.now())
+            .await
+            .map_err(unavailable)
     }
 
     /// All accounts, oldest first; at most 10,000.
@@ -167,7 +171,13 @@ impl Accounts {
         };
         let Some(account) = self.insert(admin, true).await? else { return Ok(None) };
         let name = TokenName::parse("first-start").map_err(|_| Error::Internal)?;
-        let new = NewToken { name, label: None, scopes: ScopeSet::of_role(Role::Admin), expires_at: None };
+        let new = NewToken {
+            name,
+            label: None,
+            scopes: ScopeSet::of_role(Role::Admin),
+            ip_allowlist: IpRules::default(),
+            expires_at: None,
+        };
         let tokens = Tokens { core: Arc::clone(&self.core) };
         Ok(Some(tokens.create(account.id, new).await?.secret))
     }

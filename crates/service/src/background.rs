@@ -1,7 +1,8 @@
 //! What goes on without a request: the reconciler.
 //!
-//! Four loops, so that none waits for another: one works on placements, one ends the pins whose time has come,
-//! one asks the clusters for damage ([`mend`]), one counts what accounts share ([`sharing`]). The first two register for the wake-up before they look, so none
+//! Five loops, so that none waits for another: one works on placements, one ends the pins whose time has come,
+//! one asks the clusters for damage ([`mend`]), one counts what accounts share ([`sharing`]), one drops the oldest end of the
+//! audit log ([`sweep`]). The first two register for the wake-up before they look, so none
 //! is lost, and take no hints: what is to be done stands in the rows. Between wake-ups they rest until the next
 //! row is due, with an eye on the clock alone: rows that wait cost nothing, however many they are.
 
@@ -18,6 +19,7 @@ use crate::core::{Core, unavailable};
 use crate::mend;
 use crate::reconcile::work;
 use crate::sharing;
+use crate::sweep;
 
 /// The longest rest between two looks at the rows: another process may have changed them.
 const REST_MAX: Duration = Duration::from_secs(60);
@@ -57,6 +59,7 @@ impl Reconciler {
         while let Some(account) = sharing::look(core, counted).await? {
             counted = Some(account);
         }
+        sweep::look(core).await?;
         core.write_uses().await;
         Ok(ended + damaged + worked + released)
     }
@@ -110,7 +113,13 @@ impl Background {
 }
 
 async fn run(core: Arc<Core>) {
-    tokio::join!(run_work(&core), run_expiry(&core), mend::run(&core), sharing::run(&core));
+    tokio::join!(
+        run_work(&core),
+        run_expiry(&core),
+        mend::run(&core),
+        sharing::run(&core),
+        sweep::run(&core)
+    );
 }
 
 async fn run_work(core: &Arc<Core>) {

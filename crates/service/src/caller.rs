@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use pinfold_model::{Account, Plan, Scope, ScopeSet, SessionId, TokenId};
+pub use pinfold_model::Source;
+use pinfold_model::{Account, By, Plan, Scope, ScopeSet, SessionId, TokenId};
 
 /// A proven credential: the account behind it, and what it may do.
 #[derive(Debug, Clone)]
@@ -40,17 +41,6 @@ pub struct Via {
     pub address: Option<IpAddr>,
 }
 
-/// What kind of client a request came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Source {
-    /// A program.
-    Api,
-    /// A person in front of a web page; only who has a session can be that.
-    Web,
-    /// An operator's command.
-    Operator,
-}
-
 impl Via {
     /// An operator's command.
     pub const OPERATOR: Self = Self { source: Source::Operator, address: None };
@@ -68,6 +58,16 @@ impl Caller {
     pub fn may(&self, scope: Scope) -> bool {
         self.scopes.contains(scope)
     }
+
+    /// Who acts, as the audit log has it.
+    #[must_use]
+    pub fn by(&self) -> By {
+        let actor = match self.credential {
+            Credential::Key(_) | Credential::Session(_) => Some(self.account.id),
+            Credential::Operator => None,
+        };
+        By { actor, source: self.via.source, address: self.via.address }
+    }
 }
 
 /// Why a credential proves nothing.
@@ -76,6 +76,9 @@ pub enum AuthError {
     /// Wrong, expired or revoked; which of them is not said.
     #[error("The API key or session token is not valid")]
     Invalid,
+    /// The key is good, but not from this address.
+    #[error("This API key may not be used from this address")]
+    IpNotAllowed,
     /// The account is disabled.
     #[error("The account is disabled")]
     AccountDisabled,

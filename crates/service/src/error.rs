@@ -64,6 +64,15 @@ pub enum Error {
     /// A new key would have scopes that its maker lacks.
     #[error("An API key can't grant scopes that it does not hold itself")]
     ScopeNotHeld,
+    /// A new key would live longer than its maker.
+    #[error("An API key can't make one that lives longer than itself")]
+    LifeNotHeld,
+    /// A new key could be used from where its maker can't.
+    #[error("An API key can't make one that may be used from more addresses than itself")]
+    AddressesNotHeld,
+    /// The key that asked was revoked meanwhile.
+    #[error("The API key was revoked meanwhile")]
+    CredentialGone,
     /// The content stopped coming. Nothing was kept.
     #[error("The content stopped coming: {0}")]
     Stalled(String),

@@ -46,7 +46,7 @@ impl Pins {
     pub async fn pin(&self, caller: &Caller, wish: PinWish, wait: Wait) -> Result<PinReceipt, Error> {
         check_origins(&wish)?;
         let cluster = self.core.target(caller, wish.cluster.as_ref(), wish.timelock)?;
-        let (pin, created) = self.wish(caller, wish, cluster).await?;
+        let (pin, created) = self.wish(caller, wish, cluster, "pin.create").await?;
         let until = match wait {
             Wait::For(time) => Instant::now().checked_add(time),
             Wait::No => return Ok(PinReceipt { view: PinView::from(&pin), created }),
@@ -55,18 +55,21 @@ impl Pins {
         Ok(PinReceipt { view: PinView::from(&pin), created })
     }
 
-    /// Writes the wish.
+    /// Writes the wish. `action` is what the audit log calls a new pin.
     pub(crate) async fn wish(
         &self,
         caller: &Caller,
         wish: PinWish,
         cluster: ClusterId,
+        action: &'static str,
     ) -> Result<(PinRecord, bool), Error> {
         let in_flight_max = caller.plan.limits.in_flight_pins_max;
         let now = self.core.clock.now();
         let quick = self.core.quick(&cluster, &wish.cid);
         let wish = Wish {
             account: caller.account.id,
+            by: caller.by(),
+            action,
             cid: wish.cid,
             cluster,
             original_name: wish.original_name,
@@ -166,7 +169,8 @@ impl Pins {
     /// several.
     pub async fn remove(&self, caller: &Caller, cid: &Cid, cluster: Option<&ClusterId>) -> Result<(), Error> {
         let now = self.core.clock.now();
-        match self.core.store.remove(caller.account.id, cid, cluster, now).await.map_err(unavailable)? {
+        let (account, by) = (caller.account.id, caller.by());
+        match self.core.store.remove(account, cid, cluster, by, now).await.map_err(unavailable)? {
             Removed::Done(ended) => {
                 self.core.signals.tell(ended.placement, None);
                 self.core.wake.notify_one();

@@ -10,7 +10,9 @@ use pinfold_store::Store;
 
 use crate::background::Background;
 use crate::core::{Core, unavailable};
-use crate::{Accounts, ClusterSetup, Clusters, Damages, Error, Pins, Reconciler, Tokens, Uploads};
+use crate::{
+    Accounts, ClusterSetup, Clusters, Damages, Error, Logs, Pins, Reconciler, Referrals, Tokens, Uploads,
+};
 
 /// All use cases. Cheap to clone; all clones are the same service.
 #[derive(Clone)]
@@ -27,6 +29,10 @@ pub struct Service {
     pub clusters: Clusters,
     /// Pins with damaged blocks.
     pub damages: Damages,
+    /// The audit log.
+    pub logs: Logs,
+    /// Who came by whose word.
+    pub referrals: Referrals,
     /// The background work, for tests and tools.
     pub reconciler: Reconciler,
 }
@@ -63,6 +69,8 @@ pub struct Settings {
     pub watches_per_account_max: u32,
     /// The most events that a watch tells in one second.
     pub watch_events_per_second: u32,
+    /// How long entries of the audit log are kept; `None` for ever.
+    pub audit_kept: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -82,6 +90,7 @@ impl Default for Settings {
             watches_max: 1_024,
             watches_per_account_max: 64,
             watch_events_per_second: 4,
+            audit_kept: Some(Duration::from_hours(365 * 24)),
         }
     }
 }
@@ -118,6 +127,8 @@ impl Service {
             uploads: Uploads { core: Arc::clone(&core) },
             clusters: Clusters { core: Arc::clone(&core) },
             damages: Damages { core: Arc::clone(&core) },
+            logs: Logs { core: Arc::clone(&core) },
+            referrals: Referrals { core: Arc::clone(&core) },
             reconciler: Reconciler { core },
         })
     }

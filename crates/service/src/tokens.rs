@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pinfold_model::{AccountId, ScopeSet, Timestamp, Token, TokenName};
-use pinfold_store::Proven;
+use pinfold_model::{AccountId, By, IpRules, ScopeSet, Timestamp, Token, TokenId, TokenName};
+use pinfold_store::{Kept, Proven};
 use tokio::sync::watch;
 
 use crate::core::{Core, unavailable};
@@ -35,6 +35,8 @@ pub struct NewToken {
     pub label: Option<String>,
     /// What it may do.
     pub scopes: ScopeSet,
+    /// From where it may be used; empty for everywhere.
+    pub ip_allowlist: IpRules,
     /// When it ends; `None` for never.
     pub expires_at: Option<Timestamp>,
 }
@@ -69,6 +71,9 @@ impl Tokens {
         if account.disabled {
             return Err(AuthError::AccountDisabled);
         }
+        if !token.ip_allowlist.allow(via.address) {
+            return Err(AuthError::IpNotAllowed);
+        }
         let Some(plan) = self.core.plan_of(&account) else {
             tracing::error!(plan = %account.plan, account = %account.id, "an account has a plan that is not set up");
             return Err(AuthError::Unavailable);
@@ -84,20 +89,25 @@ impl Tokens {
     /// Makes a key for `account`, as an operator may.
     ///
     /// # Errors
-    /// [`Error::NameTaken`], [`Error::AccountNotFound`], [`Error::InvalidRequest`] (no scope, past expiry),
-    /// [`Error::ScopeNotHeld`] (`admin` for an account that is none).
+    /// [`Error::NameTaken`], [`Error::AccountNotFound`], [`Error::InvalidRequest`] (no scope, past expiry, too many
+    /// keys), [`Error::ScopeNotHeld`] (`admin` for an account that is none).
     pub async fn create(&self, account: AccountId, new: NewToken) -> Result<CreatedToken, Error> {
+        self.insert(account, new, None, By::OPERATOR).await
+    }
+
+    async fn insert(
+        &self,
+        account: AccountId,
+        new: NewToken,
+        maker: Option<TokenId>,
+        by: By,
+    ) -> Result<CreatedToken, Error> {
         let now = self.core.clock.now();
         check(&new, now)?;
         let store = &self.core.store;
         let owner = store.account(account).await.map_err(unavailable)?.ok_or(Error::AccountNotFound)?;
         if !new.scopes.is_subset(ScopeSet::of_role(owner.role)) {
             return Err(Error::ScopeNotHeld);
-        }
-        if store.tokens(account, TOKENS_MAX).await.map_err(unavailable)?.len() >= TOKENS_MAX as usize {
-            return Err(Error::InvalidRequest(format!(
-                "An account can have {TOKENS_MAX} API keys; revoke some"
-            )));
         }
         let secret = ApiKey::generate().ok_or(Error::Internal)?;
         let row = pinfold_store::NewToken {
@@ -107,21 +117,68 @@ impl Tokens {
             hash: secret.hash(),
             prefix: secret.shown(),
             scopes: new.scopes,
+            ip_allowlist: new.ip_allowlist,
             expires_at: new.expires_at,
+            maker,
         };
-        let token = store.create_token(row, now).await.map_err(unavailable)?.ok_or(Error::NameTaken)?;
-        Ok(CreatedToken { secret, token })
+        match store.create_token(row, TOKENS_MAX, by, now).await.map_err(unavailable)? {
+            Kept::Done(token) => Ok(CreatedToken { secret, token: *token }),
+            Kept::NameTaken => Err(Error::NameTaken),
+            Kept::TooMany => {
+                Err(Error::InvalidRequest(format!("An account can have {TOKENS_MAX} API keys; revoke some")))
+            }
+            Kept::MakerGone => Err(Error::CredentialGone),
+        }
     }
 
-    /// Makes a key for the caller, which can't have scopes that the caller's lacks.
+    /// Makes a key for the caller. If the caller has shown a key, the new one can't do more: not have scopes that
+    /// the caller's lacks, not live longer, not be used from more addresses. What is not said (no end, no addresses) is
+    /// then as it is with the caller's. `code` is the second factor, which accounts that have one must show.
     ///
     /// # Errors
-    /// As [`create`](Self::create), and [`Error::ScopeNotHeld`].
-    pub async fn create_for(&self, caller: &Caller, new: NewToken) -> Result<CreatedToken, Error> {
+    /// As [`create`](Self::create); [`Error::ScopeNotHeld`], [`Error::LifeNotHeld`], [`Error::AddressesNotHeld`],
+    /// [`Error::CredentialGone`].
+    pub async fn create_for(
+        &self,
+        caller: &Caller,
+        new: NewToken,
+        code: Option<&str>,
+    ) -> Result<CreatedToken, Error> {
         if !new.scopes.is_subset(caller.scopes) {
             return Err(Error::ScopeNotHeld);
         }
-        self.create(caller.account.id, new).await
+        let (new, maker) = match caller.credential {
+            Credential::Key(maker) => (self.within(maker, new).await?, Some(maker)),
+            Credential::Session(_) | Credential::Operator => (new, None),
+        };
+        self.second_factor(caller, code)?;
+        self.insert(caller.account.id, new, maker, caller.by()).await
+    }
+
+    /// A new key within the bounds of the key that makes it.
+    async fn within(&self, maker: TokenId, mut new: NewToken) -> Result<NewToken, Error> {
+        let maker = self.core.store.token(maker).await.map_err(unavailable)?.ok_or(Error::CredentialGone)?;
+        if !new.scopes.is_subset(maker.scopes) {
+            return Err(Error::ScopeNotHeld);
+        }
+        if let Some(end) = maker.expires_at
+            && *new.expires_at.get_or_insert(end) > end
+        {
+            return Err(Error::LifeNotHeld);
+        }
+        if new.ip_allowlist.is_empty() {
+            new.ip_allowlist.clone_from(&maker.ip_allowlist);
+        }
+        if !new.ip_allowlist.are_within(&maker.ip_allowlist) {
+            return Err(Error::AddressesNotHeld);
+        }
+        Ok(new)
+    }
+
+    /// Where acts on keys ask for the second factor, if the account has one.
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "no account has one yet")]
+    fn second_factor(&self, _caller: &Caller, _code: Option<&str>) -> Result<(), Error> {
+        Ok(())
     }
 
     /// The account's keys, oldest first.
@@ -132,13 +189,31 @@ impl Tokens {
         self.core.store.tokens(account, TOKENS_MAX).await.map_err(unavailable)
     }
 
-    /// Revokes a key. From the moment this returns, it proves nothing.
+    /// Revokes a key, as an operator may. From the moment this returns, it proves nothing.
     ///
     /// # Errors
     /// [`Error::TokenNotFound`].
     pub async fn revoke(&self, account: AccountId, name: &TokenName) -> Result<(), Error> {
+        self.delete(account, name, By::OPERATOR).await
+    }
+
+    /// Revokes a key of the caller; `code` as for [`create_for`](Self::create_for).
+    ///
+    /// # Errors
+    /// [`Error::TokenNotFound`].
+    pub async fn revoke_for(
+        &self,
+        caller: &Caller,
+        name: &TokenName,
+        code: Option<&str>,
+    ) -> Result<(), Error> {
+        self.second_factor(caller, code)?;
+        self.delete(caller.account.id, name, caller.by()).await
+    }
+
+    async fn delete(&self, account: AccountId, name: &TokenName, by: By) -> Result<(), Error> {
         let now = self.core.clock.now();
-        let gone = self.core.store.revoke_token(account, name, now).await.map_err(unavailable)?;
+        let gone = self.core.store.revoke_token(account, name, by, now).await.map_err(unavailable)?;
         if gone {
             self.core.revoked.send_replace(());
             Ok(())

@@ -202,7 +202,7 @@ impl Uploads {
     ) -> Result<PinReceipt, Error> {
         let Received { guard, imported } = received;
         let wait = Wait::For(self.core.settings.upload_wait);
-        self.settle(caller, Arc::new(guard), imported.root, terms, wait).await
+        self.settle(caller, Arc::new(guard), imported.root, terms, wait, "file.upload").await
     }
 
     /// Receives the blocks of a CAR, each of them verified. Memory does not grow with it.
@@ -240,7 +240,7 @@ impl Uploads {
         let guard = Arc::new(guard);
         let kept = roots.into_iter().map(|root| {
             let (guard, terms) = (Arc::clone(&guard), terms.clone());
-            async move { (root, self.settle(caller, guard, root, terms, wait).await) }
+            async move { (root, self.settle(caller, guard, root, terms, wait, "car.import").await) }
         });
         Ok(futures::stream::iter(kept).buffered(ROOTS_AT_ONCE).collect().await)
     }
@@ -298,7 +298,8 @@ impl Uploads {
         let driver = &driver(&self.core, &guard)?.driver;
         let imported = driver.import_directory(guard.name(), &files).await.map_err(refused)?;
         let wait = Wait::For(self.core.settings.upload_wait);
-        let receipt = self.settle(caller, Arc::new(guard), imported.root, terms, wait).await?;
+        let (guard, root) = (Arc::new(guard), imported.root);
+        let receipt = self.settle(caller, guard, root, terms, wait, "directory.upload").await?;
         Ok(UploadReceipt { receipt, entries: files.into_iter().map(entry).collect() })
     }
 
@@ -311,6 +312,7 @@ impl Uploads {
         root: Cid,
         terms: UploadTerms,
         wait: Wait,
+        action: &'static str,
     ) -> Result<PinReceipt, Error> {
         let cluster =
             self.core.target(caller, terms.cluster.as_ref().or(Some(guard.cluster())), terms.timelock)?;
@@ -331,7 +333,7 @@ impl Uploads {
         // A task of its own, so that the guard outlives a client that goes away.
         self.core.tasks.spawn(async move {
             let (pins, caller, wish) = own;
-            let (pin, created) = match pins.wish(&caller, wish, cluster).await {
+            let (pin, created) = match pins.wish(&caller, wish, cluster, action).await {
                 Ok(written) => written,
                 Err(error) => return drop(wished.send(Err(error))),
             };

@@ -11,7 +11,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use pinfold_model::{
-    AccountId, ActStatus, AuditCursor, AuditId, By, Details, Failure, IdSource, PlacementId, Source, Timestamp,
+    AccountId, ActStatus, AuditCursor, AuditId, By, Details, Failure, IdSource, PlacementId, Source,
+    Timestamp,
 };
 use sqlx::FromRow;
 
@@ -355,7 +356,39 @@ impl Write for Sweep {
     type Out = u64;
 
     async fn run(&self, conn: &mut Conn) -> Result<u64, StoreError> {
-        let done = sqlx::query(SWEEP).bind(self.before.as_ms()).bind(i64::from(self.limit)).execute(conn).await?;
+        let done =
+            sqlx::query(SWEEP).bind(self.before.as_ms()).bind(i64::from(self.limit)).execute(conn).await?;
         Ok(done.rows_affected())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use sqlx::{Connection, SqliteConnection, raw_sql};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_log_of_the_time_before_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pinfold.db");
+        let mut before = sqlx::migrate!();
+        before.migrations = Cow::Owned(before.iter().filter(|step| step.version <= 4).cloned().collect());
+        let mut conn =
+            SqliteConnection::connect(&format!("sqlite://{}?mode=rwc", path.display())).await.unwrap();
+        before.run(&mut conn).await.unwrap();
+        let old = "INSERT INTO accounts (id, email, name, role, plan, disabled, storage_limit_bytes, used_bytes, \
+                   pin_count, created_at_ms) VALUES (7, 'ada@example.org', 'Ada', 'user', 'free', 0, 0, 0, 0, 1); \
+                   INSERT INTO audit (id, account_id, at_ms, action, subject) VALUES (8, 7, 1, 'token.create', 'x')";
+        raw_sql(old).execute(&mut conn).await.unwrap();
+        conn.close().await.unwrap();
+
+        let store = Store::open(&path).await.unwrap();
+        let filter = AuditFilter { account: Some(AccountId(7)), ..AuditFilter::default() };
+        let list = store.audit(&filter, None, 0, 10, 10).await.unwrap();
+        assert_eq!((list.entries[0].action.as_str(), list.entries[0].by), ("token.create", By::OPERATOR));
+        assert!(store.id(Timestamp::from_ms(0)) > 8, "ids go on after those that are there");
     }
 }

@@ -3,7 +3,7 @@
 
 use sqlx::{Row, SqlSafeStr};
 
-use crate::{Store, claim, pin, remove};
+use crate::{Store, audit, claim, pin, remove};
 
 /// The steps of SQLite's plan for a query.
 async fn plan(store: &Store, sql: &'static str) -> Vec<String> {
@@ -46,4 +46,20 @@ async fn work_comes_from_an_index() {
     assert_uses(&store, pin::NEXT_WORK, &["placements_queue", due]).await;
     assert_uses(&store, claim::MAKE_READY, &[due]).await;
     assert_uses(&store, claim::CLAIM, &["placements_queue"]).await;
+}
+
+#[tokio::test]
+async fn the_log_of_an_account_comes_from_an_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir).await;
+    let indices = [
+        "audit_of_account (account_id=? AND at_ms>? AND at_ms<?)",
+        "audit_of_action (account_id=? AND action=? AND at_ms>? AND at_ms<?)",
+        "audit_by_time (at_ms>? AND at_ms<?)",
+    ];
+    for (index, (list, count)) in indices.iter().zip(audit::LISTS.iter().zip(audit::COUNTS)) {
+        assert_uses(&store, list, &[index]).await;
+        assert_uses(&store, count, &[index]).await;
+    }
+    assert_uses(&store, audit::SWEEP, &["audit_by_time (at_ms<?)"]).await;
 }

@@ -10,7 +10,7 @@ use crate::{Store, StoreError};
 /// An account that came by another's word. Who it is stays its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Referral {
-    /// Its number: where a page goes on.
+    /// Its number.
     pub account: AccountId,
     /// When it came.
     pub at: Timestamp,
@@ -62,25 +62,23 @@ impl Store {
         self.write(Refer { account, code }).await
     }
 
-    /// Up to `limit` accounts that came by this account's word, newest first: those before `before`, then without the
-    /// first `skip`. At most `count_max` are counted.
+    /// Up to `limit` accounts that came by this account's word, newest first, without the first `skip`. At
+    /// most `count_max` are counted.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn referrals(
         &self,
         account: AccountId,
-        before: Option<AccountId>,
         skip: u64,
         limit: u32,
         count_max: u32,
     ) -> Result<Referrals, StoreError> {
         let rows: Vec<ReferralRow> = sqlx::query_as(
-            "SELECT id, created_at_ms FROM accounts WHERE referred_by = $1 AND id < $2 \
-             ORDER BY id DESC LIMIT $3 OFFSET $4",
+            "SELECT id, created_at_ms FROM accounts WHERE referred_by = $1 ORDER BY id DESC \
+             LIMIT $2 OFFSET $3",
         )
         .bind(account.0)
-        .bind(before.map_or(i64::MAX, |id| id.0))
         .bind(i64::from(limit))
         .bind(crate::row::column(skip))
         .fetch_all(&self.readers)

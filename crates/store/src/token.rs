@@ -1,6 +1,8 @@
 //! API keys, as hashes.
 
-use pinfold_model::{Account, AccountId, By, Details, IpRules, ScopeSet, Timestamp, Token, TokenId, TokenName};
+use pinfold_model::{
+    Account, AccountId, By, Details, IpRules, ScopeSet, Timestamp, Token, TokenId, TokenName,
+};
 use sqlx::FromRow;
 
 use crate::account::AccountRow;
@@ -28,6 +30,8 @@ pub struct NewToken {
     pub ip_allowlist: IpRules,
     /// When it ends.
     pub expires_at: Option<Timestamp>,
+    /// The key that makes it, if one does; it must still be there.
+    pub maker: Option<TokenId>,
 }
 
 /// A key and its account, as found by the key's hash.
@@ -50,6 +54,8 @@ pub enum Kept {
     NameTaken,
     /// The account has as many keys as it may. Nothing was changed.
     TooMany,
+    /// The key that was to make it is gone. Nothing was changed.
+    MakerGone,
 }
 
 #[derive(Debug, FromRow)]
@@ -130,6 +136,21 @@ impl Store {
         .transpose()
     }
 
+    /// The key with this id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn token(&self, id: TokenId) -> Result<Option<Token>, StoreError> {
+        let row: Option<TokenRow> = sqlx::query_as(
+            "SELECT id AS token_id, account_id, name AS token_name, label, hash, prefix, scopes, ip_allowlist, \
+             created_at_ms AS token_created_at_ms, expires_at_ms, last_used_at_ms FROM tokens WHERE id = $1",
+        )
+        .bind(id.0)
+        .fetch_optional(&self.readers)
+        .await?;
+        row.map(TokenRow::into_token).transpose()
+    }
+
     /// The account's keys, oldest first; at most `limit`.
     ///
     /// # Errors
@@ -184,6 +205,11 @@ impl Write for Create {
 
     async fn run(&self, conn: &mut Conn) -> Result<Kept, StoreError> {
         let new = &self.new;
+        if let Some(maker) = new.maker
+            && !exists(conn, maker).await?
+        {
+            return Ok(Kept::MakerGone);
+        }
         let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM tokens WHERE account_id = $1")
             .bind(new.account.0)
             .fetch_one(&mut *conn)
@@ -229,6 +255,12 @@ impl Write for Create {
             last_used_at: None,
         })))
     }
+}
+
+async fn exists(conn: &mut Conn, token: TokenId) -> Result<bool, StoreError> {
+    let row: Option<i64> =
+        sqlx::query_scalar("SELECT 1 FROM tokens WHERE id = $1").bind(token.0).fetch_optional(conn).await?;
+    Ok(row.is_some())
 }
 
 struct Revoke {

@@ -4,7 +4,8 @@
 
 use cid::Cid;
 use pinfold_model::{
-    AccountId, By, ClusterId, Details, Event, PinId, PinName, PlacementId, PlacementState, Standing, Timestamp,
+    AccountId, By, ClusterId, Details, Event, PinId, PinName, PlacementId, PlacementState, Standing,
+    Timestamp,
 };
 
 use crate::audit::{Act, Journal};

@@ -164,6 +164,9 @@ impl From<Error> for Reject {
                 Self::new(S::NOT_FOUND, message)
             }
             Error::NotPinned(_) => Self::new(S::CONFLICT, message).code("not_pinned"),
+            Error::LifeNotHeld => Self::new(S::FORBIDDEN, message).code("expiry_not_held"),
+            Error::AddressesNotHeld => Self::new(S::FORBIDDEN, message).code("ip_allowlist_not_held"),
+            Error::CredentialGone => Self::new(S::UNAUTHORIZED, message).code("INVALID_API_KEY").challenge(),
             Error::TokenNotFound | Error::AccountNotFound => Self::new(S::NOT_FOUND, message),
             Error::NameTaken | Error::EmailTaken => Self::new(S::CONFLICT, message),
             Error::TooManyInFlight { limit } | Error::TooManyWatches { limit } => {
@@ -193,6 +196,7 @@ impl From<AuthError> for Reject {
             AuthError::Invalid => {
                 Self::new(StatusCode::UNAUTHORIZED, message).code("INVALID_API_KEY").challenge()
             }
+            AuthError::IpNotAllowed => Self::new(StatusCode::FORBIDDEN, message).code("ip_not_allowed"),
             AuthError::AccountDisabled => Self::new(StatusCode::FORBIDDEN, message).code("account_disabled"),
             AuthError::Unavailable => Self::new(StatusCode::SERVICE_UNAVAILABLE, message),
         }

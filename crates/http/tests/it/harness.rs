@@ -107,6 +107,7 @@ impl Api {
             name: key_name(),
             label: None,
             scopes: scopes.parse().expect("scopes"),
+            ip_allowlist: pinfold_model::IpRules::default(),
             expires_at: life.map(|life| self.clock.now().after(life)),
         };
         let created = self.service.tokens.create(account.id, token).await.expect("a key");

@@ -63,7 +63,13 @@ pub(crate) fn service(config: &Config) -> anyhow::Result<service::Settings> {
         watches_max: pins.watches_max,
         watches_per_account_max: pins.watches_per_account_max,
         watch_events_per_second: pins.watch_events_per_second,
+        audit_kept: days(config.audit.keep_days),
     })
+}
+
+/// So many days; none for ever.
+fn days(days: u32) -> Option<Duration> {
+    (days > 0).then(|| Duration::from_hours(24) * days)
 }
 
 /// The plans, that of accounts which name none first.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use pinfold_model::{Clock, Email, Role, Scope, ScopeSet, SystemClock, Token, TokenName};
+use pinfold_model::{Clock, Email, IpRules, Role, Scope, ScopeSet, SystemClock, Token, TokenName};
 use pinfold_service::NewToken;
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ async fn create(args: TokenCreateArgs) -> anyhow::Result<()> {
     let made = async {
         let account = books.accounts.by_email(&email).await.with_context(|| email.to_string())?;
         let scopes = scopes.unwrap_or_else(|| ScopeSet::of_role(account.role));
-        let new = NewToken { name, label: None, scopes, expires_at };
+        let new = NewToken { name, label: None, scopes, ip_allowlist: IpRules::default(), expires_at };
         books.tokens.create(account.id, new).await.map_err(anyhow::Error::from)
     }
     .await;

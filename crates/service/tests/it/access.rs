@@ -2,14 +2,20 @@
 
 use std::time::Duration;
 
-use pinfold_model::{Clock, Email, Role, Scope, ScopeSet, TokenName};
+use pinfold_model::{Clock, Email, IpRules, Role, Scope, ScopeSet, TokenName};
 use pinfold_service::{AuthError, Error, NewToken, Via};
 
 use crate::world::World;
 
 fn new_token(name: &str) -> NewToken {
     let name = TokenName::parse(name).unwrap();
-    NewToken { name, label: None, scopes: ScopeSet::of_a_new_key(), expires_at: None }
+    NewToken {
+        name,
+        label: None,
+        scopes: ScopeSet::of_a_new_key(),
+        ip_allowlist: IpRules::default(),
+        expires_at: None,
+    }
 }
 
 #[tokio::test]
@@ -52,12 +58,12 @@ async fn a_key_makes_no_key_above_itself() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let tokens = &world.service.tokens;
-    let small = tokens.create_for(&alice, new_token("small")).await.unwrap().secret;
+    let small = tokens.create_for(&alice, new_token("small"), None).await.unwrap().secret;
     let small = tokens.authenticate(small.reveal(), Via::api(None)).await.unwrap();
     let more = NewToken { scopes: ScopeSet::all(), ..new_token("more") };
-    assert_eq!(tokens.create_for(&small, more).await.err(), Some(Error::ScopeNotHeld));
-    assert_eq!(tokens.create_for(&small, new_token("small")).await.err(), Some(Error::NameTaken));
-    tokens.create_for(&small, new_token("same")).await.unwrap();
+    assert_eq!(tokens.create_for(&small, more, None).await.err(), Some(Error::ScopeNotHeld));
+    assert_eq!(tokens.create_for(&small, new_token("small"), None).await.err(), Some(Error::NameTaken));
+    tokens.create_for(&small, new_token("same"), None).await.unwrap();
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use cid::Cid;
 use pinfold_cluster::{Cluster, Scripted};
 use pinfold_model::{
-    Account, AccountId, Clock, ClusterId, Email, ManualClock, PinState, PlanCode, Role, ScopeSet, Timelock,
-    Timestamp, TokenName,
+    Account, AccountId, Clock, ClusterId, Email, IpRules, ManualClock, PinState, PlanCode, Role, ScopeSet,
+    Timelock, Timestamp, TokenName,
 };
 use pinfold_service::{
     Caller, ClusterInfo, ClusterSetup, Error, ListQuery, NewAccount, NewToken, PinReceipt, PinView, PinWish,
@@ -187,7 +187,13 @@ pub(crate) async fn new_account(service: &Service, name: &str, plan: &str) -> Ca
     };
     let account = service.accounts.create(new).await.unwrap();
     let name = TokenName::parse("key").unwrap();
-    let new = NewToken { name, label: None, scopes: ScopeSet::all(), expires_at: None };
+    let new = NewToken {
+        name,
+        label: None,
+        scopes: ScopeSet::all(),
+        ip_allowlist: IpRules::default(),
+        expires_at: None,
+    };
     let key = service.tokens.create(account.id, new).await.unwrap().secret;
     service.tokens.authenticate(key.reveal(), Via::api(None)).await.unwrap()
 }

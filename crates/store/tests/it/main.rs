@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a story that can't go on fails")]
 
+mod audit;
 mod books;
+mod keys;
 mod lists;
 mod operator;
+mod referrals;
 mod sharing;
 mod states;
 mod world;

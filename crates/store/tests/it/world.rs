@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use cid::Cid;
 use cid::multihash::Multihash;
 use pinfold_model::{
-    Account, AccountId, By, ClusterId, Email, Failure, FailureCode, PinKind, PinName, PlanCode, Role, Timestamp,
+    Account, AccountId, By, ClusterId, Email, Failure, FailureCode, PinKind, PinName, PlanCode, Role,
+    Timestamp,
 };
 use pinfold_store::{
     Claim, NewAccount, Outcome, PinFilter, PinRecord, Removed, Settled, Store, StoreError, Wish, Wished,

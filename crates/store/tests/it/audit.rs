@@ -1,0 +1,169 @@
+//! The audit log: written with what it tells of, read newest first, swept at its oldest end.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use pinfold_model::{AccountId, ActStatus, By, Details, Source};
+use pinfold_store::{Act, AuditEntry, AuditFilter, Wish, Wished};
+
+use crate::world::{World, at, cid, created, gave_up, held, name, now, wish};
+
+/// The log of an account, newest first; a story's is short.
+async fn log(world: &World, account: AccountId) -> Vec<AuditEntry> {
+    let filter = AuditFilter { account: Some(account), ..AuditFilter::default() };
+    let list = world.store.audit(&filter, None, 0, 1_000, 1_000).await.unwrap();
+    assert_eq!(list.total, list.entries.len() as u64);
+    list.entries
+}
+
+async fn actions(world: &World, account: AccountId) -> Vec<String> {
+    log(world, account).await.into_iter().map(|entry| entry.action).collect()
+}
+
+#[tokio::test]
+async fn who_pins_and_removes_stands_beside_what() {
+    let world = World::start().await;
+    let ada = world.account("ada", 1_000).await;
+    let by = By { source: Source::Web, address: Some("192.0.2.7".parse().unwrap()), ..By::account(ada) };
+    let wish = Wish { by, custom_name: name("a \"b\""), action: "file.upload", ..wish(ada, cid(1)) };
+    created(world.store.wish(wish.clone(), now()).await.unwrap());
+    let again = world.store.wish(wish.clone(), at(1)).await.unwrap();
+    assert!(matches!(again, Wished::Done { created: false, .. }));
+    world.store.wish(Wish { custom_name: name("c"), ..wish }, at(2)).await.unwrap();
+    world.store.remove(ada, &cid(1), None, by, at(3)).await.unwrap();
+
+    let log = log(&world, ada).await;
+    let told: Vec<_> = log.iter().map(|entry| (entry.action.as_str(), entry.at)).collect();
+    assert_eq!(
+        told,
+        [("pin.remove", at(3)), ("pin.update", at(2)), ("file.upload", now()), ("account.create", now())],
+        "a wish that changes nothing leaves no trace"
+    );
+    for entry in &log[..3] {
+        assert_eq!((entry.by, entry.subject.as_str()), (by, cid(1).to_string().as_str()));
+        assert_eq!((entry.account, entry.status), (Some(ada), ActStatus::Done));
+    }
+    assert_eq!(log[0].details.as_deref(), Some(r#"{"cluster":"cl0-global"}"#));
+    assert_eq!(log[2].details.as_deref(), Some(r#"{"cluster":"cl0-global","name":"a \"b\""}"#));
+    assert_eq!((log[3].by, log[3].subject.as_str()), (By::OPERATOR, "ada@example.org"));
+}
+
+#[tokio::test]
+async fn what_the_service_does_by_itself_is_told_to_everyone_whom_it_hits() {
+    let world = World::start().await;
+    let (ada, bea) = (world.account("ada", 1_000).await, world.account("bea", 10).await);
+    for account in [ada, bea] {
+        let expires_at = Some(at(10));
+        created(world.store.wish(Wish { expires_at, ..wish(account, cid(1)) }, now()).await.unwrap());
+    }
+    let claim = world.claim(now()).await;
+    world.settle(&claim, held(100)).await;
+    assert_eq!(actions(&world, bea).await, ["pin.fail", "pin.create", "account.create"], "she can't pay");
+    assert_eq!(world.store.expire(at(10), 10).await.unwrap().len(), 2);
+    assert_eq!(actions(&world, ada).await, ["pin.expire", "pin.create", "account.create"]);
+    let ended = log(&world, ada).await.remove(0);
+    assert_eq!((ended.by, ended.subject), (By::SYSTEM, cid(1).to_string()));
+
+    created(world.wish(ada, cid(2)).await);
+    let claims = world.store.claim(2, at(20), at(80)).await.unwrap();
+    for claim in claims {
+        let outcome = if claim.wanted { gave_up() } else { pinfold_store::Outcome::Released };
+        world.settle(&claim, outcome).await;
+    }
+    let failed = log(&world, ada).await.into_iter().find(|entry| entry.action == "pin.fail").unwrap();
+    assert_eq!((failed.subject, failed.status), (cid(2).to_string(), ActStatus::Refused));
+    assert!(failed.details.unwrap().contains("no luck"));
+}
+
+#[tokio::test]
+async fn what_was_refused_leaves_no_trace_of_a_pin() {
+    let world = World::start().await;
+    let ada = world.account("ada", 1_000).await;
+    let none = Wish { in_flight_max: 0, ..wish(ada, cid(1)) };
+    assert!(matches!(world.store.wish(none, now()).await.unwrap(), Wished::TooManyInFlight));
+    world.remove(ada, &cid(1)).await;
+    assert_eq!(actions(&world, ada).await, ["account.create"]);
+}
+
+/// Writes `count` entries a second apart, every third of them of another action.
+async fn write_many(world: &World, account: Option<AccountId>, count: u32) {
+    let entries = (0..count).map(|n| {
+        let action = if n % 3 == 0 { "account.login" } else { "session.end" };
+        let act = Act { account, ..Act::new(AccountId(0), By::OPERATOR, action, n.to_string()) };
+        let act = act.with(Details::default().with("n", n));
+        world.store.log(act, at(i64::from(n)))
+    });
+    futures::future::join_all(entries).await.into_iter().for_each(|done| done.unwrap());
+}
+
+#[tokio::test]
+async fn a_cursor_visits_every_entry_once_also_when_the_clock_stood_still() {
+    let world = World::start().await;
+    let ada = world.account("ada", 1_000).await;
+    for _ in 0..3 {
+        write_many(&world, Some(ada), 40).await;
+    }
+    let filter = AuditFilter { account: Some(ada), ..AuditFilter::default() };
+    let (mut seen, mut before) = (HashSet::new(), None);
+    loop {
+        let list = world.store.audit(&filter, before, 0, 7, 1_000).await.unwrap();
+        assert_eq!(list.total, 121);
+        let Some(last) = list.entries.last() else { break };
+        before = Some(last.cursor());
+        assert!(list.entries.is_sorted_by(|newer, older| newer.cursor() > older.cursor()));
+        assert!(list.entries.iter().all(|entry| seen.insert(entry.id)));
+        write_many(&world, None, 1).await;
+    }
+    assert_eq!(seen.len(), 121);
+}
+
+#[tokio::test]
+async fn filters_find_what_they_say_and_totals_are_bounded() {
+    let world = World::start().await;
+    let (ada, bea) = (world.account("ada", 1_000).await, world.account("bea", 1_000).await);
+    for account in [Some(ada), Some(bea), None] {
+        write_many(&world, account, 30).await;
+    }
+    let own = AuditFilter { account: Some(ada), ..AuditFilter::default() };
+    let count = async |filter: &AuditFilter, count_max| {
+        let list = world.store.audit(filter, None, 0, 1_000, count_max).await.unwrap();
+        assert!(list.total == list.entries.len() as u64 || list.total == u64::from(count_max));
+        list.total
+    };
+    assert_eq!(count(&own, 1_000).await, 31);
+    assert_eq!(count(&own, 12).await, 12, "no more are counted than asked for");
+    let logins = AuditFilter { action: Some("account.login".to_owned()), ..own.clone() };
+    assert_eq!(count(&logins, 1_000).await, 10);
+    let span = AuditFilter { from: Some(at(10)), to: Some(at(20)), ..own.clone() };
+    assert_eq!(count(&span, 1_000).await, 10);
+    assert_eq!(count(&AuditFilter { from: Some(at(10)), to: Some(at(20)), ..logins }, 1_000).await, 3);
+    assert_eq!(count(&AuditFilter::default(), 1_000).await, 92, "those without an account too");
+    let login = Some("account.login".to_owned());
+    assert_eq!(count(&AuditFilter { action: login, ..AuditFilter::default() }, 1_000).await, 30);
+    let skipped = world.store.audit(&own, None, 28, 10, 1_000).await.unwrap();
+    assert_eq!(skipped.entries.len(), 3);
+}
+
+#[tokio::test]
+async fn the_oldest_end_is_swept_in_steps() {
+    let world = World::start().await;
+    write_many(&world, None, 10).await;
+    let all = AuditFilter::default();
+    assert_eq!(world.store.sweep_audit(at(6), 4).await.unwrap(), 4);
+    let left = world.store.audit(&all, None, 0, 100, 100).await.unwrap().entries;
+    assert_eq!(left.last().unwrap().at, at(4), "the oldest went first");
+    assert_eq!(world.store.sweep_audit(at(6), 4).await.unwrap(), 2);
+    assert_eq!(world.store.sweep_audit(at(6), 4).await.unwrap(), 0);
+    let left = world.store.audit(&all, None, 0, 100, 100).await.unwrap();
+    assert_eq!((left.total, left.entries.last().unwrap().at), (4, at(6)));
+}
+
+#[tokio::test]
+async fn a_subject_that_is_too_long_is_cut_between_characters() {
+    let world = World::start().await;
+    let ada = world.account("ada", 1_000).await;
+    let act = Act::new(ada, By::account(ada), "test.long", format!("x{}", "é".repeat(10_000))).refused();
+    world.store.log(act, now().after(Duration::from_secs(1))).await.unwrap();
+    let entry = log(&world, ada).await.remove(0);
+    assert_eq!((entry.subject.len(), entry.status), (599, ActStatus::Refused));
+}
