@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn details_are_bounded() {
         let many = (0..100).fold(Details::default(), |all, _| all.with("word", "x".repeat(10_000)));
-        assert!(many.to_json().unwrap().len() < Details::WORDS_MAX * (Details::VALUE_LEN_MAX + 10));
+        assert!(many.to_json().unwrap().len() < Details::WORDS_MAX * (Details::VALUE_LEN_MAX + 16));
     }
 
     #[test]

@@ -32,5 +32,5 @@ pub use pin::{Failure, FailureCode, PinKind, PinState, Standing, UnknownWord};
 pub use placement::{Event, PlacementState};
 pub use plan::{Plan, PlanCode, PlanCodeError, PlanLimits, Plans};
 pub use scope::{Scope, ScopeError, ScopeSet};
-pub use time::{Timelock, TimelockError, Timestamp};
+pub use time::{Timelock, TimelockError, Timestamp, TimestampError};
 pub use token::{Token, TokenLife, TokenLifeError, TokenName, TokenNameError};

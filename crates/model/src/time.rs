@@ -1,6 +1,7 @@
 //! Points in time, and the time at which a pin ends by itself.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// A point in time: Unix milliseconds. Shown as RFC 3339 in UTC with milliseconds and `Z`.
@@ -40,6 +41,28 @@ impl fmt::Display for Timestamp {
             Ok(time) => write!(f, "{time:.3}"),
             Err(_out_of_range) => write!(f, "{}ms", self.0),
         }
+    }
+}
+
+/// A text that is no [`Timestamp`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("A time is ISO 8601 with an offset, such as 2026-01-31T12:00:00Z, or a day, such as 2026-01-31")]
+pub struct TimestampError;
+
+impl FromStr for Timestamp {
+    type Err = TimestampError;
+
+    /// Reads a time with an offset; a day alone is its beginning in UTC.
+    fn from_str(text: &str) -> Result<Self, TimestampError> {
+        let text = text.trim();
+        if text.len() > 64 {
+            return Err(TimestampError);
+        }
+        let time = match text.parse::<jiff::civil::Date>() {
+            Ok(day) if text.len() <= 10 => format!("{day}T00:00:00Z").parse::<jiff::Timestamp>(),
+            Ok(_) | Err(_) => text.parse(),
+        };
+        time.map(|time| Self::from_ms(time.as_millisecond())).map_err(|_| TimestampError)
     }
 }
 
@@ -148,6 +171,22 @@ mod tests {
             "+é99999-01-01T00:00:00Z",
         ] {
             assert_eq!(end(bad), Err(TimelockError::Invalid), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_has_an_offset_or_is_a_day() {
+        let read = |text: &str| text.parse::<Timestamp>().map(|time| time.to_string());
+        for (text, time) in [
+            ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00.000Z"),
+            (" 2026-01-31T12:00:00.1234+01:00 ", "2026-01-31T11:00:00.123Z"),
+            ("2026-01-31", "2026-01-31T00:00:00.000Z"),
+        ] {
+            assert_eq!(read(text).unwrap(), time);
+        }
+        for bad in ["", "now", "2026-01-31T12:00:00", "2026-02-30", "2026-1-1", "1767225600", &"2".repeat(99)]
+        {
+            assert_eq!(read(bad), Err(TimestampError), "{bad:?}");
         }
     }
 

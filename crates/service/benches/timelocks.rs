@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use cid::Cid;
 use futures::StreamExt;
 use pinfold_cluster::Scripted;
-use pinfold_model::{AccountId, Clock, ClusterId, Email, ManualClock, PlanCode, Role, Timestamp};
+use pinfold_model::{AccountId, By, Clock, ClusterId, Email, ManualClock, PlanCode, Role, Timestamp};
 use pinfold_service::{ClusterInfo, ClusterSetup, NewAccount, Service, Settings};
 use pinfold_store::{Store, Wish};
 
@@ -143,6 +143,8 @@ async fn pin(store: &Store, wishes: impl Iterator<Item = Wish>, clock: &ManualCl
 fn wish(account: AccountId, cid: Cid, expires_at: Timestamp) -> Wish {
     Wish {
         account,
+        by: By::account(account),
+        action: "pin.create",
         cid,
         cluster: ClusterId::default(),
         original_name: None,

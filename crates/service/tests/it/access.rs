@@ -101,7 +101,7 @@ async fn only_an_admin_has_a_key_with_an_operators_scope() {
     let admin = |name| NewToken { scopes: [Scope::Admin].into_iter().collect(), ..new_token(name) };
     let alice = world.account("alice", "free").await;
     assert_eq!(tokens.create(alice.account.id, admin("a")).await.err(), Some(Error::ScopeNotHeld));
-    assert_eq!(tokens.create_for(&alice, admin("a")).await.err(), Some(Error::ScopeNotHeld));
+    assert_eq!(tokens.create_for(&alice, admin("a"), None).await.err(), Some(Error::ScopeNotHeld));
 
     let key = world.service.accounts.ensure_admin().await.unwrap();
     assert!(key.is_none(), "alice was first");
@@ -116,8 +116,8 @@ async fn only_an_admin_has_a_key_with_an_operators_scope() {
     let key = tokens.create(root.id, admin("admin")).await.unwrap().secret;
     let root = tokens.authenticate(key.reveal(), Via::api(None)).await.unwrap();
     assert!(root.may(Scope::Admin));
-    tokens.create_for(&root, admin("another")).await.unwrap();
+    tokens.create_for(&root, admin("another"), None).await.unwrap();
     let small = tokens.create(root.account.id, new_token("small")).await.unwrap().secret;
     let small = tokens.authenticate(small.reveal(), Via::api(None)).await.unwrap();
-    assert_eq!(tokens.create_for(&small, admin("more")).await.err(), Some(Error::ScopeNotHeld));
+    assert_eq!(tokens.create_for(&small, admin("more"), None).await.err(), Some(Error::ScopeNotHeld));
 }

@@ -8,6 +8,8 @@ mod dice;
 mod disk;
 mod endurance;
 mod entries;
+mod keys;
+mod logs;
 mod mend;
 mod network;
 mod pins;

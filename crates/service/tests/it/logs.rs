@@ -1,0 +1,118 @@
+//! Stories of the audit log and of referrals, as accounts read them.
+
+use std::time::Duration;
+
+use pinfold_model::{By, Clock, IpRules, ScopeSet, TokenName};
+use pinfold_service::{Act, AuditEntry, Caller, Error, LogQuery, NewToken, PinWish, Settings};
+
+use crate::world::{MIB, World};
+
+async fn log(world: &World, caller: &Caller, query: LogQuery) -> Vec<AuditEntry> {
+    world.service.logs.list(caller, query).await.unwrap().entries
+}
+
+fn actions(log: &[AuditEntry]) -> Vec<&str> {
+    log.iter().map(|entry| entry.action.as_str()).collect()
+}
+
+#[tokio::test]
+async fn what_an_account_does_is_in_its_log_and_in_no_other() {
+    let world = World::start().await;
+    let (alice, bob) = (world.account("alice", "premium").await, world.account("bob", "free").await);
+    let cid = world.cluster.publish("hello", MIB);
+    let lock = Some(world.in_an_hour());
+    world.pin(&alice, PinWish { timelock: lock, ..PinWish::new(cid) }).await.unwrap();
+    let name = TokenName::parse("second").unwrap();
+    let (scopes, ip_allowlist) = (ScopeSet::of_a_new_key(), IpRules::default());
+    let new = NewToken { name: name.clone(), label: None, scopes, ip_allowlist, expires_at: None };
+    world.service.tokens.create_for(&alice, new, None).await.unwrap();
+    world.service.tokens.revoke_for(&alice, &name, None).await.unwrap();
+    world.clock.advance(Duration::from_hours(2));
+    world.settle().await;
+
+    let log_of_alice = log(&world, &alice, LogQuery::default()).await;
+    assert_eq!(
+        actions(&log_of_alice),
+        ["pin.expire", "token.revoke", "token.create", "pin.create", "token.create", "account.create"]
+    );
+    assert_eq!(log_of_alice[1].by, alice.by(), "she did it herself");
+    assert_eq!((log_of_alice[0].by, log_of_alice[5].by), (By::SYSTEM, By::OPERATOR));
+    assert_eq!(log_of_alice[3].subject, cid.to_string());
+    assert_eq!(actions(&log(&world, &bob, LogQuery::default()).await), ["token.create", "account.create"]);
+}
+
+#[tokio::test]
+async fn a_log_has_pages_cursors_and_filters() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let begin = world.clock.now();
+    for n in 0..25 {
+        world.clock.advance(Duration::from_secs(1));
+        let action = if n % 5 == 0 { "account.login" } else { "test.other" };
+        let act = Act::new(alice.account.id, alice.by(), action, n.to_string());
+        world.service.logs.write(act).await.unwrap();
+    }
+    let logs = &world.service.logs;
+    let second = LogQuery { page: 2, limit: 10, ..LogQuery::default() };
+    let second = logs.list(&alice, second).await.unwrap();
+    assert_eq!((second.total, second.has_uncounted, second.entries.len()), (27, false, 10));
+    let third = LogQuery { limit: 10, cursor: second.next_cursor, ..LogQuery::default() };
+    let third = logs.list(&alice, third).await.unwrap();
+    assert_eq!((third.entries.len(), third.next_cursor), (7, None));
+    assert!(third.entries[0].cursor() < second.entries[9].cursor());
+
+    let logins = LogQuery { action: Some("account.login".to_owned()), ..LogQuery::default() };
+    assert_eq!(log(&world, &alice, logins).await.len(), 5);
+    let after = |seconds| Some(begin.after(Duration::from_secs(seconds)));
+    let span = LogQuery { from: after(5), to: after(10), ..LogQuery::default() };
+    let subjects: Vec<_> = log(&world, &alice, span).await.into_iter().map(|entry| entry.subject).collect();
+    assert_eq!(subjects, ["8", "7", "6", "5", "4"]);
+    let far = LogQuery { page: u32::MAX, ..LogQuery::default() };
+    assert_eq!(log(&world, &alice, far).await, []);
+    let long = LogQuery { action: Some("a".repeat(65)), ..LogQuery::default() };
+    assert!(matches!(logs.list(&alice, long).await, Err(Error::InvalidRequest(_))));
+}
+
+#[tokio::test]
+async fn the_oldest_end_of_the_log_goes_in_time() {
+    let kept = Duration::from_hours(24 * 30);
+    let world = World::start_with(Settings { audit_kept: Some(kept), ..Settings::default() }).await;
+    let alice = world.account("alice", "free").await;
+    world.clock.advance(kept);
+    world.settle().await;
+    assert_eq!(log(&world, &alice, LogQuery::default()).await.len(), 2, "not before its time");
+    let late = Act::new(alice.account.id, alice.by(), "account.login", "");
+    world.service.logs.write(late).await.unwrap();
+    world.clock.advance(Duration::from_millis(1));
+    world.settle().await;
+    assert_eq!(actions(&log(&world, &alice, LogQuery::default()).await), ["account.login"]);
+}
+
+#[tokio::test]
+async fn a_log_that_is_kept_for_ever_is_not_swept() {
+    let world = World::start_with(Settings { audit_kept: None, ..Settings::default() }).await;
+    let alice = world.account("alice", "free").await;
+    world.clock.advance(Duration::from_hours(24 * 365 * 50));
+    world.settle().await;
+    assert_eq!(log(&world, &alice, LogQuery::default()).await.len(), 2);
+}
+
+#[tokio::test]
+async fn whoever_comes_by_a_word_is_counted_and_not_named() {
+    let world = World::start().await;
+    let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "free").await);
+    let referrals = &world.service.referrals;
+    let code = referrals.list(&alice, 1, 20).await.unwrap().code;
+    assert_eq!(referrals.list(&alice, 1, 20).await.unwrap().code, code, "it stays");
+    assert!(code.len() == 8 && code.bytes().all(|b| b.is_ascii_alphanumeric()), "{code}");
+
+    for wrong in ["", "nobody", &"x".repeat(1_000)] {
+        assert!(!referrals.accept(bob.account.id, wrong).await.unwrap(), "{wrong}");
+    }
+    assert!(!referrals.accept(alice.account.id, &code).await.unwrap(), "her own");
+    assert!(referrals.accept(bob.account.id, &format!(" {} ", code.to_uppercase())).await.unwrap());
+    let page = referrals.list(&alice, 1, 20).await.unwrap();
+    assert_eq!((page.total, page.referrals[0].account), (1, bob.account.id));
+    assert_eq!(referrals.list(&alice, 2, 20).await.unwrap().referrals, []);
+    assert_eq!(referrals.list(&bob, 1, 20).await.unwrap().total, 0);
+}
