@@ -2,13 +2,14 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Instant;
 
 use pinfold_model::{Clock, Timestamp};
 use pinfold_service::Service;
 use tokio_util::sync::CancellationToken;
 
 use crate::Settings;
-use crate::limits::Limits;
+use crate::limits::{Limits, Ticks};
 
 /// What all requests share: the service, the settings, the clock. Cheap to clone.
 #[derive(Clone)]
@@ -32,7 +33,29 @@ impl AppState {
         clock: Arc<dyn Clock>,
         stopping: CancellationToken,
     ) -> Self {
-        let limits = Limits::new(settings.rates.holders_max);
+        let limits = Limits::new(settings.rates.holders_max, Ticks::Machine(Instant::now()));
+        Self::with(service, settings, clock, limits, stopping)
+    }
+
+    /// The same, with requests counted by `clock` instead of the machine's own, which is never set: for tests of rates.
+    #[must_use]
+    pub fn counting_by_clock(
+        service: Service,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        stopping: CancellationToken,
+    ) -> Self {
+        let limits = Limits::new(settings.rates.holders_max, Ticks::Clock(Arc::clone(&clock)));
+        Self::with(service, settings, clock, limits, stopping)
+    }
+
+    fn with(
+        service: Service,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        limits: Limits,
+        stopping: CancellationToken,
+    ) -> Self {
         Self(Arc::new(Shared { service, settings, clock, limits, stopping }))
     }
 

@@ -76,6 +76,11 @@ async fn prove(credential: &str, tokens: &Tokens, via: Via) -> Result<Caller, Au
     tokens.authenticate(credential, via).await
 }
 
+/// Whether there is a credential to look at.
+pub(crate) fn has_credential(headers: &HeaderMap) -> bool {
+    credentials(headers).next().is_some()
+}
+
 /// The credentials of a request, without those that are empty. What is no plain text can't be a good one.
 fn credentials(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let text =

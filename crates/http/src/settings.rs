@@ -93,6 +93,14 @@ pub struct Rates {
     /// For each key or address: reads that clients repeat while they wait (status and lists). They have a
     /// budget of their own, so that waiting for a pin cannot use up the calls.
     pub polls: Rate,
+    /// How many times the rate of one key all keys and sessions of an account have together.
+    pub account_factor: NonZeroU32,
+    /// How many times the rate of one key all have together that come from one address (IPv6: one /64) with good
+    /// credentials of accounts with one plan.
+    pub address_factor: NonZeroU32,
+    /// Wrong credentials from one address (IPv6: one /64). Who has sent more gets no answer to any, and costs no look
+    /// at the database.
+    pub guesses: Rate,
     /// Keys and addresses that are remembered at one time; the longest unused are forgotten first.
     pub holders_max: usize,
 }
@@ -112,6 +120,14 @@ impl Rate {
     pub fn new(per_minute: u32, per_second: u32) -> Self {
         let at_least_one = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
         Self { per_minute: at_least_one(per_minute), per_second: at_least_one(per_second) }
+    }
+
+    /// So many times the rate.
+    pub(crate) fn times(self, factor: NonZeroU32) -> Self {
+        Self {
+            per_minute: self.per_minute.saturating_mul(factor),
+            per_second: self.per_second.saturating_mul(factor),
+        }
     }
 
     /// In each of its parts the larger of two rates.
@@ -166,6 +182,13 @@ impl Default for Bodies {
 
 impl Default for Rates {
     fn default() -> Self {
-        Self { anonymous: Rate::new(120, 20), polls: Rate::new(1200, 40), holders_max: 65_536 }
+        Self {
+            anonymous: Rate::new(120, 20),
+            polls: Rate::new(1200, 40),
+            account_factor: NonZeroU32::MIN.saturating_add(3),
+            address_factor: NonZeroU32::MIN.saturating_add(7),
+            guesses: Rate::new(60, 30),
+            holders_max: 65_536,
+        }
     }
 }

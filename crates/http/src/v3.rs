@@ -13,14 +13,18 @@ mod extract;
 mod form;
 mod gate;
 mod info;
+mod locales;
+mod logs;
 mod metrics;
 mod openapi;
 mod pin;
+mod referrals;
 pub(crate) mod reject;
 mod rename;
 mod reply;
 mod status;
 mod terms;
+mod tokens;
 mod upload;
 mod uploads;
 
@@ -45,6 +49,9 @@ const BASE: &str = "/api/v3";
 /// The versions of the API that are gone.
 const GONE: [&str; 2] = ["/api/v1", "/api/v2"];
 
+/// What other servers of this API have here, and this one has not.
+const PAYMENTS: &str = "/api/v3/payments";
+
 /// Every route of the API, and what else this server answers.
 pub(crate) fn router(app: AppState) -> Router {
     let cors = cors(app.settings());
@@ -56,6 +63,7 @@ pub(crate) fn router(app: AppState) -> Router {
         .layer(CatchPanicLayer::custom(on_panic))
         .layer(from_fn_with_state(app.clone(), gate::count))
         .layer(cors)
+        .layer(from_fn_with_state(app.clone(), gate::tell_all))
         .layer(from_fn(attend))
         .with_state(app)
 }
@@ -94,13 +102,27 @@ fn routes() -> Documented {
         .with(routes!(events::events))
         .with(routes!(status::allocations))
         .with(routes!(status::status_allocations))
+        .with(routes!(tokens::generate))
+        .with(routes!(tokens::list))
+        .with(routes!(tokens::revoke))
+        .with(routes!(tokens::revoke_named))
+        .with(routes!(logs::list))
+        .with(routes!(referrals::list))
+        .with(routes!(locales::languages))
+        .with(routes!(locales::countries))
 }
 
 async fn no_route(uri: Uri) -> Reject {
-    let is_gone = GONE.iter().any(|gone| {
-        uri.path().strip_prefix(gone).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    });
-    if is_gone { Reject::gone(BASE) } else { Reject::no_route() }
+    let is_under = |base: &str| {
+        uri.path().strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    if GONE.into_iter().any(is_under) {
+        Reject::gone(BASE)
+    } else if is_under(PAYMENTS) {
+        Reject::payments_disabled()
+    } else {
+        Reject::no_route()
+    }
 }
 
 /// Browsers of the configured origins may call, without cookies, and may read every header.

@@ -97,6 +97,10 @@ pub(crate) struct HttpRates {
     pub(crate) anonymous_per_second: u32,
     pub(crate) polls_per_minute: u32,
     pub(crate) polls_per_second: u32,
+    pub(crate) account_factor: u32,
+    pub(crate) address_factor: u32,
+    pub(crate) guesses_per_minute: u32,
+    pub(crate) guesses_per_second: u32,
     pub(crate) holders_max: usize,
 }
 

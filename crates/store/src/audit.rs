@@ -240,7 +240,7 @@ macro_rules! per_index {
         ]
     };
     (@one $select:literal, $which:literal, $tail:literal) => {
-        concat!($select, $which, " at_ms >= $3 AND (at_ms, id) < ($4, $5) ", $tail)
+        concat!($select, $which, " at_ms >= $3 AND at_ms <= $4 AND (at_ms < $4 OR id < $5) ", $tail)
     };
 }
 

@@ -19,7 +19,7 @@ use pinfold_service::{AuthError, Caller, Credential, Via};
 use super::reject::Reject;
 use crate::AppState;
 use crate::identity::{self, Identity};
-use crate::limits::{Budget, Holder, Reading, Verdict, network_of};
+use crate::limits::{Budget, Holder, Reading, Verdict, Want, network_of};
 use crate::peer;
 use crate::settings::Rate;
 
@@ -36,44 +36,83 @@ const POLLED: [&str; 5] = [
     "/api/v3/users/me/uploads",
 ];
 
-/// Counts a request, for its key if that is good and for its address if not, and lets it through with its
-/// [`Identity`], or refuses it. Either way the answer tells how the budget stands.
+/// Counts a request and lets it through with its [`Identity`], or refuses it. Either way the answer tells how the
+/// budget stands: that of the strictest of its buckets.
+///
+/// Whoever shows a good credential is counted for the key (or the account's sessions together), for the account,
+/// and for the network that it comes from; everyone else for the network alone. From a network that has sent too many
+/// wrong credentials no more are looked at.
 pub(super) async fn count(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
     let address = peer::address_of(request.headers(), request.extensions(), &app.settings().proxies);
+    let network = network_of(address);
+    if identity::has_credential(request.headers()) {
+        let verdict = app.limits().look(&[guess(&app, network)]);
+        if verdict.retry_after.is_some() {
+            return answer(&app, verdict);
+        }
+    }
     let via = identity::via(request.headers(), address);
     let identity = Identity::of(request.headers(), &app.service().tokens, via).await;
-    let verdict = take(&app, &identity, address, &request);
-    let mut response = match verdict.retry_after {
-        None => {
-            request.extensions_mut().insert(identity);
-            next.run(request).await
-        }
-        Some(wait) => Reject::rate_limited(verdict.reading, wait, app.now()).into_response(),
-    };
+    if matches!(identity, Identity::Refused(AuthError::Invalid)) {
+        app.limits().take(&[guess(&app, network)]);
+    }
+    let verdict = app.limits().take(&wants(&app, &identity, network, budget_of(&request)));
+    if verdict.retry_after.is_some() {
+        return answer(&app, verdict);
+    }
+    request.extensions_mut().insert(identity);
+    let mut response = next.run(request).await;
     tell(&mut response, verdict.reading, &app);
     response
 }
 
-fn take(app: &AppState, identity: &Identity, address: IpAddr, request: &Request) -> Verdict {
-    let budget = budget_of(request);
-    let (holder, calls) = match identity {
-        Identity::Caller(caller) => (holder(caller), plan_rate(caller)),
-        Identity::Unknown | Identity::Refused(_) => {
-            (Holder::Address(network_of(address)), app.settings().rates.anonymous)
-        }
+/// Tells how the budget stands also where an answer came before anything was counted, as to the questions that
+/// browsers ask before a request: those cost nothing.
+pub(super) async fn tell_all(State(app): State<AppState>, request: Request, next: Next) -> Response {
+    let address = peer::address_of(request.headers(), request.extensions(), &app.settings().proxies);
+    let mut response = next.run(request).await;
+    if !response.headers().contains_key(LIMIT) {
+        let wants = wants(&app, &Identity::Unknown, network_of(address), Budget::Calls);
+        tell(&mut response, app.limits().look(&wants).reading, &app);
+    }
+    response
+}
+
+/// The answer to a request that is refused.
+fn answer(app: &AppState, verdict: Verdict) -> Response {
+    let wait = verdict.retry_after.unwrap_or_default();
+    let mut response = Reject::rate_limited(verdict.reading, wait, app.now()).into_response();
+    tell(&mut response, verdict.reading, app);
+    response
+}
+
+/// The bucket of a network's wrong credentials.
+fn guess(app: &AppState, network: IpAddr) -> Want {
+    Want { holder: Holder::Strangers(network), budget: Budget::Guesses, rate: app.settings().rates.guesses }
+}
+
+/// All buckets that a request must pass.
+fn wants(app: &AppState, identity: &Identity, network: IpAddr, budget: Budget) -> Vec<Want> {
+    let rates = &app.settings().rates;
+    let want = |holder, calls: Rate| {
+        let rate = if budget == Budget::Polls { calls.max(rates.polls) } else { calls };
+        Want { holder, budget, rate }
     };
-    let rate = match budget {
-        Budget::Calls => calls,
-        Budget::Polls => calls.max(app.settings().rates.polls),
+    let Identity::Caller(caller) = identity else {
+        return vec![want(Holder::Strangers(network), rates.anonymous)];
     };
-    app.limits().take(holder, budget, rate)
+    let one = want(holder(caller), plan_rate(caller));
+    let many = |holder, factor| Want { holder, budget, rate: one.rate.times(factor) };
+    let account = many(Holder::Account(caller.account.id), rates.account_factor);
+    let address = many(Holder::Network(network, caller.plan.code.clone()), rates.address_factor);
+    vec![one, account, address]
 }
 
 /// A key has a budget of its own; all sessions of an account share one, so that logging in again gives none.
 fn holder(caller: &Caller) -> Holder {
     match caller.credential {
         Credential::Key(key) => Holder::Key(key),
-        Credential::Session(_) | Credential::Operator => Holder::Account(caller.account.id),
+        Credential::Session(_) | Credential::Operator => Holder::Sessions(caller.account.id),
     }
 }
 
@@ -111,7 +150,18 @@ macro_rules! permissions {
     )+ };
 }
 
-permissions!(FilesRead, FilesWrite, FilesDelete, FilesRename, ClusterRead);
+permissions!(
+    FilesRead,
+    FilesWrite,
+    FilesDelete,
+    FilesRename,
+    ClusterRead,
+    TokensRead,
+    TokensWrite,
+    TokensDelete,
+    LogsRead,
+    ReferralsRead,
+);
 
 /// A caller who is allowed to do this: proof that the credential is good and has the scope.
 pub(super) struct Allowed<P>(Arc<Caller>, PhantomData<fn() -> P>);

@@ -92,6 +92,9 @@ impl Documented {
     pub(super) fn split(self) -> (axum::Router<AppState>, OpenApi) {
         debug_assert!(self.clashes.is_empty(), "schemas with one name: {:?}", self.clashes);
         let (router, mut api) = self.router.split_for_parts();
+        // A parameter that takes the rest of the path is one like any other in the document.
+        let paths = std::mem::take(&mut api.paths.paths);
+        api.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
         for item in api.paths.paths.values_mut() {
             for operation in operations_mut(item) {
                 complete(operation);
@@ -170,7 +173,6 @@ pub(super) enum Guarded {}
 pub(super) enum Missing {}
 
 /// What a route answers when something else stands against it.
-#[allow(dead_code, reason = "of routes to come")]
 pub(super) enum Conflict {}
 
 /// What a route that takes a body can answer.

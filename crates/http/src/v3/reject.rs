@@ -103,6 +103,12 @@ impl Reject {
         Self::new(StatusCode::NOT_FOUND, "There is nothing at this path; GET /api/v3 lists what there is")
     }
 
+    /// 503: there is nothing to pay here.
+    pub(crate) fn payments_disabled() -> Self {
+        let message = "This server takes no payments; ask its operator for another plan";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, message).code("payments_disabled")
+    }
+
     /// 405. The router adds `Allow`.
     pub(crate) fn wrong_method() -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "This path does not take this method; see the header Allow")

@@ -121,7 +121,7 @@ impl UploadsQuery {
     }
 }
 
-/// A number from 1, as a query has it.
+/// A number from 1, for which `field` is the API's word.
 pub(super) fn number(field: &str, text: Option<&str>, default: u32) -> Result<u32, Reject> {
     let Some(text) = filled(text) else { return Ok(default) };
     let number = text.trim().parse().ok().filter(|number| *number > 0);

@@ -3,12 +3,14 @@
 
 use std::collections::HashMap;
 use std::future::{Future, IntoFuture};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
+use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Request, request};
 use axum::response::Response;
 use pinfold_cluster::{Fate, Gate, Scripted};
@@ -59,6 +61,20 @@ impl Api {
 
     /// The same with settings of the service as well.
     pub(crate) async fn start_on(settings: Settings, service_settings: pinfold_service::Settings) -> Self {
+        Self::start_counting(settings, service_settings, AppState::new).await
+    }
+
+    /// The same, where requests are counted by the clock that stands still.
+    pub(crate) async fn start_timeless(settings: Settings) -> Self {
+        let service_settings = pinfold_service::Settings::default();
+        Self::start_counting(settings, service_settings, AppState::counting_by_clock).await
+    }
+
+    async fn start_counting(
+        settings: Settings,
+        service_settings: pinfold_service::Settings,
+        state: fn(Service, Settings, Arc<dyn Clock>, CancellationToken) -> AppState,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let store = Store::open(&folder.path().join("pinfold.db")).await.expect("a database");
         let clusters = [Scripted::default(), Scripted::default()];
@@ -73,7 +89,7 @@ impl Api {
         let service = service.expect("a service");
         let _background = service.run();
         let stopping = CancellationToken::new();
-        let app = AppState::new(service.clone(), settings, clock.clone(), stopping.clone());
+        let app = state(service.clone(), settings, clock.clone(), stopping.clone());
         let (router, owners) = (router(app), Mutex::default());
         Self { router, service, _background, clusters, clock, stopping, owners, _folder: folder }
     }
@@ -188,7 +204,8 @@ impl Api {
 /// Settings with which any number of requests may come without a key.
 pub(crate) fn unhurried() -> Settings {
     let plenty = Rate::new(1_000_000, 1_000_000);
-    Settings { rates: Rates { anonymous: plenty, polls: plenty, ..Rates::default() }, ..Settings::default() }
+    let rates = Rates { anonymous: plenty, polls: plenty, guesses: plenty, ..Rates::default() };
+    Settings { rates, ..Settings::default() }
 }
 
 fn setup(id: &str, driver: &Scripted) -> ClusterSetup {
@@ -274,6 +291,17 @@ impl Sending {
 
     pub(crate) fn key(self, key: &str) -> Self {
         self.header("x-api-key", key)
+    }
+
+    /// Comes from this address.
+    pub(crate) fn from(mut self, address: &str) -> Self {
+        let address: IpAddr = address.parse().expect("an address");
+        self.request = self.request.extension(ConnectInfo(SocketAddr::new(address, 9)));
+        self
+    }
+
+    pub(crate) fn json(self, body: &Value) -> Self {
+        self.header("content-type", "application/json").body(&body.to_string())
     }
 
     pub(crate) fn body(mut self, text: &str) -> Self {

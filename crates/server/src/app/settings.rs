@@ -1,5 +1,6 @@
 //! What the configuration means to each part: the words of `config.default.toml` as the types of the crates.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -65,6 +66,11 @@ pub(crate) fn service(config: &Config) -> anyhow::Result<service::Settings> {
         watch_events_per_second: pins.watch_events_per_second,
         audit_kept: days(config.audit.keep_days),
     })
+}
+
+/// A factor of zero would shut people out, which nobody means.
+fn at_least_one(factor: u32) -> NonZeroU32 {
+    NonZeroU32::new(factor).unwrap_or(NonZeroU32::MIN)
 }
 
 /// So many days; none for ever.
@@ -166,6 +172,9 @@ pub(super) fn http(config: &config::Http) -> anyhow::Result<http::Settings> {
         rates: http::Rates {
             anonymous: http::Rate::new(rates.anonymous_per_minute, rates.anonymous_per_second),
             polls: http::Rate::new(rates.polls_per_minute, rates.polls_per_second),
+            account_factor: at_least_one(rates.account_factor),
+            address_factor: at_least_one(rates.address_factor),
+            guesses: http::Rate::new(rates.guesses_per_minute, rates.guesses_per_second),
             holders_max: rates.holders_max,
         },
         events: http::Events::default(),
