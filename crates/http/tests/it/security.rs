@@ -1,7 +1,7 @@
 //! What no credential, a bad one, or one without the scope gets, on every route that the document names: so that no
 //! route is forgotten.
 
-use pinfold_model::Scope;
+use pinfold_model::{Role, ScopeSet};
 
 use crate::document::{Document, Operation};
 use crate::harness::{Answer, Api, unhurried};
@@ -117,6 +117,5 @@ async fn what_is_for_operators_is_for_operators_alone() {
 
 /// Every scope that an account of the role user can have.
 fn all_scopes() -> String {
-    let names: Vec<_> = Scope::ALL.iter().map(|scope| scope.as_str()).collect();
-    names.join(",")
+    ScopeSet::of_role(Role::User).to_string()
 }
