@@ -98,6 +98,7 @@ fn extended_value(value: &str) -> Option<String> {
     }
 }
 
+/// The bytes of a text whose percent-encoding is undone; `None` if it is broken.
 pub(super) fn percent_decoded(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
