@@ -189,6 +189,16 @@ impl Tokens {
         self.core.store.tokens(account, TOKENS_MAX).await.map_err(unavailable)
     }
 
+    /// The first of these names that a key of the account has.
+    ///
+    /// # Errors
+    /// [`Error::TokenNotFound`].
+    pub async fn first_of(&self, account: AccountId, names: &[TokenName]) -> Result<TokenName, Error> {
+        let tokens = self.list(account).await?;
+        let known = |name: &&TokenName| tokens.iter().any(|token| token.name == **name);
+        names.iter().find(known).cloned().ok_or(Error::TokenNotFound)
+    }
+
     /// Revokes a key, as an operator may. From the moment this returns, it proves nothing.
     ///
     /// # Errors

@@ -228,15 +228,9 @@ pub(super) async fn revoke(
     NameText(names): NameText,
     MaybeJson(factor): MaybeJson<FactorBody>,
 ) -> Result<Json<RevokedReply>, Reject> {
-    let code = factor.code();
-    let mut gone = Err(Error::TokenNotFound);
-    for name in &names {
-        gone = revoke_one(&app, &caller, name, code.as_deref()).await;
-        if !matches!(gone, Err(Error::TokenNotFound)) {
-            break;
-        }
-    }
-    Ok(Json(gone?))
+    // A code is good once, so the name is found before it is looked at.
+    let name = app.service().tokens.first_of(caller.account.id, &names).await?;
+    Ok(Json(revoke_one(&app, &caller, &name, factor.code().as_deref()).await?))
 }
 
 /// Revoke an API key by its name in the body

@@ -89,6 +89,19 @@ async fn nobody_revokes_anothers_key() {
 }
 
 #[tokio::test]
+async fn of_several_names_the_first_that_is_there_is_meant() {
+    let world = World::start().await;
+    let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "free").await);
+    let tokens = &world.service.tokens;
+    tokens.create_for(&alice, new_token("a%20b"), None).await.unwrap();
+    let names = ["a b", "a%20b"].map(|name| TokenName::parse(name).unwrap());
+    assert_eq!(tokens.first_of(alice.account.id, &names).await, Ok(names[1].clone()));
+    assert_eq!(tokens.first_of(bob.account.id, &names).await, Err(Error::TokenNotFound));
+    tokens.create_for(&alice, new_token("a b"), None).await.unwrap();
+    assert_eq!(tokens.first_of(alice.account.id, &names).await, Ok(names[0].clone()));
+}
+
+#[tokio::test]
 async fn a_key_ends_at_its_time() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
