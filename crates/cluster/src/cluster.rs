@@ -10,6 +10,7 @@ use pinfold_node::{HoldName, Progress};
 
 pub use pinfold_node::blocks::{Distinct, Totals as Usage};
 pub use pinfold_node::unixfs::{EntryKind, Position, WalkEntry, WalkPage, WalkRequest};
+pub use pinfold_node::{Cut, Reach, Survey};
 use tokio::io::AsyncRead;
 
 /// What the name of every hold begins with that keeps an upload until its placement has it.
@@ -30,6 +31,17 @@ pub struct Terms {
     /// How long to go on without a new one.
     pub stall_time: Duration,
     /// Multiaddrs (`/…/p2p/ID`) of peers that are said to have it. Those that make no sense are left out.
+    pub origins: Vec<String>,
+}
+
+/// Within which bounds a DAG is looked at.
+#[derive(Debug, Clone)]
+pub struct SurveyTerms {
+    /// The most blocks to visit.
+    pub blocks_max: u64,
+    /// How long it may take, with the question who has the root.
+    pub time: Duration,
+    /// Multiaddrs of peers that are said to have it, as in [`Terms`].
     pub origins: Vec<String>,
 }
 
@@ -142,6 +154,10 @@ pub trait Cluster: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Looks how much of a DAG is here and, if that is not all, whether anybody has its root. Holds nothing and leaves
+    /// nothing, and asks the network for no block but the root.
+    async fn survey(&self, root: &Cid, terms: &SurveyTerms) -> Result<Survey, ClusterError>;
+
     /// Durably gives the name up; blocks that no other name holds are freed, be it a little later. An unknown
     /// name is fine.
     async fn release(&self, name: &HoldName) -> Result<(), ClusterError>;
@@ -155,7 +171,19 @@ pub trait Cluster: Send + Sync + 'static {
         body: Body<'_>,
     ) -> Result<Imported, ClusterError>;
 
-    /// Makes a directory out of files that were taken in under `name`, by their paths.
+    /// Takes a file in as [`import_file`](Self::import_file) does, but need not be durable before
+    /// [`import_directory`](Self::import_directory) has made a directory of it.
+    async fn import_entry(
+        &self,
+        name: &HoldName,
+        bytes_max: u64,
+        body: Body<'_>,
+    ) -> Result<Imported, ClusterError> {
+        self.import_file(name, bytes_max, body).await
+    }
+
+    /// Makes a directory out of files that were taken in under `name`, by their paths, and returns once it is durable
+    /// with all of them.
     async fn import_directory(
         &self,
         name: &HoldName,

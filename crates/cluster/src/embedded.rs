@@ -1,5 +1,6 @@
 //! The driver for the node in this process.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,12 +9,15 @@ use cid::Cid;
 use pinfold_node::car::import::{ImportCarError, ImportedCar, import_car};
 use pinfold_node::net::AGENT;
 use pinfold_node::unixfs::{self, DirectoryBuilder, ImportError, Kind, Profile, ReadError};
-use pinfold_node::{Block, BlocksError, FetchError, FetchLimits, FetchRequest, HoldName, Node, Progress};
+use pinfold_node::{
+    Block, BlocksError, FetchError, FetchLimits, FetchRequest, HoldId, HoldName, Node, Progress,
+    SurveyRequest,
+};
 
 use crate::limited::Limited;
 use crate::{
-    Body, Cluster, ClusterError, Distinct, Held, Imported, ImportedKind, PeerInfo, Terms, Usage, WalkPage,
-    WalkRequest,
+    Body, Cluster, ClusterError, Distinct, Held, Imported, ImportedKind, PeerInfo, Survey, SurveyTerms,
+    Terms, Usage, WalkPage, WalkRequest,
 };
 
 /// Holds DAGs in the block store of a [`Node`], and fetches them through it.
@@ -55,7 +59,7 @@ fn request(name: &HoldName, root: &Cid, terms: &Terms) -> FetchRequest {
     FetchRequest {
         root: *root,
         hold: name.clone(),
-        origins: terms.origins.iter().filter_map(|origin| origin.parse().ok()).collect(),
+        origins: addresses(&terms.origins),
         limits: FetchLimits {
             bytes_max: terms.bytes_max,
             blocks_max: terms.blocks_max,
@@ -63,6 +67,10 @@ fn request(name: &HoldName, root: &Cid, terms: &Terms) -> FetchRequest {
             stall_time: terms.stall_time,
         },
     }
+}
+
+fn addresses<A: FromStr>(origins: &[String]) -> Vec<A> {
+    origins.iter().filter_map(|origin| origin.parse().ok()).collect()
 }
 
 fn load(node: &Node, cid: &Cid) -> Result<Option<Block>, BlocksError> {
@@ -101,6 +109,12 @@ impl Cluster for Embedded {
         Ok(Some(Held { bytes: stats.bytes, blocks: stats.blocks, kind: self.kind(root).await? }))
     }
 
+    async fn survey(&self, root: &Cid, terms: &SurveyTerms) -> Result<Survey, ClusterError> {
+        let SurveyTerms { blocks_max, time, ref origins } = *terms;
+        let origins = addresses(origins);
+        Ok(self.node.survey(SurveyRequest { root: *root, origins, blocks_max, time }).await?)
+    }
+
     async fn release(&self, name: &HoldName) -> Result<(), ClusterError> {
         Ok(self.node.blocks().release(name).await?)
     }
@@ -111,15 +125,23 @@ impl Cluster for Embedded {
         bytes_max: u64,
         body: Body<'_>,
     ) -> Result<Imported, ClusterError> {
-        let blocks = self.node.blocks();
-        let hold = blocks.open(name)?;
-        let mut limited = Limited::new(body, bytes_max);
-        let imported = match unixfs::import_file(&mut limited, self.profile, blocks.as_ref(), hold).await {
-            Ok(imported) => imported,
-            Err(error) => return Err(limited.fault().unwrap_or_else(|| error.into())),
-        };
-        blocks.commit(hold).await?;
+        let hold = self.node.blocks().open(name)?;
+        let imported = self.take_in(hold, bytes_max, body).await?;
+        self.node.blocks().commit(hold).await?;
         Ok(self.taken_in(imported))
+    }
+
+    /// Its blocks become durable with those of all other files, when the directory is made. What is lost until then, in
+    /// a crash or because the disk is full, is missed there.
+    async fn import_entry(
+        &self,
+        name: &HoldName,
+        bytes_max: u64,
+        body: Body<'_>,
+    ) -> Result<Imported, ClusterError> {
+        let hold = self.node.blocks().open(name)?;
+        let unixfs::Imported { root, size_bytes, dag_bytes } = self.take_in(hold, bytes_max, body).await?;
+        Ok(Imported { root, content_bytes: size_bytes, dag_bytes })
     }
 
     async fn import_directory(
@@ -132,10 +154,17 @@ impl Cluster for Embedded {
         let mut directory = DirectoryBuilder::new();
         for (path, file) in files {
             let Imported { root, content_bytes, dag_bytes } = *file;
+            // A write that failed meanwhile took everything with it that the hold was given since its last commit. A
+            // file's root is given last, so that all of the file is there if it is.
+            if Block::inline(&root).is_none() && !blocks.is_kept(hold, &root)? {
+                return Err(ClusterError::Unavailable(format!("{path:?} was taken in and is lost")));
+            }
             directory.insert(path, unixfs::Imported { root, size_bytes: content_bytes, dag_bytes })?;
         }
         let imported = directory.import(self.profile, blocks.as_ref(), hold).await?;
         blocks.commit(hold).await?;
+        let roots: Vec<Cid> = files.iter().map(|(_, file)| file.root).collect();
+        self.node.bitswap().arrived(&roots);
         Ok(self.taken_in(imported))
     }
 
@@ -218,6 +247,19 @@ impl Cluster for Embedded {
 }
 
 impl Embedded {
+    /// Puts the blocks of a file under a hold, without a commit.
+    async fn take_in(
+        &self,
+        hold: HoldId,
+        bytes_max: u64,
+        body: Body<'_>,
+    ) -> Result<unixfs::Imported, ClusterError> {
+        let blocks = self.node.blocks();
+        let mut limited = Limited::new(body, bytes_max);
+        let imported = unixfs::import_file(&mut limited, self.profile, blocks.as_ref(), hold).await;
+        imported.map_err(|error| limited.fault().unwrap_or_else(|| error.into()))
+    }
+
     /// Tells peers that wait for it, and answers for it.
     fn taken_in(&self, imported: unixfs::Imported) -> Imported {
         self.node.bitswap().arrived(&[imported.root]);

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::limited::Limited;
 use crate::{
     Body, Cluster, ClusterError, Distinct, EntryKind, Held, Imported, ImportedKind, PeerInfo, Position,
-    Terms, Usage, WalkEntry, WalkPage, WalkRequest,
+    Reach, Survey, SurveyTerms, Terms, Usage, WalkEntry, WalkPage, WalkRequest,
 };
 
 const RAW: u64 = 0x55;
@@ -80,6 +80,7 @@ struct State {
     /// What is inside of directories.
     directories: HashMap<Cid, Vec<WalkEntry>>,
     hold_fates: HashMap<Cid, Vec<Fate>>,
+    survey_fates: HashMap<Cid, Vec<Fate>>,
     release_fates: Vec<Fate>,
     /// How far those are that are being held.
     under_way: HashMap<Cid, Arc<Progress>>,
@@ -123,6 +124,11 @@ impl Scripted {
             progress.set_held(blocks, bytes);
             progress.set_peers(peers);
         }
+    }
+
+    /// What the next looks at `cid` meet, in this order; then they work.
+    pub fn script_survey(&self, cid: &Cid, fates: impl IntoIterator<Item = Fate>) {
+        self.state().survey_fates.insert(*cid, fates.into_iter().collect());
     }
 
     /// Damages blocks that are held under a name.
@@ -247,6 +253,31 @@ impl Cluster for Scripted {
         state.under_way.remove(root);
         progress.set_held(content.held.blocks, content.held.bytes);
         Ok(content.held)
+    }
+
+    async fn survey(&self, root: &Cid, terms: &SurveyTerms) -> Result<Survey, ClusterError> {
+        let (fate, here, there) = {
+            let mut state = self.state();
+            let here = state.whole(root).map(|content| content.held);
+            let there = state.network.get(root).map(|content| content.held);
+            (state.survey_fates.get_mut(root).and_then(next), here, there)
+        };
+        match tokio::time::timeout(terms.time, self.meet(fate)).await {
+            Ok(met) => met?,
+            Err(_over) => return Ok(Survey { missing: 1, ..Survey::default() }),
+        }
+        Ok(match (here, there) {
+            (Some(Held { blocks, bytes, .. }), _) => {
+                Survey { blocks, bytes, reach: Reach::Here, ..Survey::default() }
+            }
+            (None, Some(Held { bytes, .. })) => Survey {
+                missing: 1,
+                reach: Reach::Delivered,
+                claimed_bytes: Some(bytes),
+                ..Survey::default()
+            },
+            (None, None) => Survey { missing: 1, ..Survey::default() },
+        })
     }
 
     async fn release(&self, name: &HoldName) -> Result<(), ClusterError> {

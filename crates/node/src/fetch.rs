@@ -17,12 +17,14 @@ use crate::{Blocks, BlocksError, HoldName, HoldStats};
 
 mod run;
 mod search;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod walk;
 mod window;
 
 pub use search::Dial;
+pub use survey::{Cut, Reach, Survey, SurveyRequest};
 
 /// Fetches DAGs. Cheap to clone.
 #[derive(Clone)]
@@ -76,6 +78,15 @@ impl Fetcher {
     /// [`FetchError::OverLimit`], [`FetchError::Unfit`], [`FetchError::Blocks`].
     pub async fn hold_here(&self, request: FetchRequest) -> Result<Option<HoldStats>, FetchError> {
         run::hold_here(self.blocks.clone(), request).await
+    }
+
+    /// Looks how much of a DAG is here and, if that is not all, whether anybody has its root. Keeps nothing, and asks
+    /// the network for the root alone. Dropping the future ends the look.
+    ///
+    /// # Errors
+    /// [`FetchError::Unfit`], [`FetchError::Blocks`], [`FetchError::Stopping`].
+    pub async fn survey(&self, request: SurveyRequest) -> Result<Survey, FetchError> {
+        survey::survey(self, request).await
     }
 }
 

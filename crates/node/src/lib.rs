@@ -30,7 +30,9 @@ pub mod unixfs;
 pub use block::{Block, BlockError};
 pub use blocks::{Blocks, BlocksError, HoldId, HoldName, HoldStats};
 pub use config::{Bootstrap, Lan, NodeConfig};
-pub use fetch::{FetchError, FetchLimits, FetchRequest, Progress, ProgressReading};
+pub use fetch::{
+    Cut, FetchError, FetchLimits, FetchRequest, Progress, ProgressReading, Reach, Survey, SurveyRequest,
+};
 pub use identity::{Identity, IdentityError};
 pub use net::{DialError, Net, PeerEvent, PeerInfo, StartError};
 pub use node::Node;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bitswap::Bitswap;
 use crate::config::NodeConfig;
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, Survey, SurveyRequest};
 use crate::net::{self, DialError, Net, PeerInfo, StartError};
 use crate::{Blocks, FetchError, FetchRequest, HoldStats, Progress};
 
@@ -99,6 +99,18 @@ impl Node {
     /// [`FetchError`].
     pub async fn hold_here(&self, request: FetchRequest) -> Result<Option<HoldStats>, FetchError> {
         self.fetcher.hold_here(request).await
+    }
+
+    /// Looks how much of a DAG is here and whether anybody has its root; see [`Fetcher::survey`].
+    ///
+    /// # Errors
+    /// [`FetchError`]; [`FetchError::Stopping`] once [`stop`](Self::stop) was called.
+    pub async fn survey(&self, request: SurveyRequest) -> Result<Survey, FetchError> {
+        tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => Err(FetchError::Stopping),
+            survey = self.fetcher.survey(request) => survey,
+        }
     }
 
     /// Connects with the peer at an address that the operator gave, `/…/p2p/ID`. It may be private; a

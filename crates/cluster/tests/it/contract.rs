@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use cid::{Cid, Version};
 use pinfold_cluster::{
-    Cluster, ClusterError, EntryKind, Held, HoldName, Imported, ImportedCar, ImportedKind, Progress, Terms,
-    WalkPage, WalkRequest,
+    Cluster, ClusterError, EntryKind, Held, HoldName, Imported, ImportedCar, ImportedKind, Progress, Reach,
+    Survey, SurveyTerms, Terms, WalkPage, WalkRequest,
 };
 use pinfold_node::Block;
 use pinfold_node::car::{header, section_head};
@@ -59,6 +59,11 @@ pub(crate) async fn hold(world: &impl World, text: &str, root: &Cid) -> Result<H
 pub(crate) async fn hold_at_once(world: &impl World, text: &str, root: &Cid) -> Result<Held, ClusterError> {
     let terms = Terms { find_time: Duration::from_millis(50), ..terms(world).await };
     world.cluster().hold(&name(text), root, &terms, &Arc::default()).await
+}
+
+async fn survey(world: &impl World, root: &Cid, time: Duration) -> Survey {
+    let terms = SurveyTerms { blocks_max: 1_000, time, origins: world.origins().await };
+    world.cluster().survey(root, &terms).await.unwrap()
 }
 
 async fn release(world: &impl World, text: &str) {
@@ -241,6 +246,45 @@ pub(crate) async fn what_is_in_a_directory_is_listed_in_pages(world: impl World)
     world.stop().await;
 }
 
+pub(crate) async fn the_files_of_a_directory_come_in_one_by_one_and_are_kept_together(world: impl World) {
+    let upload = name("upload/1");
+    let mut files = Vec::new();
+    for text in ["one", "two", "three"] {
+        let entry = world.cluster().import_entry(&upload, 5, &mut text.as_bytes()).await.unwrap();
+        assert_eq!(entry, import(&world, "upload/2", text).await, "it is what any file becomes");
+        files.push((text.to_owned(), entry));
+    }
+    release(&world, "upload/2").await;
+    let refused = world.cluster().import_entry(&upload, 2, &mut "three".as_bytes()).await;
+    assert_eq!(refused, Err(ClusterError::OverLimit));
+    let directory = world.cluster().import_directory(&upload, &files).await.unwrap();
+    let held = hold_at_once(&world, "pin/a", &directory.root).await.unwrap();
+    assert_eq!((held.kind, held.blocks), (ImportedKind::Directory, 4));
+    release(&world, "upload/1").await;
+    assert_eq!(hold_at_once(&world, "pin/a", &directory.root).await, Ok(held));
+    world.stop().await;
+}
+
+pub(crate) async fn a_look_says_what_is_here_and_leaves_nothing(world: impl World) {
+    let root = world.publish("hello").await;
+    let there = survey(&world, &root, Duration::from_secs(60)).await;
+    assert_eq!((there.reach, there.blocks, there.missing), (Reach::Delivered, 0, 1));
+    assert!(!there.is_whole());
+    assert_eq!(all_names(&world).await, [""; 0]);
+    assert_eq!(read(&world, &root).await, None, "nothing of it stays");
+    world.unpublish(&root).await;
+    let nowhere = survey(&world, &root, Duration::from_millis(50)).await;
+    assert_eq!((nowhere.reach, nowhere.missing), (Reach::Nowhere, 1));
+
+    let imported = import(&world, "upload/1", "hello").await;
+    assert_eq!(imported.root, root);
+    let here = survey(&world, &root, Duration::ZERO).await;
+    assert_eq!((here.reach, here.blocks, here.bytes, here.missing), (Reach::Here, 1, 5, 0));
+    assert!(here.is_whole());
+    assert_eq!(all_names(&world).await, ["upload/1"]);
+    world.stop().await;
+}
+
 pub(crate) async fn an_upload_over_the_limit_is_refused(world: impl World) {
     let upload = name("upload/1");
     for bytes_max in [0, 9] {
@@ -398,6 +442,8 @@ macro_rules! contract {
             an_upload_passes_to_its_pin_without_the_network
             a_directory_is_the_same_whatever_the_order
             what_is_in_a_directory_is_listed_in_pages
+            the_files_of_a_directory_come_in_one_by_one_and_are_kept_together
+            a_look_says_what_is_here_and_leaves_nothing
             an_upload_over_the_limit_is_refused
             an_upload_that_breaks_off_is_refused
             a_car_passes_to_its_pins_without_the_network

@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use cid::{Cid, Version};
 use futures::TryStreamExt;
-use pinfold_cluster::{Cluster, ClusterError, Embedded, HoldName, ImportedKind, Progress, Terms};
+use pinfold_cluster::{
+    Cluster, ClusterError, Cut, Embedded, HoldName, ImportedKind, Progress, Reach, SurveyTerms, Terms,
+};
 use pinfold_node::blocks::{MemoryBlocks, SegmentBlocks, SegmentConfig};
 use pinfold_node::unixfs::{self, DirectoryBuilder, Profile};
 use pinfold_node::{Block, Blocks, Node, NodeConfig};
@@ -283,4 +285,81 @@ async fn what_is_here_whole_is_held_without_asking_anybody_and_nothing_else_is()
     }
     world.cluster.release(&name("upload/x")).await.unwrap();
     assert_eq!(blocks.get(two.cid()).unwrap(), Some(two), "its own hold keeps it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_counts_what_is_here_and_what_is_not() {
+    let world = Nodes::on_disk().await;
+    let [directory, first, second] = directory_of_two().await;
+    let root = *directory.cid();
+    let sizes = [&directory, &first, &second].map(|block| block.data().len() as u64);
+    let terms = SurveyTerms { blocks_max: 100, time: Duration::ZERO, origins: Vec::new() };
+    let look = async |blocks_max| {
+        let terms = SurveyTerms { blocks_max, ..terms.clone() };
+        world.cluster.survey(&root, &terms).await.unwrap()
+    };
+    let blocks = world.node.blocks();
+    let upload = blocks.open(&name("upload/x")).unwrap();
+    let nothing = look(100).await;
+    assert_eq!((nothing.blocks, nothing.missing, nothing.reach), (0, 1, Reach::Nowhere));
+
+    for block in [&directory, &first] {
+        blocks.put(upload, block.clone()).await.unwrap();
+    }
+    let part = look(100).await;
+    assert_eq!((part.blocks, part.bytes, part.missing), (2, sizes[0] + sizes[1], 1));
+    assert_eq!((part.reach, part.claimed_bytes), (Reach::Here, Some(sizes.iter().sum())));
+    blocks.put(upload, second).await.unwrap();
+    let whole = look(100).await;
+    assert!(whole.is_whole() && whole.bytes == sizes.iter().sum::<u64>(), "{whole:?}");
+    let cut = look(2).await;
+    assert_eq!((cut.blocks, cut.missing, cut.cut), (2, 0, Some(Cut::Blocks)));
+    assert!(!cut.is_whole());
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_fetches_the_root_alone_and_knows_what_is_below_it() {
+    let world = Nodes::in_memory().await;
+    let [directory, first, second] = directory_of_two().await;
+    let root = *directory.cid();
+    let own = first.data().len() as u64;
+    let blocks = world.node.blocks();
+    let upload = blocks.open(&name("upload/x")).unwrap();
+    blocks.put(upload, first.clone()).await.unwrap();
+    world.provide("all", [directory, first, second]).await;
+    let origins = crate::contract::World::origins(&world).await;
+    let terms = SurveyTerms { blocks_max: 100, time: Duration::from_secs(60), origins };
+    let seen = world.cluster.survey(&root, &terms).await.unwrap();
+    assert_eq!((seen.reach, seen.blocks, seen.bytes, seen.missing), (Reach::Delivered, 1, own, 2));
+    let stats = world.node.bitswap().stats();
+    assert_eq!((stats.wants, stats.blocks_received), (0, 1));
+    assert_eq!(world.cluster.block(&root).await.unwrap(), None);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_at_what_can_never_be_held_says_so() {
+    let world = Nodes::in_memory().await;
+    let garbage = block(DAG_PB, b"this is no dag-pb");
+    let root = *garbage.cid();
+    world.provide("garbage", [garbage]).await;
+    let origins = crate::contract::World::origins(&world).await;
+    let terms = SurveyTerms { blocks_max: 100, time: Duration::from_secs(60), origins };
+    let refused = world.cluster.survey(&root, &terms).await;
+    assert!(matches!(refused, Err(ClusterError::Unfit(_))), "{refused:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_without_one_of_its_files_is_not_made() {
+    let world = Nodes::on_disk().await;
+    let upload = name("upload/1");
+    let entry = world.cluster.import_entry(&upload, 5, &mut "first".as_bytes()).await.unwrap();
+    // As after a write that failed: the hold begins anew.
+    world.cluster.release(&upload).await.unwrap();
+    let files = [("first".to_owned(), entry)];
+    let refused = world.cluster.import_directory(&upload, &files).await;
+    assert!(matches!(refused, Err(ClusterError::Unavailable(_))), "{refused:?}");
+    world.stop().await;
 }

@@ -1,5 +1,6 @@
 //! Finding who has a DAG, while it is being fetched: sources are asked, and who is found is dialled.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ use crate::source::{Found, Source};
 /// When to search again, if nothing came; then after twice as long each time.
 const PAUSE: Duration = Duration::from_secs(15);
 const PAUSE_MAX: Duration = Duration::from_secs(120);
+
+/// Peers that are counted of those that the searches find.
+const FOUND_MAX: usize = 256;
 
 /// Connects to peers.
 pub trait Dial: Send + Sync + 'static {
@@ -33,6 +37,7 @@ pub(super) struct Search {
     again_at: Instant,
     pause: Duration,
     searches: u64,
+    found: HashSet<PeerId>,
 }
 
 impl Search {
@@ -45,6 +50,7 @@ impl Search {
             again_at: Instant::now(),
             pause: PAUSE,
             searches: 0,
+            found: HashSet::new(),
         }
     }
 
@@ -69,6 +75,11 @@ impl Search {
         self.searches
     }
 
+    /// How many peers the searches have found; no more than 256 are counted.
+    pub(super) fn found(&self) -> u64 {
+        self.found.len() as u64
+    }
+
     /// Blocks came: a further search is not needed soon.
     pub(super) fn put_off(&mut self) {
         self.pause = PAUSE;
@@ -80,7 +91,12 @@ impl Search {
         loop {
             tokio::select! {
                 Some(found) = self.running.next(), if !self.running.is_empty() => match found {
-                    Found::Peer { peer, addresses } => self.dial.dial(peer, addresses),
+                    Found::Peer { peer, addresses } => {
+                        if self.found.len() < FOUND_MAX {
+                            self.found.insert(peer);
+                        }
+                        self.dial.dial(peer, addresses);
+                    }
                 },
                 () = tokio::time::sleep_until(self.again_at) => return,
             }

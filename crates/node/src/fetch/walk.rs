@@ -300,12 +300,12 @@ enum Next {
     Disk,
 }
 
-fn has_links(cid: &Cid) -> bool {
+pub(super) fn has_links(cid: &Cid) -> bool {
     !matches!(cid.codec(), dag::RAW | dag::CBOR | dag::JSON)
 }
 
 /// Refuses what can never be held.
-fn check(cid: &Cid, depth: u32) -> Result<(), FetchError> {
+pub(super) fn check(cid: &Cid, depth: u32) -> Result<(), FetchError> {
     if depth > DEPTH_MAX {
         return Err(unfit(cid, format!("the DAG is more than {DEPTH_MAX} links deep")));
     }
@@ -324,7 +324,7 @@ fn check(cid: &Cid, depth: u32) -> Result<(), FetchError> {
     Ok(())
 }
 
-fn links_of(block: &Block) -> Result<Vec<Cid>, FetchError> {
+pub(super) fn links_of(block: &Block) -> Result<Vec<Cid>, FetchError> {
     let links = dag::links(block).map_err(|error| unfit(block.cid(), error.to_string()))?;
     Ok(links.into_iter().map(|link| link.cid).collect())
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cid::Cid;
 use pinfold_cluster::{
     Body, Cluster, ClusterError, Distinct, Held, Imported, ImportedCar, ImportedKind, PeerInfo, Progress,
-    Terms, Usage, WalkPage, WalkRequest,
+    Survey, SurveyTerms, Terms, Usage, WalkPage, WalkRequest,
 };
 use pinfold_node::blocks::{SegmentBlocks, SegmentConfig};
 use pinfold_node::car::import::import_car;
@@ -139,6 +139,10 @@ impl Cluster for Disk {
         }
         let stats = self.blocks.seal(hold).await?;
         Ok(Some(self.held(root, stats)))
+    }
+
+    async fn survey(&self, _root: &Cid, _terms: &SurveyTerms) -> Result<Survey, ClusterError> {
+        Ok(Survey::default())
     }
 
     async fn release(&self, name: &HoldName) -> Result<(), ClusterError> {
