@@ -21,6 +21,8 @@ pub struct Settings {
     pub wait_default: Duration,
     /// The longest wait that a client gets with `Prefer: wait=N`. Proxies in front cut longer ones.
     pub wait_max: Duration,
+    /// The longest that a dry run of a pin looks around; a client may want less. Enough to hear of providers.
+    pub dry_run_time: Duration,
     /// Reverse proxies whose `X-Forwarded-For` is believed. None by default: anyone can write the header.
     pub proxies: Vec<IpNet>,
     /// Web origins that browsers may call from (CORS). None by default.
@@ -50,6 +52,8 @@ pub struct Connections {
 pub struct Bodies {
     /// The largest JSON body, in bytes: names, a cluster and some origins need a few KiB.
     pub json_bytes_max: usize,
+    /// The largest JSON body of a batch, in bytes: 1,000 items with long CIDs and names.
+    pub batch_bytes_max: usize,
     /// How long a JSON body may take in all.
     pub json_time: Duration,
     /// The largest text field of a multipart form, in bytes.
@@ -148,6 +152,7 @@ impl Default for Settings {
             events: Events::default(),
             wait_default: Duration::from_secs(60),
             wait_max: Duration::from_secs(300),
+            dry_run_time: Duration::from_secs(5),
             proxies: Vec::new(),
             cors_origins: Vec::new(),
         }
@@ -171,6 +176,7 @@ impl Default for Bodies {
     fn default() -> Self {
         Self {
             json_bytes_max: 64 * 1024,
+            batch_bytes_max: 2 * 1024 * 1024,
             json_time: Duration::from_secs(20),
             field_bytes_max: 8 * 1024,
             upload_idle_time: Duration::from_secs(60),

@@ -4,9 +4,11 @@
 //! gate that counts it and looks at its credential, a net for panics, the route, the extractors in the order
 //! in which its handler names them (scope, then syntax), and the service (plan, quota, network).
 
+mod batch;
 mod directory;
 mod disposition;
 mod docs;
+mod dry_run;
 mod entries;
 mod events;
 mod extract;
@@ -93,6 +95,7 @@ fn routes() -> Documented {
         .with(routes!(directory::form))
         .with(routes!(directory::folder))
         .with(routes!(pin::pin))
+        .with(routes!(batch::pin_all, batch::remove_all))
         .with(routes!(pin::remove))
         .with(routes!(rename::rename))
         .with(routes!(pin::remove_upload))

@@ -58,6 +58,7 @@ pub(crate) struct Http {
     pub(crate) listen: SocketAddr,
     pub(crate) wait_default_seconds: u64,
     pub(crate) wait_max_seconds: u64,
+    pub(crate) dry_run_seconds: u64,
     pub(crate) trusted_proxies: Vec<String>,
     pub(crate) cors_origins: Vec<String>,
     pub(crate) connections: HttpConnections,
@@ -82,6 +83,7 @@ pub(crate) struct HttpConnections {
 #[serde(deny_unknown_fields)]
 pub(crate) struct HttpBodies {
     pub(crate) json_bytes_max: usize,
+    pub(crate) batch_bytes_max: usize,
     pub(crate) json_seconds: u64,
     pub(crate) field_bytes_max: usize,
     pub(crate) upload_idle_seconds: u64,

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use cid::Cid;
 use futures::StreamExt;
 use pinfold_cluster::Scripted;
-use pinfold_model::{AccountId, By, Clock, ClusterId, Email, ManualClock, PlanCode, Role, Timestamp};
+use pinfold_model::{
+    AccountId, By, Clock, ClusterId, Email, Lifetime, ManualClock, PlanCode, Role, Timestamp,
+};
 use pinfold_service::{ClusterInfo, ClusterSetup, NewAccount, Service, Settings};
 use pinfold_store::{Store, Wish};
 
@@ -149,7 +151,7 @@ fn wish(account: AccountId, cid: Cid, expires_at: Timestamp) -> Wish {
         cluster: ClusterId::default(),
         original_name: None,
         custom_name: None,
-        expires_at: Some(expires_at),
+        lifetime: Lifetime { expires_at: Some(expires_at), retain_until: None },
         origins: Vec::new(),
         claim_until: None,
         in_flight_max: u32::MAX,

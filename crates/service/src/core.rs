@@ -7,7 +7,7 @@ use std::time::Duration;
 use pinfold_cluster::{HoldName, Progress};
 use pinfold_model::{Clock, ClusterId, PlacementId, Timestamp, TokenId};
 use pinfold_store::{Store, StoreError};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,6 +27,12 @@ const SET_BACK_MIN: Duration = Duration::from_secs(1);
 /// Pins of content that is here that are settled at once at one time; more of them queue up. They share the syncs of
 /// the stores, so that many at once are quicker than a few, and none of them fetches anything.
 const QUICK_MAX: usize = 128;
+
+/// DAGs that are looked at for dry runs at one time; more of them wait, within their time.
+const SURVEYS_MAX: usize = 8;
+
+/// How long a batch waits for those before it.
+const BATCH_WAIT: Duration = Duration::from_secs(20);
 
 /// What is worked on in this process, by placement.
 #[derive(Clone, Default)]
@@ -61,6 +67,10 @@ pub(crate) struct Core {
     pub(crate) slots: Arc<Semaphore>,
     /// Permits for those who settle at once what is here.
     pub(crate) quick: Arc<Semaphore>,
+    /// The right to write a batch: other writes come between two of them.
+    pub(crate) batches: Semaphore,
+    /// Permits to look at a DAG for a dry run.
+    pub(crate) surveys: Semaphore,
     pub(crate) guards: Arc<Guards>,
     /// Cancelled when the service stops.
     pub(crate) stop: CancellationToken,
@@ -95,6 +105,8 @@ impl Core {
             wake_expiry: Notify::new(),
             slots,
             quick: Arc::new(Semaphore::new(QUICK_MAX)),
+            batches: Semaphore::new(1),
+            surveys: Semaphore::new(SURVEYS_MAX),
             guards: Arc::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -120,6 +132,15 @@ impl Core {
         let set_back = latest.is_some_and(|latest| latest.since(now) > SET_BACK_MIN);
         *latest = if set_back { Some(now) } else { (*latest).max(Some(now)) };
         set_back
+    }
+
+    /// The right to write a batch, once those before it are written.
+    pub(crate) async fn batch_turn(&self) -> Result<SemaphorePermit<'_>, Error> {
+        let busy = Error::Unavailable { retry_after: Some(Duration::from_secs(1)) };
+        match tokio::time::timeout(BATCH_WAIT, self.batches.acquire()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(_)) | Err(_) => Err(busy),
+        }
     }
 
     /// Registers work on a placement.

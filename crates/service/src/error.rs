@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pinfold_model::PinState;
+use pinfold_model::{LifetimeError, PinState, Timestamp};
 
 /// Why a use case failed. Its text is one sentence for the person who asked; nothing internal is in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +16,27 @@ pub enum Error {
     /// The plan has no timelock.
     #[error("Your plan does not allow a timelock")]
     TimelockNotAllowed,
+    /// The plan has no lock against removal.
+    #[error("Your plan does not allow retainUntil")]
+    RetentionNotAllowed,
+    /// The pin is locked against its removal.
+    #[error("This pin is locked until {until} and can't be removed before")]
+    RetentionLocked {
+        /// Until when.
+        until: Timestamp,
+    },
+    /// The pin can't have these times.
+    #[error("{0}")]
+    Lifetime(LifetimeError),
+    /// The same pin stands twice in a batch.
+    #[error("The same CID in the same cluster is item {first} of the batch already")]
+    Twice {
+        /// Its first place, from 0.
+        first: usize,
+    },
+    /// Only an administrator may do this.
+    #[error("Only an account with the role admin may do this")]
+    AdminOnly,
     /// The plan does not include the cluster.
     #[error("Your plan does not include this cluster")]
     ClusterNotAllowed,

@@ -1,19 +1,25 @@
 //! Pins: made, listed, watched, removed.
 
+mod batch;
+mod dry_run;
+
 use std::sync::Arc;
 
 use cid::Cid;
 use pinfold_model::{
-    ClusterId, Failure, FailureCode, PinId, PinName, PinState, PlacementId, PlacementState, Standing,
-    Timelock,
+    AccountId, ClusterId, Failure, FailureCode, Lifetime, PinId, PinName, PinState, PlacementId,
+    PlacementState, Role, Standing,
 };
 use pinfold_store::{PinFilter, PinRecord, Removed, Wish, Wished};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+pub use self::batch::{BATCH_ITEMS_MAX, BatchError, ItemFault, RemovedPin};
+pub use self::dry_run::{DryRun, QuotaEffect};
 use crate::core::{Core, unavailable};
 use crate::reconcile::work_here;
 use crate::signals::{Last, Subscription};
+use crate::view::WishTerms;
 use crate::{Caller, Error, ListQuery, PinPage, PinProgress, PinReceipt, PinStatus, PinView, PinWish, Wait};
 
 /// Origins of one wish.
@@ -40,12 +46,13 @@ impl Pins {
     ///
     /// # Errors
     /// What the request breaks: [`Error::UnknownCluster`], [`Error::ClusterNotAllowed`],
-    /// [`Error::TimelockNotAllowed`], [`Error::InvalidRequest`], [`Error::TooManyInFlight`]; how it failed:
+    /// [`Error::TimelockNotAllowed`], [`Error::RetentionNotAllowed`], [`Error::Lifetime`], [`Error::InvalidRequest`],
+    /// [`Error::TooManyInFlight`]; how it failed:
     /// [`Error::QuotaExceeded`], [`Error::CidNotFound`], [`Error::Stalled`], [`Error::Unfit`],
     /// [`Error::StorageFull`], [`Error::Unavailable`]; [`Error::PinNotFound`] if it was removed meanwhile.
     pub async fn pin(&self, caller: &Caller, wish: PinWish, wait: Wait) -> Result<PinReceipt, Error> {
         check_origins(&wish)?;
-        let cluster = self.core.target(caller, wish.cluster.as_ref(), wish.timelock)?;
+        let cluster = self.core.target(caller, &wish.terms())?;
         let (pin, created) = self.wish(caller, wish, cluster, "pin.create").await?;
         let until = match wait {
             Wait::For(time) => Instant::now().checked_add(time),
@@ -66,20 +73,9 @@ impl Pins {
         let in_flight_max = caller.plan.limits.in_flight_pins_max;
         let now = self.core.clock.now();
         let quick = self.core.quick(&cluster, &wish.cid);
-        let wish = Wish {
-            account: caller.account.id,
-            by: caller.by(),
-            action,
-            cid: wish.cid,
-            cluster,
-            original_name: wish.original_name,
-            custom_name: wish.custom_name,
-            expires_at: wish.timelock.map(Timelock::ends_at),
-            origins: wish.origins.into_iter().map(|origin| origin.0).collect(),
-            in_flight_max,
-            claim_until: quick.is_some().then(|| now.after(self.core.settings.lease)),
-        };
-        let has_expiry = wish.expires_at.is_some();
+        let claim_until = quick.is_some().then(|| now.after(self.core.settings.lease));
+        let wish = Wish { action, claim_until, ..self.row(caller, wish, cluster) };
+        let has_expiry = wish.lifetime.expires_at.is_some();
         match self.core.store.wish(wish, now).await.map_err(unavailable)? {
             Wished::Done { pin, created, work, claim } => {
                 if let Some(claim) = claim {
@@ -100,6 +96,24 @@ impl Pins {
             }
             Wished::OverQuota => Err(Error::QuotaExceeded),
             Wished::TooManyInFlight => Err(Error::TooManyInFlight { limit: in_flight_max }),
+            Wished::Refused(error) => Err(Error::Lifetime(error)),
+        }
+    }
+
+    /// A wish as it is written.
+    fn row(&self, caller: &Caller, wish: PinWish, cluster: ClusterId) -> Wish {
+        Wish {
+            account: caller.account.id,
+            by: caller.by(),
+            action: "pin.create",
+            cid: wish.cid,
+            cluster,
+            lifetime: wish.lifetime(),
+            original_name: wish.original_name,
+            custom_name: wish.custom_name,
+            origins: wish.origins.into_iter().map(|origin| origin.0).collect(),
+            in_flight_max: caller.plan.limits.in_flight_pins_max,
+            claim_until: None,
         }
     }
 
@@ -165,12 +179,36 @@ impl Pins {
     /// Ends a pin. Returns when that is durable; its space comes back in the background, over restarts.
     ///
     /// # Errors
-    /// [`Error::PinNotFound`]; [`Error::InvalidRequest`] when no cluster is given and the CID is pinned in
-    /// several.
+    /// [`Error::PinNotFound`]; [`Error::RetentionLocked`]; [`Error::InvalidRequest`] when no cluster is given and the
+    /// CID is pinned in several.
     pub async fn remove(&self, caller: &Caller, cid: &Cid, cluster: Option<&ClusterId>) -> Result<(), Error> {
         let now = self.core.clock.now();
         let (account, by) = (caller.account.id, caller.by());
-        match self.core.store.remove(account, cid, cluster, by, now).await.map_err(unavailable)? {
+        let removed = self.core.store.remove(account, cid, cluster, by, now).await;
+        self.removed(removed.map_err(unavailable)?)
+    }
+
+    /// Ends a pin of another account, locked or not, as an administrator may. It is in the audit log of both.
+    ///
+    /// # Errors
+    /// [`Error::AdminOnly`]; else as [`remove`](Self::remove), but for the lock.
+    pub async fn remove_locked(
+        &self,
+        admin: &Caller,
+        owner: AccountId,
+        cid: &Cid,
+        cluster: Option<&ClusterId>,
+    ) -> Result<(), Error> {
+        if admin.account.role != Role::Admin {
+            return Err(Error::AdminOnly);
+        }
+        let now = self.core.clock.now();
+        let removed = self.core.store.remove_locked(owner, cid, cluster, admin.by(), now).await;
+        self.removed(removed.map_err(unavailable)?)
+    }
+
+    fn removed(&self, removed: Removed) -> Result<(), Error> {
+        match removed {
             Removed::Done(ended) => {
                 self.core.signals.tell(ended.placement, None);
                 self.core.wake.notify_one();
@@ -178,6 +216,7 @@ impl Pins {
             }
             Removed::NotFound => Err(Error::PinNotFound),
             Removed::Ambiguous => Err(ambiguous()),
+            Removed::Locked { until } => Err(Error::RetentionLocked { until }),
         }
     }
 
@@ -294,13 +333,8 @@ impl Core {
     }
 
     /// Where a wish goes, if the caller's plan allows it.
-    pub(crate) fn target(
-        &self,
-        caller: &Caller,
-        cluster: Option<&ClusterId>,
-        timelock: Option<Timelock>,
-    ) -> Result<ClusterId, Error> {
-        let setup = match cluster {
+    pub(crate) fn target(&self, caller: &Caller, terms: &WishTerms<'_>) -> Result<ClusterId, Error> {
+        let setup = match terms.cluster {
             Some(id) => self.cluster(id),
             None => self.clusters.first(),
         };
@@ -308,9 +342,15 @@ impl Core {
         if !caller.plan.allows(id) {
             return Err(Error::ClusterNotAllowed);
         }
-        if timelock.is_some() && !caller.plan.limits.timelock {
+        let limits = &caller.plan.limits;
+        if terms.lifetime.expires_at.is_some() && !limits.timelock {
             return Err(Error::TimelockNotAllowed);
         }
+        if terms.lifetime.retain_until.is_some() && !limits.retention_lock {
+            return Err(Error::RetentionNotAllowed);
+        }
+        // As for a pin that is new; what it is at odds with otherwise is found when it is written.
+        Lifetime::default().renewed(terms.lifetime, self.clock.now()).map_err(Error::Lifetime)?;
         Ok(id.clone())
     }
 

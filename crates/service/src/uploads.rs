@@ -11,13 +11,14 @@ use std::time::Duration;
 use cid::Cid;
 use futures::StreamExt as _;
 use pinfold_cluster::{ClusterError, Imported, ImportedCar};
-use pinfold_model::{ClusterId, PinName, Timelock};
+use pinfold_model::{ClusterId, PinName, Retention, Timelock};
 use tokio::io::AsyncRead;
 use tokio::sync::oneshot;
 
 use crate::core::{Core, unavailable};
 use crate::folder::Folder;
 use crate::guard::Guard;
+use crate::view::{WishTerms, lifetime};
 use crate::{Caller, ClusterSetup, Error, Origin, PinReceipt, PinView, PinWish, Pins, Wait};
 
 /// Files of one directory: their names and roots are in memory until it is whole.
@@ -49,6 +50,16 @@ pub struct UploadTerms {
     pub cluster: Option<ClusterId>,
     /// When it ends by itself.
     pub timelock: Option<Timelock>,
+    /// Until when it can't be removed.
+    pub retention: Option<Retention>,
+}
+
+impl UploadTerms {
+    /// What the plan has to allow, in `cluster` if the terms name none.
+    fn of_wish<'a>(&'a self, cluster: Option<&'a ClusterId>) -> WishTerms<'a> {
+        let lifetime = lifetime(self.timelock, self.retention);
+        WishTerms { cluster: self.cluster.as_ref().or(cluster), lifetime }
+    }
 }
 
 /// A file that was received and is not kept yet. Dropping it releases its blocks.
@@ -164,7 +175,8 @@ impl Uploads {
     ///
     /// # Errors
     /// [`Error::UnknownCluster`], [`Error::ClusterNotAllowed`], [`Error::TimelockNotAllowed`],
-    /// [`Error::QuotaExceeded`], [`Error::StorageFull`], [`Error::Unavailable`], [`Error::UploadCutOff`].
+    /// [`Error::RetentionNotAllowed`], [`Error::Lifetime`], [`Error::QuotaExceeded`], [`Error::StorageFull`],
+    /// [`Error::Unavailable`], [`Error::UploadCutOff`].
     pub async fn receive(
         &self,
         caller: &Caller,
@@ -178,7 +190,7 @@ impl Uploads {
 
     /// Checks what is known, and opens a guard. Gives also how much may come.
     async fn begin(&self, caller: &Caller, early: &UploadTerms) -> Result<(Guard, Bounds), Error> {
-        let cluster = self.core.target(caller, early.cluster.as_ref(), early.timelock)?;
+        let cluster = self.core.target(caller, &early.of_wish(None))?;
         let account = self.core.store.account(caller.account.id).await.map_err(unavailable)?;
         let left_bytes = account.ok_or(Error::AccountNotFound)?.remaining_bytes();
         if left_bytes == 0 {
@@ -314,8 +326,7 @@ impl Uploads {
         wait: Wait,
         action: &'static str,
     ) -> Result<PinReceipt, Error> {
-        let cluster =
-            self.core.target(caller, terms.cluster.as_ref().or(Some(guard.cluster())), terms.timelock)?;
+        let cluster = self.core.target(caller, &terms.of_wish(Some(guard.cluster())))?;
         let origins = self.origins(&guard, &cluster).await;
         let wish = PinWish {
             cid: root,
@@ -323,6 +334,7 @@ impl Uploads {
             custom_name: terms.custom_name,
             cluster: Some(cluster.clone()),
             timelock: terms.timelock,
+            retention: terms.retention,
             origins,
         };
         let (wished, receipt) = oneshot::channel();
@@ -400,7 +412,7 @@ impl DirectoryDraft {
     /// As [`Uploads::receive`].
     pub async fn receive(&mut self, body: impl AsyncRead + Send + Unpin) -> Result<LooseFile, Error> {
         let core = self.guard.core();
-        let imported = import(&core, &self.guard, &self.bounds, body).await?;
+        let imported = import_entry(&core, &self.guard, &self.bounds, body).await?;
         self.bounds.take(imported.content_bytes);
         Ok(LooseFile(imported))
     }
@@ -478,7 +490,25 @@ async fn import(
 ) -> Result<Imported, Error> {
     let driver = &driver(core, guard)?.driver;
     let (bytes_max, over) = bounds.next_file();
-    driver.import_file(guard.name(), bytes_max, &mut body).await.map_err(|error| match error {
+    let imported = driver.import_file(guard.name(), bytes_max, &mut body).await;
+    imported.map_err(|error| too_large_or(error, over))
+}
+
+/// As [`import`], for a file that becomes durable with its directory.
+async fn import_entry(
+    core: &Core,
+    guard: &Guard,
+    bounds: &Bounds,
+    mut body: impl AsyncRead + Send + Unpin,
+) -> Result<Imported, Error> {
+    let driver = &driver(core, guard)?.driver;
+    let (bytes_max, over) = bounds.next_file();
+    let imported = driver.import_entry(guard.name(), bytes_max, &mut body).await;
+    imported.map_err(|error| too_large_or(error, over))
+}
+
+fn too_large_or(error: ClusterError, over: Error) -> Error {
+    match error {
         ClusterError::OverLimit => over,
         other @ (ClusterError::NotFound
         | ClusterError::Stalled(_)
@@ -487,7 +517,7 @@ async fn import(
         | ClusterError::Source(_)
         | ClusterError::Unavailable(_)
         | ClusterError::Stopping) => refused(other),
-    })
+    }
 }
 
 fn refused(error: ClusterError) -> Error {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use cid::Cid;
-use pinfold_model::{ClusterId, Failure, PinId, PinKind, PinName, PinState, Timelock, Timestamp};
+use pinfold_model::{
+    ClusterId, Failure, Lifetime, PinId, PinKind, PinName, PinState, Retention, Timelock, Timestamp,
+};
 use pinfold_store::PinRecord;
 
 /// A peer that is said to have the content: a multiaddr with `/p2p/…`, at most 512 bytes.
@@ -23,12 +25,14 @@ pub struct PinWish {
     pub cluster: Option<ClusterId>,
     /// When it ends by itself. Leaving it out on a later wish leaves the pin's timelock as it is.
     pub timelock: Option<Timelock>,
+    /// Until when it can't be removed. A later wish can only extend it.
+    pub retention: Option<Retention>,
     /// Peers that are said to have it; at most 20.
     pub origins: Vec<Origin>,
 }
 
 impl PinWish {
-    /// A wish without names, timelock or origins, for the default cluster.
+    /// A wish without names, times or origins, for the default cluster.
     #[must_use]
     pub fn new(cid: Cid) -> Self {
         Self {
@@ -37,9 +41,30 @@ impl PinWish {
             custom_name: None,
             cluster: None,
             timelock: None,
+            retention: None,
             origins: Vec::new(),
         }
     }
+
+    /// Its times.
+    pub(crate) fn lifetime(&self) -> Lifetime {
+        lifetime(self.timelock, self.retention)
+    }
+
+    /// What the plan has to allow.
+    pub(crate) fn terms(&self) -> WishTerms<'_> {
+        WishTerms { cluster: self.cluster.as_ref(), lifetime: self.lifetime() }
+    }
+}
+
+/// What a plan has to allow of a wish or an upload.
+pub(crate) struct WishTerms<'a> {
+    pub(crate) cluster: Option<&'a ClusterId>,
+    pub(crate) lifetime: Lifetime,
+}
+
+pub(crate) fn lifetime(timelock: Option<Timelock>, retention: Option<Retention>) -> Lifetime {
+    Lifetime { expires_at: timelock.map(Timelock::ends_at), retain_until: retention.map(Retention::until) }
 }
 
 /// Whether a request waits until the pin is settled.
@@ -74,6 +99,8 @@ pub struct PinView {
     pub created_at: Timestamp,
     /// When it ends by itself.
     pub expires_at: Option<Timestamp>,
+    /// Until when it can't be removed.
+    pub retain_until: Option<Timestamp>,
 }
 
 /// What came of a wish.
@@ -182,6 +209,7 @@ impl From<&PinRecord> for PinView {
             size_bytes: pin.charged_bytes,
             created_at: pin.created_at,
             expires_at: pin.expires_at,
+            retain_until: pin.retain_until,
         }
     }
 }

@@ -10,6 +10,7 @@
 
 mod account;
 mod audit;
+mod batch;
 mod charge;
 mod claim;
 mod damage;
@@ -34,6 +35,7 @@ mod writer;
 
 pub use account::NewAccount;
 pub use audit::{Act, AuditEntry, AuditFilter, AuditList};
+pub use batch::{Granted, RemovedAll, Unremovable, WishedAll};
 pub use claim::{Claim, Lease};
 pub use damage::Damage;
 pub use distinct::KeptPlacement;

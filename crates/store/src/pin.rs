@@ -2,8 +2,8 @@
 
 use cid::Cid;
 use pinfold_model::{
-    AccountId, ClusterId, Email, Failure, FailureCode, PinId, PinKind, PinName, PinState, PlacementId,
-    PlacementState, Standing, Timestamp,
+    AccountId, ClusterId, Email, Failure, FailureCode, Lifetime, PinId, PinKind, PinName, PinState,
+    PlacementId, PlacementState, Standing, Timestamp,
 };
 use sqlx::FromRow;
 
@@ -77,9 +77,17 @@ pub struct PinRecord {
     pub created_at: Timestamp,
     /// When it ends by itself.
     pub expires_at: Option<Timestamp>,
+    /// Until when nothing may end it but an operator.
+    pub retain_until: Option<Timestamp>,
 }
 
 impl PinRecord {
+    /// Its times.
+    #[must_use]
+    pub fn lifetime(&self) -> Lifetime {
+        Lifetime { expires_at: self.expires_at, retain_until: self.retain_until }
+    }
+
     /// How it stands, as its owner sees it.
     #[must_use]
     pub fn state(&self) -> PinState {
@@ -98,7 +106,7 @@ macro_rules! select_pins {
         concat!(
             "SELECT n.id AS pin_id, n.account_id, n.standing, n.original_name, n.custom_name, ",
             "n.charged_bytes, n.wishes, n.error_code AS pin_error_code, n.error_detail AS pin_error_detail, ",
-            "n.created_at_ms AS pin_created_at_ms, n.expires_at_ms, ",
+            "n.created_at_ms AS pin_created_at_ms, n.expires_at_ms, n.retain_until_ms, ",
             "p.id, p.cid, p.cluster, p.state, p.due_at_ms, p.lease, p.attempts, p.error_code, p.error_detail, ",
             "p.blocks, p.bytes, p.kind, p.damaged_blocks, p.updated_at_ms ",
             "FROM pins n JOIN placements p ON p.id = n.placement_id ",
@@ -171,6 +179,7 @@ pub(crate) struct PinRow {
     pin_error_detail: Option<String>,
     pin_created_at_ms: i64,
     expires_at_ms: Option<i64>,
+    retain_until_ms: Option<i64>,
     #[sqlx(flatten)]
     placement: PlacementRow,
 }
@@ -189,6 +198,7 @@ impl PinRow {
             error: failure(self.pin_error_code.as_deref(), self.pin_error_detail)?,
             created_at: Timestamp::from_ms(self.pin_created_at_ms),
             expires_at: time(self.expires_at_ms),
+            retain_until: time(self.retain_until_ms),
         })
     }
 }
@@ -206,7 +216,20 @@ pub(crate) const NEXT_WORK: &str = "SELECT CASE WHEN EXISTS (SELECT 1 FROM place
      THEN CAST($1 AS BIGINT) \
      ELSE (SELECT MIN(due_at_ms) FROM placements WHERE ready = 0 AND due_at_ms IS NOT NULL) END";
 
-pub(crate) const NEXT_EXPIRY: &str = "SELECT MIN(expires_at_ms) FROM pins WHERE expires_at_ms IS NOT NULL";
+/// How many pins of an account are on their way, up to a bound.
+pub(crate) const ON_THEIR_WAY: &str =
+    "SELECT COUNT(*) FROM (SELECT 1 FROM pins WHERE account_id = $1 AND standing = 'waiting' LIMIT $2) w";
+
+/// When a pin ends: at its time, but not while it is locked. The index `pins_expiry` has the same expression.
+macro_rules! ends_at {
+    () => {
+        "CASE WHEN retain_until_ms > expires_at_ms THEN retain_until_ms ELSE expires_at_ms END"
+    };
+}
+pub(crate) use ends_at;
+
+pub(crate) const NEXT_EXPIRY: &str =
+    concat!("SELECT MIN(", ends_at!(), ") FROM pins WHERE expires_at_ms IS NOT NULL");
 
 impl Store {
     /// The pin with this id.
@@ -247,6 +270,33 @@ impl Store {
         .fetch_all(&self.readers)
         .await?;
         owners.iter().map(|email| Email::parse(email).map_err(|_| strange("e-mail", email))).collect()
+    }
+
+    /// The placement of a CID in a cluster.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn placement_of(
+        &self,
+        cid: &Cid,
+        cluster: &ClusterId,
+    ) -> Result<Option<PlacementRecord>, StoreError> {
+        let query = sqlx::query_as::<_, PlacementRow>(select_placements!("WHERE cid = $1 AND cluster = $2"));
+        let row = query.bind(cid.to_string()).bind(cluster.as_str()).fetch_optional(&self.readers).await?;
+        row.map(PlacementRow::into_record).transpose()
+    }
+
+    /// How many pins of the account are on their way; no more than `limit` are counted.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn on_their_way(&self, account: AccountId, limit: u32) -> Result<u32, StoreError> {
+        let count: i64 = sqlx::query_scalar(ON_THEIR_WAY)
+            .bind(account.0)
+            .bind(i64::from(limit))
+            .fetch_one(&self.readers)
+            .await?;
+        Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }
 
     /// The placement with this id.

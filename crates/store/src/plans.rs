@@ -37,8 +37,8 @@ async fn the_end_of_pins_comes_from_an_index() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir).await;
     assert_uses(&store, pin::NEXT_EXPIRY, &["pins_expiry"]).await;
-    assert_uses(&store, remove::SELECT_DUE, &["pins_expiry (expires_at_ms>? AND expires_at_ms<?)"]).await;
-    assert_uses(&store, remove::DELETE_DUE, &["pins_expiry (expires_at_ms>? AND expires_at_ms<?)"]).await;
+    assert_uses(&store, remove::SELECT_DUE, &["pins_expiry (<expr><?)"]).await;
+    assert_uses(&store, remove::DELETE_DUE, &["pins_expiry (<expr><?)"]).await;
 }
 
 #[tokio::test]

@@ -1,14 +1,16 @@
-//! How pins end: removed by their owner, given up by who waited for them, or due.
+//! How pins end: removed by their owner, given up by who waited for them, or due. A pin that is locked ends in none of
+//! these ways; only an operator can remove it.
 
 use std::collections::BTreeMap;
 
 use cid::Cid;
-use pinfold_model::{AccountId, By, ClusterId, PinId, PlacementId, Timestamp};
+use pinfold_model::{AccountId, By, ClusterId, Details, Lifetime, PinId, PlacementId, Timestamp};
 use sqlx::FromRow;
 
-use crate::audit::Journal;
+use crate::audit::{Act, Journal};
+use crate::pin::ends_at;
 use crate::placement::let_go;
-use crate::row::number;
+use crate::row::{number, strange, time};
 use crate::writer::{Conn, Write};
 use crate::{Store, StoreError, charge};
 
@@ -21,6 +23,11 @@ pub enum Removed {
     NotFound,
     /// The account has several; one cluster must be named.
     Ambiguous,
+    /// It is locked.
+    Locked {
+        /// Until when.
+        until: Timestamp,
+    },
 }
 
 /// A pin that ended.
@@ -33,15 +40,48 @@ pub struct Ended {
 }
 
 #[derive(Debug, FromRow)]
-struct EndingRow {
-    id: i64,
+pub(crate) struct EndingRow {
+    pub(crate) id: i64,
     account_id: i64,
     placement_id: i64,
     charged_bytes: i64,
+    /// Until when it is locked, if it ever was. What has failed promises nothing.
+    #[sqlx(default)]
+    locked_until_ms: Option<i64>,
+    #[sqlx(default)]
+    cluster: String,
+}
+
+impl EndingRow {
+    /// The account's pins of a CID: none, the one, or two of several.
+    pub(crate) async fn find(
+        conn: &mut Conn,
+        account: AccountId,
+        cid: &str,
+        cluster: Option<&str>,
+    ) -> Result<Vec<Self>, StoreError> {
+        let rows = sqlx::query_as(
+            "SELECT n.id, n.account_id, n.placement_id, n.charged_bytes, p.cluster, \
+             CASE WHEN n.standing <> 'failed' THEN n.retain_until_ms END AS locked_until_ms \
+             FROM placements p JOIN pins n ON n.placement_id = p.id AND n.account_id = $1 \
+             WHERE p.cid = $2 AND (CAST($3 AS TEXT) IS NULL OR p.cluster = $3) LIMIT 2",
+        );
+        Ok(rows.bind(account.0).bind(cid).bind(cluster).fetch_all(conn).await?)
+    }
+
+    /// Where it is, if it was [found](Self::find).
+    pub(crate) fn cluster(&self) -> Result<ClusterId, StoreError> {
+        ClusterId::parse(&self.cluster).map_err(|_| strange("cluster", &self.cluster))
+    }
+
+    pub(crate) fn locked_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let retain_until = time(self.locked_until_ms);
+        Lifetime { expires_at: None, retain_until }.locked_until(now)
+    }
 }
 
 impl Store {
-    /// Removes the account's pin of this CID, as `by` wants.
+    /// Removes the account's pin of this CID, as `by` wants, unless it is locked.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -55,10 +95,29 @@ impl Store {
     ) -> Result<Removed, StoreError> {
         let cluster = cluster.map(|cluster| cluster.as_str().to_owned());
         let journal = self.journal();
-        self.write(Remove { account, cid: cid.to_string(), cluster, by, now, journal }).await
+        self.write(Remove { account, cid: cid.to_string(), cluster, by, now, journal, opens_locks: false })
+            .await
     }
 
-    /// Removes a pin that is not kept, unless it was wished for again since `wishes`. For those who waited
+    /// Removes the account's pin of this CID, locked or not, because an administrator said so. That is logged for both.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn remove_locked(
+        &self,
+        account: AccountId,
+        cid: &Cid,
+        cluster: Option<&ClusterId>,
+        by: By,
+        now: Timestamp,
+    ) -> Result<Removed, StoreError> {
+        let cluster = cluster.map(|cluster| cluster.as_str().to_owned());
+        let journal = self.journal();
+        self.write(Remove { account, cid: cid.to_string(), cluster, by, now, journal, opens_locks: true })
+            .await
+    }
+
+    /// Removes a pin that is not kept, unless it is locked or was wished for again since `wishes`. For those who waited
     /// for it and were told that it failed.
     ///
     /// # Errors
@@ -89,6 +148,46 @@ async fn end(conn: &mut Conn, row: &EndingRow, now: Timestamp) -> Result<Ended, 
     Ok(Ended { placement, work })
 }
 
+/// Ends many pins, as their owner wants.
+pub(crate) async fn end_all(
+    conn: &mut Conn,
+    rows: &[EndingRow],
+    journal: &Journal,
+    by: By,
+    now: Timestamp,
+) -> Result<Vec<Ended>, StoreError> {
+    for row in rows {
+        sqlx::query("DELETE FROM pins WHERE id = $1").bind(row.id).execute(&mut *conn).await?;
+    }
+    settle_ended(conn, rows, journal, ("pin.remove", by), now).await
+}
+
+/// Takes pins whose rows are gone out of the books, each account once, and lets go of what they wanted.
+async fn settle_ended(
+    conn: &mut Conn,
+    rows: &[EndingRow],
+    journal: &Journal,
+    act: (&'static str, By),
+    now: Timestamp,
+) -> Result<Vec<Ended>, StoreError> {
+    let mut charges: BTreeMap<i64, (u64, u64)> = BTreeMap::new();
+    for row in rows {
+        let (pins, bytes) = charges.entry(row.account_id).or_default();
+        *pins += 1;
+        *bytes += number(row.charged_bytes);
+    }
+    for (account, (pins, bytes)) in charges {
+        charge::remove_pins(conn, AccountId(account), pins, bytes).await?;
+    }
+    let mut ended = Vec::with_capacity(rows.len());
+    for row in rows {
+        let placement = PlacementId(row.placement_id);
+        journal.log_pin(conn, act, row.account_id, placement, now).await?;
+        ended.push(Ended { placement, work: let_go(conn, placement, now).await? });
+    }
+    Ok(ended)
+}
+
 struct Remove {
     account: AccountId,
     cid: String,
@@ -96,31 +195,45 @@ struct Remove {
     by: By,
     now: Timestamp,
     journal: Journal,
+    /// Whether it is removed although it is locked.
+    opens_locks: bool,
 }
 
 impl Write for Remove {
     type Out = Removed;
 
     async fn run(&self, conn: &mut Conn) -> Result<Removed, StoreError> {
-        let rows: Vec<EndingRow> = sqlx::query_as(
-            "SELECT n.id, n.account_id, n.placement_id, n.charged_bytes \
-             FROM placements p JOIN pins n ON n.placement_id = p.id AND n.account_id = $1 \
-             WHERE p.cid = $2 AND (CAST($3 AS TEXT) IS NULL OR p.cluster = $3) LIMIT 2",
-        )
-        .bind(self.account.0)
-        .bind(&self.cid)
-        .bind(&self.cluster)
-        .fetch_all(&mut *conn)
-        .await?;
-        match rows.as_slice() {
-            [] => Ok(Removed::NotFound),
-            [row] => {
-                let (act, placement) = (("pin.remove", self.by), PlacementId(row.placement_id));
-                self.journal.log_pin(conn, act, row.account_id, placement, self.now).await?;
-                Ok(Removed::Done(end(conn, row, self.now).await?))
-            }
-            _ => Ok(Removed::Ambiguous),
+        let rows = EndingRow::find(conn, self.account, &self.cid, self.cluster.as_deref()).await?;
+        let row = match rows.as_slice() {
+            [] => return Ok(Removed::NotFound),
+            [row] => row,
+            _ => return Ok(Removed::Ambiguous),
+        };
+        if self.opens_locks {
+            self.note(conn, row).await?;
+        } else if let Some(until) = row.locked_until(self.now) {
+            return Ok(Removed::Locked { until });
+        } else {
+            let (act, placement) = (("pin.remove", self.by), PlacementId(row.placement_id));
+            self.journal.log_pin(conn, act, row.account_id, placement, self.now).await?;
         }
+        Ok(Removed::Done(end(conn, row, self.now).await?))
+    }
+}
+
+impl Remove {
+    /// Logs an administrator's removal, for whom it was done to and for who did it.
+    async fn note(&self, conn: &mut Conn, row: &EndingRow) -> Result<(), StoreError> {
+        let details = Details::default()
+            .with("cluster", &row.cluster)
+            .with("owner", self.account)
+            .with_some("retainUntil", row.locked_until(self.now));
+        let actor = self.by.actor.filter(|actor| *actor != self.account);
+        for account in [Some(self.account), actor].into_iter().flatten() {
+            let act = Act::new(account, self.by, "pin.remove_locked", self.cid.clone());
+            self.journal.log(conn, &act.with(details.clone()), self.now).await?;
+        }
+        Ok(())
     }
 }
 
@@ -136,10 +249,12 @@ impl Write for Abandon {
     async fn run(&self, conn: &mut Conn) -> Result<Option<Ended>, StoreError> {
         let row: Option<EndingRow> = sqlx::query_as(
             "SELECT id, account_id, placement_id, charged_bytes FROM pins \
-             WHERE id = $1 AND wishes = $2 AND standing <> 'kept'",
+             WHERE id = $1 AND wishes = $2 AND standing <> 'kept' \
+             AND (standing = 'failed' OR retain_until_ms IS NULL OR retain_until_ms <= $3)",
         )
         .bind(self.pin.0)
         .bind(crate::row::column(self.wishes))
+        .bind(self.now.as_ms())
         .fetch_optional(&mut *conn)
         .await?;
         match row {
@@ -161,8 +276,11 @@ macro_rules! due_pins {
         concat!(
             "SELECT ",
             $columns,
-            " FROM pins WHERE expires_at_ms IS NOT NULL AND expires_at_ms <= $1 ",
-            "ORDER BY expires_at_ms, id LIMIT $2"
+            " FROM pins WHERE expires_at_ms IS NOT NULL AND ",
+            ends_at!(),
+            " <= $1 ORDER BY ",
+            ends_at!(),
+            ", id LIMIT $2"
         )
     };
 }
@@ -178,22 +296,6 @@ impl Write for Expire {
         let rows: Vec<EndingRow> =
             sqlx::query_as(SELECT_DUE).bind(now).bind(limit).fetch_all(&mut *conn).await?;
         sqlx::query(DELETE_DUE).bind(now).bind(limit).execute(&mut *conn).await?;
-        let mut charges: BTreeMap<i64, (u64, u64)> = BTreeMap::new();
-        for row in &rows {
-            let (pins, bytes) = charges.entry(row.account_id).or_default();
-            *pins += 1;
-            *bytes += number(row.charged_bytes);
-        }
-        for (account, (pins, bytes)) in charges {
-            charge::remove_pins(conn, AccountId(account), pins, bytes).await?;
-        }
-        let mut ended = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let placement = PlacementId(row.placement_id);
-            let act = ("pin.expire", By::SYSTEM);
-            self.journal.log_pin(conn, act, row.account_id, placement, self.now).await?;
-            ended.push(Ended { placement, work: let_go(conn, placement, self.now).await? });
-        }
-        Ok(ended)
+        settle_ended(conn, &rows, &self.journal, ("pin.expire", By::SYSTEM), self.now).await
     }
 }

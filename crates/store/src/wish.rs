@@ -4,12 +4,12 @@
 
 use cid::Cid;
 use pinfold_model::{
-    AccountId, By, ClusterId, Details, Event, PinId, PinName, PlacementId, PlacementState, Standing,
-    Timestamp,
+    AccountId, By, ClusterId, Details, Event, Lifetime, LifetimeError, PinId, PinName, PlacementId,
+    PlacementState, Standing, Timestamp,
 };
 
 use crate::audit::{Act, Journal};
-use crate::pin::{PinRow, PlacementRow, select_pins, select_placements};
+use crate::pin::{ON_THEIR_WAY, PinRow, PlacementRow, select_pins, select_placements};
 use crate::row::{column, strange};
 use crate::writer::{Conn, Write};
 use crate::{Claim, Lease, PinRecord, PlacementRecord, Store, StoreError, charge, claim};
@@ -35,8 +35,8 @@ pub struct Wish {
     pub original_name: Option<PinName>,
     /// A new name; `None` leaves what is there.
     pub custom_name: Option<PinName>,
-    /// A new end; `None` leaves what is there.
-    pub expires_at: Option<Timestamp>,
+    /// New times; those left out stay as they are.
+    pub lifetime: Lifetime,
     /// Multiaddrs of peers that are said to have it.
     pub origins: Vec<String>,
     /// How many of the account's pins may be on their way.
@@ -63,6 +63,8 @@ pub enum Wished {
     OverQuota,
     /// Too many are on their way. Nothing was changed.
     TooManyInFlight,
+    /// The pin can't have these times. Nothing was changed.
+    Refused(LifetimeError),
 }
 
 impl Store {
@@ -71,13 +73,18 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn wish(&self, wish: Wish, now: Timestamp) -> Result<Wished, StoreError> {
+        self.write(self.wish_write(wish, now)).await
+    }
+
+    pub(crate) fn wish_write(&self, wish: Wish, now: Timestamp) -> WishWrite {
         let (pin_id, placement_id, lease) = (self.id(now), self.id(now), self.id(now));
         let journal = self.journal();
-        self.write(WishWrite { wish, now, pin_id, placement_id, lease, journal }).await
+        WishWrite { wish, now, pin_id, placement_id, lease, journal }
     }
 }
 
-struct WishWrite {
+/// A wish with the numbers that it may need.
+pub(crate) struct WishWrite {
     wish: Wish,
     now: Timestamp,
     pin_id: i64,
@@ -90,21 +97,34 @@ impl Write for WishWrite {
     type Out = Wished;
 
     async fn run(&self, conn: &mut Conn) -> Result<Wished, StoreError> {
-        match self.placement(conn).await? {
-            None => {
-                let placement = None;
-                self.wait_for(conn, placement, None).await
-            }
-            Some(placement) => match self.pin_of(conn, placement.id).await? {
-                Some(pin) if pin.standing != Standing::Failed => self.renew(conn, pin).await,
-                old if placement.is_whole() => self.keep(conn, placement, old).await,
-                old => self.wait_for(conn, Some(placement), old).await,
-            },
-        }
+        self.run_with(conn, &mut None).await
     }
 }
 
 impl WishWrite {
+    /// Writes the wish. `on_their_way` is how many pins of the account are, once somebody has counted them.
+    pub(crate) async fn run_with(
+        &self,
+        conn: &mut Conn,
+        on_their_way: &mut Option<i64>,
+    ) -> Result<Wished, StoreError> {
+        let placement = self.placement(conn).await?;
+        let old = match &placement {
+            Some(placement) => self.pin_of(conn, placement.id).await?,
+            None => None,
+        };
+        let before = old.as_ref().map(PinRecord::lifetime).unwrap_or_default();
+        let lifetime = match before.renewed(self.wish.lifetime, self.now) {
+            Ok(lifetime) => lifetime,
+            Err(error) => return Ok(Wished::Refused(error)),
+        };
+        match (placement, old) {
+            (Some(_), Some(pin)) if pin.standing != Standing::Failed => self.renew(conn, pin, lifetime).await,
+            (Some(placement), old) if placement.is_whole() => self.keep(conn, placement, old, lifetime).await,
+            (placement, old) => self.wait_for(conn, placement, old, lifetime, on_their_way).await,
+        }
+    }
+
     async fn placement(&self, conn: &mut Conn) -> Result<Option<PlacementRecord>, StoreError> {
         sqlx::query_as::<_, PlacementRow>(select_placements!("WHERE cid = $1 AND cluster = $2"))
             .bind(self.wish.cid.to_string())
@@ -126,19 +146,22 @@ impl WishWrite {
     }
 
     /// A live pin is there: apply what was given now.
-    async fn renew(&self, conn: &mut Conn, mut pin: PinRecord) -> Result<Wished, StoreError> {
+    async fn renew(
+        &self,
+        conn: &mut Conn,
+        mut pin: PinRecord,
+        lifetime: Lifetime,
+    ) -> Result<Wished, StoreError> {
         let wish = &self.wish;
-        let expires_at = self.expiry(Some(&pin));
-        let is_new =
-            wish.original_name.is_some() || wish.custom_name.is_some() || expires_at != pin.expires_at;
+        let is_new = wish.original_name.is_some() || wish.custom_name.is_some() || lifetime != pin.lifetime();
         if is_new || pin.standing == Standing::Waiting {
-            let before = (pin.original_name.clone(), pin.custom_name.clone(), pin.expires_at);
+            let before = (pin.original_name.clone(), pin.custom_name.clone(), pin.lifetime());
             pin.original_name = wish.original_name.clone().or(pin.original_name);
             pin.custom_name = wish.custom_name.clone().or(pin.custom_name);
-            pin.expires_at = expires_at;
+            Lifetime { expires_at: pin.expires_at, retain_until: pin.retain_until } = lifetime;
             pin.wishes += 1;
             self.update(conn, &pin).await?;
-            if before != (pin.original_name.clone(), pin.custom_name.clone(), pin.expires_at) {
+            if before != (pin.original_name.clone(), pin.custom_name.clone(), pin.lifetime()) {
                 self.log(conn, "pin.update", &pin).await?;
             }
         }
@@ -154,6 +177,7 @@ impl WishWrite {
         conn: &mut Conn,
         placement: PlacementRecord,
         old: Option<PinRecord>,
+        lifetime: Lifetime,
     ) -> Result<Wished, StoreError> {
         let (account, bytes) = (self.wish.account, placement.bytes);
         let fits = match &old {
@@ -163,7 +187,7 @@ impl WishWrite {
         if !fits {
             return Ok(Wished::OverQuota);
         }
-        let pin = self.write_pin(conn, placement, old, Standing::Kept).await?;
+        let pin = self.write_pin(conn, placement, old, Standing::Kept, lifetime).await?;
         Ok(Wished::Done { pin: Box::new(pin), created: true, work: false, claim: None })
     }
 
@@ -173,8 +197,13 @@ impl WishWrite {
         conn: &mut Conn,
         placement: Option<PlacementRecord>,
         old: Option<PinRecord>,
+        lifetime: Lifetime,
+        counted: &mut Option<i64>,
     ) -> Result<Wished, StoreError> {
-        let on_their_way = self.on_their_way(conn).await?;
+        let on_their_way = match *counted {
+            Some(counted) => counted,
+            None => self.on_their_way(conn).await?,
+        };
         if on_their_way >= i64::from(self.wish.in_flight_max) {
             return Ok(Wished::TooManyInFlight);
         }
@@ -191,7 +220,8 @@ impl WishWrite {
             Some(placement) => self.want(conn, placement, queue_ms).await?,
             None => self.create_placement(conn, queue_ms).await?,
         };
-        let pin = self.write_pin(conn, placement, old, Standing::Waiting).await?;
+        let pin = self.write_pin(conn, placement, old, Standing::Waiting, lifetime).await?;
+        *counted = Some(on_their_way + 1);
         let claim = match lease {
             Some(_) => {
                 let lease = Lease { placement: pin.placement.id, number: self.lease };
@@ -203,9 +233,7 @@ impl WishWrite {
     }
 
     async fn on_their_way(&self, conn: &mut Conn) -> Result<i64, StoreError> {
-        let count = sqlx::query_scalar(
-            "SELECT COUNT(*) FROM (SELECT 1 FROM pins WHERE account_id = $1 AND standing = 'waiting' LIMIT $2) w",
-        );
+        let count = sqlx::query_scalar(ON_THEIR_WAY);
         Ok(count.bind(self.wish.account.0).bind(i64::from(self.wish.in_flight_max)).fetch_one(conn).await?)
     }
 
@@ -275,6 +303,7 @@ impl WishWrite {
         placement: PlacementRecord,
         old: Option<PinRecord>,
         standing: Standing,
+        lifetime: Lifetime,
     ) -> Result<PinRecord, StoreError> {
         let wish = &self.wish;
         let charged_bytes = if standing == Standing::Kept { placement.bytes } else { 0 };
@@ -291,7 +320,8 @@ impl WishWrite {
             wishes: old.map_or(0, |old| old.wishes) + 1,
             error: None,
             created_at: old.map_or(self.now, |old| old.created_at),
-            expires_at: self.expiry(old),
+            expires_at: lifetime.expires_at,
+            retain_until: lifetime.retain_until,
         };
         if is_new {
             self.insert(conn, &pin).await?
@@ -306,23 +336,17 @@ impl WishWrite {
         let details = Details::default()
             .with("cluster", &pin.placement.cluster)
             .with_some("name", pin.custom_name.as_ref().or(pin.original_name.as_ref()))
-            .with_some("expiresAt", pin.expires_at);
+            .with_some("expiresAt", pin.expires_at)
+            .with_some("retainUntil", pin.retain_until);
         let act = Act::new(pin.account, self.wish.by, action, pin.placement.cid.to_string());
         self.journal.log(conn, &act.with(details), self.now).await
-    }
-
-    /// When the pin ends now. A wish without an end leaves the old one, unless that is over: the pin is only
-    /// still there because nobody came to end it, and who asks for it now must not lose it a moment later.
-    fn expiry(&self, old: Option<&PinRecord>) -> Option<Timestamp> {
-        let left = old.and_then(|old| old.expires_at).filter(|at| *at > self.now);
-        self.wish.expires_at.or(left)
     }
 
     async fn insert(&self, conn: &mut Conn, pin: &PinRecord) -> Result<(), StoreError> {
         let done = sqlx::query(
             "INSERT INTO pins (id, account_id, placement_id, standing, original_name, custom_name, \
-             charged_bytes, wishes, origins, created_at_ms, expires_at_ms) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+             charged_bytes, wishes, origins, created_at_ms, expires_at_ms, retain_until_ms) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         )
         .bind(pin.id.0)
         .bind(pin.account.0)
@@ -335,6 +359,7 @@ impl WishWrite {
         .bind(self.origins())
         .bind(pin.created_at.as_ms())
         .bind(pin.expires_at.map(Timestamp::as_ms))
+        .bind(pin.retain_until.map(Timestamp::as_ms))
         .execute(conn)
         .await?;
         if done.rows_affected() == 1 { Ok(()) } else { Err(strange("pin", "not written")) }
@@ -343,8 +368,8 @@ impl WishWrite {
     async fn update(&self, conn: &mut Conn, pin: &PinRecord) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE pins SET standing = $2, original_name = $3, custom_name = $4, charged_bytes = $5, \
-             wishes = $6, origins = COALESCE($7, origins), expires_at_ms = $8, error_code = NULL, \
-             error_detail = NULL WHERE id = $1",
+             wishes = $6, origins = COALESCE($7, origins), expires_at_ms = $8, \
+             retain_until_ms = $9, error_code = NULL, error_detail = NULL WHERE id = $1",
         )
         .bind(pin.id.0)
         .bind(pin.standing.as_str())
@@ -354,6 +379,7 @@ impl WishWrite {
         .bind(column(pin.wishes))
         .bind(self.origins())
         .bind(pin.expires_at.map(Timestamp::as_ms))
+        .bind(pin.retain_until.map(Timestamp::as_ms))
         .execute(conn)
         .await?;
         Ok(())

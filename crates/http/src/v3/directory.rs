@@ -47,6 +47,7 @@ struct DirectoryForm {
     custom_name: Option<String>,
     cl: Option<String>,
     timelock: Option<String>,
+    retain_until: Option<String>,
 }
 
 /// Upload a directory
@@ -91,6 +92,8 @@ pub(super) struct FolderBody {
     cl: Option<String>,
     /// When the pin ends by itself.
     timelock: Option<String>,
+    /// Until when it can't be removed.
+    retain_until: Option<String>,
 }
 
 /// Upload a folder that is on the server
@@ -110,15 +113,10 @@ pub(super) async fn folder(
     ClusterHint(hint): ClusterHint,
     MaybeJson(body): MaybeJson<FolderBody>,
 ) -> Result<DirectoryReply, Reject> {
-    let FolderBody { dir_path, original_name, custom_name, cl, timelock } = body;
+    let FolderBody { dir_path, original_name, custom_name, cl, timelock, retain_until } = body;
     let path = filled(dir_path.as_deref()).ok_or_else(|| Reject::invalid("`dirPath` is missing"))?;
-    let terms = TermsBody { original_name, custom_name, cl, timelock }.parse(hint.as_deref(), app.now())?;
-    let terms = UploadTerms {
-        original_name: terms.original_name,
-        custom_name: terms.custom_name,
-        cluster: terms.cluster,
-        timelock: terms.timelock,
-    };
+    let terms = TermsBody { original_name, custom_name, cl, timelock, retain_until };
+    let terms = terms.parse(hint.as_deref(), app.now())?.into_upload();
     let (draft, name) = app.service().uploads.folder(&caller, &terms, path).await?;
     let terms = UploadTerms { original_name: terms.original_name.or(name), ..terms };
     let kept = app.service().uploads.keep_directory(&caller, draft, terms).await?;
@@ -329,6 +327,8 @@ pub(super) struct DirectoryBody {
     cluster_id: String,
     #[serde(rename = "expiresAt")]
     expires_at: Option<String>,
+    #[serde(rename = "retainUntil")]
+    retain_until: Option<String>,
     #[serde(rename = "uploadId")]
     upload_id: String,
     status: &'static str,
@@ -362,6 +362,7 @@ impl DirectoryBody {
             total_size: 1_024,
             cluster_id: "cl0-global".to_owned(),
             expires_at: None,
+            retain_until: None,
             upload_id: "34407e29d027c000".to_owned(),
             status: PinState::Pinned.as_str(),
         }
@@ -384,6 +385,7 @@ impl DirectoryReply {
             total_size: kept.entries.iter().map(|entry| entry.file_bytes).sum(),
             cluster_id: view.cluster.to_string(),
             expires_at: view.expires_at.map(|time| time.to_string()),
+            retain_until: view.retain_until.map(|time| time.to_string()),
             upload_id: view.upload_id.to_string(),
             status: view.state.as_str(),
         };

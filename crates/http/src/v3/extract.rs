@@ -1,5 +1,7 @@
 //! What handlers take out of requests, parsed once.
 
+use std::time::Duration;
+
 use axum::body::HttpBody;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
@@ -120,23 +122,46 @@ impl<T: DeserializeOwned + Default> FromRequest<AppState> for MaybeJson<T> {
 
     async fn from_request(request: Request, app: &AppState) -> Result<Self, Reject> {
         let bounds = &app.settings().bodies;
-        let too_large =
-            || Reject::too_large(format!("A JSON body has at most {} bytes", bounds.json_bytes_max));
-        let body = request.into_body();
-        // What says that it is too large is not waited for.
-        if usize::try_from(body.size_hint().lower()).map_or(true, |bytes| bytes > bounds.json_bytes_max) {
-            return Err(too_large());
-        }
-        let body = Limited::new(body, bounds.json_bytes_max).collect();
-        let body = timeout(bounds.json_time, body).await.map_err(|_| BodyFault::TooSlow)?;
-        let body = body.map_err(|error| {
-            if error.is::<LengthLimitError>() { too_large() } else { BodyFault::CutOff.into() }
-        })?;
-        parse(body.to_bytes().trim_ascii()).map(Self)
+        json(request, bounds.json_bytes_max, bounds.json_time).await.map(Self)
     }
 }
 
-fn parse<T: DeserializeOwned + Default>(text: &[u8]) -> Result<T, Reject> {
+/// As [`MaybeJson`], for a batch: a body with a larger bound of its own.
+pub(super) struct BatchJson<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Default> FromRequest<AppState> for BatchJson<T> {
+    type Rejection = Reject;
+
+    async fn from_request(request: Request, app: &AppState) -> Result<Self, Reject> {
+        let bounds = &app.settings().bodies;
+        json(request, bounds.batch_bytes_max, bounds.json_time).await.map(Self)
+    }
+}
+
+async fn json<T: DeserializeOwned + Default>(
+    request: Request,
+    bytes_max: usize,
+    time: Duration,
+) -> Result<T, Reject> {
+    let too_large = || Reject::too_large(format!("A JSON body has at most {bytes_max} bytes here"));
+    let body = request.into_body();
+    // What says that it is too large is not waited for.
+    if usize::try_from(body.size_hint().lower()).map_or(true, |bytes| bytes > bytes_max) {
+        return Err(too_large());
+    }
+    let body = Limited::new(body, bytes_max).collect();
+    let body = timeout(time, body).await.map_err(|_| BodyFault::TooSlow)?;
+    let body =
+        body.map_err(
+            |error| {
+                if error.is::<LengthLimitError>() { too_large() } else { BodyFault::CutOff.into() }
+            },
+        )?;
+    parse(body.to_bytes().trim_ascii())
+}
+
+/// Reads a JSON object; nothing has many spellings.
+pub(super) fn parse<T: DeserializeOwned + Default>(text: &[u8]) -> Result<T, Reject> {
     if text.is_empty() || text == b"null" || is_empty_array(text) {
         return Ok(T::default());
     }

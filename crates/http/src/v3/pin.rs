@@ -4,30 +4,56 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use cid::Cid;
 use pinfold_service::{Caller, PinReceipt, PinWish, Wait};
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
-use super::extract::{CidParam, CidText, ClusterHint, ClusterParams, EXAMPLE_CID, MaybeJson, PreferParam};
+use super::dry_run::{DryRunReply, dry_run};
+use super::extract::{
+    CidParam, CidText, ClusterHint, ClusterParams, EXAMPLE_CID, MaybeJson, PreferParam, QueryOf,
+};
 use super::gate::{Allowed, FilesDelete, FilesWrite};
 use super::openapi::{Guarded, Missing, Storage, WithBody};
 use super::reject::{Reject, RejectBody};
 use super::reply::{PinBody, PinReply};
 use super::terms::{Terms, TermsBody, parse_cluster};
+use super::uploads::flag;
 use crate::AppState;
 use crate::prefer::Preference;
+
+/// Whether a pin is only tried out.
+#[derive(Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query, rename_all = "camelCase")]
+pub(super) struct PinQuery {
+    /// `true` answers what the pin would come to, within 5 s, and writes nothing.
+    #[param(example = "false")]
+    dry_run: Option<String>,
+}
+
+/// A pin, or what it would come to.
+#[derive(ToSchema)]
+#[schema(as = PinOrDryRun)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "the document reads its variants")]
+pub(super) enum PinOrDryRun {
+    Pin(PinBody),
+    DryRun(DryRunReply),
+}
 
 /// Pin content that is on IPFS
 ///
 /// Waits for the fetch up to 60 s, or as `Prefer` says. Once it is answered `pinned`, every block is verified and on disk.
 #[utoipa::path(post, path = "/files/pin/{cid}", tag = "pins", security(("key" = ["files:write"]), ("session" = [])),
-    params(CidParam, ClusterParams, PreferParam),
+    params(CidParam, ClusterParams, PinQuery, PreferParam),
     request_body(content = Option<TermsBody>, description = "May be left out, or be empty.",
         example = json!({"customName": "wiki", "cl": "cl0-global"})),
     responses(
         (status = 201, description = "Newly pinned.", body = PinBody, example = json!(PinBody::example())),
-        (status = 200, description = "You had pinned it before; names and timelock given now are applied.", body = PinBody, example = json!(PinBody::example())),
+        (status = 200, description = "You had pinned it before; names and times given now are applied. Or a dry run: what would come of it.", body = PinOrDryRun,
+            examples(("Pinned before" = (value = json!(PinBody::example()))), ("Dry run" = (value = json!(DryRunReply::example()))))),
         (status = 202, description = "Still on its way; `Location` names where to watch it.", body = PinBody, example = json!(PinBody::example_on_its_way())),
         (status = 404, description = "Nobody delivered it. Nothing is left behind.", body = RejectBody, example = json!({"error": "Not Found", "message": "CID not found"})),
         Guarded, WithBody, Storage))]
@@ -36,21 +62,26 @@ pub(super) async fn pin(
     caller: Allowed<FilesWrite>,
     CidText(cid): CidText,
     ClusterHint(hint): ClusterHint,
+    QueryOf(query): QueryOf<PinQuery>,
     preference: Preference,
     MaybeJson(body): MaybeJson<TermsBody>,
-) -> Result<PinReply, Reject> {
+) -> Result<Response, Reject> {
     let wish = wish(cid, body.parse(hint.as_deref(), app.now())?);
+    if flag("dryRun", query.dry_run.as_deref())? == Some(true) {
+        return dry_run(&app, &caller, &wish, preference).await;
+    }
     let (wait, applied) = preference.settle(app.settings().wait_default, app.settings().wait_max);
     let receipt = pin_and_wait(&app, &caller, wish, wait).await?;
-    Ok(PinReply::of_pin(&receipt).applied(applied))
+    Ok(PinReply::of_pin(&receipt).applied(applied).into_response())
 }
 
-fn wish(cid: Cid, terms: Terms) -> PinWish {
+pub(super) fn wish(cid: Cid, terms: Terms) -> PinWish {
     PinWish {
         original_name: terms.original_name,
         custom_name: terms.custom_name,
         cluster: terms.cluster,
         timelock: terms.timelock,
+        retention: terms.retention,
         ..PinWish::new(cid)
     }
 }

@@ -6,8 +6,8 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use pinfold_model::{Scope, Timestamp};
-use pinfold_service::{AuthError, Error};
+use pinfold_model::{LifetimeError, Scope, Timestamp};
+use pinfold_service::{AuthError, BatchError, Error, ItemFault};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -16,6 +16,9 @@ use crate::upload_body::BodyFault;
 
 /// When to come back if too many pins are on their way: some of them will have settled by then.
 const IN_FLIGHT_RETRY: Duration = Duration::from_secs(10);
+
+/// Faults of a batch that are told; a client that has more has one and the same in many of them.
+const ITEM_ERRORS_MAX: usize = 100;
 
 /// An answer that is an error. Its text is for the person who called; nothing internal may stand in it.
 #[derive(Debug)]
@@ -50,6 +53,55 @@ pub(super) struct RejectBody {
     reset_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     current_api_base: Option<&'static str>,
+    /// Until when the pin is locked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retain_until: Option<String>,
+    /// What is wrong with which items of a batch; at most 100.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<ItemErrorBody>,
+    /// How many there are in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_count: Option<usize>,
+}
+
+/// What is wrong with one item of a batch.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ItemError)]
+struct ItemErrorBody {
+    /// Its place in the batch, from 0.
+    index: usize,
+    cid: Option<String>,
+    message: String,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retain_until: Option<String>,
+}
+
+/// What is wrong with one item of a batch.
+pub(super) struct ItemReject {
+    index: usize,
+    cid: Option<String>,
+    reject: Reject,
+}
+
+impl ItemReject {
+    pub(super) fn new(index: usize, cid: Option<String>, reject: Reject) -> Self {
+        Self { index, cid, reject }
+    }
+
+    fn into_body(self) -> ItemErrorBody {
+        let RejectBody { message, code, retain_until, .. } = *self.reject.body;
+        let code =
+            code.unwrap_or(if self.reject.status == StatusCode::NOT_FOUND { "not_found" } else { "invalid" });
+        ItemErrorBody { index: self.index, cid: self.cid, message, code, retain_until }
+    }
+}
+
+impl From<ItemFault> for ItemReject {
+    fn from(fault: ItemFault) -> Self {
+        Self::new(fault.index, Some(fault.cid.to_string()), fault.error.into())
+    }
 }
 
 impl Reject {
@@ -129,6 +181,36 @@ impl Reject {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 
+    /// A batch of which nothing was done. Its status and code are those that all faults share; if they differ, it is
+    /// 400 and `batch_refused`.
+    pub(super) fn of_items(mut faults: Vec<ItemReject>) -> Self {
+        faults.sort_by_key(|fault| fault.index);
+        let Some(first) = faults.first() else { return Self::internal() };
+        let is_one = |what: &dyn Fn(&Reject) -> bool| faults.iter().all(|fault| what(&fault.reject));
+        let (status, code) = (first.reject.status, first.reject.body.code);
+        let code = code.filter(|_| is_one(&|reject| reject.body.code == code)).unwrap_or("batch_refused");
+        let status = if is_one(&|reject| reject.status == status) { status } else { StatusCode::BAD_REQUEST };
+        let message = match faults.len() {
+            1 => format!("Nothing was done, because of item {}: {}", first.index, first.reject.body.message),
+            count => format!("Nothing was done: {count} things are wrong; `errors` names them"),
+        };
+        let mut reject = Self::new(status, message).code(code);
+        reject.body.error_count = Some(faults.len());
+        reject.body.errors = faults.into_iter().take(ITEM_ERRORS_MAX).map(ItemReject::into_body).collect();
+        reject
+    }
+
+    /// 503: the server ends, and can't wait for it.
+    pub(super) fn stopping() -> Self {
+        let message = "The server is stopping; try again in a moment";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(Duration::from_secs(5))
+    }
+
+    fn locked_until(mut self, until: Timestamp) -> Self {
+        self.body.retain_until = Some(until.to_string());
+        self
+    }
+
     pub(crate) fn code(mut self, code: &'static str) -> Self {
         self.body.code = Some(code);
         self
@@ -161,6 +243,21 @@ impl From<Error> for Reject {
             Error::InvalidRequest(_) | Error::UnknownCluster | Error::Unfit(_) => Self::invalid(message),
             Error::UploadCutOff => Self::invalid(message),
             Error::TimelockNotAllowed => Self::new(S::FORBIDDEN, message).code("timelock_not_allowed"),
+            Error::RetentionNotAllowed => Self::new(S::FORBIDDEN, message).code("retention_not_allowed"),
+            Error::RetentionLocked { until } => {
+                Self::new(S::FORBIDDEN, message).code("retention_locked").locked_until(until)
+            }
+            Error::Lifetime(LifetimeError::Shortened { until }) => {
+                Self::invalid(message).code("retention_shortened").locked_until(until)
+            }
+            Error::Lifetime(LifetimeError::EndsBeforeLock { until }) => {
+                Self::invalid(message).code("timelock_before_retention").locked_until(until)
+            }
+            Error::Lifetime(LifetimeError::LockBeyondEnd { .. }) => {
+                Self::invalid(message).code("retention_beyond_timelock")
+            }
+            Error::Twice { .. } => Self::invalid(message).code("duplicate_item"),
+            Error::AdminOnly => Self::not_admin(),
             Error::ClusterNotAllowed => Self::new(S::FORBIDDEN, message).code("cluster_not_allowed"),
             Error::FileTooLarge { .. } | Error::DirectoryTooLarge { .. } => Self::too_large(message),
             Error::QuotaExceeded => Self::new(S::FORBIDDEN, message).code("quota_exceeded"),
@@ -191,6 +288,15 @@ impl From<Error> for Reject {
                 }
             }
             Error::Internal => Self::internal(),
+        }
+    }
+}
+
+impl From<BatchError> for Reject {
+    fn from(error: BatchError) -> Self {
+        match error {
+            BatchError::Items(faults) => Self::of_items(faults.into_iter().map(ItemReject::from).collect()),
+            BatchError::Whole(error) => error.into(),
         }
     }
 }
@@ -260,6 +366,29 @@ mod tests {
         let reject = Reject::from(Error::StorageFull);
         assert_eq!(reject.status, StatusCode::INSUFFICIENT_STORAGE);
         insta::assert_snapshot!(json(&reject), @r#"{"error":"Insufficient Storage","message":"The storage is full; try again later","code":"storage_full"}"#);
+    }
+
+    #[test]
+    fn a_batch_says_what_its_faults_have_in_common() {
+        let item = |index, error: Error| ItemReject::new(index, Some("bafy".to_owned()), error.into());
+        let reject = Reject::of_items(vec![item(7, Error::PinNotFound)]);
+        assert_eq!(reject.status, StatusCode::NOT_FOUND);
+        insta::assert_snapshot!(json(&reject), @r#"{"error":"Not Found","message":"Nothing was done, because of item 7: Pin not found for this CID","code":"batch_refused","errors":[{"index":7,"cid":"bafy","message":"Pin not found for this CID","code":"not_found"}],"errorCount":1}"#);
+        let until = Timestamp::from_ms(1_767_225_600_000);
+        let locked = Error::RetentionLocked { until };
+        let reject = Reject::of_items(vec![item(1, locked.clone()), item(0, locked.clone())]);
+        assert_eq!((reject.status, reject.body.code), (StatusCode::FORBIDDEN, Some("retention_locked")));
+        assert_eq!((reject.body.errors[0].index, reject.body.errors[1].index), (0, 1));
+        let mixed = Reject::of_items(vec![item(0, locked), item(1, Error::PinNotFound)]);
+        assert_eq!((mixed.status, mixed.body.code), (StatusCode::BAD_REQUEST, Some("batch_refused")));
+        let many = Reject::of_items((0..500).map(|index| item(index, Error::PinNotFound)).collect());
+        assert_eq!((many.body.errors.len(), many.body.error_count), (100, Some(500)));
+    }
+
+    #[test]
+    fn a_lock_says_until_when() {
+        let until = Timestamp::from_ms(1_767_225_600_000);
+        insta::assert_snapshot!(json(&Error::RetentionLocked { until }.into()), @r#"{"error":"Forbidden","message":"This pin is locked until 2026-01-01T00:00:00.000Z and can't be removed before","code":"retention_locked","retainUntil":"2026-01-01T00:00:00.000Z"}"#);
     }
 
     #[test]

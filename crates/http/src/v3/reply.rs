@@ -29,6 +29,8 @@ pub(super) struct PinBody {
     cid: String,
     cluster_id: String,
     expires_at: Option<String>,
+    /// Until when it can't be removed.
+    retain_until: Option<String>,
     pinned: bool,
     status: &'static str,
     upload_id: String,
@@ -42,11 +44,30 @@ pub(super) struct PinBody {
 }
 
 impl PinBody {
+    pub(super) fn new(view: &PinView, size_bytes: u64) -> Self {
+        Self {
+            cid: view.cid.to_string(),
+            cluster_id: view.cluster.to_string(),
+            expires_at: view.expires_at.map(|time| time.to_string()),
+            retain_until: view.retain_until.map(|time| time.to_string()),
+            pinned: view.state == PinState::Pinned,
+            status: view.state.as_str(),
+            upload_id: view.upload_id.to_string(),
+            name: shown_name(view),
+            original_name: text(view.original_name.as_ref()),
+            custom_name: text(view.custom_name.as_ref()),
+            size: size_bytes,
+            kind: view.kind.as_str(),
+            created_at: view.created_at.to_string(),
+        }
+    }
+
     pub(super) fn example() -> Self {
         Self {
             cid: EXAMPLE_CID.to_owned(),
             cluster_id: "cl0-global".to_owned(),
             expires_at: None,
+            retain_until: None,
             pinned: true,
             status: PinState::Pinned.as_str(),
             upload_id: "34407e29d027c000".to_owned(),
@@ -78,22 +99,8 @@ impl PinReply {
     }
 
     fn new(done: StatusCode, view: &PinView, size_bytes: u64) -> Self {
-        let is_pinned = view.state == PinState::Pinned;
-        let body = PinBody {
-            cid: view.cid.to_string(),
-            cluster_id: view.cluster.to_string(),
-            expires_at: view.expires_at.map(|time| time.to_string()),
-            pinned: is_pinned,
-            status: view.state.as_str(),
-            upload_id: view.upload_id.to_string(),
-            name: shown_name(view),
-            original_name: text(view.original_name.as_ref()),
-            custom_name: text(view.custom_name.as_ref()),
-            size: size_bytes,
-            kind: view.kind.as_str(),
-            created_at: view.created_at.to_string(),
-        };
-        let location = if is_pinned { None } else { status_location(view) };
+        let body = PinBody::new(view, size_bytes);
+        let location = if body.pinned { None } else { status_location(view) };
         Self { done, body, location, preference_applied: None }
     }
 

@@ -153,6 +153,7 @@ pub(super) struct StatusReply {
     created_at: String,
     updated_at: String,
     expires_at: Option<String>,
+    retain_until: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -198,6 +199,7 @@ impl StatusReply {
             created_at: time.to_owned(),
             updated_at: time.to_owned(),
             expires_at: None,
+            retain_until: None,
         }
     }
 
@@ -226,6 +228,7 @@ impl StatusReply {
             created_at: view.created_at.to_string(),
             updated_at: status.updated_at.to_string(),
             expires_at: view.expires_at.map(|time| time.to_string()),
+            retain_until: view.retain_until.map(|time| time.to_string()),
         }
     }
 }

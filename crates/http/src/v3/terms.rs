@@ -1,6 +1,7 @@
-//! The words that pins and uploads have in common: two names, a cluster and a timelock.
+//! The words that pins and uploads have in common: two names, a cluster, a timelock and a lock against removal.
 
-use pinfold_model::{ClusterId, PinName, Timelock, Timestamp};
+use pinfold_model::{ClusterId, PinName, Retention, Timelock, Timestamp};
+use pinfold_service::UploadTerms;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -21,6 +22,9 @@ pub(super) struct TermsBody {
     /// When it ends by itself: RFC 3339 with an offset.
     #[schema(example = "2036-12-31T23:59:59Z")]
     pub(super) timelock: Option<String>,
+    /// Until when it can't be removed: RFC 3339 with an offset. Can only be extended.
+    #[schema(example = "2030-12-31T23:59:59Z")]
+    pub(super) retain_until: Option<String>,
 }
 
 /// The words, parsed.
@@ -30,6 +34,15 @@ pub(super) struct Terms {
     pub(super) custom_name: Option<PinName>,
     pub(super) cluster: Option<ClusterId>,
     pub(super) timelock: Option<Timelock>,
+    pub(super) retention: Option<Retention>,
+}
+
+impl Terms {
+    /// The terms of an upload.
+    pub(super) fn into_upload(self) -> UploadTerms {
+        let Self { original_name, custom_name, cluster, timelock, retention } = self;
+        UploadTerms { original_name, custom_name, cluster, timelock, retention }
+    }
 }
 
 impl TermsBody {
@@ -40,6 +53,7 @@ impl TermsBody {
             custom_name: parse_name("customName", self.custom_name.as_deref())?,
             cluster: parse_cluster(filled(self.cl.as_deref()).or(cluster_hint))?,
             timelock: parse_timelock(self.timelock.as_deref(), now)?,
+            retention: parse_retention(self.retain_until.as_deref(), now)?,
         })
     }
 
@@ -50,6 +64,7 @@ impl TermsBody {
             "customName" => Some(&mut self.custom_name),
             "cl" => Some(&mut self.cl),
             "timelock" => Some(&mut self.timelock),
+            "retainUntil" => Some(&mut self.retain_until),
             _ => None,
         }
     }
@@ -72,6 +87,11 @@ fn parse_timelock(text: Option<&str>, now: Timestamp) -> Result<Option<Timelock>
     timelock.map_err(|error| Reject::invalid(error.to_string()))
 }
 
+fn parse_retention(text: Option<&str>, now: Timestamp) -> Result<Option<Retention>, Reject> {
+    let retention = filled(text).map(|text| Retention::parse(text, now)).transpose();
+    retention.map_err(|error| Reject::invalid(error.to_string()))
+}
+
 /// The text, unless there is nothing in it.
 pub(super) fn filled(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.trim().is_empty())
@@ -92,6 +112,7 @@ mod tests {
             custom_name: some(custom_name),
             cl: some(cl),
             timelock: some(timelock),
+            retain_until: None,
         }
     }
 

@@ -28,6 +28,7 @@ struct FileForm {
     custom_name: Option<String>,
     cl: Option<String>,
     timelock: Option<String>,
+    retain_until: Option<String>,
 }
 
 /// Upload a file
@@ -97,9 +98,8 @@ impl Fields {
     pub(super) fn terms(&self, app: &AppState) -> Result<UploadTerms, Reject> {
         let terms = self.body.parse(self.hint.as_deref(), app.now())?;
         let name = || parse_name("filename", self.name.as_deref());
-        let original_name = terms.original_name.map_or_else(name, |name| Ok(Some(name)))?;
-        let (custom_name, cluster, timelock) = (terms.custom_name, terms.cluster, terms.timelock);
-        Ok(UploadTerms { original_name, custom_name, cluster, timelock })
+        let original_name = terms.original_name.clone().map_or_else(name, |name| Ok(Some(name)))?;
+        Ok(UploadTerms { original_name, ..terms.into_upload() })
     }
 
     /// Takes a part that is no content. Fields that nobody knows are read and forgotten.

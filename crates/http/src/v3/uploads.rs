@@ -128,7 +128,8 @@ pub(super) fn number(field: &str, text: Option<&str>, default: u32) -> Result<u3
     number.ok_or_else(|| Reject::invalid(format!("`{field}`: a whole number from 1 is needed")))
 }
 
-fn flag(field: &str, text: Option<&str>) -> Result<Option<bool>, Reject> {
+/// A flag of a query; an empty one counts as left out.
+pub(super) fn flag(field: &str, text: Option<&str>) -> Result<Option<bool>, Reject> {
     // Python's words have a capital.
     match filled(text).map(|text| text.trim().to_ascii_lowercase()).as_deref() {
         None => Ok(None),
@@ -203,6 +204,7 @@ struct UploadItem {
     created_at: String,
     uploaded_at: String,
     expires_at: Option<String>,
+    retain_until: Option<String>,
 }
 
 impl UploadsReply {
@@ -244,6 +246,7 @@ impl UploadsReply {
             uploaded_at: created_at.clone(),
             created_at,
             expires_at: None,
+            retain_until: None,
         };
         Self {
             uploads: vec![item],
@@ -273,6 +276,7 @@ impl UploadItem {
             uploaded_at: created_at.clone(),
             created_at,
             expires_at: view.expires_at.map(|time| time.to_string()),
+            retain_until: view.retain_until.map(|time| time.to_string()),
         }
     }
 

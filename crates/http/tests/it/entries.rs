@@ -69,6 +69,7 @@ async fn the_list_of_uploads_shows_what_is_inside_one() {
         "cid": "bafkreieiasc2awsrtmt5llo2h3nki54inuln3imdzeuh3ev6bh7j4yoe3a", "originalName": "logo.svg",
         "customName": null, "size": 5, "type": "file", "clusterId": "cl0-global", "status": "pinned",
         "createdAt": "2026-01-01T00:00:00.000Z", "uploadedAt": "2026-01-01T00:00:00.000Z", "expiresAt": null,
+        "retainUntil": null,
     });
     assert_eq!(reply["uploads"][1], item);
     let second = api.get(&format!("{list}&limit=2&page=3")).key(&key).await.json();

@@ -24,7 +24,7 @@ async fn the_seeds_request_gets_the_seeds_answer() {
     let key = api.key("free", "files:write").await;
     let answer = api.post(&pin(HELLO)).key(&key).body(r#"{"cl":"cl0-global"}"#).await;
     assert_eq!(answer.status(), 201);
-    assert_snapshot!(answer.masked(), @r#"{"cid":"bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq","clusterId":"cl0-global","expiresAt":null,"pinned":true,"status":"pinned","uploadId":"[id]","name":null,"originalName":null,"customName":null,"size":5,"type":"file","createdAt":"2026-01-01T00:00:00.000Z"}"#);
+    assert_snapshot!(answer.masked(), @r#"{"cid":"bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq","clusterId":"cl0-global","expiresAt":null,"retainUntil":null,"pinned":true,"status":"pinned","uploadId":"[id]","name":null,"originalName":null,"customName":null,"size":5,"type":"file","createdAt":"2026-01-01T00:00:00.000Z"}"#);
 
     let again = api.post(&pin(HELLO)).key(&key).body(r#"{"customName":"hello"}"#).await;
     assert_eq!(again.status(), 200, "it was there");

@@ -17,7 +17,7 @@ async fn a_file_is_kept() {
     let answer = api.post("/api/v3/files/").key(&key).form(body).await;
     assert_eq!(answer.status(), 201, "{}", answer.text());
     assert_eq!(answer.json()["cid"], HELLO);
-    assert_snapshot!(answer.masked(), @r#"{"cid":"bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq","clusterId":"cl0-global","expiresAt":null,"pinned":true,"status":"pinned","uploadId":"[id]","name":"hello.txt","originalName":"hello.txt","customName":null,"size":5,"type":"file","createdAt":"2026-01-01T00:00:00.000Z"}"#);
+    assert_snapshot!(answer.masked(), @r#"{"cid":"bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq","clusterId":"cl0-global","expiresAt":null,"retainUntil":null,"pinned":true,"status":"pinned","uploadId":"[id]","name":"hello.txt","originalName":"hello.txt","customName":null,"size":5,"type":"file","createdAt":"2026-01-01T00:00:00.000Z"}"#);
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn a_directory_is_kept_with_its_paths() {
     ];
     let answer = api.post("/api/v3/files/directory-dag").key(&key).form(form(&parts)).await;
     assert_eq!(answer.status(), 201, "{}", answer.text());
-    assert_snapshot!(answer.masked(), @r#"{"message":"The directory is pinned","cid":"bafkreiet4yrn4wgd7fpefsanzkni5nt5drxsw3jjkxecq223nizegkpvgy","filename":"site","size":225,"type":"directory","files":[{"cid":"bafkreibt6j4zizyxokd2fetapafba6wjr2td3vqwl5t7zqgxi5t5bkbasa","filename":"index.html","size":3,"path":"index.html"},{"cid":"bafkreieiasc2awsrtmt5llo2h3nki54inuln3imdzeuh3ev6bh7j4yoe3a","filename":"logo.svg","size":5,"path":"img/logo.svg"},{"cid":"bafkreigks6arfsq3xxfpvqrrwonchxcnu6do76auprhhfomao6c273sixm","filename":"a.txt","size":1,"path":"notes/a.txt"}],"total_files":3,"total_size":9,"clusterId":"cl0-global","expiresAt":null,"uploadId":"[id]","status":"pinned"}"#);
+    assert_snapshot!(answer.masked(), @r#"{"message":"The directory is pinned","cid":"bafkreiet4yrn4wgd7fpefsanzkni5nt5drxsw3jjkxecq223nizegkpvgy","filename":"site","size":225,"type":"directory","files":[{"cid":"bafkreibt6j4zizyxokd2fetapafba6wjr2td3vqwl5t7zqgxi5t5bkbasa","filename":"index.html","size":3,"path":"index.html"},{"cid":"bafkreieiasc2awsrtmt5llo2h3nki54inuln3imdzeuh3ev6bh7j4yoe3a","filename":"logo.svg","size":5,"path":"img/logo.svg"},{"cid":"bafkreigks6arfsq3xxfpvqrrwonchxcnu6do76auprhhfomao6c273sixm","filename":"a.txt","size":1,"path":"notes/a.txt"}],"total_files":3,"total_size":9,"clusterId":"cl0-global","expiresAt":null,"retainUntil":null,"uploadId":"[id]","status":"pinned"}"#);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ async fn a_page_has_the_fields_that_clients_read() {
     let key = api.key("free", "files:write,files:read").await;
     assert_snapshot!(api.get("/api/v3/users/me/uploads").key(&key).await.text(), @r#"{"uploads":[],"total":0,"pagination":{"page":1,"limit":20,"total":0,"totalPages":0},"nextCursor":null}"#);
     api.post(&format!("/api/v3/files/pin/{HELLO}")).key(&key).body(r#"{"originalName":"hello.txt"}"#).await;
-    assert_snapshot!(api.get("/api/v3/users/me/uploads").key(&key).await.masked(), @r#"{"uploads":[{"uploadId":"[id]","_id":"[id]","cid":"bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq","name":"hello.txt","originalName":"hello.txt","customName":null,"size":5,"type":"file","clusterId":"cl0-global","status":"pinned","createdAt":"2026-01-01T00:00:00.000Z","uploadedAt":"2026-01-01T00:00:00.000Z","expiresAt":null}],"total":1,"pagination":{"page":1,"limit":20,"total":1,"totalPages":1},"nextCursor":null}"#);
+    assert_snapshot!(api.get("/api/v3/users/me/uploads").key(&key).await.masked(), @r#"{"uploads":[{"uploadId":"[id]","_id":"[id]","cid":"bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq","name":"hello.txt","originalName":"hello.txt","customName":null,"size":5,"type":"file","clusterId":"cl0-global","status":"pinned","createdAt":"2026-01-01T00:00:00.000Z","uploadedAt":"2026-01-01T00:00:00.000Z","expiresAt":null,"retainUntil":null}],"total":1,"pagination":{"page":1,"limit":20,"total":1,"totalPages":1},"nextCursor":null}"#);
 }
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn the_status_of_a_pin_is_told_in_full() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,cluster:read").await;
     api.post(&format!("/api/v3/files/pin/{HELLO}")).key(&key).await;
-    assert_snapshot!(api.get(&format!("/api/v3/status/{HELLO}")).key(&key).await.masked(), @r#"{"cid":"bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq","status":"pinned","clusterId":"cl0-global","uploadId":"[id]","progress":{"blocks":1,"bytes":5,"totalBytes":5,"peers":0},"attempts":0,"peer_map":{"scripted":{"status":"pinned","timestamp":"2026-01-01T00:00:00.000Z"}},"allocations":["scripted"],"replicationFactor":1,"createdAt":"2026-01-01T00:00:00.000Z","updatedAt":"2026-01-01T00:00:00.000Z","expiresAt":null}"#);
+    assert_snapshot!(api.get(&format!("/api/v3/status/{HELLO}")).key(&key).await.masked(), @r#"{"cid":"bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq","status":"pinned","clusterId":"cl0-global","uploadId":"[id]","progress":{"blocks":1,"bytes":5,"totalBytes":5,"peers":0},"attempts":0,"peer_map":{"scripted":{"status":"pinned","timestamp":"2026-01-01T00:00:00.000Z"}},"allocations":["scripted"],"replicationFactor":1,"createdAt":"2026-01-01T00:00:00.000Z","updatedAt":"2026-01-01T00:00:00.000Z","expiresAt":null,"retainUntil":null}"#);
     let unknown = api.get(&format!("/api/v3/status/{WORLD}")).key(&key).await;
     assert_eq!((unknown.status(), unknown.message()), (404, "Pin not found for this CID".into()));
 }

@@ -163,6 +163,7 @@ pub(super) fn http(config: &config::Http) -> anyhow::Result<http::Settings> {
         },
         bodies: http::Bodies {
             json_bytes_max: bodies.json_bytes_max,
+            batch_bytes_max: bodies.batch_bytes_max,
             json_time: Duration::from_secs(bodies.json_seconds),
             field_bytes_max: bodies.field_bytes_max,
             upload_idle_time: Duration::from_secs(bodies.upload_idle_seconds),
@@ -180,6 +181,7 @@ pub(super) fn http(config: &config::Http) -> anyhow::Result<http::Settings> {
         events: http::Events::default(),
         wait_default: Duration::from_secs(config.wait_default_seconds),
         wait_max: Duration::from_secs(config.wait_max_seconds),
+        dry_run_time: Duration::from_secs(config.dry_run_seconds),
         proxies: proxies.collect::<anyhow::Result<_>>()?,
         cors_origins: origins.collect::<anyhow::Result<_>>()?,
     })

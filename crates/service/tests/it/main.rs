@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a story that can't go on fails")]
 
 mod access;
+mod batches;
 mod cars;
 mod dice;
 mod disk;
@@ -15,6 +16,7 @@ mod network;
 mod pins;
 mod races;
 mod rebuilt;
+mod retention;
 mod simulation;
 mod timelocks;
 mod uploads;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use pinfold_model::{AccountId, ActStatus, By, Details, Source};
+use pinfold_model::{AccountId, ActStatus, By, Details, Lifetime, Source};
 use pinfold_store::{Act, AuditEntry, AuditFilter, Wish, Wished};
 
 use crate::world::{World, at, cid, created, gave_up, held, name, now, wish};
@@ -53,8 +53,8 @@ async fn what_the_service_does_by_itself_is_told_to_everyone_whom_it_hits() {
     let world = World::start().await;
     let (ada, bea) = (world.account("ada", 1_000).await, world.account("bea", 10).await);
     for account in [ada, bea] {
-        let expires_at = Some(at(10));
-        created(world.store.wish(Wish { expires_at, ..wish(account, cid(1)) }, now()).await.unwrap());
+        let lifetime = Lifetime { expires_at: Some(at(10)), retain_until: None };
+        created(world.store.wish(Wish { lifetime, ..wish(account, cid(1)) }, now()).await.unwrap());
     }
     let claim = world.claim(now()).await;
     world.settle(&claim, held(100)).await;

@@ -1,7 +1,7 @@
 //! The books: what an account is charged is what its kept pins say, whatever happens in whatever order.
 
-use pinfold_model::{AccountId, By, PlacementId, PlacementState, Standing, Timestamp};
-use pinfold_store::{Claim, Outcome, Settled, Wish, Wished};
+use pinfold_model::{AccountId, By, Lifetime, PinId, PlacementId, PlacementState, Standing, Timestamp};
+use pinfold_store::{Claim, Outcome, RemovedAll, Settled, Wish, Wished, WishedAll};
 use proptest::prelude::*;
 
 use crate::world::{World, at, cid, created, failure, gave_up, held, now, wish};
@@ -16,6 +16,17 @@ enum Step {
         account: usize,
         cid: u32,
         expires_in: Option<i64>,
+        retain_in: Option<i64>,
+    },
+    /// Several at once, from a first one on.
+    WishAll {
+        account: usize,
+        cids: std::ops::Range<u32>,
+        retain_in: Option<i64>,
+    },
+    RemoveAll {
+        account: usize,
+        cids: std::ops::Range<u32>,
     },
     Remove {
         account: usize,
@@ -40,9 +51,16 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let (account, number) = (0..ACCOUNTS, 0..CIDS);
+    let in_time = || proptest::option::weighted(0.2, 1..8_i64);
+    let cids =
+        || (0..CIDS).prop_flat_map(|from| (Just(from), from + 1..=CIDS)).prop_map(|(from, to)| from..to);
     prop_oneof![
-        4 => (account.clone(), number.clone(), proptest::option::weighted(0.2, 1..8_i64))
-            .prop_map(|(account, cid, expires_in)| Step::Wish { account, cid, expires_in }),
+        4 => (account.clone(), number.clone(), in_time(), in_time()).prop_map(
+            |(account, cid, expires_in, retain_in)| Step::Wish { account, cid, expires_in, retain_in }
+        ),
+        1 => (account.clone(), cids(), in_time())
+            .prop_map(|(account, cids, retain_in)| Step::WishAll { account, cids, retain_in }),
+        1 => (account.clone(), cids()).prop_map(|(account, cids)| Step::RemoveAll { account, cids }),
         2 => (account.clone(), number).prop_map(|(account, cid)| Step::Remove { account, cid }),
         1 => (account, any::<bool>()).prop_map(|(account, late)| Step::Abandon { account, late }),
         4 => Just(Step::Claim),
@@ -80,13 +98,53 @@ impl Books {
         at(self.seconds)
     }
 
+    /// The live pins that are locked, and until when.
+    async fn locked(&self) -> Vec<(PinId, Timestamp)> {
+        let mut locked = Vec::new();
+        for account in &self.accounts {
+            let pins = self.world.pins(*account).await;
+            let live = pins.iter().filter(|pin| pin.standing != Standing::Failed);
+            locked.extend(live.filter_map(|pin| Some((pin.id, pin.lifetime().locked_until(self.now())?))));
+        }
+        locked
+    }
+
+    /// What was locked is still there, locked for as long at least.
+    async fn keeps(&self, promised: Vec<(PinId, Timestamp)>) {
+        for (id, until) in promised.into_iter().filter(|(_, until)| *until > self.now()) {
+            let pin = self.world.store.pin(id).await.unwrap().expect("it is locked");
+            assert!(pin.retain_until >= Some(until), "{pin:?}");
+            assert!(pin.expires_at.is_none_or(|end| Some(end) >= pin.retain_until), "{pin:?}");
+        }
+    }
+
+    fn wish(&self, account: usize, number: u32, expires_in: Option<i64>, retain_in: Option<i64>) -> Wish {
+        let at = |seconds| at(self.seconds + seconds);
+        let lifetime = Lifetime { expires_at: expires_in.map(at), retain_until: retain_in.map(at) };
+        Wish { lifetime, in_flight_max: 3, ..wish(self.accounts[account], cid(number)) }
+    }
+
     async fn take(&mut self, step: Step) {
         let (now, store) = (self.now(), self.world.store.clone());
         match step {
-            Step::Wish { account, cid: number, expires_in } => {
-                let expires_at = expires_in.map(|seconds| at(self.seconds + seconds));
-                let wish = Wish { expires_at, in_flight_max: 3, ..wish(self.accounts[account], cid(number)) };
-                store.wish(wish, now).await.unwrap();
+            Step::Wish { account, cid, expires_in, retain_in } => {
+                store.wish(self.wish(account, cid, expires_in, retain_in), now).await.unwrap();
+            }
+            Step::WishAll { account, cids, retain_in } => {
+                let before = self.world.pins(self.accounts[account]).await;
+                let wishes = cids.map(|cid| self.wish(account, cid, None, retain_in)).collect();
+                if !matches!(store.wish_all(wishes, now).await.unwrap(), WishedAll::Done(_)) {
+                    assert_eq!(self.world.pins(self.accounts[account]).await, before, "all or none");
+                }
+            }
+            Step::RemoveAll { account, cids } => {
+                let account = self.accounts[account];
+                let before = self.world.pins(account).await;
+                let pins: Vec<_> = cids.map(|number| (cid(number), None)).collect();
+                match store.remove_all(account, &pins, By::account(account), now).await.unwrap() {
+                    RemovedAll::Done(ended) => assert_eq!(ended.len(), pins.len()),
+                    RemovedAll::Refused(_) => assert_eq!(self.world.pins(account).await, before),
+                }
             }
             Step::Remove { account, cid: number } => {
                 let owner = self.accounts[account];
@@ -95,7 +153,10 @@ impl Books {
             Step::Abandon { account, late } => {
                 if let Some(pin) = self.world.pins(self.accounts[account]).await.first() {
                     let ended = store.abandon(pin.id, pin.wishes - u64::from(late), now).await.unwrap();
-                    assert_eq!(ended.is_some(), !late && pin.standing != Standing::Kept, "{pin:?}");
+                    let binds =
+                        pin.standing == Standing::Waiting && pin.lifetime().locked_until(now).is_some();
+                    let may_end = !late && pin.standing != Standing::Kept && !binds;
+                    assert_eq!(ended.is_some(), may_end, "{pin:?}");
                 }
             }
             Step::Claim => {
@@ -185,7 +246,9 @@ proptest! {
         runtime.block_on(async {
             let mut books = Books::open().await;
             for step in steps {
+                let promised = books.locked().await;
                 books.take(step).await;
+                books.keeps(promised).await;
                 books.balance().await;
             }
             books.finish().await;

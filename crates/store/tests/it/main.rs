@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a story that can't go on fails")]
 
 mod audit;
+mod batches;
 mod books;
 mod keys;
 mod lists;
 mod operator;
 mod referrals;
+mod retention;
 mod sharing;
 mod states;
 mod world;

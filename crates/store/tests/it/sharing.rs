@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use pinfold_model::PlacementState;
+use pinfold_model::{Lifetime, PlacementState};
 use pinfold_store::{PinFilter, Store, Wish};
 
 use crate::world::{World, account, at, cid, created, failure, gave_up, held, name, now, wish};
@@ -15,7 +15,7 @@ async fn all_is_there_after_a_reopening() {
         let wish = Wish {
             custom_name: name("a name"),
             original_name: name("another"),
-            expires_at: Some(at(1_000)),
+            lifetime: Lifetime { expires_at: Some(at(1_000)), retain_until: None },
             origins: vec!["/ip4/127.0.0.1/tcp/1".to_owned()],
             ..wish(ada, cid(number))
         };

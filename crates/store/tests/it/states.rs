@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pinfold_model::{Event, PinKind, PlacementState, Standing};
+use pinfold_model::{Event, Lifetime, PinKind, PlacementState, Standing};
 use pinfold_store::{Ended, Outcome, Removed, Settled, Wished};
 
 use crate::world::{LEASE, World, at, cid, created, failure, gave_up, held, now, wish};
@@ -188,8 +188,8 @@ async fn a_pin_ends_when_its_time_has_come() {
     let world = World::start().await;
     let account = world.account("ada", 1_000).await;
     for (number, seconds) in [(1, Some(10)), (2, Some(20)), (3, None)] {
-        let expires_at = seconds.map(at);
-        let wish = pinfold_store::Wish { expires_at, ..wish(account, cid(number)) };
+        let lifetime = Lifetime { expires_at: seconds.map(at), retain_until: None };
+        let wish = pinfold_store::Wish { lifetime, ..wish(account, cid(number)) };
         created(world.store.wish(wish, now()).await.unwrap());
         let claim = world.claim(now()).await;
         world.settle(&claim, held(5)).await;

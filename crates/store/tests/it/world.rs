@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use cid::Cid;
 use cid::multihash::Multihash;
 use pinfold_model::{
-    Account, AccountId, By, ClusterId, Email, Failure, FailureCode, PinKind, PinName, PlanCode, Role,
-    Timestamp,
+    Account, AccountId, By, ClusterId, Email, Failure, FailureCode, Lifetime, PinKind, PinName, PlanCode,
+    Role, Timestamp,
 };
 use pinfold_store::{
     Claim, NewAccount, Outcome, PinFilter, PinRecord, Removed, Settled, Store, StoreError, Wish, Wished,
@@ -108,7 +108,7 @@ pub(crate) fn wish(account: AccountId, cid: Cid) -> Wish {
         cluster: ClusterId::default(),
         original_name: None,
         custom_name: None,
-        expires_at: None,
+        lifetime: Lifetime::default(),
         origins: Vec::new(),
         in_flight_max: 1_000_000,
         claim_until: None,
@@ -134,7 +134,7 @@ pub(crate) fn gave_up() -> Outcome {
 pub(crate) fn created(wished: Wished) -> PinRecord {
     match wished {
         Wished::Done { pin, created: true, .. } => *pin,
-        other @ (Wished::Done { .. } | Wished::OverQuota | Wished::TooManyInFlight) => {
+        other @ (Wished::Done { .. } | Wished::OverQuota | Wished::TooManyInFlight | Wished::Refused(_)) => {
             panic!("it was not created: {other:?}")
         }
     }

@@ -1,0 +1,118 @@
+//! Stories of pins that are locked against their removal.
+
+use std::time::Duration;
+
+use pinfold_model::{Clock, LifetimeError, PinState, PlanCode, Retention, Role, Timestamp};
+use pinfold_service::{Caller, Error, PinWish, UploadTerms, Wait};
+
+use crate::world::{MIB, World};
+
+const DAY: Duration = Duration::from_hours(24);
+
+impl World {
+    fn locked_for(&self, time: Duration) -> Option<Retention> {
+        let now = self.clock.now();
+        Some(Retention::parse(&now.after(time).to_string(), now).unwrap())
+    }
+
+    /// Pins something new, locked for a day; gives its CID and until when it is locked.
+    async fn lock(&self, caller: &Caller, seed: &str) -> (cid::Cid, Timestamp) {
+        let cid = self.cluster.publish(seed, MIB);
+        let wish = PinWish { retention: self.locked_for(DAY), ..PinWish::new(cid) };
+        let receipt = self.pin(caller, wish).await.unwrap();
+        (cid, receipt.view.retain_until.unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_locked_pin_outlives_every_wish_of_its_owner() {
+    let mut world = World::start().await;
+    let alice = world.account("alice", "premium").await;
+    let (cid, until) = world.lock(&alice, "evidence").await;
+    let locked = Err(Error::RetentionLocked { until });
+    assert_eq!(world.remove(&alice, &cid).await, locked);
+    let sooner = PinWish { timelock: Some(world.in_an_hour()), ..PinWish::new(cid) };
+    let refused = world.service.pins.pin(&alice, sooner, Wait::No).await;
+    assert_eq!(refused, Err(Error::Lifetime(LifetimeError::EndsBeforeLock { until })));
+
+    for at in [DAY / 2, Duration::ZERO, DAY - Duration::from_millis(1)] {
+        world.clock.set(world.clock_at_start().after(at));
+        world.settle().await;
+        world.restart().await;
+        world.settle().await;
+        assert_eq!(world.remove(&alice, &cid).await, locked, "{at:?}");
+        assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
+    }
+    world.clock.set(until);
+    world.remove(&alice, &cid).await.unwrap();
+    world.settle().await;
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn a_lock_needs_a_plan_and_outlives_it() {
+    let world = World::start().await;
+    let (alice, bob) = (world.account("alice", "premium").await, world.account("bob", "free").await);
+    let cid = world.cluster.publish("mine", MIB);
+    let wish = PinWish { retention: world.locked_for(DAY), ..PinWish::new(cid) };
+    let refused = world.service.pins.pin(&bob, wish, Wait::No).await;
+    assert_eq!(refused, Err(Error::RetentionNotAllowed));
+    let early = UploadTerms { retention: world.locked_for(DAY), ..UploadTerms::default() };
+    let refused = world.service.uploads.receive(&bob, &early, &b"x"[..]).await.map(drop);
+    assert_eq!(refused, Err(Error::RetentionNotAllowed));
+
+    let (cid, until) = world.lock(&alice, "evidence").await;
+    let mut downgraded = alice.clone();
+    downgraded.plan = std::sync::Arc::new(pinfold_model::Plan::free());
+    downgraded.account.plan = PlanCode::new("free");
+    assert_eq!(world.remove(&downgraded, &cid).await, Err(Error::RetentionLocked { until }));
+    let again = world.wish(&downgraded, cid).await.unwrap();
+    assert_eq!(again.view.retain_until, Some(until), "and nothing drops it");
+}
+
+#[tokio::test]
+async fn an_upload_is_locked_from_its_first_moment() {
+    let world = World::start().await;
+    let alice = world.account("alice", "premium").await;
+    let terms = UploadTerms { retention: world.locked_for(DAY), ..UploadTerms::default() };
+    let received = world.service.uploads.receive(&alice, &terms, &b"x"[..]).await.unwrap();
+    let background = world.service.run();
+    let view = world.service.uploads.keep(&alice, received, terms).await.unwrap().view;
+    background.stop().await;
+    let until = view.retain_until.unwrap();
+    assert_eq!(world.remove(&alice, &view.cid).await, Err(Error::RetentionLocked { until }));
+}
+
+#[tokio::test]
+async fn only_an_administrator_removes_what_is_locked() {
+    let world = World::start().await;
+    let alice = world.account("alice", "premium").await;
+    let (cid, _) = world.lock(&alice, "evidence").await;
+    let mut admin = world.account("root", "premium").await;
+    let remove =
+        async |admin: &Caller| world.service.pins.remove_locked(admin, alice.account.id, &cid, None).await;
+    assert_eq!(remove(&admin).await, Err(Error::AdminOnly));
+    admin.account.role = Role::Admin;
+    assert_eq!(remove(&admin).await, Ok(()));
+    assert_eq!(remove(&admin).await, Err(Error::PinNotFound));
+    world.settle().await;
+    world.check_settled(&[&alice]).await;
+}
+
+#[tokio::test]
+async fn a_pin_that_can_not_be_had_is_not_held_by_its_lock() {
+    let world = World::start().await;
+    let alice = world.account("alice", "premium").await;
+    let cid = world.cluster.publish("gone", MIB);
+    world.cluster.unpublish(&cid);
+    let wish = PinWish { retention: world.locked_for(DAY), ..PinWish::new(cid) };
+    assert_eq!(world.pin(&alice, wish.clone()).await, Err(Error::CidNotFound));
+    assert_eq!(world.uploads(&alice).await, [], "nothing is left behind");
+
+    world.service.pins.pin(&alice, wish, Wait::No).await.unwrap();
+    assert!(matches!(world.remove(&alice, &cid).await, Err(Error::RetentionLocked { .. })));
+    world.settle().await;
+    assert_eq!(world.state(&alice, &cid).await, Some(PinState::Failed));
+    world.remove(&alice, &cid).await.unwrap();
+    world.check_settled(&[&alice]).await;
+}

@@ -1,0 +1,189 @@
+//! Many wishes, or many removals, in one transaction: all of them or none.
+//!
+//! A batch of wishes writes as it goes, so that each sees what those before it took of the quota; if one can't be had,
+//! all is taken back to where the batch began, and the transaction around it, which may be shared with others, goes on.
+//! A batch of removals looks at all of its pins before it changes any.
+
+use std::collections::HashMap;
+
+use cid::Cid;
+use pinfold_model::{AccountId, By, ClusterId, LifetimeError, Timestamp};
+use sqlx::raw_sql;
+
+use crate::audit::Journal;
+use crate::remove::{EndingRow, end_all};
+use crate::wish::WishWrite;
+use crate::writer::{Conn, Write};
+use crate::{Claim, Ended, PinRecord, Store, StoreError, Wish, Wished};
+
+/// One wish of a batch that was granted.
+#[derive(Debug, Clone)]
+pub struct Granted {
+    /// The pin as it is now.
+    pub pin: Box<PinRecord>,
+    /// Whether the account had no live pin of it before.
+    pub created: bool,
+    /// Whether there is work to do now, for whoever comes.
+    pub work: bool,
+    /// The right to work on the placement, if that was asked for and it is new.
+    pub claim: Option<Box<Claim>>,
+}
+
+/// What came of a batch of wishes.
+#[derive(Debug, Clone)]
+pub enum WishedAll {
+    /// All are written, in their order.
+    Done(Vec<Granted>),
+    /// Together they are more than what is left of the account's storage. Nothing was changed.
+    OverQuota,
+    /// Together they are too many on their way. Nothing was changed.
+    TooManyInFlight,
+    /// Some pins can't have their times, each with its place in the batch. Nothing was changed.
+    Refused(Vec<(usize, LifetimeError)>),
+}
+
+/// What came of a batch of removals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RemovedAll {
+    /// All are gone, in their order, with the cluster that each was in.
+    Done(Vec<(ClusterId, Ended)>),
+    /// Some can't be removed, each with its place in the batch. Nothing was changed.
+    Refused(Vec<(usize, Unremovable)>),
+}
+
+/// Why a pin of a batch can't be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unremovable {
+    /// The account has no such pin.
+    NotFound,
+    /// The account has several; one cluster must be named.
+    Ambiguous,
+    /// It is locked.
+    Locked {
+        /// Until when.
+        until: Timestamp,
+    },
+    /// It is in the batch twice.
+    Twice {
+        /// Its first place.
+        first: usize,
+    },
+}
+
+impl Store {
+    /// Writes all of these wishes, which are one account's, or none. The caller bounds how many there are: while they
+    /// are written, other writes wait.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn wish_all(&self, wishes: Vec<Wish>, now: Timestamp) -> Result<WishedAll, StoreError> {
+        let wishes = wishes.into_iter().map(|wish| self.wish_write(wish, now)).collect();
+        self.write(WishAll { wishes }).await
+    }
+
+    /// Removes the account's pins of all these CIDs, as `by` wants, or none. The caller bounds how many there are.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn remove_all(
+        &self,
+        account: AccountId,
+        pins: &[(Cid, Option<ClusterId>)],
+        by: By,
+        now: Timestamp,
+    ) -> Result<RemovedAll, StoreError> {
+        let text = |(cid, cluster): &(Cid, Option<ClusterId>)| {
+            (cid.to_string(), cluster.as_ref().map(|cluster| cluster.as_str().to_owned()))
+        };
+        let (pins, journal) = (pins.iter().map(text).collect(), self.journal());
+        self.write(RemoveAll { account, pins, by, now, journal }).await
+    }
+}
+
+struct WishAll {
+    wishes: Vec<WishWrite>,
+}
+
+impl Write for WishAll {
+    type Out = WishedAll;
+
+    async fn run(&self, conn: &mut Conn) -> Result<WishedAll, StoreError> {
+        raw_sql("SAVEPOINT batch").execute(&mut *conn).await?;
+        let wished = self.write(conn).await?;
+        if !matches!(wished, WishedAll::Done(_)) {
+            raw_sql("ROLLBACK TO SAVEPOINT batch").execute(&mut *conn).await?;
+        }
+        raw_sql("RELEASE SAVEPOINT batch").execute(conn).await?;
+        Ok(wished)
+    }
+}
+
+impl WishAll {
+    async fn write(&self, conn: &mut Conn) -> Result<WishedAll, StoreError> {
+        let (mut granted, mut refused) = (Vec::with_capacity(self.wishes.len()), Vec::new());
+        // All are one account's: its pins are counted once.
+        let mut on_their_way = None;
+        for (at, wish) in self.wishes.iter().enumerate() {
+            match wish.run_with(conn, &mut on_their_way).await? {
+                Wished::Done { pin, created, work, claim } => {
+                    granted.push(Granted { pin, created, work, claim });
+                }
+                Wished::OverQuota => return Ok(WishedAll::OverQuota),
+                Wished::TooManyInFlight => return Ok(WishedAll::TooManyInFlight),
+                Wished::Refused(error) => refused.push((at, error)),
+            }
+        }
+        Ok(if refused.is_empty() { WishedAll::Done(granted) } else { WishedAll::Refused(refused) })
+    }
+}
+
+struct RemoveAll {
+    account: AccountId,
+    pins: Vec<(String, Option<String>)>,
+    by: By,
+    now: Timestamp,
+    journal: Journal,
+}
+
+impl Write for RemoveAll {
+    type Out = RemovedAll;
+
+    async fn run(&self, conn: &mut Conn) -> Result<RemovedAll, StoreError> {
+        let (mut rows, mut refused) = (Vec::with_capacity(self.pins.len()), Vec::new());
+        let mut first_at: HashMap<i64, usize> = HashMap::new();
+        for (at, (cid, cluster)) in self.pins.iter().enumerate() {
+            match self.find(conn, cid, cluster.as_deref()).await? {
+                Ok(row) => match first_at.insert(row.id, at) {
+                    Some(first) => refused.push((at, Unremovable::Twice { first })),
+                    None => rows.push(row),
+                },
+                Err(reason) => refused.push((at, reason)),
+            }
+        }
+        if !refused.is_empty() {
+            return Ok(RemovedAll::Refused(refused));
+        }
+        let clusters: Vec<_> = rows.iter().map(EndingRow::cluster).collect::<Result<_, _>>()?;
+        let ended = end_all(conn, &rows, &self.journal, self.by, self.now).await?;
+        Ok(RemovedAll::Done(clusters.into_iter().zip(ended).collect()))
+    }
+}
+
+impl RemoveAll {
+    async fn find(
+        &self,
+        conn: &mut Conn,
+        cid: &str,
+        cluster: Option<&str>,
+    ) -> Result<Result<EndingRow, Unremovable>, StoreError> {
+        let mut rows = EndingRow::find(conn, self.account, cid, cluster).await?;
+        let Some(row) = rows.pop() else { return Ok(Err(Unremovable::NotFound)) };
+        if !rows.is_empty() {
+            return Ok(Err(Unremovable::Ambiguous));
+        }
+        Ok(match row.locked_until(self.now) {
+            Some(until) => Err(Unremovable::Locked { until }),
+            None => Ok(row),
+        })
+    }
+}

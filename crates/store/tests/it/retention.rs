@@ -1,0 +1,153 @@
+//! Locked pins: nothing ends them before their time but an administrator.
+
+use pinfold_model::{AccountId, By, Lifetime, LifetimeError, Standing, Timestamp};
+use pinfold_store::{AuditFilter, Removed, RemovedAll, Unremovable, Wish, Wished};
+
+use crate::world::{World, at, cid, created, gave_up, held, name, now, wish};
+
+/// A wish for the first DAG, with these times in seconds.
+fn timed(account: AccountId, expires: Option<i64>, retain: Option<i64>) -> Wish {
+    let lifetime = Lifetime { expires_at: expires.map(at), retain_until: retain.map(at) };
+    Wish { lifetime, ..wish(account, cid(1)) }
+}
+
+impl World {
+    /// Pins the first DAG and locks it until then.
+    async fn lock(&self, account: AccountId, until: i64) {
+        created(self.store.wish(timed(account, None, Some(until)), now()).await.unwrap());
+        let claim = self.claim(now()).await;
+        self.settle(&claim, held(10)).await;
+    }
+
+    async fn remove_at(&self, account: AccountId, now: Timestamp) -> Removed {
+        self.store.remove(account, &cid(1), None, By::account(account), now).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_locked_pin_stays_until_its_time() {
+    let world = World::start().await;
+    let ada = world.account("ada", 100).await;
+    world.lock(ada, 100).await;
+    let locked = Removed::Locked { until: at(100) };
+    assert_eq!(world.remove_at(ada, now()).await, locked);
+    // A clock that is set back ends no lock early.
+    assert_eq!(world.remove_at(ada, at(-1_000_000)).await, locked);
+    let refused = world.store.remove_all(ada, &[(cid(1), None)], By::account(ada), at(99)).await.unwrap();
+    assert_eq!(refused, RemovedAll::Refused(vec![(0, Unremovable::Locked { until: at(100) })]));
+    let pin = world.pins(ada).await.remove(0);
+    assert_eq!((pin.standing, pin.retain_until), (Standing::Kept, Some(at(100))));
+    assert!(matches!(world.remove_at(ada, at(100)).await, Removed::Done(_)));
+}
+
+#[tokio::test]
+async fn a_pin_on_its_way_is_locked_and_one_that_failed_is_not() {
+    let world = World::start().await;
+    let ada = world.account("ada", 100).await;
+    let pin = created(world.store.wish(timed(ada, None, Some(100)), now()).await.unwrap());
+    assert_eq!(world.remove_at(ada, now()).await, Removed::Locked { until: at(100) });
+    assert_eq!(world.store.abandon(pin.id, pin.wishes, now()).await.unwrap(), None);
+    let claim = world.claim(now()).await;
+    world.settle(&claim, gave_up()).await;
+    assert!(matches!(world.remove_at(ada, now()).await, Removed::Done(_)), "it promises nothing");
+}
+
+#[tokio::test]
+async fn a_wish_changes_nothing_when_it_would_loosen_a_lock() {
+    let world = World::start().await;
+    let ada = world.account("ada", 100).await;
+    world.lock(ada, 100).await;
+    for (expires, retain, error) in [
+        (None, Some(99), LifetimeError::Shortened { until: at(100) }),
+        (Some(99), None, LifetimeError::EndsBeforeLock { until: at(100) }),
+        (Some(150), Some(200), LifetimeError::EndsBeforeLock { until: at(200) }),
+    ] {
+        let wish = Wish { custom_name: name("new"), ..timed(ada, expires, retain) };
+        let refused = world.store.wish(wish, now()).await.unwrap();
+        assert!(matches!(refused, Wished::Refused(why) if why == error), "{refused:?}");
+    }
+    let pin = world.pins(ada).await.remove(0);
+    assert_eq!((pin.custom_name, pin.expires_at, pin.retain_until), (None, None, Some(at(100))));
+
+    for (expires, retain) in [(Some(100), None), (None, None), (Some(300), Some(300)), (None, Some(300))] {
+        let done = world.store.wish(timed(ada, expires, retain), now()).await.unwrap();
+        assert!(matches!(done, Wished::Done { created: false, .. }), "{done:?}");
+    }
+    let beyond = world.store.wish(timed(ada, None, Some(301)), now()).await.unwrap();
+    assert!(matches!(beyond, Wished::Refused(LifetimeError::LockBeyondEnd { .. })), "{beyond:?}");
+    let pin = world.pins(ada).await.remove(0);
+    assert_eq!((pin.expires_at, pin.retain_until), (Some(at(300)), Some(at(300))));
+}
+
+#[tokio::test]
+async fn a_lock_comes_through_a_reopening() {
+    let mut world = World::start().await;
+    let ada = world.account("ada", 100).await;
+    world.lock(ada, 100).await;
+    world.store.close().await;
+    world.store = world.open().await;
+    assert_eq!(world.remove_at(ada, at(99)).await, Removed::Locked { until: at(100) });
+}
+
+#[tokio::test]
+async fn what_is_locked_does_not_expire_however_strange_its_row_is() {
+    let world = World::start().await;
+    let ada = world.account("ada", 100).await;
+    world.lock(ada, 100).await;
+    // No wish can do this.
+    let file = sqlx::sqlite::SqliteConnectOptions::new().filename(world.path());
+    let pool = sqlx::SqlitePool::connect_with(file).await.unwrap();
+    sqlx::query("UPDATE pins SET expires_at_ms = $1").bind(at(50).as_ms()).execute(&pool).await.unwrap();
+    for seconds in [50, 99] {
+        assert_eq!(world.store.expire(at(seconds), 10).await.unwrap(), []);
+        assert_eq!(world.store.next_expiry().await.unwrap(), Some(at(100)), "nobody looks for it in vain");
+    }
+    assert_eq!(world.store.expire(at(100), 10).await.unwrap().len(), 1);
+    assert_eq!(world.store.next_expiry().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn extending_and_removing_at_once_ends_in_one_of_both() {
+    for _ in 0..20 {
+        let world = World::start().await;
+        let ada = world.account("ada", 100).await;
+        world.lock(ada, 100).await;
+        // The lock is just over; the one extends it, the others remove.
+        let (extend, remove) = (timed(ada, None, Some(500)), || world.remove_at(ada, at(100)));
+        let (before, extended, after) = tokio::join!(remove(), world.store.wish(extend, at(100)), remove());
+        let extended = extended.unwrap();
+        let is_new = matches!(extended, Wished::Done { created: true, .. });
+        match (before, after) {
+            (Removed::Done(_), Removed::Locked { until }) | (Removed::Locked { until }, Removed::Done(_)) => {
+                assert_eq!(until, at(500));
+                assert!(is_new, "it was removed, and is wished for anew");
+            }
+            (Removed::Locked { .. }, Removed::Locked { .. }) => assert!(!is_new),
+            other => assert!(matches!(other, (Removed::Done(_), Removed::NotFound)), "{other:?}"),
+        }
+        let left = world.pins(ada).await;
+        assert!(left.iter().all(|pin| pin.retain_until == Some(at(500))), "{left:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_administrator_removes_what_is_locked_and_both_can_read_of_it() {
+    let world = World::start().await;
+    let (ada, root) = (world.account("ada", 100).await, world.account("root", 100).await);
+    world.lock(ada, 100).await;
+    let removed = world.store.remove_locked(ada, &cid(1), None, By::account(root), now()).await.unwrap();
+    assert!(matches!(removed, Removed::Done(_)), "{removed:?}");
+    assert!(world.pins(ada).await.is_empty());
+    let again = world.store.remove_locked(ada, &cid(1), None, By::account(root), now()).await.unwrap();
+    assert_eq!(again, Removed::NotFound);
+    for account in [ada, root] {
+        let filter = AuditFilter {
+            account: Some(account),
+            action: Some("pin.remove_locked".to_owned()),
+            ..AuditFilter::default()
+        };
+        let log = world.store.audit(&filter, None, 0, 10, 10).await.unwrap().entries;
+        assert_eq!((log.len(), log[0].by.actor, &log[0].subject), (1, Some(root), &cid(1).to_string()));
+        assert!(log[0].details.as_ref().unwrap().contains("retainUntil"), "{log:?}");
+    }
+}
