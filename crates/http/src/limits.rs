@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use pinfold_model::{AccountId, Clock, PlanCode, TokenId};
+use sha2::{Digest, Sha256};
 
 use crate::settings::Rate;
 
@@ -36,6 +37,8 @@ pub(crate) enum Holder {
     Network(IpAddr, PlanCode),
     /// All who come from one network without a good credential.
     Strangers(IpAddr),
+    /// All who try the password of the account with this address, by [`login_of`].
+    Login(LoginHash),
 }
 
 /// What a request is counted as.
@@ -47,6 +50,8 @@ pub(crate) enum Budget {
     Polls,
     /// Credentials that were wrong.
     Guesses,
+    /// Tries to log in, and whatever else tries passwords.
+    Logins,
 }
 
 /// A holder's buckets for a budget, and how fast they fill.
@@ -150,7 +155,7 @@ impl Limits {
 impl Holders {
     fn map(&mut self, holder: &Holder) -> &mut LruCache<(Holder, Budget), Buckets> {
         match holder {
-            Holder::Strangers(_) => &mut self.strangers,
+            Holder::Strangers(_) | Holder::Login(_) => &mut self.strangers,
             Holder::Key(_) | Holder::Sessions(_) | Holder::Account(_) | Holder::Network(..) => {
                 &mut self.proven
             }
@@ -227,6 +232,14 @@ pub(crate) fn network_of(address: IpAddr) -> IpAddr {
         v4 @ IpAddr::V4(_) => v4,
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
     }
+}
+
+/// Stands for an e-mail address, whether there is such an account or not: so that no list of addresses grows here.
+pub(crate) type LoginHash = [u8; 32];
+
+/// What stands for an e-mail address.
+pub(crate) fn login_of(email: &str) -> LoginHash {
+    Sha256::digest(email.trim().to_lowercase()).into()
 }
 
 #[cfg(test)]
@@ -364,6 +377,12 @@ mod tests {
         }
         let holders = limits.holders.lock().expect("no test panics under it");
         assert_eq!((holders.proven.len(), holders.strangers.len()), (8, 8));
+    }
+
+    #[test]
+    fn one_address_is_one_login_however_it_is_written() {
+        assert_eq!(login_of(" Ada@Example.org"), login_of("ada@example.org"));
+        assert_ne!(login_of("ada@example.org"), login_of("bob@example.org"));
     }
 
     #[test]

@@ -105,6 +105,12 @@ pub struct Rates {
     /// Wrong credentials from one address (IPv6: one /64). Who has sent more gets no answer to any, and costs no look
     /// at the database.
     pub guesses: Rate,
+    /// For each address (IPv6: each /64): tries to sign up, to log in, and to show a code for it. Whoever guesses
+    /// passwords needs many more of them than whoever mistypes one.
+    pub logins: Rate,
+    /// For each account, from wherever they come: tries of its password. It fills again all the time, so that nobody
+    /// is locked out of an account for good.
+    pub account_logins: Rate,
     /// Keys and addresses that are remembered at one time; the longest unused are forgotten first.
     pub holders_max: usize,
 }
@@ -194,6 +200,8 @@ impl Default for Rates {
             account_factor: NonZeroU32::MIN.saturating_add(3),
             address_factor: NonZeroU32::MIN.saturating_add(7),
             guesses: Rate::new(60, 30),
+            logins: Rate::new(20, 20),
+            account_logins: Rate::new(10, 10),
             holders_max: 65_536,
         }
     }

@@ -4,6 +4,7 @@
 //! gate that counts it and looks at its credential, a net for panics, the route, the extractors in the order
 //! in which its handler names them (scope, then syntax), and the service (plan, quota, network).
 
+mod auth;
 mod batch;
 mod directory;
 mod disposition;
@@ -17,6 +18,7 @@ mod gate;
 mod info;
 mod locales;
 mod logs;
+mod me;
 mod metrics;
 mod openapi;
 mod pin;
@@ -24,6 +26,7 @@ mod referrals;
 pub(crate) mod reject;
 mod rename;
 mod reply;
+mod second_factor;
 mod status;
 mod terms;
 mod tokens;
@@ -91,6 +94,17 @@ fn routes() -> Documented {
         .with(routes!(docs::json))
         .with(routes!(docs::yaml))
         .with(routes!(docs::file))
+        .with(routes!(auth::signup))
+        .with(routes!(auth::login))
+        .with(routes!(auth::logout))
+        .with(routes!(second_factor::status))
+        .with(routes!(second_factor::set_up))
+        .with(routes!(second_factor::enable))
+        .with(routes!(second_factor::disable))
+        .with(routes!(second_factor::verify_login))
+        .with(routes!(me::show, me::change))
+        .with(routes!(me::change_password))
+        .with(routes!(me::preferences, me::set_preferences))
         .with(routes!(upload::file))
         .with(routes!(directory::form))
         .with(routes!(directory::folder))

@@ -105,6 +105,8 @@ pub struct Account {
     pub plan: PlanCode,
     /// Whether its credentials are refused.
     pub disabled: bool,
+    /// Whether logging in needs a code beside the password.
+    pub two_factor: bool,
     /// The bytes that its pins are charged with; never more than `storage_limit_bytes` was when they came.
     pub used_bytes: u64,
     /// The same when blocks that its pins share count once: at most as much, and counted a little behind the changes.

@@ -136,6 +136,22 @@ pub(crate) enum UserCommand {
     Create(UserCreateArgs),
     /// List all accounts.
     List(UserListArgs),
+    /// Give an account another password, read from the first line of stdin. Whoever is logged in to it is logged out.
+    #[command(after_help = "Examples:
+  pass show pinfold/ada | pinfold user password ada@example.org")]
+    Password(UserNameArgs),
+    /// Remove the second factor of an account whose owner has lost it. Its password is enough to log in then.
+    #[command(name = "disable-2fa")]
+    DisableTwoFactor(UserNameArgs),
+}
+
+/// An account.
+#[derive(Debug, Args)]
+pub(crate) struct UserNameArgs {
+    /// The account's e-mail address.
+    pub(crate) email: String,
+    #[command(flatten)]
+    pub(crate) place: Place,
 }
 
 #[derive(Debug, Args)]

@@ -41,6 +41,7 @@ pub(crate) const FIRST_PLAN: &str = "free";
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     pub(crate) http: Http,
+    pub(crate) auth: Auth,
     pub(crate) node: Node,
     pub(crate) blocks: Blocks,
     pub(crate) pins: Pins,
@@ -103,7 +104,17 @@ pub(crate) struct HttpRates {
     pub(crate) address_factor: u32,
     pub(crate) guesses_per_minute: u32,
     pub(crate) guesses_per_second: u32,
+    pub(crate) logins_per_minute: u32,
+    pub(crate) logins_per_account_per_minute: u32,
     pub(crate) holders_max: usize,
+}
+
+/// `[auth]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Auth {
+    pub(crate) signup: bool,
+    pub(crate) session_days: u32,
 }
 
 /// `[node]`
@@ -262,6 +273,9 @@ impl Config {
         }
         if config.http.wait_max_seconds < config.http.wait_default_seconds {
             bail!("http.wait_max_seconds is below http.wait_default_seconds");
+        }
+        if config.auth.session_days == 0 {
+            bail!("auth.session_days is at least 1, or nobody could log in");
         }
         if config.pins.at_once == 0 || config.pins.attempts_max == 0 {
             bail!("pins.at_once and pins.attempts_max are at least 1, or nothing would ever be pinned");

@@ -2,13 +2,10 @@
 
 use std::sync::Arc;
 
-use argon2::Argon2;
-use argon2::password_hash::PasswordHasher;
-use argon2::password_hash::phc::PasswordHash;
 use pinfold_model::{Account, AccountId, By, Email, IpRules, PlanCode, Role, ScopeSet, TokenName};
 
 use crate::core::{Core, unavailable};
-use crate::{ApiKey, Caller, Credential, Error, NewToken, Tokens, Via};
+use crate::{ApiKey, Caller, Credential, Error, NewToken, Password, Tokens, Via};
 
 /// The address of the account that the first start makes.
 pub const ADMIN_EMAIL: &str = "admin@localhost";
@@ -23,45 +20,6 @@ const LIST_MAX: u32 = 10_000;
 #[derive(Clone)]
 pub struct Accounts {
     pub(crate) core: Arc<Core>,
-}
-
-/// A password as it was typed, of a fitting length. It is never shown.
-#[derive(Clone)]
-pub struct Password(String);
-
-/// Why a text is not a [`Password`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("A password has {} to {} bytes", Password::LEN_MIN, Password::LEN_MAX)]
-pub struct PasswordError;
-
-impl Password {
-    /// The shortest, in bytes.
-    pub const LEN_MIN: usize = 8;
-    /// The longest, in bytes: hashing costs by length.
-    pub const LEN_MAX: usize = 1_024;
-
-    /// Takes a password as it is.
-    ///
-    /// # Errors
-    /// [`PasswordError`] if it is too short or too long.
-    pub fn parse(text: impl Into<String>) -> Result<Self, PasswordError> {
-        let text = text.into();
-        if (Self::LEN_MIN..=Self::LEN_MAX).contains(&text.len()) {
-            Ok(Self(text))
-        } else {
-            Err(PasswordError)
-        }
-    }
-
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
-}
-
-impl std::fmt::Debug for Password {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Password(…)")
-    }
 }
 
 /// What a new account shall be.
@@ -83,16 +41,21 @@ impl Accounts {
     /// Makes an account.
     ///
     /// # Errors
-    /// [`Error::EmailTaken`], [`Error::InvalidRequest`] (no such plan, a name that is too long).
+    /// [`Error::EmailTaken`], [`Error::InvalidRequest`] (no such plan, a name that is too long, a
+    /// password that does not suit).
     pub async fn create(&self, new: NewAccount) -> Result<Account, Error> {
-        self.insert(new, false).await?.ok_or(Error::EmailTaken)
+        self.insert(new, false, By::OPERATOR).await?.ok_or(Error::EmailTaken)
     }
 
-    async fn insert(&self, new: NewAccount, only_first: bool) -> Result<Option<Account>, Error> {
-        if new.name.len() > NAME_LEN_MAX || new.name.chars().any(char::is_control) {
-            return Err(Error::InvalidRequest(format!(
-                "A name has at most {NAME_LEN_MAX} bytes and no control characters"
-            )));
+    pub(crate) async fn insert(
+        &self,
+        new: NewAccount,
+        only_first: bool,
+        by: By,
+    ) -> Result<Option<Account>, Error> {
+        check_name(&new.name)?;
+        if let Some(password) = &new.password {
+            password.suits(&new.email)?;
         }
         let plans = self.core.plans();
         let Some(plan) = plans.find(&new.plan) else {
@@ -104,13 +67,12 @@ impl Accounts {
             role: new.role,
             plan: new.plan,
             storage_limit_bytes: plan.limits.storage_bytes,
-            password_hash: hash(new.password).await?,
+            password_hash: match new.password {
+                Some(password) => Some(self.core.hasher.hash(password).await?),
+                None => None,
+            },
         };
-        self.core
-            .store
-            .create_account(row, only_first, By::OPERATOR, self.core.clock.now())
-            .await
-            .map_err(unavailable)
+        self.core.store.create_account(row, only_first, by, self.core.clock.now()).await.map_err(unavailable)
     }
 
     /// All accounts, oldest first; at most 10,000.
@@ -169,7 +131,7 @@ impl Accounts {
             role: Role::Admin,
             password: None,
         };
-        let Some(account) = self.insert(admin, true).await? else { return Ok(None) };
+        let Some(account) = self.insert(admin, true, By::OPERATOR).await? else { return Ok(None) };
         let name = TokenName::parse("first-start").map_err(|_| Error::Internal)?;
         let new = NewToken {
             name,
@@ -183,22 +145,9 @@ impl Accounts {
     }
 }
 
-/// Argon2id with the crate's recommended cost, beside the runtime: it takes tens of milliseconds.
-async fn hash(password: Option<Password>) -> Result<Option<String>, Error> {
-    let Some(password) = password else { return Ok(None) };
-    let hashed = tokio::task::spawn_blocking(move || {
-        let hash: Result<PasswordHash, _> = Argon2::default().hash_password(password.as_bytes());
-        hash.map(|hash| hash.to_string())
-    });
-    match hashed.await {
-        Ok(Ok(hash)) => Ok(Some(hash)),
-        Ok(Err(error)) => {
-            tracing::error!(%error, "hashing a password");
-            Err(Error::Internal)
-        }
-        Err(error) => {
-            tracing::error!(%error, "hashing a password");
-            Err(Error::Internal)
-        }
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
+    if !name.trim().is_empty() && name.len() <= NAME_LEN_MAX && !name.chars().any(char::is_control) {
+        return Ok(());
     }
+    Err(Error::InvalidRequest(format!("A name has 1 to {NAME_LEN_MAX} bytes and no control characters")))
 }

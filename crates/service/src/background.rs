@@ -1,8 +1,8 @@
 //! What goes on without a request: the reconciler.
 //!
-//! Five loops, so that none waits for another: one works on placements, one ends the pins whose time has come,
+//! Six loops, so that none waits for another: one works on placements, one ends the pins whose time has come,
 //! one asks the clusters for damage ([`mend`]), one counts what accounts share ([`sharing`]), one drops the oldest end of the
-//! audit log ([`sweep`]). The first two register for the wake-up before they look, so none
+//! audit log ([`sweep`]), one the sessions that are over ([`logins`]). The first two register for the wake-up before they look, so none
 //! is lost, and take no hints: what is to be done stands in the rows. Between wake-ups they rest until the next
 //! row is due, with an eye on the clock alone: rows that wait cost nothing, however many they are.
 
@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::Error;
 use crate::core::{Core, unavailable};
+use crate::logins;
 use crate::mend;
 use crate::reconcile::work;
 use crate::sharing;
@@ -60,6 +61,7 @@ impl Reconciler {
             counted = Some(account);
         }
         sweep::look(core).await?;
+        logins::sweep(core).await?;
         core.write_uses().await;
         Ok(ended + damaged + worked + released)
     }
@@ -118,7 +120,8 @@ async fn run(core: Arc<Core>) {
         run_expiry(&core),
         mend::run(&core),
         sharing::run(&core),
-        sweep::run(&core)
+        sweep::run(&core),
+        logins::run(&core)
     );
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use pinfold_model::Source;
-use pinfold_model::{Account, By, Plan, Scope, ScopeSet, SessionId, TokenId};
+use pinfold_model::{Account, AccountId, By, Plan, Scope, ScopeSet, SessionId, TokenId};
 
 /// A proven credential: the account behind it, and what it may do.
 #[derive(Debug, Clone)]
@@ -45,6 +45,12 @@ impl Via {
     /// An operator's command.
     pub const OPERATOR: Self = Self { source: Source::Operator, address: None };
 
+    /// Who acts, as the audit log has it: an account, or nobody who is known.
+    #[must_use]
+    pub const fn by(self, actor: Option<AccountId>) -> By {
+        By { actor, source: self.source, address: self.address }
+    }
+
     /// A request of the API from this address.
     #[must_use]
     pub const fn api(address: Option<IpAddr>) -> Self {
@@ -66,7 +72,7 @@ impl Caller {
             Credential::Key(_) | Credential::Session(_) => Some(self.account.id),
             Credential::Operator => None,
         };
-        By { actor, source: self.via.source, address: self.via.address }
+        self.via.by(actor)
     }
 }
 

@@ -6,20 +6,25 @@ use std::time::Duration;
 
 use pinfold_cluster::{HoldName, Progress};
 use pinfold_model::{Clock, ClusterId, PlacementId, Timestamp, TokenId};
-use pinfold_store::{Store, StoreError};
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
+use pinfold_store::{Act, Store, StoreError};
+use tokio::sync::{Notify, OnceCell, Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::Catalog;
 use crate::entries::Listings;
 use crate::guard::Guards;
+use crate::logins::SessionKey;
+use crate::password::Hasher;
 use crate::signals::Signals;
 use crate::watch::Watches;
 use crate::{ClusterSetup, Error, Settings};
 
 /// Uses of keys that wait to be written; more of them are forgotten, since the next use comes soon.
 const USES_MAX: usize = 10_000;
+
+/// Entries of the audit log that wait to be written without anybody waiting for them.
+const NOTES_MAX: usize = 64;
 
 /// A clock that goes back by less is only being adjusted.
 const SET_BACK_MIN: Duration = Duration::from_secs(1);
@@ -72,6 +77,12 @@ pub(crate) struct Core {
     /// Permits to look at a DAG for a dry run.
     pub(crate) surveys: Semaphore,
     pub(crate) guards: Arc<Guards>,
+    /// Hashes passwords.
+    pub(crate) hasher: Hasher,
+    /// Signs session tokens; made when it is first needed.
+    pub(crate) session_key: OnceCell<SessionKey>,
+    /// Permits for entries of the audit log that nobody waits for.
+    notes: Arc<Semaphore>,
     /// Cancelled when the service stops.
     pub(crate) stop: CancellationToken,
     /// Everything that runs in the background.
@@ -108,6 +119,9 @@ impl Core {
             batches: Semaphore::new(1),
             surveys: Semaphore::new(SURVEYS_MAX),
             guards: Arc::default(),
+            hasher: Hasher::default(),
+            session_key: OnceCell::new(),
+            notes: Arc::new(Semaphore::new(NOTES_MAX)),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             latest: Mutex::default(),
@@ -161,6 +175,22 @@ impl Core {
     /// How far the work on a placement is, if there is any here.
     pub(crate) fn progress(&self, id: PlacementId) -> Option<Arc<Progress>> {
         lock(&self.active).get(&id).map(|active| Arc::clone(&active.progress))
+    }
+
+    /// Writes to the audit log behind the answer, which so takes the same time whether there is anything to write or
+    /// not. When too many wait, the entry is only logged.
+    pub(crate) fn log_later(&self, act: Act) {
+        let Ok(permit) = Arc::clone(&self.notes).try_acquire_owned() else {
+            tracing::warn!(?act, "too many entries of the audit log at one time");
+            return;
+        };
+        let (store, now) = (self.store.clone(), self.clock.now());
+        self.tasks.spawn(async move {
+            if let Err(error) = store.log(act, now).await {
+                tracing::warn!(%error, "writing the audit log");
+            }
+            drop(permit);
+        });
     }
 
     /// Notes that a key was used; written later.

@@ -94,6 +94,9 @@ pub enum Error {
     /// The key that asked was revoked meanwhile.
     #[error("The API key was revoked meanwhile")]
     CredentialGone,
+    /// A login, or what only somebody who has logged in may do, was refused.
+    #[error("{0}")]
+    Login(LoginError),
     /// The content stopped coming. Nothing was kept.
     #[error("The content stopped coming: {0}")]
     Stalled(String),
@@ -127,4 +130,46 @@ pub enum Error {
     /// A fault of the service; logged where it arose.
     #[error("Internal error")]
     Internal,
+}
+
+/// Why a login, or what only somebody who has logged in may do, was refused. Its text is one sentence for the person
+/// who asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LoginError {
+    /// Nobody can make an account by themselves.
+    #[error("Accounts are made by the operator of this server; ask them for one")]
+    SignupClosed,
+    /// There is no such account, or this is not its password; which of them is not said.
+    #[error("The e-mail address or the password is wrong")]
+    WrongLogin,
+    /// This is not the caller's password.
+    #[error("The password is wrong")]
+    WrongPassword,
+    /// The account is disabled.
+    #[error("The account is disabled")]
+    AccountDisabled,
+    /// An API key can't do this.
+    #[error("Log in with your password to do this; an API key can't")]
+    SessionNeeded,
+    /// The login that waits for a code is over.
+    #[error("The login has taken too long or was tried too often; log in again")]
+    TemporaryTokenInvalid,
+    /// A code of the second factor is needed.
+    #[error("A code of your authenticator app is needed")]
+    SecondFactorRequired,
+    /// The code is wrong, or was used before.
+    #[error("The code is wrong or was used before; wait for the next one")]
+    SecondFactorInvalid,
+    /// A second factor is in force.
+    #[error("Two-factor authentication is on already; disable it first")]
+    SecondFactorOn,
+    /// No second factor is in force, or was set up.
+    #[error("Two-factor authentication is not set up")]
+    SecondFactorOff,
+    /// The account was tried too often.
+    #[error("Too many wrong codes; try again later")]
+    TooManyTries {
+        /// When to try again.
+        retry_after: Duration,
+    },
 }

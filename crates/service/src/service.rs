@@ -11,7 +11,8 @@ use pinfold_store::Store;
 use crate::background::Background;
 use crate::core::{Core, unavailable};
 use crate::{
-    Accounts, ClusterSetup, Clusters, Damages, Error, Logs, Pins, Reconciler, Referrals, Tokens, Uploads,
+    Accounts, ClusterSetup, Clusters, Damages, Error, Logins, Logs, Pins, Reconciler, Referrals, Tokens,
+    Uploads,
 };
 
 /// All use cases. Cheap to clone; all clones are the same service.
@@ -21,6 +22,8 @@ pub struct Service {
     pub accounts: Accounts,
     /// API keys.
     pub tokens: Tokens,
+    /// Logging in and out.
+    pub logins: Logins,
     /// Pins.
     pub pins: Pins,
     /// Uploads.
@@ -42,6 +45,10 @@ pub struct Service {
 pub struct Settings {
     /// The plans on offer.
     pub plans: Plans,
+    /// Whether anyone may make an account.
+    pub signup_open: bool,
+    /// How long a session goes on.
+    pub session_time: Duration,
     /// How long to look for the first block of a pin.
     pub find_time: Duration,
     /// How long a fetch may go on without a new block.
@@ -77,6 +84,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             plans: Plans::default(),
+            signup_open: true,
+            session_time: Duration::from_hours(7 * 24),
             find_time: Duration::from_secs(20),
             stall_time: Duration::from_secs(300),
             blocks_max: 50_000_000,
@@ -123,6 +132,7 @@ impl Service {
         Ok(Self {
             accounts: Accounts { core: Arc::clone(&core) },
             tokens: Tokens { core: Arc::clone(&core) },
+            logins: Logins { core: Arc::clone(&core) },
             pins: Pins { core: Arc::clone(&core) },
             uploads: Uploads { core: Arc::clone(&core) },
             clusters: Clusters { core: Arc::clone(&core) },

@@ -8,8 +8,9 @@ use pinfold_store::{Kept, Proven};
 use tokio::sync::watch;
 
 use crate::core::{Core, unavailable};
-use crate::secret::same_hash;
-use crate::{ApiKey, AuthError, Caller, Credential, Error, Source, Via};
+use crate::logins;
+use crate::secret::{KEY_PREFIX, same_hash};
+use crate::{Accounts, ApiKey, AuthError, Caller, Credential, Error, Source, Via};
 
 /// Keys of one account: so that the list of them needs no pages.
 const TOKENS_MAX: u32 = 1_000;
@@ -57,6 +58,9 @@ impl Tokens {
     /// # Errors
     /// [`AuthError`].
     pub async fn authenticate(&self, credential: &str, via: Via) -> Result<Caller, AuthError> {
+        if !credential.starts_with(KEY_PREFIX) {
+            return logins::prove(&self.core, credential, via).await;
+        }
         let key = ApiKey::parse(credential).ok_or(AuthError::Invalid)?;
         let hash = key.hash();
         let found = self.core.store.token_by_hash(&hash).await.map_err(|error| {
@@ -137,7 +141,7 @@ impl Tokens {
     ///
     /// # Errors
     /// As [`create`](Self::create); [`Error::ScopeNotHeld`], [`Error::LifeNotHeld`], [`Error::AddressesNotHeld`],
-    /// [`Error::CredentialGone`].
+    /// [`Error::CredentialGone`]; and as [`Accounts::check_second_factor`].
     pub async fn create_for(
         &self,
         caller: &Caller,
@@ -151,7 +155,7 @@ impl Tokens {
             Credential::Key(maker) => (self.within(maker, new).await?, Some(maker)),
             Credential::Session(_) | Credential::Operator => (new, None),
         };
-        self.second_factor(caller, code)?;
+        self.second_factor(caller, code).await?;
         self.insert(caller.account.id, new, maker, caller.by()).await
     }
 
@@ -176,9 +180,8 @@ impl Tokens {
     }
 
     /// Where acts on keys ask for the second factor, if the account has one.
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "no account has one yet")]
-    fn second_factor(&self, _caller: &Caller, _code: Option<&str>) -> Result<(), Error> {
-        Ok(())
+    async fn second_factor(&self, caller: &Caller, code: Option<&str>) -> Result<(), Error> {
+        Accounts { core: Arc::clone(&self.core) }.check_second_factor(caller, code).await
     }
 
     /// The account's keys, oldest first.
@@ -217,7 +220,7 @@ impl Tokens {
         name: &TokenName,
         code: Option<&str>,
     ) -> Result<(), Error> {
-        self.second_factor(caller, code)?;
+        self.second_factor(caller, code).await?;
         self.delete(caller.account.id, name, caller.by()).await
     }
 

@@ -12,8 +12,8 @@ use crate::{Store, StoreError};
 macro_rules! select {
     ($tail:literal) => {
         concat!(
-            "SELECT id, email, name, role, plan, disabled, used_bytes, distinct_bytes, storage_limit_bytes, pin_count, ",
-            "created_at_ms FROM accounts ",
+            "SELECT id, email, name, role, plan, disabled, totp_on, used_bytes, distinct_bytes, storage_limit_bytes, ",
+            "pin_count, created_at_ms FROM accounts ",
             $tail
         )
     };
@@ -44,6 +44,7 @@ pub(crate) struct AccountRow {
     role: String,
     plan: String,
     disabled: i64,
+    totp_on: i64,
     used_bytes: i64,
     distinct_bytes: i64,
     storage_limit_bytes: i64,
@@ -60,6 +61,7 @@ impl AccountRow {
             role: word("role", &self.role)?,
             plan: PlanCode::new(&self.plan),
             disabled: self.disabled != 0,
+            two_factor: self.totp_on != 0,
             used_bytes: number(self.used_bytes),
             distinct_bytes: number(self.distinct_bytes),
             storage_limit_bytes: number(self.storage_limit_bytes),
@@ -116,6 +118,20 @@ impl Store {
             .fetch_all(&self.readers)
             .await?;
         rows.into_iter().map(AccountRow::into_account).collect()
+    }
+
+    /// Calls an account something else; `None` if there is no such account.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn rename_account(
+        &self,
+        id: AccountId,
+        name: String,
+        by: By,
+        now: Timestamp,
+    ) -> Result<Option<Account>, StoreError> {
+        self.write(Rename { id, name, by, now, journal: self.journal() }).await
     }
 
     /// Gives every account of this plan the plan's storage, for when the operator changed it.
@@ -176,12 +192,38 @@ impl Write for Create {
             role: self.new.role,
             plan: self.new.plan.clone(),
             disabled: false,
+            two_factor: false,
             used_bytes: 0,
             distinct_bytes: 0,
             storage_limit_bytes: self.new.storage_limit_bytes,
             pins: 0,
             created_at: self.now,
         }))
+    }
+}
+
+struct Rename {
+    id: AccountId,
+    name: String,
+    by: By,
+    now: Timestamp,
+    journal: Journal,
+}
+
+impl Write for Rename {
+    type Out = Option<Account>;
+
+    async fn run(&self, conn: &mut Conn) -> Result<Option<Account>, StoreError> {
+        let query =
+            sqlx::query("UPDATE accounts SET name = $2 WHERE id = $1").bind(self.id.0).bind(&self.name);
+        if query.execute(&mut *conn).await?.rows_affected() == 0 {
+            return Ok(None);
+        }
+        let act = Act::new(self.id, self.by, "account.update", self.name.as_str());
+        self.journal.log(conn, &act, self.now).await?;
+        let row: AccountRow =
+            sqlx::query_as(select!("WHERE id = $1")).bind(self.id.0).fetch_one(conn).await?;
+        row.into_account().map(Some)
     }
 }
 

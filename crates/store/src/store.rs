@@ -91,7 +91,8 @@ async fn last_id(conn: &mut Conn) -> Result<i64, StoreError> {
     let last: Option<i64> = sqlx::query_scalar(
         "SELECT MAX(id) FROM (SELECT MAX(id) AS id FROM accounts UNION ALL SELECT MAX(id) FROM tokens \
          UNION ALL SELECT MAX(id) FROM placements UNION ALL SELECT MAX(id) FROM pins \
-         UNION ALL SELECT MAX(id) FROM audit) ids",
+         UNION ALL SELECT MAX(id) FROM audit UNION ALL SELECT MAX(id) FROM sessions \
+         UNION ALL SELECT MAX(id) FROM challenges) ids",
     )
     .fetch_one(conn)
     .await?;

@@ -122,8 +122,8 @@ impl Store {
         let row: Option<ProvenRow> = sqlx::query_as(
             "SELECT t.id AS token_id, t.account_id, t.name AS token_name, t.label, t.hash, t.prefix, t.scopes, t.ip_allowlist, \
              t.created_at_ms AS token_created_at_ms, t.expires_at_ms, t.last_used_at_ms, \
-             a.id, a.email, a.name, a.role, a.plan, a.disabled, a.used_bytes, a.distinct_bytes, a.storage_limit_bytes, \
-             a.pin_count, a.created_at_ms \
+             a.id, a.email, a.name, a.role, a.plan, a.disabled, a.totp_on, a.used_bytes, a.distinct_bytes, \
+             a.storage_limit_bytes, a.pin_count, a.created_at_ms \
              FROM tokens t JOIN accounts a ON a.id = t.account_id WHERE t.hash = $1",
         )
         .bind(hash)

@@ -14,12 +14,12 @@ use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use pinfold_model::{Role, Scope};
-use pinfold_service::{AuthError, Caller, Credential, Via};
+use pinfold_service::{AuthError, Caller, Credential, Error, LoginError, Via};
 
 use super::reject::Reject;
 use crate::AppState;
 use crate::identity::{self, Identity};
-use crate::limits::{Budget, Holder, Reading, Verdict, Want, network_of};
+use crate::limits::{Budget, Holder, Reading, Verdict, Want, login_of, network_of};
 use crate::peer;
 use crate::settings::Rate;
 
@@ -36,12 +36,16 @@ const POLLED: [&str; 5] = [
     "/api/v3/users/me/uploads",
 ];
 
+/// Routes that let somebody in who had no credential.
+const LOGINS: [&str; 3] = ["/api/v3/auth/signup", "/api/v3/auth/login", "/api/v3/auth/2fa/verify-login"];
+
 /// Counts a request and lets it through with its [`Identity`], or refuses it. Either way the answer tells how the
 /// budget stands: that of the strictest of its buckets.
 ///
 /// Whoever shows a good credential is counted for the key (or the account's sessions together), for the account,
 /// and for the network that it comes from; everyone else for the network alone. From a network that has sent too many
-/// wrong credentials no more are looked at.
+/// wrong credentials no more are looked at. Tries to log in are counted for the network whatever credential comes with
+/// them.
 pub(super) async fn count(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
     let address = peer::address_of(request.headers(), request.extensions(), &app.settings().proxies);
     let network = network_of(address);
@@ -60,9 +64,12 @@ pub(super) async fn count(State(app): State<AppState>, mut request: Request, nex
     if verdict.retry_after.is_some() {
         return answer(&app, verdict);
     }
+    request.extensions_mut().insert(via);
     request.extensions_mut().insert(identity);
     let mut response = next.run(request).await;
-    tell(&mut response, verdict.reading, &app);
+    // A handler may have counted something stricter.
+    let reading = response.extensions_mut().remove().unwrap_or(verdict.reading);
+    tell(&mut response, reading, &app);
     response
 }
 
@@ -94,6 +101,9 @@ fn guess(app: &AppState, network: IpAddr) -> Want {
 /// All buckets that a request must pass.
 fn wants(app: &AppState, identity: &Identity, network: IpAddr, budget: Budget) -> Vec<Want> {
     let rates = &app.settings().rates;
+    if budget == Budget::Logins {
+        return vec![Want { holder: Holder::Strangers(network), budget, rate: rates.logins }];
+    }
     let want = |holder, calls: Rate| {
         let rate = if budget == Budget::Polls { calls.max(rates.polls) } else { calls };
         Want { holder, budget, rate }
@@ -106,6 +116,19 @@ fn wants(app: &AppState, identity: &Identity, network: IpAddr, budget: Budget) -
     let account = many(Holder::Account(caller.account.id), rates.account_factor);
     let address = many(Holder::Network(network, caller.plan.code.clone()), rates.address_factor);
     vec![one, account, address]
+}
+
+/// Counts a try of an account's password, wherever it comes from and whether there is such an account or not.
+///
+/// # Errors
+/// 429 when there were too many.
+pub(super) fn count_login(app: &AppState, email: &str) -> Result<(), Reject> {
+    let (holder, rate) = (Holder::Login(login_of(email)), app.settings().rates.account_logins);
+    let verdict = app.limits().take(&[Want { holder, budget: Budget::Logins, rate }]);
+    match verdict.retry_after {
+        None => Ok(()),
+        Some(wait) => Err(Reject::rate_limited(verdict.reading, wait, app.now())),
+    }
 }
 
 /// A key has a budget of its own; all sessions of an account share one, so that logging in again gives none.
@@ -123,7 +146,11 @@ fn plan_rate(caller: &Caller) -> Rate {
 fn budget_of(request: &Request) -> Budget {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    if is_read && route.is_some_and(|route| POLLED.contains(&route)) { Budget::Polls } else { Budget::Calls }
+    match route {
+        Some(route) if is_read && POLLED.contains(&route) => Budget::Polls,
+        Some(route) if LOGINS.contains(&route) => Budget::Logins,
+        Some(_) | None => Budget::Calls,
+    }
 }
 
 /// Writes the `X-RateLimit-…` headers. `Reset` is the Unix time, in seconds, when the budget is whole again.
@@ -155,6 +182,8 @@ permissions!(
     FilesWrite,
     FilesDelete,
     FilesRename,
+    UserRead,
+    UserWrite,
     ClusterRead,
     TokensRead,
     TokensWrite,
@@ -200,6 +229,32 @@ impl FromRequestParts<AppState> for Proof {
         let via = identity::via(&parts.headers, address);
         let headers = identity::credential_headers(&parts.headers);
         Ok(Self { headers, via, scope: Scope::ClusterRead })
+    }
+}
+
+/// A caller who has logged in: for what no API key may do.
+pub(super) struct InSession(Arc<Caller>);
+
+impl Deref for InSession {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.0
+    }
+}
+
+impl FromRequestParts<AppState> for InSession {
+    type Rejection = Reject;
+
+    async fn from_request_parts(parts: &mut Parts, _app: &AppState) -> Result<Self, Reject> {
+        match parts.extensions.get::<Identity>() {
+            Some(Identity::Caller(caller)) if matches!(caller.credential, Credential::Session(_)) => {
+                Ok(Self(Arc::clone(caller)))
+            }
+            Some(Identity::Caller(_)) => Err(Error::Login(LoginError::SessionNeeded).into()),
+            Some(Identity::Refused(error)) => Err((*error).into()),
+            Some(Identity::Unknown) | None => Err(Reject::no_credential()),
+        }
     }
 }
 

@@ -266,7 +266,7 @@ pub(super) async fn clusters(
 }
 
 impl ClusterBody {
-    fn example() -> Self {
+    pub(super) fn example() -> Self {
         let url = "https://gateway.example.org/ipfs/".to_owned();
         let gateway = GatewayBody { public_url: url.clone(), url, label: "Gateway".to_owned(), order: 0 };
         let id = ClusterId::default().to_string();
@@ -281,7 +281,7 @@ impl ClusterBody {
         }
     }
 
-    fn new(info: &ClusterInfo) -> Self {
+    pub(super) fn new(info: &ClusterInfo) -> Self {
         Self {
             id: info.id.to_string(),
             cluster_id: info.id.to_string(),

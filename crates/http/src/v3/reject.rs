@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use pinfold_model::{LifetimeError, Scope, Timestamp};
-use pinfold_service::{AuthError, BatchError, Error, ItemFault};
+use pinfold_service::{AuthError, BatchError, Error, ItemFault, LoginError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -62,6 +62,9 @@ pub(super) struct RejectBody {
     /// How many there are in all.
     #[serde(skip_serializing_if = "Option::is_none")]
     error_count: Option<usize>,
+    /// The budget that refused, for the headers.
+    #[serde(skip)]
+    reading: Option<Reading>,
 }
 
 /// What is wrong with one item of a batch.
@@ -147,6 +150,7 @@ impl Reject {
         reject.body.limit = Some(reading.limit);
         reject.body.remaining = Some(reading.remaining);
         reject.body.reset_time = Some(now.after(reading.whole_in).to_string());
+        reject.body.reading = Some(reading);
         reject.retry_after(retry_after)
     }
 
@@ -278,6 +282,7 @@ impl From<Error> for Reject {
                 reject.body.remaining = Some(0);
                 reject.retry_after(IN_FLIGHT_RETRY)
             }
+            Error::Login(error) => error.into(),
             Error::Stalled(_) => Self::new(S::SERVICE_UNAVAILABLE, message).code("stalled"),
             Error::StorageFull => Self::new(S::INSUFFICIENT_STORAGE, message).code("storage_full"),
             Error::Unavailable { retry_after } => {
@@ -297,6 +302,32 @@ impl From<BatchError> for Reject {
         match error {
             BatchError::Items(faults) => Self::of_items(faults.into_iter().map(ItemReject::from).collect()),
             BatchError::Whole(error) => error.into(),
+        }
+    }
+}
+
+impl From<LoginError> for Reject {
+    fn from(error: LoginError) -> Self {
+        use StatusCode as S;
+        let message = error.to_string();
+        match error {
+            LoginError::SignupClosed => Self::new(S::FORBIDDEN, message).code("signup_closed"),
+            LoginError::WrongLogin => Self::new(S::UNAUTHORIZED, message).code("invalid_credentials"),
+            LoginError::TemporaryTokenInvalid => {
+                Self::new(S::UNAUTHORIZED, message).code("temporary_token_invalid")
+            }
+            LoginError::WrongPassword => Self::new(S::FORBIDDEN, message).code("wrong_password"),
+            LoginError::AccountDisabled => Self::new(S::FORBIDDEN, message).code("account_disabled"),
+            LoginError::SessionNeeded => Self::new(S::FORBIDDEN, message).code("session_required"),
+            LoginError::SecondFactorRequired => Self::invalid(message).code("2fa_required"),
+            LoginError::SecondFactorInvalid => Self::invalid(message).code("2fa_invalid"),
+            LoginError::SecondFactorOn => Self::new(S::CONFLICT, message).code("2fa_already_enabled"),
+            LoginError::SecondFactorOff => Self::new(S::CONFLICT, message).code("2fa_not_enabled"),
+            LoginError::TooManyTries { retry_after } => {
+                let mut reject = Self::new(S::TOO_MANY_REQUESTS, message).code("RATE_LIMIT");
+                reject.body.remaining = Some(0);
+                reject.retry_after(retry_after)
+            }
         }
     }
 }
@@ -326,7 +357,13 @@ impl From<BodyFault> for Reject {
 
 impl IntoResponse for Reject {
     fn into_response(self) -> Response {
-        (self.status, self.headers, Json(self.body)).into_response()
+        let reading = self.body.reading;
+        let mut response = (self.status, self.headers, Json(self.body)).into_response();
+        // Of several budgets, the one that refused is the one that the headers tell of.
+        if let Some(reading) = reading {
+            response.extensions_mut().insert(reading);
+        }
+        response
     }
 }
 

@@ -54,7 +54,6 @@ impl Api {
         Self::start_with(Settings::default()).await
     }
 
-    /// An API with two clusters, `cl0-global` and `cl1-eu`; [`HELLO`] and [`WORLD`] are on the network.
     pub(crate) async fn start_with(settings: Settings) -> Self {
         Self::start_on(settings, pinfold_service::Settings::default()).await
     }
@@ -204,7 +203,14 @@ impl Api {
 /// Settings with which any number of requests may come without a key.
 pub(crate) fn unhurried() -> Settings {
     let plenty = Rate::new(1_000_000, 1_000_000);
-    let rates = Rates { anonymous: plenty, polls: plenty, guesses: plenty, ..Rates::default() };
+    let rates = Rates {
+        anonymous: plenty,
+        polls: plenty,
+        guesses: plenty,
+        logins: plenty,
+        account_logins: plenty,
+        ..Rates::default()
+    };
     Settings { rates, ..Settings::default() }
 }
 

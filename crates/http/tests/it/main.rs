@@ -1,6 +1,7 @@
 //! The API v3 as its clients see it: the real router over a real service, with a cluster that does what the
 //! test says.
 
+mod auth;
 mod batch;
 mod document;
 mod entries;

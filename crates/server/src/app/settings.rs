@@ -51,6 +51,8 @@ pub(crate) fn service(config: &Config) -> anyhow::Result<service::Settings> {
     let pins = &config.pins;
     Ok(service::Settings {
         plans: plans(config)?,
+        signup_open: config.auth.signup,
+        session_time: Duration::from_hours(24) * config.auth.session_days,
         find_time: Duration::from_secs(pins.find_seconds),
         stall_time: Duration::from_secs(pins.stall_seconds),
         blocks_max: pins.blocks_max,
@@ -176,6 +178,11 @@ pub(super) fn http(config: &config::Http) -> anyhow::Result<http::Settings> {
             account_factor: at_least_one(rates.account_factor),
             address_factor: at_least_one(rates.address_factor),
             guesses: http::Rate::new(rates.guesses_per_minute, rates.guesses_per_second),
+            logins: http::Rate::new(rates.logins_per_minute, rates.logins_per_minute),
+            account_logins: http::Rate::new(
+                rates.logins_per_account_per_minute,
+                rates.logins_per_account_per_minute,
+            ),
             holders_max: rates.holders_max,
         },
         events: http::Events::default(),

@@ -9,13 +9,15 @@ use serde_json::{Value, json};
 
 use super::format::{print, size, table};
 use super::store::Books;
-use super::{UserCommand, UserCreateArgs, UserListArgs};
+use super::{UserCommand, UserCreateArgs, UserListArgs, UserNameArgs};
 
 /// Runs the command.
 pub(crate) async fn run(command: UserCommand) -> anyhow::Result<()> {
     match command {
         UserCommand::Create(args) => create(args).await,
         UserCommand::List(args) => list(args).await,
+        UserCommand::Password(args) => password(args).await,
+        UserCommand::DisableTwoFactor(args) => disable_two_factor(args).await,
     }
 }
 
@@ -64,12 +66,31 @@ async fn list(args: UserListArgs) -> anyhow::Result<()> {
     print(&table(&accounts.iter().map(cells).collect::<Vec<_>>()))
 }
 
+async fn password(args: UserNameArgs) -> anyhow::Result<()> {
+    let (email, new) = (Email::parse(&args.email)?, password_from_stdin()?);
+    let books = Books::open(&args.place).await?;
+    let set = books.accounts.reset_password(&email, new).await;
+    books.close().await;
+    set.with_context(|| email.to_string())?;
+    print(&format!("{email} has the new password and is logged out everywhere"))
+}
+
+async fn disable_two_factor(args: UserNameArgs) -> anyhow::Result<()> {
+    let email = Email::parse(&args.email)?;
+    let books = Books::open(&args.place).await?;
+    let removed = books.accounts.remove_second_factor(&email).await;
+    books.close().await;
+    removed.with_context(|| email.to_string())?;
+    print(&format!("{email} logs in with the password alone"))
+}
+
 fn row(account: &Account) -> Value {
     json!({
         "email": account.email.as_str(),
         "plan": account.plan.as_str(),
         "role": account.role.as_str(),
         "disabled": account.disabled,
+        "twoFactor": account.two_factor,
         "usedBytes": account.used_bytes,
         "distinctBytes": account.distinct_bytes,
         "storageLimitBytes": account.storage_limit_bytes,
@@ -85,7 +106,7 @@ fn password_from_stdin() -> anyhow::Result<Password> {
     std::io::Read::take(std::io::stdin().lock(), bound).read_line(&mut line).context("cannot read stdin")?;
     let text = line.trim_end_matches(['\r', '\n']);
     if text.is_empty() {
-        bail!("stdin has no password; pipe one in, or use --no-password");
+        bail!("stdin has no password; pipe one in");
     }
     Ok(Password::parse(text)?)
 }

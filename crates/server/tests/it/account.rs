@@ -42,3 +42,23 @@ async fn a_revoked_key_opens_nothing() {
     let message = String::from_utf8(refused.stderr).unwrap();
     assert!(message.contains("pinfold token create"), "the message says what to do: {message}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_gives_a_new_password_beside_the_running_server() {
+    let server = TestServer::start().await;
+    server.cli_ok(&["user", "create", "--email", "ada@example.org", "--no-password"]).await;
+    let login = async |password: &str| {
+        let body = json!({"email": "ada@example.org", "password": password});
+        let sending = server.http().post(format!("{}/api/v3/auth/login", server.url())).json(&body);
+        sending.send().await.unwrap().status()
+    };
+    assert_eq!(login("correct horse").await, StatusCode::UNAUTHORIZED);
+    let common = server.cli_with(&["user", "password", "ada@example.org"], b"password1\n").await;
+    assert_eq!(common.status.code(), Some(1));
+    let set = server.cli_with(&["user", "password", "ada@example.org"], b"correct horse\n").await;
+    assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+    assert_eq!(login("correct horse").await, StatusCode::OK);
+    let off = server.cli(&["user", "disable-2fa", "ada@example.org"]).await;
+    let message = String::from_utf8(off.stderr).unwrap();
+    assert!(off.status.code() == Some(1) && message.contains("not set up"), "{message}");
+}

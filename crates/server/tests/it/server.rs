@@ -267,6 +267,11 @@ impl TestServer {
         self.folder.path().join("data")
     }
 
+    /// Something to send plain requests with.
+    pub(crate) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
     /// Where it answers HTTP.
     pub(crate) fn url(&self) -> &str {
         &self.running.as_ref().expect("it runs").url

@@ -10,6 +10,7 @@ mod lists;
 mod operator;
 mod referrals;
 mod retention;
+mod sessions;
 mod sharing;
 mod states;
 mod world;

@@ -1,0 +1,43 @@
+//! What can only be seen from inside: that a wrong login always costs the same work.
+
+use std::sync::Arc;
+
+use pinfold_model::{Email, ManualClock, PlanCode, Role};
+use pinfold_store::Store;
+
+use super::*;
+use crate::{LoginError, Offline, Settings};
+
+#[tokio::test]
+async fn a_wrong_login_takes_the_same_work_whatever_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("pinfold.db")).await.unwrap();
+    let offline = Offline::new(store, Arc::new(ManualClock::default()), Settings::default());
+    let logins = Logins { core: Arc::clone(&offline.accounts.core) };
+    for (name, password) in [("ada", Some("correct horse")), ("bob", None)] {
+        let new = NewAccount {
+            email: Email::parse(&format!("{name}@example.org")).unwrap(),
+            name: name.to_owned(),
+            plan: PlanCode::new("free"),
+            role: Role::User,
+            password: password.map(|text| Password::parse(text).unwrap()),
+        };
+        offline.accounts.create(new).await.unwrap();
+    }
+    let too_long = "x".repeat(100_000);
+    for (tried, (email, password)) in [
+        ("ada@example.org", "battery staple"),
+        ("ada@example.org", ""),
+        ("ada@example.org", &too_long),
+        ("bob@example.org", "correct horse"),
+        ("carol@example.org", "correct horse"),
+        ("no address", "correct horse"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let answer = logins.login(email, password.to_owned(), Via::api(None)).await;
+        assert_eq!(answer.err(), Some(Error::Login(LoginError::WrongLogin)), "{email}");
+        assert_eq!(logins.core.hasher.compared(), tried as u64 + 1, "{email}");
+    }
+}

@@ -1,0 +1,170 @@
+//! Logins that had the right password and wait for a code.
+
+use std::time::Duration;
+
+use pinfold_model::{AccountId, By, SessionId, Timestamp};
+
+use crate::audit::{Act, Journal};
+use crate::second_factor::{self, TriesBucket};
+use crate::writer::{Conn, Write};
+use crate::{NewSession, Store, StoreError, session};
+
+/// What a new half-done login is.
+#[derive(Debug, Clone)]
+pub struct NewChallenge {
+    /// Whose login it is.
+    pub account: AccountId,
+    /// The hash of its temporary token, in hexadecimal.
+    pub hash: String,
+    /// When it is over.
+    pub expires_at: Timestamp,
+    /// How many the account may have at one time; the oldest end to make room.
+    pub challenges_max: u32,
+}
+
+/// What came of trying a code on a half-done login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChallengeTry {
+    /// There is no such login, its time is over, or it was tried too often.
+    Gone,
+    /// The account was tried too often; the next try is after so long.
+    Wait(Duration),
+    /// The try is counted; it is this account's login.
+    Counted(AccountId),
+}
+
+impl Store {
+    /// Keeps a half-done login.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn open_challenge(&self, new: NewChallenge, now: Timestamp) -> Result<(), StoreError> {
+        self.write(Open { id: self.id(now), new }).await
+    }
+
+    /// Counts a try, before the code is looked at: so no number of requests at once gets more tries.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn try_challenge(
+        &self,
+        hash: String,
+        tries_max: u32,
+        bucket: TriesBucket,
+        now: Timestamp,
+    ) -> Result<ChallengeTry, StoreError> {
+        self.write(Try { hash, tries_max, bucket, now }).await
+    }
+
+    /// Completes a half-done login with the code of this time step: uses the code and the login up, and opens a
+    /// session. `None`, and nothing is changed, when either was used up before.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn pass_challenge(
+        &self,
+        hash: String,
+        code: second_factor::UsedCode,
+        session: NewSession,
+        by: By,
+        now: Timestamp,
+    ) -> Result<Option<SessionId>, StoreError> {
+        let (id, journal) = (self.id(now), self.journal());
+        self.write(Pass { id, hash, code, session, by, now, journal }).await
+    }
+}
+
+struct Open {
+    id: i64,
+    new: NewChallenge,
+}
+
+impl Write for Open {
+    type Out = ();
+
+    async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
+        let new = &self.new;
+        sqlx::query(
+            "INSERT INTO challenges (id, account_id, hash, tries, expires_at_ms) VALUES ($1, $2, $3, 0, $4)",
+        )
+        .bind(self.id)
+        .bind(new.account.0)
+        .bind(&new.hash)
+        .bind(new.expires_at.as_ms())
+        .execute(&mut *conn)
+        .await?;
+        sqlx::query(
+            "DELETE FROM challenges WHERE account_id = $1 AND id <= \
+             (SELECT id FROM challenges WHERE account_id = $1 ORDER BY id DESC LIMIT 1 OFFSET $2)",
+        )
+        .bind(new.account.0)
+        .bind(i64::from(new.challenges_max))
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
+}
+
+struct Try {
+    hash: String,
+    tries_max: u32,
+    bucket: TriesBucket,
+    now: Timestamp,
+}
+
+impl Write for Try {
+    type Out = ChallengeTry;
+
+    async fn run(&self, conn: &mut Conn) -> Result<ChallengeTry, StoreError> {
+        let found: Option<i64> = sqlx::query_scalar(
+            "SELECT account_id FROM challenges WHERE hash = $1 AND expires_at_ms > $2 AND tries < $3",
+        )
+        .bind(&self.hash)
+        .bind(self.now.as_ms())
+        .bind(i64::from(self.tries_max))
+        .fetch_optional(&mut *conn)
+        .await?;
+        let Some(account) = found.map(AccountId) else { return Ok(ChallengeTry::Gone) };
+        if let Some(wait) = second_factor::take_try(conn, account, self.bucket, self.now).await? {
+            return Ok(ChallengeTry::Wait(wait));
+        }
+        let count = sqlx::query("UPDATE challenges SET tries = tries + 1 WHERE hash = $1").bind(&self.hash);
+        count.execute(conn).await?;
+        Ok(ChallengeTry::Counted(account))
+    }
+}
+
+struct Pass {
+    id: i64,
+    hash: String,
+    code: second_factor::UsedCode,
+    session: NewSession,
+    by: By,
+    now: Timestamp,
+    journal: Journal,
+}
+
+impl Write for Pass {
+    type Out = Option<SessionId>;
+
+    async fn run(&self, conn: &mut Conn) -> Result<Option<SessionId>, StoreError> {
+        let account = self.session.account;
+        let found: Option<i64> = sqlx::query_scalar(
+            "SELECT id FROM challenges WHERE hash = $1 AND account_id = $2 AND expires_at_ms > $3",
+        )
+        .bind(&self.hash)
+        .bind(account.0)
+        .bind(self.now.as_ms())
+        .fetch_optional(&mut *conn)
+        .await?;
+        if found.is_none() || !second_factor::use_code(conn, account, &self.code).await? {
+            return Ok(None);
+        }
+        sqlx::query("DELETE FROM challenges WHERE hash = $1").bind(&self.hash).execute(&mut *conn).await?;
+        let id = SessionId(self.id);
+        session::insert(conn, id, &self.session, self.now).await?;
+        let act = Act::new(account, self.by, "account.login", id.to_string());
+        self.journal.log(conn, &act, self.now).await?;
+        Ok(Some(id))
+    }
+}

@@ -1,0 +1,175 @@
+//! Sessions: who is logged in.
+
+use pinfold_model::{Account, AccountId, By, SessionId, Timestamp};
+use sqlx::FromRow;
+
+use crate::account::AccountRow;
+use crate::audit::{Act, Journal};
+use crate::writer::{Conn, Write};
+use crate::{Store, StoreError};
+
+/// What a new session is.
+#[derive(Debug, Clone)]
+pub struct NewSession {
+    /// Whose it is.
+    pub account: AccountId,
+    /// When it ends by itself.
+    pub expires_at: Timestamp,
+    /// How many sessions the account may have; the oldest end to make room.
+    pub sessions_max: u32,
+}
+
+#[derive(Debug, FromRow)]
+struct SessionRow {
+    expires_at_ms: i64,
+    #[sqlx(flatten)]
+    account: AccountRow,
+}
+
+impl Store {
+    /// Opens a session.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn open_session(
+        &self,
+        new: NewSession,
+        by: By,
+        now: Timestamp,
+    ) -> Result<SessionId, StoreError> {
+        let (id, journal) = (self.id(now), self.journal());
+        self.write(Open { id, new, by, now, journal }).await
+    }
+
+    /// Whose session this is, and when it ends.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn session(&self, id: SessionId) -> Result<Option<(Account, Timestamp)>, StoreError> {
+        let row: Option<SessionRow> = sqlx::query_as(
+            "SELECT s.expires_at_ms, a.id, a.email, a.name, a.role, a.plan, a.disabled, a.totp_on, a.used_bytes, \
+             a.distinct_bytes, a.storage_limit_bytes, a.pin_count, a.created_at_ms \
+             FROM sessions s JOIN accounts a ON a.id = s.account_id WHERE s.id = $1",
+        )
+        .bind(id.0)
+        .fetch_optional(&self.readers)
+        .await?;
+        row.map(|row| Ok((row.account.into_account()?, Timestamp::from_ms(row.expires_at_ms)))).transpose()
+    }
+
+    /// Ends a session; false if it has ended.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn close_session(
+        &self,
+        account: AccountId,
+        id: SessionId,
+        by: By,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.write(Close { account, id, by, now, journal: self.journal() }).await
+    }
+
+    /// Removes sessions and half-done logins whose time is over, at most `limit` of each, and says how many.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn sweep_sessions(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        self.write(Sweep { now, limit }).await
+    }
+}
+
+/// Opens a session inside a transaction, and ends the oldest ones of the account that are too many.
+pub(crate) async fn insert(
+    conn: &mut Conn,
+    id: SessionId,
+    new: &NewSession,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO sessions (id, account_id, created_at_ms, expires_at_ms) VALUES ($1, $2, $3, $4)",
+    )
+    .bind(id.0)
+    .bind(new.account.0)
+    .bind(now.as_ms())
+    .bind(new.expires_at.as_ms())
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query(
+        "DELETE FROM sessions WHERE account_id = $1 AND id <= \
+         (SELECT id FROM sessions WHERE account_id = $1 ORDER BY id DESC LIMIT 1 OFFSET $2)",
+    )
+    .bind(new.account.0)
+    .bind(i64::from(new.sessions_max))
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+struct Open {
+    id: i64,
+    new: NewSession,
+    by: By,
+    now: Timestamp,
+    journal: Journal,
+}
+
+impl Write for Open {
+    type Out = SessionId;
+
+    async fn run(&self, conn: &mut Conn) -> Result<SessionId, StoreError> {
+        let id = SessionId(self.id);
+        insert(conn, id, &self.new, self.now).await?;
+        let act = Act::new(self.new.account, self.by, "account.login", id.to_string());
+        self.journal.log(conn, &act, self.now).await?;
+        Ok(id)
+    }
+}
+
+struct Close {
+    account: AccountId,
+    id: SessionId,
+    by: By,
+    now: Timestamp,
+    journal: Journal,
+}
+
+impl Write for Close {
+    type Out = bool;
+
+    async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
+        let done = sqlx::query("DELETE FROM sessions WHERE id = $1 AND account_id = $2")
+            .bind(self.id.0)
+            .bind(self.account.0)
+            .execute(&mut *conn)
+            .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let act = Act::new(self.account, self.by, "account.logout", self.id.to_string());
+        self.journal.log(conn, &act, self.now).await?;
+        Ok(true)
+    }
+}
+
+struct Sweep {
+    now: Timestamp,
+    limit: u32,
+}
+
+impl Write for Sweep {
+    type Out = u64;
+
+    async fn run(&self, conn: &mut Conn) -> Result<u64, StoreError> {
+        let mut swept = 0;
+        for query in [
+            "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at_ms <= $1 LIMIT $2)",
+            "DELETE FROM challenges WHERE id IN (SELECT id FROM challenges WHERE expires_at_ms <= $1 LIMIT $2)",
+        ] {
+            let query = sqlx::query(query).bind(self.now.as_ms()).bind(i64::from(self.limit));
+            swept += query.execute(&mut *conn).await?.rows_affected();
+        }
+        Ok(swept)
+    }
+}
