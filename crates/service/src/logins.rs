@@ -117,10 +117,11 @@ impl Logins {
         let accounts = Accounts { core: Arc::clone(&self.core) };
         let new = NewAccount { email, name, plan, role: Role::User, password: Some(password) };
         let account = accounts.insert(new, false, via.by(None)).await?.ok_or(Error::EmailTaken)?;
+        let hash = self.core.store.password_hash(account.id).await.map_err(unavailable)?;
         if let Some(code) = referral {
             Referrals { core: Arc::clone(&self.core) }.accept(account.id, &code).await?;
         }
-        self.open(account, via).await
+        self.open(account, hash.ok_or(Error::Internal)?, via).await
     }
 
     /// Logs in with a password.
@@ -134,8 +135,10 @@ impl Logins {
             Err(_) => None,
         };
         let (account, hash) = found.map_or((None, None), |(account, hash)| (Some(account), hash));
-        let is_right = self.core.hasher.compare(password, hash).await?;
-        let Some(account) = account else { return Err(Error::Login(LoginError::WrongLogin)) };
+        let is_right = self.core.hasher.compare(password, hash.clone()).await?;
+        let (Some(account), hash) = (account, hash.unwrap_or_default()) else {
+            return Err(Error::Login(LoginError::WrongLogin));
+        };
         let refused = |why| Act::new(account.id, via.by(None), "account.login", why).refused();
         if !is_right {
             self.core.log_later(refused("password"));
@@ -146,9 +149,9 @@ impl Logins {
             return Err(Error::Login(LoginError::AccountDisabled));
         }
         if account.two_factor {
-            return self.challenge(&account).await;
+            return self.challenge(&account, hash).await;
         }
-        self.open(account, via).await.map(|done| Login::Done(Box::new(done)))
+        self.open(account, hash, via).await.map(|done| Login::Done(Box::new(done)))
     }
 
     /// Completes a login with a code of the account's second factor.
@@ -220,7 +223,7 @@ impl Logins {
         Ok(())
     }
 
-    async fn challenge(&self, account: &Account) -> Result<Login, Error> {
+    async fn challenge(&self, account: &Account, password_hash: String) -> Result<Login, Error> {
         let mut random = [0; TEMPORARY_LEN];
         getrandom::fill(&mut random).map_err(|error| {
             tracing::error!(%error, "the system has no randomness");
@@ -230,11 +233,14 @@ impl Logins {
         let now = self.core.clock.now();
         let new = NewChallenge {
             account: account.id,
+            password_hash,
             hash: hash(&token),
             expires_at: now.after(CHALLENGE_TIME),
             challenges_max: CHALLENGES_MAX,
         };
-        self.core.store.open_challenge(new, now).await.map_err(unavailable)?;
+        if !self.core.store.open_challenge(new, now).await.map_err(unavailable)? {
+            return Err(Error::Login(LoginError::WrongLogin));
+        }
         Ok(Login::NeedsCode { temporary_token: SessionToken(token) })
     }
 
@@ -243,11 +249,12 @@ impl Logins {
         NewSession { account: account.id, expires_at, sessions_max: SESSIONS_MAX }
     }
 
-    async fn open(&self, account: Account, via: Via) -> Result<LoggedIn, Error> {
+    async fn open(&self, account: Account, password_hash: String, via: Via) -> Result<LoggedIn, Error> {
         let (new, now) = (self.new_session(&account), self.core.clock.now());
         let expires_at = new.expires_at;
         let by = via.by(Some(account.id));
-        let session = self.core.store.open_session(new, by, now).await.map_err(unavailable)?;
+        let opened = self.core.store.open_session(new, password_hash, by, now).await.map_err(unavailable)?;
+        let session = opened.ok_or(Error::Login(LoginError::WrongLogin))?;
         let claim = SessionClaim { account: account.id, session, expires_at };
         self.logged_in(account, claim, via).await
     }

@@ -14,6 +14,8 @@ use crate::{NewSession, Store, StoreError, session};
 pub struct NewChallenge {
     /// Whose login it is.
     pub account: AccountId,
+    /// The hash that the password was compared with, as a PHC string.
+    pub password_hash: String,
     /// The hash of its temporary token, in hexadecimal.
     pub hash: String,
     /// When it is over.
@@ -34,11 +36,12 @@ pub enum ChallengeTry {
 }
 
 impl Store {
-    /// Keeps a half-done login.
+    /// Keeps a half-done login, after a password was found to be right. False when that is not enough any more: the
+    /// hash that it was compared with is not the account's, the account is disabled, or it needs no code.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn open_challenge(&self, new: NewChallenge, now: Timestamp) -> Result<(), StoreError> {
+    pub async fn open_challenge(&self, new: NewChallenge, now: Timestamp) -> Result<bool, StoreError> {
         self.write(Open { id: self.id(now), new }).await
     }
 
@@ -80,10 +83,13 @@ struct Open {
 }
 
 impl Write for Open {
-    type Out = ();
+    type Out = bool;
 
-    async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
+    async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
         let new = &self.new;
+        if !session::still_opens(conn, new.account, &new.password_hash, session::Factor::Code).await? {
+            return Ok(false);
+        }
         sqlx::query(
             "INSERT INTO challenges (id, account_id, hash, tries, expires_at_ms) VALUES ($1, $2, $3, 0, $4)",
         )
@@ -101,7 +107,7 @@ impl Write for Open {
         .bind(i64::from(new.challenges_max))
         .execute(conn)
         .await?;
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -150,7 +156,8 @@ impl Write for Pass {
     async fn run(&self, conn: &mut Conn) -> Result<Option<SessionId>, StoreError> {
         let account = self.session.account;
         let found: Option<i64> = sqlx::query_scalar(
-            "SELECT id FROM challenges WHERE hash = $1 AND account_id = $2 AND expires_at_ms > $3",
+            "SELECT c.id FROM challenges c JOIN accounts a ON a.id = c.account_id \
+             WHERE c.hash = $1 AND c.account_id = $2 AND c.expires_at_ms > $3 AND a.disabled = 0",
         )
         .bind(&self.hash)
         .bind(account.0)

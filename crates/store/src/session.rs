@@ -27,18 +27,20 @@ struct SessionRow {
 }
 
 impl Store {
-    /// Opens a session.
+    /// Opens a session, after a password was found to be right. `None` when that is not enough any more: the hash that
+    /// it was compared with is not the account's, the account is disabled, or it needs a code.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn open_session(
         &self,
         new: NewSession,
+        password_hash: String,
         by: By,
         now: Timestamp,
-    ) -> Result<SessionId, StoreError> {
+    ) -> Result<Option<SessionId>, StoreError> {
         let (id, journal) = (self.id(now), self.journal());
-        self.write(Open { id, new, by, now, journal }).await
+        self.write(Open { id, new, password_hash, by, now, journal }).await
     }
 
     /// Whose session this is, and when it ends.
@@ -80,6 +82,34 @@ impl Store {
     }
 }
 
+/// What else than a password an account asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Factor {
+    /// Nothing.
+    None,
+    /// A code.
+    Code,
+}
+
+/// Whether a password that was right a moment ago still lets in: comparing takes long, and meanwhile it may have been
+/// changed because somebody else knows it.
+pub(crate) async fn still_opens(
+    conn: &mut Conn,
+    account: AccountId,
+    password_hash: &str,
+    factor: Factor,
+) -> Result<bool, StoreError> {
+    let found: Option<i64> = sqlx::query_scalar(
+        "SELECT id FROM accounts WHERE id = $1 AND password_hash = $2 AND disabled = 0 AND totp_on = $3",
+    )
+    .bind(account.0)
+    .bind(password_hash)
+    .bind(i64::from(factor == Factor::Code))
+    .fetch_optional(conn)
+    .await?;
+    Ok(found.is_some())
+}
+
 /// Opens a session inside a transaction, and ends the oldest ones of the account that are too many.
 pub(crate) async fn insert(
     conn: &mut Conn,
@@ -110,20 +140,25 @@ pub(crate) async fn insert(
 struct Open {
     id: i64,
     new: NewSession,
+    password_hash: String,
     by: By,
     now: Timestamp,
     journal: Journal,
 }
 
 impl Write for Open {
-    type Out = SessionId;
+    type Out = Option<SessionId>;
 
-    async fn run(&self, conn: &mut Conn) -> Result<SessionId, StoreError> {
+    async fn run(&self, conn: &mut Conn) -> Result<Option<SessionId>, StoreError> {
+        let account = self.new.account;
+        if !still_opens(conn, account, &self.password_hash, Factor::None).await? {
+            return Ok(None);
+        }
         let id = SessionId(self.id);
         insert(conn, id, &self.new, self.now).await?;
-        let act = Act::new(self.new.account, self.by, "account.login", id.to_string());
+        let act = Act::new(account, self.by, "account.login", id.to_string());
         self.journal.log(conn, &act, self.now).await?;
-        Ok(id)
+        Ok(Some(id))
     }
 }
 

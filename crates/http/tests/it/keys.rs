@@ -116,7 +116,7 @@ async fn a_key_is_good_from_its_addresses_alone() {
 #[tokio::test]
 async fn a_name_finds_its_key_however_it_is_written() {
     let api = Api::start().await;
-    let ruler = api.key("free", RULER).await;
+    let ruler = api.key("premium", RULER).await;
     for (name, path) in [
         ("ci", "ci"),
         ("a b/c", "a%20b%2Fc"),

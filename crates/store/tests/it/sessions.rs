@@ -9,13 +9,47 @@ use crate::world::{World, at, now};
 
 const BUCKET: TriesBucket = TriesBucket { tries: 100, refill: Duration::from_secs(1) };
 
+/// What stands for a password's hash.
+const HASH: &str = "$argon2id$";
+
+fn code(step: i64) -> UsedCode {
+    UsedCode { secret: "SECRET".to_owned(), step, bucket: BUCKET }
+}
+
 fn session(account: AccountId, expires_at: Timestamp) -> NewSession {
     NewSession { account, expires_at, sessions_max: 3 }
 }
 
+fn challenge(account: AccountId, hash: &str) -> NewChallenge {
+    let (password_hash, hash) = (HASH.to_owned(), hash.to_owned());
+    NewChallenge { account, password_hash, hash, expires_at: at(300), challenges_max: 2 }
+}
+
 impl World {
+    /// An account with a password.
+    async fn member(&self, name: &str) -> AccountId {
+        let account = self.account(name, 1).await;
+        self.set_password(account, HASH).await;
+        account
+    }
+
+    /// An account with a password and a second factor, of which the code of step 7 was used.
+    async fn careful(&self, name: &str) -> AccountId {
+        let account = self.member(name).await;
+        let secret = "SECRET".to_owned();
+        assert!(self.store.set_up_second_factor(account, secret, By::SYSTEM, now()).await.unwrap());
+        assert!(self.store.turn_second_factor_on(account, code(7), By::SYSTEM, now()).await.unwrap());
+        account
+    }
+
+    async fn set_password(&self, account: AccountId, hash: &str) {
+        let set = self.store.set_password(account, hash.to_owned(), None, None, By::SYSTEM, now());
+        assert!(set.await.unwrap());
+    }
+
     async fn open_session(&self, account: AccountId, expires_at: Timestamp) -> SessionId {
-        self.store.open_session(session(account, expires_at), By::SYSTEM, now()).await.unwrap()
+        let new = session(account, expires_at);
+        self.store.open_session(new, HASH.to_owned(), By::SYSTEM, now()).await.unwrap().unwrap()
     }
 
     async fn is_open(&self, id: SessionId) -> bool {
@@ -23,8 +57,7 @@ impl World {
     }
 
     async fn open_challenge(&self, account: AccountId, hash: &str) {
-        let new = NewChallenge { account, hash: hash.to_owned(), expires_at: at(300), challenges_max: 2 };
-        self.store.open_challenge(new, now()).await.unwrap();
+        assert!(self.store.open_challenge(challenge(account, hash), now()).await.unwrap());
     }
 
     async fn try_challenge(&self, hash: &str, now: Timestamp) -> ChallengeTry {
@@ -35,7 +68,7 @@ impl World {
 #[tokio::test]
 async fn the_oldest_session_makes_room_for_a_new_one() {
     let world = World::start().await;
-    let (ada, bob) = (world.account("ada", 1).await, world.account("bob", 1).await);
+    let (ada, bob) = (world.member("ada").await, world.member("bob").await);
     let of_bob = world.open_session(bob, at(60)).await;
     let mut sessions = Vec::new();
     for _ in 0..5 {
@@ -52,7 +85,7 @@ async fn the_oldest_session_makes_room_for_a_new_one() {
 #[tokio::test]
 async fn nobody_ends_the_session_of_another() {
     let world = World::start().await;
-    let (ada, bob) = (world.account("ada", 1).await, world.account("bob", 1).await);
+    let (ada, bob) = (world.member("ada").await, world.member("bob").await);
     let id = world.open_session(ada, at(60)).await;
     assert!(!world.store.close_session(bob, id, By::SYSTEM, now()).await.unwrap());
     assert_eq!(world.store.session(id).await.unwrap().unwrap().0.id, ada);
@@ -63,10 +96,11 @@ async fn nobody_ends_the_session_of_another() {
 #[tokio::test]
 async fn what_is_over_is_swept_in_steps() {
     let world = World::start().await;
-    let ada = world.account("ada", 1).await;
+    let ada = world.member("ada").await;
     let short = [world.open_session(ada, at(10)).await, world.open_session(ada, at(10)).await];
     let long = world.open_session(ada, at(1_000)).await;
-    world.open_challenge(ada, "a").await;
+    let bob = world.careful("bob").await;
+    world.open_challenge(bob, "a").await;
     assert_eq!(world.store.sweep_sessions(at(9), 1).await.unwrap(), 0);
     assert_eq!(world.store.sweep_sessions(at(300), 1).await.unwrap(), 2, "one of each");
     assert_eq!(world.store.sweep_sessions(at(300), 1).await.unwrap(), 1);
@@ -77,7 +111,7 @@ async fn what_is_over_is_swept_in_steps() {
 #[tokio::test]
 async fn the_oldest_half_done_login_makes_room_for_a_new_one() {
     let world = World::start().await;
-    let ada = world.account("ada", 1).await;
+    let ada = world.careful("ada").await;
     for hash in ["a", "b", "c"] {
         world.open_challenge(ada, hash).await;
     }
@@ -89,7 +123,7 @@ async fn the_oldest_half_done_login_makes_room_for_a_new_one() {
 #[tokio::test]
 async fn tries_are_counted_one_by_one_however_many_come_at_once() {
     let world = World::start().await;
-    let ada = world.account("ada", 1).await;
+    let ada = world.careful("ada").await;
     world.open_challenge(ada, "a").await;
     let tries = futures::future::join_all((0..50).map(|_| world.try_challenge("a", now()))).await;
     assert_eq!(tries.iter().filter(|tried| **tried == ChallengeTry::Counted(ada)).count(), 5);
@@ -98,10 +132,7 @@ async fn tries_are_counted_one_by_one_however_many_come_at_once() {
 #[tokio::test]
 async fn a_code_that_was_used_up_meanwhile_opens_nothing() {
     let world = World::start().await;
-    let ada = world.account("ada", 1).await;
-    let code = |step| UsedCode { secret: "SECRET".to_owned(), step, bucket: BUCKET };
-    assert!(world.store.set_up_second_factor(ada, "SECRET".to_owned(), By::SYSTEM, now()).await.unwrap());
-    assert!(world.store.turn_second_factor_on(ada, code(7), By::SYSTEM, now()).await.unwrap());
+    let ada = world.careful("ada").await;
     world.open_challenge(ada, "a").await;
     let pass = async |step| {
         let passed = world
@@ -128,4 +159,27 @@ async fn all_processes_have_one_secret() {
     assert_eq!(two.unwrap(), secret);
     assert_eq!(other.secret("tokens", "33".to_owned()).await.unwrap(), secret);
     assert_eq!(other.secret("another", "44".to_owned()).await.unwrap(), "44");
+}
+
+#[tokio::test]
+async fn a_password_that_was_changed_while_it_was_compared_opens_nothing() {
+    let world = World::start().await;
+    let (ada, bob) = (world.member("ada").await, world.careful("bob").await);
+    let open = async |account, hash: &str| {
+        let new = session(account, at(60));
+        world.store.open_session(new, hash.to_owned(), By::SYSTEM, now()).await.unwrap().is_some()
+    };
+    assert!(open(ada, HASH).await);
+    assert!(!open(bob, HASH).await, "a second factor that was turned on meanwhile is asked for");
+    assert!(
+        !world.store.open_challenge(challenge(ada, "a"), now()).await.unwrap(),
+        "and none that is not there"
+    );
+    world.open_challenge(bob, "b").await;
+    for account in [ada, bob] {
+        world.set_password(account, "another").await;
+    }
+    assert!(!open(ada, HASH).await && open(ada, "another").await);
+    assert!(!world.store.open_challenge(challenge(bob, "c"), now()).await.unwrap());
+    assert_eq!(world.try_challenge("b", now()).await, ChallengeTry::Gone, "half-done logins end as well");
 }
