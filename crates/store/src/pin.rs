@@ -216,6 +216,12 @@ pub(crate) const NEXT_WORK: &str = "SELECT CASE WHEN EXISTS (SELECT 1 FROM place
      THEN CAST($1 AS BIGINT) \
      ELSE (SELECT MIN(due_at_ms) FROM placements WHERE ready = 0 AND due_at_ms IS NOT NULL) END";
 
+/// The account's pins of a CID. With the plus, SQLite does not take the order from an index of all that the account has.
+pub(crate) const OF_CID: &str = select_pins!(
+    "WHERE n.account_id = $1 AND n.placement_id IN (SELECT id FROM placements WHERE cid = $2) \
+     ORDER BY +n.id LIMIT 16"
+);
+
 /// How many pins of an account are on their way, up to a bound.
 pub(crate) const ON_THEIR_WAY: &str =
     "SELECT COUNT(*) FROM (SELECT 1 FROM pins WHERE account_id = $1 AND standing = 'waiting' LIMIT $2) w";
@@ -246,9 +252,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn pins_of_cid(&self, account: AccountId, cid: &Cid) -> Result<Vec<PinRecord>, StoreError> {
-        let query = sqlx::query_as::<_, PinRow>(select_pins!(
-            "WHERE n.account_id = $1 AND p.cid = $2 ORDER BY n.id LIMIT 16"
-        ));
+        let query = sqlx::query_as::<_, PinRow>(OF_CID);
         let rows = query.bind(account.0).bind(cid.to_string()).fetch_all(&self.readers).await?;
         rows.into_iter().map(PinRow::into_record).collect()
     }

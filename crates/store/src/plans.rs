@@ -42,6 +42,18 @@ async fn the_end_of_pins_comes_from_an_index() {
 }
 
 #[tokio::test]
+async fn the_pins_of_a_cid_are_not_looked_for_among_all_of_an_account() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir).await;
+    let indices = ["autoindex_placements_2 (cid=?)", "autoindex_pins_2 (account_id=? AND placement_id=?)"];
+    assert_uses(&store, remove::FIND, &indices).await;
+    // The few that are found are sorted.
+    let steps = plan(&store, pin::OF_CID).await;
+    let has = |index: &str| steps.iter().any(|step| step.contains(index));
+    assert!(indices.into_iter().all(has) && !has("pins_list"), "{steps:#?}");
+}
+
+#[tokio::test]
 async fn work_comes_from_an_index() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir).await;

@@ -52,6 +52,13 @@ pub(crate) struct EndingRow {
     cluster: String,
 }
 
+/// The account's pins of a CID. SQLite takes a CROSS JOIN from left to right: from the CID to its few pins, not
+/// through all that the account has.
+pub(crate) const FIND: &str = "SELECT n.id, n.account_id, n.placement_id, n.charged_bytes, p.cluster, \
+     CASE WHEN n.standing <> 'failed' THEN n.retain_until_ms END AS locked_until_ms \
+     FROM placements p CROSS JOIN pins n WHERE n.placement_id = p.id AND n.account_id = $1 AND p.cid = $2 \
+     AND (CAST($3 AS TEXT) IS NULL OR p.cluster = $3) LIMIT 2";
+
 impl EndingRow {
     /// The account's pins of a CID: none, the one, or two of several.
     pub(crate) async fn find(
@@ -60,12 +67,7 @@ impl EndingRow {
         cid: &str,
         cluster: Option<&str>,
     ) -> Result<Vec<Self>, StoreError> {
-        let rows = sqlx::query_as(
-            "SELECT n.id, n.account_id, n.placement_id, n.charged_bytes, p.cluster, \
-             CASE WHEN n.standing <> 'failed' THEN n.retain_until_ms END AS locked_until_ms \
-             FROM placements p JOIN pins n ON n.placement_id = p.id AND n.account_id = $1 \
-             WHERE p.cid = $2 AND (CAST($3 AS TEXT) IS NULL OR p.cluster = $3) LIMIT 2",
-        );
+        let rows = sqlx::query_as(FIND);
         Ok(rows.bind(account.0).bind(cid).bind(cluster).fetch_all(conn).await?)
     }
 
