@@ -142,6 +142,8 @@ async fn run(stream: TcpStream, answers: Answers, bounds: Connections, stopping:
     };
     match ended {
         Ok(()) => linger(connection.into_parts().io.into_inner(), &stopping).await,
+        // What is no HTTP was told so, and the client may be sending still.
+        Err(error) if error.is_parse() => linger(connection.into_parts().io.into_inner(), &stopping).await,
         Err(error) => tracing::debug!(%address, %error, "a connection broke off"),
     }
 }
@@ -277,6 +279,20 @@ mod tests {
         assert!(
             rest(server.connect(HELLO).await).await.ends_with("hello"),
             "answered, then closed for idling"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_headers_is_refused() {
+        let server = Server::start(Router::new().route("/", get("hello")), Connections::default()).await;
+        let long = format!("GET / HTTP/1.1\r\nhost: x\r\nx-long: {}\r\n\r\n", "a".repeat(64 * 1024));
+        let many = format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "x-many: 1\r\n".repeat(1_000));
+        for flood in [long, many] {
+            assert!(rest(server.connect(flood.as_bytes()).await).await.starts_with("HTTP/1.1 431"));
+        }
+        assert!(
+            rest(server.connect(b"GET / HTTP/1.0\r\n\r\n").await).await.ends_with("hello"),
+            "others go on"
         );
     }
 
