@@ -16,7 +16,9 @@ use axum::response::Response;
 use pinfold_cluster::{Fate, Gate, Scripted};
 use pinfold_http::{AppState, Rate, Rates, Settings, router};
 use pinfold_model::{AccountId, Clock, ClusterId, Email, ManualClock, PlanCode, Role, TokenName, parse_cid};
-use pinfold_service::{Background, ClusterInfo, ClusterSetup, GatewayInfo, NewAccount, NewToken, Service};
+use pinfold_service::{
+    Background, ClusterInfo, ClusterSetup, GatewayInfo, NewAccount, NewToken, Password, Service,
+};
 use pinfold_store::Store;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -101,6 +103,23 @@ impl Api {
     /// A key that ends after so many seconds.
     pub(crate) async fn key_until(&self, plan: &str, scopes: &str, seconds: u64) -> String {
         self.key_with(plan, scopes, Some(Duration::from_secs(seconds))).await
+    }
+
+    /// A session of an admin, as the header `Authorization` has it: it opens every route.
+    pub(crate) async fn everything(&self) -> String {
+        let (email, password) = ("root@example.org", "correct horse");
+        let account = NewAccount {
+            email: Email::parse(email).expect("an address"),
+            name: "Root".to_owned(),
+            plan: PlanCode::new("premium"),
+            role: Role::Admin,
+            password: Some(Password::parse(password).expect("a password")),
+        };
+        // It may have been asked for before.
+        let _ = self.service.accounts.create(account).await;
+        let body = serde_json::json!({"email": email, "password": password});
+        let answer = self.post("/api/v3/auth/login").body(&body.to_string()).await;
+        format!("Bearer {}", answer.json()["token"].as_str().expect("a token"))
     }
 
     /// Moves the clock.

@@ -6,6 +6,7 @@ mod batch;
 mod document;
 mod entries;
 mod events;
+mod floods;
 mod gate;
 mod harness;
 mod keys;

@@ -74,6 +74,23 @@ async fn revoked_and_expired_credentials() {
 }
 
 #[tokio::test]
+async fn sessions_that_have_ended() {
+    let api = Api::start_with(unhurried()).await;
+    let session = api.everything().await;
+    let header = Some(("authorization", session.as_str()));
+    assert_eq!(api.get("/api/v3/users/me").header("authorization", &session).await.status(), 200);
+    let (start, signature) = session.rsplit_once('.').expect("a JWT has three parts");
+    let unsigned = format!("{start}.");
+    let forged = format!("{start}.{}", signature.chars().rev().collect::<String>());
+    for session in [&unsigned, &forged] {
+        let header = Some(("authorization", session.as_str()));
+        on_every_route(&api, header, |operation, answer| is(answer, operation, 401, "INVALID_API_KEY")).await;
+    }
+    assert_eq!(api.post("/api/v3/auth/logout").header("authorization", &session).await.status(), 200);
+    on_every_route(&api, header, |operation, answer| is(answer, operation, 401, "INVALID_API_KEY")).await;
+}
+
+#[tokio::test]
 async fn a_key_that_has_every_scope_but_the_one() {
     let api = Api::start_with(unhurried()).await;
     let document = Document::of(&api).await;
