@@ -4,8 +4,9 @@
 //! service; requests are answered last. Stop: no new request, running ones end or are told; no new work;
 //! no peer; then the stores close.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +48,7 @@ pub(crate) struct App {
     control: Option<Control>,
     stopping: CancellationToken,
     first_key: Option<ApiKey>,
+    admin_email: String,
 }
 
 impl App {
@@ -64,7 +66,8 @@ impl App {
         let blocks = open_blocks(config, dir).await?;
         let node = start_node(config, dir, &blocks).await?;
         let service = start_service(config, &store, &node).await?;
-        let first_key = service.accounts.ensure_admin().await?;
+        let first_key = first_start(config, &service).await?;
+        let admin_email = config.admin.email.clone();
         let background = service.run();
 
         let stopping = CancellationToken::new();
@@ -73,7 +76,7 @@ impl App {
         let state = AppState::new(service, http_settings, Arc::new(SystemClock), stopping.clone());
         let http = tokio::spawn(pinfold_http::serve(listener, pinfold_http::router(state.clone()), state));
         tracing::info!(%address, peer = %node.peer_id(), data = %dir.path().display(), "started");
-        Ok(Self { address, node, blocks, store, background, http, control, stopping, first_key })
+        Ok(Self { address, node, blocks, store, background, http, control, stopping, first_key, admin_email })
     }
 
     /// Where HTTP is answered, as a client of this machine reaches it.
@@ -102,6 +105,11 @@ impl App {
     /// The key that the very first start made.
     pub(crate) fn first_key(&self) -> Option<&ApiKey> {
         self.first_key.as_ref()
+    }
+
+    /// The address of the account that a very first start makes.
+    pub(crate) fn admin_email(&self) -> &str {
+        &self.admin_email
     }
 
     /// Stops in order, within the grace time of HTTP and [`STOP_TIME_MAX`]. Dropping the future stops at
@@ -167,6 +175,36 @@ pub(crate) async fn start_service(config: &Config, store: &Store, node: &Node) -
     // The data folder's lock says that nobody else works on this store.
     service.reconciler.take_over().await?;
     Ok(service)
+}
+
+/// Makes the first account when there is none, and gives its key, unless that went into a file.
+async fn first_start(config: &Config, service: &Service) -> anyhow::Result<Option<ApiKey>> {
+    // What the settings name may be gone by the second start.
+    if service.accounts.any().await? {
+        return Ok(None);
+    }
+    let first = settings::first_admin(&config.admin)?;
+    let Some(key) = service.accounts.ensure_admin(first).await? else { return Ok(None) };
+    if config.admin.key_file.is_empty() {
+        return Ok(Some(key));
+    }
+    let path = Path::new(&config.admin.key_file);
+    write_private(path, key.reveal()).with_context(|| {
+        format!("cannot write the first key into {}; make one with `pinfold token create`", path.display())
+    })?;
+    tracing::info!(path = %path.display(), "the first key is in this file");
+    Ok(None)
+}
+
+/// Writes a new file that its owner alone can read.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()
 }
 
 /// Looks at the blocks from time to time, until the token is cancelled.

@@ -1,7 +1,7 @@
 //! The command line: what can be typed, and which function answers it.
 //!
 //! Four kinds of commands: those that run a node (`serve`, `try`), those that open the database of a data
-//! folder and also work while a server runs on it (`user`, `token`), those that care for its blocks, which the
+//! folder and also work while a server runs on it (`user`, `plan`, `token`), those that care for its blocks, which the
 //! server does when one runs ([`operator`]), and clients of a server (`id`, `pin`, `ls`, `status`, `rm`,
 //! `add`).
 //!
@@ -24,6 +24,7 @@ pub(crate) mod format;
 pub(crate) mod import;
 pub(crate) mod operator;
 pub(crate) mod pin;
+pub(crate) mod plan;
 pub(crate) mod remote;
 pub(crate) mod store;
 pub(crate) mod token;
@@ -53,6 +54,7 @@ enum Command {
     Serve(Box<ServeArgs>),
     Try(TryArgs),
     User(UserArgs),
+    Plan(PlanArgs),
     Token(TokenArgs),
     Id(IdArgs),
     Pin(PinArgs),
@@ -120,7 +122,7 @@ pub(crate) struct TryArgs {
     pub(crate) exit: bool,
 }
 
-/// Make and list accounts. Works on the data folder, also while the server runs.
+/// Make, change and list accounts. Works on the data folder, also while the server runs.
 #[derive(Debug, Args)]
 pub(crate) struct UserArgs {
     #[command(subcommand)]
@@ -134,6 +136,12 @@ pub(crate) enum UserCommand {
   pinfold user create --email ada@example.org --no-password
   pass show pinfold/ada | pinfold user create --email ada@example.org --plan premium --password-stdin")]
     Create(UserCreateArgs),
+    /// Change an account. What is not given stays.
+    #[command(after_help = "Examples:
+  pinfold user set ada@example.org --plan premium
+  pinfold user set eve@example.org --disable
+  pinfold user set ada@example.org --storage 5000000000")]
+    Set(UserSetArgs),
     /// List all accounts.
     List(UserListArgs),
     /// Give an account another password, read from the first line of stdin. Whoever is logged in to it is logged out.
@@ -155,13 +163,42 @@ pub(crate) struct UserNameArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct UserSetArgs {
+    /// The account's e-mail address.
+    pub(crate) email: String,
+    /// What it is called.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Its plan. Its pins stay, also when they don't fit.
+    #[arg(long, value_name = "CODE")]
+    pub(crate) plan: Option<String>,
+    /// What it may do.
+    #[arg(long, value_parser = ["user", "admin"])]
+    pub(crate) role: Option<String>,
+    /// Refuse its credentials.
+    #[arg(long, conflicts_with = "enable")]
+    pub(crate) disable: bool,
+    /// Accept its credentials again.
+    #[arg(long)]
+    pub(crate) enable: bool,
+    /// A storage of its own, in bytes, whatever its plan says; `plan` for that of its plan.
+    #[arg(long, value_name = "BYTES|plan")]
+    pub(crate) storage: Option<String>,
+    /// Print the account as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("password").required(true))]
 pub(crate) struct UserCreateArgs {
     /// The account's e-mail address; it names the account.
     #[arg(long)]
     pub(crate) email: String,
     /// The plan that bounds what the account may hold.
-    #[arg(long, default_value = "free", value_name = "free|premium")]
+    #[arg(long, default_value = "free", value_name = "CODE")]
     pub(crate) plan: String,
     /// What the account may do.
     #[arg(long, default_value = "user", value_parser = ["user", "admin"])]
@@ -184,6 +221,93 @@ pub(crate) struct UserListArgs {
     /// Print one JSON object a line.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+/// Save plans over the configured ones. Works on the data folder; a running server follows within some seconds.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(subcommand)]
+    pub(crate) command: PlanCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PlanCommand {
+    /// List all plans.
+    List(PlanListArgs),
+    /// Save a plan, new or over the one that there is. What is not given stays.
+    #[command(after_help = "Examples:
+  pinfold plan set free --storage 5368709120
+  pinfold plan set team --name Team --storage 1099511627776 --timelock true --self-service true")]
+    Set(Box<PlanSetArgs>),
+    /// Delete a saved plan. The configured one of its code comes back.
+    Delete(PlanDeleteArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanListArgs {
+    /// Print one JSON object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanSetArgs {
+    /// Its code, such as `team`.
+    pub(crate) code: String,
+    /// What people call it.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// What it is for. Repeatable; replaces all there are.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) description: Vec<String>,
+    /// What it costs a month, in hundredths. It is only shown.
+    #[arg(long, value_name = "N")]
+    pub(crate) price_cents: Option<u64>,
+    /// Whether accounts may change to it by themselves.
+    #[arg(long, value_name = "true|false")]
+    pub(crate) self_service: Option<bool>,
+    /// The bytes that all pins of an account may have together.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) storage: Option<u64>,
+    /// The bytes that one uploaded file may have.
+    #[arg(long, value_name = "BYTES|none")]
+    pub(crate) file_max: Option<String>,
+    /// The bytes that the files of one uploaded folder may have together.
+    #[arg(long, value_name = "BYTES|none")]
+    pub(crate) directory_max: Option<String>,
+    /// Whether pins may end by themselves.
+    #[arg(long, value_name = "true|false")]
+    pub(crate) timelock: Option<bool>,
+    /// Whether pins may be locked against their removal.
+    #[arg(long, value_name = "true|false")]
+    pub(crate) retention_lock: Option<bool>,
+    /// The clusters that may be used, or `all`.
+    #[arg(long, value_delimiter = ',', value_name = "CLUSTER,…")]
+    pub(crate) clusters: Vec<String>,
+    /// Pins that may be on their way at one time.
+    #[arg(long, value_name = "N")]
+    pub(crate) in_flight_pins: Option<u32>,
+    /// Requests a minute of one key.
+    #[arg(long, value_name = "N")]
+    pub(crate) requests_per_minute: Option<u32>,
+    /// Requests a second of one key.
+    #[arg(long, value_name = "N")]
+    pub(crate) requests_per_second: Option<u32>,
+    /// Print the plan as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanDeleteArgs {
+    /// Its code.
+    pub(crate) code: String,
     #[command(flatten)]
     pub(crate) place: Place,
 }
@@ -403,6 +527,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => crate::serve::run(*args).await?,
         Command::Try(args) => return crate::try_it::run(args).await,
         Command::User(args) => account::run(args.command).await?,
+        Command::Plan(args) => plan::run(args.command).await?,
         Command::Token(args) => token::run(args.command).await?,
         Command::Id(args) => remote::id(args).await?,
         Command::Pin(args) => pin::run(args).await?,

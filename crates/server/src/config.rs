@@ -47,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) pins: Pins,
     pub(crate) uploads: Uploads,
     pub(crate) plans: BTreeMap<String, Plan>,
+    pub(crate) accounts: Accounts,
+    pub(crate) admin: Admin,
     pub(crate) clusters: Vec<Cluster>,
     pub(crate) audit: Audit,
     pub(crate) log: Log,
@@ -201,6 +203,46 @@ pub(crate) struct Plan {
     pub(crate) in_flight_pins_max: u32,
     pub(crate) requests_per_minute: u32,
     pub(crate) requests_per_second: u32,
+}
+
+/// `[accounts]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Accounts {
+    pub(crate) plan_change: PlanChange,
+}
+
+/// `accounts.plan_change`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum PlanChange {
+    /// To plans that are marked so.
+    SelfService,
+    /// To any plan.
+    Any,
+    /// To none.
+    Operator,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Admin {
+    pub(crate) email: String,
+    pub(crate) password: Hidden,
+    pub(crate) password_file: String,
+    pub(crate) key_file: String,
+}
+
+/// A text that no log shows.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Hidden(pub(crate) String);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_empty() { "\"\"" } else { "…" })
+    }
 }
 
 /// `[[clusters]]`

@@ -19,7 +19,7 @@ use pinfold_model::{ClusterId, Email, PinName};
 use pinfold_node::Blocks;
 use pinfold_node::blocks::{OpenError, SegmentBlocks, SegmentConfig};
 use pinfold_node::car::export::{ExportError, export_car};
-use pinfold_service::{ADMIN_EMAIL, PinReceipt, Service, UploadTerms, Wait};
+use pinfold_service::{PinReceipt, Service, UploadTerms, Wait};
 use pinfold_store::Store;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
@@ -104,7 +104,10 @@ impl Operator {
         body: impl AsyncRead + Send + Unpin,
     ) -> anyhow::Result<ImportReport> {
         let service = self.service.as_ref().context("this command was started without pins")?;
-        let email = Email::parse(terms.email.as_deref().unwrap_or(ADMIN_EMAIL))?;
+        let email = match terms.email.as_deref() {
+            Some(email) => Email::parse(email)?,
+            None => service.accounts.oldest().await?.email,
+        };
         let roots = terms.roots.as_deref().map_or_else(Vec::new, |roots| roots.split(',').collect());
         let roots: Vec<Cid> = roots
             .into_iter()

@@ -6,7 +6,6 @@
 use std::io::IsTerminal;
 
 use anyhow::Context;
-use pinfold_service::ADMIN_EMAIL;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -74,7 +73,7 @@ async fn ready(app: &App, as_json: bool) -> String {
         let mut line =
             json!({ "ready": true, "url": url, "peerId": app.peer_id(), "addresses": app.addresses().await });
         if let (Some(first), Some(fields)) = (first, line.as_object_mut()) {
-            fields.insert("firstAccount".to_owned(), json!(ADMIN_EMAIL));
+            fields.insert("firstAccount".to_owned(), json!(app.admin_email()));
             fields.insert("firstKey".to_owned(), json!(first.reveal()));
         }
         return line.to_string();
@@ -84,7 +83,7 @@ async fn ready(app: &App, as_json: bool) -> String {
         text = format!(
             "\nPinfold made the account {} with every right, and this API key. It is shown only now:\n\n  {}\n\n\
              Pin something with it:\n\n{}\n\n",
-            ADMIN_EMAIL,
+            app.admin_email(),
             first.reveal(),
             curl(&url, first.reveal(), EXAMPLE_CID)
         );

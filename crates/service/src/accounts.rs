@@ -7,7 +7,7 @@ use pinfold_model::{Account, AccountId, By, Email, IpRules, PlanCode, Role, Scop
 use crate::core::{Core, unavailable};
 use crate::{ApiKey, Caller, Credential, Error, NewToken, Password, Tokens, Via};
 
-/// The address of the account that the first start makes.
+/// The address of the account that the first start makes, unless another one is set.
 pub const ADMIN_EMAIL: &str = "admin@localhost";
 
 /// The longest name, in bytes.
@@ -20,6 +20,15 @@ const LIST_MAX: u32 = 10_000;
 #[derive(Clone)]
 pub struct Accounts {
     pub(crate) core: Arc<Core>,
+}
+
+/// The account that the first start makes.
+#[derive(Debug, Clone)]
+pub struct FirstAdmin {
+    /// Its address.
+    pub email: Email,
+    /// Its password; without one it can't log in, but has a key.
+    pub password: Option<Password>,
 }
 
 /// What a new account shall be.
@@ -38,13 +47,21 @@ pub struct NewAccount {
 }
 
 impl Accounts {
-    /// Makes an account.
+    /// Makes an account, as an operator's command.
     ///
     /// # Errors
     /// [`Error::EmailTaken`], [`Error::InvalidRequest`] (no such plan, a name that is too long, a
     /// password that does not suit).
     pub async fn create(&self, new: NewAccount) -> Result<Account, Error> {
-        self.insert(new, false, By::OPERATOR).await?.ok_or(Error::EmailTaken)
+        self.create_by(By::OPERATOR, new).await
+    }
+
+    /// Makes an account, as `by` wants.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub async fn create_by(&self, by: By, new: NewAccount) -> Result<Account, Error> {
+        self.insert(new, false, by).await?.ok_or(Error::EmailTaken)
     }
 
     pub(crate) async fn insert(
@@ -57,16 +74,16 @@ impl Accounts {
         if let Some(password) = &new.password {
             password.suits(&new.email)?;
         }
-        let plans = self.core.plans();
-        let Some(plan) = plans.find(&new.plan) else {
-            return Err(Error::InvalidRequest(format!("Unknown plan: {}", new.plan)));
-        };
+        let plan = self.core.plan(&new.plan).await?;
+        let plan = plan.ok_or_else(|| Error::InvalidRequest(format!("Unknown plan: {}", new.plan)))?;
+        let configured = self.core.settings.plans.find(&plan.code);
         let row = pinfold_store::NewAccount {
             email: new.email,
             name: new.name,
             role: new.role,
             plan: new.plan,
-            storage_limit_bytes: plan.limits.storage_bytes,
+            storage_limit_bytes: configured.unwrap_or(&plan).limits.storage_bytes,
+            plan_is_configured: configured.is_some(),
             password_hash: match new.password {
                 Some(password) => Some(self.core.hasher.hash(password).await?),
                 None => None,
@@ -81,6 +98,24 @@ impl Accounts {
     /// [`Error::Unavailable`], [`Error::Internal`].
     pub async fn list(&self) -> Result<Vec<Account>, Error> {
         self.core.store.accounts(None, LIST_MAX).await.map_err(unavailable)
+    }
+
+    /// Whether there is any account.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Internal`].
+    pub async fn any(&self) -> Result<bool, Error> {
+        let some = self.core.store.accounts(None, 1).await.map_err(unavailable)?;
+        Ok(!some.is_empty())
+    }
+
+    /// The oldest account: the one that the first start made, as long as it is there.
+    ///
+    /// # Errors
+    /// [`Error::AccountNotFound`] when there is none at all.
+    pub async fn oldest(&self) -> Result<Account, Error> {
+        let oldest = self.core.store.accounts(None, 1).await.map_err(unavailable)?;
+        oldest.into_iter().next().ok_or(Error::AccountNotFound)
     }
 
     /// The account with this address.
@@ -102,7 +137,7 @@ impl Accounts {
         if account.disabled {
             return Err(Error::InvalidRequest(format!("The account {email} is disabled")));
         }
-        let plan = self.core.plan_of(&account);
+        let plan = self.core.plan_of(&account).await?;
         let plan = plan.ok_or_else(|| Error::InvalidRequest(format!("Unknown plan: {}", account.plan)))?;
         let (credential, via) = (Credential::Operator, Via::OPERATOR);
         Ok(Caller { account, plan, scopes: ScopeSet::all(), credential, via })
@@ -116,20 +151,20 @@ impl Accounts {
         self.core.store.account(id).await.map_err(unavailable)?.ok_or(Error::AccountNotFound)
     }
 
-    /// On the very first start, makes the account [`ADMIN_EMAIL`] (role admin, plan premium or else the last
-    /// plan on offer) and a key with every scope, and gives the key; `None` when there are accounts already.
+    /// On the very first start, makes the first account (role admin, plan premium or else the last plan on offer) and
+    /// a key with every scope, and gives the key; `None` when there are accounts already.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Internal`].
-    pub async fn ensure_admin(&self) -> Result<Option<ApiKey>, Error> {
+    pub async fn ensure_admin(&self, first: FirstAdmin) -> Result<Option<ApiKey>, Error> {
         let plans = self.core.plans();
         let premium = plans.find(&PlanCode::new("premium")).or_else(|| plans.iter().last());
         let admin = NewAccount {
-            email: Email::parse(ADMIN_EMAIL).map_err(|_| Error::Internal)?,
+            email: first.email,
             name: "Administrator".to_owned(),
             plan: premium.ok_or(Error::Internal)?.code.clone(),
             role: Role::Admin,
-            password: None,
+            password: first.password,
         };
         let Some(account) = self.insert(admin, true, By::OPERATOR).await? else { return Ok(None) };
         let name = TokenName::parse("first-start").map_err(|_| Error::Internal)?;
@@ -145,6 +180,7 @@ impl Accounts {
     }
 }
 
+/// A name that an account may have.
 pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     if !name.trim().is_empty() && name.len() <= NAME_LEN_MAX && !name.chars().any(char::is_control) {
         return Ok(());

@@ -15,10 +15,12 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use crate::Error;
+use crate::catalog;
 use crate::core::{Core, unavailable};
 use crate::logins;
 use crate::mend;
 use crate::reconcile::work;
+use crate::removal;
 use crate::sharing;
 use crate::sweep;
 
@@ -55,6 +57,7 @@ impl Reconciler {
             drop(permit);
         });
         futures::future::join_all(work).await;
+        let removed = removal::look(core).await?;
         let released = core.sweep_guards().await;
         let mut counted = None;
         while let Some(account) = sharing::look(core, counted).await? {
@@ -63,7 +66,7 @@ impl Reconciler {
         sweep::look(core).await?;
         logins::sweep(core).await?;
         core.write_uses().await;
-        Ok(ended + damaged + worked + released)
+        Ok(ended + damaged + worked + removed + released)
     }
 
     /// Takes over what a process before this one worked on when it was killed, so that it goes on now and not
@@ -120,6 +123,8 @@ async fn run(core: Arc<Core>) {
         run_expiry(&core),
         mend::run(&core),
         sharing::run(&core),
+        catalog::run(&core),
+        removal::run(&core),
         sweep::run(&core),
         logins::run(&core)
     );

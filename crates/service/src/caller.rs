@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use pinfold_model::Source;
-use pinfold_model::{Account, AccountId, By, Plan, Scope, ScopeSet, SessionId, TokenId};
+use pinfold_model::{Account, AccountId, By, Plan, Role, Scope, ScopeSet, SessionId, TokenId};
 
 /// A proven credential: the account behind it, and what it may do.
 #[derive(Debug, Clone)]
@@ -63,6 +63,17 @@ impl Caller {
     #[must_use]
     pub fn may(&self, scope: Scope) -> bool {
         self.scopes.contains(scope)
+    }
+
+    /// Whether this is an operator of the service: an account with the role admin, by whoever is logged in or by a key
+    /// that has the scope for it.
+    #[must_use]
+    pub fn is_admin(&self) -> bool {
+        let proven = match self.credential {
+            Credential::Key(_) => self.may(Scope::Admin),
+            Credential::Session(_) | Credential::Operator => true,
+        };
+        proven && self.account.role == Role::Admin
     }
 
     /// Who acts, as the audit log has it.

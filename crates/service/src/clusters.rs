@@ -99,8 +99,14 @@ impl Clusters {
     /// The clusters that the caller's plan includes.
     #[must_use]
     pub fn list(&self, caller: &Caller) -> Vec<ClusterInfo> {
-        let infos = self.core.clusters.iter().map(|setup| &setup.info);
-        infos.filter(|info| caller.plan.allows(&info.id)).cloned().collect()
+        let infos = self.core.cluster_infos();
+        infos.iter().filter(|info| caller.plan.allows(&info.id)).cloned().collect()
+    }
+
+    /// The ids of all clusters, the default one first.
+    #[must_use]
+    pub fn ids(&self) -> Vec<ClusterId> {
+        self.core.clusters.iter().map(|setup| setup.info.id.clone()).collect()
     }
 
     /// The peers that the clusters know, this node first; at most 1,000.

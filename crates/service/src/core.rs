@@ -68,6 +68,8 @@ pub(crate) struct Core {
     pub(crate) wake: Notify,
     /// Tells the reconciler that the next pin may end sooner.
     pub(crate) wake_expiry: Notify,
+    /// Tells those who remove accounts that there is one to go.
+    pub(crate) wake_removal: Notify,
     /// Permits for work on placements.
     pub(crate) slots: Arc<Semaphore>,
     /// Permits for those who settle at once what is here.
@@ -114,6 +116,7 @@ impl Core {
             revoked: watch::Sender::new(()),
             wake: Notify::new(),
             wake_expiry: Notify::new(),
+            wake_removal: Notify::new(),
             slots,
             quick: Arc::new(Semaphore::new(QUICK_MAX)),
             batches: Semaphore::new(1),

@@ -79,6 +79,38 @@ pub enum Error {
     /// A key of the account has this name.
     #[error("An API key of this name exists already")]
     NameTaken,
+    /// No such plan; or it is configured, and can't be deleted here.
+    #[error("No such saved plan")]
+    PlanNotFound,
+    /// No such cluster, where one is named by the path.
+    #[error("No such cluster")]
+    ClusterNotFound,
+    /// Accounts have the plan, and no other takes its place.
+    #[error("Accounts have this plan; give them another one first")]
+    PlanInUse,
+    /// Only the operator gives this plan.
+    #[error("Only the operator of this service can give you this plan; ask them")]
+    PlanChangeNotAllowed,
+    /// The account's pins don't fit into the plan.
+    #[error("Your pins take {used_bytes} bytes, and this plan has {limit_bytes}; remove some first")]
+    PlanTooSmall {
+        /// What they take.
+        used_bytes: u64,
+        /// What the plan has.
+        limit_bytes: u64,
+    },
+    /// Nobody else would be left who may change anything.
+    #[error("This is the last account with the role admin that is not disabled; make another one first")]
+    LastAdmin,
+    /// The account has pins.
+    #[error("The account has {pins} pins; remove them first, or use force=true")]
+    AccountHasPins {
+        /// How many.
+        pins: u64,
+    },
+    /// The account is on its way out.
+    #[error("The account is being removed")]
+    AccountLeaving,
     /// The address belongs to an account.
     #[error("An account with this e-mail address exists already")]
     EmailTaken,

@@ -5,6 +5,7 @@
 //! words. This crate knows no status codes, headers or JSON, and no SQL.
 
 mod accounts;
+mod admin;
 mod background;
 mod caller;
 mod catalog;
@@ -22,18 +23,25 @@ mod pins;
 mod profile;
 mod reconcile;
 mod referrals;
+mod removal;
 mod second_factor;
 mod secret;
 mod service;
 mod sharing;
 mod signals;
+mod subscriptions;
 mod sweep;
 mod tokens;
 mod uploads;
 mod view;
 mod watch;
 
-pub use accounts::{ADMIN_EMAIL, Accounts, NewAccount};
+pub use accounts::{ADMIN_EMAIL, Accounts, FirstAdmin, NewAccount};
+pub use admin::{
+    AccountEdit, AccountPage, AccountQuery, AccountView, Admin, ClusterEdit, ClusterStatistics, ClusterView,
+    Leaving, OwnedPin, OwnedPinPage, OwnedPinQuery, PinCounts, PinOwners, PlanAccounts, PlanSource, PlanView,
+    Statistics,
+};
 pub use background::{Background, Reconciler};
 pub use caller::{AuthError, Caller, Credential, Source, Via};
 pub use clusters::{ClusterHealth, ClusterInfo, ClusterSetup, Clusters, GatewayInfo, Health, PeerInfo};
@@ -44,13 +52,14 @@ pub use logs::{LogPage, LogQuery, Logs};
 pub use mend::{DamagedPin, Damages};
 pub use password::{Password, PasswordError};
 pub use pinfold_cluster::{Cut, EntryKind, Position, Reach, Survey, Usage, WalkEntry};
-pub use pinfold_store::{Act, AuditEntry, Preference, Referral};
+pub use pinfold_store::{Act, AllPinsCursor, AuditEntry, Preference, Referral};
 pub use pins::{BATCH_ITEMS_MAX, BatchError, DryRun, ItemFault, Pins, QuotaEffect, RemovedPin};
 pub use profile::PREFERENCES_LEN_MAX;
 pub use referrals::{ReferralPage, Referrals};
 pub use second_factor::SecondFactorSetup;
 pub use secret::{ApiKey, KEY_PREFIX};
 pub use service::{Offline, Service, Settings};
+pub use subscriptions::{PlanChange, Subscriptions};
 pub use tokens::{CreatedToken, NewToken, Tokens};
 pub use uploads::{
     DirectoryDraft, KeptRoots, LooseFile, Received, ReceivedCar, ReceivedEntry, UploadReceipt, UploadTerms,

@@ -262,7 +262,7 @@ impl Logins {
     async fn logged_in(&self, account: Account, claim: SessionClaim, via: Via) -> Result<LoggedIn, Error> {
         let key = SessionKey::of(&self.core).await?;
         let token = key.sign(claim, self.core.clock.now())?;
-        let caller = caller(&self.core, account, claim, via).map_err(|_| Error::Internal)?;
+        let caller = caller(&self.core, account, claim, via).await.map_err(|_| Error::Internal)?;
         Ok(LoggedIn { token, caller })
     }
 }
@@ -283,12 +283,13 @@ pub(crate) async fn prove(core: &Core, token: &str, via: Via) -> Result<Caller, 
     if account.disabled {
         return Err(AuthError::AccountDisabled);
     }
-    caller(core, account, claim, via)
+    caller(core, account, claim, via).await
 }
 
 /// Who has a session: they may do whatever the account may.
-fn caller(core: &Core, account: Account, claim: SessionClaim, via: Via) -> Result<Caller, AuthError> {
-    let Some(plan) = core.plan_of(&account) else {
+async fn caller(core: &Core, account: Account, claim: SessionClaim, via: Via) -> Result<Caller, AuthError> {
+    let plan = core.plan_of(&account).await.map_err(|_| AuthError::Unavailable)?;
+    let Some(plan) = plan else {
         tracing::error!(plan = %account.plan, account = %account.id, "an account has a plan that is not set up");
         return Err(AuthError::Unavailable);
     };

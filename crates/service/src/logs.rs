@@ -63,18 +63,24 @@ impl Logs {
     /// # Errors
     /// [`Error::InvalidRequest`], [`Error::Unavailable`], [`Error::Internal`].
     pub async fn list(&self, caller: &Caller, query: LogQuery) -> Result<LogPage, Error> {
-        self.of(Some(caller.account.id), query).await
+        self.of(Some(caller.account.id), None, query).await
     }
 
-    /// The log of an account, or (`None`) of all and of what concerns none: for administrators.
+    /// The log of an account, or (`None`) of all and of what concerns none; of all acts, or of those that `actor` did:
+    /// for administrators.
     ///
     /// # Errors
     /// As [`list`](Self::list).
-    pub async fn of(&self, account: Option<AccountId>, query: LogQuery) -> Result<LogPage, Error> {
+    pub async fn of(
+        &self,
+        account: Option<AccountId>,
+        actor: Option<AccountId>,
+        query: LogQuery,
+    ) -> Result<LogPage, Error> {
         if query.action.as_ref().is_some_and(|action| action.len() > ACTION_LEN_MAX) {
             return Err(Error::InvalidRequest(format!("An action has at most {ACTION_LEN_MAX} bytes")));
         }
-        let filter = AuditFilter { account, action: query.action, from: query.from, to: query.to };
+        let filter = AuditFilter { account, actor, action: query.action, from: query.from, to: query.to };
         let limit = query.limit.clamp(1, LIMIT_MAX);
         let skip = match query.cursor {
             Some(_) => 0,

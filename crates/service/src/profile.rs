@@ -1,9 +1,9 @@
 //! What an account can change about itself: its name, its password, what its clients remember.
 
-use pinfold_model::{Account, By, Email};
+use pinfold_model::{Account, AccountId, By, Email};
 use pinfold_store::{Act, Preference};
 
-use crate::core::unavailable;
+use crate::core::{Core, unavailable};
 use crate::{Accounts, Caller, Credential, Error, LoginError, Password};
 
 /// The bytes that all preferences of an account may have together, names and values: a few dozen settings.
@@ -58,11 +58,8 @@ impl Accounts {
     /// # Errors
     /// [`Error::AccountNotFound`], [`Error::InvalidRequest`] for a password that does not suit.
     pub async fn reset_password(&self, email: &Email, new: Password) -> Result<(), Error> {
-        new.suits(email)?;
-        let (account, hash) = (self.by_email(email).await?, self.core.hasher.hash(new).await?);
-        let now = self.core.clock.now();
-        let set = self.core.store.set_password(account.id, hash, None, None, By::OPERATOR, now);
-        if set.await.map_err(unavailable)? { Ok(()) } else { Err(Error::AccountNotFound) }
+        let account = self.by_email(email).await?;
+        self.core.reset_password(By::OPERATOR, &account, new).await
     }
 
     /// The caller's preferences, by name.
@@ -105,5 +102,27 @@ impl Accounts {
             self.core.log_later(act.refused());
             Error::Login(LoginError::WrongPassword)
         })
+    }
+}
+
+impl Core {
+    /// Gives an account another password, as `by` wants, and ends all its sessions.
+    pub(crate) async fn reset_password(&self, by: By, account: &Account, new: Password) -> Result<(), Error> {
+        new.suits(&account.email)?;
+        let hash = self.hasher.hash(new).await?;
+        let now = self.clock.now();
+        let set = self.store.set_password(account.id, hash, None, None, by, now);
+        if !set.await.map_err(unavailable)? {
+            return Err(Error::AccountNotFound);
+        }
+        self.revoked.send_replace(());
+        Ok(())
+    }
+
+    /// Removes the second factor of an account, as `by` wants.
+    pub(crate) async fn remove_second_factor(&self, by: By, account: AccountId) -> Result<(), Error> {
+        let now = self.clock.now();
+        let turned = self.store.turn_second_factor_off(account, None, by, now).await.map_err(unavailable)?;
+        if turned { Ok(()) } else { Err(Error::Login(LoginError::SecondFactorOff)) }
     }
 }

@@ -122,14 +122,8 @@ impl Accounts {
     /// # Errors
     /// [`Error::AccountNotFound`], [`LoginError::SecondFactorOff`].
     pub async fn remove_second_factor(&self, email: &Email) -> Result<(), Error> {
-        let (account, now) = (self.by_email(email).await?, self.core.clock.now());
-        let turned = self
-            .core
-            .store
-            .turn_second_factor_off(account.id, None, By::OPERATOR, now)
-            .await
-            .map_err(unavailable)?;
-        if turned { Ok(()) } else { Err(Error::Login(LoginError::SecondFactorOff)) }
+        let account = self.by_email(email).await?;
+        self.core.remove_second_factor(By::OPERATOR, account.id).await
     }
 
     /// Asks the caller for a code, if the account has a second factor in force, and uses it up. Operators are asked

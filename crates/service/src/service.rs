@@ -9,10 +9,10 @@ use pinfold_model::{Clock, Plans};
 use pinfold_store::Store;
 
 use crate::background::Background;
-use crate::core::{Core, unavailable};
+use crate::core::Core;
 use crate::{
-    Accounts, ClusterSetup, Clusters, Damages, Error, Logins, Logs, Pins, Reconciler, Referrals, Tokens,
-    Uploads,
+    Accounts, Admin, ClusterSetup, Clusters, Damages, Error, Logins, Logs, Pins, PlanChange, Reconciler,
+    Referrals, Subscriptions, Tokens, Uploads,
 };
 
 /// All use cases. Cheap to clone; all clones are the same service.
@@ -36,6 +36,10 @@ pub struct Service {
     pub logs: Logs,
     /// Who came by whose word.
     pub referrals: Referrals,
+    /// The plans of accounts.
+    pub subscriptions: Subscriptions,
+    /// What operators do.
+    pub admin: Admin,
     /// The background work, for tests and tools.
     pub reconciler: Reconciler,
 }
@@ -43,8 +47,10 @@ pub struct Service {
 /// What an operator can set.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The plans on offer.
+    /// The plans that are configured. An operator can save others over them.
     pub plans: Plans,
+    /// To which plans accounts may change by themselves.
+    pub plan_change: PlanChange,
     /// Whether anyone may make an account.
     pub signup_open: bool,
     /// How long a session goes on.
@@ -84,6 +90,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             plans: Plans::default(),
+            plan_change: PlanChange::SelfService,
             signup_open: true,
             session_time: Duration::from_hours(7 * 24),
             find_time: Duration::from_secs(20),
@@ -124,10 +131,11 @@ impl Service {
         if ids.len() < clusters.len() {
             return Err(Error::InvalidRequest("Two clusters have the same id".to_owned()));
         }
-        for plan in settings.plans.iter() {
-            store.apply_plan(plan).await.map_err(unavailable)?;
-        }
         let core = Arc::new(Core::new(store, clusters, clock, settings));
+        core.reload_offer().await?;
+        for plan in core.plans().iter() {
+            core.follow_plan(plan).await?;
+        }
         core.find_leftovers().await?;
         Ok(Self {
             accounts: Accounts { core: Arc::clone(&core) },
@@ -139,6 +147,8 @@ impl Service {
             damages: Damages { core: Arc::clone(&core) },
             logs: Logs { core: Arc::clone(&core) },
             referrals: Referrals { core: Arc::clone(&core) },
+            subscriptions: Subscriptions { core: Arc::clone(&core) },
+            admin: Admin { core: Arc::clone(&core) },
             reconciler: Reconciler { core },
         })
     }
@@ -157,13 +167,22 @@ pub struct Offline {
     pub accounts: Accounts,
     /// API keys.
     pub tokens: Tokens,
+    /// What operators do. Of clusters it knows nothing.
+    pub admin: Admin,
 }
 
 impl Offline {
     /// Puts it together.
-    #[must_use]
-    pub fn new(store: Store, clock: Arc<dyn Clock>, settings: Settings) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Internal`] when the store fails.
+    pub async fn new(store: Store, clock: Arc<dyn Clock>, settings: Settings) -> Result<Self, Error> {
         let core = Arc::new(Core::new(store, Vec::new(), clock, settings));
-        Self { accounts: Accounts { core: Arc::clone(&core) }, tokens: Tokens { core } }
+        core.reload_offer().await?;
+        Ok(Self {
+            accounts: Accounts { core: Arc::clone(&core) },
+            tokens: Tokens { core: Arc::clone(&core) },
+            admin: Admin { core },
+        })
     }
 }

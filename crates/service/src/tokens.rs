@@ -78,7 +78,8 @@ impl Tokens {
         if !token.ip_allowlist.allow(via.address) {
             return Err(AuthError::IpNotAllowed);
         }
-        let Some(plan) = self.core.plan_of(&account) else {
+        let plan = self.core.plan_of(&account).await.map_err(|_| AuthError::Unavailable)?;
+        let Some(plan) = plan else {
             tracing::error!(plan = %account.plan, account = %account.id, "an account has a plan that is not set up");
             return Err(AuthError::Unavailable);
         };

@@ -1,23 +1,40 @@
 //! Accounts.
 
-use pinfold_model::{Account, AccountId, By, Email, Plan, PlanCode, Role, Timestamp};
+use pinfold_model::{Account, AccountId, By, Email, PlanCode, Role, Timestamp};
 use sqlx::FromRow;
 
 use crate::audit::{Act, Journal};
-use crate::row::{column, number, strange, word};
+use crate::row::{number, strange, word};
 use crate::writer::{Conn, Write};
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, offer, sums};
 
-/// `SELECT` of all columns of an account, with a literal tail.
+mod change;
+mod list;
+mod removal;
+
+pub use change::{AccountChanges, Changed, PlanGrant};
+pub(crate) use list::WINDOW;
+pub use list::{AccountFilter, AccountList, AccountRecord};
+#[cfg(test)]
+pub(crate) use list::{ENDS, PAGES};
+pub use removal::{RemovalBegun, RemovalStep};
+
+/// `SELECT` of all columns of an account, with a literal tail, and between them further columns.
 macro_rules! select {
     ($tail:literal) => {
+        crate::account::select!("", $tail)
+    };
+    ($more:literal, $tail:literal) => {
         concat!(
             "SELECT id, email, name, role, plan, disabled, totp_on, used_bytes, distinct_bytes, storage_limit_bytes, ",
-            "pin_count, created_at_ms FROM accounts ",
+            "pin_count, created_at_ms",
+            $more,
+            " FROM accounts ",
             $tail
         )
     };
 }
+pub(crate) use select;
 
 /// What a new account is.
 #[derive(Debug, Clone)]
@@ -30,8 +47,10 @@ pub struct NewAccount {
     pub role: Role,
     /// Its plan.
     pub plan: PlanCode,
-    /// Its plan's storage.
+    /// Its plan's storage, if that is the configured one: a saved plan of this code counts before it.
     pub storage_limit_bytes: u64,
+    /// Whether its plan is configured; if not, one of this code must be saved.
+    pub plan_is_configured: bool,
     /// The hash of its password, as a PHC string.
     pub password_hash: Option<String>,
 }
@@ -133,15 +152,12 @@ impl Store {
     ) -> Result<Option<Account>, StoreError> {
         self.write(Rename { id, name, by, now, journal: self.journal() }).await
     }
+}
 
-    /// Gives every account of this plan the plan's storage, for when the operator changed it.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn apply_plan(&self, plan: &Plan) -> Result<(), StoreError> {
-        let limit = column(plan.limits.storage_bytes);
-        self.write(ApplyPlan { plan: plan.code.clone(), limit }).await
-    }
+/// The account with this id, in a transaction.
+pub(crate) async fn load(conn: &mut Conn, id: AccountId) -> Result<Option<Account>, StoreError> {
+    let query = sqlx::query_as::<_, AccountRow>(select!("WHERE id = $1")).bind(id.0);
+    query.fetch_optional(conn).await?.map(AccountRow::into_account).transpose()
 }
 
 struct Create {
@@ -164,6 +180,10 @@ impl Write for Create {
                 return Ok(None);
             }
         }
+        let configured = self.new.plan_is_configured.then_some(self.new.storage_limit_bytes);
+        let storage = offer::storage_of(conn, &self.new.plan, configured).await?;
+        // It was deleted a moment ago.
+        let storage = storage.ok_or_else(|| strange("plan", self.new.plan.as_str()))?;
         let done = sqlx::query(
             "INSERT INTO accounts (id, email, name, role, plan, disabled, password_hash, storage_limit_bytes, \
              used_bytes, pin_count, created_at_ms) VALUES ($1, $2, $3, $4, $5, 0, $6, $7, 0, 0, $8) \
@@ -175,7 +195,7 @@ impl Write for Create {
         .bind(self.new.role.as_str())
         .bind(self.new.plan.as_str())
         .bind(&self.new.password_hash)
-        .bind(column(self.new.storage_limit_bytes))
+        .bind(storage)
         .bind(self.now.as_ms())
         .execute(&mut *conn)
         .await?;
@@ -183,6 +203,7 @@ impl Write for Create {
             return Ok(None);
         }
         let id = AccountId(self.id);
+        sums::accounts(conn, &self.new.plan, false, 1).await?;
         let act = Act::new(id, self.by, "account.create", self.new.email.as_str());
         self.journal.log(conn, &act, self.now).await?;
         Ok(Some(Account {
@@ -195,7 +216,7 @@ impl Write for Create {
             two_factor: false,
             used_bytes: 0,
             distinct_bytes: 0,
-            storage_limit_bytes: self.new.storage_limit_bytes,
+            storage_limit_bytes: number(storage),
             pins: 0,
             created_at: self.now,
         }))
@@ -224,25 +245,5 @@ impl Write for Rename {
         let row: AccountRow =
             sqlx::query_as(select!("WHERE id = $1")).bind(self.id.0).fetch_one(conn).await?;
         row.into_account().map(Some)
-    }
-}
-
-struct ApplyPlan {
-    plan: PlanCode,
-    limit: i64,
-}
-
-impl Write for ApplyPlan {
-    type Out = ();
-
-    async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
-        sqlx::query(
-            "UPDATE accounts SET storage_limit_bytes = $2 WHERE plan = $1 AND storage_limit_bytes <> $2",
-        )
-        .bind(self.plan.as_str())
-        .bind(self.limit)
-        .execute(conn)
-        .await?;
-        Ok(())
     }
 }

@@ -95,6 +95,8 @@ impl AuditEntry {
 pub struct AuditFilter {
     /// Of this account's log; `None` for all there is.
     pub account: Option<AccountId>,
+    /// Done by this account.
+    pub actor: Option<AccountId>,
     /// Of this action.
     pub action: Option<String>,
     /// Not before this.
@@ -229,30 +231,33 @@ impl AuditRow {
 }
 
 /// A query for each of the indices: `$1` is the account, `$2` the action, `$3` the first time, `$4` and `$5` the
-/// entry before which it ends.
+/// entry before which it ends, `$6` who acted.
 macro_rules! per_index {
     ($select:literal, $tail:literal) => {
         [
-            per_index!(@one $select, "account_id = $1 AND CAST($2 AS TEXT) IS NULL AND", $tail),
-            per_index!(@one $select, "account_id = $1 AND action = $2 AND", $tail),
+            per_index!(@one $select, "account_id = $1 AND CAST($2 AS TEXT) IS NULL AND CAST($6 AS BIGINT) IS NULL", $tail),
+            per_index!(@one $select, "account_id = $1 AND action = $2 AND CAST($6 AS BIGINT) IS NULL", $tail),
+            per_index!(@one $select, "CAST($1 AS BIGINT) IS NULL AND CAST($2 AS TEXT) IS NULL AND CAST($6 AS BIGINT) IS NULL", $tail),
+            per_index!(@one $select, "CAST($1 AS BIGINT) IS NULL AND action = $2 AND CAST($6 AS BIGINT) IS NULL", $tail),
             per_index!(@one $select,
-                "CAST($1 AS BIGINT) IS NULL AND (CAST($2 AS TEXT) IS NULL OR action = $2) AND", $tail),
+                "(CAST($1 AS BIGINT) IS NULL OR account_id = $1) AND (CAST($2 AS TEXT) IS NULL OR action = $2) \
+                 AND actor_id = $6", $tail),
         ]
     };
     (@one $select:literal, $which:literal, $tail:literal) => {
-        concat!($select, $which, " at_ms >= $3 AND at_ms <= $4 AND (at_ms < $4 OR id < $5) ", $tail)
+        concat!($select, $which, " AND at_ms >= $3 AND at_ms <= $4 AND (at_ms < $4 OR id < $5) ", $tail)
     };
 }
 
-/// Lists: of an account, of an account and an action, and of everything.
-pub(crate) const LISTS: [&str; 3] = per_index!(
+/// Lists: of an account, of an account and an action, of everything, of an action, and of who acted.
+pub(crate) const LISTS: [&str; 5] = per_index!(
     "SELECT id, account_id, actor_id, at_ms, source, address, action, subject, status, details FROM audit WHERE ",
-    "ORDER BY at_ms DESC, id DESC LIMIT $6 OFFSET $7"
+    "ORDER BY at_ms DESC, id DESC LIMIT $7 OFFSET $8"
 );
 
 /// Counts, in the same order.
-pub(crate) const COUNTS: [&str; 3] =
-    per_index!("SELECT COUNT(*) FROM (SELECT 1 FROM audit WHERE ", "LIMIT $6) counted");
+pub(crate) const COUNTS: [&str; 5] =
+    per_index!("SELECT COUNT(*) FROM (SELECT 1 FROM audit WHERE ", "LIMIT $7) counted");
 
 /// The oldest entries before a time.
 pub(crate) const SWEEP: &str = "DELETE FROM audit WHERE id IN \
@@ -260,10 +265,12 @@ pub(crate) const SWEEP: &str = "DELETE FROM audit WHERE id IN \
 
 impl AuditFilter {
     fn index(&self) -> usize {
-        match (self.account, &self.action) {
-            (Some(_), None) => 0,
-            (Some(_), Some(_)) => 1,
-            (None, _) => 2,
+        match (self.actor, self.account, &self.action) {
+            (None, Some(_), None) => 0,
+            (None, Some(_), Some(_)) => 1,
+            (None, None, None) => 2,
+            (None, None, Some(_)) => 3,
+            (Some(_), _, _) => 4,
         }
     }
 
@@ -306,6 +313,7 @@ impl Store {
             .bind(from)
             .bind(end_at)
             .bind(end_id)
+            .bind(filter.actor.map(|actor| actor.0))
             .bind(i64::from(limit))
             .bind(crate::row::column(skip))
             .fetch_all(&self.readers)
@@ -317,6 +325,7 @@ impl Store {
             .bind(from)
             .bind(all_at)
             .bind(all_id)
+            .bind(filter.actor.map(|actor| actor.0))
             .bind(i64::from(count_max))
             .fetch_one(&self.readers)
             .await?;

@@ -4,20 +4,21 @@
 //! `charged_bytes` of the account's pins. Each of them also marks the account, to be counted anew without what its pins
 //! share ([`crate::distinct`]).
 
-use pinfold_model::{AccountId, Failure, FailureCode, PlacementId};
+use pinfold_model::{AccountId, Failure, FailureCode, PlacementId, Standing};
 
-use crate::StoreError;
-use crate::row::column;
+use crate::row::{column, number};
 use crate::writer::Conn;
+use crate::{StoreError, sums};
 
 /// What is said to accounts that can't pay.
 pub(crate) const OVER_QUOTA: &str = "It is larger than what is left of your storage";
 
-/// Counts a new pin and charges it, if that much is left; false, and nothing is changed, if not.
+/// Counts a new pin and charges it, if that much is left; false, and nothing is changed, if not. Nothing is left of an
+/// account that is on its way out.
 pub(crate) async fn add_pin(conn: &mut Conn, account: AccountId, bytes: u64) -> Result<bool, StoreError> {
     let done = sqlx::query(
         "UPDATE accounts SET used_bytes = used_bytes + $2, pin_count = pin_count + 1, distinct_due = 1 \
-         WHERE id = $1 AND used_bytes + $2 <= storage_limit_bytes",
+         WHERE id = $1 AND used_bytes + $2 <= storage_limit_bytes AND removing_since_ms IS NULL",
     )
     .bind(account.0)
     .bind(column(bytes))
@@ -42,7 +43,8 @@ pub(crate) async fn charge(conn: &mut Conn, account: AccountId, bytes: u64) -> R
 /// Counts a new pin of unknown size, if anything is left at all.
 pub(crate) async fn add_waiting_pin(conn: &mut Conn, account: AccountId) -> Result<bool, StoreError> {
     let done = sqlx::query(
-        "UPDATE accounts SET pin_count = pin_count + 1 WHERE id = $1 AND used_bytes < storage_limit_bytes",
+        "UPDATE accounts SET pin_count = pin_count + 1 \
+         WHERE id = $1 AND used_bytes < storage_limit_bytes AND removing_since_ms IS NULL",
     )
     .bind(account.0)
     .execute(conn)
@@ -88,7 +90,7 @@ pub(crate) async fn keep_waiting(
     bytes: u64,
 ) -> Result<Vec<i64>, StoreError> {
     let bytes = column(bytes);
-    let failed = sqlx::query_scalar(
+    let failed: Vec<i64> = sqlx::query_scalar(
         "UPDATE pins SET standing = 'failed', error_code = $3, error_detail = $4 \
          WHERE placement_id = $1 AND standing = 'waiting' AND account_id IN \
          (SELECT id FROM accounts WHERE used_bytes + $2 > storage_limit_bytes) RETURNING account_id",
@@ -107,14 +109,18 @@ pub(crate) async fn keep_waiting(
     .bind(bytes)
     .execute(&mut *conn)
     .await?;
-    sqlx::query(
+    let kept = sqlx::query(
         "UPDATE pins SET standing = 'kept', charged_bytes = $2 \
          WHERE placement_id = $1 AND standing = 'waiting'",
     )
     .bind(placement.0)
     .bind(bytes)
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
+    let (kept, lost) = (column(kept.rows_affected()), column(failed.len() as u64));
+    sums::pins(conn, placement, Standing::Waiting, -(kept + lost), 0).await?;
+    sums::pins(conn, placement, Standing::Failed, lost, 0).await?;
+    sums::pins(conn, placement, Standing::Kept, kept, number(bytes)).await?;
     Ok(failed)
 }
 
@@ -124,12 +130,17 @@ pub(crate) async fn fail_waiting(
     placement: PlacementId,
     failure: &Failure,
 ) -> Result<Vec<i64>, StoreError> {
-    let failed = sqlx::query_scalar(
+    let failed: Vec<i64> = sqlx::query_scalar(
         "UPDATE pins SET standing = 'failed', error_code = $2, error_detail = $3 \
          WHERE placement_id = $1 AND standing = 'waiting' RETURNING account_id",
     )
     .bind(placement.0)
     .bind(failure.code.as_str())
-    .bind(&failure.detail);
-    Ok(failed.fetch_all(conn).await?)
+    .bind(&failure.detail)
+    .fetch_all(&mut *conn)
+    .await?;
+    let lost = column(failed.len() as u64);
+    sums::pins(conn, placement, Standing::Waiting, -lost, 0).await?;
+    sums::pins(conn, placement, Standing::Failed, lost, 0).await?;
+    Ok(failed)
 }

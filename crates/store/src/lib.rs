@@ -18,8 +18,10 @@ mod damage;
 mod distinct;
 mod error;
 mod list;
+mod offer;
 mod password;
 mod pin;
+mod pins_of_all;
 mod placement;
 #[cfg(test)]
 mod plans;
@@ -34,12 +36,17 @@ mod secrets;
 mod session;
 mod settle;
 mod snapshot;
+mod statistics;
 mod store;
+mod sums;
 mod token;
 mod wish;
 mod writer;
 
-pub use account::NewAccount;
+pub use account::{
+    AccountChanges, AccountFilter, AccountList, AccountRecord, Changed, NewAccount, PlanGrant, RemovalBegun,
+    RemovalStep,
+};
 pub use audit::{Act, AuditEntry, AuditFilter, AuditList};
 pub use batch::{Granted, RemovedAll, Unremovable, WishedAll};
 pub use challenge::{ChallengeTry, NewChallenge};
@@ -48,7 +55,9 @@ pub use damage::Damage;
 pub use distinct::KeptPlacement;
 pub use error::StoreError;
 pub use list::{PinFilter, PinList};
+pub use offer::{PlanDeleted, PlanSaved, SavedCluster};
 pub use pin::{PinRecord, PlacementRecord};
+pub use pins_of_all::{AllPinsCursor, AllPinsCursorError, AllPinsFilter, AllPinsList};
 pub use preferences::Preference;
 pub use recheck::Rechecks;
 pub use referral::{Referral, Referrals};
@@ -56,6 +65,7 @@ pub use remove::{Ended, Removed};
 pub use second_factor::{SecondFactor, TriesBucket, UsedCode};
 pub use session::NewSession;
 pub use settle::{Outcome, Settled};
+pub use statistics::{AccountSum, Figures, PerCluster, PinSum};
 pub use store::Store;
 pub use token::{Kept, NewToken, Proven};
 pub use wish::{Wish, Wished};

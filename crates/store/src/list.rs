@@ -54,24 +54,24 @@ impl PinFilter {
         let Self { cid, search, state, cluster, has_expiry } = self;
         cid.is_none() && search.is_none() && state.is_none() && cluster.is_none() && has_expiry.is_none()
     }
+}
 
-    /// The standing that a state means, and for waiting pins whether the placement is in work.
-    fn standing(&self) -> (Option<&'static str>, Option<&'static str>) {
-        match self.state {
-            None => (None, None),
-            Some(PinState::Queued) => (Some("waiting"), Some("queued")),
-            Some(PinState::Pinning) => (Some("waiting"), Some("pinning")),
-            Some(PinState::Pinned) => (Some("kept"), None),
-            Some(PinState::Failed) => (Some("failed"), None),
-            Some(PinState::Unpinned) => (Some("none"), None),
-        }
+/// The standing that a state means, and for waiting pins whether the placement is in work.
+pub(crate) fn standing_of(state: Option<PinState>) -> (Option<&'static str>, Option<&'static str>) {
+    match state {
+        None => (None, None),
+        Some(PinState::Queued) => (Some("waiting"), Some("queued")),
+        Some(PinState::Pinning) => (Some("waiting"), Some("pinning")),
+        Some(PinState::Pinned) => (Some("kept"), None),
+        Some(PinState::Failed) => (Some("failed"), None),
+        Some(PinState::Unpinned) => (Some("none"), None),
     }
+}
 
-    fn pattern(&self) -> Option<String> {
-        let text = self.search.as_deref()?.to_ascii_lowercase();
-        let plain = text.replace('!', "!!").replace('%', "!%").replace('_', "!_");
-        Some(format!("%{plain}%"))
-    }
+/// What `LIKE … ESCAPE '!'` finds texts by that have this one in them.
+pub(crate) fn pattern(text: &str) -> String {
+    let plain = text.to_ascii_lowercase().replace('!', "!!").replace('%', "!%").replace('_', "!_");
+    format!("%{plain}%")
 }
 
 impl Store {
@@ -88,7 +88,7 @@ impl Store {
         skip: u64,
         limit: u32,
     ) -> Result<PinList, StoreError> {
-        let (standing, work) = filter.standing();
+        let (standing, work) = standing_of(filter.state);
         let mut moment = self.readers.begin().await?;
         let query = sqlx::query_as::<_, PinRow>(select_pins!(
             matching!(),
@@ -101,7 +101,7 @@ impl Store {
             .bind(standing)
             .bind(work)
             .bind(filter.has_expiry.map(i64::from))
-            .bind(filter.pattern())
+            .bind(filter.search.as_deref().map(pattern))
             .bind(before.map_or(i64::MAX, |id| id.0))
             .bind(i64::from(limit))
             .bind(crate::row::column(skip))
@@ -122,7 +122,7 @@ impl PinFilter {
             let count: Option<i64> = kept.bind(account.0).fetch_optional(conn).await?;
             return Ok(number(count.unwrap_or(0)));
         }
-        let (standing, work) = self.standing();
+        let (standing, work) = standing_of(self.state);
         let count: i64 = sqlx::query_scalar(concat!(
             "SELECT COUNT(*) FROM pins n JOIN placements p ON p.id = n.placement_id ",
             matching!()
@@ -133,7 +133,7 @@ impl PinFilter {
         .bind(standing)
         .bind(work)
         .bind(self.has_expiry.map(i64::from))
-        .bind(self.pattern())
+        .bind(self.search.as_deref().map(pattern))
         .fetch_one(conn)
         .await?;
         Ok(number(count))

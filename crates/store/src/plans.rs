@@ -3,7 +3,7 @@
 
 use sqlx::{Row, SqlSafeStr};
 
-use crate::{Store, audit, claim, pin, remove};
+use crate::{Store, account, audit, claim, pin, pins_of_all, remove};
 
 /// The steps of SQLite's plan for a query.
 async fn plan(store: &Store, sql: &'static str) -> Vec<String> {
@@ -71,10 +71,35 @@ async fn the_log_of_an_account_comes_from_an_index() {
         "audit_of_account (account_id=? AND at_ms>? AND at_ms<?)",
         "audit_of_action (account_id=? AND action=? AND at_ms>? AND at_ms<?)",
         "audit_by_time (at_ms>? AND at_ms<?)",
+        "audit_action (action=? AND at_ms>? AND at_ms<?)",
+        "audit_actor (actor_id=? AND at_ms>? AND at_ms<?)",
     ];
     for (index, (list, count)) in indices.iter().zip(audit::LISTS.iter().zip(audit::COUNTS)) {
         assert_uses(&store, list, &[index]).await;
         assert_uses(&store, count, &[index]).await;
     }
     assert_uses(&store, audit::SWEEP, &["audit_by_time (at_ms<?)"]).await;
+}
+
+#[tokio::test]
+async fn lists_of_operators_come_from_indices() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir).await;
+    let of_accounts = ["accounts_admin", "accounts_disabled", "accounts_plan", "autoindex_accounts"];
+    for (index, name) in of_accounts.into_iter().enumerate() {
+        assert_uses(&store, account::ENDS[index], &[name]).await;
+        assert_uses(&store, account::PAGES[index], &[name]).await;
+    }
+    let of_pins = [
+        "pins_list (account_id=?",
+        "pins_failed (",
+        "pins_all_waiting (",
+        "autoindex_pins",
+        "pins_placement (placement_id=?",
+        "placements_damaged (id>?",
+    ];
+    for (index, name) in of_pins.into_iter().enumerate() {
+        assert_uses(&store, pins_of_all::ENDS[index], &[name]).await;
+        assert_uses(&store, pins_of_all::PAGES[index], &[name]).await;
+    }
 }

@@ -12,7 +12,7 @@ use crate::pin::ends_at;
 use crate::placement::let_go;
 use crate::row::{number, strange, time};
 use crate::writer::{Conn, Write};
-use crate::{Store, StoreError, charge};
+use crate::{Store, StoreError, charge, sums};
 
 /// What came of a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +42,8 @@ pub struct Ended {
 #[derive(Debug, FromRow)]
 pub(crate) struct EndingRow {
     pub(crate) id: i64,
-    account_id: i64,
-    placement_id: i64,
+    pub(crate) account_id: i64,
+    pub(crate) placement_id: i64,
     charged_bytes: i64,
     /// Until when it is locked, if it ever was. What has failed promises nothing.
     #[sqlx(default)]
@@ -142,7 +142,9 @@ impl Store {
     }
 }
 
-async fn end(conn: &mut Conn, row: &EndingRow, now: Timestamp) -> Result<Ended, StoreError> {
+/// Ends a pin.
+pub(crate) async fn end(conn: &mut Conn, row: &EndingRow, now: Timestamp) -> Result<Ended, StoreError> {
+    sums::without_pin(conn, row.id).await?;
     sqlx::query("DELETE FROM pins WHERE id = $1").bind(row.id).execute(&mut *conn).await?;
     charge::remove_pins(conn, AccountId(row.account_id), 1, number(row.charged_bytes)).await?;
     let placement = PlacementId(row.placement_id);
@@ -159,6 +161,7 @@ pub(crate) async fn end_all(
     now: Timestamp,
 ) -> Result<Vec<Ended>, StoreError> {
     for row in rows {
+        sums::without_pin(conn, row.id).await?;
         sqlx::query("DELETE FROM pins WHERE id = $1").bind(row.id).execute(&mut *conn).await?;
     }
     settle_ended(conn, rows, journal, ("pin.remove", by), now).await
@@ -212,7 +215,7 @@ impl Write for Remove {
             _ => return Ok(Removed::Ambiguous),
         };
         if self.opens_locks {
-            self.note(conn, row).await?;
+            note_locked(conn, &self.journal, (&self.cid, self.by), row, self.now).await?;
         } else if let Some(until) = row.locked_until(self.now) {
             return Ok(Removed::Locked { until });
         } else {
@@ -223,20 +226,26 @@ impl Write for Remove {
     }
 }
 
-impl Remove {
-    /// Logs an administrator's removal, for whom it was done to and for who did it.
-    async fn note(&self, conn: &mut Conn, row: &EndingRow) -> Result<(), StoreError> {
-        let details = Details::default()
-            .with("cluster", &row.cluster)
-            .with("owner", self.account)
-            .with_some("retainUntil", row.locked_until(self.now));
-        let actor = self.by.actor.filter(|actor| *actor != self.account);
-        for account in [Some(self.account), actor].into_iter().flatten() {
-            let act = Act::new(account, self.by, "pin.remove_locked", self.cid.clone());
-            self.journal.log(conn, &act.with(details.clone()), self.now).await?;
-        }
-        Ok(())
+/// Logs an administrator's removal of a pin that was locked, or was to be removed although it may be: for whom it was
+/// done to, and for who did it.
+pub(crate) async fn note_locked(
+    conn: &mut Conn,
+    journal: &Journal,
+    (cid, by): (&str, By),
+    row: &EndingRow,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let owner = AccountId(row.account_id);
+    let details = Details::default()
+        .with("cluster", &row.cluster)
+        .with("owner", owner)
+        .with_some("retainUntil", row.locked_until(now));
+    let actor = by.actor.filter(|actor| *actor != owner);
+    for account in [Some(owner), actor].into_iter().flatten() {
+        let act = Act::new(account, by, "pin.remove_locked", cid);
+        journal.log(conn, &act.with(details.clone()), now).await?;
     }
+    Ok(())
 }
 
 struct Abandon {
@@ -297,6 +306,9 @@ impl Write for Expire {
         let (now, limit) = (self.now.as_ms(), i64::from(self.limit));
         let rows: Vec<EndingRow> =
             sqlx::query_as(SELECT_DUE).bind(now).bind(limit).fetch_all(&mut *conn).await?;
+        for row in &rows {
+            sums::without_pin(conn, row.id).await?;
+        }
         sqlx::query(DELETE_DUE).bind(now).bind(limit).execute(&mut *conn).await?;
         settle_ended(conn, &rows, &self.journal, ("pin.expire", By::SYSTEM), self.now).await
     }

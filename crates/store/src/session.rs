@@ -1,6 +1,6 @@
 //! Sessions: who is logged in.
 
-use pinfold_model::{Account, AccountId, By, SessionId, Timestamp};
+use pinfold_model::{Account, AccountId, By, Details, SessionId, Timestamp};
 use sqlx::FromRow;
 
 use crate::account::AccountRow;
@@ -71,6 +71,20 @@ impl Store {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.write(Close { account, id, by, now, journal: self.journal() }).await
+    }
+
+    /// Ends all sessions of an account, and its half-done logins; gives how many sessions there were, or `None` if
+    /// there is no such account.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn close_sessions(
+        &self,
+        account: AccountId,
+        by: By,
+        now: Timestamp,
+    ) -> Result<Option<u64>, StoreError> {
+        self.write(CloseAll { account, by, now, journal: self.journal() }).await
     }
 
     /// Removes sessions and half-done logins whose time is over, at most `limit` of each, and says how many.
@@ -185,6 +199,35 @@ impl Write for Close {
         let act = Act::new(self.account, self.by, "account.logout", self.id.to_string());
         self.journal.log(conn, &act, self.now).await?;
         Ok(true)
+    }
+}
+
+struct CloseAll {
+    account: AccountId,
+    by: By,
+    now: Timestamp,
+    journal: Journal,
+}
+
+impl Write for CloseAll {
+    type Out = Option<u64>;
+
+    async fn run(&self, conn: &mut Conn) -> Result<Option<u64>, StoreError> {
+        let account: Option<i64> = sqlx::query_scalar("SELECT id FROM accounts WHERE id = $1")
+            .bind(self.account.0)
+            .fetch_optional(&mut *conn)
+            .await?;
+        if account.is_none() {
+            return Ok(None);
+        }
+        let query = sqlx::query("DELETE FROM challenges WHERE account_id = $1").bind(self.account.0);
+        query.execute(&mut *conn).await?;
+        let query = sqlx::query("DELETE FROM sessions WHERE account_id = $1").bind(self.account.0);
+        let closed = query.execute(&mut *conn).await?.rows_affected();
+        let details = Details::default().with("sessions", closed);
+        let act = Act::new(self.account, self.by, "auth.logout_all", "").with(details);
+        self.journal.log(conn, &act, self.now).await?;
+        Ok(Some(closed))
     }
 }
 

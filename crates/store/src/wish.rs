@@ -12,7 +12,7 @@ use crate::audit::{Act, Journal};
 use crate::pin::{ON_THEIR_WAY, PinRow, PlacementRow, select_pins, select_placements};
 use crate::row::{column, strange};
 use crate::writer::{Conn, Write};
-use crate::{Claim, Lease, PinRecord, PlacementRecord, Store, StoreError, charge, claim};
+use crate::{Claim, Lease, PinRecord, PlacementRecord, Store, StoreError, charge, claim, sums};
 
 /// How much later in the queue a pin stands for each other pin that its account has on its way, in
 /// milliseconds: so an account with a thousand of them can't make another wait for all.
@@ -326,8 +326,10 @@ impl WishWrite {
         if is_new {
             self.insert(conn, &pin).await?
         } else {
-            self.update(conn, &pin).await?
+            self.update(conn, &pin).await?;
+            sums::pins(conn, pin.placement.id, Standing::Failed, -1, 0).await?;
         }
+        sums::pins(conn, pin.placement.id, standing, 1, charged_bytes).await?;
         self.log(conn, wish.action, &pin).await?;
         Ok(pin)
     }

@@ -275,6 +275,13 @@ impl From<Error> for Reject {
             Error::AddressesNotHeld => Self::new(S::FORBIDDEN, message).code("ip_allowlist_not_held"),
             Error::CredentialGone => Self::new(S::UNAUTHORIZED, message).code("INVALID_API_KEY").challenge(),
             Error::TokenNotFound | Error::AccountNotFound => Self::new(S::NOT_FOUND, message),
+            Error::PlanNotFound | Error::ClusterNotFound => Self::new(S::NOT_FOUND, message),
+            Error::PlanChangeNotAllowed => Self::new(S::FORBIDDEN, message).code("plan_change_not_allowed"),
+            Error::PlanTooSmall { .. } => Self::new(S::FORBIDDEN, message).code("quota_exceeded"),
+            Error::PlanInUse => Self::new(S::CONFLICT, message).code("plan_in_use"),
+            Error::LastAdmin => Self::new(S::CONFLICT, message).code("last_admin"),
+            Error::AccountHasPins { .. } => Self::new(S::CONFLICT, message).code("account_has_pins"),
+            Error::AccountLeaving => Self::new(S::CONFLICT, message).code("account_leaving"),
             Error::NameTaken | Error::EmailTaken => Self::new(S::CONFLICT, message),
             Error::TooManyInFlight { limit } | Error::TooManyWatches { limit } => {
                 let mut reject = Self::new(S::TOO_MANY_REQUESTS, message).code("RATE_LIMIT");

@@ -3,9 +3,9 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use pinfold_http as http;
-use pinfold_model::{ClusterId, Plan, PlanCode, PlanLimits, Plans};
+use pinfold_model::{ClusterId, Email, Plan, PlanCode, PlanLimits, Plans};
 use pinfold_node::{Bootstrap, Identity, Lan, NodeConfig};
 use pinfold_service as service;
 
@@ -51,6 +51,11 @@ pub(crate) fn service(config: &Config) -> anyhow::Result<service::Settings> {
     let pins = &config.pins;
     Ok(service::Settings {
         plans: plans(config)?,
+        plan_change: match config.accounts.plan_change {
+            config::PlanChange::SelfService => service::PlanChange::SelfService,
+            config::PlanChange::Any => service::PlanChange::Any,
+            config::PlanChange::Operator => service::PlanChange::Operator,
+        },
         signup_open: config.auth.signup,
         session_time: Duration::from_hours(24) * config.auth.session_days,
         find_time: Duration::from_secs(pins.find_seconds),
@@ -78,6 +83,23 @@ fn at_least_one(factor: u32) -> NonZeroU32 {
 /// So many days; none for ever.
 fn days(days: u32) -> Option<Duration> {
     (days > 0).then(|| Duration::from_hours(24) * days)
+}
+
+/// The account that a very first start makes.
+pub(super) fn first_admin(config: &config::Admin) -> anyhow::Result<service::FirstAdmin> {
+    let email = Email::parse(&config.email).with_context(|| format!("admin.email: {:?}", config.email))?;
+    let text = match (config.password.0.as_str(), config.password_file.as_str()) {
+        ("", "") => None,
+        (text, "") => Some(text.to_owned()),
+        ("", file) => {
+            let text = std::fs::read_to_string(file)
+                .with_context(|| format!("admin.password_file: cannot read {file}"))?;
+            Some(text.lines().next().unwrap_or_default().to_owned())
+        }
+        _ => bail!("admin.password and admin.password_file are both set; one will do"),
+    };
+    let password = text.map(service::Password::parse).transpose();
+    Ok(service::FirstAdmin { email, password: password.context("the password of the first account")? })
 }
 
 /// The plans, that of accounts which name none first.

@@ -3,18 +3,22 @@
 use std::io::BufRead;
 
 use anyhow::{Context, bail};
-use pinfold_model::{Account, Email, PlanCode, Role};
-use pinfold_service::{NewAccount, Password};
+use pinfold_model::{Account, By, Email, PlanCode, Role};
+use pinfold_service::{AccountEdit, NewAccount, Password};
 use serde_json::{Value, json};
 
 use super::format::{print, size, table};
 use super::store::Books;
-use super::{UserCommand, UserCreateArgs, UserListArgs, UserNameArgs};
+use super::{UserCommand, UserCreateArgs, UserListArgs, UserNameArgs, UserSetArgs};
+
+/// What stands for the storage of an account's plan.
+const PLAN: &str = "plan";
 
 /// Runs the command.
 pub(crate) async fn run(command: UserCommand) -> anyhow::Result<()> {
     match command {
         UserCommand::Create(args) => create(args).await,
+        UserCommand::Set(args) => set(args).await,
         UserCommand::List(args) => list(args).await,
         UserCommand::Password(args) => password(args).await,
         UserCommand::DisableTwoFactor(args) => disable_two_factor(args).await,
@@ -42,6 +46,35 @@ async fn create(args: UserCreateArgs) -> anyhow::Result<()> {
     print(&format!("made {} ({}, {})", account.email, account.plan, account.role))?;
     eprintln!("Give it a key: pinfold token create --email {} --name NAME", account.email);
     Ok(())
+}
+
+async fn set(args: UserSetArgs) -> anyhow::Result<()> {
+    let email = Email::parse(&args.email)?;
+    let storage = match args.storage.as_deref() {
+        None => None,
+        Some(PLAN) => Some(None),
+        Some(text) => Some(Some(text.parse().with_context(|| format!("{text:?} is no number of bytes"))?)),
+    };
+    let edit = AccountEdit {
+        name: args.name,
+        plan: args.plan.as_deref().map(PlanCode::new),
+        role: args.role.as_deref().map(str::parse).transpose()?,
+        disabled: (args.disable || args.enable).then_some(args.disable),
+        storage_override_bytes: storage,
+    };
+    let books = Books::open(&args.place).await?;
+    let changed = async {
+        let account = books.accounts.by_email(&email).await.with_context(|| email.to_string())?;
+        anyhow::Ok(books.admin.change_account(By::OPERATOR, account.id, edit).await?)
+    }
+    .await;
+    books.close().await;
+    let account = changed?;
+    if args.json {
+        return print(&row(&account).to_string());
+    }
+    let disabled = if account.disabled { ", disabled" } else { "" };
+    print(&format!("{} is now {}, {}{disabled}", account.email, account.plan, account.role))
 }
 
 async fn list(args: UserListArgs) -> anyhow::Result<()> {

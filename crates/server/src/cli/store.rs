@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use pinfold_model::SystemClock;
-use pinfold_service::{Accounts, Offline, Tokens};
+use pinfold_service::{Accounts, Admin, Offline, Tokens};
 use pinfold_store::Store;
 
 use super::Place;
@@ -16,6 +16,7 @@ use crate::data_dir::DataDir;
 pub(super) struct Books {
     pub(super) accounts: Accounts,
     pub(super) tokens: Tokens,
+    pub(super) admin: Admin,
     store: Store,
 }
 
@@ -30,7 +31,8 @@ impl Books {
         let config = Config::load(dir.config_file(place.config.as_deref()).as_deref())?;
         let store = open_store(&dir).await?;
         let offline = Offline::new(store.clone(), Arc::new(SystemClock), settings::service(&config)?);
-        Ok(Self { accounts: offline.accounts, tokens: offline.tokens, store })
+        let Offline { accounts, tokens, admin } = offline.await?;
+        Ok(Self { accounts, tokens, admin, store })
     }
 
     /// Closes the database, so that nothing is left to be done at the next start.

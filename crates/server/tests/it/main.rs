@@ -18,6 +18,7 @@ mod mend;
 mod provider;
 mod rounds;
 mod server;
+mod setup;
 mod socket;
 mod sources;
 mod stop;

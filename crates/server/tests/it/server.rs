@@ -88,6 +88,23 @@ impl TestServer {
         }
     }
 
+    /// A server whose first start prints no key.
+    pub(crate) async fn without_key(settings: &[(&str, &str)]) -> Self {
+        let mut server = Self::prepare(settings);
+        assert_eq!(server.run().await.get("firstKey"), None);
+        server
+    }
+
+    /// What a start says that fails.
+    pub(crate) async fn failing(settings: &[(&str, &str)]) -> String {
+        let server = Self::prepare(settings);
+        let arguments =
+            ["serve", "--listen", "127.0.0.1:0", "--no-bootstrap", "--swarm-listen", "/ip4/127.0.0.1/tcp/0"];
+        let output = server.cli(&arguments).await;
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    }
+
     async fn first_start(&mut self) {
         self.key = self.run().await["firstKey"].as_str().expect("the first start prints a key").to_owned();
     }
@@ -295,6 +312,11 @@ impl TestServer {
     /// The first account.
     pub(crate) fn admin(&self) -> Client<'_> {
         Client { server: self, key: self.key.clone() }
+    }
+
+    /// Whoever has this key.
+    pub(crate) fn client(&self, key: &str) -> Client<'_> {
+        Client { server: self, key: key.to_owned() }
     }
 
     /// A new account with a key of every scope.

@@ -12,7 +12,7 @@ use crate::{LoginError, Offline, Settings};
 async fn a_wrong_login_takes_the_same_work_whatever_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&dir.path().join("pinfold.db")).await.unwrap();
-    let offline = Offline::new(store, Arc::new(ManualClock::default()), Settings::default());
+    let offline = Offline::new(store, Arc::new(ManualClock::default()), Settings::default()).await.unwrap();
     let logins = Logins { core: Arc::clone(&offline.accounts.core) };
     for (name, password) in [("ada", Some("correct horse")), ("bob", None)] {
         let new = NewAccount {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pinfold_model::{Clock, Email, IpRules, Role, Scope, ScopeSet, TokenName};
-use pinfold_service::{AuthError, Error, NewToken, Via};
+use pinfold_service::{AuthError, Error, FirstAdmin, NewToken, Via};
 
 use crate::world::World;
 
@@ -18,13 +18,17 @@ fn new_token(name: &str) -> NewToken {
     }
 }
 
+fn first() -> FirstAdmin {
+    FirstAdmin { email: Email::parse("root@example.org").unwrap(), password: None }
+}
+
 #[tokio::test]
 async fn the_first_start_makes_one_admin_and_shows_one_key() {
     let mut world = World::start().await;
-    let key = world.service.accounts.ensure_admin().await.unwrap().unwrap();
-    assert!(world.service.accounts.ensure_admin().await.unwrap().is_none());
+    let key = world.service.accounts.ensure_admin(first()).await.unwrap().unwrap();
+    assert!(world.service.accounts.ensure_admin(first()).await.unwrap().is_none());
     world.restart().await;
-    assert!(world.service.accounts.ensure_admin().await.unwrap().is_none());
+    assert!(world.service.accounts.ensure_admin(first()).await.unwrap().is_none());
 
     let admin = world.service.tokens.authenticate(key.reveal(), Via::api(None)).await.unwrap();
     assert_eq!((admin.account.role, admin.plan.code.as_str()), (Role::Admin, "premium"));
@@ -103,10 +107,10 @@ async fn only_an_admin_has_a_key_with_an_operators_scope() {
     assert_eq!(tokens.create(alice.account.id, admin("a")).await.err(), Some(Error::ScopeNotHeld));
     assert_eq!(tokens.create_for(&alice, admin("a"), None).await.err(), Some(Error::ScopeNotHeld));
 
-    let key = world.service.accounts.ensure_admin().await.unwrap();
+    let key = world.service.accounts.ensure_admin(first()).await.unwrap();
     assert!(key.is_none(), "alice was first");
     let new = pinfold_service::NewAccount {
-        email: Email::parse("root@example.org").unwrap(),
+        email: Email::parse("admin@example.org").unwrap(),
         name: "root".to_owned(),
         plan: alice.plan.code.clone(),
         role: Role::Admin,

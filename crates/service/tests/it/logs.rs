@@ -67,7 +67,7 @@ async fn a_log_has_pages_cursors_and_filters() {
     let span = LogQuery { from: after(5), to: after(10), ..LogQuery::default() };
     let subjects: Vec<_> = log(&world, &alice, span).await.into_iter().map(|entry| entry.subject).collect();
     assert_eq!(subjects, ["8", "7", "6", "5", "4"]);
-    let all = logs.of(None, LogQuery::default()).await.unwrap();
+    let all = logs.of(None, None, LogQuery::default()).await.unwrap();
     assert_eq!(all.total, 27, "administrators see what all did");
     let far = LogQuery { page: u32::MAX, ..LogQuery::default() };
     assert_eq!(log(&world, &alice, far).await, []);

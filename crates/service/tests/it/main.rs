@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a story that can't go on fails")]
 
 mod access;
+mod admin;
 mod batches;
 mod cars;
 mod dice;
@@ -15,6 +16,7 @@ mod logs;
 mod mend;
 mod network;
 mod pins;
+mod quotas;
 mod races;
 mod rebuilt;
 mod retention;

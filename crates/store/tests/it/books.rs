@@ -1,5 +1,7 @@
 //! The books: what an account is charged is what its kept pins say, whatever happens in whatever order.
 
+use std::collections::BTreeMap;
+
 use pinfold_model::{AccountId, By, Lifetime, PinId, PlacementId, PlacementState, Standing, Timestamp};
 use pinfold_store::{Claim, Outcome, RemovedAll, Settled, Wish, Wished, WishedAll};
 use proptest::prelude::*;
@@ -196,6 +198,7 @@ impl Books {
 
     /// What is so at any moment.
     async fn balance(&self) {
+        self.sums_are_right().await;
         for id in &self.accounts {
             let account = self.world.store.account(*id).await.unwrap().unwrap();
             let pins = self.world.pins(*id).await;
@@ -209,6 +212,25 @@ impl Books {
                 assert_eq!(pin.error.is_some(), pin.standing == Standing::Failed, "{pin:?}");
             }
         }
+    }
+
+    /// What is kept for statistics is what a count says.
+    async fn sums_are_right(&self) {
+        let mut counted: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        let mut pinning = 0;
+        for id in &self.accounts {
+            for pin in self.world.pins(*id).await {
+                let (pins, bytes) = counted.entry(pin.standing.as_str()).or_default();
+                (*pins, *bytes) = (*pins + 1, *bytes + pin.charged_bytes);
+                let in_work = pin.placement.state == PlacementState::Pinning;
+                pinning += u64::from(pin.standing == Standing::Waiting && in_work);
+            }
+        }
+        let figures = self.world.store.figures().await.unwrap();
+        let kept = figures.pins.iter().map(|sum| (sum.standing.as_str(), (sum.pins, sum.bytes)));
+        assert_eq!(kept.collect::<BTreeMap<_, _>>(), counted);
+        assert_eq!(figures.pinning.iter().map(|(_, pins)| pins).sum::<u64>(), pinning);
+        assert_eq!(figures.accounts.iter().map(|sum| sum.accounts).sum::<u64>(), ACCOUNTS as u64);
     }
 
     /// Whoever was at work is gone; does all that is left, and looks at what came of it.

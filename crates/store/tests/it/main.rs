@@ -5,8 +5,10 @@
 mod audit;
 mod batches;
 mod books;
+mod everyone;
 mod keys;
 mod lists;
+mod offers;
 mod operator;
 mod referrals;
 mod retention;

@@ -87,6 +87,7 @@ pub(crate) async fn account(
         role: Role::User,
         plan: PlanCode::new("free"),
         storage_limit_bytes,
+        plan_is_configured: true,
         password_hash: None,
     };
     store.create_account(new, false, By::OPERATOR, now()).await

@@ -1,0 +1,225 @@
+//! How accounts go: told to go first, then their pins in bounded steps, then the account itself.
+//!
+//! The row says that it is on its way out, so that a process that is killed leaves nothing half done for ever: whoever
+//! comes next goes on.
+
+use pinfold_model::{AccountId, By, Details, PlanCode, Role, Timestamp};
+use sqlx::FromRow;
+
+use crate::account::change::has_other_admin;
+use crate::audit::{Act, Journal};
+use crate::remove::{EndingRow, end_all};
+use crate::row::number;
+use crate::writer::{Conn, Write};
+use crate::{Ended, Store, StoreError, sums};
+
+/// What an account has and is to go with it. Its pins are gone by then; what is not named here cascades.
+const BELONGINGS: [&str; 4] = [
+    "DELETE FROM tokens WHERE account_id = $1",
+    "DELETE FROM sessions WHERE account_id = $1",
+    "DELETE FROM challenges WHERE account_id = $1",
+    "DELETE FROM preferences WHERE account_id = $1",
+];
+
+/// What came of telling an account to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemovalBegun {
+    /// It is gone.
+    Gone,
+    /// It goes once these pins of it are gone.
+    Begun {
+        /// How many there are.
+        pins: u64,
+    },
+    /// There is no such account.
+    NotFound,
+    /// Nobody else would be left who may change anything; nothing was changed.
+    LastAdmin,
+    /// It has pins, and was not to lose them; nothing was changed.
+    HasPins {
+        /// How many there are.
+        pins: u64,
+    },
+}
+
+/// A step of the removal of accounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RemovalStep {
+    /// Pins ended.
+    Pins(Vec<Ended>),
+    /// An account is gone.
+    Gone(AccountId),
+    /// Nobody is on the way out.
+    Nothing,
+}
+
+#[derive(Debug, FromRow)]
+struct LeavingRow {
+    email: String,
+    role: String,
+    plan: String,
+    disabled: i64,
+    pin_count: i64,
+    removing_since_ms: Option<i64>,
+}
+
+impl Store {
+    /// Tells an account to go: it is disabled and gets no more pins. One without pins is gone at once; one with pins
+    /// must be told with `force`, and goes in the [steps](Self::remove_accounts) that follow.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn begin_removal(
+        &self,
+        id: AccountId,
+        force: bool,
+        by: By,
+        now: Timestamp,
+    ) -> Result<RemovalBegun, StoreError> {
+        self.write(Begin { id, force, by, now, journal: self.journal() }).await
+    }
+
+    /// One step of the removal of accounts that were told to go: up to `limit` pins of one of them, or that account
+    /// itself when it has none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn remove_accounts(&self, limit: u32, now: Timestamp) -> Result<RemovalStep, StoreError> {
+        // Most of the time there is none, and nothing is written.
+        let leaving: Option<i64> = sqlx::query_scalar(
+            "SELECT id FROM accounts WHERE removing_since_ms IS NOT NULL ORDER BY id LIMIT 1",
+        )
+        .fetch_optional(&self.readers)
+        .await?;
+        let Some(id) = leaving else { return Ok(RemovalStep::Nothing) };
+        self.write(Step { id: AccountId(id), limit, now, journal: self.journal() }).await
+    }
+}
+
+/// The account as far as its removal is concerned.
+async fn leaving(conn: &mut Conn, id: AccountId) -> Result<Option<LeavingRow>, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT email, role, plan, disabled, pin_count, removing_since_ms FROM accounts WHERE id = $1",
+    );
+    Ok(query.bind(id.0).fetch_optional(conn).await?)
+}
+
+struct Begin {
+    id: AccountId,
+    force: bool,
+    by: By,
+    now: Timestamp,
+    journal: Journal,
+}
+
+impl Write for Begin {
+    type Out = RemovalBegun;
+
+    async fn run(&self, conn: &mut Conn) -> Result<RemovalBegun, StoreError> {
+        let Some(row) = leaving(conn, self.id).await? else { return Ok(RemovalBegun::NotFound) };
+        let pins = number(row.pin_count);
+        if row.removing_since_ms.is_some() {
+            return Ok(RemovalBegun::Begun { pins });
+        }
+        let is_admin = row.role == Role::Admin.as_str() && row.disabled == 0;
+        if is_admin && !has_other_admin(conn, self.id).await? {
+            return Ok(RemovalBegun::LastAdmin);
+        }
+        if pins > 0 && !self.force {
+            return Ok(RemovalBegun::HasPins { pins });
+        }
+        let details = Details::default().with("pins", pins);
+        let act = Act::new(self.id, self.by, "account.remove", row.email.as_str()).with(details);
+        self.journal.log(conn, &act, self.now).await?;
+        if pins == 0 {
+            finish(conn, self.id, &row).await?;
+            return Ok(RemovalBegun::Gone);
+        }
+        sqlx::query("UPDATE accounts SET disabled = 1, removing_since_ms = $2 WHERE id = $1")
+            .bind(self.id.0)
+            .bind(self.now.as_ms())
+            .execute(&mut *conn)
+            .await?;
+        if row.disabled == 0 {
+            let plan = PlanCode::new(&row.plan);
+            sums::accounts(conn, &plan, false, -1).await?;
+            sums::accounts(conn, &plan, true, 1).await?;
+        }
+        Ok(RemovalBegun::Begun { pins })
+    }
+}
+
+struct Step {
+    id: AccountId,
+    limit: u32,
+    now: Timestamp,
+    journal: Journal,
+}
+
+impl Write for Step {
+    type Out = RemovalStep;
+
+    async fn run(&self, conn: &mut Conn) -> Result<RemovalStep, StoreError> {
+        let row = leaving(conn, self.id).await?.filter(|row| row.removing_since_ms.is_some());
+        let Some(row) = row else { return Ok(RemovalStep::Nothing) };
+        let rows: Vec<EndingRow> = sqlx::query_as(
+            "SELECT id, account_id, placement_id, charged_bytes FROM pins WHERE account_id = $1 \
+             ORDER BY id LIMIT $2",
+        )
+        .bind(self.id.0)
+        .bind(i64::from(self.limit))
+        .fetch_all(&mut *conn)
+        .await?;
+        if rows.is_empty() {
+            let act = Act::new(self.id, By::SYSTEM, "account.gone", row.email.as_str());
+            self.journal.log(conn, &act, self.now).await?;
+            finish(conn, self.id, &row).await?;
+            return Ok(RemovalStep::Gone(self.id));
+        }
+        // Also those that are locked: who told the account to go said so.
+        Ok(RemovalStep::Pins(end_all(conn, &rows, &self.journal, By::SYSTEM, self.now).await?))
+    }
+}
+
+/// Takes the account itself away. It has no pins.
+async fn finish(conn: &mut Conn, id: AccountId, row: &LeavingRow) -> Result<(), StoreError> {
+    for belongings in BELONGINGS {
+        sqlx::query(belongings).bind(id.0).execute(&mut *conn).await?;
+    }
+    sqlx::query("DELETE FROM accounts WHERE id = $1").bind(id.0).execute(&mut *conn).await?;
+    sums::accounts(conn, &PlanCode::new(&row.plan), row.disabled != 0, -1).await
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AssertSqlSafe, Row as _, SqlSafeStr as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whatever_hangs_on_an_account_goes_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("pinfold.db")).await.unwrap();
+        let tables: Vec<String> = sqlx::query_scalar("SELECT name FROM sqlite_master WHERE type = 'table'")
+            .fetch_all(&store.readers)
+            .await
+            .unwrap();
+        let mut found = 0;
+        for table in tables {
+            let sql = AssertSqlSafe(format!("PRAGMA foreign_key_list({table})")).into_sql_str();
+            for key in sqlx::query(sql).fetch_all(&store.readers).await.unwrap() {
+                let (parent, on_delete): (String, String) = (key.get("table"), key.get("on_delete"));
+                if parent != "accounts" || table == "pins" {
+                    continue;
+                }
+                found += 1;
+                let deleted = BELONGINGS.iter().any(|sql| sql.contains(&format!("FROM {table} ")));
+                assert!(
+                    deleted || on_delete == "CASCADE",
+                    "rows of {table} would keep an account from going"
+                );
+            }
+        }
+        assert!(found >= BELONGINGS.len());
+    }
+}

@@ -1,0 +1,452 @@
+//! What an operator saved of plans and clusters, over what is configured. There is little of it: whoever serves
+//! requests keeps all of it in memory.
+
+use pinfold_model::{AccountId, By, ClusterId, Details, Plan, PlanCode, PlanLimits, Timestamp};
+use sqlx::FromRow;
+
+use crate::audit::{Act, Journal};
+use crate::row::{column, number, strange};
+use crate::writer::{Conn, Write};
+use crate::{Store, StoreError};
+
+/// Plans that can be saved: all of them stand in one list, and in memory.
+const PLANS_MAX: i64 = 100;
+
+/// Accounts that follow a plan in one transaction: other writes wait so long.
+const FOLLOW_MAX: i64 = 1_000;
+
+/// What is shown of a cluster, as an operator saved it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedCluster {
+    /// Which.
+    pub cluster: ClusterId,
+    /// Its name for people.
+    pub label: String,
+    /// Where it is.
+    pub region: Option<String>,
+    /// Its country.
+    pub country: Option<String>,
+    /// Its gateways, best first: a URL and a label each.
+    pub gateways: Vec<(String, String)>,
+}
+
+/// What came of saving a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlanSaved {
+    /// It is saved.
+    Done,
+    /// Too many are saved; nothing was changed.
+    TooMany,
+}
+
+/// What came of deleting a saved plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlanDeleted {
+    /// It is gone.
+    Done,
+    /// There is none of this code.
+    NotFound,
+    /// Accounts have it, and no other takes its place; nothing was changed.
+    InUse,
+}
+
+#[derive(Debug, FromRow)]
+struct PlanRow {
+    code: String,
+    name: String,
+    descriptions: String,
+    price_cents: i64,
+    self_service: i64,
+    storage_bytes: i64,
+    file_bytes_max: Option<i64>,
+    directory_bytes_max: Option<i64>,
+    timelock: i64,
+    retention_lock: i64,
+    clusters: Option<String>,
+    in_flight_pins_max: i64,
+    requests_per_minute: i64,
+    requests_per_second: i64,
+}
+
+impl PlanRow {
+    fn into_plan(self) -> Result<Plan, StoreError> {
+        let count = |value: i64| u32::try_from(value).unwrap_or(u32::MAX);
+        let cluster = |id: &str| ClusterId::parse(id).map_err(|_| strange("cluster", id));
+        let clusters = self.clusters.map(|ids| {
+            ids.split(',').filter(|id| !id.is_empty()).map(cluster).collect::<Result<Vec<_>, _>>()
+        });
+        Ok(Plan {
+            code: PlanCode::parse(&self.code).map_err(|_| strange("plan", &self.code))?,
+            name: self.name,
+            descriptions: self.descriptions.lines().map(str::to_owned).collect(),
+            price_cents: number(self.price_cents),
+            self_service: self.self_service != 0,
+            limits: PlanLimits {
+                storage_bytes: number(self.storage_bytes),
+                file_bytes_max: self.file_bytes_max.map(number),
+                directory_bytes_max: self.directory_bytes_max.map(number),
+                timelock: self.timelock != 0,
+                retention_lock: self.retention_lock != 0,
+                clusters: clusters.transpose()?,
+                in_flight_pins_max: count(self.in_flight_pins_max),
+                requests_per_minute: count(self.requests_per_minute),
+                requests_per_second: count(self.requests_per_second),
+            },
+        })
+    }
+}
+
+#[derive(Debug, FromRow)]
+struct ClusterRow {
+    cluster: String,
+    label: String,
+    region: Option<String>,
+    country: Option<String>,
+    gateways: String,
+}
+
+impl ClusterRow {
+    fn into_saved(self) -> Result<SavedCluster, StoreError> {
+        let gateway = |line: &str| {
+            let (url, label) = line.split_once('\t').unwrap_or((line, line));
+            (url.to_owned(), label.to_owned())
+        };
+        Ok(SavedCluster {
+            cluster: ClusterId::parse(&self.cluster).map_err(|_| strange("cluster", &self.cluster))?,
+            label: self.label,
+            region: self.region,
+            country: self.country,
+            gateways: self.gateways.lines().map(gateway).collect(),
+        })
+    }
+}
+
+impl Store {
+    /// The plans that are saved, in the order of their codes.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn saved_plans(&self) -> Result<Vec<Plan>, StoreError> {
+        let rows: Vec<PlanRow> = sqlx::query_as(
+            "SELECT code, name, descriptions, price_cents, self_service, storage_bytes, file_bytes_max, \
+             directory_bytes_max, timelock, retention_lock, clusters, in_flight_pins_max, requests_per_minute, \
+             requests_per_second FROM plans ORDER BY code",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        rows.into_iter().map(PlanRow::into_plan).collect()
+    }
+
+    /// Saves a plan, over one of the same code. Its name and descriptions have no line breaks. The accounts that have
+    /// it follow with [`follow_plan`](Self::follow_plan).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn save_plan(&self, plan: Plan, by: By, now: Timestamp) -> Result<PlanSaved, StoreError> {
+        self.write(SavePlan { plan, by, now, journal: self.journal() }).await
+    }
+
+    /// Deletes a saved plan, unless accounts have it; with `is_configured`, the configured one takes its place for
+    /// them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delete_plan(
+        &self,
+        code: PlanCode,
+        is_configured: bool,
+        by: By,
+        now: Timestamp,
+    ) -> Result<PlanDeleted, StoreError> {
+        self.write(DeletePlan { code, is_configured, by, now, journal: self.journal() }).await
+    }
+
+    /// Gives accounts of a plan the plan's storage: that of the saved one, or `configured_bytes` if none is saved.
+    /// Accounts with a storage of their own keep it. Takes a bounded number of accounts after `after`, and gives the
+    /// last of them: where to go on; `None` at the end.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn follow_plan(
+        &self,
+        code: &PlanCode,
+        configured_bytes: u64,
+        after: Option<AccountId>,
+    ) -> Result<Option<AccountId>, StoreError> {
+        // Most of the time all have it, and nothing is written.
+        let ids: Vec<i64> = sqlx::query_scalar(
+            "SELECT id FROM accounts WHERE plan = $1 AND id > $3 AND storage_override_bytes IS NULL \
+             AND storage_limit_bytes <> COALESCE((SELECT storage_bytes FROM plans WHERE code = $1), $2) \
+             ORDER BY id LIMIT $4",
+        )
+        .bind(code.as_str())
+        .bind(column(configured_bytes))
+        .bind(after.map_or(-1, |id| id.0))
+        .bind(FOLLOW_MAX)
+        .fetch_all(&self.readers)
+        .await?;
+        let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(None) };
+        let follow = FollowPlan { code: code.clone(), configured_bytes, ids: (*first, *last) };
+        self.write(follow).await?;
+        Ok(Some(AccountId(*last)))
+    }
+
+    /// What is saved of clusters.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn saved_clusters(&self) -> Result<Vec<SavedCluster>, StoreError> {
+        let rows: Vec<ClusterRow> =
+            sqlx::query_as("SELECT cluster, label, region, country, gateways FROM cluster_infos")
+                .fetch_all(&self.readers)
+                .await?;
+        rows.into_iter().map(ClusterRow::into_saved).collect()
+    }
+
+    /// Saves what is shown of a cluster. No text has line breaks or tabs.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn save_cluster(
+        &self,
+        cluster: SavedCluster,
+        by: By,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.write(SaveCluster { cluster, by, now, journal: self.journal() }).await
+    }
+
+    /// Forgets what was saved of a cluster; false if nothing was.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delete_cluster(
+        &self,
+        cluster: ClusterId,
+        by: By,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.write(DeleteCluster { cluster, by, now, journal: self.journal() }).await
+    }
+}
+
+/// The storage of a plan, in a transaction: that of the saved one, or else `configured_bytes`; `None` if there is
+/// neither.
+pub(crate) async fn storage_of(
+    conn: &mut Conn,
+    code: &PlanCode,
+    configured_bytes: Option<u64>,
+) -> Result<Option<i64>, StoreError> {
+    let saved: Option<i64> = sqlx::query_scalar("SELECT storage_bytes FROM plans WHERE code = $1")
+        .bind(code.as_str())
+        .fetch_optional(conn)
+        .await?;
+    Ok(saved.or(configured_bytes.map(column)))
+}
+
+/// What an operator did that concerns no account but their own.
+fn operators_act(by: By, action: &'static str, subject: &str) -> Act {
+    Act {
+        account: by.actor,
+        by,
+        action,
+        subject: subject.to_owned(),
+        status: pinfold_model::ActStatus::Done,
+        details: Details::default(),
+    }
+}
+
+struct SavePlan {
+    plan: Plan,
+    by: By,
+    now: Timestamp,
+    journal: Journal,
+}
+
+impl Write for SavePlan {
+    type Out = PlanSaved;
+
+    async fn run(&self, conn: &mut Conn) -> Result<PlanSaved, StoreError> {
+        let others: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM plans WHERE code <> $1")
+            .bind(self.plan.code.as_str())
+            .fetch_one(&mut *conn)
+            .await?;
+        if others >= PLANS_MAX {
+            return Ok(PlanSaved::TooMany);
+        }
+        self.upsert(conn).await?;
+        let limits = &self.plan.limits;
+        let details = Details::default()
+            .with("name", &self.plan.name)
+            .with("storageLimit", limits.storage_bytes)
+            .with("timelockAllowed", limits.timelock)
+            .with("retentionLockAllowed", limits.retention_lock);
+        let act = operators_act(self.by, "plan.save", self.plan.code.as_str()).with(details);
+        self.journal.log(conn, &act, self.now).await?;
+        Ok(PlanSaved::Done)
+    }
+}
+
+impl SavePlan {
+    async fn upsert(&self, conn: &mut Conn) -> Result<(), StoreError> {
+        let (plan, limits) = (&self.plan, &self.plan.limits);
+        let clusters = limits.clusters.as_ref().map(|ids| {
+            let ids: Vec<&str> = ids.iter().map(ClusterId::as_str).collect();
+            ids.join(",")
+        });
+        sqlx::query(
+            "INSERT INTO plans (code, name, descriptions, price_cents, self_service, storage_bytes, file_bytes_max, \
+             directory_bytes_max, timelock, retention_lock, clusters, in_flight_pins_max, requests_per_minute, \
+             requests_per_second, updated_at_ms) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (code) DO UPDATE SET \
+             name = excluded.name, descriptions = excluded.descriptions, price_cents = excluded.price_cents, \
+             self_service = excluded.self_service, storage_bytes = excluded.storage_bytes, \
+             file_bytes_max = excluded.file_bytes_max, directory_bytes_max = excluded.directory_bytes_max, \
+             timelock = excluded.timelock, retention_lock = excluded.retention_lock, clusters = excluded.clusters, \
+             in_flight_pins_max = excluded.in_flight_pins_max, \
+             requests_per_minute = excluded.requests_per_minute, \
+             requests_per_second = excluded.requests_per_second, updated_at_ms = excluded.updated_at_ms",
+        )
+        .bind(plan.code.as_str())
+        .bind(&plan.name)
+        .bind(plan.descriptions.join("\n"))
+        .bind(column(plan.price_cents))
+        .bind(i64::from(plan.self_service))
+        .bind(column(limits.storage_bytes))
+        .bind(limits.file_bytes_max.map(column))
+        .bind(limits.directory_bytes_max.map(column))
+        .bind(i64::from(limits.timelock))
+        .bind(i64::from(limits.retention_lock))
+        .bind(clusters)
+        .bind(i64::from(limits.in_flight_pins_max))
+        .bind(i64::from(limits.requests_per_minute))
+        .bind(i64::from(limits.requests_per_second))
+        .bind(self.now.as_ms())
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
+}
+
+struct DeletePlan {
+    code: PlanCode,
+    is_configured: bool,
+    by: By,
+    now: Timestamp,
+    journal: Journal,
+}
+
+impl Write for DeletePlan {
+    type Out = PlanDeleted;
+
+    async fn run(&self, conn: &mut Conn) -> Result<PlanDeleted, StoreError> {
+        let code = self.code.as_str();
+        let saved: Option<i64> = sqlx::query_scalar("SELECT 1 FROM plans WHERE code = $1")
+            .bind(code)
+            .fetch_optional(&mut *conn)
+            .await?;
+        if saved.is_none() {
+            return Ok(PlanDeleted::NotFound);
+        }
+        if !self.is_configured {
+            let used: Option<i64> = sqlx::query_scalar("SELECT id FROM accounts WHERE plan = $1 LIMIT 1")
+                .bind(code)
+                .fetch_optional(&mut *conn)
+                .await?;
+            if used.is_some() {
+                return Ok(PlanDeleted::InUse);
+            }
+        }
+        sqlx::query("DELETE FROM plans WHERE code = $1").bind(code).execute(&mut *conn).await?;
+        self.journal.log(conn, &operators_act(self.by, "plan.delete", code), self.now).await?;
+        Ok(PlanDeleted::Done)
+    }
+}
+
+struct FollowPlan {
+    code: PlanCode,
+    configured_bytes: u64,
+    ids: (i64, i64),
+}
+
+impl Write for FollowPlan {
+    type Out = ();
+
+    async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
+        // The plan is read here, so that of two changes the one that was saved last counts.
+        sqlx::query(
+            "UPDATE accounts SET storage_limit_bytes = \
+             COALESCE((SELECT storage_bytes FROM plans WHERE code = $1), $2) \
+             WHERE plan = $1 AND id >= $3 AND id <= $4 AND storage_override_bytes IS NULL",
+        )
+        .bind(self.code.as_str())
+        .bind(column(self.configured_bytes))
+        .bind(self.ids.0)
+        .bind(self.ids.1)
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
+}
+
+struct SaveCluster {
+    cluster: SavedCluster,
+    by: By,
+    now: Timestamp,
+    journal: Journal,
+}
+
+impl Write for SaveCluster {
+    type Out = ();
+
+    async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
+        let saved = &self.cluster;
+        let gateways: Vec<String> =
+            saved.gateways.iter().map(|(url, label)| format!("{url}\t{label}")).collect();
+        sqlx::query(
+            "INSERT INTO cluster_infos (cluster, label, region, country, gateways, updated_at_ms) \
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (cluster) DO UPDATE SET label = excluded.label, \
+             region = excluded.region, country = excluded.country, gateways = excluded.gateways, \
+             updated_at_ms = excluded.updated_at_ms",
+        )
+        .bind(saved.cluster.as_str())
+        .bind(&saved.label)
+        .bind(&saved.region)
+        .bind(&saved.country)
+        .bind(gateways.join("\n"))
+        .bind(self.now.as_ms())
+        .execute(&mut *conn)
+        .await?;
+        let details = Details::default()
+            .with("label", &saved.label)
+            .with_some("region", saved.region.as_ref())
+            .with_some("country", saved.country.as_ref())
+            .with("gateways", saved.gateways.len());
+        let act = operators_act(self.by, "cluster.save", saved.cluster.as_str()).with(details);
+        self.journal.log(conn, &act, self.now).await
+    }
+}
+
+struct DeleteCluster {
+    cluster: ClusterId,
+    by: By,
+    now: Timestamp,
+    journal: Journal,
+}
+
+impl Write for DeleteCluster {
+    type Out = bool;
+
+    async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
+        let done = sqlx::query("DELETE FROM cluster_infos WHERE cluster = $1")
+            .bind(self.cluster.as_str())
+            .execute(&mut *conn)
+            .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let act = operators_act(self.by, "cluster.reset", self.cluster.as_str());
+        self.journal.log(conn, &act, self.now).await?;
+        Ok(true)
+    }
+}
