@@ -4,6 +4,7 @@
 //! gate that counts it and looks at its credential, a net for panics, the route, the extractors in the order
 //! in which its handler names them (scope, then syntax), and the service (plan, quota, network).
 
+mod admin;
 mod auth;
 mod batch;
 mod directory;
@@ -22,6 +23,7 @@ mod me;
 mod metrics;
 mod openapi;
 mod pin;
+mod plans;
 mod referrals;
 pub(crate) mod reject;
 mod rename;
@@ -85,7 +87,7 @@ fn documented() -> Documented {
 
 /// The routes under [`BASE`]. A path whose methods are several handlers has them in one line.
 fn routes() -> Documented {
-    Documented::new()
+    let routes = Documented::new()
         .with(routes!(info::service))
         .with(routes!(info::health))
         .with(routes!(info::peers))
@@ -127,6 +129,11 @@ fn routes() -> Documented {
         .with(routes!(referrals::list))
         .with(routes!(locales::languages))
         .with(routes!(locales::countries))
+        .with(routes!(plans::list))
+        .with(routes!(plans::mine))
+        .with(routes!(plans::users_mine))
+        .with(routes!(plans::change));
+    admin::with_routes(routes)
 }
 
 async fn no_route(uri: Uri) -> Reject {

@@ -190,6 +190,8 @@ permissions!(
     TokensDelete,
     LogsRead,
     ReferralsRead,
+    PlansRead,
+    PlansWrite,
 );
 
 /// A caller who is allowed to do this: proof that the credential is good and has the scope.
@@ -258,7 +260,35 @@ impl FromRequestParts<AppState> for InSession {
     }
 }
 
-/// A caller whose account is an operator's.
+/// A caller who acts as an operator: somebody logged in with the role admin, or a key of such an account that has the
+/// scope for it.
+pub(super) struct Operator(Arc<Caller>);
+
+impl Deref for Operator {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.0
+    }
+}
+
+impl FromRequestParts<AppState> for Operator {
+    type Rejection = Reject;
+
+    async fn from_request_parts(parts: &mut Parts, _app: &AppState) -> Result<Self, Reject> {
+        match parts.extensions.get::<Identity>() {
+            Some(Identity::Caller(caller)) if caller.is_admin() => Ok(Self(Arc::clone(caller))),
+            Some(Identity::Caller(caller)) if caller.account.role == Role::Admin => {
+                Err(Reject::missing_scope(Scope::Admin))
+            }
+            Some(Identity::Caller(_)) => Err(Reject::not_admin()),
+            Some(Identity::Refused(error)) => Err((*error).into()),
+            Some(Identity::Unknown) | None => Err(Reject::no_credential()),
+        }
+    }
+}
+
+/// A caller whose account is an operator's, whatever its key may do: for figures.
 pub(super) struct Admin;
 
 impl FromRequestParts<AppState> for Admin {

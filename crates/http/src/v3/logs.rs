@@ -74,7 +74,7 @@ impl LogsQuery {
     }
 }
 
-fn time(field: &str, text: Option<&str>) -> Result<Option<Timestamp>, Reject> {
+pub(super) fn time(field: &str, text: Option<&str>) -> Result<Option<Timestamp>, Reject> {
     let time = filled(text).map(str::parse::<Timestamp>).transpose();
     time.map_err(|error| Reject::invalid(format!("`{field}`: {error}")))
 }

@@ -210,8 +210,7 @@ pub(super) async fn list(
     caller: Allowed<TokensRead>,
 ) -> Result<Json<TokensReply>, Reject> {
     let tokens = app.service().tokens.list(caller.account.id).await?;
-    let tokens: Vec<_> = tokens.iter().map(TokenBody::new).collect();
-    Ok(Json(TokensReply { total: tokens.len(), tokens }))
+    Ok(Json(TokensReply::new(&tokens)))
 }
 
 /// Revoke an API key
@@ -336,7 +335,11 @@ impl GenerateReply {
 }
 
 impl TokensReply {
-    fn example() -> Self {
+    pub(super) fn new(tokens: &[Token]) -> Self {
+        Self { total: tokens.len(), tokens: tokens.iter().map(TokenBody::new).collect() }
+    }
+
+    pub(super) fn example() -> Self {
         Self { tokens: vec![TokenBody::example()], total: 1 }
     }
 }

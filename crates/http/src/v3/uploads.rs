@@ -139,7 +139,7 @@ pub(super) fn flag(field: &str, text: Option<&str>) -> Result<Option<bool>, Reje
     }
 }
 
-fn search(text: Option<&str>) -> Result<Option<String>, Reject> {
+pub(super) fn search(text: Option<&str>) -> Result<Option<String>, Reject> {
     match filled(text) {
         Some(text) if text.len() > SEARCH_LENGTH_MAX => {
             Err(Reject::invalid(format!("`search`: at most {SEARCH_LENGTH_MAX} bytes")))

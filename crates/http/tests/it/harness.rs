@@ -100,6 +100,16 @@ impl Api {
         self.key_with(plan, scopes, None).await
     }
 
+    /// A key of a new account with the role admin.
+    pub(crate) async fn admin_key(&self, scopes: &str) -> String {
+        self.key_of(Role::Admin, "premium", scopes, None).await
+    }
+
+    /// The account behind a key.
+    pub(crate) fn owner(&self, key: &str) -> AccountId {
+        self.owners.lock().expect("no test panics under it")[key]
+    }
+
     /// A key that ends after so many seconds.
     pub(crate) async fn key_until(&self, plan: &str, scopes: &str, seconds: u64) -> String {
         self.key_with(plan, scopes, Some(Duration::from_secs(seconds))).await
@@ -128,12 +138,16 @@ impl Api {
     }
 
     async fn key_with(&self, plan: &str, scopes: &str, life: Option<Duration>) -> String {
+        self.key_of(Role::User, plan, scopes, life).await
+    }
+
+    async fn key_of(&self, role: Role, plan: &str, scopes: &str, life: Option<Duration>) -> String {
         let count = self.owners.lock().expect("no test panics under it").len();
         let account = NewAccount {
             email: Email::parse(&format!("user{count}@example.org")).expect("an address"),
             name: "User".to_owned(),
             plan: PlanCode::new(plan),
-            role: Role::User,
+            role,
             password: None,
         };
         let account = self.service.accounts.create(account).await.expect("an account");

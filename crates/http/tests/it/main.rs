@@ -1,6 +1,7 @@
 //! The API v3 as its clients see it: the real router over a real service, with a cluster that does what the
 //! test says.
 
+mod admin;
 mod auth;
 mod batch;
 mod document;
@@ -15,6 +16,7 @@ mod logs;
 mod openapi;
 mod parts;
 mod pin;
+mod plans;
 mod security;
 mod upload;
 mod uploads;

@@ -1,0 +1,223 @@
+//! `/admin/pins`: everybody's pins.
+
+use axum::Json;
+use axum::extract::State;
+use cid::Cid;
+use pinfold_model::{AccountId, PinId, PinState, parse_cid};
+use pinfold_service::{AllPinsCursor, OwnedPin, OwnedPinPage, OwnedPinQuery, PinOwners};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{DoneReply, LIMIT_DEFAULT, LIMIT_MAX, PathText, filter};
+use crate::AppState;
+use crate::v3::extract::{EXAMPLE_CID, QueryOf};
+use crate::v3::gate::Operator;
+use crate::v3::openapi::{Guarded, Missing};
+use crate::v3::reject::Reject;
+use crate::v3::reply::{shown_name, text};
+use crate::v3::terms::{filled, parse_cluster};
+use crate::v3::uploads::{flag, number};
+
+/// How a pin's id in the path is documented.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "the document reads its fields")]
+pub(super) struct PinParam {
+    /// The pin's `uploadId`.
+    #[param(example = "34407e29d027c000")]
+    upload_id: String,
+}
+
+/// The filters as they came; an empty one counts as left out.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct AdminPinsQuery {
+    /// Only pins of this CID.
+    #[param(example = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi")]
+    cid: Option<String>,
+    /// Only pins of this account, by its id.
+    #[param(example = "34407e29d027c000")]
+    account: Option<String>,
+    /// Only pins that stand so: `queued`, `pinning`, `pinned` or `failed`.
+    #[param(example = "failed")]
+    status: Option<String>,
+    /// Only pins in this cluster.
+    #[param(example = "cl0-global")]
+    cl: Option<String>,
+    /// Only pins with damaged blocks.
+    #[param(value_type = Option<bool>, example = true)]
+    damaged: Option<String>,
+    /// Pins on a page, up to 100.
+    #[param(value_type = Option<u32>, minimum = 1, example = 50)]
+    limit: Option<String>,
+    /// Where to go on: `nextCursor` of the answer before.
+    cursor: Option<String>,
+}
+
+/// A page of pins.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AdminPinsReply {
+    pins: Vec<AdminPinBody>,
+    next_cursor: Option<String>,
+}
+
+/// A pin, and whose it is.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = AdminPin)]
+struct AdminPinBody {
+    upload_id: String,
+    account_id: String,
+    email: Option<String>,
+    cid: String,
+    cluster_id: String,
+    status: &'static str,
+    name: Option<String>,
+    original_name: Option<String>,
+    custom_name: Option<String>,
+    size: u64,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    damaged_blocks: u64,
+    error: Option<String>,
+    created_at: String,
+    expires_at: Option<String>,
+    /// Until when it is locked.
+    retain_until: Option<String>,
+}
+
+/// A pin, and who else pins the same.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AdminPinReply {
+    pin: AdminPinBody,
+    /// The pins of the same content in the same cluster, this one too, oldest first; at most 100.
+    owners: Vec<AdminPinBody>,
+}
+
+/// List pins of all accounts
+///
+/// Newest first; with `cid` or `damaged` in the order in which the content came. A page looks at a bounded number of
+/// pins: it can have fewer than asked for and still name a `nextCursor`.
+#[utoipa::path(get, path = "/admin/pins", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+    params(AdminPinsQuery),
+    responses((status = 200, description = "A page of pins.", body = AdminPinsReply, example = json!(AdminPinsReply::example())), Guarded))]
+pub(super) async fn list(
+    _operator: Operator,
+    State(app): State<AppState>,
+    QueryOf(query): QueryOf<AdminPinsQuery>,
+) -> Result<Json<AdminPinsReply>, Reject> {
+    let page = app.service().admin.pins(query.parse()?).await?;
+    Ok(Json(AdminPinsReply::new(&page)))
+}
+
+/// See a pin and its owners
+#[utoipa::path(get, path = "/admin/pins/{upload_id}", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+    params(PinParam),
+    responses((status = 200, description = "The pin.", body = AdminPinReply, example = json!(AdminPinReply::example())), Missing, Guarded))]
+pub(super) async fn show(
+    _operator: Operator,
+    State(app): State<AppState>,
+    PathText(id): PathText<PinId>,
+) -> Result<Json<AdminPinReply>, Reject> {
+    Ok(Json(AdminPinReply::new(&app.service().admin.pin(id).await?)))
+}
+
+/// Remove a pin
+///
+/// Whosever it is, also when it is locked. It stands in its owner's audit log.
+#[utoipa::path(delete, path = "/admin/pins/{upload_id}", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+    params(PinParam),
+    responses((status = 200, description = "It is gone.", body = DoneReply, example = json!({"message": "The pin is removed"})), Missing, Guarded))]
+pub(super) async fn remove(
+    operator: Operator,
+    State(app): State<AppState>,
+    PathText(id): PathText<PinId>,
+) -> Result<Json<DoneReply>, Reject> {
+    app.service().admin.remove_pin(operator.by(), id).await?;
+    Ok(Json(DoneReply { message: "The pin is removed" }))
+}
+
+impl AdminPinsQuery {
+    fn parse(&self) -> Result<OwnedPinQuery, Reject> {
+        let cid = filled(self.cid.as_deref()).map(parse_cid).transpose();
+        let cid: Option<Cid> = cid.map_err(|error| Reject::invalid(error.to_string()))?;
+        Ok(OwnedPinQuery {
+            account: filter::<AccountId>("account", self.account.as_deref())?,
+            cid,
+            state: filter::<PinState>("status", self.status.as_deref())?,
+            cluster: parse_cluster(self.cl.as_deref())?,
+            is_damaged: flag("damaged", self.damaged.as_deref())?.unwrap_or(false),
+            limit: number("limit", self.limit.as_deref(), LIMIT_DEFAULT)?.min(LIMIT_MAX),
+            cursor: filter::<AllPinsCursor>("cursor", self.cursor.as_deref())?,
+        })
+    }
+}
+
+impl AdminPinsReply {
+    fn new(page: &OwnedPinPage) -> Self {
+        Self {
+            pins: page.pins.iter().map(AdminPinBody::new).collect(),
+            next_cursor: page.next_cursor.map(|cursor| cursor.to_string()),
+        }
+    }
+
+    fn example() -> Self {
+        Self { pins: vec![AdminPinBody::example()], next_cursor: None }
+    }
+}
+
+impl AdminPinReply {
+    fn new(pin: &PinOwners) -> Self {
+        Self { pin: AdminPinBody::new(&pin.pin), owners: pin.owners.iter().map(AdminPinBody::new).collect() }
+    }
+
+    fn example() -> Self {
+        Self { pin: AdminPinBody::example(), owners: vec![AdminPinBody::example()] }
+    }
+}
+
+impl AdminPinBody {
+    fn new(pin: &OwnedPin) -> Self {
+        let view = &pin.view;
+        Self {
+            upload_id: view.upload_id.to_string(),
+            account_id: pin.account.to_string(),
+            email: pin.email.as_ref().map(ToString::to_string),
+            cid: view.cid.to_string(),
+            cluster_id: view.cluster.to_string(),
+            status: view.state.as_str(),
+            name: shown_name(view),
+            original_name: text(view.original_name.as_ref()),
+            custom_name: text(view.custom_name.as_ref()),
+            size: view.size_bytes,
+            kind: view.kind.as_str(),
+            damaged_blocks: pin.damaged_blocks,
+            error: pin.error.clone(),
+            created_at: view.created_at.to_string(),
+            expires_at: view.expires_at.map(|at| at.to_string()),
+            retain_until: view.retain_until.map(|at| at.to_string()),
+        }
+    }
+
+    fn example() -> Self {
+        Self {
+            upload_id: "34407e29d027c000".to_owned(),
+            account_id: "34407e29d0200000".to_owned(),
+            email: Some("ada@example.org".to_owned()),
+            cid: EXAMPLE_CID.to_owned(),
+            cluster_id: "cl0-global".to_owned(),
+            status: PinState::Pinned.as_str(),
+            name: Some("wiki".to_owned()),
+            original_name: None,
+            custom_name: Some("wiki".to_owned()),
+            size: 4_194_304,
+            kind: "directory",
+            damaged_blocks: 0,
+            error: None,
+            created_at: "2026-01-01T00:00:00.000Z".to_owned(),
+            expires_at: None,
+            retain_until: None,
+        }
+    }
+}

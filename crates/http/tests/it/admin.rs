@@ -1,0 +1,381 @@
+//! What operators do, as their clients see it.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, Api, HELLO, WORLD, unhurried};
+
+async fn start() -> (Api, String) {
+    let api = Api::start_with(unhurried()).await;
+    let admin = api.admin_key("admin,cluster:read").await;
+    (api, admin)
+}
+
+impl Api {
+    async fn as_admin(&self, admin: &str, method: &str, path: &str, body: Value) -> Answer {
+        self.request(method, &format!("/api/v3/admin{path}")).key(admin).json(&body).await
+    }
+
+    async fn actions(&self, admin: &str, query: &str) -> Vec<String> {
+        let answer = self.get(&format!("/api/v3/admin/audit{query}")).key(admin).await;
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        let json = answer.json();
+        let entries = json["entries"].as_array().expect("a list");
+        entries.iter().map(|entry| entry["action"].as_str().expect("a word").to_owned()).collect()
+    }
+}
+
+#[tokio::test]
+async fn an_account_is_made_found_changed_and_removed() {
+    let (api, admin) = start().await;
+    let body = json!({"email": "Ada@example.org", "name": "Ada", "password": "correct horse battery"});
+    let made = api.as_admin(&admin, "POST", "/accounts", body.clone()).await;
+    assert_eq!(made.status(), 201, "{}", made.text());
+    assert!(!made.text().contains("horse"), "the password is not shown");
+    let id = made.json()["id"].as_str().expect("an id").to_owned();
+    let again = api.as_admin(&admin, "POST", "/accounts", body).await;
+    assert_eq!(again.status(), 409);
+
+    let found = api.get("/api/v3/admin/accounts?search=ada&plan=free&role=user&disabled=false").key(&admin);
+    let found = found.await.json();
+    assert_eq!(
+        (&found["accounts"][0]["id"], found["accounts"].as_array().map(Vec::len)),
+        (&json!(id), Some(1))
+    );
+    let path = format!("/accounts/{id}");
+    let changes = json!({"plan": "premium", "disabled": true, "storageOverride": 7, "name": "A. L."});
+    let changed = api.as_admin(&admin, "PATCH", &path, changes).await.json();
+    assert_eq!((&changed["plan"], &changed["disabled"]), (&json!("premium"), &json!(true)));
+    assert_eq!((&changed["storageLimit"], &changed["storageOverride"]), (&json!(7), &json!(7)));
+    let back = api.as_admin(&admin, "PATCH", &path, json!({"storageOverride": null})).await.json();
+    assert_eq!((&back["storageLimit"], &back["storageOverride"]), (&json!(1_u64 << 40), &json!(null)));
+
+    let removed = api.as_admin(&admin, "DELETE", &path, json!({})).await;
+    assert_eq!((removed.status(), &removed.json()["removed"]), (200, &json!(true)));
+    assert_eq!(api.as_admin(&admin, "GET", &path, json!({})).await.status(), 404);
+    let actions = api.actions(&admin, &format!("?account={id}")).await;
+    assert_eq!(actions.first().map(String::as_str), Some("account.remove"), "its log stays");
+    assert_eq!(actions.len(), 7, "{actions:?}");
+    let actor = api.owner(&admin);
+    let by_admin = api.actions(&admin, &format!("?actor={actor}&limit=100")).await;
+    assert_eq!(by_admin.len(), 7, "every act says who it was: {by_admin:?}");
+}
+
+#[tokio::test]
+async fn a_disabled_account_is_shut_out_at_once() {
+    let (api, admin) = start().await;
+    let key = api.key("free", "files:read").await;
+    let path = format!("/accounts/{}", api.owner(&key));
+    let list = || api.get("/api/v3/users/me/uploads").key(&key);
+    assert_eq!(list().await.status(), 200);
+    api.as_admin(&admin, "PATCH", &path, json!({"disabled": true})).await;
+    assert_eq!(list().await.code(), "account_disabled");
+    api.as_admin(&admin, "PATCH", &path, json!({"disabled": false})).await;
+    assert_eq!(list().await.status(), 200);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_an_account_is_named() {
+    let (api, admin) = start().await;
+    for (body, part) in [
+        (json!({}), "`email`"),
+        (json!({"email": "nobody"}), "`email`"),
+        (json!({"email": "a@b.c", "role": "root"}), "`role`"),
+        (json!({"email": "a@b.c", "plan": "gold"}), "Unknown plan"),
+        (json!({"email": "a@b.c", "password": "short"}), "`password`"),
+        (json!({"email": "a@b.c", "name": "a\u{0}b"}), "name"),
+    ] {
+        let answer = api.as_admin(&admin, "POST", "/accounts", body).await;
+        assert_eq!(answer.status(), 400, "{}", answer.text());
+        assert!(answer.message().contains(part), "{}", answer.message());
+    }
+    let path = format!("/accounts/{}", api.owner(&admin));
+    for (body, part) in [
+        (json!({"storageOverride": "much"}), "`storageOverride`"),
+        (json!({"storageOverride": -1}), "`storageOverride`"),
+        (json!({"role": "root"}), "`role`"),
+        (json!({"plan": "gold"}), "Unknown plan"),
+    ] {
+        let answer = api.as_admin(&admin, "PATCH", &path, body).await;
+        assert_eq!(answer.status(), 400, "{}", answer.text());
+        assert!(answer.message().contains(part), "{}", answer.message());
+    }
+    for query in ["role=root", "disabled=maybe", "limit=0", "cursor=x"] {
+        let answer = api.get(&format!("/api/v3/admin/accounts?{query}")).key(&admin).await;
+        assert_eq!(answer.status(), 400, "{query}");
+    }
+    let nobody = api.as_admin(&admin, "GET", "/accounts/00000000000000ff", json!({})).await;
+    assert_eq!((nobody.status(), nobody.message().as_str()), (404, "No such account"));
+}
+
+#[tokio::test]
+async fn the_last_admin_stays() {
+    let (api, admin) = start().await;
+    let path = format!("/accounts/{}", api.owner(&admin));
+    for (method, body) in
+        [("PATCH", json!({"role": "user"})), ("PATCH", json!({"disabled": true})), ("DELETE", json!({}))]
+    {
+        let answer = api.as_admin(&admin, method, &path, body).await;
+        assert_eq!((answer.status(), answer.code().as_str()), (409, "last_admin"), "{}", answer.text());
+    }
+    api.admin_key("admin").await;
+    let demoted = api.as_admin(&admin, "PATCH", &path, json!({"role": "user"})).await;
+    assert_eq!(demoted.status(), 200);
+    let answer = api.get("/api/v3/admin/accounts").key(&admin).await;
+    assert_eq!(answer.code(), "admin_only", "a key keeps its scope, and it opens nothing");
+}
+
+#[tokio::test]
+async fn an_account_with_pins_goes_when_that_is_said() {
+    let (api, admin) = start().await;
+    let key = api.key("free", "files:write").await;
+    assert_eq!(api.post(&format!("/api/v3/files/pin/{HELLO}")).key(&key).await.status(), 201);
+    let path = format!("/accounts/{}", api.owner(&key));
+    let kept = api.as_admin(&admin, "DELETE", &path, json!({})).await;
+    assert_eq!((kept.status(), kept.code().as_str()), (409, "account_has_pins"));
+    let begun = api.as_admin(&admin, "DELETE", &format!("{path}?force=true"), json!({})).await;
+    assert_eq!((begun.status(), &begun.json()["pins"]), (202, &json!(1)));
+    api.until_nothing_is_held().await;
+    let gone = async {
+        while api.as_admin(&admin, "GET", &path, json!({})).await.status() != 404 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), gone).await.expect("it goes");
+    assert_eq!(api.get("/api/v3/users/me/uploads").key(&key).await.code(), "INVALID_API_KEY");
+}
+
+#[tokio::test]
+async fn keys_of_an_account_are_seen_and_revoked() {
+    let (api, admin) = start().await;
+    let key = api.key("free", "files:read").await;
+    let path = format!("/accounts/{}/tokens", api.owner(&key));
+    let tokens = api.as_admin(&admin, "GET", &path, json!({})).await;
+    assert!(!tokens.text().contains(&key), "never the secret");
+    let id = tokens.json()["tokens"][0]["id"].as_str().expect("an id").to_owned();
+    let revoke = || api.as_admin(&admin, "DELETE", "", json!({}));
+    assert_eq!(revoke().await.status(), 404, "there is nothing at the root");
+    let one = format!("{path}/{id}");
+    assert_eq!(api.as_admin(&admin, "DELETE", &one, json!({})).await.status(), 200);
+    assert_eq!(api.as_admin(&admin, "DELETE", &one, json!({})).await.status(), 404);
+    assert_eq!(api.get("/api/v3/users/me/uploads").key(&key).await.code(), "INVALID_API_KEY");
+    let others = format!("/accounts/{}/tokens/{id}", api.owner(&admin));
+    assert_eq!(api.as_admin(&admin, "DELETE", &others, json!({})).await.status(), 404);
+}
+
+#[tokio::test]
+async fn a_plan_is_saved_counts_at_once_and_goes() {
+    let (api, admin) = start().await;
+    let key = api.key("free", "files:write").await;
+    let body = json!({"storageLimit": 4, "maxFileSizeBytes": 2, "pricePerMonth": 1.25});
+    let saved = api.as_admin(&admin, "PUT", "/plans/free", body).await;
+    assert_eq!(saved.status(), 200, "{}", saved.text());
+    let json = saved.json();
+    assert_eq!((&json["source"], &json["accounts"]), (&json!("overridden"), &json!(1)));
+    assert_eq!((&json["pricePerMonth"], &json["maxFileSizeBytes"]), (&json!(1.25), &json!(2)));
+    assert_eq!((&json["name"], &json["requestsPerMinute"]), (&json!("Free"), &json!(300)), "the rest stays");
+    let pin = || api.post(&format!("/api/v3/files/pin/{HELLO}")).key(&key);
+    assert_eq!(pin().await.code(), "quota_exceeded");
+    let offered = api.get("/api/v3/plans").await.json();
+    assert_eq!(offered["plans"][0]["storageLimit"], 4);
+
+    assert_eq!(api.as_admin(&admin, "DELETE", "/plans/free", json!({})).await.status(), 200);
+    assert_eq!(pin().await.status(), 201);
+    assert_eq!(api.as_admin(&admin, "DELETE", "/plans/free", json!({})).await.status(), 404);
+
+    let new = api.as_admin(&admin, "PUT", "/plans/team", json!({"name": "Team"})).await;
+    assert!(new.status() == 400 && new.message().contains("storageLimit"), "{}", new.text());
+    let new = api.as_admin(&admin, "PUT", "/plans/team", json!({"storageLimit": 9})).await;
+    assert_eq!(new.json()["source"], "saved");
+    api.key("team", "files:read").await;
+    let used = api.as_admin(&admin, "DELETE", "/plans/team", json!({})).await;
+    assert_eq!((used.status(), used.code().as_str()), (409, "plan_in_use"));
+    let bad = api.as_admin(&admin, "PUT", "/plans/Team%20A", json!({"storageLimit": 9})).await;
+    assert_eq!(bad.status(), 400);
+    let bad = api.as_admin(&admin, "PUT", "/plans/team", json!({"allowedClusterIds": ["cl9"]})).await;
+    assert!(bad.status() == 400 && bad.message().contains("cl9"), "{}", bad.text());
+    let actions = api.actions(&admin, &format!("?account={}", api.owner(&admin))).await;
+    assert_eq!(actions.iter().filter(|action| action.starts_with("plan.")).count(), 3);
+}
+
+#[tokio::test]
+async fn what_is_shown_of_a_cluster_is_changed_and_comes_back() {
+    let (api, admin) = start().await;
+    let body = json!({"label": "Europe", "region": "eu", "country": "DE",
+        "gateways": [{"url": "https://gw.example.org/ipfs/", "label": "Main"}]});
+    let changed = api.as_admin(&admin, "PATCH", "/clusters/cl1-eu", body).await;
+    assert_eq!(changed.status(), 200, "{}", changed.text());
+    let shown = || async {
+        let list = api.get("/api/v3/users/me/clusters").key(&admin).await.json();
+        list[1].clone()
+    };
+    let one = shown().await;
+    assert_eq!((&one["label"], &one["country"]), (&json!("Europe"), &json!("DE")));
+    assert_eq!(one["gateways"][0]["publicUrl"], "https://gw.example.org/ipfs/");
+    let cleared = api.as_admin(&admin, "PATCH", "/clusters/cl1-eu", json!({"country": null})).await.json();
+    assert_eq!((&cleared["country"], &cleared["region"]), (&json!(null), &json!("eu")));
+    let list = api.get("/api/v3/admin/clusters").key(&admin).await.json();
+    assert_eq!(
+        (&list["clusters"][1]["source"], &list["clusters"][1]["health"]),
+        (&json!("saved"), &json!("ok"))
+    );
+    assert!(list["clusters"][1]["usage"]["blocks"].is_u64());
+
+    for body in [
+        json!({"label": ""}),
+        json!({"country": "Germany"}),
+        json!({"region": 5}),
+        json!({"gateways": [{"url": "javascript:alert(1)//ipfs/"}]}),
+    ] {
+        assert_eq!(
+            api.as_admin(&admin, "PATCH", "/clusters/cl1-eu", body.clone()).await.status(),
+            400,
+            "{body}"
+        );
+    }
+    let nowhere = api.as_admin(&admin, "PATCH", "/clusters/cl9", json!({})).await;
+    assert_eq!((nowhere.status(), nowhere.message().as_str()), (404, "No such cluster"));
+    assert_eq!(api.as_admin(&admin, "POST", "/clusters/cl1-eu/reset", json!({})).await.status(), 200);
+    assert_eq!(shown().await["label"], "The cluster cl1-eu");
+}
+
+#[tokio::test]
+async fn pins_of_all_accounts_are_seen_and_removed() {
+    let (api, admin) = start().await;
+    let (ada, ben) = (api.key("free", "files:write").await, api.key("free", "files:write").await);
+    for (key, cid) in [(&ada, HELLO), (&ben, HELLO), (&ada, WORLD)] {
+        assert_eq!(api.post(&format!("/api/v3/files/pin/{cid}")).key(key).await.status(), 201);
+    }
+    let list = async |query: &str| {
+        let answer = api.get(&format!("/api/v3/admin/pins{query}")).key(&admin).await;
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        answer.json()
+    };
+    let count = |json: &Value| json["pins"].as_array().expect("a list").len();
+    assert_eq!(count(&list("").await), 3);
+    assert_eq!(count(&list(&format!("?cid={HELLO}")).await), 2);
+    assert_eq!(count(&list(&format!("?account={}", api.owner(&ada))).await), 2);
+    assert_eq!(count(&list("?status=failed").await), 0);
+    assert_eq!(count(&list("?damaged=true").await), 0);
+    assert_eq!(count(&list("?cl=cl1-eu").await), 0);
+    let first = list("?limit=2").await;
+    assert_eq!(count(&first), 2);
+    let cursor = first["nextCursor"].as_str().expect("there is more");
+    let second = list(&format!("?limit=2&cursor={cursor}")).await;
+    assert_eq!((count(&second), &second["nextCursor"]), (1, &json!(null)));
+    for query in ["cid=x", "account=x", "status=x", "damaged=x", "cursor=x", "cl=X!"] {
+        let answer = api.get(&format!("/api/v3/admin/pins?{query}")).key(&admin).await;
+        assert_eq!(answer.status(), 400, "{query}");
+    }
+
+    let of_ben = list(&format!("?account={}", api.owner(&ben))).await;
+    let path = format!("/pins/{}", of_ben["pins"][0]["uploadId"].as_str().expect("an id"));
+    let seen = api.as_admin(&admin, "GET", &path, json!({})).await.json();
+    assert_eq!(seen["owners"].as_array().map(Vec::len), Some(2));
+    assert_eq!(seen["pin"]["email"], "user2@example.org");
+    assert_eq!(api.as_admin(&admin, "DELETE", &path, json!({})).await.status(), 200);
+    assert_eq!(api.as_admin(&admin, "DELETE", &path, json!({})).await.status(), 404);
+    assert_eq!(count(&list(&format!("?cid={HELLO}")).await), 1);
+    let actions = api.actions(&admin, &format!("?account={}&action=pin.remove", api.owner(&ben))).await;
+    assert_eq!(actions, ["pin.remove"]);
+}
+
+#[tokio::test]
+async fn statistics_add_up() {
+    let (api, admin) = start().await;
+    let key = api.key("free", "files:write").await;
+    for cid in [HELLO, WORLD] {
+        assert_eq!(api.post(&format!("/api/v3/files/pin/{cid}")).key(&key).await.status(), 201);
+    }
+    let json = api.get("/api/v3/admin/statistics").key(&admin).await.json();
+    assert_eq!((&json["accounts"]["total"], &json["accounts"]["disabled"]), (&json!(2), &json!(0)));
+    assert_eq!((&json["pins"]["total"], &json["pins"]["pinned"]), (&json!(2), &json!(2)));
+    assert_eq!((&json["bytes"]["logical"], &json["queue"]), (&json!(10), &json!(0)));
+    assert_eq!(json["clusters"].as_array().map(Vec::len), Some(2));
+    assert_eq!(json["clusters"][0]["usage"]["heldBytes"], 10);
+}
+
+#[tokio::test]
+async fn the_audit_log_of_all_has_pages_and_filters() {
+    let (api, admin) = start().await;
+    let actor = api.owner(&admin);
+    for n in 0..4 {
+        let body = json!({"email": format!("u{n}@example.org")});
+        assert_eq!(api.as_admin(&admin, "POST", "/accounts", body).await.status(), 201);
+    }
+    assert_eq!(api.actions(&admin, "?action=token.create").await.len(), 1);
+    let mut found = 0;
+    let mut query = format!("?actor={actor}&limit=3");
+    loop {
+        let page = api.get(&format!("/api/v3/admin/audit{query}")).key(&admin).await.json();
+        let entries = page["entries"].as_array().expect("a list");
+        assert!(entries.iter().all(|entry| entry["actorId"] == json!(actor.to_string())));
+        found += entries.len();
+        match page["nextCursor"].as_str() {
+            Some(cursor) => query = format!("?actor={actor}&limit=3&cursor={cursor}"),
+            None => break,
+        }
+    }
+    assert_eq!(found, 4);
+    for query in ["account=x", "actor=x", "from=x", "to=x", "cursor=x", "limit=x"] {
+        let answer = api.get(&format!("/api/v3/admin/audit?{query}")).key(&admin).await;
+        assert_eq!(answer.status(), 400, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_lost_a_password_gets_another_one_and_sessions_end() {
+    let (api, admin) = start().await;
+    let login = json!({"email": "ada@example.org", "password": "correct horse battery", "name": "Ada"});
+    let signed_up = api.post("/api/v3/auth/signup").json(&login).await;
+    assert_eq!(signed_up.status(), 201, "{}", signed_up.text());
+    let session = format!("Bearer {}", signed_up.json()["token"].as_str().expect("a token"));
+    let me = |session: &str| api.get("/api/v3/users/me").header("authorization", session);
+    let id = me(&session).await.json()["id"].as_str().expect("an id").to_owned();
+    let path = format!("/accounts/{id}");
+    let ended = api.as_admin(&admin, "DELETE", &format!("{path}/sessions"), json!({})).await;
+    assert_eq!((ended.status(), &ended.json()["ended"]), (200, &json!(1)));
+    assert_eq!(me(&session).await.status(), 401);
+
+    let again = api.post("/api/v3/auth/login").json(&login).await.json();
+    let session = format!("Bearer {}", again["token"].as_str().expect("a token"));
+    for (body, part) in [(json!({}), "`password`"), (json!({"password": "short"}), "`password`")] {
+        let answer = api.as_admin(&admin, "PUT", &format!("{path}/password"), body).await;
+        assert!(answer.status() == 400 && answer.message().contains(part), "{}", answer.text());
+    }
+    let new = json!({"password": "another horse battery"});
+    assert_eq!(api.as_admin(&admin, "PUT", &format!("{path}/password"), new).await.status(), 200);
+    assert_eq!(me(&session).await.status(), 401);
+    assert_eq!(api.post("/api/v3/auth/login").json(&login).await.status(), 401);
+    let new = json!({"email": "ada@example.org", "password": "another horse battery"});
+    assert_eq!(api.post("/api/v3/auth/login").json(&new).await.status(), 200);
+
+    let none = api.as_admin(&admin, "DELETE", &format!("{path}/2fa"), json!({})).await;
+    assert!((400..500).contains(&none.status()), "there is no second factor: {}", none.text());
+    for (method, what) in [("DELETE", "sessions"), ("DELETE", "2fa"), ("PUT", "password")] {
+        let body = json!({"password": "another horse battery"});
+        let nobody = api.as_admin(&admin, method, &format!("/accounts/00000000000000ff/{what}"), body).await;
+        assert_eq!(nobody.status(), 404, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn an_admin_who_is_logged_in_needs_no_scope() {
+    let (api, admin) = start().await;
+    let body = json!({"email": "root@example.org", "password": "correct horse battery", "role": "admin"});
+    assert_eq!(api.as_admin(&admin, "POST", "/accounts", body.clone()).await.status(), 201);
+    let session = api.post("/api/v3/auth/login").json(&body).await.json();
+    let session = format!("Bearer {}", session["token"].as_str().expect("a token"));
+    let list = || api.get("/api/v3/admin/accounts").header("authorization", &session);
+    let found = list().await;
+    assert_eq!(found.status(), 200, "{}", found.text());
+    let id = found.json()["accounts"][0]["id"].as_str().expect("an id").to_owned();
+    // A session can make a key for it; a user's can't.
+    let key = json!({"name": "admin", "scopes": ["admin"]});
+    let made = api.post("/api/v3/tokens/generate").header("authorization", &session).json(&key).await;
+    assert_eq!(made.status(), 201, "{}", made.text());
+    let demoted = api.as_admin(&admin, "PATCH", &format!("/accounts/{id}"), json!({"role": "user"})).await;
+    assert_eq!(demoted.status(), 200);
+    assert_eq!(list().await.code(), "admin_only");
+    let made = api.post("/api/v3/tokens/generate").header("authorization", &session).json(&key).await;
+    assert_eq!((made.status(), made.code().as_str()), (403, "scope_not_held"));
+}
