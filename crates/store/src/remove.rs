@@ -297,6 +297,15 @@ macro_rules! due_pins {
 }
 
 pub(crate) const SELECT_DUE: &str = due_pins!("id, account_id, placement_id, charged_bytes");
+/// Takes them out of the sums, each cluster once.
+pub(crate) const SUM_DUE: &str = concat!(
+    "INSERT INTO pin_sums (cluster, standing, pins, bytes) ",
+    "SELECT p.cluster, n.standing, -COUNT(*), -SUM(n.charged_bytes) ",
+    "FROM pins n JOIN placements p ON p.id = n.placement_id WHERE n.id IN (",
+    due_pins!("id"),
+    ") GROUP BY p.cluster, n.standing ON CONFLICT (cluster, standing) ",
+    "DO UPDATE SET pins = pin_sums.pins + excluded.pins, bytes = pin_sums.bytes + excluded.bytes"
+);
 pub(crate) const DELETE_DUE: &str = concat!("DELETE FROM pins WHERE id IN (", due_pins!("id"), ")");
 
 impl Write for Expire {
@@ -306,9 +315,7 @@ impl Write for Expire {
         let (now, limit) = (self.now.as_ms(), i64::from(self.limit));
         let rows: Vec<EndingRow> =
             sqlx::query_as(SELECT_DUE).bind(now).bind(limit).fetch_all(&mut *conn).await?;
-        for row in &rows {
-            sums::without_pin(conn, row.id).await?;
-        }
+        sqlx::query(SUM_DUE).bind(now).bind(limit).execute(&mut *conn).await?;
         sqlx::query(DELETE_DUE).bind(now).bind(limit).execute(&mut *conn).await?;
         settle_ended(conn, &rows, &self.journal, ("pin.expire", By::SYSTEM), self.now).await
     }
