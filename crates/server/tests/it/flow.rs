@@ -22,6 +22,7 @@ async fn a_pinned_dag_is_held_after_its_provider_is_gone() {
         "cid": dag.text(),
         "clusterId": "cl0-global",
         "expiresAt": null,
+        "retainUntil": null,
         "pinned": true,
         "status": "pinned",
         "uploadId": pin["uploadId"],
