@@ -61,6 +61,14 @@ id!(
     /// Names a placement.
     PlacementId
 );
+id!(
+    /// Names a webhook.
+    WebhookId
+);
+id!(
+    /// Names something that happened and is told to a webhook.
+    DeliveryId
+);
 
 const SHARED_BITS: u32 = 21;
 const COUNT_BITS: u32 = 13;

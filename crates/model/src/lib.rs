@@ -9,6 +9,7 @@ mod cid_text;
 mod clock;
 mod cluster;
 mod id;
+mod idempotency;
 mod ip_rules;
 mod lifetime;
 mod name;
@@ -18,13 +19,17 @@ mod plan;
 mod scope;
 mod time;
 mod token;
+mod webhook;
 
 pub use account::{Account, Email, EmailError, Role, RoleError};
 pub use audit::{ActStatus, AuditCursor, AuditCursorError, By, Details, Source};
 pub use cid_text::{CID_TEXT_LEN_MAX, CidError, parse_cid};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use cluster::{ClusterId, ClusterIdError};
-pub use id::{AccountId, AuditId, IdError, IdSource, PinId, PlacementId, SessionId, TokenId};
+pub use id::{
+    AccountId, AuditId, DeliveryId, IdError, IdSource, PinId, PlacementId, SessionId, TokenId, WebhookId,
+};
+pub use idempotency::{IdempotencyKey, IdempotencyKeyError};
 pub use ip_rules::{IpRules, IpRulesError};
 pub use lifetime::{Lifetime, LifetimeError, Retention, RetentionError};
 pub use name::{NameError, PinName};
@@ -34,3 +39,4 @@ pub use plan::{Plan, PlanCode, PlanCodeError, PlanLimits, Plans};
 pub use scope::{Scope, ScopeError, ScopeSet};
 pub use time::{Timelock, TimelockError, Timestamp, TimestampError};
 pub use token::{Token, TokenLife, TokenLifeError, TokenName, TokenNameError};
+pub use webhook::{DeliveryState, HookEvent, HookEvents, HookSecret, Webhook};

@@ -39,6 +39,10 @@ pub enum Scope {
     ClusterRead,
     /// Act as an operator. It works for accounts with the role admin alone, and only they can grant it.
     Admin,
+    /// See webhooks and what was delivered to them.
+    WebhooksRead,
+    /// Make, change, test and remove webhooks.
+    WebhooksWrite,
 }
 
 /// A text that is no [`Scope`].
@@ -48,7 +52,7 @@ pub struct ScopeError(pub String);
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::FilesRead,
         Self::FilesWrite,
         Self::FilesDelete,
@@ -64,6 +68,8 @@ impl Scope {
         Self::LogsRead,
         Self::ClusterRead,
         Self::Admin,
+        Self::WebhooksRead,
+        Self::WebhooksWrite,
     ];
 
     /// Its name, such as `files:write`.
@@ -85,6 +91,8 @@ impl Scope {
             Self::LogsRead => "logs:read",
             Self::ClusterRead => "cluster:read",
             Self::Admin => "admin",
+            Self::WebhooksRead => "webhooks:read",
+            Self::WebhooksWrite => "webhooks:write",
         }
     }
 
@@ -213,7 +221,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_set_reads_what_it_writes_and_knows_its_subsets(bits in 0_u32..(1 << 15), more in 0_u32..(1 << 15)) {
+        fn a_set_reads_what_it_writes_and_knows_its_subsets(bits in 0_u32..(1 << 17), more in 0_u32..(1 << 17)) {
             let (small, large) = (ScopeSet(bits), ScopeSet(bits | more));
             prop_assert_eq!(small.to_string().parse(), Ok(small));
             prop_assert!(small.is_subset(large));

@@ -28,6 +28,13 @@ impl Timestamp {
         Self::from_ms(self.0.saturating_add(by_ms))
     }
 
+    /// The time `by` earlier.
+    #[must_use]
+    pub fn before(self, by: Duration) -> Self {
+        let by_ms = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+        Self::from_ms(self.0.saturating_sub(by_ms))
+    }
+
     /// How long from `earlier` until this; zero if that is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

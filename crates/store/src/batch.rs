@@ -11,6 +11,7 @@ use pinfold_model::{AccountId, By, ClusterId, LifetimeError, Timestamp};
 use sqlx::raw_sql;
 
 use crate::audit::Journal;
+use crate::outbox::Outbox;
 use crate::remove::{EndingRow, end_all};
 use crate::wish::WishWrite;
 use crate::writer::{Conn, Write};
@@ -95,8 +96,8 @@ impl Store {
         let text = |(cid, cluster): &(Cid, Option<ClusterId>)| {
             (cid.to_string(), cluster.as_ref().map(|cluster| cluster.as_str().to_owned()))
         };
-        let (pins, journal) = (pins.iter().map(text).collect(), self.journal());
-        self.write(RemoveAll { account, pins, by, now, journal }).await
+        let (pins, journal, outbox) = (pins.iter().map(text).collect(), self.journal(), self.outbox());
+        self.write(RemoveAll { account, pins, by, now, journal, outbox }).await
     }
 }
 
@@ -143,6 +144,7 @@ struct RemoveAll {
     by: By,
     now: Timestamp,
     journal: Journal,
+    outbox: Outbox,
 }
 
 impl Write for RemoveAll {
@@ -164,7 +166,7 @@ impl Write for RemoveAll {
             return Ok(RemovedAll::Refused(refused));
         }
         let clusters: Vec<_> = rows.iter().map(EndingRow::cluster).collect::<Result<_, _>>()?;
-        let ended = end_all(conn, &rows, &self.journal, self.by, self.now).await?;
+        let ended = end_all(conn, &rows, (&self.journal, &self.outbox), self.by, self.now).await?;
         Ok(RemovedAll::Done(clusters.into_iter().zip(ended).collect()))
     }
 }

@@ -3,7 +3,7 @@
 
 use sqlx::{Row, SqlSafeStr};
 
-use crate::{Store, account, audit, claim, pin, pins_of_all, remove};
+use crate::{Store, account, audit, claim, delivery, named, pin, pins_of_all, remove};
 
 /// The steps of SQLite's plan for a query.
 async fn plan(store: &Store, sql: &'static str) -> Vec<String> {
@@ -102,4 +102,14 @@ async fn lists_of_operators_come_from_indices() {
         assert_uses(&store, pins_of_all::ENDS[index], &[name]).await;
         assert_uses(&store, pins_of_all::PAGES[index], &[name]).await;
     }
+}
+
+#[tokio::test]
+async fn what_is_to_be_told_and_what_is_old_come_from_an_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir).await;
+    assert_uses(&store, delivery::NEXT_DUE, &["webhooks_due"]).await;
+    assert_uses(&store, delivery::CLAIM_HOOK, &["webhooks_due", "webhooks_leased"]).await;
+    assert_uses(&store, delivery::OLD_DELIVERIES, &["webhook_deliveries_old"]).await;
+    assert_uses(&store, named::OLD_REQUESTS, &["named_requests_old"]).await;
 }

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use cid::Cid;
-use pinfold_model::{AccountId, By, ClusterId, Details, Lifetime, PinId, PlacementId, Timestamp};
+use pinfold_model::{AccountId, By, ClusterId, Details, HookEvent, Lifetime, PinId, PlacementId, Timestamp};
 use sqlx::FromRow;
 
 use crate::audit::{Act, Journal};
+use crate::outbox::{Outbox, watched};
 use crate::pin::ends_at;
 use crate::placement::let_go;
 use crate::row::{number, strange, time};
@@ -45,6 +46,8 @@ pub(crate) struct EndingRow {
     pub(crate) account_id: i64,
     pub(crate) placement_id: i64,
     charged_bytes: i64,
+    /// 1 if a webhook watches it.
+    watched: i64,
     /// Until when it is locked, if it ever was. What has failed promises nothing.
     #[sqlx(default)]
     locked_until_ms: Option<i64>,
@@ -54,10 +57,13 @@ pub(crate) struct EndingRow {
 
 /// The account's pins of a CID. SQLite takes a CROSS JOIN from left to right: from the CID to its few pins, not
 /// through all that the account has.
-pub(crate) const FIND: &str = "SELECT n.id, n.account_id, n.placement_id, n.charged_bytes, p.cluster, \
-     CASE WHEN n.standing <> 'failed' THEN n.retain_until_ms END AS locked_until_ms \
-     FROM placements p CROSS JOIN pins n WHERE n.placement_id = p.id AND n.account_id = $1 AND p.cid = $2 \
-     AND (CAST($3 AS TEXT) IS NULL OR p.cluster = $3) LIMIT 2";
+pub(crate) const FIND: &str = concat!(
+    "SELECT n.id, n.account_id, n.placement_id, n.charged_bytes, p.cluster, ",
+    "CASE WHEN n.standing <> 'failed' THEN n.retain_until_ms END AS locked_until_ms, ",
+    watched!(),
+    " FROM placements p CROSS JOIN pins n WHERE n.placement_id = p.id AND n.account_id = $1 AND p.cid = $2 ",
+    "AND (CAST($3 AS TEXT) IS NULL OR p.cluster = $3) LIMIT 2"
+);
 
 impl EndingRow {
     /// The account's pins of a CID: none, the one, or two of several.
@@ -69,6 +75,17 @@ impl EndingRow {
     ) -> Result<Vec<Self>, StoreError> {
         let rows = sqlx::query_as(FIND);
         Ok(rows.bind(account.0).bind(cid).bind(cluster).fetch_all(conn).await?)
+    }
+
+    /// Writes what happens to it for the webhooks that watch it. Its row must still be there.
+    async fn tell(
+        &self,
+        conn: &mut Conn,
+        outbox: &Outbox,
+        event: HookEvent,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if self.watched != 0 { outbox.happened(conn, event, self.id, now).await } else { Ok(()) }
     }
 
     /// Where it is, if it was [found](Self::find).
@@ -96,9 +113,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<Removed, StoreError> {
         let cluster = cluster.map(|cluster| cluster.as_str().to_owned());
-        let journal = self.journal();
-        self.write(Remove { account, cid: cid.to_string(), cluster, by, now, journal, opens_locks: false })
-            .await
+        let (journal, outbox, cid) = (self.journal(), self.outbox(), cid.to_string());
+        self.write(Remove { account, cid, cluster, by, now, journal, outbox, opens_locks: false }).await
     }
 
     /// Removes the account's pin of this CID, locked or not, because an administrator said so. That is logged for both.
@@ -114,9 +130,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<Removed, StoreError> {
         let cluster = cluster.map(|cluster| cluster.as_str().to_owned());
-        let journal = self.journal();
-        self.write(Remove { account, cid: cid.to_string(), cluster, by, now, journal, opens_locks: true })
-            .await
+        let (journal, outbox, cid) = (self.journal(), self.outbox(), cid.to_string());
+        self.write(Remove { account, cid, cluster, by, now, journal, outbox, opens_locks: true }).await
     }
 
     /// Removes a pin that is not kept, unless it is locked or was wished for again since `wishes`. For those who waited
@@ -138,7 +153,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn expire(&self, now: Timestamp, limit: u32) -> Result<Vec<Ended>, StoreError> {
-        self.write(Expire { now, limit, journal: self.journal() }).await
+        self.write(Expire { now, limit, journal: self.journal(), outbox: self.outbox() }).await
     }
 }
 
@@ -156,12 +171,13 @@ pub(crate) async fn end(conn: &mut Conn, row: &EndingRow, now: Timestamp) -> Res
 pub(crate) async fn end_all(
     conn: &mut Conn,
     rows: &[EndingRow],
-    journal: &Journal,
+    (journal, outbox): (&Journal, &Outbox),
     by: By,
     now: Timestamp,
 ) -> Result<Vec<Ended>, StoreError> {
     for row in rows {
         sums::without_pin(conn, row.id).await?;
+        row.tell(conn, outbox, HookEvent::Removed, now).await?;
         sqlx::query("DELETE FROM pins WHERE id = $1").bind(row.id).execute(&mut *conn).await?;
     }
     settle_ended(conn, rows, journal, ("pin.remove", by), now).await
@@ -200,6 +216,7 @@ struct Remove {
     by: By,
     now: Timestamp,
     journal: Journal,
+    outbox: Outbox,
     /// Whether it is removed although it is locked.
     opens_locks: bool,
 }
@@ -222,6 +239,7 @@ impl Write for Remove {
             let (act, placement) = (("pin.remove", self.by), PlacementId(row.placement_id));
             self.journal.log_pin(conn, act, row.account_id, placement, self.now).await?;
         }
+        row.tell(conn, &self.outbox, HookEvent::Removed, self.now).await?;
         Ok(Removed::Done(end(conn, row, self.now).await?))
     }
 }
@@ -259,7 +277,7 @@ impl Write for Abandon {
 
     async fn run(&self, conn: &mut Conn) -> Result<Option<Ended>, StoreError> {
         let row: Option<EndingRow> = sqlx::query_as(
-            "SELECT id, account_id, placement_id, charged_bytes FROM pins \
+            "SELECT id, account_id, placement_id, charged_bytes, 0 AS watched FROM pins \
              WHERE id = $1 AND wishes = $2 AND standing <> 'kept' \
              AND (standing = 'failed' OR retain_until_ms IS NULL OR retain_until_ms <= $3)",
         )
@@ -279,15 +297,16 @@ struct Expire {
     now: Timestamp,
     limit: u32,
     journal: Journal,
+    outbox: Outbox,
 }
 
 /// Pins whose time has come, the longest due first: the same ones each time within a transaction.
 macro_rules! due_pins {
-    ($columns:literal) => {
+    ($($columns:expr),+) => {
         concat!(
             "SELECT ",
-            $columns,
-            " FROM pins WHERE expires_at_ms IS NOT NULL AND ",
+            $($columns,)+
+            " FROM pins n WHERE expires_at_ms IS NOT NULL AND ",
             ends_at!(),
             " <= $1 ORDER BY ",
             ends_at!(),
@@ -296,7 +315,7 @@ macro_rules! due_pins {
     };
 }
 
-pub(crate) const SELECT_DUE: &str = due_pins!("id, account_id, placement_id, charged_bytes");
+pub(crate) const SELECT_DUE: &str = due_pins!("id, account_id, placement_id, charged_bytes, ", watched!());
 /// Takes them out of the sums, each cluster once.
 pub(crate) const SUM_DUE: &str = concat!(
     "INSERT INTO pin_sums (cluster, standing, pins, bytes) ",
@@ -316,6 +335,9 @@ impl Write for Expire {
         let rows: Vec<EndingRow> =
             sqlx::query_as(SELECT_DUE).bind(now).bind(limit).fetch_all(&mut *conn).await?;
         sqlx::query(SUM_DUE).bind(now).bind(limit).execute(&mut *conn).await?;
+        for row in &rows {
+            row.tell(conn, &self.outbox, HookEvent::Expired, self.now).await?;
+        }
         sqlx::query(DELETE_DUE).bind(now).bind(limit).execute(&mut *conn).await?;
         settle_ended(conn, &rows, &self.journal, ("pin.expire", By::SYSTEM), self.now).await
     }

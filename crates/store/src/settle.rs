@@ -3,6 +3,7 @@
 use pinfold_model::{Event, Failure, FailureCode, PinKind, PlacementId, PlacementState, Timestamp};
 
 use crate::audit::Journal;
+use crate::outbox::{Outbox, watched_waiting};
 use crate::placement::{forget, is_wanted, load};
 use crate::recheck::QUEUE_STEP_MS;
 use crate::row::column;
@@ -67,7 +68,8 @@ impl Store {
         outcome: Outcome,
         now: Timestamp,
     ) -> Result<Settled, StoreError> {
-        self.write(Settle { lease, outcome, now, journal: self.journal() }).await
+        let (journal, outbox) = (self.journal(), self.outbox());
+        self.write(Settle { lease, outcome, now, journal, outbox }).await
     }
 }
 
@@ -76,6 +78,7 @@ struct Settle {
     outcome: Outcome,
     now: Timestamp,
     journal: Journal,
+    outbox: Outbox,
 }
 
 /// How a placement leaves the hands of who worked on it.
@@ -130,6 +133,7 @@ impl Settle {
         blocks: u64,
         kind: PinKind,
     ) -> Result<Next, StoreError> {
+        let watched = watched_waiting(conn, placement.id).await?;
         let failed = charge::keep_waiting(conn, placement.id, bytes).await?;
         let failure = Failure::new(FailureCode::QuotaExceeded, charge::OVER_QUOTA);
         self.journal.log_failed(conn, placement, &failed, &failure, self.now).await?;
@@ -140,6 +144,7 @@ impl Settle {
             .bind(kind.as_str())
             .execute(&mut *conn)
             .await?;
+        self.outbox.settled(conn, &watched, self.now).await?;
         let mut state = placement.state.after(Event::Held);
         if !is_wanted(conn, placement.id).await? {
             state = state.after(Event::Unwanted);
@@ -171,8 +176,10 @@ impl Settle {
         if self.was_asked(conn, placement.id).await? {
             return Ok(self.put_off(placement, Some(failure.clone()), self.now));
         }
+        let watched = watched_waiting(conn, placement.id).await?;
         let failed = charge::fail_waiting(conn, placement.id, failure).await?;
         self.journal.log_failed(conn, placement, &failed, failure, self.now).await?;
+        self.outbox.settled(conn, &watched, self.now).await?;
         if is_wanted(conn, placement.id).await? {
             // It is kept for somebody: its blocks are promised, so it is never given up.
             return Ok(self.put_off(placement, Some(failure.clone()), next_at));

@@ -10,6 +10,7 @@ use sqlx::{ConnectOptions, SqlitePool};
 
 use crate::StoreError;
 use crate::audit::Journal;
+use crate::outbox::{News, Outbox};
 use crate::writer::{Conn, Write, Writer};
 
 /// Connections that read. More of them than processors only wait for each other.
@@ -24,6 +25,7 @@ pub struct Store {
     pub(crate) readers: SqlitePool,
     pub(crate) writer: Writer,
     ids: Arc<IdSource>,
+    news: Arc<News>,
 }
 
 impl Store {
@@ -53,7 +55,9 @@ impl Store {
         let last = last_id(&mut conn).await?;
         let mut salt = [0; 1];
         getrandom::fill(&mut salt).map_err(|error| StoreError::Failed(error.to_string()))?;
-        Ok(Self { readers, writer: Writer::start(conn), ids: Arc::new(IdSource::new(salt[0]).after(last)) })
+        let news = Arc::new(News::default());
+        let writer = Writer::start(conn, Arc::clone(&news));
+        Ok(Self { readers, writer, ids: Arc::new(IdSource::new(salt[0]).after(last)), news })
     }
 
     /// Whether the database answers.
@@ -80,6 +84,17 @@ impl Store {
         Journal::new(Arc::clone(&self.ids))
     }
 
+    /// Where writes put what happened.
+    pub(crate) fn outbox(&self) -> Outbox {
+        Outbox::new(Arc::clone(&self.ids), Arc::clone(&self.news))
+    }
+
+    /// Returns after a transaction of this process that wrote something for a webhook. Cancel-safe: what is written
+    /// while nobody waits is told to who waits next.
+    pub async fn outbox_written(&self) {
+        self.news.written().await;
+    }
+
     /// Runs a write and returns once it is durable.
     pub(crate) async fn write<W: Write>(&self, write: W) -> Result<W::Out, StoreError> {
         self.writer.write(write).await
@@ -92,7 +107,8 @@ async fn last_id(conn: &mut Conn) -> Result<i64, StoreError> {
         "SELECT MAX(id) FROM (SELECT MAX(id) AS id FROM accounts UNION ALL SELECT MAX(id) FROM tokens \
          UNION ALL SELECT MAX(id) FROM placements UNION ALL SELECT MAX(id) FROM pins \
          UNION ALL SELECT MAX(id) FROM audit UNION ALL SELECT MAX(id) FROM sessions \
-         UNION ALL SELECT MAX(id) FROM challenges) ids",
+         UNION ALL SELECT MAX(id) FROM challenges UNION ALL SELECT MAX(id) FROM webhooks \
+         UNION ALL SELECT MAX(id) FROM webhook_deliveries UNION ALL SELECT MAX(id) FROM named_requests) ids",
     )
     .fetch_one(conn)
     .await?;

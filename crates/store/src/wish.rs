@@ -4,11 +4,12 @@
 
 use cid::Cid;
 use pinfold_model::{
-    AccountId, By, ClusterId, Details, Event, Lifetime, LifetimeError, PinId, PinName, PlacementId,
-    PlacementState, Standing, Timestamp,
+    AccountId, By, ClusterId, Details, Event, HookEvent, Lifetime, LifetimeError, PinId, PinName,
+    PlacementId, PlacementState, Standing, Timestamp,
 };
 
 use crate::audit::{Act, Journal};
+use crate::outbox::Outbox;
 use crate::pin::{ON_THEIR_WAY, PinRow, PlacementRow, select_pins, select_placements};
 use crate::row::{column, strange};
 use crate::writer::{Conn, Write};
@@ -78,8 +79,8 @@ impl Store {
 
     pub(crate) fn wish_write(&self, wish: Wish, now: Timestamp) -> WishWrite {
         let (pin_id, placement_id, lease) = (self.id(now), self.id(now), self.id(now));
-        let journal = self.journal();
-        WishWrite { wish, now, pin_id, placement_id, lease, journal }
+        let (journal, outbox) = (self.journal(), self.outbox());
+        WishWrite { wish, now, pin_id, placement_id, lease, journal, outbox }
     }
 }
 
@@ -91,6 +92,7 @@ pub(crate) struct WishWrite {
     placement_id: i64,
     lease: i64,
     journal: Journal,
+    outbox: Outbox,
 }
 
 impl Write for WishWrite {
@@ -188,6 +190,7 @@ impl WishWrite {
             return Ok(Wished::OverQuota);
         }
         let pin = self.write_pin(conn, placement, old, Standing::Kept, lifetime).await?;
+        self.outbox.happened(conn, HookEvent::Pinned, pin.id.0, self.now).await?;
         Ok(Wished::Done { pin: Box::new(pin), created: true, work: false, claim: None })
     }
 

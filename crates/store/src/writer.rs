@@ -11,11 +11,14 @@
 //! Transactions are plain statements here, not sqlx's: SQLite undoes one by itself when the disk is full, sqlx
 //! takes it for open then, and would refuse each later one.
 
+use std::sync::Arc;
+
 use futures::future::BoxFuture;
 use sqlx::{Connection, SqliteConnection, raw_sql};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::StoreError;
+use crate::outbox::News;
 
 /// The connection that SQL runs on.
 pub(crate) type Conn = SqliteConnection;
@@ -42,10 +45,10 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts the writer on a connection of its own.
-    pub(crate) fn start(conn: Conn) -> Self {
+    /// Starts the writer on a connection of its own. `news` hears of each commit.
+    pub(crate) fn start(conn: Conn, news: Arc<News>) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
-        tokio::spawn(run(conn, jobs));
+        tokio::spawn(run(conn, jobs, news));
         Self { queue }
     }
 
@@ -85,7 +88,7 @@ impl<W: Write> Job for Queued<W> {
     }
 }
 
-async fn run(mut conn: Conn, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+async fn run(mut conn: Conn, mut jobs: mpsc::Receiver<Box<dyn Job>>, news: Arc<News>) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while jobs.recv_many(&mut batch, BATCH_MAX).await > 0 {
         match transaction(&mut conn, &mut batch).await {
@@ -102,6 +105,7 @@ async fn run(mut conn: Conn, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
                 }
             }
         }
+        news.committed();
     }
     if let Err(error) = conn.close().await {
         tracing::warn!(%error, "closing the database");
