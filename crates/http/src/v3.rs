@@ -1,7 +1,8 @@
 //! The API v3: its routes and their order of checks.
 //!
 //! A request passes, from the outside in: its name and its log line ([`attend`](crate::attend)), CORS, the
-//! gate that counts it and looks at its credential, a net for panics, the route, the extractors in the order
+//! gate that counts it and looks at its credential, what does a named request once
+//! ([`idempotency`]), a net for panics, the route, the extractors in the order
 //! in which its handler names them (scope, then syntax), and the service (plan, quota, network).
 
 mod admin;
@@ -15,7 +16,9 @@ mod entries;
 mod events;
 mod extract;
 mod form;
+mod form_print;
 mod gate;
+mod idempotency;
 mod info;
 mod locales;
 mod logs;
@@ -34,6 +37,7 @@ mod terms;
 mod tokens;
 mod upload;
 mod uploads;
+mod webhooks;
 
 use std::any::Any;
 
@@ -68,6 +72,7 @@ pub(crate) fn router(app: AppState) -> Router {
         .fallback(no_route)
         .layer(Extension(Document::of(&api)))
         .layer(CatchPanicLayer::custom(on_panic))
+        .layer(from_fn_with_state(app.clone(), idempotency::once))
         .layer(from_fn_with_state(app.clone(), gate::count))
         .layer(cors)
         .layer(from_fn_with_state(app.clone(), gate::tell_all))
@@ -129,6 +134,11 @@ fn routes() -> Documented {
         .with(routes!(referrals::list))
         .with(routes!(locales::languages))
         .with(routes!(locales::countries))
+        .with(routes!(webhooks::list, webhooks::create))
+        .with(routes!(webhooks::show, webhooks::change, webhooks::remove))
+        .with(routes!(webhooks::rotate_secret))
+        .with(routes!(webhooks::test))
+        .with(routes!(webhooks::deliveries))
         .with(routes!(plans::list))
         .with(routes!(plans::mine))
         .with(routes!(plans::users_mine))

@@ -51,6 +51,7 @@ pub(crate) struct Config {
     pub(crate) admin: Admin,
     pub(crate) clusters: Vec<Cluster>,
     pub(crate) audit: Audit,
+    pub(crate) webhooks: Webhooks,
     pub(crate) log: Log,
 }
 
@@ -263,6 +264,15 @@ pub(crate) struct Cluster {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Audit {
     pub(crate) keep_days: u32,
+}
+
+/// `[webhooks]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Webhooks {
+    pub(crate) at_once: usize,
+    pub(crate) allow_http: bool,
+    pub(crate) allow_private: bool,
 }
 
 /// `[log]`

@@ -1,8 +1,9 @@
 //! What goes on without a request: the reconciler.
 //!
-//! Six loops, so that none waits for another: one works on placements, one ends the pins whose time has come,
-//! one asks the clusters for damage ([`mend`]), one counts what accounts share ([`sharing`]), one drops the oldest end of the
-//! audit log ([`sweep`]), one the sessions that are over ([`logins`]). The first two register for the wake-up before they look, so none
+//! Several loops, so that none waits for another: one works on placements, one ends the pins whose time has come,
+//! one asks the clusters for damage ([`mend`]), one counts what accounts share ([`sharing`]), one drops the oldest end of
+//! the audit log ([`sweep`]), one the sessions that are over ([`logins`]), one tells webhooks what happened ([`deliver`]), one takes away what is too old of those and
+//! of named requests. The first two register for the wake-up before they look, so none
 //! is lost, and take no hints: what is to be done stands in the rows. Between wake-ups they rest until the next
 //! row is due, with an eye on the clock alone: rows that wait cost nothing, however many they are.
 
@@ -18,11 +19,11 @@ use crate::Error;
 use crate::catalog;
 use crate::core::{Core, unavailable};
 use crate::logins;
-use crate::mend;
 use crate::reconcile::work;
 use crate::removal;
 use crate::sharing;
 use crate::sweep;
+use crate::{deliver, mend};
 
 /// The longest rest between two looks at the rows: another process may have changed them.
 const REST_MAX: Duration = Duration::from_secs(60);
@@ -66,7 +67,9 @@ impl Reconciler {
         sweep::look(core).await?;
         logins::sweep(core).await?;
         core.write_uses().await;
-        Ok(ended + damaged + worked + removed + released)
+        let told = deliver::turn(core).await?;
+        deliver::sweep(core).await?;
+        Ok(ended + damaged + worked + removed + released + told)
     }
 
     /// Takes over what a process before this one worked on when it was killed, so that it goes on now and not
@@ -82,6 +85,8 @@ impl Reconciler {
         if taken > 0 {
             tracing::info!(taken, "going on with what the last run left unfinished");
         }
+        self.core.store.take_over_webhooks(now).await.map_err(unavailable)?;
+        self.core.store.take_over_reservations().await.map_err(unavailable)?;
         Ok(())
     }
 
@@ -89,6 +94,7 @@ impl Reconciler {
     pub fn wake(&self) {
         self.core.wake.notify_one();
         self.core.wake_expiry.notify_one();
+        self.core.wake_hooks.notify_one();
     }
 }
 
@@ -126,7 +132,9 @@ async fn run(core: Arc<Core>) {
         catalog::run(&core),
         removal::run(&core),
         sweep::run(&core),
-        logins::run(&core)
+        logins::run(&core),
+        deliver::run(&core),
+        deliver::run_sweep(&core),
     );
 }
 
@@ -159,7 +167,7 @@ async fn run_expiry(core: &Core) {
 }
 
 /// Returns when there may be something to do after a look that said when the next row is due.
-async fn rest(core: &Core, looked: Result<Option<Timestamp>, Error>) {
+pub(crate) async fn rest(core: &Core, looked: Result<Option<Timestamp>, Error>) {
     match looked {
         Ok(due) => until(core, due).await,
         Err(error) => {

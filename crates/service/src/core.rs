@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pinfold_cluster::{HoldName, Progress};
 use pinfold_model::{Clock, ClusterId, PlacementId, Timestamp, TokenId};
+use pinfold_outbound::Sender;
 use pinfold_store::{Act, Store, StoreError};
 use tokio::sync::{Notify, OnceCell, Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
@@ -70,6 +71,12 @@ pub(crate) struct Core {
     pub(crate) wake_expiry: Notify,
     /// Tells those who remove accounts that there is one to go.
     pub(crate) wake_removal: Notify,
+    /// Tells the deliverer that a webhook may be told something.
+    pub(crate) wake_hooks: Notify,
+    /// Permits to tell webhooks.
+    pub(crate) couriers: Arc<Semaphore>,
+    /// Sends what they are told.
+    pub(crate) sender: Sender,
     /// Permits for work on placements.
     pub(crate) slots: Arc<Semaphore>,
     /// Permits for those who settle at once what is here.
@@ -104,6 +111,8 @@ impl Core {
     ) -> Self {
         let catalog = Catalog::new(&settings.plans, &clusters);
         let slots = Arc::new(Semaphore::new(settings.placements_at_once.max(1)));
+        let couriers = Arc::new(Semaphore::new(settings.webhooks_at_once.max(1)));
+        let sender = Sender::new(settings.webhooks_reach);
         Self {
             store,
             clusters,
@@ -117,6 +126,9 @@ impl Core {
             wake: Notify::new(),
             wake_expiry: Notify::new(),
             wake_removal: Notify::new(),
+            wake_hooks: Notify::new(),
+            couriers,
+            sender,
             slots,
             quick: Arc::new(Semaphore::new(QUICK_MAX)),
             batches: Semaphore::new(1),

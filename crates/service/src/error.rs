@@ -159,6 +159,15 @@ pub enum Error {
     /// The body of an upload broke off, or could not be read. Nothing was kept.
     #[error("The upload was cut off")]
     UploadCutOff,
+    /// The account has no such webhook.
+    #[error("No such webhook")]
+    WebhookNotFound,
+    /// The webhook is told nothing.
+    #[error("The webhook is not active; turn it on first")]
+    WebhookInactive,
+    /// The name of the request is taken.
+    #[error("{0}")]
+    NameOfRequest(IdempotencyError),
     /// A fault of the service; logged where it arose.
     #[error("Internal error")]
     Internal,
@@ -201,6 +210,20 @@ pub enum LoginError {
     /// The account was tried too often.
     #[error("Too many wrong codes; try again later")]
     TooManyTries {
+        /// When to try again.
+        retry_after: Duration,
+    },
+}
+
+/// Why a request can't run, or be answered, under its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum IdempotencyError {
+    /// Another request has this name.
+    #[error("This Idempotency-Key belongs to another request; take a new one for each request")]
+    Reused,
+    /// The first request of this name is still running.
+    #[error("The first request with this Idempotency-Key is still running; try again in a moment")]
+    Running {
         /// When to try again.
         retry_after: Duration,
     },

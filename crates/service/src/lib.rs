@@ -11,10 +11,12 @@ mod caller;
 mod catalog;
 mod clusters;
 mod core;
+mod deliver;
 mod entries;
 mod error;
 mod folder;
 mod guard;
+mod idempotency;
 mod logins;
 mod logs;
 mod mend;
@@ -35,6 +37,7 @@ mod tokens;
 mod uploads;
 mod view;
 mod watch;
+mod webhooks;
 
 pub use accounts::{ADMIN_EMAIL, Accounts, FirstAdmin, NewAccount};
 pub use admin::{
@@ -46,13 +49,17 @@ pub use background::{Background, Reconciler};
 pub use caller::{AuthError, Caller, Credential, Source, Via};
 pub use clusters::{ClusterHealth, ClusterInfo, ClusterSetup, Clusters, GatewayInfo, Health, PeerInfo};
 pub use entries::{EntriesPage, EntriesQuery};
-pub use error::{Error, LoginError};
+pub use error::{Error, IdempotencyError, LoginError};
+pub use idempotency::{Begun, Idempotency, RequestPrint, Running};
 pub use logins::{LoggedIn, Login, Logins, NewSignup, SessionToken};
 pub use logs::{LogPage, LogQuery, Logs};
 pub use mend::{DamagedPin, Damages};
 pub use password::{Password, PasswordError};
 pub use pinfold_cluster::{Cut, EntryKind, Position, Reach, Survey, Usage, WalkEntry};
-pub use pinfold_store::{Act, AllPinsCursor, AuditEntry, Preference, Referral};
+pub use pinfold_outbound::Reach as HookReach;
+pub use pinfold_store::{
+    Act, AllPinsCursor, AuditEntry, DeliveredPin, Delivery, KeptAnswer, Preference, Referral,
+};
 pub use pins::{BATCH_ITEMS_MAX, BatchError, DryRun, ItemFault, Pins, QuotaEffect, RemovedPin};
 pub use profile::PREFERENCES_LEN_MAX;
 pub use referrals::{ReferralPage, Referrals};
@@ -69,3 +76,4 @@ pub use view::{
     Cursor, ListQuery, Origin, PinPage, PinProgress, PinReceipt, PinStatus, PinView, PinWish, Wait,
 };
 pub use watch::{EventId, EventIdError, EventKind, PinEvent, PinWatch};
+pub use webhooks::{DeliveryPage, HookDraft, HookEdit, OpenedHook, Webhooks};

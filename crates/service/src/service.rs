@@ -11,8 +11,8 @@ use pinfold_store::Store;
 use crate::background::Background;
 use crate::core::Core;
 use crate::{
-    Accounts, Admin, ClusterSetup, Clusters, Damages, Error, Logins, Logs, Pins, PlanChange, Reconciler,
-    Referrals, Subscriptions, Tokens, Uploads,
+    Accounts, Admin, ClusterSetup, Clusters, Damages, Error, HookReach, Idempotency, Logins, Logs, Pins,
+    PlanChange, Reconciler, Referrals, Subscriptions, Tokens, Uploads, Webhooks,
 };
 
 /// All use cases. Cheap to clone; all clones are the same service.
@@ -40,6 +40,10 @@ pub struct Service {
     pub subscriptions: Subscriptions,
     /// What operators do.
     pub admin: Admin,
+    /// Webhooks.
+    pub webhooks: Webhooks,
+    /// Requests that are done once.
+    pub idempotency: Idempotency,
     /// The background work, for tests and tools.
     pub reconciler: Reconciler,
 }
@@ -84,6 +88,10 @@ pub struct Settings {
     pub watch_events_per_second: u32,
     /// How long entries of the audit log are kept; `None` for ever.
     pub audit_kept: Option<Duration>,
+    /// Webhooks that are told at once.
+    pub webhooks_at_once: usize,
+    /// Where webhooks may be.
+    pub webhooks_reach: HookReach,
 }
 
 impl Default for Settings {
@@ -107,6 +115,8 @@ impl Default for Settings {
             watches_per_account_max: 64,
             watch_events_per_second: 4,
             audit_kept: Some(Duration::from_hours(365 * 24)),
+            webhooks_at_once: 32,
+            webhooks_reach: HookReach::default(),
         }
     }
 }
@@ -149,6 +159,8 @@ impl Service {
             referrals: Referrals { core: Arc::clone(&core) },
             subscriptions: Subscriptions { core: Arc::clone(&core) },
             admin: Admin { core: Arc::clone(&core) },
+            webhooks: Webhooks { core: Arc::clone(&core) },
+            idempotency: Idempotency { core: Arc::clone(&core) },
             reconciler: Reconciler { core },
         })
     }

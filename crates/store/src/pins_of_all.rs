@@ -8,11 +8,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use cid::Cid;
-use pinfold_model::{AccountId, By, ClusterId, PinId, PinState, PlacementId, Timestamp};
+use pinfold_model::{AccountId, By, ClusterId, HookEvent, PinId, PinState, PlacementId, Timestamp};
 
 use crate::account::WINDOW;
 use crate::audit::Journal;
 use crate::list::standing_of;
+use crate::outbox::{Outbox, watched};
 use crate::pin::{PinRow, select_pins};
 use crate::placement::load;
 use crate::remove::{EndingRow, end, note_locked};
@@ -280,7 +281,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn remove_pin(&self, pin: PinId, by: By, now: Timestamp) -> Result<Option<Ended>, StoreError> {
-        self.write(RemovePin { pin, by, now, journal: self.journal() }).await
+        self.write(RemovePin { pin, by, now, journal: self.journal(), outbox: self.outbox() }).await
     }
 }
 
@@ -289,17 +290,19 @@ struct RemovePin {
     by: By,
     now: Timestamp,
     journal: Journal,
+    outbox: Outbox,
 }
 
 impl Write for RemovePin {
     type Out = Option<Ended>;
 
     async fn run(&self, conn: &mut Conn) -> Result<Option<Ended>, StoreError> {
-        let row: Option<EndingRow> = sqlx::query_as(
-            "SELECT n.id, n.account_id, n.placement_id, n.charged_bytes, p.cluster, \
-             CASE WHEN n.standing <> 'failed' THEN n.retain_until_ms END AS locked_until_ms \
-             FROM pins n JOIN placements p ON p.id = n.placement_id WHERE n.id = $1",
-        )
+        let row: Option<EndingRow> = sqlx::query_as(concat!(
+            "SELECT n.id, n.account_id, n.placement_id, n.charged_bytes, p.cluster, ",
+            "CASE WHEN n.standing <> 'failed' THEN n.retain_until_ms END AS locked_until_ms, ",
+            watched!(),
+            " FROM pins n JOIN placements p ON p.id = n.placement_id WHERE n.id = $1"
+        ))
         .bind(self.pin.0)
         .fetch_optional(&mut *conn)
         .await?;
@@ -312,6 +315,7 @@ impl Write for RemovePin {
             let cid = placement.cid.to_string();
             note_locked(conn, &self.journal, (&cid, self.by), &row, self.now).await?;
         }
+        row.tell(conn, &self.outbox, HookEvent::Removed, self.now).await?;
         Ok(Some(end(conn, &row, self.now).await?))
     }
 }

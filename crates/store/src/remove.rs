@@ -78,7 +78,7 @@ impl EndingRow {
     }
 
     /// Writes what happens to it for the webhooks that watch it. Its row must still be there.
-    async fn tell(
+    pub(crate) async fn tell(
         &self,
         conn: &mut Conn,
         outbox: &Outbox,

@@ -7,7 +7,8 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use cid::Cid;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use pinfold_model::parse_cid;
+use pinfold_model::{WebhookId, parse_cid};
+use pinfold_service::Error;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -32,6 +33,16 @@ pub(super) struct CidParam {
     /// A CID of version 0 or 1, in any multibase.
     #[param(example = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi")]
     cid: String,
+}
+
+/// How a webhook in the path is documented.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "the document reads its fields")]
+pub(super) struct WebhookParam {
+    /// The id of a webhook.
+    #[param(example = "34407e29d027c000")]
+    id: String,
 }
 
 /// How a cluster in the query is documented.
@@ -68,6 +79,19 @@ impl FromRequestParts<AppState> for CidText {
         // The path is no text when its percent-encoding is broken.
         let Path(text) = text.map_err(|_| Reject::invalid("Invalid CID"))?;
         parse_cid(&text).map(Self).map_err(|error| Reject::invalid(error.to_string()))
+    }
+}
+
+/// The webhook in the path. What is no id is that of no webhook.
+pub(super) struct WebhookPath(pub(super) WebhookId);
+
+impl FromRequestParts<AppState> for WebhookPath {
+    type Rejection = Reject;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Reject> {
+        let text = Path::<String>::from_request_parts(parts, app).await;
+        let id = text.ok().and_then(|Path(text)| text.parse().ok());
+        Ok(Self(id.ok_or(Error::WebhookNotFound)?))
     }
 }
 

@@ -192,6 +192,8 @@ permissions!(
     ReferralsRead,
     PlansRead,
     PlansWrite,
+    WebhooksRead,
+    WebhooksWrite,
 );
 
 /// A caller who is allowed to do this: proof that the credential is good and has the scope.

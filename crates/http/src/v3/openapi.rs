@@ -18,7 +18,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::path::{ParameterBuilder, ParameterIn};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::{
     Components, ContentBuilder, HeaderBuilder, InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi,
     OpenApiBuilder, Ref, RefOr, Response, ResponseBuilder, Server, Type, path::Operation, path::PathItem,
@@ -27,6 +30,7 @@ use utoipa::openapi::{
 use utoipa::{IntoResponses, PartialSchema, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
+use super::idempotency::NOT_NAMED;
 use super::reject::RejectBody;
 use crate::AppState;
 
@@ -95,7 +99,10 @@ impl Documented {
         // A parameter that takes the rest of the path is one like any other in the document.
         let paths = std::mem::take(&mut api.paths.paths);
         api.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
-        for item in api.paths.paths.values_mut() {
+        for (path, item) in &mut api.paths.paths {
+            if let Some(post) = item.post.as_mut().filter(|post| takes_names(path, post)) {
+                take_names(post);
+            }
             for operation in operations_mut(item) {
                 complete(operation);
             }
@@ -142,6 +149,40 @@ fn components() -> Components {
 fn operations_mut(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     let PathItem { get, put, post, delete, options, head, patch, trace, .. } = item;
     [get, put, post, delete, options, head, patch, trace].into_iter().flatten()
+}
+
+/// Whether a POST takes an `Idempotency-Key`: it needs a credential, and is no login.
+fn takes_names(path: &str, post: &Operation) -> bool {
+    let mut ways = post.security.iter().flatten();
+    !path.starts_with(NOT_NAMED) && ways.any(|way| *way != SecurityRequirement::default())
+}
+
+/// Says how a POST takes a name.
+fn take_names(post: &mut Operation) {
+    let schema =
+        ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(255)).build();
+    let key = ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .description(Some("Your own name of this request, kept for 24 h: the same again is answered as before and not done twice."))
+        .schema(Some(schema))
+        .example(Some(json!("5e7c0f0e-6c0f-4b7e-9a51-0d6f4c1f3f6e")))
+        .build();
+    post.parameters.get_or_insert_default().push(RefOr::T(key));
+    for (status, refusal) in [
+        refusal(
+            "409",
+            "The first request with this Idempotency-Key is still running (`idempotency_in_progress`), or its answer held a secret (`answer_not_kept`).",
+            json!({"error": "Conflict", "message": "The first request with this Idempotency-Key is still running; try again in a moment", "code": "idempotency_in_progress", "retryAfter": 2}),
+        ),
+        refusal(
+            "422",
+            "The Idempotency-Key belongs to another request.",
+            json!({"error": "Unprocessable Entity", "message": "This Idempotency-Key belongs to another request; take a new one for each request", "code": "idempotency_key_reused"}),
+        ),
+    ] {
+        post.responses.responses.entry(status).or_insert(refusal);
+    }
 }
 
 /// Adds the headers that every answer has.

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use pinfold_model::{LifetimeError, Scope, Timestamp};
-use pinfold_service::{AuthError, BatchError, Error, ItemFault, LoginError};
+use pinfold_service::{AuthError, BatchError, Error, IdempotencyError, ItemFault, LoginError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -154,6 +154,14 @@ impl Reject {
         reject.retry_after(retry_after)
     }
 
+    /// 429: too much goes on at once.
+    fn too_many_at_once(message: String, limit: u32) -> Self {
+        let mut reject = Self::new(StatusCode::TOO_MANY_REQUESTS, message).code("RATE_LIMIT");
+        reject.body.limit = Some(limit);
+        reject.body.remaining = Some(0);
+        reject.retry_after(IN_FLIGHT_RETRY)
+    }
+
     /// 404: no such route.
     pub(crate) fn no_route() -> Self {
         Self::new(StatusCode::NOT_FOUND, "There is nothing at this path; GET /api/v3 lists what there is")
@@ -282,22 +290,19 @@ impl From<Error> for Reject {
             Error::LastAdmin => Self::new(S::CONFLICT, message).code("last_admin"),
             Error::AccountHasPins { .. } => Self::new(S::CONFLICT, message).code("account_has_pins"),
             Error::AccountLeaving => Self::new(S::CONFLICT, message).code("account_leaving"),
+            Error::WebhookNotFound => Self::new(S::NOT_FOUND, message),
             Error::NameTaken | Error::EmailTaken => Self::new(S::CONFLICT, message),
+            Error::WebhookInactive => Self::new(S::CONFLICT, message).code("webhook_inactive"),
+            Error::NameOfRequest(error) => error.into(),
             Error::TooManyInFlight { limit } | Error::TooManyWatches { limit } => {
-                let mut reject = Self::new(S::TOO_MANY_REQUESTS, message).code("RATE_LIMIT");
-                reject.body.limit = Some(limit);
-                reject.body.remaining = Some(0);
-                reject.retry_after(IN_FLIGHT_RETRY)
+                Self::too_many_at_once(message, limit)
             }
             Error::Login(error) => error.into(),
             Error::Stalled(_) => Self::new(S::SERVICE_UNAVAILABLE, message).code("stalled"),
             Error::StorageFull => Self::new(S::INSUFFICIENT_STORAGE, message).code("storage_full"),
-            Error::Unavailable { retry_after } => {
-                let reject = Self::new(S::SERVICE_UNAVAILABLE, message);
-                match retry_after {
-                    Some(wait) => reject.retry_after(wait),
-                    None => reject,
-                }
+            Error::Unavailable { retry_after: None } => Self::new(S::SERVICE_UNAVAILABLE, message),
+            Error::Unavailable { retry_after: Some(wait) } => {
+                Self::new(S::SERVICE_UNAVAILABLE, message).retry_after(wait)
             }
             Error::Internal => Self::internal(),
         }
@@ -309,6 +314,20 @@ impl From<BatchError> for Reject {
         match error {
             BatchError::Items(faults) => Self::of_items(faults.into_iter().map(ItemReject::from).collect()),
             BatchError::Whole(error) => error.into(),
+        }
+    }
+}
+
+impl From<IdempotencyError> for Reject {
+    fn from(error: IdempotencyError) -> Self {
+        let message = error.to_string();
+        match error {
+            IdempotencyError::Reused => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, message).code("idempotency_key_reused")
+            }
+            IdempotencyError::Running { retry_after } => Self::new(StatusCode::CONFLICT, message)
+                .code("idempotency_in_progress")
+                .retry_after(retry_after),
         }
     }
 }

@@ -164,6 +164,38 @@ impl Api {
         secret
     }
 
+    /// Another key of the account that has this one.
+    pub(crate) async fn another_key(&self, key: &str, scopes: &str) -> String {
+        let (owner, count) = {
+            let owners = self.owners.lock().expect("no test panics under it");
+            (owners[key], owners.len())
+        };
+        let token = NewToken {
+            name: TokenName::parse(&format!("key {count}")).expect("a name"),
+            label: None,
+            scopes: scopes.parse().expect("scopes"),
+            ip_allowlist: pinfold_model::IpRules::default(),
+            expires_at: None,
+        };
+        let created = self.service.tokens.create(owner, token).await.expect("a key");
+        let secret = created.secret.reveal().to_owned();
+        self.owners.lock().expect("no test panics under it").insert(secret.clone(), owner);
+        secret
+    }
+
+    /// How many pins the account of a key has.
+    pub(crate) async fn pins_of(&self, key: &str) -> u64 {
+        let owner = self.owners.lock().expect("no test panics under it")[key];
+        self.service.accounts.by_id(owner).await.expect("an account").pins
+    }
+
+    /// Whether these bytes stand anywhere in the database.
+    pub(crate) fn database_has(&self, text: &str) -> bool {
+        let files = std::fs::read_dir(self._folder.path()).expect("a folder");
+        let contents = files.map(|file| std::fs::read(file.expect("an entry").path()).expect("a file"));
+        contents.into_iter().any(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
+    }
+
     pub(crate) async fn revoke(&self, key: &str) {
         let owner = self.owners.lock().expect("no test panics under it")[key];
         self.service.tokens.revoke(owner, &key_name()).await.expect("it was there");
@@ -190,6 +222,13 @@ impl Api {
     pub(crate) fn nobody_has(&self, cid: &str) {
         let cid = parse_cid(cid).expect("a CID");
         self.clusters.iter().for_each(|cluster| cluster.unpublish(&cid));
+    }
+
+    /// Lets the next fetch of a DAG come to nothing, for a reason that is not the client's.
+    pub(crate) fn fail(&self, cid: &str) {
+        let cid = parse_cid(cid).expect("a CID");
+        let fate = Fate::Fails(pinfold_cluster::ClusterError::Stalled("nothing came".to_owned()));
+        self.clusters[0].script_hold(&cid, [fate]);
     }
 
     /// Lets fetches of a DAG wait at a gate that stays closed until it is opened.

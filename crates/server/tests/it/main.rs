@@ -13,6 +13,7 @@ mod disk;
 mod faults;
 mod flow;
 mod follow;
+mod hooks;
 mod limit;
 mod mend;
 mod provider;

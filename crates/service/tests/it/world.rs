@@ -50,6 +50,12 @@ impl World {
         (self.store, self.service) = open(&self.dir, &self.cluster, &self.clock, &self.settings).await;
     }
 
+    /// The same, and the operator has changed the settings.
+    pub(crate) async fn restart_with(&mut self, settings: Settings) {
+        self.settings = settings;
+        self.restart().await;
+    }
+
     pub(crate) async fn account(&self, name: &str, plan: &str) -> Caller {
         new_account(&self.service, name, plan).await
     }

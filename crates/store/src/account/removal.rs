@@ -8,6 +8,7 @@ use sqlx::FromRow;
 
 use crate::account::change::has_other_admin;
 use crate::audit::{Act, Journal};
+use crate::outbox::Outbox;
 use crate::remove::{EndingRow, end_all};
 use crate::row::number;
 use crate::writer::{Conn, Write};
@@ -92,7 +93,8 @@ impl Store {
         .fetch_optional(&self.readers)
         .await?;
         let Some(id) = leaving else { return Ok(RemovalStep::Nothing) };
-        self.write(Step { id: AccountId(id), limit, now, journal: self.journal() }).await
+        let (journal, outbox) = (self.journal(), self.outbox());
+        self.write(Step { id: AccountId(id), limit, now, journal, outbox }).await
     }
 }
 
@@ -154,6 +156,7 @@ struct Step {
     limit: u32,
     now: Timestamp,
     journal: Journal,
+    outbox: Outbox,
 }
 
 impl Write for Step {
@@ -163,7 +166,8 @@ impl Write for Step {
         let row = leaving(conn, self.id).await?.filter(|row| row.removing_since_ms.is_some());
         let Some(row) = row else { return Ok(RemovalStep::Nothing) };
         let rows: Vec<EndingRow> = sqlx::query_as(
-            "SELECT id, account_id, placement_id, charged_bytes FROM pins WHERE account_id = $1 \
+            // Its webhooks go with it, and hear nothing of that.
+            "SELECT id, account_id, placement_id, charged_bytes, 0 AS watched FROM pins WHERE account_id = $1 \
              ORDER BY id LIMIT $2",
         )
         .bind(self.id.0)
@@ -177,7 +181,8 @@ impl Write for Step {
             return Ok(RemovalStep::Gone(self.id));
         }
         // Also those that are locked: who told the account to go said so.
-        Ok(RemovalStep::Pins(end_all(conn, &rows, &self.journal, By::SYSTEM, self.now).await?))
+        let (journal, outbox) = (&self.journal, &self.outbox);
+        Ok(RemovalStep::Pins(end_all(conn, &rows, (journal, outbox), By::SYSTEM, self.now).await?))
     }
 }
 

@@ -1,11 +1,12 @@
 //! Webhooks: what happens to pins is written for them in the same moment, and claimed, told, given up, forgotten.
 
 use pinfold_model::{
-    AccountId, By, DeliveryState, FailureCode, HookEvent, HookEvents, HookSecret, PinState, Timestamp,
-    Webhook,
+    AccountId, By, DeliveryState, FailureCode, HookEvent, HookEvents, HookSecret, Lifetime, PinState,
+    Timestamp, Webhook,
 };
 use pinfold_store::{
-    Attempt, Delivery, HookChange, HookClaim, HookHealth, NewHook, Next, Outcome, Removed, Wish, Wished,
+    Attempt, Delivery, HookChange, HookClaim, HookHealth, NewHook, Next, Outcome, Removed, RemovedAll, Wish,
+    Wished, WishedAll,
 };
 
 use crate::world::{LEASE, World, at, cid, created, failure, gave_up, held, name, now, wish};
@@ -87,7 +88,11 @@ async fn what_happens_to_a_pin_is_written_with_it_for_those_who_watch() {
         world.account("poor", 5).await,
     );
     let (hook, poors) = (world.hook(ada).await, world.hook(poor).await);
-    let wish_of_ada = Wish { custom_name: name("mine"), expires_at: Some(at(100)), ..wish(ada, cid(1)) };
+    let wish_of_ada = Wish {
+        custom_name: name("mine"),
+        lifetime: Lifetime { expires_at: Some(at(100)), retain_until: None },
+        ..wish(ada, cid(1))
+    };
     created(world.store.wish(wish_of_ada, now()).await.unwrap());
     for account in [bea, poor] {
         created(world.wish(account, cid(1)).await);
@@ -145,6 +150,31 @@ async fn only_what_is_asked_for_is_written_and_only_while_it_is_active() {
     world.settle(&claim, Outcome::PutOff { failure: Some(failure()), next_at: at(1) }).await;
     world.wish(ada, cid(2)).await;
     assert_eq!(world.told(&pinned).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_batch_tells_of_each_of_its_pins_or_of_none() {
+    let world = World::start().await;
+    let (ada, bea) = (world.account("ada", 25).await, world.account("bea", 1_000).await);
+    for number in 0..3 {
+        world.pinned(bea, number).await;
+    }
+    let hook = world.hook(ada).await;
+    let wishes = |numbers: std::ops::Range<u32>| numbers.map(|number| wish(ada, cid(number))).collect();
+    let store = &world.store;
+    assert!(matches!(store.wish_all(wishes(0..3), now()).await.unwrap(), WishedAll::OverQuota));
+    assert_eq!(world.events(&hook).await, [], "what was undone has not happened");
+    assert!(matches!(store.wish_all(wishes(0..2), now()).await.unwrap(), WishedAll::Done(_)));
+    let pins = [(cid(0), None), (cid(1), None)];
+    let removed = store.remove_all(ada, &pins, By::account(ada), now()).await.unwrap();
+    assert!(matches!(removed, RemovedAll::Done(_)));
+    use HookEvent::{Pinned, Removed as Gone};
+    assert_eq!(world.events(&hook).await, [Pinned, Pinned, Gone, Gone]);
+    // What an operator removes is told as well.
+    let pin = created(world.wish(ada, cid(2)).await);
+    store.remove_pin(pin.id, By::OPERATOR, now()).await.unwrap().unwrap();
+    assert_eq!(world.events(&hook).await[4..], [Pinned, Gone]);
+    world.fresh(&hook).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,113 @@
+//! Stories of named requests: once, again, and after a crash.
+
+use std::time::Duration;
+
+use pinfold_model::IdempotencyKey;
+use pinfold_service::{Begun, Caller, Error, IdempotencyError, KeptAnswer, RequestPrint, Running};
+
+use crate::world::{DEADLINE, World};
+
+const HOUR: Duration = Duration::from_hours(1);
+
+fn print(body: Option<&str>) -> RequestPrint {
+    RequestPrint { head: "head".to_owned(), body: body.map(str::to_owned) }
+}
+
+fn answer(text: &str) -> KeptAnswer {
+    KeptAnswer {
+        status: 201,
+        headers: Vec::new(),
+        body: Some(text.to_owned()),
+        request_body_hash: "body".to_owned(),
+    }
+}
+
+impl World {
+    async fn begin(&self, caller: &Caller, name: &str) -> Result<Begun, Error> {
+        let key = IdempotencyKey::parse(name.as_bytes()).unwrap();
+        self.service.idempotency.begin(caller, &key, print(Some("body"))).await
+    }
+
+    async fn first(&self, caller: &Caller, name: &str) -> Running {
+        match self.begin(caller, name).await.unwrap() {
+            Begun::First(running) => running,
+            Begun::Again(answer) => panic!("it was answered: {answer:?}"),
+        }
+    }
+
+    async fn again(&self, caller: &Caller, name: &str) -> Option<String> {
+        match self.begin(caller, name).await.unwrap() {
+            Begun::First(_) => None,
+            Begun::Again(answer) => answer.body,
+        }
+    }
+}
+
+fn is_running(begun: Result<Begun, Error>) -> bool {
+    matches!(begun, Err(Error::NameOfRequest(IdempotencyError::Running { .. })))
+}
+
+#[tokio::test]
+async fn what_was_answered_survives_a_restart_for_a_day() {
+    let mut world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    world.first(&alice, "one").await.keep(answer("{}")).await;
+    world.restart().await;
+    world.service.reconciler.take_over().await.unwrap();
+    assert_eq!(world.again(&alice, "one").await.as_deref(), Some("{}"));
+    world.clock.advance(23 * HOUR);
+    world.settle().await;
+    assert_eq!(world.again(&alice, "one").await.as_deref(), Some("{}"));
+    world.clock.advance(2 * HOUR);
+    assert_eq!(world.again(&alice, "one").await, None);
+}
+
+#[tokio::test]
+async fn a_crash_in_the_middle_leaves_the_name_to_the_next_try() {
+    let mut world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    // Nobody gives it back: the process is gone.
+    std::mem::forget(world.first(&alice, "one").await);
+    world.restart().await;
+    assert!(is_running(world.begin(&alice, "one").await), "it may be another process's");
+    world.service.reconciler.take_over().await.unwrap();
+    world.first(&alice, "one").await.keep(answer("{}")).await;
+    assert_eq!(world.again(&alice, "one").await.as_deref(), Some("{}"));
+    // Also without a start that is alone, it is free when its lease is over.
+    std::mem::forget(world.first(&alice, "two").await);
+    world.clock.advance(Duration::from_secs(59));
+    assert!(is_running(world.begin(&alice, "two").await));
+    world.clock.advance(Duration::from_secs(1));
+    world.first(&alice, "two").await.let_go().await;
+}
+
+#[tokio::test]
+async fn what_is_dropped_is_given_back() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let running = world.first(&alice, "one").await;
+    assert!(is_running(world.begin(&alice, "one").await));
+    drop(running);
+    let free = async {
+        while is_running(world.begin(&alice, "one").await) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, free).await.expect("the name is free");
+}
+
+#[tokio::test]
+async fn another_request_or_account_has_other_names() {
+    let world = World::start().await;
+    let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "free").await);
+    world.first(&alice, "one").await.keep(answer("{}")).await;
+    world.first(&bob, "one").await.let_go().await;
+    let key = IdempotencyKey::parse(b"one").unwrap();
+    let other = world.service.idempotency.begin(&alice, &key, print(Some("other"))).await;
+    assert!(matches!(other, Err(Error::NameOfRequest(IdempotencyError::Reused))));
+    // A body that is not known yet is compared by whoever has read it.
+    let unread = world.service.idempotency.begin(&alice, &key, print(None)).await;
+    assert!(matches!(unread, Ok(Begun::Again(answer)) if answer.request_body_hash == "body"));
+    let fewer = Caller { scopes: "files:read".parse().unwrap(), ..alice.clone() };
+    world.first(&fewer, "one").await.let_go().await;
+}
