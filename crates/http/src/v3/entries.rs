@@ -27,13 +27,13 @@ const DEPTH_MAX: u32 = 128;
 #[into_params(parameter_in = Query)]
 pub(super) struct PageQuery {
     /// The page, from 1.
-    #[param(value_type = Option<u32>, minimum = 1, example = 1)]
+    #[param(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64, example = 1)]
     page: Option<String>,
     /// Entries on a page, up to 1,000.
-    #[param(value_type = Option<u32>, minimum = 1, example = 100)]
+    #[param(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64, example = 100)]
     limit: Option<String>,
     /// How many directories deep, up to 128: 1 lists what is directly inside.
-    #[param(value_type = Option<u32>, minimum = 1, example = 1)]
+    #[param(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64, example = 1)]
     depth: Option<String>,
     /// Where to go on: `nextCursor` of the answer before.
     cursor: Option<String>,

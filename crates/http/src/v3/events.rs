@@ -59,7 +59,7 @@ struct LastEventParam {
 #[utoipa::path(get, path = "/status/{cid}/events", tag = "status", security(("key" = ["cluster:read"]), ("session" = [])),
     params(CidParam, ClusterParams, LastEventParam),
     responses(
-        (status = 200, description = "Events, until the pin is pinned, has failed or is gone.", body = String, content_type = "text/event-stream", example = json!(EXAMPLE)),
+        (status = 200, description = "Events, until the pin is pinned, has failed or is gone.", body = serde_json::Value, content_type = "text/event-stream", example = json!(EXAMPLE)),
         (status = 406, description = "The client does not take event streams.", body = RejectBody, example = json!({"error": "Not Acceptable", "message": "This is a stream of events; send `Accept: text/event-stream`", "code": "not_acceptable"})),
         Missing, Guarded))]
 pub(super) async fn events(

@@ -21,10 +21,10 @@ const LIMIT_MAX: u32 = 100;
 #[into_params(parameter_in = Query)]
 pub(super) struct ReferralsQuery {
     /// The page, from 1.
-    #[param(value_type = Option<u32>, minimum = 1, example = 1)]
+    #[param(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64, example = 1)]
     page: Option<String>,
     /// Referrals on a page, up to 100.
-    #[param(value_type = Option<u32>, minimum = 1, example = 20)]
+    #[param(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64, example = 20)]
     limit: Option<String>,
 }
 

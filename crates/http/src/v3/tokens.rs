@@ -39,7 +39,7 @@ pub(super) struct GenerateBody {
     #[schema(value_type = Option<Vec<String>>)]
     permissions: Option<Value>,
     /// In how many days it ends, 1 to 3650; left out: never, or with the key that makes it.
-    #[schema(value_type = Option<u32>, minimum = 1, maximum = 3650)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64, maximum = 3650)]
     expires_in_days: Option<Value>,
     /// From where it may be used: addresses and networks. Left out: from everywhere, or as the key that makes it.
     #[schema(value_type = Option<Vec<String>>)]

@@ -20,6 +20,10 @@ anonymous_per_minute = 1000000
 anonymous_per_second = 1000000
 polls_per_minute = 1000000
 polls_per_second = 1000000
+guesses_per_minute = 1000000
+guesses_per_second = 1000000
+logins_per_minute = 1000000
+logins_per_account_per_minute = 1000000
 ";
 
 #[tokio::test]

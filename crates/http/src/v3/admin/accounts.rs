@@ -37,7 +37,7 @@ pub(super) struct AccountsQuery {
     #[param(value_type = Option<bool>, example = false)]
     disabled: Option<String>,
     /// Accounts on a page, up to 100.
-    #[param(value_type = Option<u32>, minimum = 1, example = 50)]
+    #[param(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64, example = 50)]
     limit: Option<String>,
     /// Where to go on: `nextCursor` of the answer before.
     cursor: Option<String>,

@@ -38,7 +38,7 @@ pub(super) struct AuditQuery {
     #[param(example = "2026-02-01")]
     to: Option<String>,
     /// Entries on a page, up to 100.
-    #[param(value_type = Option<u32>, minimum = 1, example = 50)]
+    #[param(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64, example = 50)]
     limit: Option<String>,
     /// Where to go on: `nextCursor` of the answer before.
     cursor: Option<String>,

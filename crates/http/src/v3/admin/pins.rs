@@ -48,7 +48,7 @@ pub(super) struct AdminPinsQuery {
     #[param(value_type = Option<bool>, example = true)]
     damaged: Option<String>,
     /// Pins on a page, up to 100.
-    #[param(value_type = Option<u32>, minimum = 1, example = 50)]
+    #[param(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64, example = 50)]
     limit: Option<String>,
     /// Where to go on: `nextCursor` of the answer before.
     cursor: Option<String>,
