@@ -189,7 +189,7 @@ pub(super) async fn preferences(
 ///
 /// Each name that is given is set to its value, or removed by `null`; the others stay. All together have at most 16 KiB.
 #[utoipa::path(put, path = "/users/me/preferences", tag = "users", security(("key" = ["user:write"]), ("session" = [])),
-    request_body(content = BTreeMap<String, Value>, example = json!({"language": "en", "country": null})),
+    request_body(content = Option<BTreeMap<String, Value>>, example = json!({"language": "en", "country": null})),
     responses((status = 200, description = "All preferences, as they are now.", body = BTreeMap<String, Value>, example = json!({"language": "en"})), Guarded, WithBody, Storage))]
 pub(super) async fn set_preferences(
     State(app): State<AppState>,

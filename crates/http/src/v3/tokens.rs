@@ -39,7 +39,7 @@ pub(super) struct GenerateBody {
     #[schema(value_type = Option<Vec<String>>)]
     permissions: Option<Value>,
     /// In how many days it ends, 1 to 3650; left out: never, or with the key that makes it.
-    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64, maximum = 3650)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 3650)]
     expires_in_days: Option<Value>,
     /// From where it may be used: addresses and networks. Left out: from everywhere, or as the key that makes it.
     #[schema(value_type = Option<Vec<String>>)]
@@ -71,10 +71,8 @@ pub(super) struct RevokeBody {
 
 impl GenerateBody {
     fn parse(&self, now: Timestamp) -> Result<NewToken, Reject> {
-        let scopes = match words("scopes", self.scopes.as_ref())? {
-            Some(words) => Some(words),
-            None => words("permissions", self.permissions.as_ref())?,
-        };
+        let older = words("permissions", self.permissions.as_ref())?;
+        let scopes = words("scopes", self.scopes.as_ref())?.or(older);
         let scopes = scopes.map(|words| words.join(",").parse::<ScopeSet>()).transpose();
         let rules = words("ipAllowlist", self.ip_allowlist.as_ref())?.unwrap_or_default();
         let rules = IpRules::parse(rules.iter().map(String::as_str));

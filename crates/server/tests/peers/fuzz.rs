@@ -44,7 +44,10 @@ async fn the_server_answers_as_its_document_says() {
         .arg(clients.join("schemathesis.toml"))
         .arg("run");
     command.arg(format!("{}/api/v3/docs/openapi.json", pinfold.url));
-    command.args(["--header", &format!("X-API-Key: {}", pinfold.key), "--checks", "all", "--workers", "4"]);
+    command.args(["--header", &format!("X-API-Key: {}", pinfold.key), "--checks", "all", "--workers", "1"]);
+    // A request without `Authorization` still has the key, which routes for sessions alone answer with 403. What no
+    // credential gets is tried on every route by `crates/http/tests/it/security.rs`.
+    command.args(["--exclude-checks", "missing_required_header"]);
     command.args(["--continue-on-failure", "--no-shrink", "--warnings", "off"]);
     command.args(["--max-examples", &number("PINFOLD_TEST_FUZZ_EXAMPLES", "10")]);
     command.args(["--seed", &number("PINFOLD_TEST_FUZZ_SEED", "1")]);

@@ -242,7 +242,7 @@ pub(super) async fn password(
 /// For an owner who has lost it.
 #[utoipa::path(delete, path = "/admin/accounts/{account_id}/2fa", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AccountParam),
-    responses((status = 200, description = "Logging in needs none any more.", body = DoneReply, example = json!({"message": "The second factor is removed"})), Missing, Guarded))]
+    responses((status = 200, description = "Logging in needs none any more.", body = DoneReply, example = json!({"message": "The second factor is removed"})), Missing, Conflict, Guarded))]
 pub(super) async fn second_factor(
     operator: Operator,
     State(app): State<AppState>,

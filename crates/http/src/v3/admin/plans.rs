@@ -92,10 +92,13 @@ pub(super) struct PlanSaveBody {
     /// Whether accounts may change to it by themselves.
     self_service: Option<bool>,
     /// Pins that may be on their way at one time.
+    #[schema(value_type = Option<u64>, maximum = 4294967295_u64)]
     max_pins_in_flight: Option<u32>,
     /// Requests a minute of one key.
+    #[schema(value_type = Option<u64>, maximum = 4294967295_u64)]
     requests_per_minute: Option<u32>,
     /// Requests a second of one key.
+    #[schema(value_type = Option<u64>, maximum = 4294967295_u64)]
     requests_per_second: Option<u32>,
 }
 
