@@ -35,7 +35,7 @@ async fn the_server_answers_as_its_document_says() {
     let pinfold = Pinfold::start(&["--no-bootstrap", "--config", settings]).await;
 
     let clients = cache::repository().join("crates/server/tests/peers/clients");
-    let number = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
+    let number = |name: &str, default: &str| std::env::var_os(name).unwrap_or_else(|| default.into());
     let mut command = Command::new("python3");
     command.current_dir(folder.path()).env("PYTHONPATH", cache::schemathesis());
     command.env("PYTHONDONTWRITEBYTECODE", "1").env("NO_COLOR", "1");
@@ -49,8 +49,8 @@ async fn the_server_answers_as_its_document_says() {
     // credential gets is tried on every route by `crates/http/tests/it/security.rs`.
     command.args(["--exclude-checks", "missing_required_header"]);
     command.args(["--continue-on-failure", "--no-shrink", "--warnings", "off"]);
-    command.args(["--max-examples", &number("PINFOLD_TEST_FUZZ_EXAMPLES", "10")]);
-    command.args(["--seed", &number("PINFOLD_TEST_FUZZ_SEED", "1")]);
+    command.arg("--max-examples").arg(number("PINFOLD_TEST_FUZZ_EXAMPLES", "10"));
+    command.arg("--seed").arg(number("PINFOLD_TEST_FUZZ_SEED", "1"));
     let output = program::finish("schemathesis", command, b"").await;
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
