@@ -22,6 +22,16 @@ const BELONGINGS: [&str; 4] = [
     "DELETE FROM preferences WHERE account_id = $1",
 ];
 
+/// What an account can have so much of that it goes in steps, before the account does.
+const MANY: [&str; 2] = [
+    "DELETE FROM webhook_deliveries WHERE id IN (SELECT d.id FROM webhooks h \
+     JOIN webhook_deliveries d ON d.webhook_id = h.id WHERE h.account_id = $1 LIMIT $2)",
+    "DELETE FROM named_requests WHERE id IN (SELECT id FROM named_requests WHERE account_id = $1 LIMIT $2)",
+];
+
+/// So many rows of those go in one step.
+const MANY_STEP: i64 = 1_000;
+
 /// What came of telling an account to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemovalBegun {
@@ -46,7 +56,7 @@ pub enum RemovalBegun {
 /// A step of the removal of accounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RemovalStep {
-    /// Pins ended.
+    /// Pins ended; none when other things of the account went.
     Pins(Vec<Ended>),
     /// An account is gone.
     Gone(AccountId),
@@ -133,7 +143,7 @@ impl Write for Begin {
         let details = Details::default().with("pins", pins);
         let act = Act::new(self.id, self.by, "account.remove", row.email.as_str()).with(details);
         self.journal.log(conn, &act, self.now).await?;
-        if pins == 0 {
+        if pins == 0 && !take_many(conn, self.id).await? {
             finish(conn, self.id, &row).await?;
             return Ok(RemovalBegun::Gone);
         }
@@ -174,6 +184,9 @@ impl Write for Step {
         .bind(i64::from(self.limit))
         .fetch_all(&mut *conn)
         .await?;
+        if rows.is_empty() && take_many(conn, self.id).await? {
+            return Ok(RemovalStep::Pins(Vec::new()));
+        }
         if rows.is_empty() {
             let act = Act::new(self.id, By::SYSTEM, "account.gone", row.email.as_str());
             self.journal.log(conn, &act, self.now).await?;
@@ -184,6 +197,16 @@ impl Write for Step {
         let (journal, outbox) = (&self.journal, &self.outbox);
         Ok(RemovalStep::Pins(end_all(conn, &rows, (journal, outbox), By::SYSTEM, self.now).await?))
     }
+}
+
+/// Takes a step's worth of [`MANY`] away; true if there may be more.
+async fn take_many(conn: &mut Conn, id: AccountId) -> Result<bool, StoreError> {
+    let mut left = MANY_STEP;
+    for sql in MANY {
+        let done = sqlx::query(sql).bind(id.0).bind(left).execute(&mut *conn).await?;
+        left = left.saturating_sub_unsigned(done.rows_affected());
+    }
+    Ok(left <= 0)
 }
 
 /// Takes the account itself away. It has no pins.

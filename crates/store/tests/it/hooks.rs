@@ -5,8 +5,8 @@ use pinfold_model::{
     Timestamp, Webhook,
 };
 use pinfold_store::{
-    Attempt, Delivery, HookChange, HookClaim, HookHealth, NewHook, Next, Outcome, Removed, RemovedAll, Wish,
-    Wished, WishedAll,
+    Attempt, Delivery, HookChange, HookClaim, HookHealth, NewHook, Next, Outcome, RemovalBegun, RemovalStep,
+    Removed, RemovedAll, Wish, Wished, WishedAll,
 };
 
 use crate::world::{LEASE, World, at, cid, created, failure, gave_up, held, name, now, wish};
@@ -396,4 +396,25 @@ async fn a_webhook_that_is_removed_is_gone_at_once_and_its_rows_in_steps() {
     assert_eq!(world.told(&hook).await.len(), 3);
     while world.store.sweep_webhooks(now(), 3, 2).await.unwrap() {}
     assert!(world.told(&hook).await.is_empty());
+}
+
+#[tokio::test]
+async fn an_account_goes_after_what_it_has_much_of_and_takes_the_rest_with_it() {
+    let world = World::start().await;
+    let ada = world.account("ada", 1_000).await;
+    let hook = world.hook(ada).await;
+    let store = &world.store;
+    let tests = (0..2_500).map(|_| store.test_webhook(ada, hook.id, now()));
+    assert!(futures::future::join_all(tests).await.into_iter().all(|test| test.unwrap().is_some()));
+    let begun = store.begin_removal(ada, false, By::OPERATOR, now()).await.unwrap();
+    assert_eq!(begun, RemovalBegun::Begun { pins: 0 }, "not at once: others would wait for it");
+    let mut steps = 0;
+    while store.remove_accounts(10, now()).await.unwrap() != RemovalStep::Gone(ada) {
+        steps += 1;
+        assert!(steps < 10, "it has an end");
+    }
+    assert_eq!(steps, 1, "a thousand rows each");
+    assert!(store.deliveries(hook.id, None, 1).await.unwrap().is_empty());
+    assert_eq!(store.webhook(ada, hook.id).await.unwrap(), None);
+    assert_eq!(store.next_delivery().await.unwrap(), None);
 }
