@@ -11,7 +11,7 @@
 //! | `program.rs` | a child process that ends with its test |
 //! | `kubo.rs`, `helia.rs`, `pinfold.rs` | one driver for each kind of node |
 //! | `data.rs`, `vector.rs` | bytes and folders to move, and the published CIDs |
-//! | `exchange.rs`, `routing.rs`, `import.rs`, `samples.rs`, `sdk.rs`, `fuzz.rs` | the stories |
+//! | `exchange.rs`, `routing.rs`, `import.rs`, `samples.rs`, `sdk.rs`, `fuzz.rs`, `tours.rs` | the stories |
 
 mod cache;
 mod data;
@@ -25,6 +25,7 @@ mod program;
 mod routing;
 mod samples;
 mod sdk;
+mod tours;
 mod vector;
 
 /// How two nodes reach each other in a story.

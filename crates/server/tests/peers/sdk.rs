@@ -1,8 +1,10 @@
 //! The published Python SDK, with nothing changed but its base URL: each of its methods does what it says.
 
+use std::collections::BTreeSet;
+
 use tokio::process::Command;
 
-use crate::{cache, pinfold::Pinfold, program};
+use crate::{cache, pinfold::Pinfold, program, tours::table::Table};
 
 const EMAIL: &str = "ada@example.org";
 const PASSWORD: &str = "a long enough password";
@@ -22,5 +24,13 @@ async fn every_method_of_the_python_sdk_works() {
     let path = [cache::python_sdk(), cache::python_requests()];
     command.env("PYTHONPATH", std::env::join_paths(path).expect("plain paths"));
     let worked = program::output("the Python SDK", command, b"").await;
-    assert_eq!(worked.lines().count(), 17, "its methods: {worked}");
+    let worked: BTreeSet<_> = worked.lines().map(str::to_owned).collect();
+    let table = Table::read();
+    assert_eq!(
+        worked,
+        table.column("Python SDK").into_values().collect(),
+        "what ran, and what the table says"
+    );
+    let version = table.version("Python SDK").rsplit(' ').next().expect("a version");
+    assert!(cache::python_sdk().ends_with(format!("sdk-py-{version}")), "the table says {version}");
 }

@@ -1,4 +1,5 @@
-"""Calls every method of the published Python SDK on a server, and prints each method's name once it kept its word.
+"""Calls every method of the published Python SDK on a server, and prints each method that kept its word, with the status
+that it was answered with.
 
 Nothing of the SDK is changed but its base URL. The environment says where the server is and whom to be: PINFOLD_URL,
 PINARKIVE_API_KEY (every scope, a plan with timelocks), EMAIL and PASSWORD of the same account, and ROOT, a folder under
@@ -15,11 +16,15 @@ SOON = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 86_400))
 # The hash of "hello", known beforehand.
 HELLO = "bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq"
 
-called = set()
+called = {}
 
 
 class Recorded(PinarkiveClient):
-    """The SDK's client, which notes what returned."""
+    """The SDK's client, which notes what returned, and the first status."""
+
+    def __init__(self, **how):
+        super().__init__(**how)
+        self.session.hooks["response"] = lambda response, **_: setattr(self, "_status", response.status_code)
 
     def __getattribute__(self, name):
         value = super().__getattribute__(name)
@@ -28,7 +33,7 @@ class Recorded(PinarkiveClient):
 
         def call(*args, **kwargs):
             result = value(*args, **kwargs)
-            called.add(name)
+            called.setdefault(name, self._status)
             return result
 
         return call
@@ -169,5 +174,5 @@ tokens(with_key)
 login()
 
 methods = {name for name, value in vars(PinarkiveClient).items() if callable(value) and not name.startswith("_")}
-assert methods == called, methods ^ called
-print("\n".join(sorted(called)))
+assert methods == set(called), methods ^ set(called)
+print("\n".join(f"`{name}` {status}" for name, status in sorted(called.items())))
