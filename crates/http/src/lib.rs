@@ -12,6 +12,7 @@ mod limits;
 mod peer;
 mod prefer;
 mod request_id;
+mod rest;
 mod serve;
 mod settings;
 mod upload_body;

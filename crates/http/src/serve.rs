@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::limits::network_of;
+use crate::rest::lend;
 use crate::{AppState, Connections, peer};
 
 /// How long to pause after an accept that failed: the usual cause is a lack of file descriptors.
@@ -174,7 +175,9 @@ impl Service<Request<Incoming>> for Answers {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(ConnectInfo(self.address));
-        Box::pin(self.router.clone().oneshot(request.map(Body::new)))
+        let (request, rest) = lend(request);
+        let answer = self.router.clone().oneshot(request);
+        Box::pin(async move { Ok(rest.settle(answer.await?).await) })
     }
 }
 
@@ -294,6 +297,34 @@ mod tests {
             rest(server.connect(b"GET / HTTP/1.0\r\n\r\n").await).await.ends_with("hello"),
             "others go on"
         );
+    }
+
+    #[tokio::test]
+    async fn a_connection_goes_on_after_a_refusal_whose_body_came_late() {
+        let refuse = any(|| async { (axum::http::StatusCode::FORBIDDEN, "no") });
+        let router = Router::new().route("/", refuse).route("/hello", get("hello"));
+        let server = Server::start(router, Connections::default()).await;
+        let mut stream = server.connect(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n").await;
+        // The answer is made before the body is here.
+        tokio::task::yield_now().await;
+        stream.write_all(b"{}").await.expect("the server goes on reading");
+        stream
+            .write_all(b"GET /hello HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            .await
+            .expect("and on");
+        let answers = rest(stream).await;
+        assert!(answers.starts_with("HTTP/1.1 403") && answers.ends_with("hello"), "{answers}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_can_not_go_on_says_so() {
+        let refuse = any(|| async { (axum::http::StatusCode::FORBIDDEN, "no") });
+        let server = Server::start(Router::new().route("/", refuse), Connections::default()).await;
+        for head in ["content-length: 900000\r\n", "content-length: 5\r\nexpect: 100-continue\r\n"] {
+            let request = format!("POST / HTTP/1.1\r\nhost: x\r\n{head}\r\n");
+            let answer = rest(server.connect(request.as_bytes()).await).await;
+            assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("connection: close"), "{answer}");
+        }
     }
 
     #[tokio::test]
