@@ -3,7 +3,7 @@
 
 use sqlx::{Row, SqlSafeStr};
 
-use crate::{Store, account, audit, claim, delivery, named, pin, pins_of_all, remove};
+use crate::{Store, account, audit, claim, delivery, named, pin, pins_of_all, remove, session};
 
 /// The steps of SQLite's plan for a query.
 async fn plan(store: &Store, sql: &'static str) -> Vec<String> {
@@ -112,4 +112,15 @@ async fn what_is_to_be_told_and_what_is_old_come_from_an_index() {
     assert_uses(&store, delivery::CLAIM_HOOK, &["webhooks_due", "webhooks_leased"]).await;
     assert_uses(&store, delivery::OLD_DELIVERIES, &["webhook_deliveries_old"]).await;
     assert_uses(&store, named::OLD_REQUESTS, &["named_requests_old"]).await;
+}
+
+#[tokio::test]
+async fn sessions_that_are_over_come_from_an_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir).await;
+    let indices = ["sessions_expiry (expires_at_ms<?)", "challenges_expiry (expires_at_ms<?)"];
+    for (sweep, index) in session::SWEEPS.into_iter().zip(indices) {
+        assert_uses(&store, sweep, &[index]).await;
+    }
+    assert_uses(&store, session::NEXT_OVER, &indices).await;
 }

@@ -19,6 +19,16 @@ pub struct NewSession {
     pub sessions_max: u32,
 }
 
+/// Removes what is over: sessions, and half-done logins.
+pub(crate) const SWEEPS: [&str; 2] = [
+    "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at_ms <= $1 LIMIT $2)",
+    "DELETE FROM challenges WHERE id IN (SELECT id FROM challenges WHERE expires_at_ms <= $1 LIMIT $2)",
+];
+
+/// Something whose time is over.
+pub(crate) const NEXT_OVER: &str = "SELECT 1 FROM sessions WHERE expires_at_ms <= $1 UNION ALL \
+    SELECT 1 FROM challenges WHERE expires_at_ms <= $1 LIMIT 1";
+
 #[derive(Debug, FromRow)]
 struct SessionRow {
     expires_at_ms: i64,
@@ -92,6 +102,12 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn sweep_sessions(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        let query = sqlx::query_scalar(NEXT_OVER).bind(now.as_ms());
+        let found: Option<i64> = query.fetch_optional(&self.readers).await?;
+        // Mostly there is nothing, and a write costs a sync.
+        if found.is_none() {
+            return Ok(0);
+        }
         self.write(Sweep { now, limit }).await
     }
 }
@@ -241,10 +257,7 @@ impl Write for Sweep {
 
     async fn run(&self, conn: &mut Conn) -> Result<u64, StoreError> {
         let mut swept = 0;
-        for query in [
-            "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at_ms <= $1 LIMIT $2)",
-            "DELETE FROM challenges WHERE id IN (SELECT id FROM challenges WHERE expires_at_ms <= $1 LIMIT $2)",
-        ] {
+        for query in SWEEPS {
             let query = sqlx::query(query).bind(self.now.as_ms()).bind(i64::from(self.limit));
             swept += query.execute(&mut *conn).await?.rows_affected();
         }
