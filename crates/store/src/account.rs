@@ -240,7 +240,7 @@ impl Write for Rename {
         if query.execute(&mut *conn).await?.rows_affected() == 0 {
             return Ok(None);
         }
-        let act = Act::new(self.id, self.by, "account.update", self.name.as_str());
+        let act = Act::new(self.id, self.by, "account.name", self.name.as_str());
         self.journal.log(conn, &act, self.now).await?;
         let row: AccountRow =
             sqlx::query_as(select!("WHERE id = $1")).bind(self.id.0).fetch_one(conn).await?;

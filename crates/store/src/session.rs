@@ -26,8 +26,8 @@ pub(crate) const SWEEPS: [&str; 2] = [
 ];
 
 /// Something whose time is over.
-pub(crate) const NEXT_OVER: &str = "SELECT 1 FROM sessions WHERE expires_at_ms <= $1 UNION ALL \
-    SELECT 1 FROM challenges WHERE expires_at_ms <= $1 LIMIT 1";
+pub(crate) const NEXT_OVER: &str = "SELECT 1 WHERE EXISTS (SELECT 1 FROM sessions WHERE expires_at_ms <= $1) \
+    OR EXISTS (SELECT 1 FROM challenges WHERE expires_at_ms <= $1)";
 
 #[derive(Debug, FromRow)]
 struct SessionRow {

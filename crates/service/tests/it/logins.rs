@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use pinfold_model::{ActStatus, Email, PlanCode, Role, Scope};
+use pinfold_model::{ActStatus, By, Email, PlanCode, Role, Scope};
 use pinfold_service::{
-    AuditEntry, AuthError, Caller, Credential, Error, LogQuery, LoggedIn, Login, LoginError, NewAccount,
-    NewSignup, Password, Settings, Source, Via,
+    AccountEdit, AuditEntry, AuthError, Caller, Credential, Error, LogQuery, LoggedIn, Login, LoginError,
+    NewAccount, NewSignup, Password, Settings, Source, Via,
 };
 
 use crate::world::{DEADLINE, World};
@@ -281,4 +281,28 @@ async fn whoever_signs_up_by_a_word_is_counted_for_it() {
         world.service.logins.signup(new, VIA).await.expect("a wrong word is no reason to turn anyone away");
     }
     assert_eq!(world.service.referrals.list(&ada, 1, 10).await.unwrap().total, 1);
+}
+
+#[tokio::test]
+async fn a_disabled_account_is_told_so_after_the_right_password_alone() {
+    let world = World::start().await;
+    let ada = world.signed_up("ada").await;
+    let set = async |disabled| {
+        let edit = AccountEdit { disabled: Some(disabled), ..AccountEdit::default() };
+        world
+            .service
+            .admin
+            .change_account(By::OPERATOR, ada.caller.account.id, edit)
+            .await
+            .map(drop)
+            .unwrap();
+    };
+    set(true).await;
+    assert_eq!(world.prove(&ada).await.err(), Some(AuthError::AccountDisabled), "at once");
+    let wrong = world.log_in("ada", "battery staple").await;
+    assert_eq!(wrong.err(), Some(Error::Login(LoginError::WrongLogin)));
+    let right = world.log_in("ada", PASSWORD).await;
+    assert_eq!(right.err(), Some(Error::Login(LoginError::AccountDisabled)));
+    set(false).await;
+    world.log_in("ada", PASSWORD).await.unwrap();
 }

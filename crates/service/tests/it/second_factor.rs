@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use data_encoding::BASE32_NOPAD;
-use pinfold_model::{Clock, IpRules, ScopeSet, TokenName};
-use pinfold_service::{Caller, Error, LoggedIn, Login, LoginError, NewToken, Via};
+use pinfold_model::{By, Clock, IpRules, ScopeSet, TokenName};
+use pinfold_service::{AccountEdit, Caller, Error, LoggedIn, Login, LoginError, NewToken, Via};
 use totp_rs::{Builder, Secret};
 
 use crate::logins::{PASSWORD, email};
@@ -286,4 +286,15 @@ async fn keys_are_made_and_revoked_with_a_code() {
     assert_eq!(replayed, Err(Error::Login(LoginError::SecondFactorInvalid)));
     world.clock.advance(STEP);
     tokens.revoke_for(&caller, &name, Some(&ada.code())).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_account_that_is_disabled_between_password_and_code_gets_no_session() {
+    let world = World::start().await;
+    let ada = Ada::start(&world).await;
+    let token = ada.temporary_token().await;
+    let edit = AccountEdit { disabled: Some(true), ..AccountEdit::default() };
+    world.service.admin.change_account(By::OPERATOR, ada.caller.account.id, edit).await.map(drop).unwrap();
+    let refused = ada.verify(&token, &ada.code()).await;
+    assert_eq!(refused.err(), Some(Error::Login(LoginError::AccountDisabled)));
 }
