@@ -35,7 +35,7 @@ pub use lifetime::{Lifetime, LifetimeError, Retention, RetentionError};
 pub use name::{NameError, PinName};
 pub use pin::{Failure, FailureCode, PinKind, PinState, Standing, UnknownWord};
 pub use placement::{Event, PlacementState};
-pub use plan::{Plan, PlanCode, PlanCodeError, PlanLimits, Plans};
+pub use plan::{Plan, PlanCode, PlanCodeError, PlanError, PlanLimits, Plans};
 pub use scope::{Scope, ScopeError, ScopeSet};
 pub use time::{Timelock, TimelockError, Timestamp, TimestampError};
 pub use token::{Token, TokenLife, TokenLifeError, TokenName, TokenNameError};

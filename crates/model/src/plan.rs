@@ -87,7 +87,80 @@ pub struct Plan {
     pub limits: PlanLimits,
 }
 
+/// What is wrong with a [`Plan`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The name is empty, too long or no line.
+    #[error("A plan's name has 1 to {} bytes and no control characters", Plan::NAME_LEN_MAX)]
+    Name,
+    /// There are too many descriptions, or one is empty, too long or no line.
+    #[error(
+        "A plan has at most {} descriptions, each of 1 to {} bytes without control characters",
+        Plan::DESCRIPTIONS_MAX,
+        Plan::DESCRIPTION_LEN_MAX
+    )]
+    Descriptions,
+    /// A size is above [`PlanLimits::BYTES_MAX`].
+    #[error("A size is at most {} bytes", PlanLimits::BYTES_MAX)]
+    Bytes,
+    /// A file or directory may have no byte.
+    #[error("A file or directory of no bytes is no limit; leave it out")]
+    NoBytes,
+    /// The price is above [`Plan::PRICE_CENTS_MAX`].
+    #[error("A price is at most {}", Plan::PRICE_CENTS_MAX / 100)]
+    Price,
+    /// Pins on their way, or requests, may be none at all.
+    #[error("The pins on their way and the request rates are at least 1")]
+    NoRequests,
+}
+
+impl PlanLimits {
+    /// The largest size of anything, in bytes: 2^53 - 1, which every reader of JSON keeps exactly.
+    pub const BYTES_MAX: u64 = (1 << 53) - 1;
+}
+
 impl Plan {
+    /// The longest name, in bytes.
+    pub const NAME_LEN_MAX: usize = 255;
+    /// The most descriptions.
+    pub const DESCRIPTIONS_MAX: usize = 20;
+    /// The longest description, in bytes.
+    pub const DESCRIPTION_LEN_MAX: usize = 500;
+    /// The highest price, in hundredths.
+    pub const PRICE_CENTS_MAX: u64 = 1_000_000_000;
+
+    /// Checks what can be checked of a plan by itself. Whether its clusters exist is for others to say.
+    ///
+    /// # Errors
+    /// [`PlanError`] names the first thing that is wrong.
+    pub fn check(&self) -> Result<(), PlanError> {
+        let is_line = |text: &str, len_max: usize| {
+            !text.trim().is_empty() && text.len() <= len_max && !text.chars().any(char::is_control)
+        };
+        if !is_line(&self.name, Self::NAME_LEN_MAX) {
+            return Err(PlanError::Name);
+        }
+        let is_description = |text: &String| is_line(text, Self::DESCRIPTION_LEN_MAX);
+        if self.descriptions.len() > Self::DESCRIPTIONS_MAX || !self.descriptions.iter().all(is_description) {
+            return Err(PlanError::Descriptions);
+        }
+        let limits = &self.limits;
+        let sizes = [Some(limits.storage_bytes), limits.file_bytes_max, limits.directory_bytes_max];
+        if sizes.into_iter().flatten().any(|bytes| bytes > PlanLimits::BYTES_MAX) {
+            return Err(PlanError::Bytes);
+        }
+        if [limits.file_bytes_max, limits.directory_bytes_max].contains(&Some(0)) {
+            return Err(PlanError::NoBytes);
+        }
+        if self.price_cents > Self::PRICE_CENTS_MAX {
+            return Err(PlanError::Price);
+        }
+        if [limits.in_flight_pins_max, limits.requests_per_minute, limits.requests_per_second].contains(&0) {
+            return Err(PlanError::NoRequests);
+        }
+        Ok(())
+    }
+
     /// 1 GiB, no timelock, no retention lock.
     #[must_use]
     pub fn free() -> Self {

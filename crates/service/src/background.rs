@@ -33,7 +33,7 @@ const NAP_MAX: Duration = Duration::from_secs(2);
 /// The rest after a failure of the store.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// Pins that end in one transaction: other writes wait so long.
-const EXPIRE_MAX: u32 = 200;
+const EXPIRE_MAX: u32 = 500;
 
 /// Brings what is to what is wanted: fetches, releases, expires. Cheap to clone.
 #[derive(Clone)]

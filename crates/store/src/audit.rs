@@ -14,7 +14,7 @@ use pinfold_model::{
     AccountId, ActStatus, AuditCursor, AuditId, By, Details, Failure, IdSource, PlacementId, Source,
     Timestamp,
 };
-use sqlx::FromRow;
+use sqlx::{FromRow, QueryBuilder};
 
 use crate::row::{number, strange, word};
 use crate::writer::{Conn, Write};
@@ -151,27 +151,39 @@ impl Journal {
     pub(crate) async fn log_pin(
         &self,
         conn: &mut Conn,
-        (action, by): (&'static str, By),
+        act: (&'static str, By),
         account: i64,
         placement: PlacementId,
         now: Timestamp,
     ) -> Result<(), StoreError> {
+        self.log_pins(conn, act, &[(account, placement.0)], now).await
+    }
+
+    /// Adds an entry about each of these pins, given by account and placement, at most [`LIST_MAX`](crate::row::LIST_MAX) of
+    /// them. Its subject is the CID.
+    pub(crate) async fn log_pins(
+        &self,
+        conn: &mut Conn,
+        (action, by): (&'static str, By),
+        pins: &[(i64, i64)],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if pins.is_empty() {
+            return Ok(());
+        }
+        let mut query = QueryBuilder::new(
+            "INSERT INTO audit (account_id, actor_id, at_ms, source, address, action, subject, status, details, id) ",
+        );
+        let address = by.address.map(|address| address.to_string());
         // Ids of clusters have no character that JSON would quote.
-        sqlx::query(
-            "INSERT INTO audit (id, account_id, actor_id, at_ms, source, address, action, subject, status, details) \
-             SELECT $1, $2, $3, $4, $5, $6, $7, p.cid, 'success', '{\"cluster\":\"' || p.cluster || '\"}' \
-             FROM placements p WHERE p.id = $8",
-        )
-        .bind(self.ids.next(now))
-        .bind(account)
-        .bind(by.actor.map(|actor| actor.0))
-        .bind(now.as_ms())
-        .bind(by.source.as_str())
-        .bind(by.address.map(|address| address.to_string()))
-        .bind(action)
-        .bind(placement.0)
-        .execute(conn)
-        .await?;
+        query.push("SELECT v.column1, ").push_bind(by.actor.map(|actor| actor.0));
+        query.push(", ").push_bind(now.as_ms()).push(", ").push_bind(by.source.as_str());
+        query.push(", ").push_bind(address).push(", ").push_bind(action);
+        query.push(", p.cid, 'success', '{\"cluster\":\"' || p.cluster || '\"}', v.column3 FROM (");
+        query.push_values(pins, |mut row, (account, placement)| {
+            row.push_bind(*account).push_bind(*placement).push_bind(self.ids.next(now));
+        });
+        query.push(") AS v JOIN placements p ON p.id = v.column2").build().execute(conn).await?;
         Ok(())
     }
 

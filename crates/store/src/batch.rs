@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use cid::Cid;
-use pinfold_model::{AccountId, By, ClusterId, LifetimeError, Timestamp};
+use pinfold_model::{AccountId, By, ClusterId, HookEvent, LifetimeError, Timestamp};
 use sqlx::raw_sql;
 
 use crate::audit::Journal;
@@ -166,7 +166,8 @@ impl Write for RemoveAll {
             return Ok(RemovedAll::Refused(refused));
         }
         let clusters: Vec<_> = rows.iter().map(EndingRow::cluster).collect::<Result<_, _>>()?;
-        let ended = end_all(conn, &rows, (&self.journal, &self.outbox), self.by, self.now).await?;
+        let what = (HookEvent::Removed, ("pin.remove", self.by));
+        let ended = end_all(conn, &rows, (&self.journal, &self.outbox), what, self.now).await?;
         Ok(RemovedAll::Done(clusters.into_iter().zip(ended).collect()))
     }
 }

@@ -1,10 +1,14 @@
 //! What several writes do to a placement, inside their transactions.
 
+use std::collections::{BTreeMap, HashSet};
+
 use pinfold_model::{Event, PlacementId, PlacementState, Timestamp};
+use sqlx::QueryBuilder;
 
 use crate::PlacementRecord;
 use crate::StoreError;
 use crate::pin::{PlacementRow, select_placements};
+use crate::row::push_list;
 use crate::writer::Conn;
 
 /// Reads a placement for a change.
@@ -23,42 +27,46 @@ pub(crate) async fn is_wanted(conn: &mut Conn, id: PlacementId) -> Result<bool, 
     Ok(live.is_some())
 }
 
-/// Moves a placement whose last live pin may just have gone, and drops its row when nothing is left of it.
-/// True if there is work to do now.
-pub(crate) async fn let_go(conn: &mut Conn, id: PlacementId, now: Timestamp) -> Result<bool, StoreError> {
-    let unwanted = sqlx::query_as::<_, PlacementRow>(select_placements!(
-        "WHERE id = $1 AND NOT EXISTS \
-         (SELECT 1 FROM pins WHERE pins.placement_id = placements.id AND pins.standing <> 'failed')"
+/// Moves those placements whose last live pin may just have gone, and drops the rows of which nothing is left. Gives
+/// those with work to do now. Takes at most [`LIST_MAX`](crate::row::LIST_MAX), each any number of times.
+pub(crate) async fn let_go(conn: &mut Conn, ids: &[i64], now: Timestamp) -> Result<HashSet<i64>, StoreError> {
+    let mut query = QueryBuilder::new(select_placements!(
+        "WHERE NOT EXISTS \
+         (SELECT 1 FROM pins WHERE pins.placement_id = placements.id AND pins.standing <> 'failed') AND id IN "
     ));
-    let unwanted = unwanted.bind(id.0).fetch_optional(&mut *conn).await?;
-    let Some(placement) = unwanted.map(PlacementRow::into_record).transpose()? else { return Ok(false) };
-    let state = placement.state.after(Event::Unwanted);
-    if state == PlacementState::Unpinned && !placement.leased {
-        forget(conn, id).await?;
-        return Ok(false);
+    let rows: Vec<PlacementRow> = push_list(&mut query, ids).build_query_as().fetch_all(&mut *conn).await?;
+    let (mut gone, mut moved) = (Vec::new(), BTreeMap::<&str, Vec<i64>>::new());
+    for row in rows {
+        let placement = row.into_record()?;
+        let state = placement.state.after(Event::Unwanted);
+        if state == PlacementState::Unpinned && !placement.leased {
+            gone.push(placement.id.0);
+        } else {
+            moved.entry(state.as_str()).or_default().push(placement.id.0);
+        }
     }
-    // Whoever has the lease is told by its own process; if that is gone, the lease ends.
-    let due_at = if placement.leased { placement.due_at } else { Some(now) };
-    sqlx::query(
-        "UPDATE placements SET state = $2, due_at_ms = $3, queue_ms = $4, attempts = 0, updated_at_ms = $4 WHERE id = $1",
-    )
-    .bind(id.0)
-    .bind(state.as_str())
-    .bind(due_at.map(Timestamp::as_ms))
-    .bind(now.as_ms())
-    .execute(conn)
-    .await?;
-    Ok(true)
+    if !gone.is_empty() {
+        forget(conn, &gone).await?;
+    }
+    for (state, ids) in &moved {
+        // Whoever has the lease is told by its own process; if that is gone, the lease ends.
+        let mut query = QueryBuilder::new("UPDATE placements SET state = ");
+        query.push_bind(*state).push(", attempts = 0, queue_ms = ").push_bind(now.as_ms());
+        query.push(", updated_at_ms = ").push_bind(now.as_ms());
+        query.push(", due_at_ms = CASE WHEN lease IS NULL THEN CAST(").push_bind(now.as_ms());
+        query.push(" AS BIGINT) ELSE due_at_ms END WHERE id IN ");
+        push_list(&mut query, ids).build().execute(&mut *conn).await?;
+    }
+    Ok(moved.into_values().flatten().collect())
 }
 
-/// Drops the row of a placement that holds nothing, unless a pin still names it.
-pub(crate) async fn forget(conn: &mut Conn, id: PlacementId) -> Result<(), StoreError> {
-    sqlx::query(
-        "DELETE FROM placements WHERE id = $1 \
-         AND NOT EXISTS (SELECT 1 FROM pins WHERE pins.placement_id = placements.id)",
-    )
-    .bind(id.0)
-    .execute(conn)
-    .await?;
+/// Drops the rows of placements that hold nothing, unless a pin still names them. Takes at most
+/// [`LIST_MAX`](crate::row::LIST_MAX).
+pub(crate) async fn forget(conn: &mut Conn, ids: &[i64]) -> Result<(), StoreError> {
+    let mut query = QueryBuilder::new(
+        "DELETE FROM placements WHERE NOT EXISTS \
+         (SELECT 1 FROM pins WHERE pins.placement_id = placements.id) AND id IN ",
+    );
+    push_list(&mut query, ids).build().execute(conn).await?;
     Ok(())
 }

@@ -38,7 +38,6 @@ async fn the_end_of_pins_comes_from_an_index() {
     let store = store(&dir).await;
     assert_uses(&store, pin::NEXT_EXPIRY, &["pins_expiry"]).await;
     assert_uses(&store, remove::SELECT_DUE, &["pins_expiry (<expr><?)"]).await;
-    assert_uses(&store, remove::DELETE_DUE, &["pins_expiry (<expr><?)"]).await;
 }
 
 #[tokio::test]

@@ -2,16 +2,17 @@
 //! these ways; only an operator can remove it.
 
 use std::collections::BTreeMap;
+use std::slice;
 
 use cid::Cid;
 use pinfold_model::{AccountId, By, ClusterId, Details, HookEvent, Lifetime, PinId, PlacementId, Timestamp};
-use sqlx::FromRow;
+use sqlx::{FromRow, QueryBuilder};
 
 use crate::audit::{Act, Journal};
 use crate::outbox::{Outbox, watched};
 use crate::pin::ends_at;
 use crate::placement::let_go;
-use crate::row::{number, strange, time};
+use crate::row::{LIST_MAX, number, push_list, strange, time};
 use crate::writer::{Conn, Write};
 use crate::{Store, StoreError, charge, sums};
 
@@ -159,38 +160,36 @@ impl Store {
 
 /// Ends a pin.
 pub(crate) async fn end(conn: &mut Conn, row: &EndingRow, now: Timestamp) -> Result<Ended, StoreError> {
-    sums::without_pin(conn, row.id).await?;
-    sqlx::query("DELETE FROM pins WHERE id = $1").bind(row.id).execute(&mut *conn).await?;
-    charge::remove_pins(conn, AccountId(row.account_id), 1, number(row.charged_bytes)).await?;
-    let placement = PlacementId(row.placement_id);
-    let work = let_go(conn, placement, now).await?;
-    Ok(Ended { placement, work })
+    let mut ended = take_away(conn, slice::from_ref(row), now).await?;
+    ended.pop().ok_or_else(|| strange("pin", &row.id.to_string()))
 }
 
-/// Ends many pins, as their owner wants.
+/// Ends many pins, tells their webhooks of `event` and logs `act`.
 pub(crate) async fn end_all(
     conn: &mut Conn,
     rows: &[EndingRow],
     (journal, outbox): (&Journal, &Outbox),
-    by: By,
+    (event, act): (HookEvent, (&'static str, By)),
     now: Timestamp,
 ) -> Result<Vec<Ended>, StoreError> {
-    for row in rows {
-        sums::without_pin(conn, row.id).await?;
-        row.tell(conn, outbox, HookEvent::Removed, now).await?;
-        sqlx::query("DELETE FROM pins WHERE id = $1").bind(row.id).execute(&mut *conn).await?;
+    let mut ended = Vec::with_capacity(rows.len());
+    for rows in rows.chunks(LIST_MAX) {
+        for row in rows {
+            row.tell(conn, outbox, event, now).await?;
+        }
+        let pins: Vec<_> = rows.iter().map(|row| (row.account_id, row.placement_id)).collect();
+        journal.log_pins(conn, act, &pins, now).await?;
+        ended.extend(take_away(conn, rows, now).await?);
     }
-    settle_ended(conn, rows, journal, ("pin.remove", by), now).await
+    Ok(ended)
 }
 
-/// Takes pins whose rows are gone out of the books, each account once, and lets go of what they wanted.
-async fn settle_ended(
-    conn: &mut Conn,
-    rows: &[EndingRow],
-    journal: &Journal,
-    act: (&'static str, By),
-    now: Timestamp,
-) -> Result<Vec<Ended>, StoreError> {
+/// Takes the rows of pins away and out of the books, each account once, and lets go of what they wanted.
+async fn take_away(conn: &mut Conn, rows: &[EndingRow], now: Timestamp) -> Result<Vec<Ended>, StoreError> {
+    let pins: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    sums::without_pins(conn, &pins).await?;
+    let mut delete = QueryBuilder::new("DELETE FROM pins WHERE id IN ");
+    push_list(&mut delete, &pins).build().execute(&mut *conn).await?;
     let mut charges: BTreeMap<i64, (u64, u64)> = BTreeMap::new();
     for row in rows {
         let (pins, bytes) = charges.entry(row.account_id).or_default();
@@ -200,13 +199,9 @@ async fn settle_ended(
     for (account, (pins, bytes)) in charges {
         charge::remove_pins(conn, AccountId(account), pins, bytes).await?;
     }
-    let mut ended = Vec::with_capacity(rows.len());
-    for row in rows {
-        let placement = PlacementId(row.placement_id);
-        journal.log_pin(conn, act, row.account_id, placement, now).await?;
-        ended.push(Ended { placement, work: let_go(conn, placement, now).await? });
-    }
-    Ok(ended)
+    let placements: Vec<i64> = rows.iter().map(|row| row.placement_id).collect();
+    let work = let_go(conn, &placements, now).await?;
+    Ok(placements.iter().map(|id| Ended { placement: PlacementId(*id), work: work.contains(id) }).collect())
 }
 
 struct Remove {
@@ -300,45 +295,24 @@ struct Expire {
     outbox: Outbox,
 }
 
-/// Pins whose time has come, the longest due first: the same ones each time within a transaction.
-macro_rules! due_pins {
-    ($($columns:expr),+) => {
-        concat!(
-            "SELECT ",
-            $($columns,)+
-            " FROM pins n WHERE expires_at_ms IS NOT NULL AND ",
-            ends_at!(),
-            " <= $1 ORDER BY ",
-            ends_at!(),
-            ", id LIMIT $2"
-        )
-    };
-}
-
-pub(crate) const SELECT_DUE: &str = due_pins!("id, account_id, placement_id, charged_bytes, ", watched!());
-/// Takes them out of the sums, each cluster once.
-pub(crate) const SUM_DUE: &str = concat!(
-    "INSERT INTO pin_sums (cluster, standing, pins, bytes) ",
-    "SELECT p.cluster, n.standing, -COUNT(*), -SUM(n.charged_bytes) ",
-    "FROM pins n JOIN placements p ON p.id = n.placement_id WHERE n.id IN (",
-    due_pins!("id"),
-    ") GROUP BY p.cluster, n.standing ON CONFLICT (cluster, standing) ",
-    "DO UPDATE SET pins = pin_sums.pins + excluded.pins, bytes = pin_sums.bytes + excluded.bytes"
+/// Pins whose time has come, the longest due first.
+pub(crate) const SELECT_DUE: &str = concat!(
+    "SELECT id, account_id, placement_id, charged_bytes, ",
+    watched!(),
+    " FROM pins n WHERE expires_at_ms IS NOT NULL AND ",
+    ends_at!(),
+    " <= $1 ORDER BY ",
+    ends_at!(),
+    ", id LIMIT $2"
 );
-pub(crate) const DELETE_DUE: &str = concat!("DELETE FROM pins WHERE id IN (", due_pins!("id"), ")");
 
 impl Write for Expire {
     type Out = Vec<Ended>;
 
     async fn run(&self, conn: &mut Conn) -> Result<Vec<Ended>, StoreError> {
-        let (now, limit) = (self.now.as_ms(), i64::from(self.limit));
-        let rows: Vec<EndingRow> =
-            sqlx::query_as(SELECT_DUE).bind(now).bind(limit).fetch_all(&mut *conn).await?;
-        sqlx::query(SUM_DUE).bind(now).bind(limit).execute(&mut *conn).await?;
-        for row in &rows {
-            row.tell(conn, &self.outbox, HookEvent::Expired, self.now).await?;
-        }
-        sqlx::query(DELETE_DUE).bind(now).bind(limit).execute(&mut *conn).await?;
-        settle_ended(conn, &rows, &self.journal, ("pin.expire", By::SYSTEM), self.now).await
+        let rows = sqlx::query_as(SELECT_DUE).bind(self.now.as_ms()).bind(i64::from(self.limit));
+        let rows: Vec<EndingRow> = rows.fetch_all(&mut *conn).await?;
+        let what = (HookEvent::Expired, ("pin.expire", By::SYSTEM));
+        end_all(conn, &rows, (&self.journal, &self.outbox), what, self.now).await
     }
 }

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use pinfold_model::Timestamp;
+use sqlx::{QueryBuilder, Sqlite};
 
 use crate::StoreError;
 
@@ -14,6 +15,22 @@ pub(crate) fn word<T: FromStr>(what: &'static str, value: &str) -> Result<T, Sto
 /// A value that no version of this program wrote.
 pub(crate) fn strange(what: &'static str, value: &str) -> StoreError {
     StoreError::Strange { what, value: value.chars().take(100).collect() }
+}
+
+/// The most rows that one statement names: with all that is bound for each of them, below the bound of every database.
+pub(crate) const LIST_MAX: usize = 500;
+
+/// Adds `(…)` with these numbers, at most [`LIST_MAX`] of them.
+pub(crate) fn push_list<'a>(
+    query: &'a mut QueryBuilder<Sqlite>,
+    numbers: &[i64],
+) -> &'a mut QueryBuilder<Sqlite> {
+    query.push("(");
+    let mut list = query.separated(", ");
+    for number in numbers {
+        list.push_bind(*number);
+    }
+    query.push(")")
 }
 
 /// A count or size, as it is stored. What is larger than any disk is stored as the largest.

@@ -117,7 +117,7 @@ impl Write for Settle {
         };
         self.leave(conn, id, &next).await?;
         if next.state == PlacementState::Unpinned {
-            forget(conn, id).await?;
+            forget(conn, &[id.0]).await?;
         }
         let work = next.due_at.is_some_and(|due| due <= self.now);
         Ok(Settled::Now { state: next.state, work })

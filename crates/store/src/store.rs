@@ -19,6 +19,13 @@ const READERS_MAX: u32 = 8;
 /// How long a statement waits for another process's transaction, and a reader for a free connection.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What the writer keeps of the database in memory: a negative number of KiB. Its indices are written at random places.
+const WRITER_CACHE: &str = "-65536";
+
+/// The pages of the log (4 KiB each) after which it is written back into the database: more of them are written once
+/// then, after many changes.
+const WAL_PAGES: &str = "4000";
+
 /// The database. Cheap to clone; all clones share their connections.
 #[derive(Clone)]
 pub struct Store {
@@ -43,7 +50,9 @@ impl Store {
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT)
             .disable_statement_logging();
-        let mut conn = options.connect().await?;
+        let writes =
+            options.clone().pragma("cache_size", WRITER_CACHE).pragma("wal_autocheckpoint", WAL_PAGES);
+        let mut conn = writes.connect().await?;
         sqlx::migrate!().run(&mut conn).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS_MAX)

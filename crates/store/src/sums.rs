@@ -2,9 +2,10 @@
 //! at all times and asking for them counts nothing.
 
 use pinfold_model::{PlacementId, PlanCode, Standing};
+use sqlx::QueryBuilder;
 
 use crate::StoreError;
-use crate::row::column;
+use crate::row::{column, push_list};
 use crate::writer::Conn;
 
 /// Adds accounts; a negative number takes them away.
@@ -51,16 +52,17 @@ pub(crate) async fn pins(
     Ok(())
 }
 
-/// Takes a pin away whose row is about to go.
-pub(crate) async fn without_pin(conn: &mut Conn, pin: i64) -> Result<(), StoreError> {
-    sqlx::query(
+/// Takes pins away whose rows are about to go, at most [`LIST_MAX`](crate::row::LIST_MAX) of them.
+pub(crate) async fn without_pins(conn: &mut Conn, pins: &[i64]) -> Result<(), StoreError> {
+    let mut query = QueryBuilder::new(
         "INSERT INTO pin_sums (cluster, standing, pins, bytes) \
-         SELECT p.cluster, n.standing, -1, -n.charged_bytes FROM pins n JOIN placements p ON p.id = n.placement_id \
-         WHERE n.id = $1 ON CONFLICT (cluster, standing) \
+         SELECT p.cluster, n.standing, -COUNT(*), CAST(-SUM(n.charged_bytes) AS BIGINT) \
+         FROM pins n JOIN placements p ON p.id = n.placement_id WHERE n.id IN ",
+    );
+    push_list(&mut query, pins).push(
+        " GROUP BY p.cluster, n.standing ON CONFLICT (cluster, standing) \
          DO UPDATE SET pins = pin_sums.pins + excluded.pins, bytes = pin_sums.bytes + excluded.bytes",
-    )
-    .bind(pin)
-    .execute(conn)
-    .await?;
+    );
+    query.build().execute(conn).await?;
     Ok(())
 }

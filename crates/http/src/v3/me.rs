@@ -115,7 +115,7 @@ pub(super) struct ProfileBody {
 ///
 /// Its name. The address can't be changed: it is what the account is known by.
 #[utoipa::path(put, path = "/users/me", tag = "users", security(("key" = ["user:write"]), ("session" = [])),
-    request_body(content = ProfileBody, example = json!({"name": "Ada Lovelace"})),
+    request_body(content = Option<ProfileBody>, example = json!({"name": "Ada Lovelace"})),
     responses((status = 200, description = "The account, as it is now.", body = UserBody, example = json!(UserBody::example())), Guarded, WithBody, Storage))]
 pub(super) async fn change(
     State(app): State<AppState>,

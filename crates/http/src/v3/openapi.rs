@@ -11,6 +11,8 @@
 //!   [`Guarded`], [`Missing`], [`Conflict`], [`WithBody`], [`Storage`].
 //! - A request body has an `example`, too. Wire types derive `ToSchema`; their names are unique among all of them.
 //!
+//! - A body that may say nothing is `content = Option<…>`: it may be left out, or be `null` or `[]`.
+//!
 //! What all answers have in common (`X-Request-Id`, `X-RateLimit-…`, `Retry-After`) is added here.
 
 use std::collections::BTreeMap;
@@ -23,9 +25,9 @@ use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
 };
 use utoipa::openapi::{
-    Components, ContentBuilder, HeaderBuilder, InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi,
-    OpenApiBuilder, Ref, RefOr, Response, ResponseBuilder, Server, Type, path::Operation, path::PathItem,
-    tag::TagBuilder,
+    ArrayBuilder, Components, ContentBuilder, HeaderBuilder, InfoBuilder, LicenseBuilder, ObjectBuilder,
+    OneOfBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Schema, Server,
+    Type, path::Operation, path::PathItem, request_body::RequestBody, tag::TagBuilder,
 };
 use utoipa::{IntoResponses, PartialSchema, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
@@ -185,8 +187,27 @@ fn take_names(post: &mut Operation) {
     }
 }
 
-/// Adds the headers that every answer has.
+/// A JSON body that may say nothing may do so by `[]`, too, which PHP makes of an empty array.
+fn take_nothing(body: &mut RequestBody) {
+    if body.required == Some(Required::True) {
+        return;
+    }
+    let Some(RefOr::T(content)) = body.content.get_mut("application/json") else { return };
+    let nothing = ArrayBuilder::new().max_items(Some(0)).build();
+    content.schema = content.schema.take().map(|schema| match schema {
+        RefOr::T(Schema::OneOf(mut ways)) => {
+            ways.items.push(nothing.into());
+            Schema::OneOf(ways).into()
+        }
+        other => Schema::OneOf(OneOfBuilder::new().item(other).item(nothing).build()).into(),
+    });
+}
+
+/// Adds what every operation has: headers of answers, ways to say nothing.
 fn complete(operation: &mut Operation) {
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        take_nothing(body);
+    }
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else { continue };
         let mut header = |name: &str, kind: Type, text: &str| {

@@ -114,7 +114,7 @@ pub(super) async fn show(
 /// What is left out stays. One that is active afterwards is told at once of what waits, however often that failed.
 #[utoipa::path(put, path = "/webhooks/{id}", tag = "webhooks", security(("key" = ["webhooks:write"]), ("session" = [])),
     params(WebhookParam),
-    request_body(content = WebhookBody, example = json!({"active": true})),
+    request_body(content = Option<WebhookBody>, example = json!({"active": true})),
     responses((status = 200, description = "The webhook as it is now.", body = WebhookReply,
         example = json!(WebhookReply::example())), Missing, Guarded, WithBody))]
 pub(super) async fn change(

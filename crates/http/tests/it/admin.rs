@@ -92,6 +92,7 @@ async fn what_is_wrong_with_an_account_is_named() {
     for (body, part) in [
         (json!({"storageOverride": "much"}), "`storageOverride`"),
         (json!({"storageOverride": -1}), "`storageOverride`"),
+        (json!({"storageOverride": 1_u64 << 53}), "at most 9007199254740991 bytes"),
         (json!({"role": "root"}), "`role`"),
         (json!({"plan": "gold"}), "Unknown plan"),
     ] {

@@ -116,8 +116,9 @@ fn plans(config: &Config) -> anyhow::Result<Plans> {
             .iter()
             .map(|id| ClusterId::parse(id).with_context(|| format!("plans.{code}.clusters: {id:?}")))
             .collect::<anyhow::Result<_>>()?;
+        // None stands for no bound.
         let bounded = |bytes: u64| (bytes > 0).then_some(bytes);
-        plans.push(Plan {
+        let plan = Plan {
             code: PlanCode::parse(code).with_context(|| format!("plans.{code}"))?,
             name: plan.name.clone(),
             descriptions: plan.descriptions.clone(),
@@ -134,7 +135,9 @@ fn plans(config: &Config) -> anyhow::Result<Plans> {
                 requests_per_minute: plan.requests_per_minute,
                 requests_per_second: plan.requests_per_second,
             },
-        });
+        };
+        plan.check().with_context(|| format!("plans.{code}"))?;
+        plans.push(plan);
     }
     plans.sort_by_key(|plan| plan.code.as_str() != FIRST_PLAN);
     Ok(Plans::new(plans))

@@ -1,6 +1,8 @@
 //! Accounts: listed, changed, told to go.
 
-use pinfold_model::{Account, AccountId, By, PlanCode, Role, Timestamp, Token, TokenId};
+use pinfold_model::{
+    Account, AccountId, By, PlanCode, PlanError, PlanLimits, Role, Timestamp, Token, TokenId,
+};
 use pinfold_store::{AccountChanges, AccountFilter, AccountRecord, RemovalBegun};
 
 use super::Admin;
@@ -102,6 +104,9 @@ impl Admin {
     pub async fn change_account(&self, by: By, id: AccountId, edit: AccountEdit) -> Result<Account, Error> {
         if let Some(name) = &edit.name {
             check_name(name)?;
+        }
+        if edit.storage_override_bytes.flatten().is_some_and(|bytes| bytes > PlanLimits::BYTES_MAX) {
+            return Err(Error::InvalidRequest(PlanError::Bytes.to_string()));
         }
         let plan = match &edit.plan {
             None => None,

@@ -10,16 +10,6 @@ use super::Admin;
 use crate::Error;
 use crate::core::{Core, unavailable};
 
-/// The longest name, in bytes.
-const NAME_LEN_MAX: usize = 255;
-/// Descriptions of one plan, and the longest of them, in bytes.
-const DESCRIPTIONS_MAX: usize = 20;
-const DESCRIPTION_LEN_MAX: usize = 500;
-/// The largest size of anything, in bytes: what the database keeps.
-const BYTES_MAX: u64 = i64::MAX as u64;
-/// The highest price, in hundredths.
-const PRICE_CENTS_MAX: u64 = 1_000_000_000;
-
 /// Where a plan comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlanSource {
@@ -119,33 +109,12 @@ impl Admin {
 
 fn check(core: &Core, plan: &Plan) -> Result<(), Error> {
     let refuse = |text: String| Err(Error::InvalidRequest(text));
-    let is_line = |text: &str, len_max: usize| text.len() <= len_max && !text.chars().any(char::is_control);
-    if plan.name.trim().is_empty() || !is_line(&plan.name, NAME_LEN_MAX) {
-        return refuse(format!("A plan's name has 1 to {NAME_LEN_MAX} bytes and no control characters"));
-    }
-    let is_description = |text: &String| !text.trim().is_empty() && is_line(text, DESCRIPTION_LEN_MAX);
-    if plan.descriptions.len() > DESCRIPTIONS_MAX || !plan.descriptions.iter().all(is_description) {
-        return refuse(format!(
-            "A plan has at most {DESCRIPTIONS_MAX} descriptions, each of at most {DESCRIPTION_LEN_MAX} bytes and none empty"
-        ));
-    }
-    let limits = &plan.limits;
-    let sizes = [Some(limits.storage_bytes), limits.file_bytes_max, limits.directory_bytes_max];
-    if sizes.into_iter().flatten().any(|bytes| bytes > BYTES_MAX) {
-        return refuse(format!("A size is at most {BYTES_MAX} bytes"));
-    }
-    if [limits.file_bytes_max, limits.directory_bytes_max].contains(&Some(0)) {
-        return refuse("A file or directory of no bytes is no limit; leave it out".to_owned());
-    }
-    if plan.price_cents > PRICE_CENTS_MAX {
-        return refuse(format!("A price is at most {}", PRICE_CENTS_MAX / 100));
-    }
-    if [limits.in_flight_pins_max, limits.requests_per_minute, limits.requests_per_second].contains(&0) {
-        return refuse("The pins on their way and the request rates are at least 1".to_owned());
+    if let Err(error) = plan.check() {
+        return refuse(error.to_string());
     }
     // A command beside the server knows no clusters.
     let is_known = |id| core.clusters.is_empty() || core.cluster(id).is_some();
-    match limits.clusters.as_ref().and_then(|ids| ids.iter().find(|id| !is_known(*id))) {
+    match plan.limits.clusters.as_ref().and_then(|ids| ids.iter().find(|id| !is_known(*id))) {
         Some(id) => refuse(format!("Unknown cluster: {id}")),
         None => Ok(()),
     }

@@ -3,7 +3,7 @@
 //! The row says that it is on its way out, so that a process that is killed leaves nothing half done for ever: whoever
 //! comes next goes on.
 
-use pinfold_model::{AccountId, By, Details, PlanCode, Role, Timestamp};
+use pinfold_model::{AccountId, By, Details, HookEvent, PlanCode, Role, Timestamp};
 use sqlx::FromRow;
 
 use crate::account::change::has_other_admin;
@@ -195,7 +195,8 @@ impl Write for Step {
         }
         // Also those that are locked: who told the account to go said so.
         let (journal, outbox) = (&self.journal, &self.outbox);
-        Ok(RemovalStep::Pins(end_all(conn, &rows, (journal, outbox), By::SYSTEM, self.now).await?))
+        let what = (HookEvent::Removed, ("pin.remove", By::SYSTEM));
+        Ok(RemovalStep::Pins(end_all(conn, &rows, (journal, outbox), what, self.now).await?))
     }
 }
 

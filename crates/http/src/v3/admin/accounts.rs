@@ -104,7 +104,7 @@ pub(super) struct AccountChangeBody {
     disabled: Option<bool>,
     /// A storage of its own, in bytes; `null` for that of its plan.
     #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<u64>)]
+    #[schema(value_type = Option<u64>, maximum = 9007199254740991_u64)]
     storage_override: Option<Value>,
 }
 
@@ -187,7 +187,7 @@ pub(super) async fn show(
 /// All or nothing. The last account with the role admin that is not disabled stays so (409 `last_admin`).
 #[utoipa::path(patch, path = "/admin/accounts/{account_id}", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AccountParam),
-    request_body(content = AccountChangeBody, example = json!({"plan": "premium", "disabled": false})),
+    request_body(content = Option<AccountChangeBody>, example = json!({"plan": "premium", "disabled": false})),
     responses((status = 200, description = "The account as it is now.", body = AccountBody, example = json!(AccountBody::example())), Missing, Guarded, WithBody, Conflict))]
 pub(super) async fn change(
     operator: Operator,

@@ -122,7 +122,7 @@ pub(super) async fn list(
 /// Its label, region, country and gateways. `GET /users/me/clusters` shows it at once.
 #[utoipa::path(patch, path = "/admin/clusters/{cluster_id}", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(ClusterParam),
-    request_body(content = ClusterChangeBody, example = json!({"label": "Europe", "country": "DE", "gateways": [{"url": "https://gateway.example.org/ipfs/", "label": "Main"}]})),
+    request_body(content = Option<ClusterChangeBody>, example = json!({"label": "Europe", "country": "DE", "gateways": [{"url": "https://gateway.example.org/ipfs/", "label": "Main"}]})),
     responses((status = 200, description = "The cluster as it is shown now.", body = ClusterBody, example = json!(ClusterBody::example())), Missing, Guarded, WithBody))]
 pub(super) async fn change(
     operator: Operator,

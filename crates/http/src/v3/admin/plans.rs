@@ -72,14 +72,15 @@ pub(super) struct PlanSaveBody {
     name: Option<String>,
     descriptions: Option<Vec<String>>,
     /// The bytes that all pins of an account may have together; needed for a new plan.
+    #[schema(maximum = 9007199254740991_u64)]
     storage_limit: Option<u64>,
     /// The bytes that one uploaded file may have; `null` for what the storage allows.
     #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<u64>)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 9007199254740991_u64)]
     max_file_size_bytes: Option<Value>,
     /// The bytes that the files of one uploaded directory may have together; `null` for what the storage allows.
     #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Option<u64>)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 9007199254740991_u64)]
     max_directory_size_bytes: Option<Value>,
     timelock_allowed: Option<bool>,
     retention_lock_allowed: Option<bool>,
@@ -121,7 +122,7 @@ pub(super) async fn list(
 /// A new one, or over the one of this code. It counts at once; accounts that have it follow.
 #[utoipa::path(put, path = "/admin/plans/{code}", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(CodeParam),
-    request_body(content = PlanSaveBody, example = json!({"name": "Team", "storageLimit": 1_099_511_627_776_u64, "timelockAllowed": true, "pricePerMonth": 9.5})),
+    request_body(content = Option<PlanSaveBody>, example = json!({"name": "Team", "storageLimit": 1_099_511_627_776_u64, "timelockAllowed": true, "pricePerMonth": 9.5})),
     responses((status = 200, description = "The plan as it is now.", body = AdminPlanBody, example = json!(AdminPlanBody::example())), Guarded, WithBody))]
 pub(super) async fn save(
     operator: Operator,
