@@ -10,9 +10,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pinfold_model::Timestamp;
-use pinfold_store::Claim;
-use tokio::sync::OwnedSemaphorePermit;
+use pinfold_model::{PlacementState, Timestamp};
+use pinfold_store::{Claim, Hands};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 use crate::Error;
@@ -33,7 +33,7 @@ const NAP_MAX: Duration = Duration::from_secs(2);
 /// The rest after a failure of the store.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// Pins that end in one transaction: other writes wait so long.
-const EXPIRE_MAX: u32 = 500;
+const EXPIRE_MAX: u32 = 1_000;
 
 /// Brings what is to what is wanted: fetches, releases, expires. Cheap to clone.
 #[derive(Clone)]
@@ -204,32 +204,42 @@ async fn look(core: &Arc<Core>) -> Result<Option<Timestamp>, Error> {
     }
     core.sweep_guards().await;
     core.write_uses().await;
-    if core.slots.available_permits() == 0 {
+    let free = |slots: &Semaphore| u32::try_from(slots.available_permits()).unwrap_or(u32::MAX);
+    let hands = Hands { pins: free(&core.slots), releases: free(&core.release_slots) };
+    if hands == Hands::default() {
         // The first hand that is free again wakes it.
         return Ok(None);
     }
-    core.store.next_work(core.clock.now()).await.map_err(unavailable)
+    core.store.next_work(core.clock.now(), hands).await.map_err(unavailable)
 }
 
-/// Claims as many due placements as there are hands.
+/// Claims as many due placements as there are hands, each with the hand that works on it.
 async fn claim(core: &Core) -> Result<Vec<(Claim, OwnedSemaphorePermit)>, Error> {
-    let mut permits = Vec::new();
-    while let Ok(permit) = Arc::clone(&core.slots).try_acquire_owned() {
-        permits.push(permit);
-    }
-    let limit = u32::try_from(permits.len()).unwrap_or(u32::MAX);
+    let mut pins = take_all(&core.slots);
+    let mut releases = take_all(&core.release_slots);
+    let count = |permits: &[_]| u32::try_from(permits.len()).unwrap_or(u32::MAX);
+    let hands = Hands { pins: count(&pins), releases: count(&releases) };
     let now = core.clock.now();
     if core.was_set_back(now) {
         tracing::warn!(%now, "the clock was set back; what was due later is due now");
         core.store.recall(now, now.after(core.settings.lease)).await.map_err(unavailable)?;
     }
-    let due = core.store.next_work(now).await.map_err(unavailable)?;
-    if limit == 0 || due.is_none_or(|due| due > now) {
+    let due = core.store.next_work(now, hands).await.map_err(unavailable)?;
+    if hands == Hands::default() || due.is_none_or(|due| due > now) {
         return Ok(Vec::new());
     }
     let until = now.after(core.settings.lease);
-    let claims = core.store.claim(limit, now, until).await.map_err(unavailable)?;
-    Ok(claims.into_iter().zip(permits).collect())
+    let claims = core.store.claim(hands, now, until).await.map_err(unavailable)?;
+    let with_permit = |claim: Claim| {
+        let is_release = claim.placement.state == PlacementState::Releasing;
+        let permit = if is_release { releases.pop() } else { pins.pop() };
+        permit.map(|permit| (claim, permit))
+    };
+    Ok(claims.into_iter().filter_map(with_permit).collect())
+}
+
+fn take_all(slots: &Arc<Semaphore>) -> Vec<OwnedSemaphorePermit> {
+    std::iter::from_fn(|| Arc::clone(slots).try_acquire_owned().ok()).collect()
 }
 
 /// Ends the pins whose time has come, those too that came due while nothing ran.

@@ -79,6 +79,8 @@ pub(crate) struct Core {
     pub(crate) sender: Sender,
     /// Permits for work on placements.
     pub(crate) slots: Arc<Semaphore>,
+    /// As many releases have hands of their own.
+    pub(crate) release_slots: Arc<Semaphore>,
     /// Permits for those who settle at once what is here.
     pub(crate) quick: Arc<Semaphore>,
     /// The right to write a batch: other writes come between two of them.
@@ -111,6 +113,7 @@ impl Core {
     ) -> Self {
         let catalog = Catalog::new(&settings.plans, &clusters);
         let slots = Arc::new(Semaphore::new(settings.placements_at_once.max(1)));
+        let release_slots = Arc::new(Semaphore::new(settings.placements_at_once.max(1)));
         let couriers = Arc::new(Semaphore::new(settings.webhooks_at_once.max(1)));
         let sender = Sender::new(settings.webhooks_reach);
         Self {
@@ -130,6 +133,7 @@ impl Core {
             couriers,
             sender,
             slots,
+            release_slots,
             quick: Arc::new(Semaphore::new(QUICK_MAX)),
             batches: Semaphore::new(1),
             surveys: Semaphore::new(SURVEYS_MAX),

@@ -73,5 +73,4 @@ CREATE INDEX pins_placement ON pins (placement_id, id);
 CREATE INDEX pins_failed ON pins (id) WHERE standing = 'failed';
 CREATE INDEX pins_all_waiting ON pins (id) WHERE standing = 'waiting';
 -- The audit log of all accounts, of one action, and of who acted.
-CREATE INDEX audit_action ON audit (action, at_ms, id);
-CREATE INDEX audit_actor ON audit (actor_id, at_ms, id) WHERE actor_id IS NOT NULL;
+CREATE INDEX audit_actor ON audit (actor_id, at_ms, id, action) WHERE actor_id IS NOT NULL;

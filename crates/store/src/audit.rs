@@ -16,7 +16,7 @@ use pinfold_model::{
 };
 use sqlx::{FromRow, QueryBuilder};
 
-use crate::row::{number, strange, word};
+use crate::row::{LIST_MAX, number, strange, word};
 use crate::writer::{Conn, Write};
 use crate::{PlacementRecord, Store, StoreError};
 
@@ -159,8 +159,8 @@ impl Journal {
         self.log_pins(conn, act, &[(account, placement.0)], now).await
     }
 
-    /// Adds an entry about each of these pins, given by account and placement, at most [`LIST_MAX`](crate::row::LIST_MAX) of
-    /// them. Its subject is the CID.
+    /// Adds an entry about each of these pins, given by account and placement, at most [`LIST_MAX`] of them. Its
+    /// subject is the CID.
     pub(crate) async fn log_pins(
         &self,
         conn: &mut Conn,
@@ -183,7 +183,9 @@ impl Journal {
         query.push_values(pins, |mut row, (account, placement)| {
             row.push_bind(*account).push_bind(*placement).push_bind(self.ids.next(now));
         });
-        query.push(") AS v JOIN placements p ON p.id = v.column2").build().execute(conn).await?;
+        query.push(") AS v JOIN placements p ON p.id = v.column2");
+        // Only what comes often stays prepared.
+        query.build().persistent(pins.len() == 1 || pins.len() == LIST_MAX).execute(conn).await?;
         Ok(())
     }
 
@@ -247,28 +249,27 @@ impl AuditRow {
 macro_rules! per_index {
     ($select:literal, $tail:literal) => {
         [
-            per_index!(@one $select, "account_id = $1 AND CAST($2 AS TEXT) IS NULL AND CAST($6 AS BIGINT) IS NULL", $tail),
-            per_index!(@one $select, "account_id = $1 AND action = $2 AND CAST($6 AS BIGINT) IS NULL", $tail),
-            per_index!(@one $select, "CAST($1 AS BIGINT) IS NULL AND CAST($2 AS TEXT) IS NULL AND CAST($6 AS BIGINT) IS NULL", $tail),
-            per_index!(@one $select, "CAST($1 AS BIGINT) IS NULL AND action = $2 AND CAST($6 AS BIGINT) IS NULL", $tail),
-            per_index!(@one $select,
-                "(CAST($1 AS BIGINT) IS NULL OR account_id = $1) AND (CAST($2 AS TEXT) IS NULL OR action = $2) \
-                 AND actor_id = $6", $tail),
+            per_index!(@one $select, "account_id = $1 AND CAST($6 AS BIGINT) IS NULL", $tail),
+            per_index!(@one $select, "CAST($1 AS BIGINT) IS NULL AND CAST($6 AS BIGINT) IS NULL", $tail),
+            per_index!(@one $select, "(CAST($1 AS BIGINT) IS NULL OR account_id = $1) AND actor_id = $6", $tail),
         ]
     };
     (@one $select:literal, $which:literal, $tail:literal) => {
-        concat!($select, $which, " AND at_ms >= $3 AND at_ms <= $4 AND (at_ms < $4 OR id < $5) ", $tail)
+        concat!(
+            $select, $which, " AND (CAST($2 AS TEXT) IS NULL OR action = $2)",
+            " AND at_ms >= $3 AND at_ms <= $4 AND (at_ms < $4 OR id < $5) ", $tail
+        )
     };
 }
 
-/// Lists: of an account, of an account and an action, of everything, of an action, and of who acted.
-pub(crate) const LISTS: [&str; 5] = per_index!(
+/// Lists: of an account, of everything, and of who acted.
+pub(crate) const LISTS: [&str; 3] = per_index!(
     "SELECT id, account_id, actor_id, at_ms, source, address, action, subject, status, details FROM audit WHERE ",
     "ORDER BY at_ms DESC, id DESC LIMIT $7 OFFSET $8"
 );
 
 /// Counts, in the same order.
-pub(crate) const COUNTS: [&str; 5] =
+pub(crate) const COUNTS: [&str; 3] =
     per_index!("SELECT COUNT(*) FROM (SELECT 1 FROM audit WHERE ", "LIMIT $7) counted");
 
 /// The oldest entries before a time.
@@ -277,12 +278,10 @@ pub(crate) const SWEEP: &str = "DELETE FROM audit WHERE id IN \
 
 impl AuditFilter {
     fn index(&self) -> usize {
-        match (self.actor, self.account, &self.action) {
-            (None, Some(_), None) => 0,
-            (None, Some(_), Some(_)) => 1,
-            (None, None, None) => 2,
-            (None, None, Some(_)) => 3,
-            (Some(_), _, _) => 4,
+        match (self.actor, self.account) {
+            (None, Some(_)) => 0,
+            (None, None) => 1,
+            (Some(_), _) => 2,
         }
     }
 

@@ -81,6 +81,11 @@ pub(crate) async fn remove_pins(
     Ok(())
 }
 
+/// Each waiting pin's account is looked up; the accounts are not searched for those that are full.
+pub(crate) const FAIL_UNPAID: &str = "UPDATE pins SET standing = 'failed', error_code = $3, error_detail = $4 \
+     WHERE placement_id = $1 AND standing = 'waiting' AND EXISTS (SELECT 1 FROM accounts a \
+     WHERE a.id = pins.account_id AND a.used_bytes + $2 > a.storage_limit_bytes) RETURNING account_id";
+
 /// Settles every waiting pin of a placement that is held now: those whose account has that much left are
 /// charged and kept, the others fail, and their accounts are given. An account has at most one pin of a placement, so each statement
 /// counts it once.
@@ -90,17 +95,13 @@ pub(crate) async fn keep_waiting(
     bytes: u64,
 ) -> Result<Vec<i64>, StoreError> {
     let bytes = column(bytes);
-    let failed: Vec<i64> = sqlx::query_scalar(
-        "UPDATE pins SET standing = 'failed', error_code = $3, error_detail = $4 \
-         WHERE placement_id = $1 AND standing = 'waiting' AND account_id IN \
-         (SELECT id FROM accounts WHERE used_bytes + $2 > storage_limit_bytes) RETURNING account_id",
-    )
-    .bind(placement.0)
-    .bind(bytes)
-    .bind(FailureCode::QuotaExceeded.as_str())
-    .bind(OVER_QUOTA)
-    .fetch_all(&mut *conn)
-    .await?;
+    let failed: Vec<i64> = sqlx::query_scalar(FAIL_UNPAID)
+        .bind(placement.0)
+        .bind(bytes)
+        .bind(FailureCode::QuotaExceeded.as_str())
+        .bind(OVER_QUOTA)
+        .fetch_all(&mut *conn)
+        .await?;
     sqlx::query(
         "UPDATE accounts SET used_bytes = used_bytes + $2, distinct_due = 1 WHERE id IN \
          (SELECT account_id FROM pins WHERE placement_id = $1 AND standing = 'waiting')",

@@ -36,25 +36,43 @@ pub struct Claim {
     pub origins: Vec<String>,
 }
 
+/// How many placements somebody has hands for: each kind has its own queue, and waits for none of the other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Hands {
+    /// Those that are to be held.
+    pub pins: u32,
+    /// Those that are to be released.
+    pub releases: u32,
+}
+
+impl Hands {
+    /// As many for each kind.
+    #[must_use]
+    pub const fn each(hands: u32) -> Self {
+        Self { pins: hands, releases: hands }
+    }
+}
+
 #[derive(Debug, FromRow)]
 struct KeyRow {
     id: i64,
 }
 
 impl Store {
-    /// Claims up to `limit` placements that are due, in the order of the queue, each until `until`, which is
-    /// later than `now`.
+    /// Claims placements that are due, as many as there are hands for, in the order of the queues, each until
+    /// `until`, which is later than `now`.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn claim(
         &self,
-        limit: u32,
+        hands: Hands,
         now: Timestamp,
         until: Timestamp,
     ) -> Result<Vec<Claim>, StoreError> {
-        let numbers = (0..limit).map(|_| self.id(now)).collect();
-        self.write(ClaimWrite { numbers, now, until }).await
+        let numbers = |hands: u32| (0..hands).map(|_| self.id(now)).collect();
+        let (pins, releases) = (numbers(hands.pins), numbers(hands.releases));
+        self.write(ClaimWrite { pins, releases, now, until }).await
     }
 
     /// Prolongs leases until `until`. Gives, for each that is still held, whether its placement is wanted.
@@ -111,14 +129,26 @@ pub(crate) const MAKE_READY: &str = "UPDATE placements SET ready = 1 WHERE id IN
      (SELECT id FROM placements WHERE ready = 0 AND due_at_ms IS NOT NULL AND due_at_ms <= $1 \
      ORDER BY due_at_ms LIMIT $2)";
 
-/// The CASE is `PlacementState::after(Event::Claimed)`; `tests/it/states.rs` holds them together.
-pub(crate) const CLAIM: &str = "UPDATE placements SET lease = $1, due_at_ms = $2, updated_at_ms = $3, \
-     ready = 0, asked = 0, state = CASE state WHEN 'queued' THEN 'pinning' ELSE state END \
-     WHERE id = (SELECT id FROM placements WHERE ready = 1 ORDER BY queue_ms, id LIMIT 1) AND ready = 1 \
-     RETURNING id";
+/// Claims the first of a queue. The CASE is `PlacementState::after(Event::Claimed)`; `tests/it/states.rs` holds them
+/// together.
+macro_rules! claim_first {
+    ($queue:literal) => {
+        concat!(
+            "UPDATE placements SET lease = $1, due_at_ms = $2, updated_at_ms = $3, ",
+            "ready = 0, asked = 0, state = CASE state WHEN 'queued' THEN 'pinning' ELSE state END ",
+            "WHERE id = (SELECT id FROM placements WHERE ready = 1 AND ",
+            $queue,
+            " ORDER BY queue_ms, id LIMIT 1) AND ready = 1 RETURNING id"
+        )
+    };
+}
+
+pub(crate) const CLAIM_PIN: &str = claim_first!("state <> 'releasing'");
+pub(crate) const CLAIM_RELEASE: &str = claim_first!("state = 'releasing'");
 
 struct ClaimWrite {
-    numbers: Vec<i64>,
+    pins: Vec<i64>,
+    releases: Vec<i64>,
     now: Timestamp,
     until: Timestamp,
 }
@@ -129,17 +159,24 @@ impl Write for ClaimWrite {
     async fn run(&self, conn: &mut Conn) -> Result<Vec<Claim>, StoreError> {
         sqlx::query(MAKE_READY).bind(self.now.as_ms()).bind(READY_MAX).execute(&mut *conn).await?;
         let mut claims = Vec::new();
-        for number in &self.numbers {
-            let Some(claim) = self.next(conn, *number).await? else { break };
-            claims.push(claim);
+        for (sql, numbers) in [(CLAIM_PIN, &self.pins), (CLAIM_RELEASE, &self.releases)] {
+            for number in numbers {
+                let Some(claim) = self.next(conn, sql, *number).await? else { break };
+                claims.push(claim);
+            }
         }
         Ok(claims)
     }
 }
 
 impl ClaimWrite {
-    async fn next(&self, conn: &mut Conn, lease: i64) -> Result<Option<Claim>, StoreError> {
-        let row: Option<KeyRow> = sqlx::query_as(CLAIM)
+    async fn next(
+        &self,
+        conn: &mut Conn,
+        sql: &'static str,
+        lease: i64,
+    ) -> Result<Option<Claim>, StoreError> {
+        let row: Option<KeyRow> = sqlx::query_as(sql)
             .bind(lease)
             .bind(self.until.as_ms())
             .bind(self.now.as_ms())

@@ -54,7 +54,7 @@ pub use account::{
 pub use audit::{Act, AuditEntry, AuditFilter, AuditList};
 pub use batch::{Granted, RemovedAll, Unremovable, WishedAll};
 pub use challenge::{ChallengeTry, NewChallenge};
-pub use claim::{Claim, Lease};
+pub use claim::{Claim, Hands, Lease};
 pub use damage::Damage;
 pub use delivery::{Attempt, DeliveredPin, Delivery, HookClaim, HookHealth, HookLease, Next};
 pub use distinct::KeptPlacement;

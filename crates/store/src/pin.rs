@@ -8,7 +8,7 @@ use pinfold_model::{
 use sqlx::FromRow;
 
 use crate::row::{number, strange, time, word};
-use crate::{Store, StoreError};
+use crate::{Hands, Store, StoreError};
 
 /// As far as unsettled placements are counted: whoever asks wants to know whether there is any.
 const UNSETTLED_MAX: i64 = 1_000;
@@ -212,9 +212,16 @@ fn failure(code: Option<&str>, detail: Option<String>) -> Result<Option<Failure>
     Ok(code.map(|code| Failure::new(code, detail.unwrap_or_default())))
 }
 
-pub(crate) const NEXT_WORK: &str = "SELECT CASE WHEN EXISTS (SELECT 1 FROM placements WHERE ready = 1) \
+pub(crate) const NEXT_WORK: &str = "SELECT CASE \
+     WHEN $2 > 0 AND EXISTS (SELECT 1 FROM placements WHERE ready = 1 AND state <> 'releasing') \
+     THEN CAST($1 AS BIGINT) \
+     WHEN $3 > 0 AND EXISTS (SELECT 1 FROM placements WHERE ready = 1 AND state = 'releasing') \
      THEN CAST($1 AS BIGINT) \
      ELSE (SELECT MIN(due_at_ms) FROM placements WHERE ready = 0 AND due_at_ms IS NOT NULL) END";
+
+/// Old placements on their way. With the plus, SQLite takes what is due from its index, not all that is old.
+pub(crate) const UNSETTLED: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM placements WHERE due_at_ms IS NOT NULL \
+     AND +id <= $1 AND state IN ('queued', 'pinning', 'pinned') LIMIT $2) p";
 
 /// The account's pins of a CID. With the plus, SQLite does not take the order from an index of all that the account has.
 pub(crate) const OF_CID: &str = select_pins!(
@@ -334,14 +341,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn unsettled(&self, newest: PlacementId) -> Result<u64, StoreError> {
-        let count: i64 = sqlx::query_scalar(
-            "SELECT COUNT(*) FROM (SELECT 1 FROM placements WHERE due_at_ms IS NOT NULL AND id <= $1 \
-             AND state IN ('queued', 'pinning', 'pinned') LIMIT $2) p",
-        )
-        .bind(newest.0)
-        .bind(UNSETTLED_MAX)
-        .fetch_one(&self.readers)
-        .await?;
+        let query = sqlx::query_scalar(UNSETTLED).bind(newest.0).bind(UNSETTLED_MAX);
+        let count: i64 = query.fetch_one(&self.readers).await?;
         Ok(number(count))
     }
 
@@ -360,8 +361,9 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn next_work(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+    pub async fn next_work(&self, now: Timestamp, hands: Hands) -> Result<Option<Timestamp>, StoreError> {
         let query = sqlx::query_scalar(NEXT_WORK).bind(now.as_ms());
+        let query = query.bind(i64::from(hands.pins)).bind(i64::from(hands.releases));
         let due: Option<i64> = query.fetch_one(&self.readers).await?;
         Ok(time(due))
     }

@@ -20,14 +20,20 @@ pub(crate) fn strange(what: &'static str, value: &str) -> StoreError {
 /// The most rows that one statement names: with all that is bound for each of them, below the bound of every database.
 pub(crate) const LIST_MAX: usize = 500;
 
-/// Adds `(…)` with these numbers, at most [`LIST_MAX`] of them.
+/// How long lists are in statements: few lengths, so that the statements are prepared once.
+const LIST_LENGTHS: [usize; 4] = [1, 10, 100, LIST_MAX];
+
+/// Adds `(…)` with these numbers, at most [`LIST_MAX`] of them; the last is said again until the list has one of few
+/// lengths.
 pub(crate) fn push_list<'a>(
     query: &'a mut QueryBuilder<Sqlite>,
     numbers: &[i64],
 ) -> &'a mut QueryBuilder<Sqlite> {
     query.push("(");
     let mut list = query.separated(", ");
-    for number in numbers {
+    let length = LIST_LENGTHS.into_iter().find(|length| *length >= numbers.len()).unwrap_or(LIST_MAX);
+    let padding = numbers.last().into_iter().cycle();
+    for number in numbers.iter().chain(padding).take(length) {
         list.push_bind(*number);
     }
     query.push(")")

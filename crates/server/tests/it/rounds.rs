@@ -417,8 +417,11 @@ impl Story {
         let deadline = Instant::now() + PATIENCE;
         let mut looks = tokio::time::interval(Duration::from_millis(20));
         // What ends makes work, so that is asked for second.
-        while let Some(due) =
-            store.next_expiry().await.unwrap().or(store.next_work(SystemClock.now()).await.unwrap())
+        while let Some(due) = store
+            .next_expiry()
+            .await
+            .unwrap()
+            .or(store.next_work(SystemClock.now(), pinfold_store::Hands::each(1)).await.unwrap())
         {
             assert!(Instant::now() < deadline, "something is still due at {due}");
             looks.tick().await;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use pinfold_model::{AccountId, ActStatus, By, Details, Lifetime, Source};
-use pinfold_store::{Act, AuditEntry, AuditFilter, Wish, Wished};
+use pinfold_store::{Act, AuditEntry, AuditFilter, Hands, Wish, Wished};
 
 use crate::world::{World, at, cid, created, gave_up, held, name, now, wish};
 
@@ -65,7 +65,7 @@ async fn what_the_service_does_by_itself_is_told_to_everyone_whom_it_hits() {
     assert_eq!((ended.by, ended.subject), (By::SYSTEM, cid(1).to_string()));
 
     created(world.wish(ada, cid(2)).await);
-    let claims = world.store.claim(2, at(20), at(80)).await.unwrap();
+    let claims = world.store.claim(Hands::each(2), at(20), at(80)).await.unwrap();
     for claim in claims {
         let outcome = if claim.wanted { gave_up() } else { pinfold_store::Outcome::Released };
         world.settle(&claim, outcome).await;

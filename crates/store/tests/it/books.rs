@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pinfold_model::{AccountId, By, Lifetime, PinId, PlacementId, PlacementState, Standing, Timestamp};
-use pinfold_store::{Claim, Outcome, RemovedAll, Settled, Wish, Wished, WishedAll};
+use pinfold_store::{Claim, Hands, Outcome, RemovedAll, Settled, Wish, Wished, WishedAll};
 use proptest::prelude::*;
 
 use crate::world::{World, at, cid, created, failure, gave_up, held, now, wish};
@@ -162,7 +162,8 @@ impl Books {
                 }
             }
             Step::Claim => {
-                let claims = store.claim(1, now, at(self.seconds + LEASE_SECONDS)).await.unwrap();
+                let claims =
+                    store.claim(Hands::each(1), now, at(self.seconds + LEASE_SECONDS)).await.unwrap();
                 self.claims.extend(claims);
             }
             Step::Settle { luck } => self.settle(luck).await,
@@ -242,7 +243,9 @@ impl Books {
             if self.claims.is_empty() {
                 break;
             }
-            self.settle(0).await;
+            while !self.claims.is_empty() {
+                self.settle(0).await;
+            }
         }
         self.balance().await;
         let mut named: Vec<(PlacementId, bool)> = Vec::new();

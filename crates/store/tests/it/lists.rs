@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use pinfold_model::{PinId, PinState};
-use pinfold_store::{PinFilter, PinList, Wish};
+use pinfold_store::{Hands, PinFilter, PinList, Wish};
 
 use crate::world::{LEASE, World, cid, created, held, name, now, wish};
 
@@ -68,7 +68,7 @@ async fn a_filter_finds_what_it_says_and_counts_it() {
         let custom_name = name(&format!("Photo_{number}%"));
         created(world.store.wish(Wish { custom_name, ..wish(ada, cid(number)) }, now()).await.unwrap());
     }
-    let claims = world.store.claim(5, now(), now().after(LEASE)).await.unwrap();
+    let claims = world.store.claim(Hands::each(5), now(), now().after(LEASE)).await.unwrap();
     for claim in &claims[..3] {
         world.settle(claim, held(1)).await;
     }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use pinfold_model::{PlacementState, Standing};
-use pinfold_store::{Damage, Outcome, Rechecks, Store, StoreError};
+use pinfold_store::{Damage, Hands, Outcome, Rechecks, Store, StoreError};
 
 use crate::world::{World, at, cid, created, failure, gave_up, held, now, wish};
 
@@ -96,7 +96,7 @@ async fn new_pins_go_before_what_is_only_walked_again() {
     let ada = pinned(&world, 1).await;
     world.store.recheck_all(now()).await.unwrap();
     created(world.wish(ada, cid(2)).await);
-    let order: Vec<_> = world.store.claim(2, now(), at(60)).await.unwrap();
+    let order: Vec<_> = world.store.claim(Hands::each(2), now(), at(60)).await.unwrap();
     assert_eq!(order.iter().map(|claim| claim.placement.cid).collect::<Vec<_>>(), [cid(2), cid(1)]);
 }
 
@@ -130,12 +130,12 @@ async fn nobody_who_pins_waits_for_what_is_damaged_however_often_that_is_tried()
     let damage = Damage { cid: cid(1), cluster: wish(ada, cid(1)).cluster, blocks: 3 };
     world.store.note_damage(vec![damage], at(5)).await.unwrap();
     world.wish(ada, cid(2)).await;
-    let claims = world.store.claim(2, at(6), at(60)).await.unwrap();
+    let claims = world.store.claim(Hands::each(2), at(6), at(60)).await.unwrap();
     assert_eq!(claims.iter().map(|claim| claim.placement.cid).collect::<Vec<_>>(), [cid(2), cid(1)]);
     world.settle(&claims[0], held(10)).await;
     world.settle(&claims[1], Outcome::PutOff { failure: Some(failure()), next_at: at(2 * 3_600) }).await;
 
     world.store.wish(wish(ada, cid(3)), at(2 * 3_600)).await.unwrap();
-    let claims = world.store.claim(2, at(2 * 3_600 + 1), at(3 * 3_600)).await.unwrap();
+    let claims = world.store.claim(Hands::each(2), at(2 * 3_600 + 1), at(3 * 3_600)).await.unwrap();
     assert_eq!(claims.iter().map(|claim| claim.placement.cid).collect::<Vec<_>>(), [cid(3), cid(1)]);
 }

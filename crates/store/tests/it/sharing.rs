@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use pinfold_model::{Lifetime, PlacementState};
-use pinfold_store::{PinFilter, Store, Wish};
+use pinfold_store::{Hands, PinFilter, Store, Wish};
 
 use crate::world::{World, account, at, cid, created, failure, gave_up, held, name, now, wish};
 
@@ -29,7 +29,7 @@ async fn all_is_there_after_a_reopening() {
             None => assert_eq!(claim.placement.state, PlacementState::Pinning),
         }
         // What is given up is released.
-        for release in world.store.claim(1, now(), at(60)).await.unwrap() {
+        for release in world.store.claim(Hands::each(1), now(), at(60)).await.unwrap() {
             world.settle(&release, pinfold_store::Outcome::Released).await;
         }
     }
@@ -99,7 +99,7 @@ async fn what_two_stores_claim_at_once_goes_to_one_of_them() {
         tasks.push(tokio::spawn(async move {
             let mut claimed = Vec::new();
             loop {
-                let claims = store.claim(7, at(10_000), at(20_000)).await.unwrap();
+                let claims = store.claim(Hands::each(7), at(10_000), at(20_000)).await.unwrap();
                 if claims.is_empty() {
                     return claimed;
                 }

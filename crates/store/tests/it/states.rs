@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use pinfold_model::{Event, Lifetime, PinKind, PlacementState, Standing};
-use pinfold_store::{Ended, Outcome, Removed, Settled, Wished};
+use pinfold_model::{By, Event, Lifetime, PinKind, PlacementState, Standing};
+use pinfold_store::{Ended, Hands, Outcome, Removed, Settled, Wished};
 
 use crate::world::{LEASE, World, at, cid, created, failure, gave_up, held, now, wish};
 
@@ -47,7 +47,7 @@ async fn nobody_claims_what_is_settled() {
         created(world.wish(account, cid(1)).await);
         let claim = world.claim(now()).await;
         world.settle(&claim, outcome.clone()).await;
-        let again = world.store.claim(1, at(1_000), at(2_000)).await.unwrap();
+        let again = world.store.claim(Hands::each(1), at(1_000), at(2_000)).await.unwrap();
         match outcome {
             Outcome::GaveUp { .. } => {
                 assert!(!again[0].wanted, "what came of it is released");
@@ -63,8 +63,8 @@ async fn nobody_claims_what_is_settled() {
                 assert!(again.is_empty(), "{again:?}");
             }
         }
-        assert!(world.store.claim(1, at(1_000), at(2_000)).await.unwrap().is_empty());
-        assert_eq!(world.store.next_work(at(1_000)).await.unwrap(), None);
+        assert!(world.store.claim(Hands::each(1), at(1_000), at(2_000)).await.unwrap().is_empty());
+        assert_eq!(world.store.next_work(at(1_000), Hands::each(1)).await.unwrap(), None);
     }
 }
 
@@ -75,7 +75,7 @@ async fn a_lease_that_ran_out_settles_nothing() {
     created(world.wish(account, cid(1)).await);
     let late = world.claim(now()).await;
     let until = now().after(LEASE);
-    assert!(world.store.claim(1, now(), until).await.unwrap().is_empty(), "it is in work");
+    assert!(world.store.claim(Hands::each(1), now(), until).await.unwrap().is_empty(), "it is in work");
     let next = world.claim(until).await;
     assert_eq!(world.settle(&late, held(10)).await, Settled::LeaseLost);
     assert_eq!(world.store.renew(vec![late.lease, next.lease], at(500)).await.unwrap(), [(next.lease, true)]);
@@ -107,7 +107,7 @@ async fn the_longest_in_the_queue_goes_first_and_nobody_fills_it() {
         created(world.wish(busy, cid(number)).await);
     }
     created(world.wish(other, cid(100)).await);
-    let claims = world.store.claim(3, now(), at(60)).await.unwrap();
+    let claims = world.store.claim(Hands::each(3), now(), at(60)).await.unwrap();
     let order: Vec<_> = claims.iter().map(|claim| claim.placement.cid).collect();
     assert_eq!(order, [cid(0), cid(100), cid(1)]);
 }
@@ -119,17 +119,17 @@ async fn what_is_put_off_is_in_nobodys_way_and_keeps_its_place() {
     for number in 0..20 {
         created(world.store.wish(wish(account, cid(number)), at(i64::from(number))).await.unwrap());
     }
-    let claims = world.store.claim(19, at(30), at(90)).await.unwrap();
+    let claims = world.store.claim(Hands::each(19), at(30), at(90)).await.unwrap();
     for claim in &claims {
         let put_off = Outcome::PutOff { failure: Some(failure()), next_at: at(100) };
         world.store.settle(claim.lease, put_off, at(30)).await.unwrap();
     }
-    assert_eq!(world.store.next_work(at(30)).await.unwrap(), Some(at(30)));
+    assert_eq!(world.store.next_work(at(30), Hands::each(1)).await.unwrap(), Some(at(30)));
     let last = world.claim(at(30)).await;
     assert_eq!(last.placement.cid, cid(19));
     world.settle(&last, held(1)).await;
-    assert_eq!(world.store.next_work(at(30)).await.unwrap(), Some(at(100)));
-    let again = world.store.claim(3, at(100), at(160)).await.unwrap();
+    assert_eq!(world.store.next_work(at(30), Hands::each(1)).await.unwrap(), Some(at(100)));
+    let again = world.store.claim(Hands::each(3), at(100), at(160)).await.unwrap();
     let again: Vec<_> = again.iter().map(|claim| claim.placement.cid).collect();
     assert_eq!(again, [cid(0), cid(1), cid(2)], "who came first is first again");
 }
@@ -160,7 +160,10 @@ async fn what_is_put_off_is_due_again_and_counts_its_tries() {
         assert_eq!((placement.attempts, placement.state), (tries, PlacementState::Queued));
         assert!(!placement.leased && placement.error.is_some());
         assert_eq!(placement.due_at, Some(at(100)));
-        assert!(world.store.claim(1, at(99), at(200)).await.unwrap().is_empty(), "not before its time");
+        assert!(
+            world.store.claim(Hands::each(1), at(99), at(200)).await.unwrap().is_empty(),
+            "not before its time"
+        );
     }
 }
 
@@ -201,4 +204,35 @@ async fn a_pin_ends_when_its_time_has_come() {
     assert_eq!(world.store.next_expiry().await.unwrap(), Some(at(20)));
     assert_eq!(world.store.account(account).await.unwrap().unwrap().used_bytes, 10);
     assert_eq!(world.claim(at(10)).await.placement.cid, cid(1), "its blocks are to be released");
+}
+
+#[tokio::test]
+async fn what_is_to_be_released_is_in_no_pins_way() {
+    let world = World::start().await;
+    let account = world.account("ada", 1_000).await;
+    for number in 0..3 {
+        created(world.wish(account, cid(number)).await);
+        let claim = world.claim(now()).await;
+        world.settle(&claim, held(1)).await;
+    }
+    for number in 0..3 {
+        world.store.remove(account, &cid(number), None, By::account(account), now()).await.unwrap();
+    }
+    created(world.store.wish(wish(account, cid(9)), at(1)).await.unwrap());
+    let hands = |pins, releases| Hands { pins, releases };
+    assert_eq!(
+        world.store.next_work(at(1), hands(0, 0)).await.unwrap(),
+        Some(now()),
+        "it is not looked at yet"
+    );
+    let pins = world.store.claim(hands(2, 0), at(1), at(60)).await.unwrap();
+    assert_eq!(pins.iter().map(|claim| claim.placement.cid).collect::<Vec<_>>(), [cid(9)]);
+    assert_eq!(
+        world.store.next_work(at(1), hands(2, 0)).await.unwrap(),
+        Some(at(60)),
+        "no hand for a release"
+    );
+    assert_eq!(world.store.next_work(at(1), hands(0, 1)).await.unwrap(), Some(at(1)));
+    let releases = world.store.claim(hands(2, 2), at(1), at(60)).await.unwrap();
+    assert_eq!(releases.iter().map(|claim| claim.placement.cid).collect::<Vec<_>>(), [cid(0), cid(1)]);
 }

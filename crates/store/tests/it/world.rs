@@ -9,7 +9,8 @@ use pinfold_model::{
     Role, Timestamp,
 };
 use pinfold_store::{
-    Claim, NewAccount, Outcome, PinFilter, PinRecord, Removed, Settled, Store, StoreError, Wish, Wished,
+    Claim, Hands, NewAccount, Outcome, PinFilter, PinRecord, Removed, Settled, Store, StoreError, Wish,
+    Wished,
 };
 use tempfile::TempDir;
 
@@ -53,7 +54,7 @@ impl World {
 
     /// Claims the one placement that is due.
     pub(crate) async fn claim(&self, now: Timestamp) -> Claim {
-        let mut claims = self.store.claim(2, now, now.after(LEASE)).await.unwrap();
+        let mut claims = self.store.claim(Hands::each(2), now, now.after(LEASE)).await.unwrap();
         assert_eq!(claims.len(), 1, "{claims:?}");
         claims.remove(0)
     }
