@@ -35,21 +35,56 @@ pub struct PinList {
     pub total: u64,
 }
 
-/// The condition that all lists share; `$1` is the account, `$2` to `$7` the filter.
+/// The condition that all lists share; `$1` is the account, `$2` to `$7` the filter, of which `$cid` tells how it takes
+/// the CID.
 macro_rules! matching {
-    () => {
-        "WHERE n.account_id = $1 \
-         AND (CAST($2 AS TEXT) IS NULL OR p.cid = $2) \
+    ($cid:literal) => {
+        concat!(
+            "WHERE n.account_id = $1 AND ",
+            $cid,
+            " \
          AND (CAST($3 AS TEXT) IS NULL OR p.cluster = $3) \
          AND (CAST($4 AS TEXT) IS NULL OR n.standing = $4) \
          AND (CAST($5 AS TEXT) IS NULL OR (p.state = 'pinning') = ($5 = 'pinning')) \
          AND (CAST($6 AS BIGINT) IS NULL OR (n.expires_at_ms IS NOT NULL) = ($6 = 1)) \
          AND (CAST($7 AS TEXT) IS NULL OR LOWER(n.custom_name) LIKE $7 ESCAPE '!' \
          OR LOWER(n.original_name) LIKE $7 ESCAPE '!' OR LOWER(p.cid) LIKE $7 ESCAPE '!') "
+        )
     };
 }
 
+/// Whatever CID they have; of one CID: from it to its few pins, not through all that the account has.
+macro_rules! per_cid {
+    ($select:ident) => {
+        [
+            $select!("CAST($2 AS TEXT) IS NULL", "n.id"),
+            $select!("n.placement_id IN (SELECT id FROM placements WHERE cid = $2)", "+n.id"),
+        ]
+    };
+}
+
+macro_rules! page {
+    ($cid:literal, $id:literal) => {
+        select_pins!(matching!($cid), "AND ", $id, " < $8 ORDER BY ", $id, " DESC LIMIT $9 OFFSET $10")
+    };
+}
+
+macro_rules! total {
+    ($cid:literal, $id:literal) => {
+        concat!("SELECT COUNT(*) FROM pins n JOIN placements p ON p.id = n.placement_id ", matching!($cid))
+    };
+}
+
+/// Pages, and how many pins there are, of all CIDs and of one.
+pub(crate) const PAGES: [&str; 2] = per_cid!(page);
+pub(crate) const TOTALS: [&str; 2] = per_cid!(total);
+
 impl PinFilter {
+    /// Whether all pins of the account have to be looked through.
+    fn is_search(&self) -> bool {
+        self.cid.is_none() && !self.is_empty()
+    }
+
     fn is_empty(&self) -> bool {
         let Self { cid, search, state, cluster, has_expiry } = self;
         cid.is_none() && search.is_none() && state.is_none() && cluster.is_none() && has_expiry.is_none()
@@ -89,12 +124,8 @@ impl Store {
         limit: u32,
     ) -> Result<PinList, StoreError> {
         let (standing, work) = standing_of(filter.state);
-        let mut moment = self.readers.begin().await?;
-        let query = sqlx::query_as::<_, PinRow>(select_pins!(
-            matching!(),
-            "AND n.id < $8 ORDER BY n.id DESC LIMIT $9 OFFSET $10"
-        ));
-        let rows = query
+        let mut moment = if filter.is_search() { &self.searchers } else { &self.readers }.begin().await?;
+        let rows = sqlx::query_as::<_, PinRow>(PAGES[usize::from(filter.cid.is_some())])
             .bind(account.0)
             .bind(filter.cid.map(|cid| cid.to_string()))
             .bind(filter.cluster.as_ref().map(ClusterId::as_str))
@@ -123,19 +154,16 @@ impl PinFilter {
             return Ok(number(count.unwrap_or(0)));
         }
         let (standing, work) = standing_of(self.state);
-        let count: i64 = sqlx::query_scalar(concat!(
-            "SELECT COUNT(*) FROM pins n JOIN placements p ON p.id = n.placement_id ",
-            matching!()
-        ))
-        .bind(account.0)
-        .bind(self.cid.map(|cid| cid.to_string()))
-        .bind(self.cluster.as_ref().map(ClusterId::as_str))
-        .bind(standing)
-        .bind(work)
-        .bind(self.has_expiry.map(i64::from))
-        .bind(self.search.as_deref().map(pattern))
-        .fetch_one(conn)
-        .await?;
+        let count: i64 = sqlx::query_scalar(TOTALS[usize::from(self.cid.is_some())])
+            .bind(account.0)
+            .bind(self.cid.map(|cid| cid.to_string()))
+            .bind(self.cluster.as_ref().map(ClusterId::as_str))
+            .bind(standing)
+            .bind(work)
+            .bind(self.has_expiry.map(i64::from))
+            .bind(self.search.as_deref().map(pattern))
+            .fetch_one(conn)
+            .await?;
         Ok(number(count))
     }
 }

@@ -3,7 +3,7 @@
 
 use sqlx::{Row, SqlSafeStr};
 
-use crate::{Store, account, audit, charge, claim, delivery, named, pin, pins_of_all, remove, session};
+use crate::{Store, account, audit, charge, claim, delivery, list, named, pin, pins_of_all, remove, session};
 
 /// The steps of SQLite's plan for a query.
 async fn plan(store: &Store, sql: &'static str) -> Vec<String> {
@@ -46,6 +46,11 @@ async fn the_pins_of_a_cid_are_not_looked_for_among_all_of_an_account() {
     let store = store(&dir).await;
     let indices = ["autoindex_placements_2 (cid=?)", "autoindex_pins_2 (account_id=? AND placement_id=?)"];
     assert_uses(&store, remove::FIND, &indices).await;
+    for sql in [list::PAGES[1], list::TOTALS[1]] {
+        let steps = plan(&store, sql).await;
+        let has = |index: &str| steps.iter().any(|step| step.contains(index));
+        assert!(indices.into_iter().all(has) && !has("pins_list"), "{steps:#?}");
+    }
     // The few that are found are sorted.
     let steps = plan(&store, pin::OF_CID).await;
     let has = |index: &str| steps.iter().any(|step| step.contains(index));

@@ -16,6 +16,9 @@ use crate::writer::{Conn, Write, Writer};
 /// Connections that read. More of them than processors only wait for each other.
 const READERS_MAX: u32 = 8;
 
+/// Connections that search.
+const SEARCHERS_MAX: u32 = 2;
+
 /// How long a statement waits for another process's transaction, and a reader for a free connection.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -30,6 +33,8 @@ const WAL_PAGES: &str = "4000";
 #[derive(Clone)]
 pub struct Store {
     pub(crate) readers: SqlitePool,
+    /// For what may look through all that an account has: nobody else waits for that.
+    pub(crate) searchers: SqlitePool,
     pub(crate) writer: Writer,
     ids: Arc<IdSource>,
     news: Arc<News>,
@@ -54,19 +59,22 @@ impl Store {
             options.clone().pragma("cache_size", WRITER_CACHE).pragma("wal_autocheckpoint", WAL_PAGES);
         let mut conn = writes.connect().await?;
         sqlx::migrate!().run(&mut conn).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS_MAX)
-            .acquire_timeout(BUSY_TIMEOUT)
-            // A reader that was given back is as good as before; asking it costs a round trip each time.
-            .test_before_acquire(false)
-            .connect_with(options.read_only(true))
-            .await?;
+        let pool = |most| {
+            SqlitePoolOptions::new()
+                .max_connections(most)
+                .acquire_timeout(BUSY_TIMEOUT)
+                // A reader that was given back is as good as before; asking it costs a round trip each time.
+                .test_before_acquire(false)
+        };
+        let options = options.read_only(true);
+        let readers = pool(READERS_MAX).connect_with(options.clone()).await?;
+        let searchers = pool(SEARCHERS_MAX).connect_lazy_with(options);
         let last = last_id(&mut conn).await?;
         let mut salt = [0; 1];
         getrandom::fill(&mut salt).map_err(|error| StoreError::Failed(error.to_string()))?;
         let news = Arc::new(News::default());
         let writer = Writer::start(conn, Arc::clone(&news));
-        Ok(Self { readers, writer, ids: Arc::new(IdSource::new(salt[0]).after(last)), news })
+        Ok(Self { readers, searchers, writer, ids: Arc::new(IdSource::new(salt[0]).after(last)), news })
     }
 
     /// Whether the database answers.
@@ -81,6 +89,7 @@ impl Store {
     /// Closes the readers' connections. Writes that are queued are still done.
     pub async fn close(&self) {
         self.readers.close().await;
+        self.searchers.close().await;
     }
 
     /// A new id.
