@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::extract::ConnectInfo;
-use axum::http::{Extensions, HeaderMap};
+use axum::http::{Extensions, HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
 /// The header in which proxies name their clients, nearest last.
@@ -13,17 +13,18 @@ const X_FORWARDED_FOR: &str = "x-forwarded-for";
 const HOPS_MAX: usize = 16;
 
 /// The address that a request comes from. Proxies are walked from the nearest outwards for as long as they are
-/// configured ones: the first address that is not ours is the client's, and what stands before it is its claim.
+/// configured ones: the first address that is not ours is the client's, and what stands before it is its claim, which
+/// may be any bytes.
 pub(crate) fn address_of(headers: &HeaderMap, extensions: &Extensions, proxies: &[IpNet]) -> IpAddr {
     let mut address = extensions
         .get::<ConnectInfo<SocketAddr>>()
         .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip().to_canonical());
-    let texts: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).collect();
-    for hop in texts.iter().rev().flat_map(|text| text.rsplit(',')).take(HOPS_MAX) {
+    let lines: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
+    for hop in lines.iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b',')).take(HOPS_MAX) {
         if !is_proxy(address, proxies) {
             break;
         }
-        let Some(next) = parse_hop(hop.trim()) else { break };
+        let Some(next) = std::str::from_utf8(hop).ok().map(str::trim).and_then(parse_hop) else { break };
         address = next.to_canonical();
     }
     address
@@ -42,14 +43,16 @@ fn parse_hop(hop: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
 
-    fn address(peer: &str, forwarded: &[&'static str], proxies: &[&str]) -> String {
+    fn address(peer: &str, forwarded: &[&str], proxies: &[&str]) -> String {
+        address_of_bytes(peer, &forwarded.iter().map(|line| line.as_bytes()).collect::<Vec<_>>(), proxies)
+    }
+
+    fn address_of_bytes(peer: &str, forwarded: &[&[u8]], proxies: &[&str]) -> String {
         let mut headers = HeaderMap::new();
         for value in forwarded {
-            headers.append(X_FORWARDED_FOR, HeaderValue::from_static(value));
+            headers.append(X_FORWARDED_FOR, HeaderValue::from_bytes(value).expect("a header"));
         }
         let mut extensions = Extensions::new();
         extensions.insert(ConnectInfo(SocketAddr::new(peer.parse().expect("an address"), 9)));
@@ -73,6 +76,9 @@ mod tests {
 
     #[test]
     fn nonsense_ends_the_walk() {
+        let ours = ["10.0.0.0/8"];
+        assert_eq!(address_of_bytes("10.0.0.1", &[b"\xff, 203.0.113.9"], &ours), "203.0.113.9");
+        assert_eq!(address_of_bytes("10.0.0.1", &[b"203.0.113.9, \xff"], &ours), "10.0.0.1");
         assert_eq!(address("10.0.0.1", &["203.0.113.9, unknown"], &["10.0.0.0/8"]), "10.0.0.1");
     }
 }

@@ -304,5 +304,6 @@ async fn a_disabled_account_is_told_so_after_the_right_password_alone() {
     let right = world.log_in("ada", PASSWORD).await;
     assert_eq!(right.err(), Some(Error::Login(LoginError::AccountDisabled)));
     set(false).await;
+    assert!(world.prove(&ada).await.is_err(), "a session from before opens nothing");
     world.log_in("ada", PASSWORD).await.unwrap();
 }

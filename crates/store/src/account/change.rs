@@ -183,6 +183,14 @@ impl Change {
         .bind(new.storage_override_bytes)
         .execute(&mut *conn)
         .await?;
+        if new.disabled == 0 && old.disabled != 0 {
+            // Until now its sessions were told why they are refused. Whoever is let in again logs in again.
+            for sql in
+                ["DELETE FROM sessions WHERE account_id = $1", "DELETE FROM challenges WHERE account_id = $1"]
+            {
+                sqlx::query(sql).bind(self.id.0).execute(&mut *conn).await?;
+            }
+        }
         if (&old.plan, old.disabled) != (&new.plan, new.disabled) {
             sums::accounts(conn, &PlanCode::new(&old.plan), old.disabled != 0, -1).await?;
             sums::accounts(conn, &PlanCode::new(&new.plan), new.disabled != 0, 1).await?;
