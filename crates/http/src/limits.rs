@@ -65,7 +65,7 @@ pub(crate) struct Want {
 /// What the `X-RateLimit-…` headers say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reading {
-    /// Requests a minute.
+    /// Requests a minute; or how many of what was refused may be at once.
     pub(crate) limit: u32,
     /// Requests that could follow at once.
     pub(crate) remaining: u32,

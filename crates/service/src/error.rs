@@ -149,12 +149,16 @@ pub enum Error {
     TooManyInFlight {
         /// How many may be.
         limit: u32,
+        /// When that was found.
+        at: Timestamp,
     },
     /// The account watches too many pins at one time.
     #[error("At most {limit} of your requests can watch pins at once; end some of them")]
     TooManyWatches {
         /// How many may.
         limit: u32,
+        /// When that was found.
+        at: Timestamp,
     },
     /// The body of an upload broke off, or could not be read. Nothing was kept.
     #[error("The upload was cut off")]
@@ -210,6 +214,10 @@ pub enum LoginError {
     /// The account was tried too often.
     #[error("Too many wrong codes; try again later")]
     TooManyTries {
+        /// How many may be wrong at once.
+        limit: u32,
+        /// When that was found.
+        at: Timestamp,
         /// When to try again.
         retry_after: Duration,
     },

@@ -176,7 +176,11 @@ impl Logins {
         let id = match tried.await.map_err(unavailable)? {
             ChallengeTry::Gone => return Err(Error::Login(LoginError::TemporaryTokenInvalid)),
             ChallengeTry::Wait(retry_after) => {
-                return Err(Error::Login(LoginError::TooManyTries { retry_after }));
+                return Err(Error::Login(LoginError::TooManyTries {
+                    limit: TRIES.tries,
+                    at: now,
+                    retry_after,
+                }));
             }
             ChallengeTry::Counted(account) => account,
         };

@@ -95,7 +95,7 @@ impl Pins {
                 Ok((*pin, created))
             }
             Wished::OverQuota => Err(Error::QuotaExceeded),
-            Wished::TooManyInFlight => Err(Error::TooManyInFlight { limit: in_flight_max }),
+            Wished::TooManyInFlight => Err(Error::TooManyInFlight { limit: in_flight_max, at: now }),
             Wished::Refused(error) => Err(Error::Lifetime(error)),
         }
     }

@@ -160,7 +160,7 @@ impl Accounts {
             .ok_or(Error::Login(LoginError::SecondFactorRequired))?;
         let (id, now) = (caller.account.id, self.core.clock.now());
         if let Some(retry_after) = self.core.store.take_code_try(id, TRIES, now).await.map_err(unavailable)? {
-            return Err(Error::Login(LoginError::TooManyTries { retry_after }));
+            return Err(Error::Login(LoginError::TooManyTries { limit: TRIES.tries, at: now, retry_after }));
         }
         right_code(factor, code, now).ok_or_else(|| {
             self.core.log_later(Act::new(id, caller.by(), "2fa.verify", "code").refused());

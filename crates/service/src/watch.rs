@@ -374,7 +374,7 @@ impl Watches {
         }
         let own = all.entry(account).or_default();
         if *own >= most_each {
-            return Err(Error::TooManyWatches { limit: most_each });
+            return Err(Error::TooManyWatches { limit: most_each, at: core.clock.now() });
         }
         *own += 1;
         Ok(Place { all: Arc::clone(&self.0), account })

@@ -146,6 +146,11 @@ impl Reject {
     /// 429: too many requests.
     pub(crate) fn rate_limited(reading: Reading, retry_after: Duration, now: Timestamp) -> Self {
         let message = format!("Too many requests; try again in {} s", whole_seconds(retry_after));
+        Self::over_limit(message, reading, retry_after, now)
+    }
+
+    /// 429: nothing is left of this. The headers tell of it, too.
+    fn over_limit(message: String, reading: Reading, retry_after: Duration, now: Timestamp) -> Self {
         let mut reject = Self::new(StatusCode::TOO_MANY_REQUESTS, message).code("RATE_LIMIT");
         reject.body.limit = Some(reading.limit);
         reject.body.remaining = Some(reading.remaining);
@@ -155,11 +160,9 @@ impl Reject {
     }
 
     /// 429: too much goes on at once.
-    fn too_many_at_once(message: String, limit: u32) -> Self {
-        let mut reject = Self::new(StatusCode::TOO_MANY_REQUESTS, message).code("RATE_LIMIT");
-        reject.body.limit = Some(limit);
-        reject.body.remaining = Some(0);
-        reject.retry_after(IN_FLIGHT_RETRY)
+    fn too_many_at_once(message: String, limit: u32, now: Timestamp) -> Self {
+        let reading = Reading { limit, remaining: 0, whole_in: IN_FLIGHT_RETRY };
+        Self::over_limit(message, reading, IN_FLIGHT_RETRY, now)
     }
 
     /// 404: no such route.
@@ -294,8 +297,8 @@ impl From<Error> for Reject {
             Error::NameTaken | Error::EmailTaken => Self::new(S::CONFLICT, message),
             Error::WebhookInactive => Self::new(S::CONFLICT, message).code("webhook_inactive"),
             Error::NameOfRequest(error) => error.into(),
-            Error::TooManyInFlight { limit } | Error::TooManyWatches { limit } => {
-                Self::too_many_at_once(message, limit)
+            Error::TooManyInFlight { limit, at } | Error::TooManyWatches { limit, at } => {
+                Self::too_many_at_once(message, limit, at)
             }
             Error::Login(error) => error.into(),
             Error::Stalled(_) => Self::new(S::SERVICE_UNAVAILABLE, message).code("stalled"),
@@ -349,10 +352,9 @@ impl From<LoginError> for Reject {
             LoginError::SecondFactorInvalid => Self::invalid(message).code("2fa_invalid"),
             LoginError::SecondFactorOn => Self::new(S::CONFLICT, message).code("2fa_already_enabled"),
             LoginError::SecondFactorOff => Self::new(S::CONFLICT, message).code("2fa_not_enabled"),
-            LoginError::TooManyTries { retry_after } => {
-                let mut reject = Self::new(S::TOO_MANY_REQUESTS, message).code("RATE_LIMIT");
-                reject.body.remaining = Some(0);
-                reject.retry_after(retry_after)
+            LoginError::TooManyTries { limit, at, retry_after } => {
+                let reading = Reading { limit, remaining: 0, whole_in: retry_after };
+                Self::over_limit(message, reading, retry_after, at)
             }
         }
     }

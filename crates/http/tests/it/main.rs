@@ -6,6 +6,7 @@ mod auth;
 mod batch;
 mod document;
 mod entries;
+mod errors;
 mod events;
 mod floods;
 mod gate;

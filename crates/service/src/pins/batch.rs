@@ -164,14 +164,16 @@ fn refusal(reason: Unremovable) -> Error {
 async fn write(core: Arc<Core>, rows: Vec<Wish>, in_flight_max: u32) -> Result<Vec<PinReceipt>, BatchError> {
     let rows = mark_what_is_here(&core, rows).await?;
     let cids: Vec<Cid> = rows.iter().map(|wish| wish.cid).collect();
+    let now;
     let wished = {
         let _turn = core.batch_turn().await?;
-        core.store.wish_all(rows, core.clock.now()).await.map_err(unavailable)?
+        now = core.clock.now();
+        core.store.wish_all(rows, now).await.map_err(unavailable)?
     };
     match wished {
         WishedAll::Done(granted) => Ok(begin(&core, granted)),
         WishedAll::OverQuota => Err(Error::QuotaExceeded.into()),
-        WishedAll::TooManyInFlight => Err(Error::TooManyInFlight { limit: in_flight_max }.into()),
+        WishedAll::TooManyInFlight => Err(Error::TooManyInFlight { limit: in_flight_max, at: now }.into()),
         WishedAll::Refused(refused) => {
             let fault = |(index, error): (usize, pinfold_model::LifetimeError)| {
                 let cid = cids.get(index).copied().unwrap_or_default();

@@ -70,7 +70,7 @@ impl Pins {
         if whole.is_none() && !is_live {
             let limit = caller.plan.limits.in_flight_pins_max;
             if core.store.on_their_way(account, limit).await.map_err(unavailable)? >= limit {
-                return Err(Error::TooManyInFlight { limit });
+                return Err(Error::TooManyInFlight { limit, at: core.clock.now() });
             }
         }
         let dag = match whole {

@@ -102,7 +102,7 @@ async fn a_batch_that_does_not_fit_is_refused_as_a_whole() {
     let many = world.publish_many("many", 101, 1);
     assert_eq!(
         world.pin_all(&bob, &many).await,
-        Err(BatchError::Whole(Error::TooManyInFlight { limit: 100 }))
+        Err(BatchError::Whole(Error::TooManyInFlight { limit: 100, at: world.clock.now() }))
     );
     assert_eq!(world.pin_all(&bob, &cids[..2]).await.unwrap().len(), 2);
     world.check(&[&alice, &bob]).await;
@@ -188,7 +188,10 @@ async fn a_dry_run_is_refused_as_the_pin_would_be() {
     let timed = PinWish { timelock: Some(world.in_an_hour()), ..wish.clone() };
     assert_eq!(run(timed).await, Err(Error::TimelockNotAllowed));
     world.pin_all(&bob, &cids[..100]).await.unwrap();
-    assert_eq!(run(PinWish::new(cids[100])).await, Err(Error::TooManyInFlight { limit: 100 }));
+    assert_eq!(
+        run(PinWish::new(cids[100])).await,
+        Err(Error::TooManyInFlight { limit: 100, at: world.clock.now() })
+    );
     assert_eq!(run(wish).await, Ok(()), "that one is on its way");
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pinfold_cluster::{ClusterError, Fate};
-use pinfold_model::{FailureCode, PinName, PinState};
+use pinfold_model::{Clock, FailureCode, PinName, PinState};
 use pinfold_service::{Error, ListQuery, PinWish, Wait};
 
 use crate::world::{GIB, MIB, World};
@@ -240,7 +240,10 @@ async fn the_plan_says_what_is_allowed() {
         let cid = world.cluster.publish(&format!("{i}"), 1);
         world.wish(&alice, cid).await.unwrap();
     }
-    assert_eq!(world.wish(&alice, cid).await, Err(Error::TooManyInFlight { limit: 100 }));
+    assert_eq!(
+        world.wish(&alice, cid).await,
+        Err(Error::TooManyInFlight { limit: 100, at: world.clock.now() })
+    );
     world.settle().await;
     world.pin(&alice, PinWish::new(cid)).await.unwrap();
 }

@@ -167,7 +167,11 @@ async fn an_account_under_attack_is_never_shut_for_good() {
             } else {
                 assert_eq!(
                     error,
-                    Error::Login(LoginError::TooManyTries { retry_after: Duration::from_secs(60) })
+                    Error::Login(LoginError::TooManyTries {
+                        limit: 10,
+                        at: world.clock.now(),
+                        retry_after: Duration::from_secs(60)
+                    })
                 );
             }
         }

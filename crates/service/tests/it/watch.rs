@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use pinfold_cluster::{ClusterError, Fate, Gate};
-use pinfold_model::{FailureCode, PinState};
+use pinfold_model::{Clock, FailureCode, PinState};
 use pinfold_service::{Caller, Error, EventId, EventKind, PinEvent, PinWatch, PinWish, Settings};
 
 use crate::world::{DEADLINE, LONG, MIB, World};
@@ -172,7 +172,10 @@ async fn watches_are_bounded_for_each_account_and_for_all() {
     }
     let try_watch = |caller| world.service.pins.watch(caller, &cid, None, None);
     let (first, _second) = (try_watch(&alice).await.unwrap(), try_watch(&alice).await.unwrap());
-    assert_eq!(try_watch(&alice).await.err(), Some(Error::TooManyWatches { limit: 2 }));
+    assert_eq!(
+        try_watch(&alice).await.err(),
+        Some(Error::TooManyWatches { limit: 2, at: world.clock.now() })
+    );
     let _third = try_watch(&bob).await.unwrap();
     let full = try_watch(&bob).await.err();
     assert!(matches!(full, Some(Error::Unavailable { retry_after: Some(_) })), "{full:?}");
