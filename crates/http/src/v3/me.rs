@@ -36,10 +36,12 @@ pub(super) struct UserBody {
     username: String,
     email: String,
     role: &'static str,
-    /// The plan's code.
-    plan: String,
     /// What the plan is called.
+    plan: String,
+    /// The same.
     plan_name: String,
+    /// The plan's id, which is its code: what `PUT /plans/change` takes.
+    plan_id: String,
     /// The clusters that pins can go to.
     clusters: Vec<ClusterBody>,
     /// Bytes of all pins.
@@ -62,8 +64,9 @@ impl UserBody {
             username: account.name.clone(),
             email: account.email.to_string(),
             role: account.role.as_str(),
-            plan: caller.plan.code.to_string(),
+            plan: caller.plan.name.clone(),
             plan_name: caller.plan.name.clone(),
+            plan_id: caller.plan.code.to_string(),
             clusters: app.service().clusters.list(caller).iter().map(ClusterBody::new).collect(),
             used_storage: account.used_bytes,
             storage_limit: account.storage_limit_bytes,
@@ -81,8 +84,9 @@ impl UserBody {
             username: "Ada".to_owned(),
             email: "ada@example.org".to_owned(),
             role: Role::User.as_str(),
-            plan: "free".to_owned(),
+            plan: "Free".to_owned(),
             plan_name: "Free".to_owned(),
+            plan_id: "free".to_owned(),
             clusters: vec![ClusterBody::example()],
             used_storage: 4_194_304,
             storage_limit: 1 << 30,

@@ -54,7 +54,7 @@ async fn a_new_account_sees_itself_until_it_logs_out() {
     assert_eq!(me.status(), 200);
     let masked = me.masked();
     let (head, tail) = masked.split_once(r#""clusters":["#).expect("it has clusters");
-    assert_snapshot!(head, @r#"{"id":"[id]","_id":"[id]","name":"ada","username":"ada","email":"ada@example.org","role":"user","plan":"free","planName":"Free","#);
+    assert_snapshot!(head, @r#"{"id":"[id]","_id":"[id]","name":"ada","username":"ada","email":"ada@example.org","role":"user","plan":"Free","planName":"Free","planId":"free","#);
     assert_snapshot!(tail.split_once("],\"used").expect("it has more").1, @r#"Storage":0,"storageLimit":1073741824,"uploadsCount":0,"twoFactorEnabled":false,"createdAt":"2026-01-01T00:00:00.000Z"}"#);
 
     let login = api.log_in("ada", PASSWORD).await;
@@ -259,7 +259,7 @@ async fn a_profile_has_a_name_that_can_be_changed() {
     let all =
         put(json!({"username": "ada", "email": "Ada@example.org", "role": "admin", "plan": "premium"})).await;
     assert_eq!(
-        (all.status(), &all.json()["role"], &all.json()["plan"]),
+        (all.status(), &all.json()["role"], &all.json()["planId"]),
         (200, &json!("user"), &json!("free"))
     );
     assert_eq!(put(json!({})).await.json()["name"], "ada");

@@ -116,7 +116,7 @@ def files(client):
 
 def account(client):
     me = client.get_me()
-    assert me["email"] == EMAIL and me["plan"] == "premium" and me["usedStorage"] > 0, me
+    assert me["email"] == EMAIL and me["plan"] == "Premium" and me["usedStorage"] > 0, me
     assert isinstance(me["clusters"], list) and me["storageLimit"] and me["twoFactorEnabled"] is False, me
 
 

@@ -80,7 +80,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         "me",
         "GET /users/me",
         200,
-        r#"{"id":"$any","email":"ada@example.org","role":"user","plan":"premium","clusters":[],"usedStorage":0,"storageLimit":1099511627776,"twoFactorEnabled":false,"createdAt":"$any"}"#,
+        r#"{"id":"$any","email":"ada@example.org","role":"user","plan":"Premium","planId":"premium","clusters":[],"usedStorage":0,"storageLimit":1099511627776,"twoFactorEnabled":false,"createdAt":"$any"}"#,
     ),
     of("change me", "PUT /users/me", 200, r#"{"name":"Ada Lovelace","email":"ada@example.org"}"#),
     of("change preferences", "PUT /users/me/preferences", 200, PREFERENCES),
