@@ -48,6 +48,9 @@ pub(super) fn with_routes(routes: Documented) -> Documented {
         .with(routes!(statistics::show))
 }
 
+/// What is said of a path whose percent-encoding is broken.
+const UNREADABLE_PATH: &str = "The path can't be read";
+
 /// The last segment of the path as an id, or whatever has such a text.
 pub(super) struct PathText<T>(pub(super) T);
 
@@ -59,7 +62,7 @@ where
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Reject> {
         let text = Path::<String>::from_request_parts(parts, app).await;
-        let Path(text) = text.map_err(|_| Reject::invalid("The path can't be read"))?;
+        let Path(text) = text.map_err(|_| Reject::invalid(UNREADABLE_PATH))?;
         text.parse().map(Self).map_err(|error: T::Err| Reject::invalid(error.to_string()))
     }
 }

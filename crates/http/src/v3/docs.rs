@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use axum::Extension;
 use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
 use axum::http::header::{self, HeaderName};
 use axum::response::{IntoResponse, Redirect, Response};
 use bytes::Bytes;
@@ -41,7 +42,8 @@ pub(super) async fn page() -> Redirect {
 #[utoipa::path(get, path = "/docs/{asset}", tag = "service", security(()),
     params(("asset" = String, Path, description = "The file's name.", example = "index.html")),
     responses((status = 200, description = "The file.", content_type = "text/html", body = String, example = "<!DOCTYPE html>"), Missing, Anyone))]
-pub(super) async fn file(Path(name): Path<String>) -> Result<Response, Reject> {
+pub(super) async fn file(name: Result<Path<String>, PathRejection>) -> Result<Response, Reject> {
+    let Ok(Path(name)) = name else { return Err(Reject::no_route()) };
     match utoipa_swagger_ui::serve(&name, Arc::clone(&CONFIG)) {
         Ok(Some(file)) => {
             let headers = [

@@ -87,6 +87,8 @@ async fn words_that_climb_out_of_where_they_belong() {
             let is_refused = matches!(answer.status(), 400 | 403 | 404 | 409 | 422);
             assert!(is_refused, "{} with {word}: {} {}", operation.name(), answer.status(), answer.text());
             assert!(answer.header("set-cookie").is_empty());
+            assert_eq!(answer.header("content-type"), "application/json", "{} with {word}", operation.name());
+            assert!(answer.json()["error"].is_string() && !answer.message().is_empty(), "{}", answer.text());
         }
     }
 }

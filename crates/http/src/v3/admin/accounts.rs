@@ -1,6 +1,7 @@
 //! `/admin/accounts`: accounts and their keys.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -10,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{AccountParam, DoneReply, LIMIT_DEFAULT, LIMIT_MAX, PathText, filter, present, size};
+use super::{
+    AccountParam, DoneReply, LIMIT_DEFAULT, LIMIT_MAX, PathText, UNREADABLE_PATH, filter, present, size,
+};
 use crate::AppState;
 use crate::v3::extract::{MaybeJson, QueryOf};
 use crate::v3::gate::Operator;
@@ -287,8 +290,9 @@ pub(super) async fn tokens(
 pub(super) async fn revoke_token(
     operator: Operator,
     State(app): State<AppState>,
-    Path((account, token)): Path<(String, String)>,
+    path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Json<DoneReply>, Reject> {
+    let Path((account, token)) = path.map_err(|_| Reject::invalid(UNREADABLE_PATH))?;
     let wrong = |error: pinfold_model::IdError| Reject::invalid(error.to_string());
     let (account, token): (AccountId, TokenId) =
         (account.parse().map_err(wrong)?, token.parse().map_err(wrong)?);
