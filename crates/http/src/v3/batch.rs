@@ -15,7 +15,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::extract::{BatchJson, ClusterHint, ClusterParams, EXAMPLE_CID, parse};
+use super::extract::{
+    BatchJson, ClusterFilter, ClusterFilterParams, ClusterHint, ClusterParams, EXAMPLE_CID, parse,
+};
 use super::gate::{Allowed, FilesDelete, FilesWrite};
 use super::openapi::{Guarded, Storage, WithBody};
 use super::pin::wish;
@@ -148,7 +150,7 @@ pub(super) async fn pin_all(
 ///
 /// All of them, or none: if any is missing or locked, `errors` names it and nothing is removed.
 #[utoipa::path(delete, path = "/files/pin-batch", tag = "pins", security(("key" = ["files:delete"]), ("session" = [])),
-    params(ClusterParams),
+    params(ClusterFilterParams),
     request_body(content = RemoveBatchBody, example = json!({"cids": [EXAMPLE_CID]})),
     responses(
         (status = 200, description = "All are gone.", body = RemoveBatchReply, example = json!(RemoveBatchReply::example())),
@@ -156,7 +158,7 @@ pub(super) async fn pin_all(
 pub(super) async fn remove_all(
     State(app): State<AppState>,
     caller: Allowed<FilesDelete>,
-    ClusterHint(hint): ClusterHint,
+    ClusterFilter(hint): ClusterFilter,
     BatchJson(body): BatchJson<RemoveBatchBody>,
 ) -> Result<Json<RemoveBatchReply>, Reject> {
     let pins = body.parse(hint.as_deref())?;

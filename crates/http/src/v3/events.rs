@@ -25,7 +25,7 @@ use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, Interval, interval_at, sleep_until};
 use utoipa::{IntoParams, ToSchema};
 
-use super::extract::{CidParam, CidText, ClusterHint, ClusterParams};
+use super::extract::{CidParam, CidText, ClusterFilter, ClusterFilterParams};
 use super::gate::{Allowed, ClusterRead, Proof};
 use super::openapi::{Guarded, Missing};
 use super::reject::{Reject, RejectBody};
@@ -57,7 +57,7 @@ struct LastEventParam {
 /// A stream of server-sent events: `state`, `progress` and, at last, `end`, each with the whole of what is known
 /// ([PinEvent](#/components/schemas/PinEvent)). `closed` says why the server ends the stream before that.
 #[utoipa::path(get, path = "/status/{cid}/events", tag = "status", security(("key" = ["cluster:read"]), ("session" = [])),
-    params(CidParam, ClusterParams, LastEventParam),
+    params(CidParam, ClusterFilterParams, LastEventParam),
     responses(
         (status = 200, description = "Events, until the pin is pinned, has failed or is gone.", body = serde_json::Value, content_type = "text/event-stream", example = json!(EXAMPLE)),
         (status = 406, description = "The client does not take event streams.", body = RejectBody, example = json!({"error": "Not Acceptable", "message": "This is a stream of events; send `Accept: text/event-stream`", "code": "not_acceptable"})),
@@ -66,7 +66,7 @@ pub(super) async fn events(
     State(app): State<AppState>,
     caller: Allowed<ClusterRead>,
     CidText(cid): CidText,
-    ClusterHint(hint): ClusterHint,
+    ClusterFilter(hint): ClusterFilter,
     _accepts: AcceptsEvents,
     LastEvent(seen): LastEvent,
     proof: Proof,

@@ -55,6 +55,16 @@ pub(super) struct ClusterParams {
     cl: Option<String>,
 }
 
+/// How a cluster in the query is documented where it is about a pin that is there.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "the document reads its fields")]
+pub(super) struct ClusterFilterParams {
+    /// The cluster, if the CID is pinned in several.
+    #[param(example = "cl0-global")]
+    cl: Option<String>,
+}
+
 /// How `Prefer` is documented.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
@@ -111,21 +121,34 @@ impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for QueryOf<T> {
 /// can name another one.
 pub(super) struct ClusterHint(pub(super) Option<String>);
 
+impl FromRequestParts<AppState> for ClusterHint {
+    type Rejection = Reject;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Reject> {
+        let ClusterFilter(cl) = ClusterFilter::from_request_parts(parts, app).await?;
+        let in_header = || {
+            let value = parts.headers.get(X_CLUSTER)?;
+            Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        Ok(Self(cl.or_else(in_header)))
+    }
+}
+
+/// The cluster that the query's `cl` names, for what is about a pin that is there. The header does not count: clients
+/// send it with every request, and it says where new pins go.
+pub(super) struct ClusterFilter(pub(super) Option<String>);
+
 #[derive(Deserialize)]
 struct ClusterQuery {
     cl: Option<String>,
 }
 
-impl FromRequestParts<AppState> for ClusterHint {
+impl FromRequestParts<AppState> for ClusterFilter {
     type Rejection = Reject;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Reject> {
         let QueryOf(ClusterQuery { cl }) = QueryOf::from_request_parts(parts, app).await?;
-        let in_header = || {
-            let value = parts.headers.get(X_CLUSTER)?;
-            Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
-        };
-        Ok(Self(cl.filter(|cl| !cl.trim().is_empty()).or_else(in_header)))
+        Ok(Self(cl.filter(|cl| !cl.trim().is_empty())))
     }
 }
 

@@ -12,7 +12,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::dry_run::{DryRunReply, dry_run};
 use super::extract::{
-    CidParam, CidText, ClusterHint, ClusterParams, EXAMPLE_CID, MaybeJson, PreferParam, QueryOf,
+    CidParam, CidText, ClusterFilter, ClusterFilterParams, ClusterHint, ClusterParams, EXAMPLE_CID,
+    MaybeJson, PreferParam, QueryOf,
 };
 use super::gate::{Allowed, FilesDelete, FilesWrite};
 use super::openapi::{Guarded, Missing, Storage, WithBody};
@@ -121,13 +122,13 @@ impl RemovedReply {
 ///
 /// It is gone when this is answered; its space comes back soon after.
 #[utoipa::path(delete, path = "/files/remove/{cid}", tag = "pins", security(("key" = ["files:delete"]), ("session" = [])),
-    params(CidParam, ClusterParams),
+    params(CidParam, ClusterFilterParams),
     responses((status = 200, description = "It is gone.", body = RemovedReply, example = json!(RemovedReply::example())), Missing, Guarded))]
 pub(super) async fn remove(
     State(app): State<AppState>,
     caller: Allowed<FilesDelete>,
     CidText(cid): CidText,
-    ClusterHint(hint): ClusterHint,
+    ClusterFilter(hint): ClusterFilter,
 ) -> Result<Json<RemovedReply>, Reject> {
     let cluster = parse_cluster(hint.as_deref())?;
     app.service().pins.remove(&caller, &cid, cluster.as_ref()).await?;
@@ -138,13 +139,13 @@ pub(super) async fn remove(
 ///
 /// The same as `DELETE /files/remove/{cid}`.
 #[utoipa::path(delete, path = "/users/me/uploads/{cid}", tag = "uploads", security(("key" = ["files:delete"]), ("session" = [])),
-    params(CidParam, ClusterParams),
+    params(CidParam, ClusterFilterParams),
     responses((status = 200, description = "It is gone.", body = RemovedReply, example = json!(RemovedReply::example())), Missing, Guarded))]
 pub(super) async fn remove_upload(
     app: State<AppState>,
     caller: Allowed<FilesDelete>,
     cid: CidText,
-    hint: ClusterHint,
+    hint: ClusterFilter,
 ) -> Result<Json<RemovedReply>, Reject> {
     remove(app, caller, cid, hint).await
 }

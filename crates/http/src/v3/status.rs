@@ -11,7 +11,7 @@ use pinfold_service::{Caller, PinStatus};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::extract::{CidParam, CidText, ClusterHint, ClusterParams, EXAMPLE_CID};
+use super::extract::{CidParam, CidText, ClusterFilter, ClusterFilterParams, EXAMPLE_CID};
 use super::gate::{Allowed, ClusterRead};
 use super::openapi::{Guarded, Missing};
 use super::reject::Reject;
@@ -22,13 +22,13 @@ use crate::AppState;
 ///
 /// With its progress while it is fetched.
 #[utoipa::path(get, path = "/status/{cid}", tag = "status", security(("key" = ["cluster:read"]), ("session" = [])),
-    params(CidParam, ClusterParams),
+    params(CidParam, ClusterFilterParams),
     responses((status = 200, description = "How it stands.", body = StatusReply, example = json!(StatusReply::example())), Missing, Guarded))]
 pub(super) async fn status(
     State(app): State<AppState>,
     caller: Allowed<ClusterRead>,
     CidText(cid): CidText,
-    ClusterHint(hint): ClusterHint,
+    ClusterFilter(hint): ClusterFilter,
 ) -> Result<Json<StatusReply>, Reject> {
     let cluster = parse_cluster(hint.as_deref())?;
     let status = app.service().pins.status(&caller, &cid, cluster.as_ref()).await?;
@@ -39,13 +39,13 @@ pub(super) async fn status(
 ///
 /// The nodes of its cluster that keep it; none until it is pinned.
 #[utoipa::path(get, path = "/allocations/{cid}", tag = "status", security(("key" = ["cluster:read"]), ("session" = [])),
-    params(CidParam, ClusterParams),
+    params(CidParam, ClusterFilterParams),
     responses((status = 200, description = "Who has it.", body = AllocationsReply, example = json!(AllocationsReply::example())), Missing, Guarded))]
 pub(super) async fn allocations(
     State(app): State<AppState>,
     caller: Allowed<ClusterRead>,
     CidText(cid): CidText,
-    ClusterHint(hint): ClusterHint,
+    ClusterFilter(hint): ClusterFilter,
 ) -> Result<Json<AllocationsReply>, Reject> {
     who_has(&app, &caller, cid, hint).await
 }
@@ -54,13 +54,13 @@ pub(super) async fn allocations(
 ///
 /// As `/allocations/{cid}`.
 #[utoipa::path(get, path = "/status/allocations/{cid}", tag = "status", security(("key" = ["cluster:read"]), ("session" = [])),
-    params(CidParam, ClusterParams),
+    params(CidParam, ClusterFilterParams),
     responses((status = 200, description = "Who has it.", body = AllocationsReply, example = json!(AllocationsReply::example())), Missing, Guarded))]
 pub(super) async fn status_allocations(
     State(app): State<AppState>,
     caller: Allowed<ClusterRead>,
     CidText(cid): CidText,
-    ClusterHint(hint): ClusterHint,
+    ClusterFilter(hint): ClusterFilter,
 ) -> Result<Json<AllocationsReply>, Reject> {
     who_has(&app, &caller, cid, hint).await
 }

@@ -145,6 +145,31 @@ async fn the_cluster_can_be_named_in_four_places() {
 }
 
 #[tokio::test]
+async fn the_header_says_where_new_pins_go_and_hides_none_that_are_there() {
+    let api = Api::start().await;
+    let key = api.key("free", "files:write,files:delete,cluster:read").await;
+    assert_eq!(api.post(&format!("{}?cl=cl1-eu", pin(HELLO))).key(&key).await.status(), 201);
+    let send = |method: &str, path: &str| {
+        api.request(method, &format!("/api/v3{path}")).key(&key).header("x-cluster", "cl0-global")
+    };
+    for path in ["/status/", "/allocations/", "/status/allocations/"] {
+        assert_eq!(send("GET", &format!("{path}{HELLO}")).await.status(), 200, "{path}");
+        assert_eq!(send("GET", &format!("{path}{HELLO}?cl=cl0-global")).await.status(), 404, "{path}");
+    }
+    assert_eq!(send("GET", &format!("/status/{HELLO}/events")).open().await.status(), 200);
+    assert_eq!(send("DELETE", &format!("/files/remove/{HELLO}?cl=cl0-global")).await.status(), 404);
+    assert_eq!(send("DELETE", &format!("/users/me/uploads/{HELLO}")).await.status(), 200);
+    for removal in ["/files/remove/", "/files/pin-batch"] {
+        assert_eq!(api.post(&format!("{}?cl=cl1-eu", pin(HELLO))).key(&key).await.status(), 201);
+        let removed = match removal {
+            "/files/pin-batch" => send("DELETE", removal).body(&format!(r#"{{"cids":["{HELLO}"]}}"#)).await,
+            _ => send("DELETE", &format!("{removal}{HELLO}")).await,
+        };
+        assert_eq!(removed.status(), 200, "{}", removed.text());
+    }
+}
+
+#[tokio::test]
 async fn what_nobody_has_is_not_found_and_leaves_nothing() {
     let api = Api::start().await;
     api.nobody_has(HELLO);
