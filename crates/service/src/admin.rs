@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::core::Core;
 
 pub use accounts::{AccountEdit, AccountPage, AccountQuery, AccountView, Leaving};
-pub use clusters::{ClusterEdit, ClusterView};
+pub use clusters::{ClusterEdit, ClusterView, GatewayEdit};
 pub use pins::{OwnedPin, OwnedPinPage, OwnedPinQuery, PinOwners};
 pub use plans::{PlanSource, PlanView};
 pub use statistics::{ClusterStatistics, PinCounts, PlanAccounts, Statistics};

@@ -42,8 +42,8 @@ mod webhooks;
 pub use accounts::{ADMIN_EMAIL, Accounts, FirstAdmin, NewAccount};
 pub use admin::{
     AccountEdit, AccountPage, AccountQuery, AccountView, Admin, ClusterEdit, ClusterStatistics, ClusterView,
-    Leaving, OwnedPin, OwnedPinPage, OwnedPinQuery, PinCounts, PinOwners, PlanAccounts, PlanSource, PlanView,
-    Statistics,
+    GatewayEdit, Leaving, OwnedPin, OwnedPinPage, OwnedPinQuery, PinCounts, PinOwners, PlanAccounts,
+    PlanSource, PlanView, Statistics,
 };
 pub use background::{Background, Reconciler};
 pub use caller::{AuthError, Caller, Credential, Source, Via};

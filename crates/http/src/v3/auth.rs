@@ -32,8 +32,13 @@ pub(super) struct SignupBody {
     /// 8 to 1,024 bytes.
     password: Option<String>,
     /// The word of the account that it came by. One that nobody has is ignored.
-    #[serde(rename = "referralCode", alias = "referral", alias = "ref")]
+    #[serde(rename = "referralCode")]
     referral_code: Option<String>,
+    /// The same, as some clients say it.
+    referral: Option<String>,
+    /// The same, as links say it.
+    #[serde(rename = "ref")]
+    referral_in_link: Option<String>,
 }
 
 /// What came of a login that is done.
@@ -71,7 +76,8 @@ impl SignupBody {
             Password::parse(needed("password", self.password)?).map_err(|error| invalid(&error))?;
         let name = filled(self.name.as_deref()).or(filled(self.username.as_deref()));
         let name = name.or_else(|| email.as_str().split('@').next()).unwrap_or_default().trim().to_owned();
-        let referral = filled(self.referral_code.as_deref()).map(str::to_owned);
+        let words = [self.referral_code, self.referral, self.referral_in_link];
+        let referral = words.into_iter().flatten().find(|word| !word.trim().is_empty());
         Ok(NewSignup { email, name, password, referral })
     }
 }

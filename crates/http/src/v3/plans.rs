@@ -12,7 +12,7 @@ use super::extract::MaybeJson;
 use super::gate::{Allowed, PlansRead, PlansWrite};
 use super::openapi::{Anyone, Guarded, WithBody};
 use super::reject::Reject;
-use super::terms::filled;
+use super::terms::agreed;
 use crate::AppState;
 
 /// A plan.
@@ -93,8 +93,9 @@ pub(super) struct PlanChangeBody {
     /// The `id` of the plan.
     plan_id: Option<String>,
     /// The same, under another name.
-    #[serde(alias = "code")]
     plan: Option<String>,
+    /// The same, under yet another.
+    code: Option<String>,
 }
 
 /// List the plans
@@ -149,10 +150,14 @@ pub(super) async fn change(
 
 impl PlanChangeBody {
     fn parse(&self) -> Result<PlanCode, Reject> {
-        let text = filled(self.plan_id.as_deref()).or_else(|| filled(self.plan.as_deref()));
+        let text = agreed(&[
+            ("planId", self.plan_id.as_deref()),
+            ("plan", self.plan.as_deref()),
+            ("code", self.code.as_deref()),
+        ])?;
         let text =
             text.ok_or_else(|| Reject::invalid("`planId`: name a plan; GET /api/v3/plans lists them"))?;
-        PlanCode::parse(text.trim()).map_err(|error| Reject::invalid(format!("`planId`: {error}")))
+        PlanCode::parse(text).map_err(|error| Reject::invalid(format!("`planId`: {error}")))
     }
 }
 

@@ -7,6 +7,7 @@ use pinfold_service::{SecondFactorSetup, Via};
 use qrcode::render::svg;
 use qrcode::{EcLevel, QrCode};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::auth::{SessionReply, needed};
@@ -14,6 +15,7 @@ use super::extract::MaybeJson;
 use super::gate::{InSession, count_login};
 use super::openapi::{Anyone, Conflict, Guarded, Storage, WithBody};
 use super::reject::{Reject, RejectBody};
+use super::tokens::FactorBody;
 use crate::AppState;
 
 /// How wide and high a QR code is at least, in pixels: phones read it from a screen.
@@ -91,8 +93,10 @@ impl SetupReply {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(super) struct CodeBody {
     /// The six digits that the app shows now.
-    #[serde(alias = "totpCode", alias = "twoFactorCode")]
-    code: Option<String>,
+    #[schema(value_type = Value, example = "287082")]
+    code: Option<Value>,
+    #[serde(flatten)]
+    other: FactorBody,
 }
 
 /// Turn two-factor authentication on
@@ -108,7 +112,10 @@ pub(super) async fn enable(
     caller: InSession,
     MaybeJson(body): MaybeJson<CodeBody>,
 ) -> Result<Json<SecondFactorReply>, Reject> {
-    app.service().accounts.enable_second_factor(&caller, body.code.as_deref()).await?;
+    app.service()
+        .accounts
+        .enable_second_factor(&caller, body.other.code_or(body.code.as_ref()).as_deref())
+        .await?;
     Ok(Json(SecondFactorReply::new(true)))
 }
 
@@ -118,8 +125,10 @@ pub(super) struct DisableBody {
     /// The account's password.
     password: Option<String>,
     /// The six digits that the app shows now.
-    #[serde(alias = "totpCode", alias = "twoFactorCode")]
-    code: Option<String>,
+    #[schema(value_type = Value, example = "287082")]
+    code: Option<Value>,
+    #[serde(flatten)]
+    other: FactorBody,
 }
 
 /// Turn two-factor authentication off
@@ -136,7 +145,10 @@ pub(super) async fn disable(
 ) -> Result<Json<SecondFactorReply>, Reject> {
     let password = needed("password", body.password)?;
     count_login(&app, caller.account.email.as_str())?;
-    app.service().accounts.disable_second_factor(&caller, password, body.code.as_deref()).await?;
+    app.service()
+        .accounts
+        .disable_second_factor(&caller, password, body.other.code_or(body.code.as_ref()).as_deref())
+        .await?;
     Ok(Json(SecondFactorReply::new(false)))
 }
 
@@ -147,8 +159,10 @@ pub(super) struct VerifyBody {
     /// The token that the login gave.
     temporary_token: Option<String>,
     /// The six digits that the app shows now.
-    #[serde(alias = "totpCode", alias = "twoFactorCode")]
-    code: Option<String>,
+    #[schema(value_type = Value, example = "287082")]
+    code: Option<Value>,
+    #[serde(flatten)]
+    other: FactorBody,
 }
 
 /// Complete a login with a code
@@ -167,7 +181,8 @@ pub(super) async fn verify_login(
     MaybeJson(body): MaybeJson<VerifyBody>,
 ) -> Result<Json<SessionReply>, Reject> {
     let token = needed("temporaryToken", body.temporary_token)?;
-    let done = app.service().logins.verify(&token, body.code.as_deref(), via).await?;
+    let done =
+        app.service().logins.verify(&token, body.other.code_or(body.code.as_ref()).as_deref(), via).await?;
     Ok(Json(SessionReply::new(&app, &done)))
 }
 

@@ -92,6 +92,16 @@ fn parse_retention(text: Option<&str>, now: Timestamp) -> Result<Option<Retentio
     retention.map_err(|error| Reject::invalid(error.to_string()))
 }
 
+/// What fields say that mean the same. Clients send what they were shown, so all of them may be there if they agree.
+pub(super) fn agreed<'a>(fields: &[(&str, Option<&'a str>)]) -> Result<Option<&'a str>, Reject> {
+    let mut said = fields.iter().filter_map(|(name, text)| Some((*name, filled(*text)?.trim())));
+    let Some((first, text)) = said.next() else { return Ok(None) };
+    match said.find(|(_, other)| *other != text) {
+        None => Ok(Some(text)),
+        Some((other, _)) => Err(Reject::invalid(format!("`{first}` and `{other}` say different things"))),
+    }
+}
+
 /// The text, unless there is nothing in it.
 pub(super) fn filled(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.trim().is_empty())

@@ -127,14 +127,20 @@ fn days(value: Option<&Value>) -> Result<Option<TokenLife>, Reject> {
 }
 
 impl FactorBody {
-    /// The code, under either of its names. Where it comes as a number, the zeros before it are missing.
+    /// The code, under either of its names.
     fn code(&self) -> Option<String> {
+        self.code_or(None)
+    }
+
+    /// The code, if it has none under its first name. Where it comes as a number, the zeros before it are missing.
+    pub(super) fn code_or(&self, first: Option<&Value>) -> Option<String> {
         let text = |value: &Value| match value {
             Value::String(text) => filled(Some(text)).map(|text| text.trim().to_owned()),
             Value::Number(number) => number.as_u64().map(|number| format!("{number:06}")),
             Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
         };
-        [&self.totp_code, &self.two_factor_code].into_iter().flatten().find_map(text)
+        let others = [self.totp_code.as_ref(), self.two_factor_code.as_ref()];
+        first.into_iter().chain(others.into_iter().flatten()).find_map(text)
     }
 }
 

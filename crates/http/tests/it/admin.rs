@@ -199,6 +199,41 @@ async fn a_plan_is_saved_counts_at_once_and_goes() {
 }
 
 #[tokio::test]
+async fn what_is_shown_can_be_sent_back() {
+    let (api, admin) = start().await;
+    let gateways = json!([{"url": "https://gw.example.org/ipfs/"}, {"publicUrl": "https://b.example.org/ipfs/", "label": "B"}]);
+    let changed = json!({"label": "Europe", "gateways": gateways});
+    assert_eq!(api.as_admin(&admin, "PATCH", "/clusters/cl1-eu", changed).await.status(), 200);
+    let shown = api.get("/api/v3/admin/clusters").key(&admin).await.json()["clusters"][1].clone();
+    assert_eq!(shown["gateways"][0]["label"], "Europe", "without a label it has the cluster's");
+    let back = api.as_admin(&admin, "PATCH", "/clusters/cl1-eu", shown.clone()).await;
+    assert_eq!((back.status(), &back.json()["gateways"]), (200, &shown["gateways"]), "{}", back.text());
+    for (gateway, word) in [
+        (
+            json!({"url": "https://a.example.org/ipfs/", "publicUrl": "https://b.example.org/ipfs/"}),
+            "publicUrl",
+        ),
+        (json!({"label": "A"}), "url"),
+    ] {
+        let refused = api.as_admin(&admin, "PATCH", "/clusters/cl1-eu", json!({"gateways": [gateway]})).await;
+        assert!(refused.status() == 400 && refused.message().contains(word), "{}", refused.text());
+    }
+
+    let plan = api.get("/api/v3/admin/plans").key(&admin).await.json()["plans"][0].clone();
+    let back = api.as_admin(&admin, "PUT", "/plans/free", plan.clone()).await;
+    assert_eq!(
+        (back.status(), &back.json()["storageLimit"]),
+        (200, &plan["storageLimit"]),
+        "{}",
+        back.text()
+    );
+    let path = format!("/accounts/{}", api.owner(&admin));
+    let account = api.as_admin(&admin, "GET", &path, json!({})).await.json();
+    let back = api.as_admin(&admin, "PATCH", &path, account.clone()).await;
+    assert_eq!((back.status(), &back.json()["plan"]), (200, &account["plan"]), "{}", back.text());
+}
+
+#[tokio::test]
 async fn what_is_shown_of_a_cluster_is_changed_and_comes_back() {
     let (api, admin) = start().await;
     let body = json!({"label": "Europe", "region": "eu", "country": "DE",

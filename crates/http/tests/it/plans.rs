@@ -66,6 +66,10 @@ async fn a_plan_is_changed_if_it_may_be_and_fits() {
     let api = api(1_000).await;
     let key = api.key("free", SCOPES).await;
     let change = |body: &str| api.request("PUT", "/api/v3/plans/change").key(&key).body(body);
+    let unlike = change(r#"{"planId":"team","code":"free"}"#).await;
+    assert!(unlike.status() == 400 && unlike.message().contains("`code`"), "{}", unlike.text());
+    let alike = change(r#"{"id":"free","planId":"free","code":"free","plan":"free","name":"Free"}"#).await;
+    assert_eq!(alike.status(), 200, "{}", alike.text());
     let answer = change(r#"{"planId":"premium"}"#).await;
     assert_eq!((answer.status(), answer.code().as_str()), (403, "plan_change_not_allowed"));
     assert!(answer.message().contains("operator"), "{}", answer.message());

@@ -38,7 +38,16 @@ pub struct ClusterEdit {
     /// Its country, ISO 3166; `Some(None)` for none.
     pub country: Option<Option<String>>,
     /// Its gateways, best first.
-    pub gateways: Option<Vec<GatewayInfo>>,
+    pub gateways: Option<Vec<GatewayEdit>>,
+}
+
+/// A gateway as it shall be shown.
+#[derive(Debug, Clone)]
+pub struct GatewayEdit {
+    /// Its base URL, which ends in `/ipfs/`.
+    pub url: String,
+    /// Its name for people; without one, the cluster's label.
+    pub label: Option<String>,
 }
 
 impl Admin {
@@ -74,14 +83,20 @@ impl Admin {
     ) -> Result<ClusterInfo, Error> {
         let infos = self.core.cluster_infos();
         let now = infos.iter().find(|info| info.id == *id).ok_or(Error::ClusterNotFound)?;
+        let label = edit.label.unwrap_or_else(|| now.label.clone());
+        let shown = |gateway: GatewayEdit| GatewayInfo {
+            url: gateway.url,
+            label: gateway.label.unwrap_or_else(|| label.clone()),
+        };
+        let gateways = edit.gateways.map(|all| all.into_iter().map(shown).collect());
         let info = ClusterInfo {
             id: id.clone(),
-            label: edit.label.unwrap_or_else(|| now.label.clone()),
             region: edit.region.unwrap_or_else(|| now.region.clone()),
             country: edit.country.unwrap_or_else(|| now.country.clone()),
-            gateways: edit.gateways.unwrap_or_else(|| now.gateways.clone()),
+            gateways: gateways.unwrap_or_else(|| now.gateways.clone()),
+            label,
         };
-        check(&info)?;
+        info.check()?;
         let saved = SavedCluster {
             cluster: info.id.clone(),
             label: info.label.clone(),
@@ -110,38 +125,45 @@ impl Admin {
     }
 }
 
-fn check(info: &ClusterInfo) -> Result<(), Error> {
-    let refuse = |text: String| Err(Error::InvalidRequest(text));
-    let is_line = |text: &str, len_max: usize| {
-        !text.trim().is_empty() && text.len() <= len_max && !text.chars().any(char::is_control)
-    };
-    if !is_line(&info.label, LABEL_LEN_MAX) {
-        return refuse(format!("A label has 1 to {LABEL_LEN_MAX} bytes and no control characters"));
-    }
-    if info.region.as_ref().is_some_and(|region| !is_line(region, REGION_LEN_MAX)) {
-        return refuse(format!("A region has 1 to {REGION_LEN_MAX} bytes and no control characters"));
-    }
-    let is_country = |text: &String| text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_uppercase());
-    if info.country.as_ref().is_some_and(|country| !is_country(country)) {
-        return refuse("A country has two capital letters, as ISO 3166 has it".to_owned());
-    }
-    if info.gateways.len() > GATEWAYS_MAX {
-        return refuse(format!("A cluster has at most {GATEWAYS_MAX} gateways"));
-    }
-    for gateway in &info.gateways {
-        if !is_gateway(&gateway.url) {
-            let shown: String = gateway.url.chars().filter(|c| !c.is_control()).take(200).collect();
-            return refuse(format!(
-                "{shown:?} is no gateway: its URL begins with https:// or http:// and ends with /ipfs/"
-            ));
+impl ClusterInfo {
+    /// Whether this can be shown: everybody sees it, and clients append a CID to each gateway's URL.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] names what is wrong.
+    pub fn check(&self) -> Result<(), Error> {
+        let refuse = |text: String| Err(Error::InvalidRequest(text));
+        let is_line = |text: &str, len_max: usize| {
+            !text.trim().is_empty() && text.len() <= len_max && !text.chars().any(char::is_control)
+        };
+        if !is_line(&self.label, LABEL_LEN_MAX) {
+            return refuse(format!("A label has 1 to {LABEL_LEN_MAX} bytes and no control characters"));
         }
-        if !is_line(&gateway.label, LABEL_LEN_MAX) {
-            return refuse(format!(
-                "A gateway's label has 1 to {LABEL_LEN_MAX} bytes and no control characters"
-            ));
+        if self.region.as_ref().is_some_and(|region| !is_line(region, REGION_LEN_MAX)) {
+            return refuse(format!("A region has 1 to {REGION_LEN_MAX} bytes and no control characters"));
         }
+        let is_country =
+            |text: &String| text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_uppercase());
+        if self.country.as_ref().is_some_and(|country| !is_country(country)) {
+            return refuse("A country has two capital letters, as ISO 3166 has it".to_owned());
+        }
+        if self.gateways.len() > GATEWAYS_MAX {
+            return refuse(format!("A cluster has at most {GATEWAYS_MAX} gateways"));
+        }
+        for gateway in &self.gateways {
+            if !is_gateway(&gateway.url) {
+                let shown: String = gateway.url.chars().filter(|c| !c.is_control()).take(200).collect();
+                return refuse(format!(
+                    "{shown:?} is no gateway: its URL begins with https:// or http:// and ends with /ipfs/"
+                ));
+            }
+            if !is_line(&gateway.label, LABEL_LEN_MAX) {
+                return refuse(format!(
+                    "A gateway's label has 1 to {LABEL_LEN_MAX} bytes and no control characters"
+                ));
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Whether this is the base URL of a gateway: a scheme, a host and a path that ends in `/ipfs/`. Nobody's name or

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pinfold_model::{AccountId, By, ClusterId, Email, Plan, PlanCode, PlanLimits, Plans, Role};
 use pinfold_service::{
-    AccountEdit, ClusterEdit, Error, GatewayInfo, Leaving, LogQuery, NewAccount, PinWish, PlanChange,
+    AccountEdit, ClusterEdit, Error, GatewayEdit, Leaving, LogQuery, NewAccount, PinWish, PlanChange,
     PlanSource, Service, Settings,
 };
 
@@ -278,23 +278,27 @@ async fn what_is_shown_of_a_cluster_can_be_changed_and_comes_back() {
     let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
     let id = ClusterId::default();
-    let gateway = GatewayInfo { url: "https://gw.example.org/ipfs/".to_owned(), label: "Main".to_owned() };
+    let gateway = GatewayEdit { url: "https://gw.example.org/ipfs/".to_owned(), label: None };
     let edit = ClusterEdit {
         label: Some("Elsewhere".to_owned()),
         country: Some(Some("DE".to_owned())),
-        gateways: Some(vec![gateway.clone()]),
+        gateways: Some(vec![gateway]),
         ..ClusterEdit::default()
     };
     world.service.admin.change_cluster(BY, &id, edit).await.unwrap();
     for _ in 0..2 {
         let shown = world.service.clusters.list(&alice).remove(0);
         assert_eq!((shown.label.as_str(), shown.country.as_deref()), ("Elsewhere", Some("DE")));
-        assert_eq!(shown.gateways, std::slice::from_ref(&gateway));
+        let gateway = &shown.gateways[0];
+        assert_eq!(
+            (gateway.url.as_str(), gateway.label.as_str()),
+            ("https://gw.example.org/ipfs/", "Elsewhere")
+        );
         world.restart().await;
     }
     let view = world.service.admin.clusters().await.unwrap().remove(0);
     assert!(view.is_saved && view.problem.is_none() && view.usage.is_some());
-    let bad = GatewayInfo { url: "ftp://gw.example.org/".to_owned(), label: "x".to_owned() };
+    let bad = GatewayEdit { url: "ftp://gw.example.org/".to_owned(), label: None };
     let bad = ClusterEdit { gateways: Some(vec![bad]), ..ClusterEdit::default() };
     let refused = world.service.admin.change_cluster(BY, &id, bad).await;
     assert!(matches!(refused, Err(Error::InvalidRequest(_))));

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use pinfold_model::{ClusterId, ClusterIdError};
-use pinfold_service::{ClusterEdit, ClusterInfo, ClusterView, GatewayInfo, Usage};
+use pinfold_service::{ClusterEdit, ClusterInfo, ClusterView, GatewayEdit, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -15,6 +15,7 @@ use crate::v3::gate::Operator;
 use crate::v3::info::ClusterBody;
 use crate::v3::openapi::{Guarded, Missing, WithBody};
 use crate::v3::reject::Reject;
+use crate::v3::terms::agreed;
 
 /// How a cluster in the path is documented.
 #[derive(IntoParams)]
@@ -98,8 +99,9 @@ pub(super) struct ClusterChangeBody {
 #[serde(rename_all = "camelCase")]
 struct GatewayChangeBody {
     /// Its base URL, which ends in `/ipfs/`.
-    #[serde(alias = "publicUrl")]
-    url: String,
+    url: Option<String>,
+    /// The same, under its other name.
+    public_url: Option<String>,
     /// What people call it; the cluster's label if left out.
     label: Option<String>,
 }
@@ -151,19 +153,21 @@ pub(super) async fn reset(
 
 impl ClusterChangeBody {
     fn parse(self) -> Result<ClusterEdit, Reject> {
-        let gateways = self.gateways.map(|gateways| {
-            let gateway = |gateway: GatewayChangeBody| GatewayInfo {
-                label: gateway.label.unwrap_or_else(|| gateway.url.clone()),
-                url: gateway.url,
-            };
-            gateways.into_iter().map(gateway).collect()
-        });
+        let gateways = self.gateways.map(|all| all.into_iter().map(GatewayChangeBody::parse).collect());
         Ok(ClusterEdit {
             label: self.label,
             region: text("region", self.region.as_ref())?,
             country: text("country", self.country.as_ref())?,
-            gateways,
+            gateways: gateways.transpose()?,
         })
+    }
+}
+
+impl GatewayChangeBody {
+    fn parse(self) -> Result<GatewayEdit, Reject> {
+        let url = agreed(&[("url", self.url.as_deref()), ("publicUrl", self.public_url.as_deref())])?;
+        let url = url.ok_or_else(|| Reject::invalid("`gateways`: each has a `url`"))?;
+        Ok(GatewayEdit { url: url.to_owned(), label: self.label })
     }
 }
 
