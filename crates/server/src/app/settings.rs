@@ -147,7 +147,7 @@ fn plans(config: &Config) -> anyhow::Result<Plans> {
 pub(super) fn clusters(config: &Config) -> anyhow::Result<Vec<service::ClusterInfo>> {
     let some = |text: &String| (!text.is_empty()).then(|| text.clone());
     let info = |cluster: &config::Cluster| {
-        Ok(service::ClusterInfo {
+        let info = service::ClusterInfo {
             id: ClusterId::parse(&cluster.id).with_context(|| format!("clusters: {:?}", cluster.id))?,
             label: cluster.label.clone(),
             region: some(&cluster.region),
@@ -157,7 +157,9 @@ pub(super) fn clusters(config: &Config) -> anyhow::Result<Vec<service::ClusterIn
                 .iter()
                 .map(|url| service::GatewayInfo { url: url.clone(), label: cluster.label.clone() })
                 .collect(),
-        })
+        };
+        info.check().with_context(|| format!("clusters: {:?}", cluster.id))?;
+        Ok(info)
     };
     config.clusters.iter().map(info).collect()
 }
@@ -242,6 +244,18 @@ mod tests {
         expected.listen.sort();
         found.listen.sort();
         assert_eq!(text(&found), text(&expected));
+    }
+
+    #[test]
+    fn a_gateway_that_clients_could_not_use_is_named_with_its_cluster() {
+        let mut config = Config::defaults().unwrap();
+        config.clusters[0].gateways = vec!["https://gateway.example.org/ipfs/".to_owned()];
+        assert_eq!(clusters(&config).unwrap()[0].gateways.len(), 1);
+        config.clusters[0].gateways = vec!["https://gateway.example.org".to_owned()];
+        let message = format!("{:#}", clusters(&config).unwrap_err());
+        for part in ["clusters", "cl0-global", "https://gateway.example.org", "ends with /ipfs/"] {
+            assert!(message.contains(part), "{message}");
+        }
     }
 
     #[test]
