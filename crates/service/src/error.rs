@@ -34,9 +34,6 @@ pub enum Error {
         /// Its first place, from 0.
         first: usize,
     },
-    /// Only an administrator may do this.
-    #[error("Only an account with the role admin may do this")]
-    AdminOnly,
     /// The plan does not include the cluster.
     #[error("Your plan does not include this cluster")]
     ClusterNotAllowed,

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use cid::Cid;
 use pinfold_model::{
-    AccountId, ClusterId, Failure, FailureCode, Lifetime, PinId, PinName, PinState, PlacementId,
-    PlacementState, Role, Standing,
+    ClusterId, Failure, FailureCode, Lifetime, PinId, PinName, PinState, PlacementId, PlacementState,
+    Standing,
 };
 use pinfold_store::{PinFilter, PinRecord, Removed, Wish, Wished};
 use tokio::sync::OwnedSemaphorePermit;
@@ -185,25 +185,6 @@ impl Pins {
         let now = self.core.clock.now();
         let (account, by) = (caller.account.id, caller.by());
         let removed = self.core.store.remove(account, cid, cluster, by, now).await;
-        self.removed(removed.map_err(unavailable)?)
-    }
-
-    /// Ends a pin of another account, locked or not, as an administrator may. It is in the audit log of both.
-    ///
-    /// # Errors
-    /// [`Error::AdminOnly`]; else as [`remove`](Self::remove), but for the lock.
-    pub async fn remove_locked(
-        &self,
-        admin: &Caller,
-        owner: AccountId,
-        cid: &Cid,
-        cluster: Option<&ClusterId>,
-    ) -> Result<(), Error> {
-        if admin.account.role != Role::Admin {
-            return Err(Error::AdminOnly);
-        }
-        let now = self.core.clock.now();
-        let removed = self.core.store.remove_locked(owner, cid, cluster, admin.by(), now).await;
         self.removed(removed.map_err(unavailable)?)
     }
 

@@ -17,6 +17,8 @@ pub(crate) use list::WINDOW;
 pub use list::{AccountFilter, AccountList, AccountRecord};
 #[cfg(test)]
 pub(crate) use list::{ENDS, PAGES};
+#[cfg(test)]
+pub(crate) use removal::LOCKED;
 pub use removal::{RemovalBegun, RemovalStep};
 
 /// `SELECT` of all columns of an account, with a literal tail, and between them further columns.

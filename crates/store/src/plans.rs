@@ -38,6 +38,8 @@ async fn the_end_of_pins_comes_from_an_index() {
     let store = store(&dir).await;
     assert_uses(&store, pin::NEXT_EXPIRY, &["pins_expiry"]).await;
     assert_uses(&store, remove::SELECT_DUE, &["pins_expiry (<expr><?)"]).await;
+    let locked = "pins_locked (account_id=? AND retain_until_ms>?)";
+    assert_uses(&store, account::LOCKED, &[locked]).await;
 }
 
 #[tokio::test]

@@ -115,24 +115,7 @@ impl Store {
     ) -> Result<Removed, StoreError> {
         let cluster = cluster.map(|cluster| cluster.as_str().to_owned());
         let (journal, outbox, cid) = (self.journal(), self.outbox(), cid.to_string());
-        self.write(Remove { account, cid, cluster, by, now, journal, outbox, opens_locks: false }).await
-    }
-
-    /// Removes the account's pin of this CID, locked or not, because an administrator said so. That is logged for both.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn remove_locked(
-        &self,
-        account: AccountId,
-        cid: &Cid,
-        cluster: Option<&ClusterId>,
-        by: By,
-        now: Timestamp,
-    ) -> Result<Removed, StoreError> {
-        let cluster = cluster.map(|cluster| cluster.as_str().to_owned());
-        let (journal, outbox, cid) = (self.journal(), self.outbox(), cid.to_string());
-        self.write(Remove { account, cid, cluster, by, now, journal, outbox, opens_locks: true }).await
+        self.write(Remove { account, cid, cluster, by, now, journal, outbox }).await
     }
 
     /// Removes a pin that is not kept, unless it is locked or was wished for again since `wishes`. For those who waited
@@ -212,8 +195,6 @@ struct Remove {
     now: Timestamp,
     journal: Journal,
     outbox: Outbox,
-    /// Whether it is removed although it is locked.
-    opens_locks: bool,
 }
 
 impl Write for Remove {
@@ -226,21 +207,17 @@ impl Write for Remove {
             [row] => row,
             _ => return Ok(Removed::Ambiguous),
         };
-        if self.opens_locks {
-            note_locked(conn, &self.journal, (&self.cid, self.by), row, self.now).await?;
-        } else if let Some(until) = row.locked_until(self.now) {
+        if let Some(until) = row.locked_until(self.now) {
             return Ok(Removed::Locked { until });
-        } else {
-            let (act, placement) = (("pin.remove", self.by), PlacementId(row.placement_id));
-            self.journal.log_pin(conn, act, row.account_id, placement, self.now).await?;
         }
+        let (act, placement) = (("pin.remove", self.by), PlacementId(row.placement_id));
+        self.journal.log_pin(conn, act, row.account_id, placement, self.now).await?;
         row.tell(conn, &self.outbox, HookEvent::Removed, self.now).await?;
         Ok(Removed::Done(end(conn, row, self.now).await?))
     }
 }
 
-/// Logs an administrator's removal of a pin that was locked, or was to be removed although it may be: for whom it was
-/// done to, and for who did it.
+/// Logs an administrator's removal of a pin that was locked: for whom it was done to, and for who did it.
 pub(crate) async fn note_locked(
     conn: &mut Conn,
     journal: &Journal,

@@ -272,7 +272,6 @@ impl From<Error> for Reject {
                 Self::invalid(message).code("retention_beyond_timelock")
             }
             Error::Twice { .. } => Self::invalid(message).code("duplicate_item"),
-            Error::AdminOnly => Self::not_admin(),
             Error::ClusterNotAllowed => Self::new(S::FORBIDDEN, message).code("cluster_not_allowed"),
             Error::FileTooLarge { .. } | Error::DirectoryTooLarge { .. } => Self::too_large(message),
             Error::QuotaExceeded => Self::new(S::FORBIDDEN, message).code("quota_exceeded"),

@@ -316,6 +316,33 @@ async fn pins_of_all_accounts_are_seen_and_removed() {
 }
 
 #[tokio::test]
+async fn only_an_admin_removes_a_locked_pin_and_both_can_read_of_it() {
+    let (api, admin) = start().await;
+    let ben = api.key("premium", "files:write,files:delete,files:read,logs:read").await;
+    let until = "2026-02-01T00:00:00.000Z";
+    let pin = api.post(&format!("/api/v3/files/pin/{HELLO}")).key(&ben).json(&json!({"retainUntil": until}));
+    let id = pin.await.json()["uploadId"].as_str().expect("an id").to_owned();
+    let refused = api.request("DELETE", &format!("/api/v3/files/remove/{HELLO}")).key(&ben).await;
+    assert_eq!((refused.status(), refused.code().as_str()), (403, "retention_locked"));
+    let path = format!("/pins/{id}");
+    assert_eq!(api.as_admin(&ben, "DELETE", &path, json!({})).await.code(), "admin_only");
+    assert_eq!(api.pins_of(&ben).await, 1);
+
+    assert_eq!(api.as_admin(&admin, "DELETE", &path, json!({})).await.status(), 200);
+    assert_eq!(api.pins_of(&ben).await, 0);
+    for account in [api.owner(&ben), api.owner(&admin)] {
+        let query = format!("/api/v3/admin/audit?account={account}&action=pin.remove_locked");
+        let entries = api.get(&query).key(&admin).await.json()["entries"].clone();
+        assert_eq!(entries.as_array().map(Vec::len), Some(1), "{entries}");
+        assert_eq!(entries[0]["actorId"], api.owner(&admin).to_string());
+        assert_eq!(
+            (&entries[0]["subject"], &entries[0]["details"]["retainUntil"]),
+            (&json!(HELLO), &json!(until))
+        );
+    }
+}
+
+#[tokio::test]
 async fn statistics_add_up() {
     let (api, admin) = start().await;
     let key = api.key("free", "files:write").await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pinfold_model::{Clock, LifetimeError, PinState, PlanCode, Retention, Role, Timestamp};
+use pinfold_model::{By, Clock, LifetimeError, PinState, PlanCode, Retention, Timestamp};
 use pinfold_service::{Caller, Error, PinWish, UploadTerms, Wait};
 
 use crate::world::{MIB, World};
@@ -88,13 +88,11 @@ async fn only_an_administrator_removes_what_is_locked() {
     let world = World::start().await;
     let alice = world.account("alice", "premium").await;
     let (cid, _) = world.lock(&alice, "evidence").await;
-    let mut admin = world.account("root", "premium").await;
-    let remove =
-        async |admin: &Caller| world.service.pins.remove_locked(admin, alice.account.id, &cid, None).await;
-    assert_eq!(remove(&admin).await, Err(Error::AdminOnly));
-    admin.account.role = Role::Admin;
-    assert_eq!(remove(&admin).await, Ok(()));
-    assert_eq!(remove(&admin).await, Err(Error::PinNotFound));
+    let admin = By::account(world.account("root", "premium").await.account.id);
+    let pin = world.uploads(&alice).await[0].upload_id;
+    assert!(matches!(world.remove(&alice, &cid).await, Err(Error::RetentionLocked { .. })));
+    assert_eq!(world.service.admin.remove_pin(admin, pin).await, Ok(()));
+    assert_eq!(world.service.admin.remove_pin(admin, pin).await, Err(Error::PinNotFound));
     world.settle().await;
     world.check_settled(&[&alice]).await;
 }

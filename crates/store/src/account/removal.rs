@@ -10,7 +10,7 @@ use crate::account::change::has_other_admin;
 use crate::audit::{Act, Journal};
 use crate::outbox::Outbox;
 use crate::remove::{EndingRow, end_all};
-use crate::row::number;
+use crate::row::{number, time};
 use crate::writer::{Conn, Write};
 use crate::{Ended, Store, StoreError, sums};
 
@@ -116,6 +116,10 @@ async fn leaving(conn: &mut Conn, id: AccountId) -> Result<Option<LeavingRow>, S
     Ok(query.bind(id.0).fetch_optional(conn).await?)
 }
 
+/// How many pins of an account are locked, and until when at the longest. What has failed promises nothing.
+pub(crate) const LOCKED: &str = "SELECT COUNT(*), MAX(retain_until_ms) FROM pins \
+     WHERE account_id = $1 AND retain_until_ms > $2 AND standing <> 'failed'";
+
 struct Begin {
     id: AccountId,
     force: bool,
@@ -140,9 +144,7 @@ impl Write for Begin {
         if pins > 0 && !self.force {
             return Ok(RemovalBegun::HasPins { pins });
         }
-        let details = Details::default().with("pins", pins);
-        let act = Act::new(self.id, self.by, "account.remove", row.email.as_str()).with(details);
-        self.journal.log(conn, &act, self.now).await?;
+        self.log(conn, row.email.as_str(), pins).await?;
         if pins == 0 && !take_many(conn, self.id).await? {
             finish(conn, self.id, &row).await?;
             return Ok(RemovalBegun::Gone);
@@ -158,6 +160,24 @@ impl Write for Begin {
             sums::accounts(conn, &plan, true, 1).await?;
         }
         Ok(RemovalBegun::Begun { pins })
+    }
+}
+
+impl Begin {
+    /// Logs it for the account; and if that opens locks, with their number, for who said so as well.
+    async fn log(&self, conn: &mut Conn, email: &str, pins: u64) -> Result<(), StoreError> {
+        let query = sqlx::query_as(LOCKED).bind(self.id.0).bind(self.now.as_ms());
+        let (locked, until_ms): (i64, Option<i64>) = query.fetch_one(&mut *conn).await?;
+        let locked = number(locked);
+        let details =
+            Details::default().with("pins", pins).with_some("locked", (locked > 0).then_some(locked));
+        let details = details.with_some("retainUntil", time(until_ms));
+        let actor = self.by.actor.filter(|actor| locked > 0 && *actor != self.id);
+        for account in [Some(self.id), actor].into_iter().flatten() {
+            let act = Act::new(account, self.by, "account.remove", email).with(details.clone());
+            self.journal.log(conn, &act, self.now).await?;
+        }
+        Ok(())
     }
 }
 
@@ -177,8 +197,9 @@ impl Write for Step {
         let Some(row) = row else { return Ok(RemovalStep::Nothing) };
         let rows: Vec<EndingRow> = sqlx::query_as(
             // Its webhooks go with it, and hear nothing of that.
-            "SELECT id, account_id, placement_id, charged_bytes, 0 AS watched FROM pins WHERE account_id = $1 \
-             ORDER BY id LIMIT $2",
+            "SELECT id, account_id, placement_id, charged_bytes, 0 AS watched, \
+             CASE WHEN standing <> 'failed' THEN retain_until_ms END AS locked_until_ms FROM pins \
+             WHERE account_id = $1 ORDER BY id LIMIT $2",
         )
         .bind(self.id.0)
         .bind(i64::from(self.limit))
@@ -194,9 +215,14 @@ impl Write for Step {
             return Ok(RemovalStep::Gone(self.id));
         }
         // Also those that are locked: who told the account to go said so.
-        let (journal, outbox) = (&self.journal, &self.outbox);
-        let what = (HookEvent::Removed, ("pin.remove", By::SYSTEM));
-        Ok(RemovalStep::Pins(end_all(conn, &rows, (journal, outbox), what, self.now).await?))
+        let (locked, free): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|row| row.locked_until(self.now).is_some());
+        let mut ended = Vec::new();
+        for (rows, action) in [(free, "pin.remove"), (locked, "pin.remove_locked")] {
+            let (to, what) = ((&self.journal, &self.outbox), (HookEvent::Removed, (action, By::SYSTEM)));
+            ended.extend(end_all(conn, &rows, to, what, self.now).await?);
+        }
+        Ok(RemovalStep::Pins(ended))
     }
 }
 

@@ -1,7 +1,9 @@
 //! Locked pins: nothing ends them before their time but an administrator.
 
 use pinfold_model::{AccountId, By, Lifetime, LifetimeError, Standing, Timestamp};
-use pinfold_store::{AuditFilter, Removed, RemovedAll, Unremovable, Wish, Wished};
+use pinfold_store::{
+    AuditEntry, AuditFilter, RemovalBegun, RemovalStep, Removed, RemovedAll, Unremovable, Wish, Wished,
+};
 
 use crate::world::{World, at, cid, created, gave_up, held, name, now, wish};
 
@@ -17,6 +19,13 @@ impl World {
         created(self.store.wish(timed(account, None, Some(until)), now()).await.unwrap());
         let claim = self.claim(now()).await;
         self.settle(&claim, held(10)).await;
+    }
+
+    /// What an account's log has of this.
+    async fn entries_of(&self, account: AccountId, action: &str) -> Vec<AuditEntry> {
+        let action = Some(action.to_owned());
+        let filter = AuditFilter { account: Some(account), action, ..AuditFilter::default() };
+        self.store.audit(&filter, None, 0, 10, 10).await.unwrap().entries
     }
 
     async fn remove_at(&self, account: AccountId, now: Timestamp) -> Removed {
@@ -135,19 +144,39 @@ async fn an_administrator_removes_what_is_locked_and_both_can_read_of_it() {
     let world = World::start().await;
     let (ada, root) = (world.account("ada", 100).await, world.account("root", 100).await);
     world.lock(ada, 100).await;
-    let removed = world.store.remove_locked(ada, &cid(1), None, By::account(root), now()).await.unwrap();
-    assert!(matches!(removed, Removed::Done(_)), "{removed:?}");
+    let pin = world.pins(ada).await.remove(0).id;
+    let remove = async || world.store.remove_pin(pin, By::account(root), now()).await.unwrap();
+    assert!(remove().await.is_some());
     assert!(world.pins(ada).await.is_empty());
-    let again = world.store.remove_locked(ada, &cid(1), None, By::account(root), now()).await.unwrap();
-    assert_eq!(again, Removed::NotFound);
+    assert_eq!(remove().await, None);
     for account in [ada, root] {
-        let filter = AuditFilter {
-            account: Some(account),
-            action: Some("pin.remove_locked".to_owned()),
-            ..AuditFilter::default()
-        };
-        let log = world.store.audit(&filter, None, 0, 10, 10).await.unwrap().entries;
+        let log = world.entries_of(account, "pin.remove_locked").await;
         assert_eq!((log.len(), log[0].by.actor, &log[0].subject), (1, Some(root), &cid(1).to_string()));
         assert!(log[0].details.as_ref().unwrap().contains("retainUntil"), "{log:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_account_that_goes_with_its_locks_says_so_in_both_logs() {
+    let world = World::start().await;
+    let (ada, root) = (world.account("ada", 100).await, world.account("root", 100).await);
+    world.lock(ada, 100).await;
+    created(world.wish(ada, cid(2)).await);
+    let by = By::account(root);
+    let begun = world.store.begin_removal(ada, true, by, now()).await.unwrap();
+    assert_eq!(begun, RemovalBegun::Begun { pins: 2 });
+    for account in [ada, root] {
+        let log = world.entries_of(account, "account.remove").await;
+        assert_eq!((log.len(), log[0].by), (1, by));
+        let details = log[0].details.as_ref().unwrap();
+        let until = format!(r#""retainUntil":"{}""#, at(100));
+        for part in [r#""pins":"2""#, r#""locked":"1""#, until.as_str()] {
+            assert!(details.contains(part), "{details}");
+        }
+    }
+    assert!(matches!(world.store.remove_accounts(10, now()).await.unwrap(), RemovalStep::Pins(_)));
+    for (action, number) in [("pin.remove_locked", 1), ("pin.remove", 2)] {
+        let log = world.entries_of(ada, action).await;
+        assert_eq!((log.len(), &log[0].subject), (1, &cid(number).to_string()), "{action}");
     }
 }

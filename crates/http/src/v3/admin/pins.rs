@@ -125,7 +125,7 @@ pub(super) async fn show(
 
 /// Remove a pin
 ///
-/// Whosever it is, also when it is locked. It stands in its owner's audit log.
+/// Whosever it is, also when it is locked. It stands in its owner's audit log, and with a lock in yours, too.
 #[utoipa::path(delete, path = "/admin/pins/{upload_id}", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(PinParam),
     responses((status = 200, description = "It is gone.", body = DoneReply, example = json!({"message": "The pin is removed"})), Missing, Guarded))]
