@@ -153,12 +153,17 @@ impl LogItem {
             cid: parse_cid(&entry.subject).is_ok().then(|| entry.subject.clone()),
             source: entry.by.source.as_str(),
             actor: actor(entry, caller),
-            ip: entry.by.address.map(|address| address.to_string()),
+            ip: entry.by.address.filter(|_| is_own(entry, caller)).map(|address| address.to_string()),
             status: entry.status.as_str(),
             details: details.unwrap_or_else(|| Value::Object(serde_json::Map::new())),
             created_at: entry.at.to_string(),
         }
     }
+}
+
+/// Whether it was done by the account, or by somebody who is not known. An administrator's address is not shown.
+fn is_own(entry: &AuditEntry, caller: &Caller) -> bool {
+    entry.by.actor.is_none_or(|actor| actor == caller.account.id)
 }
 
 /// Who did it, in one word: which administrator it was is not the account's business.

@@ -328,13 +328,22 @@ async fn only_an_admin_removes_a_locked_pin_and_both_can_read_of_it() {
     assert_eq!(api.as_admin(&ben, "DELETE", &path, json!({})).await.code(), "admin_only");
     assert_eq!(api.pins_of(&ben).await, 1);
 
-    assert_eq!(api.as_admin(&admin, "DELETE", &path, json!({})).await.status(), 200);
+    let removal = api.request("DELETE", &format!("/api/v3/admin{path}")).key(&admin).from("192.0.2.9");
+    assert_eq!(removal.await.status(), 200);
     assert_eq!(api.pins_of(&ben).await, 0);
+    let own =
+        api.get("/api/v3/users/me/logs?action=pin.remove_locked").key(&ben).await.json()["logs"][0].clone();
+    assert_eq!(
+        (&own["actor"], &own["ip"]),
+        (&json!("admin"), &json!(null)),
+        "where from is not the owner's business"
+    );
     for account in [api.owner(&ben), api.owner(&admin)] {
         let query = format!("/api/v3/admin/audit?account={account}&action=pin.remove_locked");
         let entries = api.get(&query).key(&admin).await.json()["entries"].clone();
         assert_eq!(entries.as_array().map(Vec::len), Some(1), "{entries}");
         assert_eq!(entries[0]["actorId"], api.owner(&admin).to_string());
+        assert_eq!(entries[0]["ip"], "192.0.2.9", "{entries}");
         assert_eq!(
             (&entries[0]["subject"], &entries[0]["details"]["retainUntil"]),
             (&json!(HELLO), &json!(until))
