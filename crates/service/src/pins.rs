@@ -283,7 +283,8 @@ impl Pins {
     /// # Errors
     /// [`Error::UploadNotFound`].
     pub async fn rename(&self, caller: &Caller, pin: PinId, name: PinName) -> Result<PinView, Error> {
-        let renamed = self.core.store.rename_pin(caller.account.id, pin, name).await.map_err(unavailable)?;
+        let (account, by, now) = (caller.account.id, caller.by(), self.core.clock.now());
+        let renamed = self.core.store.rename_pin(account, pin, name, by, now).await.map_err(unavailable)?;
         renamed.as_ref().map(PinView::from).ok_or(Error::UploadNotFound)
     }
 }

@@ -1,13 +1,14 @@
 //! Renaming a pin.
 
-use pinfold_model::{AccountId, PinId, PinName};
+use pinfold_model::{AccountId, By, Details, PinId, PinName, Timestamp};
 
+use crate::audit::{Act, Journal};
 use crate::pin::{PinRow, select_pins};
 use crate::writer::{Conn, Write};
 use crate::{PinRecord, Store, StoreError};
 
 impl Store {
-    /// Gives a pin of the account another name; `None` if the account has no such pin.
+    /// Gives a pin of the account another name, as `by` wants; `None` if the account has no such pin.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -16,8 +17,10 @@ impl Store {
         account: AccountId,
         pin: PinId,
         name: PinName,
+        by: By,
+        now: Timestamp,
     ) -> Result<Option<PinRecord>, StoreError> {
-        self.write(Rename { account, pin, name }).await
+        self.write(Rename { account, pin, name, by, now, journal: self.journal() }).await
     }
 }
 
@@ -25,22 +28,30 @@ struct Rename {
     account: AccountId,
     pin: PinId,
     name: PinName,
+    by: By,
+    now: Timestamp,
+    journal: Journal,
 }
 
 impl Write for Rename {
     type Out = Option<PinRecord>;
 
     async fn run(&self, conn: &mut Conn) -> Result<Option<PinRecord>, StoreError> {
-        let done = sqlx::query("UPDATE pins SET custom_name = $3 WHERE id = $1 AND account_id = $2")
+        let query = select_pins!("WHERE n.id = $1 AND n.account_id = $2");
+        let query = sqlx::query_as::<_, PinRow>(query).bind(self.pin.0).bind(self.account.0);
+        let Some(row) = query.fetch_optional(&mut *conn).await? else { return Ok(None) };
+        let pin = row.into_record()?;
+        if pin.custom_name.as_ref() == Some(&self.name) {
+            return Ok(Some(pin));
+        }
+        sqlx::query("UPDATE pins SET custom_name = $2 WHERE id = $1")
             .bind(self.pin.0)
-            .bind(self.account.0)
             .bind(self.name.as_str())
             .execute(&mut *conn)
             .await?;
-        if done.rows_affected() == 0 {
-            return Ok(None);
-        }
-        let query = sqlx::query_as::<_, PinRow>(select_pins!("WHERE n.id = $1")).bind(self.pin.0);
-        query.fetch_optional(conn).await?.map(PinRow::into_record).transpose()
+        let details = Details::default().with("cluster", &pin.placement.cluster).with("name", &self.name);
+        let act = Act::new(self.account, self.by, "pin.update", pin.placement.cid.to_string());
+        self.journal.log(conn, &act.with(details), self.now).await?;
+        Ok(Some(PinRecord { custom_name: Some(self.name.clone()), ..pin }))
     }
 }

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use pinfold_model::{PinId, PinState};
-use pinfold_store::{Hands, PinFilter, PinList, Wish};
+use pinfold_model::{By, PinId, PinState};
+use pinfold_store::{AuditFilter, Hands, PinFilter, PinList, Wish};
 
 use crate::world::{LEASE, World, cid, created, held, name, now, wish};
 
@@ -124,12 +124,23 @@ async fn a_pin_is_renamed_by_its_owner_alone() {
     let pin = created(world.wish(ada, cid(1)).await);
     let rename = async |account, id, text| {
         let name = name(text).unwrap();
-        world.store.rename_pin(account, id, name).await.unwrap().map(|pin| pin.custom_name)
+        world
+            .store
+            .rename_pin(account, id, name, By::account(account), now())
+            .await
+            .unwrap()
+            .map(|pin| pin.custom_name)
     };
     assert_eq!(rename(other, pin.id, "mine").await, None);
     assert_eq!(rename(ada, PinId(pin.id.0 + 1), "mine").await, None);
     assert_eq!(world.pins(ada).await[0].custom_name, None);
     assert_eq!(rename(ada, pin.id, "mine").await, Some(name("mine")));
     assert_eq!(rename(ada, pin.id, "still mine").await, Some(name("still mine")));
+    assert_eq!(rename(ada, pin.id, "still mine").await, Some(name("still mine")));
     assert_eq!(world.pins(ada).await[0].custom_name, name("still mine"));
+    let filter = AuditFilter { action: Some("pin.update".to_owned()), ..AuditFilter::default() };
+    let log = world.store.audit(&filter, None, 0, 10, 10).await.unwrap().entries;
+    assert_eq!(log.len(), 2, "the same name again is no change: {log:?}");
+    assert!(log.iter().all(|entry| entry.by == By::account(ada) && entry.subject == cid(1).to_string()));
+    assert!(log[0].details.as_ref().unwrap().contains(r#""name":"still mine""#), "{log:?}");
 }
