@@ -6,7 +6,7 @@ use std::time::Duration;
 use pinfold_cluster::Usage;
 use pinfold_model::ClusterId;
 
-use crate::core::Core;
+use crate::core::{Core, UNREACHABLE};
 use crate::{Caller, Error};
 
 /// Peers in one answer.
@@ -128,7 +128,7 @@ impl Clusters {
         }
         peers.sort_by_key(|peer| !peer.is_self);
         peers.truncate(PEERS_MAX);
-        if answered { Ok(peers) } else { Err(Error::Unavailable { retry_after: None }) }
+        if answered { Ok(peers) } else { Err(UNREACHABLE) }
     }
 
     /// How the service is. Answers within a few seconds, whatever is broken.

@@ -236,6 +236,9 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What a cluster that can't be reached is to a caller.
+pub(crate) const UNREACHABLE: Error = Error::Unavailable { retry_after: Some(Duration::from_secs(30)) };
+
 /// What a fault of the database is to a caller. Logged here, once.
 pub(crate) fn unavailable(error: StoreError) -> Error {
     tracing::error!(%error, "the database");

@@ -11,7 +11,7 @@ use pinfold_model::{ClusterId, PinKind, PinState};
 use pinfold_store::PinRecord;
 use tokio::sync::Semaphore;
 
-use crate::core::{Core, lock, unavailable};
+use crate::core::{Core, UNREACHABLE, lock, unavailable};
 use crate::{Caller, Error, PinView, Pins};
 
 /// Entries on one page.
@@ -167,7 +167,7 @@ fn refused(error: ClusterError) -> Error {
         | ClusterError::Unavailable(_)
         | ClusterError::Stopping => {
             tracing::warn!(%error, "listing a directory");
-            Error::Unavailable { retry_after: None }
+            UNREACHABLE
         }
     }
 }

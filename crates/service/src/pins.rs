@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 pub use self::batch::{BATCH_ITEMS_MAX, BatchError, ItemFault, RemovedPin};
 pub use self::dry_run::{DryRun, QuotaEffect};
-use crate::core::{Core, unavailable};
+use crate::core::{Core, UNREACHABLE, unavailable};
 use crate::reconcile::work_here;
 use crate::signals::{Last, Subscription};
 use crate::view::WishTerms;
@@ -380,7 +380,7 @@ fn failed(failure: Failure) -> Error {
         FailureCode::QuotaExceeded => Error::QuotaExceeded,
         FailureCode::Unfit => Error::Unfit(failure.detail),
         FailureCode::StorageFull => Error::StorageFull,
-        FailureCode::Unavailable => Error::Unavailable { retry_after: None },
+        FailureCode::Unavailable => UNREACHABLE,
     }
 }
 

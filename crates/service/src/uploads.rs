@@ -15,7 +15,7 @@ use pinfold_model::{ClusterId, PinName, Retention, Timelock};
 use tokio::io::AsyncRead;
 use tokio::sync::oneshot;
 
-use crate::core::{Core, unavailable};
+use crate::core::{Core, UNREACHABLE, unavailable};
 use crate::folder::Folder;
 use crate::guard::Guard;
 use crate::view::{WishTerms, lifetime};
@@ -534,7 +534,7 @@ fn refused(error: ClusterError) -> Error {
         | ClusterError::Unavailable(_)
         | ClusterError::Stopping => {
             tracing::warn!(%error, "taking an upload in");
-            Error::Unavailable { retry_after: None }
+            UNREACHABLE
         }
     }
 }

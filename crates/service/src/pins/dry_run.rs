@@ -9,7 +9,7 @@ use pinfold_store::{PinRecord, PlacementRecord};
 use tokio::time::Instant;
 
 use super::{Pins, check_origins};
-use crate::core::unavailable;
+use crate::core::{UNREACHABLE, unavailable};
 use crate::{Caller, ClusterSetup, Error, PinView, PinWish};
 
 /// Blocks of a DAG that a dry run visits: some 25 GB of a file, and 20 MB of memory.
@@ -106,7 +106,7 @@ impl Pins {
             | ClusterError::Unavailable(_)
             | ClusterError::Stopping => {
                 tracing::warn!(%error, "looking at a DAG");
-                Error::Unavailable { retry_after: None }
+                UNREACHABLE
             }
         })
     }
