@@ -231,6 +231,15 @@ impl Api {
         self.clusters[0].script_hold(&cid, [fate]);
     }
 
+    /// Lets the next fetches of a DAG, and looks at it, find its cluster out of reach.
+    pub(crate) fn out_of_reach(&self, cid: &str, times: usize) {
+        let cid = parse_cid(cid).expect("a CID");
+        let fate =
+            Fate::Fails(pinfold_cluster::ClusterError::Unavailable("http://secret:9094 refused".to_owned()));
+        self.clusters[0].script_hold(&cid, vec![fate.clone(); times]);
+        self.clusters[0].script_survey(&cid, vec![fate; times]);
+    }
+
     /// Lets fetches of a DAG wait at a gate that stays closed until it is opened.
     pub(crate) fn hold_back(&self, cid: &str) -> Gate {
         let (cid, gate) = (parse_cid(cid).expect("a CID"), Gate::default());
@@ -246,6 +255,27 @@ impl Api {
     /// Says that the server stops.
     pub(crate) fn stop(&self) {
         self.stopping.cancel();
+    }
+
+    /// How a pin stands once it stands so, with what is due done.
+    pub(crate) async fn until_status(&self, key: &str, cid: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let path = format!("/api/v3/status/{cid}");
+        let stands = async {
+            loop {
+                let status = self.get(&path).key(key).await.json();
+                if is(&status) {
+                    break status;
+                }
+                self.service.reconciler.wake();
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), stands).await.expect("it comes to that")
+    }
+
+    /// The same service behind a router of its own, with another clock.
+    pub(crate) fn with_clock(&self, clock: Arc<dyn Clock>) -> Router {
+        router(AppState::new(self.service.clone(), unhurried(), clock, self.stopping.clone()))
     }
 
     /// Waits until no upload is held in any cluster by its guard.
@@ -369,6 +399,11 @@ impl Sending {
 
     pub(crate) fn key(self, key: &str) -> Self {
         self.header("x-api-key", key)
+    }
+
+    /// Goes to this router.
+    pub(crate) fn to(self, router: Router) -> Self {
+        Self { router, ..self }
     }
 
     /// Comes from this address.
