@@ -199,7 +199,9 @@ fn take_nothing(body: &mut RequestBody) {
             ways.items.push(nothing.into());
             Schema::OneOf(ways).into()
         }
-        other => Schema::OneOf(OneOfBuilder::new().item(other).item(nothing).build()).into(),
+        other @ (RefOr::Ref(_) | RefOr::T(_)) => {
+            Schema::OneOf(OneOfBuilder::new().item(other).item(nothing).build()).into()
+        }
     });
 }
 
