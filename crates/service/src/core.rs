@@ -236,6 +236,16 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Core {
+    /// Does something to its end, also when whoever waits for it goes away: what is written is then also begun and told.
+    pub(crate) async fn see_through<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.tasks.spawn(work).await.map_err(|_| Error::Internal)
+    }
+}
+
 /// What a cluster that can't be reached is to a caller.
 pub(crate) const UNREACHABLE: Error = Error::Unavailable { retry_after: Some(Duration::from_secs(30)) };
 

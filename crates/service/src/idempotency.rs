@@ -101,6 +101,20 @@ impl Idempotency {
     }
 }
 
+impl Idempotency {
+    /// Does a named request to its end, also when its client goes away, so that the next of this name is answered what
+    /// came of it.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if it panics.
+    pub async fn see_through<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.core.see_through(work).await
+    }
+}
+
 impl Running {
     /// Runs the request, and keeps its name taken for as long as that takes.
     pub async fn run<T>(&self, work: impl Future<Output = T>) -> T {

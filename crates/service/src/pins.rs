@@ -76,28 +76,31 @@ impl Pins {
         let claim_until = quick.is_some().then(|| now.after(self.core.settings.lease));
         let wish = Wish { action, claim_until, ..self.row(caller, wish, cluster) };
         let has_expiry = wish.lifetime.expires_at.is_some();
-        match self.core.store.wish(wish, now).await.map_err(unavailable)? {
-            Wished::Done { pin, created, work, claim } => {
-                if let Some(claim) = claim {
-                    let core = Arc::clone(&self.core);
-                    // A task of its own, so that it outlives a client that goes away.
-                    self.core.tasks.spawn(async move {
-                        work_here(core, *claim).await;
-                        drop(quick);
-                    });
+        let core = Arc::clone(&self.core);
+        let written = async move {
+            match core.store.wish(wish, now).await.map_err(unavailable)? {
+                Wished::Done { pin, created, work, claim } => {
+                    if work {
+                        core.wake.notify_one();
+                    }
+                    if has_expiry {
+                        core.wake_expiry.notify_one();
+                    }
+                    if let Some(claim) = claim {
+                        let tasks = core.tasks.clone();
+                        tasks.spawn(async move {
+                            work_here(core, *claim).await;
+                            drop(quick);
+                        });
+                    }
+                    Ok((*pin, created))
                 }
-                if work {
-                    self.core.wake.notify_one();
-                }
-                if has_expiry {
-                    self.core.wake_expiry.notify_one();
-                }
-                Ok((*pin, created))
+                Wished::OverQuota => Err(Error::QuotaExceeded),
+                Wished::TooManyInFlight => Err(Error::TooManyInFlight { limit: in_flight_max, at: now }),
+                Wished::Refused(error) => Err(Error::Lifetime(error)),
             }
-            Wished::OverQuota => Err(Error::QuotaExceeded),
-            Wished::TooManyInFlight => Err(Error::TooManyInFlight { limit: in_flight_max, at: now }),
-            Wished::Refused(error) => Err(Error::Lifetime(error)),
-        }
+        };
+        self.core.see_through(written).await?
     }
 
     /// A wish as it is written.
@@ -182,23 +185,21 @@ impl Pins {
     /// [`Error::PinNotFound`]; [`Error::RetentionLocked`]; [`Error::InvalidRequest`] when no cluster is given and the
     /// CID is pinned in several.
     pub async fn remove(&self, caller: &Caller, cid: &Cid, cluster: Option<&ClusterId>) -> Result<(), Error> {
-        let now = self.core.clock.now();
-        let (account, by) = (caller.account.id, caller.by());
-        let removed = self.core.store.remove(account, cid, cluster, by, now).await;
-        self.removed(removed.map_err(unavailable)?)
-    }
-
-    fn removed(&self, removed: Removed) -> Result<(), Error> {
-        match removed {
-            Removed::Done(ended) => {
-                self.core.signals.tell(ended.placement, None);
-                self.core.wake.notify_one();
-                Ok(())
+        let (core, now) = (Arc::clone(&self.core), self.core.clock.now());
+        let (account, by, cid, cluster) = (caller.account.id, caller.by(), *cid, cluster.cloned());
+        let removed = async move {
+            match core.store.remove(account, &cid, cluster.as_ref(), by, now).await.map_err(unavailable)? {
+                Removed::Done(ended) => {
+                    core.signals.tell(ended.placement, None);
+                    core.wake.notify_one();
+                    Ok(())
+                }
+                Removed::NotFound => Err(Error::PinNotFound),
+                Removed::Ambiguous => Err(ambiguous()),
+                Removed::Locked { until } => Err(Error::RetentionLocked { until }),
             }
-            Removed::NotFound => Err(Error::PinNotFound),
-            Removed::Ambiguous => Err(ambiguous()),
-            Removed::Locked { until } => Err(Error::RetentionLocked { until }),
-        }
+        };
+        self.core.see_through(removed).await?
     }
 
     /// Lists pins, newest first.

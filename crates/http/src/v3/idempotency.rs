@@ -100,8 +100,12 @@ impl Named {
         let print = RequestPrint { head, body: Some(hash.clone()) };
         match app.service().idempotency.begin(&self.caller, &self.key, print).await? {
             Begun::First(running) => {
-                let response = running.run(next.run(Request::from_parts(parts, Body::from(body)))).await;
-                Ok(self.keep(running, response, Some(hash)).await)
+                let request = Request::from_parts(parts, Body::from(body));
+                let work = async move {
+                    let response = running.run(next.run(request)).await;
+                    self.keep(running, response, Some(hash)).await
+                };
+                Ok(app.service().idempotency.see_through(work).await?)
             }
             Begun::Again(answer) => replay(answer),
         }

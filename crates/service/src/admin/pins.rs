@@ -1,6 +1,7 @@
 //! Everybody's pins: listed, looked at, removed.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use cid::Cid;
 use pinfold_model::{AccountId, By, ClusterId, Email, PinId, PinState};
@@ -98,12 +99,15 @@ impl Admin {
     /// # Errors
     /// [`Error::PinNotFound`].
     pub async fn remove_pin(&self, by: By, id: PinId) -> Result<(), Error> {
-        let now = self.core.clock.now();
-        let ended = self.core.store.remove_pin(id, by, now).await.map_err(unavailable)?;
-        let ended = ended.ok_or(Error::PinNotFound)?;
-        self.core.signals.tell(ended.placement, None);
-        self.core.wake.notify_one();
-        Ok(())
+        let (core, now) = (Arc::clone(&self.core), self.core.clock.now());
+        let removed = async move {
+            let ended = core.store.remove_pin(id, by, now).await.map_err(unavailable)?;
+            let ended = ended.ok_or(Error::PinNotFound)?;
+            core.signals.tell(ended.placement, None);
+            core.wake.notify_one();
+            Ok(())
+        };
+        self.core.see_through(removed).await?
     }
 
     async fn owned(&self, pins: Vec<PinRecord>) -> Result<Vec<OwnedPin>, Error> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use cid::Cid;
 use futures::StreamExt as _;
-use pinfold_model::ClusterId;
+use pinfold_model::{AccountId, By, ClusterId};
 use pinfold_store::{Claim, Granted, RemovedAll, Unremovable, Wish, WishedAll};
 
 use super::{Pins, ambiguous, check_origins};
@@ -99,9 +99,7 @@ impl Pins {
             rows.push(self.row(caller, wish, cluster));
         }
         let (core, in_flight_max) = (Arc::clone(&self.core), caller.plan.limits.in_flight_pins_max);
-        // A task of its own, so that what is written is also begun when the client goes away.
-        let written = self.core.tasks.spawn(async move { write(core, rows, in_flight_max).await });
-        written.await.map_err(|_| Error::Internal)?
+        self.core.see_through(async move { write(core, rows, in_flight_max).await }).await?
     }
 
     /// Removes all of the caller's pins of these CIDs, or none. At most [`BATCH_ITEMS_MAX`].
@@ -116,31 +114,33 @@ impl Pins {
         pins: Vec<(Cid, Option<ClusterId>)>,
     ) -> Result<Vec<RemovedPin>, BatchError> {
         check_length(pins.len())?;
-        let _turn = self.core.batch_turn().await?;
-        let now = self.core.clock.now();
-        let removed = self
-            .core
-            .store
-            .remove_all(caller.account.id, &pins, caller.by(), now)
-            .await
-            .map_err(unavailable)?;
-        let ended = match removed {
-            RemovedAll::Done(ended) => ended,
-            RemovedAll::Refused(refused) => {
-                let fault = |(index, reason): (usize, Unremovable)| {
-                    let cid = pins.get(index).map(|(cid, _)| *cid).unwrap_or_default();
-                    ItemFault { index, cid, error: refusal(reason) }
-                };
-                return Err(BatchError::Items(refused.into_iter().map(fault).collect()));
-            }
-        };
-        for (_, ended) in &ended {
-            self.core.signals.tell(ended.placement, None);
-        }
-        self.core.wake.notify_one();
-        let removed = pins.into_iter().zip(ended).map(|((cid, _), (cluster, _))| RemovedPin { cid, cluster });
-        Ok(removed.collect())
+        let (core, account, by) = (Arc::clone(&self.core), caller.account.id, caller.by());
+        self.core.see_through(async move { remove(&core, pins, (account, by)).await }).await?
     }
+}
+
+async fn remove(
+    core: &Core,
+    pins: Vec<(Cid, Option<ClusterId>)>,
+    (account, by): (AccountId, By),
+) -> Result<Vec<RemovedPin>, BatchError> {
+    let _turn = core.batch_turn().await?;
+    let removed = core.store.remove_all(account, &pins, by, core.clock.now()).await.map_err(unavailable)?;
+    let ended = match removed {
+        RemovedAll::Done(ended) => ended,
+        RemovedAll::Refused(refused) => {
+            let fault = |(index, reason): (usize, Unremovable)| {
+                let cid = pins.get(index).map(|(cid, _)| *cid).unwrap_or_default();
+                ItemFault { index, cid, error: refusal(reason) }
+            };
+            return Err(BatchError::Items(refused.into_iter().map(fault).collect()));
+        }
+    };
+    for (_, ended) in &ended {
+        core.signals.tell(ended.placement, None);
+    }
+    core.wake.notify_one();
+    Ok(pins.into_iter().zip(ended).map(|((cid, _), (cluster, _))| RemovedPin { cid, cluster }).collect())
 }
 
 fn check_length(items: usize) -> Result<(), Error> {
