@@ -130,7 +130,11 @@ async fn claim(core: &Core) -> Result<Vec<(HookClaim, OwnedSemaphorePermit)>, Er
 /// One turn of a webhook.
 async fn tell(core: &Core, claim: HookClaim, permit: OwnedSemaphorePermit) {
     let (began, mut turn) = (Instant::now(), Turn::new(&claim));
-    for delivery in &claim.deliveries {
+    for (told, delivery) in claim.deliveries.iter().enumerate() {
+        // No more goes to where its owner wants nothing sent any longer.
+        if told > 0 && !core.store.is_as_claimed(claim.lease).await.unwrap_or(false) {
+            break;
+        }
         let sent = tokio::select! {
             sent = send(core, &claim, delivery) => sent,
             // What was on its way is told again at the next start.

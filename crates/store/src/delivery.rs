@@ -25,6 +25,8 @@ pub struct HookLease {
     pub webhook: WebhookId,
     /// Its number; no two leases have the same.
     pub number: i64,
+    /// When its owner had last changed it. What is changed later is not for this turn to undo.
+    pub as_of: Timestamp,
 }
 
 /// A webhook to be told something.
@@ -271,8 +273,17 @@ impl Store {
         self.write(ClaimHooks { numbers, deliveries, now, until }).await
     }
 
+    /// Whether a turn may go on: its lease is held, and the webhook's owner has changed nothing since.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn is_as_claimed(&self, lease: HookLease) -> Result<bool, StoreError> {
+        is_as_claimed(&self.readers, lease).await
+    }
+
     /// Ends a turn: writes what came of each try and how the receiver seems to be, keeps the last `done_max`
-    /// deliveries that are over, and gives the lease back. False, and nothing is changed, if it was lost.
+    /// deliveries that are over, and gives the lease back. How it seems to be does not count if its owner has changed it
+    /// since. False, and nothing is changed, if it was lost.
     ///
     /// # Errors
     /// [`StoreError`]; then the lease stays until it runs out.
@@ -345,10 +356,10 @@ impl Write for ClaimHooks {
                 .fetch_optional(&mut *conn)
                 .await?;
             let Some(id) = id else { break };
-            let lease = HookLease { webhook: WebhookId(id), number: *number };
-            match self.claimed(conn, lease).await? {
+            let id = WebhookId(id);
+            match self.claimed(conn, id, *number).await? {
                 Some(claim) => claims.push(claim),
-                None => reschedule(conn, lease.webhook, Some(lease.number), self.now).await?,
+                None => reschedule(conn, id, Some(*number), self.now).await?,
             }
         }
         Ok(claims)
@@ -363,8 +374,13 @@ struct KeepsRow {
 
 impl ClaimHooks {
     /// What the holder of a new lease has to know; `None` if nothing is due after all.
-    async fn claimed(&self, conn: &mut Conn, lease: HookLease) -> Result<Option<HookClaim>, StoreError> {
-        let id = lease.webhook.0;
+    async fn claimed(
+        &self,
+        conn: &mut Conn,
+        webhook: WebhookId,
+        number: i64,
+    ) -> Result<Option<HookClaim>, StoreError> {
+        let id = webhook.0;
         let hook = sqlx::query_as::<_, HookRow>(select_hooks!("WHERE id = $1")).bind(id);
         let hook = hook.fetch_one(&mut *conn).await?.into_hook()?;
         let keeps: KeepsRow = sqlx::query_as("SELECT secret, failures FROM webhooks WHERE id = $1")
@@ -379,6 +395,7 @@ impl ClaimHooks {
         let deliveries: Vec<_> = due.into_iter().map(DeliveryRow::into_delivery).collect::<Result<_, _>>()?;
         let failures = u32::try_from(keeps.failures).unwrap_or(u32::MAX);
         let secret = HookSecret::from_stored(keeps.secret);
+        let lease = HookLease { webhook, number, as_of: hook.updated_at };
         Ok((!deliveries.is_empty()).then_some(HookClaim { lease, hook, secret, failures, deliveries }))
     }
 }
@@ -440,7 +457,9 @@ impl Write for Finish {
         if over > 0 {
             settle_pending(conn, hook.0, over, self.done_max).await?;
         }
-        self.note_health(conn).await?;
+        if is_as_claimed(&mut *conn, self.lease).await? {
+            self.note_health(conn).await?;
+        }
         reschedule(conn, hook, Some(self.lease.number), self.now).await?;
         Ok(true)
     }
@@ -499,6 +518,21 @@ impl Finish {
         }
         Ok(())
     }
+}
+
+/// Whether the lease is held and the owner has changed nothing since.
+async fn is_as_claimed<'c>(
+    executor: impl sqlx::SqliteExecutor<'c>,
+    lease: HookLease,
+) -> Result<bool, StoreError> {
+    let same: Option<i64> =
+        sqlx::query_scalar("SELECT 1 FROM webhooks WHERE id = $1 AND lease = $2 AND updated_at_ms = $3")
+            .bind(lease.webhook.0)
+            .bind(lease.number)
+            .bind(lease.as_of.as_ms())
+            .fetch_optional(executor)
+            .await?;
+    Ok(same.is_some())
 }
 
 /// So many deliveries of a webhook wait no longer: counts that, and forgets the oldest of those that are over.

@@ -268,6 +268,15 @@ impl Write for Change {
         .bind(self.now.as_ms())
         .execute(&mut *conn)
         .await?;
+        if active {
+            sqlx::query(
+                "UPDATE webhook_deliveries SET due_at_ms = at_ms WHERE webhook_id = $1 AND due_at_ms > $2",
+            )
+            .bind(self.id.0)
+            .bind(self.now.as_ms())
+            .execute(&mut *conn)
+            .await?;
+        }
         // Whoever has the lease does so when giving it back.
         reschedule(conn, self.id, None, self.now).await?;
         let act = Act::new(self.account, self.by, "webhook.change", self.id.to_string());

@@ -323,8 +323,26 @@ async fn one_that_is_turned_off_says_so_until_its_owner_turns_it_on() {
     let change = HookChange { active: Some(true), ..HookChange::default() };
     let on = world.store.change_webhook(ada, hook.id, change, By::OPERATOR, at(400)).await.unwrap().unwrap();
     assert_eq!((on.active, on.disabled_reason, on.failing_since), (true, None, None));
-    assert!(world.claim_hooks(at(400)).await.is_empty(), "what waits has its own time");
-    assert_eq!(world.claim_hooks(at(500)).await.len(), 1);
+    assert_eq!(world.claim_hooks(at(400)).await[0].deliveries.len(), 1, "what waits is told at once");
+}
+
+#[tokio::test]
+async fn a_turn_undoes_nothing_that_the_owner_has_changed_since() {
+    let world = World::start().await;
+    let ada = world.account("ada", 1_000).await;
+    let hook = world.hook(ada).await;
+    world.pinned(ada, 1).await;
+    let claim = world.claim_hooks(at(1)).await.remove(0);
+    assert!(world.store.is_as_claimed(claim.lease).await.unwrap());
+    let change = HookChange { active: Some(true), ..HookChange::default() };
+    world.store.change_webhook(ada, hook.id, change, By::OPERATOR, at(2)).await.unwrap().unwrap();
+    assert!(!world.store.is_as_claimed(claim.lease).await.unwrap(), "its turn ends");
+    let turn_off = Some("every try has failed".to_owned());
+    let failing = HookHealth::Failing { failures: 12, since: now(), paused_until: at(300), turn_off };
+    let attempts = vec![attempt(&claim.deliveries[0], Next::Again(at(500)), at(3))];
+    assert!(world.finish(&claim, attempts, failing, at(3)).await);
+    let fresh = world.fresh(&hook).await;
+    assert_eq!((fresh.active, fresh.disabled_reason, fresh.failing_since), (true, None, None));
 }
 
 #[tokio::test]
