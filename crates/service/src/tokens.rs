@@ -129,9 +129,7 @@ impl Tokens {
         match store.create_token(row, TOKENS_MAX, by, now).await.map_err(unavailable)? {
             Kept::Done(token) => Ok(CreatedToken { secret, token: *token }),
             Kept::NameTaken => Err(Error::NameTaken),
-            Kept::TooMany => {
-                Err(Error::InvalidRequest(format!("An account can have {TOKENS_MAX} API keys; revoke some")))
-            }
+            Kept::TooMany => Err(too_many()),
             Kept::MakerGone => Err(Error::CredentialGone),
         }
     }
@@ -156,8 +154,25 @@ impl Tokens {
             Credential::Key(maker) => (self.within(maker, new).await?, Some(maker)),
             Credential::Session(_) | Credential::Operator => (new, None),
         };
+        if caller.account.two_factor {
+            self.check_place(caller, &new).await?;
+        }
         self.second_factor(caller, code).await?;
         self.insert(caller.account.id, new, maker, caller.by()).await
+    }
+
+    /// Refuses what can't be made, before a code is used up for it.
+    async fn check_place(&self, caller: &Caller, new: &NewToken) -> Result<(), Error> {
+        check(new, self.core.clock.now())?;
+        let known = self.list(caller.account.id).await?;
+        if known.iter().any(|token| token.name == new.name) {
+            return Err(Error::NameTaken);
+        }
+        if u32::try_from(known.len()).is_ok_and(|known| known < TOKENS_MAX) {
+            Ok(())
+        } else {
+            Err(too_many())
+        }
     }
 
     /// A new key within the bounds of the key that makes it.
@@ -221,6 +236,8 @@ impl Tokens {
         name: &TokenName,
         code: Option<&str>,
     ) -> Result<(), Error> {
+        // No code is used up for a key that is not there.
+        self.first_of(caller.account.id, std::slice::from_ref(name)).await?;
         self.second_factor(caller, code).await?;
         self.delete(caller.account.id, name, caller.by()).await
     }
@@ -241,6 +258,10 @@ impl Tokens {
     pub fn revocations(&self) -> watch::Receiver<()> {
         self.core.revoked.subscribe()
     }
+}
+
+fn too_many() -> Error {
+    Error::InvalidRequest(format!("An account can have {TOKENS_MAX} API keys; revoke some"))
 }
 
 fn check(new: &NewToken, now: Timestamp) -> Result<(), Error> {

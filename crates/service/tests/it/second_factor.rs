@@ -289,7 +289,11 @@ async fn keys_are_made_and_revoked_with_a_code() {
     let replayed = tokens.revoke_for(&caller, &name, Some(&code)).await;
     assert_eq!(replayed, Err(Error::Login(LoginError::SecondFactorInvalid)));
     world.clock.advance(STEP);
-    tokens.revoke_for(&caller, &name, Some(&ada.code())).await.unwrap();
+    let code = ada.code();
+    assert_eq!(tokens.create_for(&caller, new(), Some(&code)).await.err(), Some(Error::NameTaken));
+    let other = TokenName::parse("other").unwrap();
+    assert_eq!(tokens.revoke_for(&caller, &other, Some(&code)).await, Err(Error::TokenNotFound));
+    tokens.revoke_for(&caller, &name, Some(&code)).await.expect("what can't be done uses no code up");
 }
 
 #[tokio::test]
