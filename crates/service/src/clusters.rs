@@ -139,7 +139,10 @@ impl Clusters {
                 tracing::error!(%error, "the database is not well");
                 Some("the database does not answer".to_owned())
             }
-            Err(_elapsed) => Some("the database does not answer in time".to_owned()),
+            Err(_elapsed) => {
+                tracing::error!("the database does not answer in time");
+                Some("the database does not answer in time".to_owned())
+            }
         };
         let clusters = self.core.clusters.iter().map(cluster_health);
         Health { store, clusters: futures::future::join_all(clusters).await }
@@ -170,7 +173,10 @@ async fn cluster_health(setup: &ClusterSetup) -> ClusterHealth {
             tracing::error!(cluster = %setup.info.id, %error, "a cluster is not well");
             Some("the cluster can't do its job".to_owned())
         }
-        Err(_elapsed) => Some("the cluster does not answer in time".to_owned()),
+        Err(_elapsed) => {
+            tracing::error!(cluster = %setup.info.id, "a cluster does not answer in time");
+            Some("the cluster does not answer in time".to_owned())
+        }
     };
     ClusterHealth { cluster: setup.info.id.clone(), problem }
 }

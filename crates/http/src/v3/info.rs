@@ -146,18 +146,17 @@ impl HealthReply {
     }
 
     fn new(health: &Health) -> Self {
-        let clusters = health.clusters.iter().map(|part| {
-            let name = part.cluster.to_string();
-            let condition = Condition::new(&name, part.problem.as_deref());
-            (name, condition)
-        });
+        let clusters = health
+            .clusters
+            .iter()
+            .map(|part| (part.cluster.to_string(), Condition::new(part.problem.as_deref())));
         let is_well = health.is_well();
         Self {
             status: if is_well { "ok" } else { "unavailable" },
             version: env!("CARGO_PKG_VERSION"),
             dependencies: Dependencies {
                 clusters: clusters.collect(),
-                database: Condition::new("database", health.store.as_deref()),
+                database: Condition::new(health.store.as_deref()),
             },
             error: (!is_well).then_some("Service Unavailable"),
             message: (!is_well).then_some("A dependency fails; see `dependencies`"),
@@ -166,10 +165,7 @@ impl HealthReply {
 }
 
 impl Condition {
-    fn new(part: &str, problem: Option<&str>) -> Self {
-        if let Some(problem) = problem {
-            tracing::warn!(part, problem, "a dependency is not well");
-        }
+    fn new(problem: Option<&str>) -> Self {
         Self { status: if problem.is_none() { "ok" } else { "failing" } }
     }
 }

@@ -39,6 +39,7 @@ async fn the_server_answers_as_its_document_says() {
     let mut command = Command::new("python3");
     command.current_dir(folder.path()).env("PYTHONPATH", cache::schemathesis());
     command.env("PYTHONDONTWRITEBYTECODE", "1").env("NO_COLOR", "1");
+    command.env("SCHEMATHESIS_HOOKS", clients.join("schemathesis_hooks.py"));
     command
         .args(["-m", "schemathesis.cli", "--config-file"])
         .arg(clients.join("schemathesis.toml"))
