@@ -73,8 +73,8 @@ pub(super) async fn count(State(app): State<AppState>, mut request: Request, nex
     response
 }
 
-/// Tells how the budget stands also where an answer came before anything was counted, as to the questions that
-/// browsers ask before a request: those cost nothing.
+/// Tells how the budget stands also where an answer came before anything was counted, as to CORS
+/// preflights: those cost nothing.
 pub(super) async fn tell_all(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let address = peer::address_of(request.headers(), request.extensions(), &app.settings().proxies);
     let mut response = next.run(request).await;
