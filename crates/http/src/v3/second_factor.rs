@@ -93,7 +93,7 @@ impl SetupReply {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(super) struct CodeBody {
     /// The six digits that the app shows now.
-    #[schema(value_type = Value, example = "287082")]
+    #[schema(value_type = Value, required = false, example = "287082")]
     code: Option<Value>,
     #[serde(flatten)]
     other: FactorBody,
@@ -125,7 +125,7 @@ pub(super) struct DisableBody {
     /// The account's password.
     password: Option<String>,
     /// The six digits that the app shows now.
-    #[schema(value_type = Value, example = "287082")]
+    #[schema(value_type = Value, required = false, example = "287082")]
     code: Option<Value>,
     #[serde(flatten)]
     other: FactorBody,
@@ -159,7 +159,7 @@ pub(super) struct VerifyBody {
     /// The token that the login gave.
     temporary_token: Option<String>,
     /// The six digits that the app shows now.
-    #[schema(value_type = Value, example = "287082")]
+    #[schema(value_type = Value, required = false, example = "287082")]
     code: Option<Value>,
     #[serde(flatten)]
     other: FactorBody,

@@ -53,10 +53,10 @@ pub(super) struct GenerateBody {
 #[serde(rename_all = "camelCase")]
 pub(super) struct FactorBody {
     /// A code of the second factor, as text or as a number, for accounts that have one.
-    #[schema(value_type = Value, example = "123456")]
+    #[schema(value_type = Value, required = false, example = "123456")]
     totp_code: Option<Value>,
     /// The same, under another name.
-    #[schema(value_type = Value, example = "123456")]
+    #[schema(value_type = Value, required = false, example = "123456")]
     two_factor_code: Option<Value>,
 }
 
