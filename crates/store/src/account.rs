@@ -6,7 +6,7 @@ use sqlx::FromRow;
 use crate::audit::{Act, Journal};
 use crate::row::{number, strange, word};
 use crate::writer::{Conn, Write};
-use crate::{Store, StoreError, offer, sums};
+use crate::{Store, StoreError, offer};
 
 mod change;
 mod list;
@@ -205,7 +205,6 @@ impl Write for Create {
             return Ok(None);
         }
         let id = AccountId(self.id);
-        sums::accounts(conn, &self.new.plan, false, 1).await?;
         let act = Act::new(id, self.by, "account.create", self.new.email.as_str());
         self.journal.log(conn, &act, self.now).await?;
         Ok(Some(Account {

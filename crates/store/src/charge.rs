@@ -4,40 +4,38 @@
 //! `charged_bytes` of the account's pins. Each of them also marks the account, to be counted anew without what its pins
 //! share ([`crate::distinct`]).
 
-use pinfold_model::{AccountId, Failure, FailureCode, PlacementId, Standing};
+use pinfold_model::{AccountId, Failure, FailureCode, PlacementId};
+use sqlx::FromRow;
 
-use crate::row::{column, number};
+use crate::StoreError;
+use crate::outbox::watched;
+use crate::row::column;
 use crate::writer::Conn;
-use crate::{StoreError, sums};
 
 /// What is said to accounts that can't pay.
 pub(crate) const OVER_QUOTA: &str = "It is larger than what is left of your storage";
 
-/// Counts a new pin and charges it, if that much is left; false, and nothing is changed, if not. Nothing is left of an
-/// account that is on its way out.
-pub(crate) async fn add_pin(conn: &mut Conn, account: AccountId, bytes: u64) -> Result<bool, StoreError> {
-    let done = sqlx::query(
-        "UPDATE accounts SET used_bytes = used_bytes + $2, pin_count = pin_count + 1, distinct_due = 1 \
-         WHERE id = $1 AND used_bytes + $2 <= storage_limit_bytes AND removing_since_ms IS NULL",
-    )
-    .bind(account.0)
-    .bind(column(bytes))
-    .execute(conn)
-    .await?;
-    Ok(done.rows_affected() > 0)
+/// An account that was charged.
+#[derive(Debug, FromRow)]
+pub(crate) struct Charged {
+    /// 1 if a webhook watches its pins.
+    pub(crate) watched: i64,
 }
 
-/// Charges a pin that is counted already, if that much is left.
-pub(crate) async fn charge(conn: &mut Conn, account: AccountId, bytes: u64) -> Result<bool, StoreError> {
-    let done = sqlx::query(
-        "UPDATE accounts SET used_bytes = used_bytes + $2, distinct_due = 1 \
-         WHERE id = $1 AND used_bytes + $2 <= storage_limit_bytes",
-    )
-    .bind(account.0)
-    .bind(column(bytes))
-    .execute(conn)
-    .await?;
-    Ok(done.rows_affected() > 0)
+/// Charges a pin, if that much is left; `None`, and nothing is changed, if not. `new_pins` is 1 if it is a new one, and
+/// 0 if it is counted already. Nothing is left of an account that is on its way out.
+pub(crate) async fn charge(
+    conn: &mut Conn,
+    account: AccountId,
+    new_pins: u8,
+    bytes: u64,
+) -> Result<Option<Charged>, StoreError> {
+    let charged = sqlx::query_as(concat!(
+        "UPDATE accounts SET used_bytes = used_bytes + $2, pin_count = pin_count + $3, distinct_due = 1 ",
+        "WHERE id = $1 AND used_bytes + $2 <= storage_limit_bytes AND removing_since_ms IS NULL RETURNING ",
+        watched!("accounts.id"),
+    ));
+    Ok(charged.bind(account.0).bind(column(bytes)).bind(i64::from(new_pins)).fetch_optional(conn).await?)
 }
 
 /// Counts a new pin of unknown size, if anything is left at all.
@@ -110,7 +108,7 @@ pub(crate) async fn keep_waiting(
     .bind(bytes)
     .execute(&mut *conn)
     .await?;
-    let kept = sqlx::query(
+    sqlx::query(
         "UPDATE pins SET standing = 'kept', charged_bytes = $2 \
          WHERE placement_id = $1 AND standing = 'waiting'",
     )
@@ -118,10 +116,6 @@ pub(crate) async fn keep_waiting(
     .bind(bytes)
     .execute(&mut *conn)
     .await?;
-    let (kept, lost) = (column(kept.rows_affected()), column(failed.len() as u64));
-    sums::pins(conn, placement, Standing::Waiting, -(kept + lost), 0).await?;
-    sums::pins(conn, placement, Standing::Failed, lost, 0).await?;
-    sums::pins(conn, placement, Standing::Kept, kept, number(bytes)).await?;
     Ok(failed)
 }
 
@@ -131,17 +125,14 @@ pub(crate) async fn fail_waiting(
     placement: PlacementId,
     failure: &Failure,
 ) -> Result<Vec<i64>, StoreError> {
-    let failed: Vec<i64> = sqlx::query_scalar(
+    let failed = sqlx::query_scalar(
         "UPDATE pins SET standing = 'failed', error_code = $2, error_detail = $3 \
          WHERE placement_id = $1 AND standing = 'waiting' RETURNING account_id",
     )
     .bind(placement.0)
     .bind(failure.code.as_str())
     .bind(&failure.detail)
-    .fetch_all(&mut *conn)
+    .fetch_all(conn)
     .await?;
-    let lost = column(failed.len() as u64);
-    sums::pins(conn, placement, Standing::Waiting, -lost, 0).await?;
-    sums::pins(conn, placement, Standing::Failed, lost, 0).await?;
     Ok(failed)
 }

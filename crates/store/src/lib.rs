@@ -41,7 +41,6 @@ mod settle;
 mod snapshot;
 mod statistics;
 mod store;
-mod sums;
 mod token;
 mod webhook;
 mod wish;

@@ -54,18 +54,18 @@ struct HookRow {
     pending: i64,
 }
 
-/// An SQL condition: whether an active webhook watches the pins of account `n.account_id`.
+/// An SQL condition: whether an active webhook watches the pins of this account.
 macro_rules! is_watched {
-    () => {
-        "EXISTS (SELECT 1 FROM webhooks h WHERE h.account_id = n.account_id AND h.active = 1)"
+    ($account:literal) => {
+        concat!("EXISTS (SELECT 1 FROM webhooks h WHERE h.account_id = ", $account, " AND h.active = 1)")
     };
 }
+pub(crate) use is_watched;
 
 /// The same as a column, 1 or 0.
 macro_rules! watched {
-    () => {
-        "CASE WHEN EXISTS (SELECT 1 FROM webhooks h WHERE h.account_id = n.account_id AND h.active = 1) \
-         THEN 1 ELSE 0 END AS watched"
+    ($account:literal) => {
+        concat!("CASE WHEN ", crate::outbox::is_watched!($account), " THEN 1 ELSE 0 END AS watched")
     };
 }
 pub(crate) use watched;
@@ -74,7 +74,7 @@ pub(crate) use watched;
 pub(crate) async fn watched_waiting(conn: &mut Conn, placement: PlacementId) -> Result<Vec<i64>, StoreError> {
     let pins = sqlx::query_scalar(concat!(
         "SELECT n.id FROM pins n WHERE n.placement_id = $1 AND n.standing = 'waiting' AND ",
-        is_watched!()
+        is_watched!("n.account_id")
     ));
     Ok(pins.bind(placement.0).fetch_all(conn).await?)
 }

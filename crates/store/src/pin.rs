@@ -100,18 +100,25 @@ impl PinRecord {
     }
 }
 
-/// `SELECT` of a pin `n` with its placement `p`, with literal tails.
-macro_rules! select_pins {
-    ($($tail:expr),+) => {
+/// `SELECT` of pins `n` with their placements `p`, from tables so named.
+macro_rules! select_pins_from {
+    ($($from:expr),+) => {
         concat!(
             "SELECT n.id AS pin_id, n.account_id, n.standing, n.original_name, n.custom_name, ",
             "n.charged_bytes, n.wishes, n.error_code AS pin_error_code, n.error_detail AS pin_error_detail, ",
             "n.created_at_ms AS pin_created_at_ms, n.expires_at_ms, n.retain_until_ms, ",
             "p.id, p.cid, p.cluster, p.state, p.due_at_ms, p.lease, p.attempts, p.error_code, p.error_detail, ",
-            "p.blocks, p.bytes, p.kind, p.damaged_blocks, p.updated_at_ms ",
-            "FROM pins n JOIN placements p ON p.id = n.placement_id ",
-            $($tail),+
+            "p.blocks, p.bytes, p.kind, p.damaged_blocks, p.updated_at_ms FROM ",
+            $($from),+
         )
+    };
+}
+pub(crate) use select_pins_from;
+
+/// `SELECT` of a pin `n` with its placement `p`, with literal tails.
+macro_rules! select_pins {
+    ($($tail:expr),+) => {
+        crate::pin::select_pins_from!("pins n JOIN placements p ON p.id = n.placement_id ", $($tail),+)
     };
 }
 pub(crate) use select_pins;

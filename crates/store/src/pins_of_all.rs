@@ -300,7 +300,7 @@ impl Write for RemovePin {
         let row: Option<EndingRow> = sqlx::query_as(concat!(
             "SELECT n.id, n.account_id, n.placement_id, n.charged_bytes, p.cluster, ",
             "CASE WHEN n.standing <> 'failed' THEN n.retain_until_ms END AS locked_until_ms, ",
-            watched!(),
+            watched!("n.account_id"),
             " FROM pins n JOIN placements p ON p.id = n.placement_id WHERE n.id = $1"
         ))
         .bind(self.pin.0)

@@ -3,7 +3,9 @@
 
 use sqlx::{Row, SqlSafeStr};
 
-use crate::{Store, account, audit, charge, claim, delivery, list, named, pin, pins_of_all, remove, session};
+use crate::{
+    Store, account, audit, charge, claim, delivery, list, named, pin, pins_of_all, remove, session, wish,
+};
 
 /// The steps of SQLite's plan for a query.
 async fn plan(store: &Store, sql: &'static str) -> Vec<String> {
@@ -48,6 +50,9 @@ async fn the_pins_of_a_cid_are_not_looked_for_among_all_of_an_account() {
     let store = store(&dir).await;
     let indices = ["autoindex_placements_2 (cid=?)", "autoindex_pins_2 (account_id=? AND placement_id=?)"];
     assert_uses(&store, remove::FIND, &indices).await;
+    let indices = ["autoindex_placements_2 (cid=? AND cluster=?)", indices[1]];
+    assert_uses(&store, wish::LOOK, &indices).await;
+    let indices = ["autoindex_placements_2 (cid=?)", indices[1]];
     for sql in [list::PAGES[1], list::TOTALS[1]] {
         let steps = plan(&store, sql).await;
         let has = |index: &str| steps.iter().any(|step| step.contains(index));

@@ -14,7 +14,7 @@ use crate::pin::ends_at;
 use crate::placement::let_go;
 use crate::row::{LIST_MAX, number, push_list, strange, time};
 use crate::writer::{Conn, Write};
-use crate::{Store, StoreError, charge, sums};
+use crate::{Store, StoreError, charge};
 
 /// What came of a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub(crate) struct EndingRow {
 pub(crate) const FIND: &str = concat!(
     "SELECT n.id, n.account_id, n.placement_id, n.charged_bytes, p.cluster, ",
     "CASE WHEN n.standing <> 'failed' THEN n.retain_until_ms END AS locked_until_ms, ",
-    watched!(),
+    watched!("n.account_id"),
     " FROM placements p CROSS JOIN pins n WHERE n.placement_id = p.id AND n.account_id = $1 AND p.cid = $2 ",
     "AND (CAST($3 AS TEXT) IS NULL OR p.cluster = $3) LIMIT 2"
 );
@@ -170,7 +170,6 @@ pub(crate) async fn end_all(
 /// Takes the rows of pins away and out of the books, each account once, and lets go of what they wanted.
 async fn take_away(conn: &mut Conn, rows: &[EndingRow], now: Timestamp) -> Result<Vec<Ended>, StoreError> {
     let pins: Vec<i64> = rows.iter().map(|row| row.id).collect();
-    sums::without_pins(conn, &pins).await?;
     let mut delete = QueryBuilder::new("DELETE FROM pins WHERE id IN ");
     push_list(&mut delete, &pins).build().execute(&mut *conn).await?;
     let mut charges: BTreeMap<i64, (u64, u64)> = BTreeMap::new();
@@ -275,7 +274,7 @@ struct Expire {
 /// Pins whose time has come, the longest due first.
 pub(crate) const SELECT_DUE: &str = concat!(
     "SELECT id, account_id, placement_id, charged_bytes, ",
-    watched!(),
+    watched!("n.account_id"),
     " FROM pins n WHERE expires_at_ms IS NOT NULL AND ",
     ends_at!(),
     " <= $1 ORDER BY ",

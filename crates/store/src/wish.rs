@@ -7,17 +7,23 @@ use pinfold_model::{
     AccountId, By, ClusterId, Details, Event, HookEvent, Lifetime, LifetimeError, PinId, PinName,
     PlacementId, PlacementState, Standing, Timestamp,
 };
+use sqlx::{FromRow, Row};
 
 use crate::audit::{Act, Journal};
 use crate::outbox::Outbox;
-use crate::pin::{ON_THEIR_WAY, PinRow, PlacementRow, select_pins, select_placements};
+use crate::pin::{ON_THEIR_WAY, PinRow, PlacementRow, select_pins_from};
 use crate::row::{column, strange};
 use crate::writer::{Conn, Write};
-use crate::{Claim, Lease, PinRecord, PlacementRecord, Store, StoreError, charge, claim, sums};
+use crate::{Claim, Lease, PinRecord, PlacementRecord, Store, StoreError, charge, claim};
 
 /// How much later in the queue a pin stands for each other pin that its account has on its way, in
 /// milliseconds: so an account with a thousand of them can't make another wait for all.
 const FAIR_STEP_MS: i64 = 1_000;
+
+/// The placement of a CID in a cluster, with the pin that the account has of it, if it has one.
+pub(crate) const LOOK: &str = select_pins_from!(
+    "placements p LEFT JOIN pins n ON n.placement_id = p.id AND n.account_id = $3 WHERE p.cid = $1 AND p.cluster = $2"
+);
 
 /// What an account wants.
 #[derive(Debug, Clone)]
@@ -110,11 +116,7 @@ impl WishWrite {
         conn: &mut Conn,
         on_their_way: &mut Option<i64>,
     ) -> Result<Wished, StoreError> {
-        let placement = self.placement(conn).await?;
-        let old = match &placement {
-            Some(placement) => self.pin_of(conn, placement.id).await?,
-            None => None,
-        };
+        let (placement, old) = self.look(conn).await?;
         let before = old.as_ref().map(PinRecord::lifetime).unwrap_or_default();
         let lifetime = match before.renewed(self.wish.lifetime, self.now) {
             Ok(lifetime) => lifetime,
@@ -127,24 +129,24 @@ impl WishWrite {
         }
     }
 
-    async fn placement(&self, conn: &mut Conn) -> Result<Option<PlacementRecord>, StoreError> {
-        sqlx::query_as::<_, PlacementRow>(select_placements!("WHERE cid = $1 AND cluster = $2"))
+    /// The placement, and the account's pin of it.
+    async fn look(
+        &self,
+        conn: &mut Conn,
+    ) -> Result<(Option<PlacementRecord>, Option<PinRecord>), StoreError> {
+        let row = sqlx::query(LOOK)
             .bind(self.wish.cid.to_string())
             .bind(self.wish.cluster.as_str())
-            .fetch_optional(conn)
-            .await?
-            .map(PlacementRow::into_record)
-            .transpose()
-    }
-
-    async fn pin_of(&self, conn: &mut Conn, placement: PlacementId) -> Result<Option<PinRecord>, StoreError> {
-        sqlx::query_as::<_, PinRow>(select_pins!("WHERE n.account_id = $1 AND n.placement_id = $2"))
             .bind(self.wish.account.0)
-            .bind(placement.0)
             .fetch_optional(conn)
-            .await?
-            .map(PinRow::into_record)
-            .transpose()
+            .await?;
+        let Some(row) = row else { return Ok((None, None)) };
+        let placement = PlacementRow::from_row(&row)?.into_record()?;
+        let pin = match row.try_get::<Option<i64>, _>("pin_id")? {
+            Some(_) => Some(PinRow::from_row(&row)?.into_record()?),
+            None => None,
+        };
+        Ok((Some(placement), pin))
     }
 
     /// A live pin is there: apply what was given now.
@@ -182,15 +184,14 @@ impl WishWrite {
         lifetime: Lifetime,
     ) -> Result<Wished, StoreError> {
         let (account, bytes) = (self.wish.account, placement.bytes);
-        let fits = match &old {
-            Some(_) => charge::charge(conn, account, bytes).await?,
-            None => charge::add_pin(conn, account, bytes).await?,
-        };
-        if !fits {
+        let new_pins = u8::from(old.is_none());
+        let Some(charged) = charge::charge(conn, account, new_pins, bytes).await? else {
             return Ok(Wished::OverQuota);
-        }
+        };
         let pin = self.write_pin(conn, placement, old, Standing::Kept, lifetime).await?;
-        self.outbox.happened(conn, HookEvent::Pinned, pin.id.0, self.now).await?;
+        if charged.watched != 0 {
+            self.outbox.happened(conn, HookEvent::Pinned, pin.id.0, self.now).await?;
+        }
         Ok(Wished::Done { pin: Box::new(pin), created: true, work: false, claim: None })
     }
 
@@ -327,12 +328,10 @@ impl WishWrite {
             retain_until: lifetime.retain_until,
         };
         if is_new {
-            self.insert(conn, &pin).await?
+            self.insert(conn, &pin).await?;
         } else {
             self.update(conn, &pin).await?;
-            sums::pins(conn, pin.placement.id, Standing::Failed, -1, 0).await?;
         }
-        sums::pins(conn, pin.placement.id, standing, 1, charged_bytes).await?;
         self.log(conn, wish.action, &pin).await?;
         Ok(pin)
     }

@@ -7,7 +7,7 @@ use crate::account::load;
 use crate::audit::{Act, Journal};
 use crate::row::{column, number, word};
 use crate::writer::{Conn, Write};
-use crate::{Store, StoreError, offer, sums};
+use crate::{Store, StoreError, offer};
 
 /// A plan to be given.
 #[derive(Debug, Clone)]
@@ -190,10 +190,6 @@ impl Change {
             {
                 sqlx::query(sql).bind(self.id.0).execute(&mut *conn).await?;
             }
-        }
-        if (&old.plan, old.disabled) != (&new.plan, new.disabled) {
-            sums::accounts(conn, &PlanCode::new(&old.plan), old.disabled != 0, -1).await?;
-            sums::accounts(conn, &PlanCode::new(&new.plan), new.disabled != 0, 1).await?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! The row says that it is on its way out, so that a process that is killed leaves nothing half done for ever: whoever
 //! comes next goes on.
 
-use pinfold_model::{AccountId, By, Details, HookEvent, PlanCode, Role, Timestamp};
+use pinfold_model::{AccountId, By, Details, HookEvent, Role, Timestamp};
 use sqlx::FromRow;
 
 use crate::account::change::has_other_admin;
@@ -12,7 +12,7 @@ use crate::outbox::Outbox;
 use crate::remove::{EndingRow, end_all};
 use crate::row::{number, time};
 use crate::writer::{Conn, Write};
-use crate::{Ended, Store, StoreError, sums};
+use crate::{Ended, Store, StoreError};
 
 /// What an account has and is to go with it. Its pins are gone by then; what is not named here cascades.
 const BELONGINGS: [&str; 4] = [
@@ -68,7 +68,6 @@ pub enum RemovalStep {
 struct LeavingRow {
     email: String,
     role: String,
-    plan: String,
     disabled: i64,
     pin_count: i64,
     removing_since_ms: Option<i64>,
@@ -111,7 +110,7 @@ impl Store {
 /// The account as far as its removal is concerned.
 async fn leaving(conn: &mut Conn, id: AccountId) -> Result<Option<LeavingRow>, StoreError> {
     let query = sqlx::query_as(
-        "SELECT email, role, plan, disabled, pin_count, removing_since_ms FROM accounts WHERE id = $1",
+        "SELECT email, role, disabled, pin_count, removing_since_ms FROM accounts WHERE id = $1",
     );
     Ok(query.bind(id.0).fetch_optional(conn).await?)
 }
@@ -146,7 +145,7 @@ impl Write for Begin {
         }
         self.log(conn, row.email.as_str(), pins).await?;
         if pins == 0 && !take_many(conn, self.id).await? {
-            finish(conn, self.id, &row).await?;
+            finish(conn, self.id).await?;
             return Ok(RemovalBegun::Gone);
         }
         sqlx::query("UPDATE accounts SET disabled = 1, removing_since_ms = $2 WHERE id = $1")
@@ -154,11 +153,6 @@ impl Write for Begin {
             .bind(self.now.as_ms())
             .execute(&mut *conn)
             .await?;
-        if row.disabled == 0 {
-            let plan = PlanCode::new(&row.plan);
-            sums::accounts(conn, &plan, false, -1).await?;
-            sums::accounts(conn, &plan, true, 1).await?;
-        }
         Ok(RemovalBegun::Begun { pins })
     }
 }
@@ -211,7 +205,7 @@ impl Write for Step {
         if rows.is_empty() {
             let act = Act::new(self.id, By::SYSTEM, "account.gone", row.email.as_str());
             self.journal.log(conn, &act, self.now).await?;
-            finish(conn, self.id, &row).await?;
+            finish(conn, self.id).await?;
             return Ok(RemovalStep::Gone(self.id));
         }
         // Also those that are locked: who told the account to go said so.
@@ -237,12 +231,12 @@ async fn take_many(conn: &mut Conn, id: AccountId) -> Result<bool, StoreError> {
 }
 
 /// Takes the account itself away. It has no pins.
-async fn finish(conn: &mut Conn, id: AccountId, row: &LeavingRow) -> Result<(), StoreError> {
+async fn finish(conn: &mut Conn, id: AccountId) -> Result<(), StoreError> {
     for belongings in BELONGINGS {
         sqlx::query(belongings).bind(id.0).execute(&mut *conn).await?;
     }
-    sqlx::query("DELETE FROM accounts WHERE id = $1").bind(id.0).execute(&mut *conn).await?;
-    sums::accounts(conn, &PlanCode::new(&row.plan), row.disabled != 0, -1).await
+    sqlx::query("DELETE FROM accounts WHERE id = $1").bind(id.0).execute(conn).await?;
+    Ok(())
 }
 
 #[cfg(test)]
