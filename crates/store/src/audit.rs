@@ -7,6 +7,7 @@
 //! A log is read newest first, a range of an index wherever a page begins. Its total is counted up to a bound. What
 //! is older than the operator wants is swept in small steps.
 
+use std::borrow::Borrow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -52,6 +53,12 @@ impl Act {
     #[must_use]
     pub fn with(self, details: Details) -> Self {
         Self { details, ..self }
+    }
+
+    /// What it was done to, as far as that is kept.
+    fn subject(&self) -> &str {
+        let end = (0..=SUBJECT_LEN_MAX).rev().find(|end| self.subject.is_char_boundary(*end)).unwrap_or(0);
+        self.subject.get(..end).unwrap_or(&self.subject)
     }
 
     /// The same, refused or failed.
@@ -127,23 +134,36 @@ impl Journal {
 
     /// Adds an entry.
     pub(crate) async fn log(&self, conn: &mut Conn, act: &Act, now: Timestamp) -> Result<(), StoreError> {
-        let end = (0..=SUBJECT_LEN_MAX).rev().find(|end| act.subject.is_char_boundary(*end)).unwrap_or(0);
-        sqlx::query(
-            "INSERT INTO audit (id, account_id, actor_id, at_ms, source, address, action, subject, status, details) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-        )
-        .bind(self.ids.next(now))
-        .bind(act.account.map(|account| account.0))
-        .bind(act.by.actor.map(|actor| actor.0))
-        .bind(now.as_ms())
-        .bind(act.by.source.as_str())
-        .bind(act.by.address.map(|address| address.to_string()))
-        .bind(act.action)
-        .bind(act.subject.get(..end).unwrap_or(&act.subject))
-        .bind(act.status.as_str())
-        .bind(act.details.to_json())
-        .execute(conn)
-        .await?;
+        self.log_all(conn, &[(act, now)]).await
+    }
+
+    /// Adds entries, at most [`LIST_MAX`] of them.
+    pub(crate) async fn log_all(
+        &self,
+        conn: &mut Conn,
+        acts: &[(impl Borrow<Act>, Timestamp)],
+    ) -> Result<(), StoreError> {
+        if acts.is_empty() {
+            return Ok(());
+        }
+        let mut query = QueryBuilder::new(
+            "INSERT INTO audit (id, account_id, actor_id, at_ms, source, address, action, subject, status, details) ",
+        );
+        query.push_values(acts, |mut row, (act, now)| {
+            let act: &Act = act.borrow();
+            row.push_bind(self.ids.next(*now))
+                .push_bind(act.account.map(|account| account.0))
+                .push_bind(act.by.actor.map(|actor| actor.0))
+                .push_bind(now.as_ms())
+                .push_bind(act.by.source.as_str())
+                .push_bind(act.by.address.map(|address| address.to_string()))
+                .push_bind(act.action)
+                .push_bind(act.subject().to_owned())
+                .push_bind(act.status.as_str())
+                .push_bind(act.details.to_json());
+        });
+        // Only what comes often stays prepared.
+        query.build().persistent(acts.len() == 1).execute(conn).await?;
         Ok(())
     }
 
@@ -202,9 +222,12 @@ impl Journal {
             .with("cluster", &placement.cluster)
             .with("code", failure.code)
             .with("reason", &failure.detail);
-        for account in accounts {
-            let act = Act::new(AccountId(*account), By::SYSTEM, "pin.fail", placement.cid.to_string());
-            self.log(conn, &act.with(details.clone()).refused(), now).await?;
+        for accounts in accounts.chunks(LIST_MAX) {
+            let act = |account: &i64| {
+                let act = Act::new(AccountId(*account), By::SYSTEM, "pin.fail", placement.cid.to_string());
+                (act.with(details.clone()).refused(), now)
+            };
+            self.log_all(conn, &accounts.iter().map(act).collect::<Vec<_>>()).await?;
         }
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! Many wishes, or many removals, in one transaction: all of them or none.
 //!
-//! A batch of wishes writes as it goes, so that each sees what those before it took of the quota; if one can't be had,
-//! all is taken back to where the batch began, and the transaction around it, which may be shared with others, goes on.
+//! A batch of wishes writes as it goes, what is here already first, so that each sees what those before it took of the
+//! quota; if one can't be had, all is taken back to where the batch began, and the transaction around it, which may be
+//! shared with others, goes on.
 //! A batch of removals looks at all of its pins before it changes any.
 
 use std::collections::HashMap;
@@ -13,7 +14,7 @@ use sqlx::raw_sql;
 use crate::audit::Journal;
 use crate::outbox::Outbox;
 use crate::remove::{EndingRow, end_all};
-use crate::wish::WishWrite;
+use crate::wish::{WishWrite, keep_all};
 use crate::writer::{Conn, Write};
 use crate::{Claim, Ended, PinRecord, Store, StoreError, Wish, Wished};
 
@@ -124,8 +125,14 @@ impl WishAll {
         let (mut granted, mut refused) = (Vec::with_capacity(self.wishes.len()), Vec::new());
         // All are one account's: its pins are counted once.
         let mut on_their_way = None;
-        for (at, wish) in self.wishes.iter().enumerate() {
-            match wish.run_with(conn, &mut on_their_way).await? {
+        let wishes: Vec<_> = self.wishes.iter().collect();
+        let kept = keep_all(conn, &wishes).await?;
+        for (at, (wish, kept)) in self.wishes.iter().zip(kept).enumerate() {
+            let wished = match kept {
+                Some(kept) => kept,
+                None => wish.run_with(conn, &mut on_their_way).await?,
+            };
+            match wished {
                 Wished::Done { pin, created, work, claim } => {
                     granted.push(Granted { pin, created, work, claim });
                 }

@@ -22,12 +22,11 @@ pub(crate) struct Charged {
     pub(crate) watched: i64,
 }
 
-/// Charges a pin, if that much is left; `None`, and nothing is changed, if not. `new_pins` is 1 if it is a new one, and
-/// 0 if it is counted already. Nothing is left of an account that is on its way out.
+/// Charges pins, if that much is left; `None`, and nothing is changed, if not. `new_pins` of them are not counted yet. Nothing is left of an account that is on its way out.
 pub(crate) async fn charge(
     conn: &mut Conn,
     account: AccountId,
-    new_pins: u8,
+    new_pins: usize,
     bytes: u64,
 ) -> Result<Option<Charged>, StoreError> {
     let charged = sqlx::query_as(concat!(
@@ -35,7 +34,7 @@ pub(crate) async fn charge(
         "WHERE id = $1 AND used_bytes + $2 <= storage_limit_bytes AND removing_since_ms IS NULL RETURNING ",
         watched!("accounts.id"),
     ));
-    Ok(charged.bind(account.0).bind(column(bytes)).bind(i64::from(new_pins)).fetch_optional(conn).await?)
+    Ok(charged.bind(account.0).bind(column(bytes)).bind(column(new_pins as u64)).fetch_optional(conn).await?)
 }
 
 /// Counts a new pin of unknown size, if anything is left at all.

@@ -8,14 +8,14 @@ use crate::{
 };
 
 /// The steps of SQLite's plan for a query.
-async fn plan(store: &Store, sql: &'static str) -> Vec<String> {
+async fn plan(store: &Store, sql: &str) -> Vec<String> {
     let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")).into_sql_str();
     let rows = sqlx::query(explain).fetch_all(&store.readers).await.unwrap();
     rows.iter().map(|row| row.get("detail")).collect()
 }
 
 /// Every step goes into an index, and those named are among them.
-async fn assert_uses(store: &Store, sql: &'static str, indices: &[&str]) {
+async fn assert_uses(store: &Store, sql: &str, indices: &[&str]) {
     let steps = plan(store, sql).await;
     // MIN and LIMIT stop a scan of an index at its first row.
     let is_quick = |step: &String| step.starts_with("SEARCH") || step.contains("USING COVERING INDEX");
@@ -52,6 +52,9 @@ async fn the_pins_of_a_cid_are_not_looked_for_among_all_of_an_account() {
     assert_uses(&store, remove::FIND, &indices).await;
     let indices = ["autoindex_placements_2 (cid=? AND cluster=?)", indices[1]];
     assert_uses(&store, wish::LOOK, &indices).await;
+    // The wishes themselves are all looked at.
+    let steps = plan(&store, &wish::LOOK_FOR_ALL.join("VALUES (0, 'a', 'b', 1), (1, 'a', 'b', 1)")).await;
+    assert!(indices.iter().all(|index| steps.iter().any(|step| step.contains(index))), "{steps:#?}");
     let indices = ["autoindex_placements_2 (cid=?)", indices[1]];
     for sql in [list::PAGES[1], list::TOTALS[1]] {
         let steps = plan(&store, sql).await;

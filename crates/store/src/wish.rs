@@ -1,18 +1,23 @@
 //! A wish: what a request to pin writes, in one transaction.
 //!
-//! The short way is for content that is pinned already: one look, one charge, one new row.
+//! The short way is for content that is pinned already: one look, one charge, one new row; and the same for many at once.
+
+mod keep;
 
 use cid::Cid;
 use pinfold_model::{
     AccountId, By, ClusterId, Details, Event, HookEvent, Lifetime, LifetimeError, PinId, PinName,
     PlacementId, PlacementState, Standing, Timestamp,
 };
-use sqlx::{FromRow, Row};
+use sqlx::{FromRow, QueryBuilder, Row};
 
+#[cfg(test)]
+pub(crate) use self::keep::LOOK_FOR_ALL;
+pub(crate) use self::keep::keep_all;
 use crate::audit::{Act, Journal};
 use crate::outbox::Outbox;
 use crate::pin::{ON_THEIR_WAY, PinRow, PlacementRow, select_pins_from};
-use crate::row::{column, strange};
+use crate::row::column;
 use crate::writer::{Conn, Write};
 use crate::{Claim, Lease, PinRecord, PlacementRecord, Store, StoreError, charge, claim};
 
@@ -184,7 +189,7 @@ impl WishWrite {
         lifetime: Lifetime,
     ) -> Result<Wished, StoreError> {
         let (account, bytes) = (self.wish.account, placement.bytes);
-        let new_pins = u8::from(old.is_none());
+        let new_pins = usize::from(old.is_none());
         let Some(charged) = charge::charge(conn, account, new_pins, bytes).await? else {
             return Ok(Wished::OverQuota);
         };
@@ -309,11 +314,27 @@ impl WishWrite {
         standing: Standing,
         lifetime: Lifetime,
     ) -> Result<PinRecord, StoreError> {
+        let pin = self.pin(placement, old.as_ref(), standing, lifetime);
+        if old.is_none() {
+            insert(conn, &[(self, &pin)]).await?;
+        } else {
+            self.update(conn, &pin).await?;
+        }
+        self.log(conn, self.wish.action, &pin).await?;
+        Ok(pin)
+    }
+
+    /// The pin as it will be.
+    fn pin(
+        &self,
+        placement: PlacementRecord,
+        old: Option<&PinRecord>,
+        standing: Standing,
+        lifetime: Lifetime,
+    ) -> PinRecord {
         let wish = &self.wish;
         let charged_bytes = if standing == Standing::Kept { placement.bytes } else { 0 };
-        let is_new = old.is_none();
-        let old = old.as_ref();
-        let pin = PinRecord {
+        PinRecord {
             id: old.map_or(PinId(self.pin_id), |old| old.id),
             account: wish.account,
             placement,
@@ -326,47 +347,22 @@ impl WishWrite {
             created_at: old.map_or(self.now, |old| old.created_at),
             expires_at: lifetime.expires_at,
             retain_until: lifetime.retain_until,
-        };
-        if is_new {
-            self.insert(conn, &pin).await?;
-        } else {
-            self.update(conn, &pin).await?;
         }
-        self.log(conn, wish.action, &pin).await?;
-        Ok(pin)
     }
 
     async fn log(&self, conn: &mut Conn, action: &'static str, pin: &PinRecord) -> Result<(), StoreError> {
+        self.journal.log(conn, &self.act(action, pin), self.now).await
+    }
+
+    /// What the audit log says of it.
+    fn act(&self, action: &'static str, pin: &PinRecord) -> Act {
         let details = Details::default()
             .with("cluster", &pin.placement.cluster)
             .with_some("name", pin.custom_name.as_ref().or(pin.original_name.as_ref()))
             .with_some("expiresAt", pin.expires_at)
             .with_some("retainUntil", pin.retain_until);
         let act = Act::new(pin.account, self.wish.by, action, pin.placement.cid.to_string());
-        self.journal.log(conn, &act.with(details), self.now).await
-    }
-
-    async fn insert(&self, conn: &mut Conn, pin: &PinRecord) -> Result<(), StoreError> {
-        let done = sqlx::query(
-            "INSERT INTO pins (id, account_id, placement_id, standing, original_name, custom_name, \
-             charged_bytes, wishes, origins, created_at_ms, expires_at_ms, retain_until_ms) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-        )
-        .bind(pin.id.0)
-        .bind(pin.account.0)
-        .bind(pin.placement.id.0)
-        .bind(pin.standing.as_str())
-        .bind(pin.original_name.as_ref().map(PinName::as_str))
-        .bind(pin.custom_name.as_ref().map(PinName::as_str))
-        .bind(column(pin.charged_bytes))
-        .bind(column(pin.wishes))
-        .bind(self.origins())
-        .bind(pin.created_at.as_ms())
-        .bind(pin.expires_at.map(Timestamp::as_ms))
-        .bind(pin.retain_until.map(Timestamp::as_ms))
-        .execute(conn)
-        .await?;
-        if done.rows_affected() == 1 { Ok(()) } else { Err(strange("pin", "not written")) }
+        act.with(details)
     }
 
     async fn update(&self, conn: &mut Conn, pin: &PinRecord) -> Result<(), StoreError> {
@@ -392,4 +388,32 @@ impl WishWrite {
     fn origins(&self) -> Option<String> {
         (!self.wish.origins.is_empty()).then(|| self.wish.origins.join("\n"))
     }
+}
+
+/// Writes new pins, at most [`LIST_MAX`](crate::row::LIST_MAX) of them.
+async fn insert(conn: &mut Conn, pins: &[(&WishWrite, &PinRecord)]) -> Result<(), StoreError> {
+    if pins.is_empty() {
+        return Ok(());
+    }
+    let mut query = QueryBuilder::new(
+        "INSERT INTO pins (id, account_id, placement_id, standing, original_name, custom_name, charged_bytes, \
+         wishes, origins, created_at_ms, expires_at_ms, retain_until_ms) ",
+    );
+    let name = |name: &Option<PinName>| name.as_ref().map(|name| name.as_str().to_owned());
+    query.push_values(pins, |mut row, (wish, pin)| {
+        row.push_bind(pin.id.0)
+            .push_bind(pin.account.0)
+            .push_bind(pin.placement.id.0)
+            .push_bind(pin.standing.as_str())
+            .push_bind(name(&pin.original_name))
+            .push_bind(name(&pin.custom_name))
+            .push_bind(column(pin.charged_bytes))
+            .push_bind(column(pin.wishes))
+            .push_bind(wish.origins())
+            .push_bind(pin.created_at.as_ms())
+            .push_bind(pin.expires_at.map(Timestamp::as_ms))
+            .push_bind(pin.retain_until.map(Timestamp::as_ms));
+    });
+    query.build().persistent(pins.len() == 1).execute(conn).await?;
+    Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! Writes queue up while the one before them is synced; then all that wait go into one transaction, and each
 //! is answered after its commit. So a sync is shared by as many writes as came during the last one, and a
-//! lone write waits for nobody.
+//! lone write waits for nobody. Wishes that can be granted with the same few statements are written first.
 //!
 //! A write answers "no" (over quota, name taken) as a value, before it changes anything. An error is a fault
 //! of the database: the transaction is undone, and each of its writes is tried alone, so that one that can't
@@ -11,6 +11,7 @@
 //! Transactions are plain statements here, not sqlx's: SQLite undoes one by itself when the disk is full, sqlx
 //! takes it for open then, and would refuse each later one.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::StoreError;
 use crate::outbox::News;
+use crate::wish::{WishWrite, keep_all};
 
 /// The connection that SQL runs on.
 pub(crate) type Conn = SqliteConnection;
@@ -62,8 +64,11 @@ impl Writer {
 }
 
 /// A queued write, its type forgotten.
-trait Job: Send {
+trait Job: Any + Send {
+    /// Does it, unless it was done with others.
     fn run<'a>(&'a mut self, conn: &'a mut Conn) -> BoxFuture<'a, Result<(), StoreError>>;
+    /// It was undone, with all else in its transaction.
+    fn undone(&mut self);
     fn answer(self: Box<Self>, result: Result<(), StoreError>);
 }
 
@@ -76,9 +81,15 @@ struct Queued<W: Write> {
 impl<W: Write> Job for Queued<W> {
     fn run<'a>(&'a mut self, conn: &'a mut Conn) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
-            self.out = Some(self.write.run(conn).await?);
+            if self.out.is_none() {
+                self.out = Some(self.write.run(conn).await?);
+            }
             Ok(())
         })
+    }
+
+    fn undone(&mut self) {
+        self.out = None;
     }
 
     fn answer(self: Box<Self>, result: Result<(), StoreError>) {
@@ -123,6 +134,7 @@ async fn alone(conn: &mut Conn, job: Box<dyn Job>) {
 async fn transaction(conn: &mut Conn, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
     let result = try_transaction(conn, batch).await;
     if result.is_err() {
+        batch.iter_mut().for_each(|job| job.undone());
         // It fails when there is nothing to undo any more. If there is, the next transaction says so.
         if let Err(error) = raw_sql("ROLLBACK").execute(conn).await {
             tracing::debug!(%error, "nothing to undo");
@@ -133,6 +145,7 @@ async fn transaction(conn: &mut Conn, batch: &mut [Box<dyn Job>]) -> Result<(), 
 
 async fn try_transaction(conn: &mut Conn, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
     raw_sql("BEGIN IMMEDIATE").execute(&mut *conn).await?;
+    grant_wishes(conn, batch).await?;
     for job in batch {
         job.run(conn).await?;
     }
@@ -140,10 +153,26 @@ async fn try_transaction(conn: &mut Conn, batch: &mut [Box<dyn Job>]) -> Result<
     Ok(())
 }
 
+/// Does those of the wishes that can be granted together.
+async fn grant_wishes(conn: &mut Conn, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
+    let wishes = batch.iter_mut().filter_map(|job| (&mut **job as &mut dyn Any).downcast_mut());
+    let (mut outs, wishes): (Vec<_>, Vec<_>) =
+        wishes.map(|Queued::<WishWrite> { write, out, .. }| (out, &*write)).unzip();
+    let wished = keep_all(conn, &wishes).await?;
+    for (out, wished) in outs.iter_mut().zip(wished) {
+        **out = wished;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
+    use cid::Cid;
+    use cid::multihash::Multihash;
+    use pinfold_model::{AccountId, By, ClusterId, Lifetime, Timestamp};
+
     use super::*;
-    use crate::Store;
+    use crate::{Store, Wish, Wished};
 
     struct Sql(&'static str);
 
@@ -191,6 +220,52 @@ mod tests {
         let rows: i64 =
             sqlx::query_scalar("SELECT COUNT(*) FROM heap").fetch_one(&store.readers).await.unwrap();
         assert_eq!(rows, 19, "and none was done twice");
+    }
+
+    const ACCOUNT: Sql = Sql(
+        "INSERT INTO accounts (id, email, name, role, plan, disabled, storage_limit_bytes, \
+         used_bytes, pin_count, created_at_ms) VALUES (1, 'ada@example.org', 'Ada', 'user', 'free', 0, 1000, 0, 0, 0)",
+    );
+
+    fn wish(number: u8) -> Wish {
+        Wish {
+            account: AccountId(1),
+            by: By::OPERATOR,
+            action: "pin.create",
+            cid: Cid::new_v1(0x55, Multihash::wrap(0x12, &[number; 32]).unwrap()),
+            cluster: ClusterId::default(),
+            original_name: None,
+            custom_name: None,
+            lifetime: Lifetime::default(),
+            origins: Vec::new(),
+            in_flight_max: 100,
+            claim_until: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn wishes_that_are_undone_with_another_write_are_granted_all_the_same() {
+        const BYTES: u64 = 10;
+        let (dir, now) = (tempfile::tempdir().unwrap(), Timestamp::from_ms(0));
+        let store = store(&dir).await;
+        store.write(ACCOUNT).await.unwrap();
+        for number in 0..20 {
+            store.wish(wish(number), now).await.unwrap();
+        }
+        store
+            .write(Sql("UPDATE placements SET state = 'pinned', bytes = 10, due_at_ms = NULL"))
+            .await
+            .unwrap();
+        store.write(Sql("DELETE FROM pins")).await.unwrap();
+        let nowhere = store.write(Sql("INSERT INTO nowhere VALUES (1)"));
+        let wishes = futures::future::join_all((0..20).map(|number| store.wish(wish(number), now)));
+        let (wished, failed) = futures::join!(wishes, nowhere);
+        failed.unwrap_err();
+        for wished in wished {
+            assert!(matches!(wished, Ok(Wished::Done { created: true, .. })), "{wished:?}");
+        }
+        let account = store.account(AccountId(1)).await.unwrap().unwrap();
+        assert_eq!(account.used_bytes, 20 * BYTES, "each is charged once");
     }
 
     #[tokio::test]

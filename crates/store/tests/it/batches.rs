@@ -7,7 +7,7 @@ use crate::world::{LEASE, World, at, cid, created, held, now, wish};
 
 impl World {
     /// Has these DAGs pinned by somebody, ten bytes each.
-    async fn settled(&self, account: AccountId, cids: std::ops::Range<u32>) {
+    pub(crate) async fn settled(&self, account: AccountId, cids: std::ops::Range<u32>) {
         for number in cids {
             created(self.wish(account, cid(number)).await);
             let claim = self.claim(now()).await;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures::future::join_all;
 use pinfold_model::{AccountId, By, Lifetime, PinId, PlacementId, PlacementState, Standing, Timestamp};
 use pinfold_store::{Claim, Hands, Outcome, RemovedAll, Settled, Wish, Wished, WishedAll};
 use proptest::prelude::*;
@@ -25,6 +26,11 @@ enum Step {
         account: usize,
         cids: std::ops::Range<u32>,
         retain_in: Option<i64>,
+    },
+    /// Everybody at one time, each for all of them.
+    WishTogether {
+        cids: std::ops::Range<u32>,
+        expires_in: Option<i64>,
     },
     RemoveAll {
         account: usize,
@@ -62,6 +68,7 @@ fn step() -> impl Strategy<Value = Step> {
         ),
         1 => (account.clone(), cids(), in_time())
             .prop_map(|(account, cids, retain_in)| Step::WishAll { account, cids, retain_in }),
+        1 => (cids(), in_time()).prop_map(|(cids, expires_in)| Step::WishTogether { cids, expires_in }),
         1 => (account.clone(), cids()).prop_map(|(account, cids)| Step::RemoveAll { account, cids }),
         2 => (account.clone(), number).prop_map(|(account, cid)| Step::Remove { account, cid }),
         1 => (account, any::<bool>()).prop_map(|(account, late)| Step::Abandon { account, late }),
@@ -138,6 +145,12 @@ impl Books {
                 if !matches!(store.wish_all(wishes, now).await.unwrap(), WishedAll::Done(_)) {
                     assert_eq!(self.world.pins(self.accounts[account]).await, before, "all or none");
                 }
+            }
+            Step::WishTogether { cids, expires_in } => {
+                let each = cids.flat_map(|cid| (0..ACCOUNTS).map(move |account| (account, cid)));
+                let wishes = each.map(|(account, cid)| self.wish(account, cid, expires_in, None));
+                let wished = join_all(wishes.map(|wish| store.wish(wish, now))).await;
+                assert!(wished.iter().all(Result::is_ok), "{wished:?}");
             }
             Step::RemoveAll { account, cids } => {
                 let account = self.accounts[account];

@@ -23,7 +23,7 @@ fn new_hook(account: AccountId, events: &[HookEvent]) -> NewHook {
 }
 
 impl World {
-    async fn hook(&self, account: AccountId) -> Webhook {
+    pub(crate) async fn hook(&self, account: AccountId) -> Webhook {
         self.hook_for(account, &HookEvent::OF_PINS).await
     }
 
@@ -38,7 +38,7 @@ impl World {
         all
     }
 
-    async fn events(&self, hook: &Webhook) -> Vec<HookEvent> {
+    pub(crate) async fn events(&self, hook: &Webhook) -> Vec<HookEvent> {
         self.told(hook).await.iter().map(|delivery| delivery.event).collect()
     }
 

@@ -17,4 +17,5 @@ mod retention;
 mod sessions;
 mod sharing;
 mod states;
+mod together;
 mod world;
