@@ -31,6 +31,20 @@ const LIMIT_MAX: u32 = 100;
 /// The longest text to search for, in bytes.
 const SEARCH_LEN_MAX: usize = 255;
 
+/// A wish that is written.
+pub(crate) struct Written {
+    pin: PinRecord,
+    created: bool,
+    /// Hears what comes of it, if the work began at once.
+    begun: Option<Subscription>,
+}
+
+impl Written {
+    pub(crate) fn receipt(&self) -> PinReceipt {
+        PinReceipt { view: PinView::from(&self.pin), created: self.created }
+    }
+}
+
 /// The pins of all accounts. Cheap to clone.
 #[derive(Clone)]
 pub struct Pins {
@@ -53,12 +67,13 @@ impl Pins {
     pub async fn pin(&self, caller: &Caller, wish: PinWish, wait: Wait) -> Result<PinReceipt, Error> {
         check_origins(&wish)?;
         let cluster = self.core.target(caller, &wish.terms())?;
-        let (pin, created) = self.wish(caller, wish, cluster, "pin.create").await?;
+        let written = self.wish(caller, wish, cluster, "pin.create").await?;
         let until = match wait {
             Wait::For(time) => Instant::now().checked_add(time),
-            Wait::No => return Ok(PinReceipt { view: PinView::from(&pin), created }),
+            Wait::No => return Ok(written.receipt()),
         };
-        let pin = self.settled(pin, until).await?;
+        let created = written.created;
+        let pin = self.settled(written, until).await?;
         Ok(PinReceipt { view: PinView::from(&pin), created })
     }
 
@@ -69,7 +84,7 @@ impl Pins {
         wish: PinWish,
         cluster: ClusterId,
         action: &'static str,
-    ) -> Result<(PinRecord, bool), Error> {
+    ) -> Result<Written, Error> {
         let in_flight_max = caller.plan.limits.in_flight_pins_max;
         let now = self.core.clock.now();
         let quick = self.core.quick(&cluster, &wish.cid);
@@ -86,14 +101,16 @@ impl Pins {
                     if has_expiry {
                         core.wake_expiry.notify_one();
                     }
-                    if let Some(claim) = claim {
+                    let begun = claim.map(|claim| {
+                        let changes = core.signals.subscribe(claim.placement.id);
                         let tasks = core.tasks.clone();
                         tasks.spawn(async move {
                             work_here(core, *claim).await;
                             drop(quick);
                         });
-                    }
-                    Ok((*pin, created))
+                        changes
+                    });
+                    Ok(Written { pin: *pin, created, begun })
                 }
                 Wished::OverQuota => Err(Error::QuotaExceeded),
                 Wished::TooManyInFlight => Err(Error::TooManyInFlight { limit: in_flight_max, at: now }),
@@ -122,13 +139,24 @@ impl Pins {
 
     /// Waits until the pin is kept, at most until `until` (`None`: without end), and gives it as it is then.
     /// If it failed, it is removed and the reason is the error.
-    pub(crate) async fn settled(&self, pin: PinRecord, until: Option<Instant>) -> Result<PinRecord, Error> {
+    pub(crate) async fn settled(
+        &self,
+        written: Written,
+        until: Option<Instant>,
+    ) -> Result<PinRecord, Error> {
+        let Written { pin, begun, .. } = written;
         if pin.standing == Standing::Kept {
             return Ok(pin);
         }
-        let mut changes = self.core.signals.subscribe(pin.placement.id);
         let wishes = pin.wishes;
-        let mut in_time = true;
+        let (mut changes, mut in_time) = match begun {
+            // Nothing came of it before this was heard.
+            Some(mut changes) => {
+                let in_time = changed(&mut changes, until).await;
+                (changes, in_time)
+            }
+            None => (self.core.signals.subscribe(pin.placement.id), true),
+        };
         loop {
             let now = self.core.store.pin(pin.id).await.map_err(unavailable)?;
             let Some(now) = now else { return Err(gone(&changes)) };

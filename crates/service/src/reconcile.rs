@@ -62,7 +62,7 @@ async fn attempt(core: &Core, claim: &Claim, active: &Active, here: bool) -> Out
     tokio::select! {
         outcome = work => outcome,
         () = core.stop.cancelled() => interrupted(core),
-        () = unwanted(core, claim.placement.id), if claim.wanted => interrupted(core),
+        () = unwanted(core, claim.placement.id, here), if claim.wanted => interrupted(core),
     }
 }
 
@@ -156,9 +156,13 @@ fn pin_kind(kind: ImportedKind) -> PinKind {
     }
 }
 
-/// Returns once no live pin wants the placement any more.
-async fn unwanted(core: &Core, id: PlacementId) {
+/// Returns once no live pin wants the placement any more. Of one that `is_new` that is asked after a change: if its pin
+/// went before this hears of changes, the lease's renewal tells.
+async fn unwanted(core: &Core, id: PlacementId, is_new: bool) {
     let mut changes = core.signals.subscribe(id);
+    if is_new {
+        changes.changed().await;
+    }
     loop {
         match core.store.wanted(id).await {
             Ok(true) => {}

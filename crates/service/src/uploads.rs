@@ -345,13 +345,13 @@ impl Uploads {
         // A task of its own, so that the guard outlives a client that goes away.
         self.core.tasks.spawn(async move {
             let (pins, caller, wish) = own;
-            let (pin, created) = match pins.wish(&caller, wish, cluster, action).await {
+            let written = match pins.wish(&caller, wish, cluster, action).await {
                 Ok(written) => written,
                 Err(error) => return drop(wished.send(Err(error))),
             };
-            let _ = wished.send(Ok(PinReceipt { view: PinView::from(&pin), created }));
+            let _ = wished.send(Ok(written.receipt()));
             let settled = async {
-                let pin = pins.settled(pin, None).await?;
+                let pin = pins.settled(written, None).await?;
                 pins.walked(&pin).await?;
                 Ok(pin)
             };

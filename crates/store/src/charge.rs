@@ -9,7 +9,7 @@ use sqlx::FromRow;
 
 use crate::StoreError;
 use crate::outbox::watched;
-use crate::row::column;
+use crate::row::{column, number};
 use crate::writer::Conn;
 
 /// What is said to accounts that can't pay.
@@ -22,7 +22,17 @@ pub(crate) struct Charged {
     pub(crate) watched: i64,
 }
 
-/// Charges pins, if that much is left; `None`, and nothing is changed, if not. `new_pins` of them are not counted yet. Nothing is left of an account that is on its way out.
+/// A pin that waited, and does no more.
+#[derive(Debug, FromRow)]
+pub(crate) struct SettledPin {
+    pub(crate) id: i64,
+    pub(crate) account_id: i64,
+    /// 1 if a webhook watches it.
+    pub(crate) watched: i64,
+}
+
+/// Charges pins, if that much is left; `None`, and nothing is changed, if not. `new_pins` of them are not counted yet.
+/// Nothing is left of an account that is on its way out.
 pub(crate) async fn charge(
     conn: &mut Conn,
     account: AccountId,
@@ -37,26 +47,32 @@ pub(crate) async fn charge(
     Ok(charged.bind(account.0).bind(column(bytes)).bind(column(new_pins as u64)).fetch_optional(conn).await?)
 }
 
-/// Counts a new pin of unknown size, if anything is left at all.
-pub(crate) async fn add_waiting_pin(conn: &mut Conn, account: AccountId) -> Result<bool, StoreError> {
-    let done = sqlx::query(
+/// Counts a new pin of unknown size, if anything is left at all, and gives how many bytes are.
+pub(crate) async fn add_waiting_pin(
+    conn: &mut Conn,
+    account: AccountId,
+) -> Result<Option<u64>, StoreError> {
+    let room: Option<i64> = sqlx::query_scalar(
         "UPDATE accounts SET pin_count = pin_count + 1 \
+         WHERE id = $1 AND used_bytes < storage_limit_bytes AND removing_since_ms IS NULL \
+         RETURNING storage_limit_bytes - used_bytes",
+    )
+    .bind(account.0)
+    .fetch_optional(conn)
+    .await?;
+    Ok(room.map(number))
+}
+
+/// How many bytes are left, if any are.
+pub(crate) async fn room(conn: &mut Conn, account: AccountId) -> Result<Option<u64>, StoreError> {
+    let room: Option<i64> = sqlx::query_scalar(
+        "SELECT storage_limit_bytes - used_bytes FROM accounts \
          WHERE id = $1 AND used_bytes < storage_limit_bytes AND removing_since_ms IS NULL",
     )
     .bind(account.0)
-    .execute(conn)
+    .fetch_optional(conn)
     .await?;
-    Ok(done.rows_affected() > 0)
-}
-
-/// Whether anything is left at all.
-pub(crate) async fn has_room(conn: &mut Conn, account: AccountId) -> Result<bool, StoreError> {
-    let room: Option<i64> =
-        sqlx::query_scalar("SELECT 1 FROM accounts WHERE id = $1 AND used_bytes < storage_limit_bytes")
-            .bind(account.0)
-            .fetch_optional(conn)
-            .await?;
-    Ok(room.is_some())
+    Ok(room.map(number))
 }
 
 /// Takes so many pins, and what they were charged together, out of the books.
@@ -79,20 +95,23 @@ pub(crate) async fn remove_pins(
 }
 
 /// Each waiting pin's account is looked up; the accounts are not searched for those that are full.
-pub(crate) const FAIL_UNPAID: &str = "UPDATE pins SET standing = 'failed', error_code = $3, error_detail = $4 \
+pub(crate) const FAIL_UNPAID: &str = concat!(
+    "UPDATE pins SET standing = 'failed', error_code = $3, error_detail = $4 \
      WHERE placement_id = $1 AND standing = 'waiting' AND EXISTS (SELECT 1 FROM accounts a \
-     WHERE a.id = pins.account_id AND a.used_bytes + $2 > a.storage_limit_bytes) RETURNING account_id";
+     WHERE a.id = pins.account_id AND a.used_bytes + $2 > a.storage_limit_bytes) RETURNING id, account_id, ",
+    watched!("pins.account_id")
+);
 
-/// Settles every waiting pin of a placement that is held now: those whose account has that much left are
-/// charged and kept, the others fail, and their accounts are given. An account has at most one pin of a placement, so each statement
-/// counts it once.
+/// Settles every waiting pin of a placement that is held now: those whose account has that much left are charged and
+/// kept, the others fail. Gives the kept ones, then the failed ones. An account has at most one pin of a placement, so
+/// each statement counts it once.
 pub(crate) async fn keep_waiting(
     conn: &mut Conn,
     placement: PlacementId,
     bytes: u64,
-) -> Result<Vec<i64>, StoreError> {
+) -> Result<(Vec<SettledPin>, Vec<SettledPin>), StoreError> {
     let bytes = column(bytes);
-    let failed: Vec<i64> = sqlx::query_scalar(FAIL_UNPAID)
+    let failed = sqlx::query_as(FAIL_UNPAID)
         .bind(placement.0)
         .bind(bytes)
         .bind(FailureCode::QuotaExceeded.as_str())
@@ -107,31 +126,26 @@ pub(crate) async fn keep_waiting(
     .bind(bytes)
     .execute(&mut *conn)
     .await?;
-    sqlx::query(
-        "UPDATE pins SET standing = 'kept', charged_bytes = $2 \
-         WHERE placement_id = $1 AND standing = 'waiting'",
-    )
-    .bind(placement.0)
-    .bind(bytes)
-    .execute(&mut *conn)
-    .await?;
-    Ok(failed)
+    let kept = sqlx::query_as(concat!(
+        "UPDATE pins SET standing = 'kept', charged_bytes = $2 ",
+        "WHERE placement_id = $1 AND standing = 'waiting' RETURNING id, account_id, ",
+        watched!("pins.account_id")
+    ));
+    let kept = kept.bind(placement.0).bind(bytes).fetch_all(conn).await?;
+    Ok((kept, failed))
 }
 
-/// Gives every waiting pin of a placement up; gives their accounts.
+/// Gives every waiting pin of a placement up, and gives them.
 pub(crate) async fn fail_waiting(
     conn: &mut Conn,
     placement: PlacementId,
     failure: &Failure,
-) -> Result<Vec<i64>, StoreError> {
-    let failed = sqlx::query_scalar(
-        "UPDATE pins SET standing = 'failed', error_code = $2, error_detail = $3 \
-         WHERE placement_id = $1 AND standing = 'waiting' RETURNING account_id",
-    )
-    .bind(placement.0)
-    .bind(failure.code.as_str())
-    .bind(&failure.detail)
-    .fetch_all(conn)
-    .await?;
-    Ok(failed)
+) -> Result<Vec<SettledPin>, StoreError> {
+    let failed = sqlx::query_as(concat!(
+        "UPDATE pins SET standing = 'failed', error_code = $2, error_detail = $3 ",
+        "WHERE placement_id = $1 AND standing = 'waiting' RETURNING id, account_id, ",
+        watched!("pins.account_id")
+    ));
+    let failed = failed.bind(placement.0).bind(failure.code.as_str()).bind(&failure.detail);
+    Ok(failed.fetch_all(conn).await?)
 }

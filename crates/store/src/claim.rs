@@ -10,7 +10,7 @@ use crate::writer::{Conn, Write};
 use crate::{PlacementRecord, Store, StoreError, placement};
 
 /// Origins of one claim: those of all accounts together.
-const ORIGINS_MAX: usize = 20;
+pub(crate) const ORIGINS_MAX: usize = 20;
 
 /// The right to work on a placement, until it runs out or somebody else takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,7 +190,7 @@ impl ClaimWrite {
 }
 
 /// What the holder of a new lease has to know.
-pub(crate) async fn claimed(conn: &mut Conn, lease: Lease) -> Result<Option<Claim>, StoreError> {
+async fn claimed(conn: &mut Conn, lease: Lease) -> Result<Option<Claim>, StoreError> {
     let id = lease.placement;
     let Some(placement) = placement::load(conn, id).await? else { return Ok(None) };
     let wanted = is_wanted(conn, id).await?;

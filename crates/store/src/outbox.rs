@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pinfold_model::{HookEvent, IdSource, PinName, PinState, PlacementId, Timestamp};
+use pinfold_model::{HookEvent, IdSource, PinName, PinState, Timestamp};
 use sqlx::FromRow;
 use tokio::sync::Notify;
 
@@ -70,39 +70,9 @@ macro_rules! watched {
 }
 pub(crate) use watched;
 
-/// The waiting pins of a placement that an active webhook watches. Look before they are settled.
-pub(crate) async fn watched_waiting(conn: &mut Conn, placement: PlacementId) -> Result<Vec<i64>, StoreError> {
-    let pins = sqlx::query_scalar(concat!(
-        "SELECT n.id FROM pins n WHERE n.placement_id = $1 AND n.standing = 'waiting' AND ",
-        is_watched!("n.account_id")
-    ));
-    Ok(pins.bind(placement.0).fetch_all(conn).await?)
-}
-
 impl Outbox {
     pub(crate) fn new(ids: Arc<IdSource>, news: Arc<News>) -> Self {
         Self { ids, news }
-    }
-
-    /// Writes that pins were settled, each as its standing is now.
-    pub(crate) async fn settled(
-        &self,
-        conn: &mut Conn,
-        pins: &[i64],
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        for pin in pins {
-            let standing: Option<String> = sqlx::query_scalar("SELECT standing FROM pins WHERE id = $1")
-                .bind(pin)
-                .fetch_optional(&mut *conn)
-                .await?;
-            match standing.as_deref() {
-                Some("kept") => self.happened(conn, HookEvent::Pinned, *pin, now).await?,
-                Some("failed") => self.happened(conn, HookEvent::Failed, *pin, now).await?,
-                _ => {}
-            }
-        }
-        Ok(())
     }
 
     /// Writes that something happened to a pin whose row is still there, if a webhook wants to hear of it.

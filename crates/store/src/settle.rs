@@ -1,10 +1,14 @@
 //! What the work on a placement came to, in the transaction that makes it so.
 
-use pinfold_model::{Event, Failure, FailureCode, PinKind, PlacementId, PlacementState, Timestamp};
+use pinfold_model::{
+    Event, Failure, FailureCode, HookEvent, PinKind, PlacementId, PlacementState, Timestamp,
+};
 
 use crate::audit::Journal;
-use crate::outbox::{Outbox, watched_waiting};
-use crate::placement::{forget, is_wanted, load};
+use crate::charge::SettledPin;
+use crate::outbox::Outbox;
+use crate::pin::{PlacementRow, select_placements};
+use crate::placement::{forget, is_wanted};
 use crate::recheck::QUEUE_STEP_MS;
 use crate::row::column;
 use crate::writer::{Conn, Write};
@@ -87,6 +91,10 @@ struct Next {
     due_at: Option<Timestamp>,
     attempts: u32,
     failure: Option<Failure>,
+    /// Bytes, blocks and kind, if they were found out.
+    size: Option<(u64, u64, PinKind)>,
+    /// What webhooks watch of what happened, and to which pin.
+    events: Vec<(HookEvent, i64)>,
 }
 
 impl Write for Settle {
@@ -94,20 +102,10 @@ impl Write for Settle {
 
     async fn run(&self, conn: &mut Conn) -> Result<Settled, StoreError> {
         let id = self.lease.placement;
-        let holder: Option<i64> = sqlx::query_scalar("SELECT 1 FROM placements WHERE id = $1 AND lease = $2")
-            .bind(id.0)
-            .bind(self.lease.number)
-            .fetch_optional(&mut *conn)
-            .await?;
-        let Some(placement) = (match holder {
-            Some(_) => load(conn, id).await?,
-            None => None,
-        }) else {
-            return Ok(Settled::LeaseLost);
-        };
+        let Some(placement) = self.load(conn).await? else { return Ok(Settled::LeaseLost) };
         let next = match &self.outcome {
             Outcome::Held { bytes, blocks, kind } => {
-                self.held(conn, &placement, *bytes, *blocks, *kind).await?
+                self.held(conn, &placement, (*bytes, *blocks, *kind)).await?
             }
             Outcome::PutOff { failure, next_at } => self.put_off(&placement, failure.clone(), *next_at),
             Outcome::GaveUp { failure, over_budget_bytes, next_at } => {
@@ -116,6 +114,9 @@ impl Write for Settle {
             Outcome::Released => self.released(&placement),
         };
         self.leave(conn, id, &next).await?;
+        for (event, pin) in &next.events {
+            self.outbox.happened(conn, *event, *pin, self.now).await?;
+        }
         if next.state == PlacementState::Unpinned {
             forget(conn, &[id.0]).await?;
         }
@@ -125,31 +126,39 @@ impl Write for Settle {
 }
 
 impl Settle {
+    /// The placement, if the lease is still good.
+    async fn load(&self, conn: &mut Conn) -> Result<Option<PlacementRecord>, StoreError> {
+        let query = sqlx::query_as::<_, PlacementRow>(select_placements!("WHERE id = $1 AND lease = $2"));
+        let row = query.bind(self.lease.placement.0).bind(self.lease.number).fetch_optional(conn).await?;
+        row.map(PlacementRow::into_record).transpose()
+    }
+
     async fn held(
         &self,
         conn: &mut Conn,
         placement: &PlacementRecord,
-        bytes: u64,
-        blocks: u64,
-        kind: PinKind,
+        size: (u64, u64, PinKind),
     ) -> Result<Next, StoreError> {
-        let watched = watched_waiting(conn, placement.id).await?;
-        let failed = charge::keep_waiting(conn, placement.id, bytes).await?;
+        let (kept, failed) = charge::keep_waiting(conn, placement.id, size.0).await?;
         let failure = Failure::new(FailureCode::QuotaExceeded, charge::OVER_QUOTA);
-        self.journal.log_failed(conn, placement, &failed, &failure, self.now).await?;
-        sqlx::query("UPDATE placements SET bytes = $2, blocks = $3, kind = $4 WHERE id = $1")
-            .bind(placement.id.0)
-            .bind(column(bytes))
-            .bind(column(blocks))
-            .bind(kind.as_str())
-            .execute(&mut *conn)
-            .await?;
-        self.outbox.settled(conn, &watched, self.now).await?;
+        self.log_failed(conn, placement, &failed, &failure).await?;
         let mut state = placement.state.after(Event::Held);
-        if !is_wanted(conn, placement.id).await? {
+        if kept.is_empty() && !is_wanted(conn, placement.id).await? {
             state = state.after(Event::Unwanted);
         }
-        Ok(self.next(state, None))
+        let events = watched(&kept, HookEvent::Pinned).chain(watched(&failed, HookEvent::Failed)).collect();
+        Ok(Next { size: Some(size), events, ..self.next(state, None) })
+    }
+
+    async fn log_failed(
+        &self,
+        conn: &mut Conn,
+        placement: &PlacementRecord,
+        pins: &[SettledPin],
+        failure: &Failure,
+    ) -> Result<(), StoreError> {
+        let accounts: Vec<_> = pins.iter().map(|pin| pin.account_id).collect();
+        self.journal.log_failed(conn, placement, &accounts, failure, self.now).await
     }
 
     fn put_off(&self, placement: &PlacementRecord, failure: Option<Failure>, next_at: Timestamp) -> Next {
@@ -157,7 +166,8 @@ impl Settle {
         let attempts = placement.attempts + u32::from(failure.is_some());
         // What became unwanted meanwhile has nothing to wait for.
         let due_at = if placement.state.is_wanted() || failure.is_some() { next_at } else { self.now };
-        Next { state, due_at: Some(due_at), attempts, failure: failure.or_else(|| placement.error.clone()) }
+        let failure = failure.or_else(|| placement.error.clone());
+        Next { due_at: Some(due_at), attempts, ..self.next(state, failure) }
     }
 
     async fn gave_up(
@@ -176,15 +186,15 @@ impl Settle {
         if self.was_asked(conn, placement.id).await? {
             return Ok(self.put_off(placement, Some(failure.clone()), self.now));
         }
-        let watched = watched_waiting(conn, placement.id).await?;
         let failed = charge::fail_waiting(conn, placement.id, failure).await?;
-        self.journal.log_failed(conn, placement, &failed, failure, self.now).await?;
-        self.outbox.settled(conn, &watched, self.now).await?;
-        if is_wanted(conn, placement.id).await? {
+        self.log_failed(conn, placement, &failed, failure).await?;
+        let next = if is_wanted(conn, placement.id).await? {
             // It is kept for somebody: its blocks are promised, so it is never given up.
-            return Ok(self.put_off(placement, Some(failure.clone()), next_at));
-        }
-        Ok(self.next(placement.state.after(Event::Unwanted), Some(failure.clone())))
+            self.put_off(placement, Some(failure.clone()), next_at)
+        } else {
+            self.next(placement.state.after(Event::Unwanted), Some(failure.clone()))
+        };
+        Ok(Next { events: watched(&failed, HookEvent::Failed).collect(), ..next })
     }
 
     /// Whether it was wished for during the work: whoever did so deserves a try that knows of it. It may be an
@@ -204,7 +214,7 @@ impl Settle {
     /// The next state, due now unless it is settled.
     fn next(&self, state: PlacementState, failure: Option<Failure>) -> Next {
         let due_at = (!state.is_settled()).then_some(self.now);
-        Next { state, due_at, attempts: 0, failure }
+        Next { state, due_at, attempts: 0, failure, size: None, events: Vec::new() }
     }
 
     async fn leave(&self, conn: &mut Conn, id: PlacementId, next: &Next) -> Result<(), StoreError> {
@@ -212,7 +222,8 @@ impl Settle {
         let queue = next.due_at.filter(|due| next.state == PlacementState::Pinned && *due > self.now);
         sqlx::query(
             "UPDATE placements SET state = $2, due_at_ms = $3, attempts = $4, error_code = $5, \
-             error_detail = $6, lease = NULL, ready = 0, updated_at_ms = $7, queue_ms = COALESCE($8, queue_ms) \
+             error_detail = $6, lease = NULL, ready = 0, updated_at_ms = $7, queue_ms = COALESCE($8, queue_ms), \
+             bytes = COALESCE($9, bytes), blocks = COALESCE($10, blocks), kind = COALESCE($11, kind) \
              WHERE id = $1",
         )
         .bind(id.0)
@@ -223,8 +234,16 @@ impl Settle {
         .bind(next.failure.as_ref().map(|failure| failure.detail.as_str()))
         .bind(self.now.as_ms())
         .bind(queue.map(|due| due.as_ms() + QUEUE_STEP_MS))
+        .bind(next.size.map(|(bytes, ..)| column(bytes)))
+        .bind(next.size.map(|(_, blocks, _)| column(blocks)))
+        .bind(next.size.map(|(.., kind)| kind.as_str()))
         .execute(conn)
         .await?;
         Ok(())
     }
+}
+
+/// Those that a webhook watches.
+fn watched(pins: &[SettledPin], event: HookEvent) -> impl Iterator<Item = (HookEvent, i64)> {
+    pins.iter().filter(|pin| pin.watched != 0).map(move |pin| (event, pin.id))
 }

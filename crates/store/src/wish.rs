@@ -15,11 +15,12 @@ use sqlx::{FromRow, QueryBuilder, Row};
 pub(crate) use self::keep::LOOK_FOR_ALL;
 pub(crate) use self::keep::keep_all;
 use crate::audit::{Act, Journal};
+use crate::claim::ORIGINS_MAX;
 use crate::outbox::Outbox;
 use crate::pin::{ON_THEIR_WAY, PinRow, PlacementRow, select_pins_from};
 use crate::row::column;
 use crate::writer::{Conn, Write};
-use crate::{Claim, Lease, PinRecord, PlacementRecord, Store, StoreError, charge, claim};
+use crate::{Claim, Lease, PinRecord, PlacementRecord, Store, StoreError, charge};
 
 /// How much later in the queue a pin stands for each other pin that its account has on its way, in
 /// milliseconds: so an account with a thousand of them can't make another wait for all.
@@ -216,13 +217,11 @@ impl WishWrite {
         if on_their_way >= i64::from(self.wish.in_flight_max) {
             return Ok(Wished::TooManyInFlight);
         }
-        let fits = match &old {
-            Some(_) => charge::has_room(conn, self.wish.account).await?,
+        let room = match &old {
+            Some(_) => charge::room(conn, self.wish.account).await?,
             None => charge::add_waiting_pin(conn, self.wish.account).await?,
         };
-        if !fits {
-            return Ok(Wished::OverQuota);
-        }
+        let Some(room) = room else { return Ok(Wished::OverQuota) };
         let queue_ms = self.now.as_ms() + on_their_way * FAIR_STEP_MS;
         let lease = self.wish.claim_until.filter(|_| placement.is_none());
         let placement = match placement {
@@ -231,14 +230,19 @@ impl WishWrite {
         };
         let pin = self.write_pin(conn, placement, old, Standing::Waiting, lifetime).await?;
         *counted = Some(on_their_way + 1);
-        let claim = match lease {
-            Some(_) => {
-                let lease = Lease { placement: pin.placement.id, number: self.lease };
-                claim::claimed(conn, lease).await?.map(Box::new)
-            }
-            None => None,
-        };
+        let claim = lease.map(|_| Box::new(self.claim(&pin, room)));
         Ok(Wished::Done { pin: Box::new(pin), created: true, work: claim.is_none(), claim })
+    }
+
+    /// The right to work on a new placement, for which this pin alone waits.
+    fn claim(&self, pin: &PinRecord, room: u64) -> Claim {
+        Claim {
+            lease: Lease { placement: pin.placement.id, number: self.lease },
+            placement: pin.placement.clone(),
+            wanted: true,
+            budget_bytes: room,
+            origins: self.wish.origins.iter().take(ORIGINS_MAX).cloned().collect(),
+        }
     }
 
     async fn on_their_way(&self, conn: &mut Conn) -> Result<i64, StoreError> {
