@@ -139,11 +139,7 @@ impl Pins {
 
     /// Waits until the pin is kept, at most until `until` (`None`: without end), and gives it as it is then.
     /// If it failed, it is removed and the reason is the error.
-    pub(crate) async fn settled(
-        &self,
-        written: Written,
-        until: Option<Instant>,
-    ) -> Result<PinRecord, Error> {
+    pub(crate) async fn settled(&self, written: Written, until: Option<Instant>) -> Result<PinRecord, Error> {
         let Written { pin, begun, .. } = written;
         if pin.standing == Standing::Kept {
             return Ok(pin);

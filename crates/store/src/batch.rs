@@ -1,7 +1,6 @@
 //! Many wishes, or many removals, in one transaction: all of them or none.
 //!
-//! A batch of wishes writes as it goes, what is here already first, so that each sees what those before it took of the
-//! quota; if one can't be had, all is taken back to where the batch began, and the transaction around it, which may be
+//! A batch of wishes writes as it goes, what is simple first, so that each sees what those before it took of the quota; if one can't be had, all is taken back to where the batch began, and the transaction around it, which may be
 //! shared with others, goes on.
 //! A batch of removals looks at all of its pins before it changes any.
 
@@ -14,8 +13,8 @@ use sqlx::raw_sql;
 use crate::audit::Journal;
 use crate::outbox::Outbox;
 use crate::remove::{EndingRow, end_all};
-use crate::wish::{WishWrite, keep_all};
-use crate::writer::{Conn, Write};
+use crate::wish::WishWrite;
+use crate::writer::{Conn, Together, Write};
 use crate::{Claim, Ended, PinRecord, Store, StoreError, Wish, Wished};
 
 /// One wish of a batch that was granted.
@@ -126,10 +125,10 @@ impl WishAll {
         // All are one account's: its pins are counted once.
         let mut on_their_way = None;
         let wishes: Vec<_> = self.wishes.iter().collect();
-        let kept = keep_all(conn, &wishes).await?;
-        for (at, (wish, kept)) in self.wishes.iter().zip(kept).enumerate() {
-            let wished = match kept {
-                Some(kept) => kept,
+        let together = WishWrite::run_together(conn, &wishes).await?;
+        for (at, (wish, wished)) in self.wishes.iter().zip(together).enumerate() {
+            let wished = match wished {
+                Some(wished) => wished,
                 None => wish.run_with(conn, &mut on_their_way).await?,
             };
             match wished {

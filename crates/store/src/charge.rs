@@ -47,17 +47,19 @@ pub(crate) async fn charge(
     Ok(charged.bind(account.0).bind(column(bytes)).bind(column(new_pins as u64)).fetch_optional(conn).await?)
 }
 
-/// Counts a new pin of unknown size, if anything is left at all, and gives how many bytes are.
-pub(crate) async fn add_waiting_pin(
+/// Counts new pins of unknown size, if anything is left at all, and gives how many bytes are.
+pub(crate) async fn add_waiting_pins(
     conn: &mut Conn,
     account: AccountId,
+    pins: usize,
 ) -> Result<Option<u64>, StoreError> {
     let room: Option<i64> = sqlx::query_scalar(
-        "UPDATE accounts SET pin_count = pin_count + 1 \
+        "UPDATE accounts SET pin_count = pin_count + $2 \
          WHERE id = $1 AND used_bytes < storage_limit_bytes AND removing_since_ms IS NULL \
          RETURNING storage_limit_bytes - used_bytes",
     )
     .bind(account.0)
+    .bind(column(pins as u64))
     .fetch_optional(conn)
     .await?;
     Ok(room.map(number))

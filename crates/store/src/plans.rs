@@ -4,7 +4,8 @@
 use sqlx::{Row, SqlSafeStr};
 
 use crate::{
-    Store, account, audit, charge, claim, delivery, list, named, pin, pins_of_all, remove, session, wish,
+    Store, account, audit, charge, claim, delivery, list, named, pin, pins_of_all, remove, session, settle,
+    wish,
 };
 
 /// The steps of SQLite's plan for a query.
@@ -55,6 +56,10 @@ async fn the_pins_of_a_cid_are_not_looked_for_among_all_of_an_account() {
     // The wishes themselves are all looked at.
     let steps = plan(&store, &wish::LOOK_FOR_ALL.join("VALUES (0, 'a', 'b', 1), (1, 'a', 'b', 1)")).await;
     assert!(indices.iter().all(|index| steps.iter().any(|step| step.contains(index))), "{steps:#?}");
+    let sql = settle::FIND_WAITING.join("VALUES (0, 1, 1), (1, 2, 2)");
+    let steps = plan(&store, &sql).await;
+    let by_number = ["autoindex_placements_1 (id=?)", "pins_placement (placement_id=?)"];
+    assert!(by_number.iter().all(|index| steps.iter().any(|step| step.contains(index))), "{steps:#?}");
     let indices = ["autoindex_placements_2 (cid=?)", indices[1]];
     for sql in [list::PAGES[1], list::TOTALS[1]] {
         let steps = plan(&store, sql).await;

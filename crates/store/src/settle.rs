@@ -1,9 +1,13 @@
 //! What the work on a placement came to, in the transaction that makes it so.
 
+mod together;
+
 use pinfold_model::{
     Event, Failure, FailureCode, HookEvent, PinKind, PlacementId, PlacementState, Timestamp,
 };
 
+#[cfg(test)]
+pub(crate) use self::together::FIND_WAITING;
 use crate::audit::Journal;
 use crate::charge::SettledPin;
 use crate::outbox::Outbox;
@@ -77,7 +81,7 @@ impl Store {
     }
 }
 
-struct Settle {
+pub(crate) struct Settle {
     lease: Lease,
     outcome: Outcome,
     now: Timestamp,

@@ -2,18 +2,17 @@
 //!
 //! The short way is for content that is pinned already: one look, one charge, one new row; and the same for many at once.
 
-mod keep;
+mod together;
 
 use cid::Cid;
 use pinfold_model::{
-    AccountId, By, ClusterId, Details, Event, HookEvent, Lifetime, LifetimeError, PinId, PinName,
+    AccountId, By, ClusterId, Details, Event, HookEvent, Lifetime, LifetimeError, PinId, PinKind, PinName,
     PlacementId, PlacementState, Standing, Timestamp,
 };
 use sqlx::{FromRow, QueryBuilder, Row};
 
 #[cfg(test)]
-pub(crate) use self::keep::LOOK_FOR_ALL;
-pub(crate) use self::keep::keep_all;
+pub(crate) use self::together::LOOK_FOR_ALL;
 use crate::audit::{Act, Journal};
 use crate::claim::ORIGINS_MAX;
 use crate::outbox::Outbox;
@@ -219,30 +218,37 @@ impl WishWrite {
         }
         let room = match &old {
             Some(_) => charge::room(conn, self.wish.account).await?,
-            None => charge::add_waiting_pin(conn, self.wish.account).await?,
+            None => charge::add_waiting_pins(conn, self.wish.account, 1).await?,
         };
         let Some(room) = room else { return Ok(Wished::OverQuota) };
-        let queue_ms = self.now.as_ms() + on_their_way * FAIR_STEP_MS;
-        let lease = self.wish.claim_until.filter(|_| placement.is_none());
-        let placement = match placement {
-            Some(placement) => self.want(conn, placement, queue_ms).await?,
-            None => self.create_placement(conn, queue_ms).await?,
-        };
-        let pin = self.write_pin(conn, placement, old, Standing::Waiting, lifetime).await?;
         *counted = Some(on_their_way + 1);
-        let claim = lease.map(|_| Box::new(self.claim(&pin, room)));
-        Ok(Wished::Done { pin: Box::new(pin), created: true, work: claim.is_none(), claim })
+        let Some(placement) = placement else {
+            let placement = self.new_placement(on_their_way);
+            insert_placements(conn, std::slice::from_ref(&placement)).await?;
+            let pin = self.write_pin(conn, placement.record, None, Standing::Waiting, lifetime).await?;
+            return Ok(self.waits(pin, room));
+        };
+        let placement = self.want(conn, placement, self.queue_ms(on_their_way)).await?;
+        let pin = self.write_pin(conn, placement, old, Standing::Waiting, lifetime).await?;
+        Ok(Wished::Done { pin: Box::new(pin), created: true, work: true, claim: None })
     }
 
-    /// The right to work on a new placement, for which this pin alone waits.
-    fn claim(&self, pin: &PinRecord, room: u64) -> Claim {
-        Claim {
+    /// The place in the queue of an account that has so many pins on their way.
+    fn queue_ms(&self, on_their_way: i64) -> i64 {
+        self.now.as_ms() + on_their_way * FAIR_STEP_MS
+    }
+
+    /// What comes of a wish for which there is a new placement. The account has this much room.
+    fn waits(&self, pin: PinRecord, room: u64) -> Wished {
+        let claim = self.wish.claim_until.map(|_| Claim {
             lease: Lease { placement: pin.placement.id, number: self.lease },
             placement: pin.placement.clone(),
             wanted: true,
             budget_bytes: room,
             origins: self.wish.origins.iter().take(ORIGINS_MAX).cloned().collect(),
-        }
+        });
+        let (pin, claim) = (Box::new(pin), claim.map(Box::new));
+        Wished::Done { pin, created: true, work: claim.is_none(), claim }
     }
 
     async fn on_their_way(&self, conn: &mut Conn) -> Result<i64, StoreError> {
@@ -250,27 +256,26 @@ impl WishWrite {
         Ok(count.bind(self.wish.account.0).bind(i64::from(self.wish.in_flight_max)).fetch_one(conn).await?)
     }
 
-    async fn create_placement(&self, conn: &mut Conn, queue_ms: i64) -> Result<PlacementRecord, StoreError> {
-        let state = PlacementState::Unpinned.after(Event::Wanted);
+    /// A placement for what nobody has wished for; the account has so many pins on their way.
+    fn new_placement(&self, on_their_way: i64) -> NewPlacement<'_> {
         let claim_until = self.wish.claim_until;
-        let state = if claim_until.is_some() { state.after(Event::Claimed) } else { state };
-        let row: PlacementRow = sqlx::query_as(
-            "INSERT INTO placements (id, cid, cluster, state, lease, due_at_ms, queue_ms, attempts, blocks, \
-             bytes, kind, created_at_ms, updated_at_ms) VALUES ($1, $2, $3, $4, $7, $8, $6, 0, 0, 0, \
-             'unknown', $5, $5) RETURNING id, cid, cluster, state, due_at_ms, lease, attempts, error_code, \
-             error_detail, blocks, bytes, kind, damaged_blocks, updated_at_ms",
-        )
-        .bind(self.placement_id)
-        .bind(self.wish.cid.to_string())
-        .bind(self.wish.cluster.as_str())
-        .bind(state.as_str())
-        .bind(self.now.as_ms())
-        .bind(queue_ms)
-        .bind(claim_until.map(|_| self.lease))
-        .bind(claim_until.unwrap_or(self.now).as_ms())
-        .fetch_one(conn)
-        .await?;
-        row.into_record()
+        let state = PlacementState::Unpinned.after(Event::Wanted);
+        let record = PlacementRecord {
+            id: PlacementId(self.placement_id),
+            cid: self.wish.cid,
+            cluster: self.wish.cluster.clone(),
+            state: if claim_until.is_some() { state.after(Event::Claimed) } else { state },
+            due_at: Some(claim_until.unwrap_or(self.now)),
+            leased: claim_until.is_some(),
+            attempts: 0,
+            error: None,
+            blocks: 0,
+            bytes: 0,
+            kind: PinKind::Unknown,
+            damaged_blocks: 0,
+            updated_at: self.now,
+        };
+        NewPlacement { write: self, record, queue_ms: self.queue_ms(on_their_way) }
     }
 
     /// Tells a placement that is not pinned, or damaged, that it is wanted. Who has its lease keeps it.
@@ -392,6 +397,40 @@ impl WishWrite {
     fn origins(&self) -> Option<String> {
         (!self.wish.origins.is_empty()).then(|| self.wish.origins.join("\n"))
     }
+}
+
+/// A placement that is to be written.
+struct NewPlacement<'a> {
+    /// The wish that makes it.
+    write: &'a WishWrite,
+    record: PlacementRecord,
+    queue_ms: i64,
+}
+
+/// Writes new placements, at most [`LIST_MAX`](crate::row::LIST_MAX) of them.
+async fn insert_placements(conn: &mut Conn, placements: &[NewPlacement<'_>]) -> Result<(), StoreError> {
+    if placements.is_empty() {
+        return Ok(());
+    }
+    let mut query = QueryBuilder::new(
+        "INSERT INTO placements (id, cid, cluster, state, lease, due_at_ms, queue_ms, attempts, blocks, bytes, kind, \
+         created_at_ms, updated_at_ms) ",
+    );
+    query.push_values(placements, |mut row, NewPlacement { write, record, queue_ms }| {
+        row.push_bind(record.id.0)
+            .push_bind(record.cid.to_string())
+            .push_bind(record.cluster.as_str().to_owned())
+            .push_bind(record.state.as_str())
+            .push_bind(record.leased.then_some(write.lease))
+            .push_bind(record.due_at.map(Timestamp::as_ms))
+            .push_bind(*queue_ms)
+            .push("0, 0, 0")
+            .push_bind(record.kind.as_str())
+            .push_bind(record.updated_at.as_ms())
+            .push_bind(record.updated_at.as_ms());
+    });
+    query.build().persistent(placements.len() == 1).execute(conn).await?;
+    Ok(())
 }
 
 /// Writes new pins, at most [`LIST_MAX`](crate::row::LIST_MAX) of them.

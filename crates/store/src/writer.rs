@@ -2,7 +2,7 @@
 //!
 //! Writes queue up while the one before them is synced; then all that wait go into one transaction, and each
 //! is answered after its commit. So a sync is shared by as many writes as came during the last one, and a
-//! lone write waits for nobody. Wishes that can be granted with the same few statements are written first.
+//! lone write waits for nobody. Those that can be done with the same few statements are done first.
 //!
 //! A write answers "no" (over quota, name taken) as a value, before it changes anything. An error is a fault
 //! of the database: the transaction is undone, and each of its writes is tried alone, so that one that can't
@@ -20,7 +20,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::StoreError;
 use crate::outbox::News;
-use crate::wish::{WishWrite, keep_all};
+use crate::settle::Settle;
+use crate::wish::WishWrite;
 
 /// The connection that SQL runs on.
 pub(crate) type Conn = SqliteConnection;
@@ -38,6 +39,16 @@ pub(crate) trait Write: Send + Sync + 'static {
 
     /// Runs inside a transaction.
     fn run(&self, conn: &mut Conn) -> impl Future<Output = Result<Self::Out, StoreError>> + Send;
+}
+
+/// Something of which several can be done with the same few statements.
+pub(crate) trait Together: Write {
+    /// Does those that can be, and gives what they answer. `None` is for those that must go their own way: nothing was
+    /// written for them.
+    fn run_together(
+        conn: &mut Conn,
+        writes: &[&Self],
+    ) -> impl Future<Output = Result<Vec<Option<Self::Out>>, StoreError>> + Send;
 }
 
 /// Sends writes to the writer's task. Cheap to clone; the task ends with the last clone.
@@ -145,7 +156,8 @@ async fn transaction(conn: &mut Conn, batch: &mut [Box<dyn Job>]) -> Result<(), 
 
 async fn try_transaction(conn: &mut Conn, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
     raw_sql("BEGIN IMMEDIATE").execute(&mut *conn).await?;
-    grant_wishes(conn, batch).await?;
+    together::<Settle>(conn, batch).await?;
+    together::<WishWrite>(conn, batch).await?;
     for job in batch {
         job.run(conn).await?;
     }
@@ -153,14 +165,14 @@ async fn try_transaction(conn: &mut Conn, batch: &mut [Box<dyn Job>]) -> Result<
     Ok(())
 }
 
-/// Does those of the wishes that can be granted together.
-async fn grant_wishes(conn: &mut Conn, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
-    let wishes = batch.iter_mut().filter_map(|job| (&mut **job as &mut dyn Any).downcast_mut());
-    let (mut outs, wishes): (Vec<_>, Vec<_>) =
-        wishes.map(|Queued::<WishWrite> { write, out, .. }| (out, &*write)).unzip();
-    let wished = keep_all(conn, &wishes).await?;
-    for (out, wished) in outs.iter_mut().zip(wished) {
-        **out = wished;
+/// Does those writes of a kind that can be done together.
+async fn together<W: Together>(conn: &mut Conn, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
+    let queued = batch.iter_mut().filter_map(|job| (&mut **job as &mut dyn Any).downcast_mut());
+    let (mut outs, writes): (Vec<_>, Vec<_>) =
+        queued.map(|Queued::<W> { write, out, .. }| (out, &*write)).unzip();
+    let done = W::run_together(conn, &writes).await?;
+    for (out, done) in outs.iter_mut().zip(done) {
+        **out = done;
     }
     Ok(())
 }

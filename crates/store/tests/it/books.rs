@@ -31,6 +31,8 @@ enum Step {
     WishTogether {
         cids: std::ops::Range<u32>,
         expires_in: Option<i64>,
+        /// They work on what is new themselves.
+        claim: bool,
     },
     RemoveAll {
         account: usize,
@@ -50,6 +52,10 @@ enum Step {
     Settle {
         luck: u8,
     },
+    /// As many at one time as there are numbers.
+    SettleTogether {
+        luck: Vec<u8>,
+    },
     /// Time passes: leases run out and pins end.
     Pass {
         seconds: i64,
@@ -68,12 +74,14 @@ fn step() -> impl Strategy<Value = Step> {
         ),
         1 => (account.clone(), cids(), in_time())
             .prop_map(|(account, cids, retain_in)| Step::WishAll { account, cids, retain_in }),
-        1 => (cids(), in_time()).prop_map(|(cids, expires_in)| Step::WishTogether { cids, expires_in }),
+        1 => (cids(), in_time(), any::<bool>())
+            .prop_map(|(cids, expires_in, claim)| Step::WishTogether { cids, expires_in, claim }),
         1 => (account.clone(), cids()).prop_map(|(account, cids)| Step::RemoveAll { account, cids }),
         2 => (account.clone(), number).prop_map(|(account, cid)| Step::Remove { account, cid }),
         1 => (account, any::<bool>()).prop_map(|(account, late)| Step::Abandon { account, late }),
         4 => Just(Step::Claim),
         4 => (0..8_u8).prop_map(|luck| Step::Settle { luck }),
+        1 => proptest::collection::vec(0..8_u8, 1..5).prop_map(|luck| Step::SettleTogether { luck }),
         1 => (1..8_i64).prop_map(|seconds| Step::Pass { seconds }),
         1 => Just(Step::Reopen),
     ]
@@ -146,11 +154,8 @@ impl Books {
                     assert_eq!(self.world.pins(self.accounts[account]).await, before, "all or none");
                 }
             }
-            Step::WishTogether { cids, expires_in } => {
-                let each = cids.flat_map(|cid| (0..ACCOUNTS).map(move |account| (account, cid)));
-                let wishes = each.map(|(account, cid)| self.wish(account, cid, expires_in, None));
-                let wished = join_all(wishes.map(|wish| store.wish(wish, now))).await;
-                assert!(wished.iter().all(Result::is_ok), "{wished:?}");
+            Step::WishTogether { cids, expires_in, claim } => {
+                self.wish_together(cids, expires_in, claim).await
             }
             Step::RemoveAll { account, cids } => {
                 let account = self.accounts[account];
@@ -179,7 +184,8 @@ impl Books {
                     store.claim(Hands::each(1), now, at(self.seconds + LEASE_SECONDS)).await.unwrap();
                 self.claims.extend(claims);
             }
-            Step::Settle { luck } => self.settle(luck).await,
+            Step::Settle { luck } => self.settle(&[luck]).await,
+            Step::SettleTogether { luck } => self.settle(&luck).await,
             Step::Pass { seconds } => {
                 self.seconds += seconds;
                 store.expire(self.now(), 10).await.unwrap();
@@ -191,23 +197,42 @@ impl Books {
         }
     }
 
-    async fn settle(&mut self, luck: u8) {
-        if self.claims.is_empty() {
-            return;
+    async fn wish_together(&mut self, cids: std::ops::Range<u32>, expires_in: Option<i64>, claim: bool) {
+        let claim_until = claim.then(|| at(self.seconds + LEASE_SECONDS));
+        let each = cids.flat_map(|cid| (0..ACCOUNTS).map(move |account| (account, cid)));
+        let wishes = each.map(|(account, cid)| self.wish(account, cid, expires_in, None));
+        let wishes = wishes.map(|wish| self.world.store.wish(Wish { claim_until, ..wish }, self.now()));
+        for wished in join_all(wishes).await {
+            if let Wished::Done { claim: Some(claim), .. } = wished.unwrap() {
+                self.claims.push(*claim);
+            }
         }
-        let claim = self.claims.remove(0);
+    }
+
+    /// Settles the first claims at one time, each with its luck.
+    async fn settle(&mut self, luck: &[u8]) {
+        let most = luck.len().min(self.claims.len());
+        let claims: Vec<_> = self.claims.drain(..most).collect();
+        let settles = claims.iter().zip(luck).map(|(claim, luck)| {
+            self.world.store.settle(claim.lease, self.outcome(claim, *luck), self.now())
+        });
+        for settled in join_all(settles).await {
+            settled.unwrap();
+        }
+    }
+
+    fn outcome(&self, claim: &Claim, luck: u8) -> Outcome {
         let next_at = at(self.seconds + 1);
-        let outcome = match luck {
+        match luck {
             6 => Outcome::PutOff { failure: Some(failure()), next_at },
             7 => Outcome::PutOff { failure: None, next_at },
             _ if !claim.wanted => Outcome::Released,
             5 => gave_up(),
-            _ if bytes(&claim) > claim.budget_bytes => {
+            _ if bytes(claim) > claim.budget_bytes => {
                 Outcome::GaveUp { failure: failure(), over_budget_bytes: Some(claim.budget_bytes), next_at }
             }
-            _ => held(bytes(&claim)),
-        };
-        self.world.store.settle(claim.lease, outcome, self.now()).await.unwrap();
+            _ => held(bytes(claim)),
+        }
     }
 
     /// What is so at any moment.
@@ -257,7 +282,7 @@ impl Books {
                 break;
             }
             while !self.claims.is_empty() {
-                self.settle(0).await;
+                self.settle(&[0, 0]).await;
             }
         }
         self.balance().await;

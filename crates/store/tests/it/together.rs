@@ -1,8 +1,10 @@
-//! Wishes that come at one time: each is granted or refused as it would be alone.
+//! Wishes that come at one time, and outcomes: each is granted, refused or settled as it would be alone.
 
 use futures::future::join_all;
-use pinfold_model::{AccountId, HookEvent, Lifetime, LifetimeError, Standing};
-use pinfold_store::{AuditFilter, Wish, Wished};
+use pinfold_model::{
+    AccountId, HookEvent, Lifetime, LifetimeError, PinKind, PinState, PlacementState, Standing,
+};
+use pinfold_store::{AuditFilter, Hands, PinRecord, Settled, Wish, Wished};
 
 use crate::world::{World, at, cid, created, held, name, now, wish};
 
@@ -102,4 +104,105 @@ async fn those_that_are_not_as_simple_go_their_own_way() {
     assert_eq!(claim.placement.cid, cid(9));
     world.settle(&claim, held(10)).await;
     assert_eq!(world.used(ada).await, (30, 3));
+}
+
+#[tokio::test]
+async fn those_for_what_nobody_has_wished_for_wait_with_all_that_belongs_to_them() {
+    let world = World::start().await;
+    let (ada, ben) = (world.account("ada", 100).await, world.account("ben", 1_000).await);
+    let named = Wish {
+        custom_name: name("mine"),
+        origins: vec!["/ip4/127.0.0.1/tcp/1".to_owned()],
+        lifetime: Lifetime { expires_at: Some(at(100)), retain_until: None },
+        claim_until: Some(at(60)),
+        ..wish(ada, cid(0))
+    };
+    let wishes =
+        vec![named.clone(), wish(ada, cid(1)), wish(ben, cid(0)), wish(ada, cid(2)), wish(ben, cid(3))];
+    let mut wished = world.wish_together(wishes).await;
+    let Wished::Done { pin, created: true, work: false, claim: Some(claim) } = wished.remove(0) else {
+        panic!("it was to be claimed")
+    };
+    assert_eq!((&pin.custom_name, pin.lifetime()), (&named.custom_name, named.lifetime));
+    assert_eq!(pin.state(), PinState::Pinning);
+    assert_eq!((claim.wanted, claim.budget_bytes, &claim.origins), (true, 100, &named.origins));
+    assert_eq!(claim.placement, pin.placement);
+    assert!(wished.iter().all(|wished| matches!(wished, Wished::Done { created: true, claim: None, .. })));
+    let pins: Vec<_> = wished.into_iter().map(created).chain([(*pin).clone()]).collect();
+    for account in [ada, ben] {
+        let mut own: Vec<_> = pins.iter().filter(|pin| pin.account == account).cloned().collect();
+        own.sort_by_key(|pin| std::cmp::Reverse(pin.id));
+        assert_eq!(world.pins(account).await, own);
+    }
+    let due = world.store.claim(Hands::each(10), now(), at(60)).await.unwrap();
+    let queue: Vec<_> = due.iter().map(|claim| claim.placement.cid).collect();
+    assert_eq!(queue, [cid(3), cid(1), cid(2)], "who has fewer on their way comes first");
+    world.settle(&claim, held(10)).await;
+    assert_eq!((world.used(ada).await, world.used(ben).await), ((10, 3), (10, 2)));
+}
+
+#[tokio::test]
+async fn no_more_are_on_their_way_than_may_be() {
+    let world = World::start().await;
+    let (ada, full) = (world.account("ada", 100).await, world.account("full", 0).await);
+    let wish = |account, number| Wish { in_flight_max: 3, ..wish(account, cid(number)) };
+    let wished = world.wish_together((0..5).flat_map(|n| [wish(ada, n), wish(full, n)]).collect()).await;
+    let (granted, refused): (Vec<_>, Vec<_>) =
+        wished.iter().step_by(2).enumerate().partition(|(n, _)| *n < 3);
+    assert!(granted.iter().all(|(_, one)| matches!(one, Wished::Done { created: true, .. })), "{granted:?}");
+    assert!(refused.iter().all(|(_, one)| matches!(one, Wished::TooManyInFlight)), "{refused:?}");
+    assert!(wished.iter().skip(1).step_by(2).all(|one| outcome(one).is_none()), "{wished:?}");
+    assert_eq!((world.used(ada).await, world.used(full).await), ((0, 3), (0, 0)));
+}
+
+#[tokio::test]
+async fn outcomes_that_come_at_one_time_settle_what_each_would_alone() {
+    let world = World::start().await;
+    let (ada, ben, poor) = (
+        world.account("ada", 1_000).await,
+        world.account("ben", 1_000).await,
+        world.account("poor", 25).await,
+    );
+    let hook = world.hook(ada).await;
+    let poor_hook = world.hook(poor).await;
+    for (account, numbers) in [(ada, 0..3), (poor, 3..6), (ben, 6..8), (ada, 7..8), (ben, 8..9)] {
+        for number in numbers {
+            world.wish(account, cid(number)).await;
+        }
+    }
+    let claims = world.store.claim(Hands::each(20), now(), at(60)).await.unwrap();
+    assert_eq!(claims.len(), 9);
+    let unwanted = cid(8);
+    world.remove(ben, &unwanted).await;
+    let settles = claims.iter().map(|claim| world.store.settle(claim.lease, held(10), at(1)));
+    // One of them twice, as after a stop.
+    let twice = world.store.settle(claims[0].lease, held(10), at(1));
+    let (settled, twice) = futures::future::join(join_all(settles), twice).await;
+    for (claim, settled) in claims.iter().zip(settled) {
+        let is_unwanted = claim.placement.cid == unwanted;
+        let (state, work) = match is_unwanted {
+            true => (PlacementState::Releasing, true),
+            false => (PlacementState::Pinned, false),
+        };
+        // Of the poor account's pins one finds no room, and nobody else wants it.
+        let settled = settled.unwrap();
+        let no_room = settled == Settled::Now { state: PlacementState::Releasing, work: true };
+        assert!(no_room || settled == Settled::Now { state, work }, "{settled:?}");
+    }
+    assert_eq!(twice.unwrap(), Settled::LeaseLost);
+    assert_eq!((world.used(ada).await, world.used(ben).await), ((40, 4), (20, 2)));
+    assert_eq!(world.used(poor).await, (20, 3));
+    let standing = |pins: &[PinRecord], standing| pins.iter().filter(|pin| pin.standing == standing).count();
+    let pins = world.pins(poor).await;
+    assert_eq!((standing(&pins, Standing::Kept), standing(&pins, Standing::Failed)), (2, 1));
+    for pin in world.pins(ada).await {
+        let placement = &pin.placement;
+        assert_eq!((pin.standing, pin.charged_bytes), (Standing::Kept, 10));
+        assert_eq!((placement.bytes, placement.blocks, placement.kind), (10, 1, PinKind::File));
+        assert_eq!((placement.due_at, placement.leased, placement.updated_at), (None, false, at(1)));
+    }
+    assert_eq!(world.events(&hook).await, [HookEvent::Pinned; 4]);
+    let told = world.events(&poor_hook).await;
+    assert_eq!(told.iter().filter(|event| **event == HookEvent::Pinned).count(), 2, "{told:?}");
+    assert_eq!(told.iter().filter(|event| **event == HookEvent::Failed).count(), 1, "{told:?}");
 }
