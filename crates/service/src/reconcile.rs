@@ -26,17 +26,43 @@ async fn work_on(core: Arc<Core>, claim: Claim, here: bool) {
     let active = core.activate(claim.placement.id);
     {
         let _turn = active.turn.lock().await;
-        tokio::select! {
-            outcome = attempt(&core, &claim, &active, here) => settle(&core, &claim, outcome).await,
-            () = lease_lost(&core, &claim) => {
-                tracing::warn!(%claim, "somebody else took the placement over");
+        let is_fresh = is_fresh(&core, &claim);
+        // Who waited for long may have lost the lease, and would hold what nobody releases.
+        if is_fresh || is_held(&core, &claim).await {
+            tokio::select! {
+                outcome = attempt(&core, &claim, &active, here, is_fresh) => {
+                    settle(&core, &claim, outcome).await;
+                }
+                () = lease_lost(&core, &claim) => {
+                    tracing::warn!(%claim, "somebody else took the placement over");
+                }
             }
+        } else {
+            tracing::warn!(%claim, "the lease ran out before the work began");
         }
     }
     core.deactivate(claim.placement.id, active);
 }
 
-async fn attempt(core: &Core, claim: &Claim, active: &Active, here: bool) -> Outcome {
+/// Whether most of a lease's time is left.
+fn is_fresh(core: &Core, claim: &Claim) -> bool {
+    let left = claim.placement.due_at.map(|end| end.since(core.clock.now()));
+    left.is_some_and(|left| left > core.settings.lease / 3 * 2)
+}
+
+/// Prolongs a lease, and says whether that was possible.
+async fn is_held(core: &Core, claim: &Claim) -> bool {
+    let until = core.clock.now().after(core.settings.lease);
+    match core.store.renew(vec![claim.lease], until).await {
+        Ok(held) => !held.is_empty(),
+        Err(error) => {
+            tracing::warn!(%error, "renewing a lease");
+            false
+        }
+    }
+}
+
+async fn attempt(core: &Core, claim: &Claim, active: &Active, here: bool, is_fresh: bool) -> Outcome {
     let (cid, cluster) = (&claim.placement.cid, &claim.placement.cluster);
     let (Some(setup), Some(name)) = (core.cluster(cluster), Core::hold_name(cluster, cid)) else {
         return failed(
@@ -62,7 +88,7 @@ async fn attempt(core: &Core, claim: &Claim, active: &Active, here: bool) -> Out
     tokio::select! {
         outcome = work => outcome,
         () = core.stop.cancelled() => interrupted(core),
-        () = unwanted(core, claim.placement.id, here), if claim.wanted => interrupted(core),
+        () = unwanted(core, claim.placement.id, here && is_fresh), if claim.wanted => interrupted(core),
     }
 }
 

@@ -162,12 +162,15 @@ fn refusal(reason: Unremovable) -> Error {
 
 /// Writes the wishes and begins the work.
 async fn write(core: Arc<Core>, rows: Vec<Wish>, in_flight_max: u32) -> Result<Vec<PinReceipt>, BatchError> {
-    let rows = mark_what_is_here(&core, rows).await?;
+    let mut rows = mark_what_is_here(&core, rows).await?;
     let cids: Vec<Cid> = rows.iter().map(|wish| wish.cid).collect();
     let now;
     let wished = {
         let _turn = core.batch_turn().await?;
         now = core.clock.now();
+        for wish in &mut rows {
+            wish.claim_until = wish.claim_until.map(|_| now.after(core.settings.lease));
+        }
         core.store.wish_all(rows, now).await.map_err(unavailable)?
     };
     match wished {
@@ -221,7 +224,7 @@ fn begin(core: &Arc<Core>, granted: Vec<Granted>) -> Vec<PinReceipt> {
     receipts
 }
 
-/// Settles what is here. Leases that run out before their turn comes are somebody else's by then, which does no harm.
+/// Settles what is here. Leases that run out before their turn comes are somebody else's by then.
 async fn settle_here(core: Arc<Core>, claims: Vec<Claim>) {
     let work = futures::stream::iter(claims);
     let work = work.for_each_concurrent(HERE_AT_ONCE, |claim| {

@@ -54,6 +54,44 @@ async fn a_lease_that_ran_out_during_a_release_loses_nothing() {
 }
 
 #[tokio::test]
+async fn work_that_waited_longer_than_its_lease_is_not_begun() {
+    let world = World::start().await;
+    let alice = world.account("alice", "free").await;
+    let cid = world.cluster.publish("hello", MIB);
+    world.pin(&alice, PinWish::new(cid)).await.unwrap();
+    let (gate, down) = (Gate::default(), ClusterError::Unavailable("down".to_owned()));
+    world.cluster.script_release([Fate::Waits(gate.clone()), Fate::Works, Fate::Fails(down)]);
+    world.remove(&alice, &cid).await.unwrap();
+    let due_at = async || world.store.placements(None, 1).await.unwrap()[0].due_at;
+    let end_lease = async || {
+        let before = due_at().await;
+        world.clock.advance(Duration::from_hours(1));
+        before
+    };
+    let claimed_since = async |before| {
+        while due_at().await == before {
+            tokio::task::yield_now().await;
+        }
+    };
+    let turn = async || world.service.reconciler.turn().await.unwrap();
+    tokio::join!(turn(), async {
+        gate.reached().await;
+        let before = end_lease().await;
+        // While the first release hangs, two more are to do it, and the second's lease ends as well.
+        tokio::join!(turn(), async {
+            claimed_since(before).await;
+            let before = end_lease().await;
+            tokio::join!(turn(), async {
+                claimed_since(before).await;
+                gate.open();
+            });
+        });
+    });
+    let placements = world.store.placements(None, 1).await.unwrap();
+    assert!(placements.is_empty(), "the second was asked to do it: {placements:?}");
+}
+
+#[tokio::test]
 async fn a_fetch_that_nobody_wants_any_more_stops() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;

@@ -64,8 +64,9 @@ async fn grant<'a>(conn: &mut Conn, wishes: &[&'a WishWrite]) -> Result<Vec<Gran
     let (mut granted, mut placements, mut watched) = (Vec::new(), Vec::new(), Vec::new());
     for (account, simple) in find(conn, wishes).await? {
         let (here, new) = simple.into_iter().partition(|simple| simple.placement.is_some());
-        watched.extend(keep(conn, account, here, &mut granted).await?);
+        // Those that wait need room for what is not known yet: they come before what takes of it.
         placements.extend(wait_for(conn, account, new, &mut granted).await?);
+        watched.extend(keep(conn, account, here, &mut granted).await?);
     }
     insert_placements(conn, &placements).await?;
     let rows: Vec<_> = granted.iter().map(|granted| (granted.write, &granted.pin)).collect();

@@ -59,6 +59,17 @@ async fn a_batch_is_written_as_its_wishes_would_be() {
 }
 
 #[tokio::test]
+async fn what_waits_in_a_batch_finds_the_room_that_there_was_before_it() {
+    let world = World::start().await;
+    let (ada, ben) = (world.account("ada", 20).await, world.account("ben", 1_000).await);
+    world.settled(ben, 0..2).await;
+    let granted = done(world.wish_all(wishes(ada, 0..4)).await);
+    let standings: Vec<_> = granted.iter().map(|one| one.pin.standing).collect();
+    assert_eq!(standings, [Standing::Kept, Standing::Kept, Standing::Waiting, Standing::Waiting]);
+    assert_eq!(world.store.account(ada).await.unwrap().unwrap().used_bytes, 20);
+}
+
+#[tokio::test]
 async fn a_batch_over_the_quota_leaves_nothing() {
     let world = World::start().await;
     let (ada, ben) = (world.account("ada", 25).await, world.account("ben", 1_000).await);
