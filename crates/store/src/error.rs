@@ -1,5 +1,7 @@
 //! What can go wrong with the database, split by what the caller can do.
 
+use sqlx::migrate::MigrateError;
+
 /// Why the database did not do it. In every case nothing was changed, but for [`StoreError::Failed`] and
 /// [`StoreError::Disk`] after a commit that gave no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -50,8 +52,14 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-impl From<sqlx::migrate::MigrateError> for StoreError {
-    fn from(error: sqlx::migrate::MigrateError) -> Self {
+impl From<MigrateError> for StoreError {
+    fn from(error: MigrateError) -> Self {
+        if matches!(error, MigrateError::VersionMissing(_)) {
+            return Self::Failed(
+                "a newer version of Pinfold has been at work on it: start that, or restore a backup"
+                    .to_owned(),
+            );
+        }
         Self::Failed(error.to_string())
     }
 }
@@ -68,5 +76,26 @@ mod tests {
         std::fs::write(&path, [7; 8192]).unwrap();
         let damaged = Store::open(&path).await.map(drop);
         assert!(matches!(damaged, Err(StoreError::Disk(_))), "{damaged:?}");
+    }
+
+    #[tokio::test]
+    async fn the_database_of_a_newer_version_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pinfold.db");
+        Store::open(&path).await.unwrap().close().await;
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+        let mut conn = sqlx::ConnectOptions::connect(&options).await.unwrap();
+        sqlx::query(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+             VALUES (9999, 'later', 1, x'00', 0)",
+        )
+        .execute(&mut conn)
+        .await
+        .unwrap();
+        let refused = Store::open(&path).await.map(drop);
+        assert!(
+            matches!(&refused, Err(StoreError::Failed(text)) if text.starts_with("a newer version")),
+            "{refused:?}"
+        );
     }
 }
