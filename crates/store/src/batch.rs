@@ -1,7 +1,8 @@
 //! Many wishes, or many removals, in one transaction: all of them or none.
 //!
-//! A batch of wishes writes as it goes, what is simple first, so that each sees what others took of the quota; if one can't be had, all is taken back to where the batch began, and the transaction around it, which may be
-//! shared with others, goes on.
+//! A batch of wishes writes as it goes, those first that can be granted together, so that each sees what others took of
+//! the quota; if one can't be had, all is taken back to where the batch began, and the transaction around it, which may
+//! be shared with others, goes on.
 //! A batch of removals looks at all of its pins before it changes any.
 
 use std::collections::HashMap;

@@ -100,6 +100,15 @@ impl PinRecord {
     }
 }
 
+/// The columns of a [`PlacementRow`], from a table `p`.
+macro_rules! placement_columns {
+    () => {
+        "p.id, p.cid, p.cluster, p.state, p.due_at_ms, p.lease, p.attempts, p.error_code, p.error_detail, p.blocks, \
+         p.bytes, p.kind, p.damaged_blocks, p.updated_at_ms"
+    };
+}
+pub(crate) use placement_columns;
+
 /// `SELECT` of pins `n` with their placements `p`, from tables so named.
 macro_rules! select_pins_from {
     ($($from:expr),+) => {
@@ -107,8 +116,7 @@ macro_rules! select_pins_from {
             "SELECT n.id AS pin_id, n.account_id, n.standing, n.original_name, n.custom_name, ",
             "n.charged_bytes, n.wishes, n.error_code AS pin_error_code, n.error_detail AS pin_error_detail, ",
             "n.created_at_ms AS pin_created_at_ms, n.expires_at_ms, n.retain_until_ms, ",
-            "p.id, p.cid, p.cluster, p.state, p.due_at_ms, p.lease, p.attempts, p.error_code, p.error_detail, ",
-            "p.blocks, p.bytes, p.kind, p.damaged_blocks, p.updated_at_ms FROM ",
+            crate::pin::placement_columns!(), " FROM ",
             $($from),+
         )
     };

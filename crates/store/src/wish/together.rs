@@ -9,7 +9,7 @@ use pinfold_model::{AccountId, HookEvent, Lifetime, Standing};
 use sqlx::{FromRow, QueryBuilder, Row};
 
 use super::{NewPlacement, WishWrite, Wished, insert, insert_placements};
-use crate::pin::PlacementRow;
+use crate::pin::{PlacementRow, placement_columns};
 use crate::row::{LIST_MAX, column};
 use crate::writer::{Conn, Together};
 use crate::{PinRecord, PlacementRecord, StoreError, charge};
@@ -17,8 +17,7 @@ use crate::{PinRecord, PlacementRecord, StoreError, charge};
 /// The search: place, CID, cluster and account of each wish stand between the two. What it gives of the content is null
 /// where nobody has wished for it.
 pub(crate) const LOOK_FOR_ALL: [&str; 2] = [
-    "SELECT v.column1 AS place, p.id, p.cid, p.cluster, p.state, p.due_at_ms, p.lease, p.attempts, p.error_code, \
-     p.error_detail, p.blocks, p.bytes, p.kind, p.damaged_blocks, p.updated_at_ms FROM (",
+    concat!("SELECT v.column1 AS place, ", placement_columns!(), " FROM ("),
     ") AS v LEFT JOIN placements p ON p.cid = v.column2 AND p.cluster = v.column3 \
      WHERE p.id IS NULL OR (p.state = 'pinned' AND p.damaged_blocks = 0 \
      AND NOT EXISTS (SELECT 1 FROM pins n WHERE n.account_id = v.column4 AND n.placement_id = p.id))",
