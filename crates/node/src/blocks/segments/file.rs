@@ -97,6 +97,11 @@ impl Appender {
         self.base + self.filled as u64
     }
 
+    /// Up to where no page is written again.
+    pub(super) fn whole_pages(&self) -> u64 {
+        self.base
+    }
+
     /// Up to where everything has been handed to the file, synced or not.
     pub(super) fn written(&self) -> u64 {
         if self.dirty { self.base } else { self.end() }

@@ -8,7 +8,8 @@
 //! - **Compact**: what is live in a segment that is mostly waste is appended anew, and the segment deleted. A
 //!   block keeps its id, so that each move is one row of the index.
 //!
-//! The segment that is appended to is left alone; when much of it is waste, it is ended before its time.
+//! The segment that is appended to is not compacted; when much of it is waste, it is ended before its time. Its dead
+//! blocks become holes too, but for one in the page that is written next.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -99,6 +100,11 @@ impl Tidy {
         }
     }
 
+    /// Nothing more is appended to a segment: what is dead in its last page can be given back too.
+    pub(super) fn ended(&mut self, id: u32) {
+        self.dead.insert(id);
+    }
+
     fn forget(&mut self, id: u32) {
         self.dead.remove(&id);
         self.wasteful.remove(&id);
@@ -116,18 +122,14 @@ struct Batch {
 }
 
 impl Writer {
-    /// Whether anything can be tidied up. The active segment is none of it.
+    /// Whether anything can be tidied up.
     pub(super) fn has_to_tidy(&self) -> bool {
         let tidy = &self.tidy;
-        !tidy.going.is_empty() || self.next_dead().is_some() || self.next_wasteful().is_some()
+        !tidy.going.is_empty() || !tidy.dead.is_empty() || self.next_wasteful().is_some()
     }
 
     fn is_active(&self, id: u32) -> bool {
         self.appender.as_ref().is_some_and(|appender| appender.id == id)
-    }
-
-    fn next_dead(&self) -> Option<u32> {
-        self.tidy.dead.iter().copied().find(|id| !self.is_active(*id))
     }
 
     fn next_wasteful(&self) -> Option<u32> {
@@ -139,7 +141,7 @@ impl Writer {
         if !self.tidy.going.is_empty() {
             return self.free_some();
         }
-        if let Some(segment) = self.next_dead() {
+        if let Some(segment) = self.tidy.dead.first().copied() {
             return self.give_back(segment);
         }
         match self.next_wasteful() {
@@ -256,7 +258,12 @@ impl Writer {
 
     /// Turns dead blocks of a segment into holes. What fails here costs space, no data.
     fn give_back(&mut self, segment: u32) -> Result<(), WriteError> {
-        let dead = self.shared.index.dead(segment, BATCH_DEAD)?;
+        let mut dead = self.shared.index.dead(segment, BATCH_DEAD)?;
+        let is_last = dead.len() < BATCH_DEAD;
+        if let Some(appender) = self.appender.as_ref().filter(|appender| appender.id == segment) {
+            // The page after these is written again. What reaches into it waits until the segment is ended.
+            dead.retain(|location| location.end() <= appender.whole_pages());
+        }
         let punched = punch::punch(&self.dir, segment, &dead, &mut self.tidy.zeros).unwrap_or_else(|error| {
             tracing::warn!(%error, segment, "space was not given back; compaction will do it");
             0
@@ -272,7 +279,7 @@ impl Writer {
                 changes.put_segment(segment, record);
             }
         })?;
-        if dead.len() < BATCH_DEAD {
+        if is_last {
             self.tidy.dead.remove(&segment);
             self.look_at(segment)?;
         }

@@ -333,6 +333,7 @@ impl Writer {
         let Some(appender) = self.appender.take() else { return Ok(()) };
         let id = appender.id;
         appender.finish()?;
+        self.tidy.ended(id);
         self.look_at(id)
     }
 

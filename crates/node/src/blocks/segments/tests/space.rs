@@ -80,6 +80,41 @@ async fn a_segment_verifies_as_a_car_also_where_blocks_were_given_back() {
 }
 
 #[tokio::test]
+async fn the_segment_that_is_written_gives_back_what_is_dead_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let large = SegmentConfig { segment_bytes: 8 * 1024 * 1024, reserve_bytes: 0 };
+    let blocks = SegmentBlocks::open(dir.path(), &large).unwrap();
+    // Too little waste to end the segment for it; the last block shares its page with what comes next.
+    release_all_but(&blocks, 20, 200_000, |n| n % 10 < 9).await;
+    let left = |dead: usize| {
+        let dead_here = blocks.shared.index.dead(1, 10).unwrap().len();
+        blocks.shared.index.going().unwrap().is_empty() && dead_here == dead
+    };
+    wait_until(&blocks, || left(1)).await;
+    let before = used(dir.path());
+    assert!(before < 19 * 200_000 + 64 * 1024, "{before} bytes for 19 blocks");
+    let hold = blocks.open(&name("more")).unwrap();
+    for n in 100..110 {
+        blocks.put(hold, big(n, 200_000)).await.unwrap();
+    }
+    blocks.seal(hold).await.unwrap();
+    assert_eq!(segment_files(dir.path()).len(), 1, "it goes on with the same segment");
+    drop(blocks);
+    let found = sections(dir.path());
+    assert_eq!(found.len(), 30);
+    let kept = (0..20).filter(|n| n % 10 < 9).chain(100..110);
+    let blocks = SegmentBlocks::open(dir.path(), &large).unwrap();
+    for n in kept {
+        assert!(
+            found.contains(&big(n, 200_000)) && blocks.get(big(n, 200_000).cid()).unwrap().is_some(),
+            "{n}"
+        );
+    }
+    wait_until(&blocks, || blocks.shared.index.dead_segments().unwrap().is_empty()).await;
+    assert!(used(dir.path()) < 28 * 200_000 + 64 * 1024, "{} bytes for 28 blocks", used(dir.path()));
+}
+
+#[tokio::test]
 async fn a_hold_keeps_its_blocks_while_they_move() {
     let (dir, blocks) = fresh();
     release_all_but(&blocks, 400, 900, |n| n % 5 == 0).await;
