@@ -21,7 +21,7 @@ pub type Body<'a> = &'a mut (dyn AsyncRead + Send + Unpin);
 
 /// Within which bounds a DAG is brought in.
 #[derive(Debug, Clone)]
-pub struct Terms {
+pub struct HoldOptions {
     /// The most bytes of distinct blocks.
     pub bytes_max: u64,
     /// The most distinct blocks.
@@ -36,12 +36,12 @@ pub struct Terms {
 
 /// Within which bounds a DAG is looked at.
 #[derive(Debug, Clone)]
-pub struct SurveyTerms {
+pub struct SurveyOptions {
     /// The most blocks to visit.
     pub blocks_max: u64,
     /// How long it may take, with the question who has the root.
     pub time: Duration,
-    /// Multiaddrs of peers that are said to have it, as in [`Terms`].
+    /// Multiaddrs of peers that are said to have it, as in [`HoldOptions`].
     pub origins: Vec<String>,
 }
 
@@ -134,29 +134,29 @@ pub trait Cluster: Send + Sync + 'static {
         &self,
         name: &HoldName,
         root: &Cid,
-        terms: &Terms,
+        terms: &HoldOptions,
         progress: &Arc<Progress>,
     ) -> Result<Held, ClusterError>;
 
-    /// Whether the root is here, as far as can be told at once: then [`hold_here`](Self::hold_here) is worth a try.
+    /// Whether the root is here, as far as can be told at once: then [`hold_local`](Self::hold_local) is worth a try.
     fn has(&self, _root: &Cid) -> bool {
         false
     }
 
     /// Holds a DAG as [`hold`](Self::hold) does, if all of it is here and it is not large; `None` if not, which is soon
     /// known. Never asks the network. What it has kept by then stays under the name, and `hold` goes on from there.
-    async fn hold_here(
+    async fn hold_local(
         &self,
         _name: &HoldName,
         _root: &Cid,
-        _terms: &Terms,
+        _terms: &HoldOptions,
     ) -> Result<Option<Held>, ClusterError> {
         Ok(None)
     }
 
     /// Looks how much of a DAG is here and, if that is not all, whether anybody has its root. Holds nothing and leaves
     /// nothing, and asks the network for no block but the root.
-    async fn survey(&self, root: &Cid, terms: &SurveyTerms) -> Result<Survey, ClusterError>;
+    async fn survey(&self, root: &Cid, terms: &SurveyOptions) -> Result<Survey, ClusterError>;
 
     /// Durably gives the name up; blocks that no other name holds are freed, be it a little later. An unknown
     /// name is fine.

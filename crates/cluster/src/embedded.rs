@@ -16,8 +16,8 @@ use pinfold_node::{
 
 use crate::limited::Limited;
 use crate::{
-    Body, Cluster, ClusterError, Distinct, Held, Imported, ImportedKind, PeerInfo, Survey, SurveyTerms,
-    Terms, Usage, WalkPage, WalkRequest,
+    Body, Cluster, ClusterError, Distinct, Held, HoldOptions, Imported, ImportedKind, PeerInfo, Survey,
+    SurveyOptions, Usage, WalkPage, WalkRequest,
 };
 
 /// Holds DAGs in the block store of a [`Node`], and fetches them through it.
@@ -55,7 +55,7 @@ impl Embedded {
     }
 }
 
-fn request(name: &HoldName, root: &Cid, terms: &Terms) -> FetchRequest {
+fn request(name: &HoldName, root: &Cid, terms: &HoldOptions) -> FetchRequest {
     FetchRequest {
         root: *root,
         hold: name.clone(),
@@ -86,7 +86,7 @@ impl Cluster for Embedded {
         &self,
         name: &HoldName,
         root: &Cid,
-        terms: &Terms,
+        terms: &HoldOptions,
         progress: &Arc<Progress>,
     ) -> Result<Held, ClusterError> {
         let stats = self.node.fetch(request(name, root, terms), Arc::clone(progress)).await?;
@@ -98,19 +98,19 @@ impl Cluster for Embedded {
         self.node.blocks().size(root).is_ok_and(|size| size.is_some())
     }
 
-    async fn hold_here(
+    async fn hold_local(
         &self,
         name: &HoldName,
         root: &Cid,
-        terms: &Terms,
+        terms: &HoldOptions,
     ) -> Result<Option<Held>, ClusterError> {
         let request = request(name, root, terms);
-        let Some(stats) = self.node.hold_here(request).await? else { return Ok(None) };
+        let Some(stats) = self.node.hold_local(request).await? else { return Ok(None) };
         Ok(Some(Held { bytes: stats.bytes, blocks: stats.blocks, kind: self.kind(root).await? }))
     }
 
-    async fn survey(&self, root: &Cid, terms: &SurveyTerms) -> Result<Survey, ClusterError> {
-        let SurveyTerms { blocks_max, time, ref origins } = *terms;
+    async fn survey(&self, root: &Cid, terms: &SurveyOptions) -> Result<Survey, ClusterError> {
+        let SurveyOptions { blocks_max, time, ref origins } = *terms;
         let origins = addresses(origins);
         Ok(self.node.survey(SurveyRequest { root: *root, origins, blocks_max, time }).await?)
     }

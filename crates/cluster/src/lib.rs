@@ -11,8 +11,8 @@ mod limited;
 mod scripted;
 
 pub use cluster::{
-    Body, Cluster, ClusterError, Cut, Distinct, EntryKind, Held, Imported, ImportedKind, PeerInfo, Position,
-    Reach, Survey, SurveyTerms, Terms, UPLOAD_PREFIX, Usage, WalkEntry, WalkPage, WalkRequest,
+    Body, Cluster, ClusterError, Cut, Distinct, EntryKind, Held, HoldOptions, Imported, ImportedKind,
+    PeerInfo, Position, Reach, Survey, SurveyOptions, UPLOAD_PREFIX, Usage, WalkEntry, WalkPage, WalkRequest,
 };
 pub use embedded::Embedded;
 pub use pinfold_node::car::import::ImportedCar;

@@ -17,8 +17,8 @@ use tokio::sync::watch;
 
 use crate::limited::Limited;
 use crate::{
-    Body, Cluster, ClusterError, Distinct, EntryKind, Held, Imported, ImportedKind, PeerInfo, Position,
-    Reach, Survey, SurveyTerms, Terms, Usage, WalkEntry, WalkPage, WalkRequest,
+    Body, Cluster, ClusterError, Distinct, EntryKind, Held, HoldOptions, Imported, ImportedKind, PeerInfo,
+    Position, Reach, Survey, SurveyOptions, Usage, WalkEntry, WalkPage, WalkRequest,
 };
 
 const RAW: u64 = 0x55;
@@ -227,7 +227,7 @@ impl Cluster for Scripted {
         &self,
         name: &HoldName,
         root: &Cid,
-        terms: &Terms,
+        terms: &HoldOptions,
         progress: &Arc<Progress>,
     ) -> Result<Held, ClusterError> {
         let (fate, content) = {
@@ -255,7 +255,7 @@ impl Cluster for Scripted {
         Ok(content.held)
     }
 
-    async fn survey(&self, root: &Cid, terms: &SurveyTerms) -> Result<Survey, ClusterError> {
+    async fn survey(&self, root: &Cid, terms: &SurveyOptions) -> Result<Survey, ClusterError> {
         let (fate, here, there) = {
             let mut state = self.state();
             let here = state.whole(root).map(|content| content.held);

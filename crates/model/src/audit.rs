@@ -22,7 +22,7 @@ words!(
 
 words!(
     /// What came of an act.
-    ActStatus, "status", {
+    AuditStatus, "status", {
     /// It was done.
     Done = "success",
     /// It was refused, or it failed.
@@ -31,7 +31,7 @@ words!(
 
 /// Who acts, and from where. What a client says that it is (`User-Agent`) proves nothing, and is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct By {
+pub struct Actor {
     /// The account that acts; an administrator's when it acts on another. `None` for operators and the service.
     pub actor: Option<AccountId>,
     /// Through which door.
@@ -40,7 +40,7 @@ pub struct By {
     pub address: Option<IpAddr>,
 }
 
-impl By {
+impl Actor {
     /// The service by itself.
     pub const SYSTEM: Self = Self { actor: None, source: Source::System, address: None };
 

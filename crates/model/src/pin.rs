@@ -66,13 +66,13 @@ words!(
 });
 
 words!(
-    /// How a pin stands, as it is stored. A pin that is not [`Standing::Failed`] is *live*: its placement
+    /// How a pin stands, as it is stored. A pin that is not [`PinPhase::Failed`] is *live*: its placement
     /// is wanted.
-    Standing, "standing", {
+    PinPhase, "phase", {
     /// Wanted, and not yet there.
-    Waiting = "waiting",
+    Pending = "pending",
     /// There, and charged to the account.
-    Kept = "kept",
+    Active = "active",
     /// Given up. The row is a record for its owner, and wants nothing.
     Failed = "failed",
 });

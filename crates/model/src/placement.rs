@@ -51,7 +51,7 @@ pub enum Event {
     /// The cluster holds every block, durably.
     Held,
     /// Not held this time; there is another try.
-    PutOff,
+    Postponed,
     /// The cluster holds nothing of it.
     Released,
 }
@@ -61,28 +61,28 @@ impl PlacementState {
     #[must_use]
     pub fn after(self, event: Event) -> Self {
         match (self, event) {
-            (Self::Queued, Event::Wanted | Event::PutOff | Event::Released) => Self::Queued,
+            (Self::Queued, Event::Wanted | Event::Postponed | Event::Released) => Self::Queued,
             (Self::Queued, Event::Claimed) => Self::Pinning,
             // The wish went and came back while the blocks came in: they are here.
             (Self::Queued, Event::Held) => Self::Pinned,
 
             (Self::Pinning, Event::Wanted | Event::Claimed) => Self::Pinning,
             (Self::Pinning, Event::Held) => Self::Pinned,
-            (Self::Pinning, Event::PutOff | Event::Released) => Self::Queued,
+            (Self::Pinning, Event::Postponed | Event::Released) => Self::Queued,
 
-            (Self::Pinned, Event::Wanted | Event::Claimed | Event::Held | Event::PutOff) => Self::Pinned,
+            (Self::Pinned, Event::Wanted | Event::Claimed | Event::Held | Event::Postponed) => Self::Pinned,
             // Only a holder of the lease can report this, and nobody has one for a pinned placement; if it
             // happens all the same, what is wanted must be fetched again.
             (Self::Pinned, Event::Released) => Self::Queued,
 
             (Self::Releasing, Event::Wanted) => Self::Queued,
-            (Self::Releasing, Event::Unwanted | Event::Claimed | Event::Held | Event::PutOff) => {
+            (Self::Releasing, Event::Unwanted | Event::Claimed | Event::Held | Event::Postponed) => {
                 Self::Releasing
             }
             (Self::Releasing, Event::Released) => Self::Unpinned,
 
             (Self::Unpinned, Event::Wanted) => Self::Queued,
-            (Self::Unpinned, Event::Unwanted | Event::Claimed | Event::PutOff | Event::Released) => {
+            (Self::Unpinned, Event::Unwanted | Event::Claimed | Event::Postponed | Event::Released) => {
                 Self::Unpinned
             }
             (Self::Unpinned, Event::Held) => Self::Releasing,
@@ -145,7 +145,7 @@ mod tests {
                         state = state.after(Event::Claimed);
                     }
                     (3, Some(true)) => { truth.held = true; work = None; state = state.after(Event::Held); }
-                    (4, Some(true)) => { work = None; state = state.after(Event::PutOff); }
+                    (4, Some(true)) => { work = None; state = state.after(Event::Postponed); }
                     (5, Some(false)) => { truth.held = false; work = None; state = state.after(Event::Released); }
                     _ => {}
                 }

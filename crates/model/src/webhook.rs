@@ -8,7 +8,7 @@ use crate::{AccountId, Timestamp, WebhookId};
 
 words!(
     /// Something that happens to a pin and that a webhook can be told of.
-    HookEvent, "event", {
+    WebhookEvent, "event", {
     /// Every block is here and durable.
     Pinned = "pin.pinned",
     /// It was given up.
@@ -32,11 +32,11 @@ words!(
     Failed = "failed",
 });
 
-impl HookEvent {
+impl WebhookEvent {
     /// Those that one can ask for; a test is told to whoever tests.
     pub const OF_PINS: [Self; 4] = [Self::Pinned, Self::Failed, Self::Expired, Self::Removed];
 
-    /// Its place in a [`HookEvents`], which is stored: it never changes.
+    /// Its place in a [`WebhookEvents`], which is stored: it never changes.
     #[must_use]
     pub fn bit(self) -> i64 {
         match self {
@@ -49,14 +49,14 @@ impl HookEvent {
     }
 }
 
-/// The events that a webhook is told of: one or more of [`HookEvent::OF_PINS`].
+/// The events that a webhook is told of: one or more of [`WebhookEvent::OF_PINS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HookEvents(i64);
+pub struct WebhookEvents(i64);
 
-impl HookEvents {
+impl WebhookEvents {
     /// A set; `None` of nothing. A test need not be asked for.
     #[must_use]
-    pub fn new(events: impl IntoIterator<Item = HookEvent>) -> Option<Self> {
+    pub fn new(events: impl IntoIterator<Item = WebhookEvent>) -> Option<Self> {
         Self::from_bits(events.into_iter().fold(0, |bits, event| bits | event.bit()))
     }
 
@@ -72,17 +72,17 @@ impl HookEvents {
         self.0
     }
 
-    /// The events, in the order of [`HookEvent::OF_PINS`].
-    pub fn iter(self) -> impl Iterator<Item = HookEvent> {
-        HookEvent::OF_PINS.into_iter().filter(move |event| self.0 & event.bit() != 0)
+    /// The events, in the order of [`WebhookEvent::OF_PINS`].
+    pub fn iter(self) -> impl Iterator<Item = WebhookEvent> {
+        WebhookEvent::OF_PINS.into_iter().filter(move |event| self.0 & event.bit() != 0)
     }
 }
 
 /// What signs the deliveries of a webhook. `Debug` hides it; [`reveal`](Self::reveal) is the one way out.
 #[derive(Clone, PartialEq, Eq)]
-pub struct HookSecret(String);
+pub struct WebhookSecret(String);
 
-impl HookSecret {
+impl WebhookSecret {
     /// What every secret begins with.
     pub const PREFIX: &str = "whsec_";
 
@@ -106,9 +106,9 @@ impl HookSecret {
     }
 }
 
-impl fmt::Debug for HookSecret {
+impl fmt::Debug for WebhookSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HookSecret(whsec_…)")
+        f.write_str("WebhookSecret(whsec_…)")
     }
 }
 
@@ -124,7 +124,7 @@ pub struct Webhook {
     /// A note of its owner.
     pub description: Option<String>,
     /// Of what.
-    pub events: HookEvents,
+    pub events: WebhookEvents,
     /// Whether it is told at all.
     pub active: bool,
     /// Why it was turned off, if its owner did not do it.
@@ -147,20 +147,21 @@ mod tests {
 
     #[test]
     fn a_secret_never_shows_itself() {
-        let secret = HookSecret::of(&[0xa7; 32]);
-        assert_eq!(format!("{secret:?}"), "HookSecret(whsec_…)");
+        let secret = WebhookSecret::of(&[0xa7; 32]);
+        assert_eq!(format!("{secret:?}"), "WebhookSecret(whsec_…)");
         assert_eq!(secret.reveal(), format!("whsec_{}", "a7".repeat(32)));
     }
 
     #[test]
     fn a_set_of_events_reads_what_it_writes() {
-        let events = HookEvents::new([HookEvent::Removed, HookEvent::Pinned, HookEvent::Test]).unwrap();
-        assert_eq!(HookEvents::from_bits(events.bits()), Some(events));
-        assert_eq!(events.iter().collect::<Vec<_>>(), [HookEvent::Pinned, HookEvent::Removed]);
-        assert_eq!(HookEvents::new(HookEvent::OF_PINS).unwrap().iter().count(), 4);
-        assert_eq!(HookEvents::new([HookEvent::Test]), None, "that is nothing to wait for");
+        let events =
+            WebhookEvents::new([WebhookEvent::Removed, WebhookEvent::Pinned, WebhookEvent::Test]).unwrap();
+        assert_eq!(WebhookEvents::from_bits(events.bits()), Some(events));
+        assert_eq!(events.iter().collect::<Vec<_>>(), [WebhookEvent::Pinned, WebhookEvent::Removed]);
+        assert_eq!(WebhookEvents::new(WebhookEvent::OF_PINS).unwrap().iter().count(), 4);
+        assert_eq!(WebhookEvents::new([WebhookEvent::Test]), None, "that is nothing to wait for");
         for strange in [-1, 0, 16, i64::MAX] {
-            assert_eq!(HookEvents::from_bits(strange), None);
+            assert_eq!(WebhookEvents::from_bits(strange), None);
         }
     }
 }

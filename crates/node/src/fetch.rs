@@ -76,8 +76,8 @@ impl Fetcher {
     ///
     /// # Errors
     /// [`FetchError::OverLimit`], [`FetchError::Unfit`], [`FetchError::Blocks`].
-    pub async fn hold_here(&self, request: FetchRequest) -> Result<Option<HoldStats>, FetchError> {
-        run::hold_here(self.blocks.clone(), request).await
+    pub async fn hold_local(&self, request: FetchRequest) -> Result<Option<HoldStats>, FetchError> {
+        run::hold_local(self.blocks.clone(), request).await
     }
 
     /// Looks how much of a DAG is here and, if that is not all, whether anybody has its root. Keeps nothing, and asks

@@ -93,12 +93,12 @@ impl Node {
         }
     }
 
-    /// Brings a DAG under a hold if all of it is here; see [`Fetcher::hold_here`].
+    /// Brings a DAG under a hold if all of it is here; see [`Fetcher::hold_local`].
     ///
     /// # Errors
     /// [`FetchError`].
-    pub async fn hold_here(&self, request: FetchRequest) -> Result<Option<HoldStats>, FetchError> {
-        self.fetcher.hold_here(request).await
+    pub async fn hold_local(&self, request: FetchRequest) -> Result<Option<HoldStats>, FetchError> {
+        self.fetcher.hold_local(request).await
     }
 
     /// Looks how much of a DAG is here and whether anybody has its root; see [`Fetcher::survey`].

@@ -13,6 +13,6 @@ mod sender;
 mod target;
 
 pub use address::is_public;
-pub use notice::{Notice, NoticeData, signature};
+pub use notice::{WebhookPayload, WebhookPayloadData, signature};
 pub use sender::{SendError, Sender};
 pub use target::{Reach, Target, TargetError};

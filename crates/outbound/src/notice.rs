@@ -8,7 +8,7 @@ use sha2::Sha256;
 /// Something that a webhook is told. Times are RFC 3339 in UTC.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Notice {
+pub struct WebhookPayload {
     /// The same with each try.
     pub id: String,
     /// What happened, such as `pin.pinned`.
@@ -17,14 +17,14 @@ pub struct Notice {
     /// When it happened.
     pub created_at: String,
     /// To what; `None` in a test.
-    pub data: Option<NoticeData>,
+    pub data: Option<WebhookPayloadData>,
 }
 
 /// A pin as it was when something happened to it, in the words of the API v3.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the words of the API, explained in its documentation")]
-pub struct NoticeData {
+pub struct WebhookPayloadData {
     pub cid: String,
     pub cluster_id: String,
     pub upload_id: String,
@@ -40,7 +40,7 @@ pub struct NoticeData {
     pub error_code: Option<&'static str>,
 }
 
-impl Notice {
+impl WebhookPayload {
     /// The body of the request.
     #[must_use]
     pub fn body(&self) -> String {
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_body_has_the_words_of_the_api() {
-        let data = NoticeData {
+        let data = WebhookPayloadData {
             cid: "bafy".to_owned(),
             cluster_id: "cl0-global".to_owned(),
             upload_id: "1".to_owned(),
@@ -90,7 +90,7 @@ mod tests {
             error: None,
             error_code: None,
         };
-        let notice = Notice {
+        let notice = WebhookPayload {
             id: "2".to_owned(),
             event: "pin.pinned",
             created_at: "2026-01-01T00:00:01.000Z".to_owned(),

@@ -19,7 +19,7 @@ use pinfold_model::{ClusterId, Email, PinName};
 use pinfold_node::Blocks;
 use pinfold_node::blocks::{OpenError, SegmentBlocks, SegmentConfig};
 use pinfold_node::car::export::{ExportError, export_car};
-use pinfold_service::{PinReceipt, Service, UploadTerms, Wait};
+use pinfold_service::{PinReceipt, Service, UploadOptions, Wait};
 use pinfold_store::Store;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
@@ -46,7 +46,7 @@ pub(crate) struct Operator {
 
 /// What to import a CAR as.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct ImportTerms {
+pub(crate) struct ImportOptions {
     /// Whose pins; the first account's if left out.
     pub(crate) email: Option<String>,
     /// A name for the pins.
@@ -100,7 +100,7 @@ impl Operator {
     /// Takes a CAR in and pins its roots.
     pub(crate) async fn import(
         &self,
-        terms: ImportTerms,
+        terms: ImportOptions,
         body: impl AsyncRead + Send + Unpin,
     ) -> anyhow::Result<ImportReport> {
         let service = self.service.as_ref().context("this command was started without pins")?;
@@ -113,10 +113,10 @@ impl Operator {
             .into_iter()
             .map(|root| Cid::try_from(root).with_context(|| format!("{root:?} is no CID")))
             .collect::<anyhow::Result<_>>()?;
-        let upload = UploadTerms {
+        let upload = UploadOptions {
             custom_name: terms.name.as_deref().map(PinName::parse).transpose()?,
             cluster: terms.cl.as_deref().map(ClusterId::parse).transpose()?,
-            ..UploadTerms::default()
+            ..UploadOptions::default()
         };
         let wait = if terms.no_wait { Wait::No } else { self.wait };
         let caller = service.accounts.caller(&email).await.with_context(|| email.to_string())?;

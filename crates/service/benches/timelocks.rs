@@ -14,19 +14,19 @@ use cid::Cid;
 use futures::StreamExt;
 use pinfold_cluster::Scripted;
 use pinfold_model::{
-    AccountId, By, Clock, ClusterId, Email, Lifetime, ManualClock, PlanCode, Role, Timestamp,
+    AccountId, Actor, Clock, ClusterId, Email, Lifetime, ManualClock, PlanCode, Role, Timestamp,
 };
 use pinfold_service::{ClusterInfo, ClusterSetup, NewAccount, Service, Settings};
-use pinfold_store::{Store, Wish};
+use pinfold_store::{CreatePin, Store};
 
-type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+type PlacementOutcome<T = ()> = Result<T, Box<dyn Error>>;
 
 /// Accounts that the pending pins belong to.
 const ACCOUNTS: usize = 100;
 /// Writes that are on their way while the database is filled.
 const WRITES: usize = 512;
 
-fn main() -> Outcome {
+fn main() -> PlacementOutcome {
     let mut numbers = std::env::args().filter_map(|arg| arg.parse().ok());
     let (pending, due) = (numbers.next().unwrap_or(1_000_000), numbers.next().unwrap_or(10_000));
     let dir = tempfile::Builder::new().prefix("bench-timelocks").tempdir_in(".")?;
@@ -37,7 +37,7 @@ fn main() -> Outcome {
     ))
 }
 
-async fn run(path: &Path, pending: usize, due: usize) -> Outcome {
+async fn run(path: &Path, pending: usize, due: usize) -> PlacementOutcome {
     let (cluster, clock) = (Scripted::default(), Arc::new(ManualClock::default()));
     // Many hands, so that it is soon filled.
     let many = Settings { placements_at_once: 512, ..Settings::default() };
@@ -81,7 +81,7 @@ async fn end(
     cluster: &Scripted,
     cids: &[Cid],
     other: AccountId,
-) -> Outcome {
+) -> PlacementOutcome {
     let background = service.run();
     let later = clock.now().after(Duration::from_hours(24 * 365));
     clock.advance(Duration::from_hours(1));
@@ -91,7 +91,7 @@ async fn end(
     let mut probes = 0;
     while store.next_expiry().await?.is_some_and(|next| next <= now) {
         let probe = Instant::now();
-        store.wish(wish(other, probe_cid(probes), later), now).await?;
+        store.create_pin(wish(other, probe_cid(probes), later), now).await?;
         slowest = slowest.max(probe.elapsed());
         probes += 1;
     }
@@ -107,7 +107,7 @@ async fn end(
 }
 
 /// The bytes of all files in a folder.
-fn size(folder: Option<&Path>) -> Outcome<u64> {
+fn size(folder: Option<&Path>) -> PlacementOutcome<u64> {
     let files = std::fs::read_dir(folder.ok_or("no folder")?)?;
     files.map(|file| Ok(file?.metadata()?.len())).sum()
 }
@@ -117,7 +117,7 @@ fn probe_cid(n: usize) -> Cid {
 }
 
 /// What a turn costs in which there is nothing to do.
-async fn idle(what: &str, service: &Service) -> Outcome {
+async fn idle(what: &str, service: &Service) -> PlacementOutcome {
     const TURNS: u32 = 2_000;
     settle(service).await?;
     let began = Instant::now();
@@ -128,24 +128,29 @@ async fn idle(what: &str, service: &Service) -> Outcome {
     Ok(())
 }
 
-async fn settle(service: &Service) -> Outcome {
+async fn settle(service: &Service) -> PlacementOutcome {
     while service.reconciler.turn().await? > 0 {}
     Ok(())
 }
 
-async fn pin(store: &Store, wishes: impl Iterator<Item = Wish>, clock: &ManualClock) -> Outcome {
+async fn pin(
+    store: &Store,
+    wishes: impl Iterator<Item = CreatePin>,
+    clock: &ManualClock,
+) -> PlacementOutcome {
     let now = clock.now();
-    let mut writes = futures::stream::iter(wishes.map(|wish| store.wish(wish, now))).buffer_unordered(WRITES);
+    let mut writes =
+        futures::stream::iter(wishes.map(|wish| store.create_pin(wish, now))).buffer_unordered(WRITES);
     while let Some(written) = writes.next().await {
         written?;
     }
     Ok(())
 }
 
-fn wish(account: AccountId, cid: Cid, expires_at: Timestamp) -> Wish {
-    Wish {
+fn wish(account: AccountId, cid: Cid, expires_at: Timestamp) -> CreatePin {
+    CreatePin {
         account,
-        by: By::account(account),
+        by: Actor::account(account),
         action: "pin.create",
         cid,
         cluster: ClusterId::default(),
@@ -153,12 +158,12 @@ fn wish(account: AccountId, cid: Cid, expires_at: Timestamp) -> Wish {
         custom_name: None,
         lifetime: Lifetime { expires_at: Some(expires_at), retain_until: None },
         origins: Vec::new(),
-        claim_until: None,
+        lease_until: None,
         in_flight_max: u32::MAX,
     }
 }
 
-async fn account(service: &Service, name: &str) -> Outcome<AccountId> {
+async fn account(service: &Service, name: &str) -> PlacementOutcome<AccountId> {
     let new = NewAccount {
         email: Email::parse(&format!("{name}@example.org"))?,
         name: name.to_owned(),
@@ -174,7 +179,7 @@ async fn open(
     cluster: &Scripted,
     clock: &Arc<ManualClock>,
     settings: Settings,
-) -> Outcome<(Store, Service)> {
+) -> PlacementOutcome<(Store, Service)> {
     let store = Store::open(path).await?;
     let info = ClusterInfo {
         id: ClusterId::default(),

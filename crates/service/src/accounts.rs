@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pinfold_model::{Account, AccountId, By, Email, IpRules, PlanCode, Role, ScopeSet, TokenName};
+use pinfold_model::{Account, AccountId, Actor, Email, IpRules, PlanCode, Role, ScopeSet, TokenName};
 
 use crate::core::{Core, unavailable};
 use crate::{ApiKey, Caller, Credential, Error, NewToken, Password, Tokens, Via};
@@ -53,14 +53,14 @@ impl Accounts {
     /// [`Error::EmailTaken`], [`Error::InvalidRequest`] (no such plan, a name that is too long, a
     /// password that does not suit).
     pub async fn create(&self, new: NewAccount) -> Result<Account, Error> {
-        self.create_by(By::OPERATOR, new).await
+        self.create_by(Actor::OPERATOR, new).await
     }
 
     /// Makes an account, as `by` wants.
     ///
     /// # Errors
     /// As [`create`](Self::create).
-    pub async fn create_by(&self, by: By, new: NewAccount) -> Result<Account, Error> {
+    pub async fn create_by(&self, by: Actor, new: NewAccount) -> Result<Account, Error> {
         self.insert(new, false, by).await?.ok_or(Error::EmailTaken)
     }
 
@@ -68,7 +68,7 @@ impl Accounts {
         &self,
         new: NewAccount,
         only_first: bool,
-        by: By,
+        by: Actor,
     ) -> Result<Option<Account>, Error> {
         check_name(&new.name)?;
         if let Some(password) = &new.password {
@@ -166,7 +166,7 @@ impl Accounts {
             role: Role::Admin,
             password: first.password,
         };
-        let Some(account) = self.insert(admin, true, By::OPERATOR).await? else { return Ok(None) };
+        let Some(account) = self.insert(admin, true, Actor::OPERATOR).await? else { return Ok(None) };
         let name = TokenName::parse("first-start").map_err(|_| Error::Internal)?;
         let new = NewToken {
             name,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pinfold_model::{PlacementState, Timestamp};
-use pinfold_store::{Claim, Hands};
+use pinfold_store::{Capacity, LeasedPlacement};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
@@ -37,11 +37,11 @@ const EXPIRE_MAX: u32 = 1_000;
 
 /// Brings what is to what is wanted: fetches, releases, expires. Cheap to clone.
 #[derive(Clone)]
-pub struct Reconciler {
+pub struct PlacementWorker {
     pub(crate) core: Arc<Core>,
 }
 
-impl Reconciler {
+impl PlacementWorker {
     /// One turn: ends what is due, looks for damage, works once on the placements that are due (as many as may be worked on at
     /// once), and returns how many things changed. For tests and tools; a running service turns by itself.
     ///
@@ -94,7 +94,7 @@ impl Reconciler {
     pub fn wake(&self) {
         self.core.wake.notify_one();
         self.core.wake_expiry.notify_one();
-        self.core.wake_hooks.notify_one();
+        self.core.wake_webhooks.notify_one();
     }
 }
 
@@ -205,8 +205,8 @@ async fn look(core: &Arc<Core>) -> Result<Option<Timestamp>, Error> {
     core.sweep_guards().await;
     core.write_uses().await;
     let free = |slots: &Semaphore| u32::try_from(slots.available_permits()).unwrap_or(u32::MAX);
-    let hands = Hands { pins: free(&core.slots), releases: free(&core.release_slots) };
-    if hands == Hands::default() {
+    let hands = Capacity { pins: free(&core.slots), releases: free(&core.release_slots) };
+    if hands == Capacity::default() {
         // The first hand that is free again wakes it.
         return Ok(None);
     }
@@ -214,23 +214,23 @@ async fn look(core: &Arc<Core>) -> Result<Option<Timestamp>, Error> {
 }
 
 /// Claims as many due placements as there are hands, each with the hand that works on it.
-async fn claim(core: &Core) -> Result<Vec<(Claim, OwnedSemaphorePermit)>, Error> {
+async fn claim(core: &Core) -> Result<Vec<(LeasedPlacement, OwnedSemaphorePermit)>, Error> {
     let mut pins = take_all(&core.slots);
     let mut releases = take_all(&core.release_slots);
     let count = |permits: &[_]| u32::try_from(permits.len()).unwrap_or(u32::MAX);
-    let hands = Hands { pins: count(&pins), releases: count(&releases) };
+    let hands = Capacity { pins: count(&pins), releases: count(&releases) };
     let now = core.clock.now();
     if core.was_set_back(now) {
         tracing::warn!(%now, "the clock was set back; what was due later is due now");
         core.store.recall(now, now.after(core.settings.lease)).await.map_err(unavailable)?;
     }
     let due = core.store.next_work(now, hands).await.map_err(unavailable)?;
-    if hands == Hands::default() || due.is_none_or(|due| due > now) {
+    if hands == Capacity::default() || due.is_none_or(|due| due > now) {
         return Ok(Vec::new());
     }
     let until = now.after(core.settings.lease);
-    let claims = core.store.claim(hands, now, until).await.map_err(unavailable)?;
-    let with_permit = |claim: Claim| {
+    let claims = core.store.lease_placements(hands, now, until).await.map_err(unavailable)?;
+    let with_permit = |claim: LeasedPlacement| {
         let is_release = claim.placement.state == PlacementState::Releasing;
         let permit = if is_release { releases.pop() } else { pins.pop() };
         permit.map(|permit| (claim, permit))

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use pinfold_model::Source;
-use pinfold_model::{Account, AccountId, By, Plan, Role, Scope, ScopeSet, SessionId, TokenId};
+use pinfold_model::{Account, AccountId, Actor, Plan, Role, Scope, ScopeSet, SessionId, TokenId};
 
 /// A proven credential: the account behind it, and what it may do.
 #[derive(Debug, Clone)]
@@ -47,8 +47,8 @@ impl Via {
 
     /// Who acts, as the audit log has it: an account, or nobody who is known.
     #[must_use]
-    pub const fn by(self, actor: Option<AccountId>) -> By {
-        By { actor, source: self.source, address: self.address }
+    pub const fn by(self, actor: Option<AccountId>) -> Actor {
+        Actor { actor, source: self.source, address: self.address }
     }
 
     /// A request of the API from this address.
@@ -78,7 +78,7 @@ impl Caller {
 
     /// Who acts, as the audit log has it.
     #[must_use]
-    pub fn by(&self) -> By {
+    pub fn by(&self) -> Actor {
         let actor = match self.credential {
             Credential::Key(_) | Credential::Session(_) => Some(self.account.id),
             Credential::Operator => None,

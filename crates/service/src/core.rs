@@ -7,7 +7,7 @@ use std::time::Duration;
 use pinfold_cluster::{HoldName, Progress};
 use pinfold_model::{Clock, ClusterId, PlacementId, Timestamp, TokenId};
 use pinfold_outbound::Sender;
-use pinfold_store::{Act, Store, StoreError};
+use pinfold_store::{AuditEvent, Store, StoreError};
 use tokio::sync::{Notify, OnceCell, Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -72,7 +72,7 @@ pub(crate) struct Core {
     /// Tells those who remove accounts that there is one to go.
     pub(crate) wake_removal: Notify,
     /// Tells the deliverer that a webhook may be told something.
-    pub(crate) wake_hooks: Notify,
+    pub(crate) wake_webhooks: Notify,
     /// Permits to tell webhooks.
     pub(crate) couriers: Arc<Semaphore>,
     /// Sends what they are told.
@@ -129,7 +129,7 @@ impl Core {
             wake: Notify::new(),
             wake_expiry: Notify::new(),
             wake_removal: Notify::new(),
-            wake_hooks: Notify::new(),
+            wake_webhooks: Notify::new(),
             couriers,
             sender,
             slots,
@@ -198,7 +198,7 @@ impl Core {
 
     /// Writes to the audit log behind the answer, which so takes the same time whether there is anything to write or
     /// not. When too many wait, the entry is only logged.
-    pub(crate) fn log_later(&self, act: Act) {
+    pub(crate) fn log_later(&self, act: AuditEvent) {
         let Ok(permit) = Arc::clone(&self.notes).try_acquire_owned() else {
             tracing::warn!(?act, "too many entries of the audit log at one time");
             return;

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pinfold_model::Timestamp;
-use pinfold_outbound::{Notice, NoticeData, SendError, Target};
-use pinfold_store::{Attempt, DeliveredPin, Delivery, HookClaim, HookHealth, Next};
+use pinfold_outbound::{SendError, Target, WebhookPayload, WebhookPayloadData};
+use pinfold_store::{Attempt, DeliveredPin, Delivery, LeasedWebhook, Next, WebhookHealth};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -63,7 +63,7 @@ pub(crate) async fn run(core: &Arc<Core>) {
         let looked = look(core).await;
         tokio::select! {
             () = core.store.outbox_written() => {}
-            () = core.wake_hooks.notified() => {}
+            () = core.wake_webhooks.notified() => {}
             () = rest(core, looked) => {}
             () = core.stop.cancelled() => {}
         }
@@ -81,7 +81,7 @@ pub(crate) async fn run_sweep(core: &Core) {
 
 pub(crate) async fn sweep(core: &Core) -> Result<(), Error> {
     core.sweep_webhooks().await?;
-    core.sweep_answers().await
+    core.delete_expired_requests().await
 }
 
 /// Tells all that is due once, and gives how many webhooks had a turn.
@@ -99,7 +99,7 @@ async fn look(core: &Arc<Core>) -> Result<Option<Timestamp>, Error> {
         let tasks = core.tasks.clone();
         tasks.spawn(async move {
             tell(&core, claim, permit).await;
-            core.wake_hooks.notify_one();
+            core.wake_webhooks.notify_one();
         });
     }
     if core.couriers.available_permits() == 0 {
@@ -111,7 +111,7 @@ async fn look(core: &Arc<Core>) -> Result<Option<Timestamp>, Error> {
     Ok(due.map(|due| if due <= now { now.after(BUSY_REST) } else { due }))
 }
 
-async fn claim(core: &Core) -> Result<Vec<(HookClaim, OwnedSemaphorePermit)>, Error> {
+async fn claim(core: &Core) -> Result<Vec<(LeasedWebhook, OwnedSemaphorePermit)>, Error> {
     let now = core.clock.now();
     if core.store.next_delivery().await.map_err(unavailable)?.is_none_or(|due| due > now) {
         return Ok(Vec::new());
@@ -124,12 +124,12 @@ async fn claim(core: &Core) -> Result<Vec<(HookClaim, OwnedSemaphorePermit)>, Er
         return Ok(Vec::new());
     }
     let hands = u32::try_from(permits.len()).unwrap_or(u32::MAX);
-    let claims = core.store.claim_webhooks(hands, TURN_MAX, now, now.after(LEASE)).await;
+    let claims = core.store.lease_webhooks(hands, TURN_MAX, now, now.after(LEASE)).await;
     Ok(claims.map_err(unavailable)?.into_iter().zip(permits).collect())
 }
 
 /// One turn of a webhook.
-async fn tell(core: &Core, claim: HookClaim, permit: OwnedSemaphorePermit) {
+async fn tell(core: &Core, claim: LeasedWebhook, permit: OwnedSemaphorePermit) {
     let (began, mut turn) = (Instant::now(), Turn::new(&claim));
     for (told, delivery) in claim.deliveries.iter().enumerate() {
         // No more goes to where its owner wants nothing sent any longer.
@@ -147,14 +147,14 @@ async fn tell(core: &Core, claim: HookClaim, permit: OwnedSemaphorePermit) {
             break;
         }
     }
-    if let HookHealth::Failing { failures, turn_off, .. } = &turn.health {
+    if let WebhookHealth::Failing { failures, turn_off, .. } = &turn.health {
         tracing::info!(%claim, failures, off = turn_off.is_some(), "a webhook was not told");
     }
     finish(core, &claim, turn).await;
     drop(permit);
 }
 
-async fn send(core: &Core, claim: &HookClaim, delivery: &Delivery) -> Result<u16, SendError> {
+async fn send(core: &Core, claim: &LeasedWebhook, delivery: &Delivery) -> Result<u16, SendError> {
     // What the operator allows may be another since it was written.
     let target = Target::parse(&claim.hook.url, core.sender.reach()).map_err(|_| SendError::NotPublic)?;
     let (id, event) = (delivery.id.to_string(), delivery.event.as_str());
@@ -163,8 +163,8 @@ async fn send(core: &Core, claim: &HookClaim, delivery: &Delivery) -> Result<u16
     core.sender.post(&target, claim.secret.reveal(), unix_s, (event, &id), body).await
 }
 
-fn notice(delivery: &Delivery) -> Notice {
-    Notice {
+fn notice(delivery: &Delivery) -> WebhookPayload {
+    WebhookPayload {
         id: delivery.id.to_string(),
         event: delivery.event.as_str(),
         created_at: delivery.at.to_string(),
@@ -172,8 +172,8 @@ fn notice(delivery: &Delivery) -> Notice {
     }
 }
 
-fn data(pin: &DeliveredPin) -> NoticeData {
-    NoticeData {
+fn data(pin: &DeliveredPin) -> WebhookPayloadData {
+    WebhookPayloadData {
         cid: pin.cid.to_string(),
         cluster_id: pin.cluster.to_string(),
         upload_id: pin.id.to_string(),
@@ -192,16 +192,16 @@ fn data(pin: &DeliveredPin) -> NoticeData {
 /// What came of a turn so far.
 struct Turn {
     attempts: Vec<Attempt>,
-    health: HookHealth,
+    health: WebhookHealth,
     failures: u32,
     failing_since: Option<Timestamp>,
 }
 
 impl Turn {
-    fn new(claim: &HookClaim) -> Self {
+    fn new(claim: &LeasedWebhook) -> Self {
         Self {
             attempts: Vec::new(),
-            health: HookHealth::Unknown,
+            health: WebhookHealth::Unknown,
             failures: claim.failures,
             failing_since: claim.hook.failing_since,
         }
@@ -230,7 +230,7 @@ impl Turn {
 
     fn succeeded(&mut self) {
         (self.failures, self.failing_since) = (0, None);
-        self.health = HookHealth::Well;
+        self.health = WebhookHealth::Well;
     }
 
     fn failed(&mut self, error: &str, now: Timestamp) {
@@ -240,7 +240,7 @@ impl Turn {
         let reason =
             || format!("Turned off at {now}: every try since {since} has failed. The last one: {error}");
         let pause = grown(PAUSE_FIRST, 2, self.failures, PAUSE_MAX);
-        self.health = HookHealth::Failing {
+        self.health = WebhookHealth::Failing {
             failures: self.failures,
             since,
             paused_until: now.after(pause),
@@ -269,7 +269,7 @@ fn grown(first: Duration, factor: u32, times: u32, max: Duration) -> Duration {
 
 /// Writes down what came of a turn. While the database fails it is tried again, for as long as the lease is sure to
 /// last; after that it is told again.
-async fn finish(core: &Core, claim: &HookClaim, turn: Turn) {
+async fn finish(core: &Core, claim: &LeasedWebhook, turn: Turn) {
     let began = Instant::now();
     loop {
         let (attempts, health) = (turn.attempts.clone(), turn.health.clone());
@@ -288,7 +288,7 @@ async fn finish(core: &Core, claim: &HookClaim, turn: Turn) {
 
 #[cfg(test)]
 mod tests {
-    use pinfold_model::{DeliveryId, DeliveryState, HookEvent};
+    use pinfold_model::{DeliveryId, DeliveryState, WebhookEvent};
 
     use super::*;
 
@@ -299,7 +299,7 @@ mod tests {
     fn delivery(attempts: u32) -> Delivery {
         Delivery {
             id: DeliveryId(1),
-            event: HookEvent::Pinned,
+            event: WebhookEvent::Pinned,
             at: at(0),
             pin: None,
             state: DeliveryState::Pending,
@@ -330,8 +330,8 @@ mod tests {
     #[test]
     fn a_receiver_is_turned_off_after_days_without_a_success() {
         let mut turn =
-            Turn { attempts: Vec::new(), health: HookHealth::Unknown, failures: 0, failing_since: None };
-        let is_off = |turn: &Turn| matches!(&turn.health, HookHealth::Failing { turn_off: Some(_), .. });
+            Turn { attempts: Vec::new(), health: WebhookHealth::Unknown, failures: 0, failing_since: None };
+        let is_off = |turn: &Turn| matches!(&turn.health, WebhookHealth::Failing { turn_off: Some(_), .. });
         for day in 0..20 {
             turn.failed("It answered 500", at(day * 12 * 3_600));
             assert_eq!(is_off(&turn), day >= 11, "{day}");
@@ -339,7 +339,7 @@ mod tests {
         turn.succeeded();
         turn.failed("It answered 500", at(100 * 24 * 3_600));
         assert!(!is_off(&turn));
-        let HookHealth::Failing { failures, paused_until, .. } = turn.health else { panic!("it failed") };
+        let WebhookHealth::Failing { failures, paused_until, .. } = turn.health else { panic!("it failed") };
         assert_eq!((failures, paused_until), (1, at(100 * 24 * 3_600 + 1)));
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use pinfold_model::IdempotencyKey;
-use pinfold_store::{KeptAnswer, NamedRequest, RequestBounds, Reservation, Reserved};
+use pinfold_store::{IdempotentRequest, RequestBounds, Reservation, Reserved, StoredResponse};
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 
@@ -39,7 +39,7 @@ pub struct Idempotency {
 
 /// What a request asks for, as hashes: two that have the same are the same request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestPrint {
+pub struct RequestFingerprint {
     /// Of all but the body.
     pub head: String,
     /// Of the body, if that is read before the request runs.
@@ -52,7 +52,7 @@ pub enum Begun {
     /// It is the first of its name, or the others left nothing: run it.
     First(Running),
     /// It was answered so, if its body has this hash. Without a text the answer held a secret.
-    Again(KeptAnswer),
+    Again(StoredResponse),
 }
 
 /// A named request that runs. When this is dropped, the name is free again.
@@ -74,12 +74,12 @@ impl Idempotency {
         &self,
         caller: &Caller,
         key: &IdempotencyKey,
-        print: RequestPrint,
+        print: RequestFingerprint,
     ) -> Result<Begun, Error> {
         let now = self.core.clock.now();
         // Who may do less must not be told what others were answered.
         let name = format!("{}\n{}", caller.scopes, key.as_str());
-        let request = NamedRequest {
+        let request = IdempotentRequest {
             account: caller.account.id,
             name_hash: HEXLOWER.encode(&Sha256::digest(name)),
             head_hash: print.head,
@@ -138,9 +138,9 @@ impl Running {
     }
 
     /// Keeps what it was answered. When that fails, the name is free again after a while.
-    pub async fn keep(mut self, answer: KeptAnswer) {
+    pub async fn keep(mut self, answer: StoredResponse) {
         let Some(reservation) = self.reservation.take() else { return };
-        if let Err(error) = self.core.store.keep_answer(reservation, answer).await {
+        if let Err(error) = self.core.store.store_response(reservation, answer).await {
             tracing::warn!(%error, "keeping the answer of a named request");
         }
     }
@@ -179,10 +179,10 @@ async fn release(core: &Core, reservation: Reservation) {
 
 impl Core {
     /// Forgets names that are too old, in steps.
-    pub(crate) async fn sweep_answers(&self) -> Result<(), Error> {
+    pub(crate) async fn delete_expired_requests(&self) -> Result<(), Error> {
         let before = self.clock.now().before(KEEP_TIME);
         while !self.stop.is_cancelled()
-            && self.store.sweep_named_requests(before, SWEEP_STEP).await.map_err(unavailable)? > 0
+            && self.store.delete_expired_requests(before, SWEEP_STEP).await.map_err(unavailable)? > 0
         {
             tokio::task::yield_now().await;
         }

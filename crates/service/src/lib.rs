@@ -45,20 +45,20 @@ pub use admin::{
     GatewayEdit, Leaving, OwnedPin, OwnedPinPage, OwnedPinQuery, PinCounts, PinOwners, PlanAccounts,
     PlanSource, PlanView, Statistics,
 };
-pub use background::{Background, Reconciler};
+pub use background::{Background, PlacementWorker};
 pub use caller::{AuthError, Caller, Credential, Source, Via};
 pub use clusters::{ClusterHealth, ClusterInfo, ClusterSetup, Clusters, GatewayInfo, Health, PeerInfo};
 pub use entries::{EntriesPage, EntriesQuery};
 pub use error::{Error, IdempotencyError, LoginError};
-pub use idempotency::{Begun, Idempotency, RequestPrint, Running};
+pub use idempotency::{Begun, Idempotency, RequestFingerprint, Running};
 pub use logins::{LoggedIn, Login, Logins, NewSignup, SessionToken};
 pub use logs::{LogPage, LogQuery, Logs};
-pub use mend::{DamagedPin, Damages};
+pub use mend::{DamagedPin, DamagedPins};
 pub use password::{Password, PasswordError};
 pub use pinfold_cluster::{Cut, EntryKind, Position, Reach, Survey, Usage, WalkEntry};
-pub use pinfold_outbound::Reach as HookReach;
+pub use pinfold_outbound::Reach as WebhookReach;
 pub use pinfold_store::{
-    Act, AllPinsCursor, AuditEntry, DeliveredPin, Delivery, KeptAnswer, Preference, Referral,
+    AdminPinsCursor, AuditEntry, AuditEvent, DeliveredPin, Delivery, Preference, Referral, StoredResponse,
 };
 pub use pins::{BATCH_ITEMS_MAX, BatchError, DryRun, ItemFault, Pins, QuotaEffect, RemovedPin};
 pub use profile::PREFERENCES_LEN_MAX;
@@ -69,11 +69,11 @@ pub use service::{Offline, Service, Settings};
 pub use subscriptions::{PlanChange, Subscriptions};
 pub use tokens::{CreatedToken, NewToken, Tokens};
 pub use uploads::{
-    DirectoryDraft, KeptRoots, LooseFile, Received, ReceivedCar, ReceivedEntry, UploadReceipt, UploadTerms,
+    DirectoryDraft, KeptRoots, LooseFile, Received, ReceivedCar, ReceivedEntry, UploadOptions, UploadReceipt,
     Uploads,
 };
 pub use view::{
-    Cursor, ListQuery, Origin, PinPage, PinProgress, PinReceipt, PinStatus, PinView, PinWish, Wait,
+    Cursor, ListQuery, Origin, PinPage, PinProgress, PinReceipt, PinRequest, PinStatus, PinView, Wait,
 };
 pub use watch::{EventId, EventIdError, EventKind, PinEvent, PinWatch};
-pub use webhooks::{DeliveryPage, HookDraft, HookEdit, OpenedHook, Webhooks};
+pub use webhooks::{CreatedWebhook, DeliveryPage, WebhookDraft, WebhookEdit, Webhooks};

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use pinfold_model::{Account, Email, Role, ScopeSet};
-use pinfold_store::{Act, ChallengeTry, NewChallenge, NewSession};
+use pinfold_store::{AuditEvent, ChallengeTry, NewChallenge, NewSession};
 use sha2::{Digest, Sha256};
 
 pub(crate) use session_key::{SessionClaim, SessionKey};
@@ -139,7 +139,7 @@ impl Logins {
         let (Some(account), hash) = (account, hash.unwrap_or_default()) else {
             return Err(Error::Login(LoginError::WrongLogin));
         };
-        let refused = |why| Act::new(account.id, via.by(None), "account.login", why).refused();
+        let refused = |why| AuditEvent::new(account.id, via.by(None), "account.login", why).refused();
         if !is_right {
             self.core.log_later(refused("password"));
             return Err(Error::Login(LoginError::WrongLogin));
@@ -204,7 +204,7 @@ impl Logins {
             None => None,
         };
         let Some(session_id) = passed else {
-            self.core.log_later(Act::new(id, via.by(None), "account.login", "code").refused());
+            self.core.log_later(AuditEvent::new(id, via.by(None), "account.login", "code").refused());
             return Err(Error::Login(LoginError::SecondFactorInvalid));
         };
         let claim = SessionClaim { account: id, session: session_id, expires_at: session.expires_at };

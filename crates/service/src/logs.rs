@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pinfold_model::{AccountId, AuditCursor, Timestamp};
-use pinfold_store::{Act, AuditFilter};
+use pinfold_store::{AuditEvent, AuditFilter};
 
 use crate::core::{Core, unavailable};
 use crate::{AuditEntry, Caller, Error};
@@ -103,14 +103,14 @@ impl Logs {
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Internal`].
-    pub async fn write(&self, act: Act) -> Result<(), Error> {
+    pub async fn write(&self, act: AuditEvent) -> Result<(), Error> {
         self.core.log(act).await
     }
 }
 
 impl Core {
     /// Writes an entry about what changes nothing else, such as a login.
-    pub(crate) async fn log(&self, act: Act) -> Result<(), Error> {
+    pub(crate) async fn log(&self, act: AuditEvent) -> Result<(), Error> {
         self.store.log(act, self.clock.now()).await.map_err(unavailable)
     }
 }

@@ -29,7 +29,7 @@ const ACCOUNTS_MAX: u32 = 100;
 
 /// The damaged pins. Cheap to clone.
 #[derive(Clone)]
-pub struct Damages {
+pub struct DamagedPins {
     pub(crate) core: Arc<Core>,
 }
 
@@ -50,7 +50,7 @@ pub struct DamagedPin {
     pub accounts: Vec<Email>,
 }
 
-impl Damages {
+impl DamagedPins {
     /// The pins with damaged blocks, at most 10,000.
     ///
     /// # Errors

@@ -7,20 +7,22 @@ use std::sync::Arc;
 
 use cid::Cid;
 use pinfold_model::{
-    ClusterId, Failure, FailureCode, Lifetime, PinId, PinName, PinState, PlacementId, PlacementState,
-    Standing,
+    ClusterId, Failure, FailureCode, Lifetime, PinId, PinName, PinPhase, PinState, PlacementId,
+    PlacementState,
 };
-use pinfold_store::{PinFilter, PinRecord, Removed, Wish, Wished};
+use pinfold_store::{CreatePin, CreatePinOutcome, PinFilter, PinRecord, Removed};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 pub use self::batch::{BATCH_ITEMS_MAX, BatchError, ItemFault, RemovedPin};
 pub use self::dry_run::{DryRun, QuotaEffect};
 use crate::core::{Core, UNREACHABLE, unavailable};
-use crate::reconcile::work_here;
+use crate::reconcile::work_local;
 use crate::signals::{Last, Subscription};
-use crate::view::WishTerms;
-use crate::{Caller, Error, ListQuery, PinPage, PinProgress, PinReceipt, PinStatus, PinView, PinWish, Wait};
+use crate::view::PinRequestOptions;
+use crate::{
+    Caller, Error, ListQuery, PinPage, PinProgress, PinReceipt, PinRequest, PinStatus, PinView, Wait,
+};
 
 /// Origins of one wish.
 const ORIGINS_MAX: usize = 20;
@@ -64,7 +66,7 @@ impl Pins {
     /// [`Error::TooManyInFlight`]; how it failed:
     /// [`Error::QuotaExceeded`], [`Error::CidNotFound`], [`Error::Stalled`], [`Error::Unfit`],
     /// [`Error::StorageFull`], [`Error::Unavailable`]; [`Error::PinNotFound`] if it was removed meanwhile.
-    pub async fn pin(&self, caller: &Caller, wish: PinWish, wait: Wait) -> Result<PinReceipt, Error> {
+    pub async fn pin(&self, caller: &Caller, wish: PinRequest, wait: Wait) -> Result<PinReceipt, Error> {
         check_origins(&wish)?;
         let cluster = self.core.target(caller, &wish.terms())?;
         let written = self.wish(caller, wish, cluster, "pin.create").await?;
@@ -81,20 +83,20 @@ impl Pins {
     pub(crate) async fn wish(
         &self,
         caller: &Caller,
-        wish: PinWish,
+        wish: PinRequest,
         cluster: ClusterId,
         action: &'static str,
     ) -> Result<Written, Error> {
         let in_flight_max = caller.plan.limits.in_flight_pins_max;
         let now = self.core.clock.now();
         let quick = self.core.quick(&cluster, &wish.cid);
-        let claim_until = quick.is_some().then(|| now.after(self.core.settings.lease));
-        let wish = Wish { action, claim_until, ..self.row(caller, wish, cluster) };
+        let lease_until = quick.is_some().then(|| now.after(self.core.settings.lease));
+        let wish = CreatePin { action, lease_until, ..self.row(caller, wish, cluster) };
         let has_expiry = wish.lifetime.expires_at.is_some();
         let core = Arc::clone(&self.core);
         let written = async move {
-            match core.store.wish(wish, now).await.map_err(unavailable)? {
-                Wished::Done { pin, created, work, claim } => {
+            match core.store.create_pin(wish, now).await.map_err(unavailable)? {
+                CreatePinOutcome::Done { pin, created, work, claim } => {
                     if work {
                         core.wake.notify_one();
                     }
@@ -105,24 +107,26 @@ impl Pins {
                         let changes = core.signals.subscribe(claim.placement.id);
                         let tasks = core.tasks.clone();
                         tasks.spawn(async move {
-                            work_here(core, *claim).await;
+                            work_local(core, *claim).await;
                             drop(quick);
                         });
                         changes
                     });
                     Ok(Written { pin: *pin, created, begun })
                 }
-                Wished::OverQuota => Err(Error::QuotaExceeded),
-                Wished::TooManyInFlight => Err(Error::TooManyInFlight { limit: in_flight_max, at: now }),
-                Wished::Refused(error) => Err(Error::Lifetime(error)),
+                CreatePinOutcome::OverQuota => Err(Error::QuotaExceeded),
+                CreatePinOutcome::TooManyInFlight => {
+                    Err(Error::TooManyInFlight { limit: in_flight_max, at: now })
+                }
+                CreatePinOutcome::Refused(error) => Err(Error::Lifetime(error)),
             }
         };
         self.core.see_through(written).await?
     }
 
     /// A wish as it is written.
-    fn row(&self, caller: &Caller, wish: PinWish, cluster: ClusterId) -> Wish {
-        Wish {
+    fn row(&self, caller: &Caller, wish: PinRequest, cluster: ClusterId) -> CreatePin {
+        CreatePin {
             account: caller.account.id,
             by: caller.by(),
             action: "pin.create",
@@ -133,7 +137,7 @@ impl Pins {
             custom_name: wish.custom_name,
             origins: wish.origins.into_iter().map(|origin| origin.0).collect(),
             in_flight_max: caller.plan.limits.in_flight_pins_max,
-            claim_until: None,
+            lease_until: None,
         }
     }
 
@@ -141,7 +145,7 @@ impl Pins {
     /// If it failed, it is removed and the reason is the error.
     pub(crate) async fn settled(&self, written: Written, until: Option<Instant>) -> Result<PinRecord, Error> {
         let Written { pin, begun, .. } = written;
-        if pin.standing == Standing::Kept {
+        if pin.phase == PinPhase::Active {
             return Ok(pin);
         }
         let wishes = pin.wishes;
@@ -156,11 +160,11 @@ impl Pins {
         loop {
             let now = self.core.store.pin(pin.id).await.map_err(unavailable)?;
             let Some(now) = now else { return Err(gone(&changes)) };
-            match now.standing {
-                Standing::Kept => return Ok(now),
-                Standing::Failed => return Err(self.give_up(now, wishes).await?),
-                Standing::Waiting if !in_time => return Ok(now),
-                Standing::Waiting => {}
+            match now.phase {
+                PinPhase::Active => return Ok(now),
+                PinPhase::Failed => return Err(self.give_up(now, wishes).await?),
+                PinPhase::Pending if !in_time => return Ok(now),
+                PinPhase::Pending => {}
             }
             // When the time is over it is looked at once more: that work began is told to nobody.
             in_time = changed(&mut changes, until).await;
@@ -184,7 +188,7 @@ impl Pins {
                 Some(now) if is_begun && now.attempts > 0 => return Ok(()),
                 Some(now) if !is_begun => {
                     let at = core.clock.now();
-                    is_begun = core.store.recheck(&now.cid, &now.cluster, at).await.map_err(unavailable)?;
+                    is_begun = core.store.reverify(&now.cid, &now.cluster, at).await.map_err(unavailable)?;
                     core.wake.notify_one();
                 }
                 Some(_) => {}
@@ -340,7 +344,7 @@ impl Core {
     }
 
     /// Where a wish goes, if the caller's plan allows it.
-    pub(crate) fn target(&self, caller: &Caller, terms: &WishTerms<'_>) -> Result<ClusterId, Error> {
+    pub(crate) fn target(&self, caller: &Caller, terms: &PinRequestOptions<'_>) -> Result<ClusterId, Error> {
         let setup = match terms.cluster {
             Some(id) => self.cluster(id),
             None => self.clusters.first(),
@@ -413,7 +417,7 @@ fn ambiguous() -> Error {
     Error::InvalidRequest("This CID is pinned in several clusters; name one with cl".to_owned())
 }
 
-fn check_origins(wish: &PinWish) -> Result<(), Error> {
+fn check_origins(wish: &PinRequest) -> Result<(), Error> {
     let plain = |text: &str| {
         text.len() <= ORIGIN_LEN_MAX && !text.chars().any(|c| c.is_control() || c.is_whitespace())
     };

@@ -1,7 +1,7 @@
 //! What an account can change about itself: its name, its password, what its clients remember.
 
-use pinfold_model::{Account, AccountId, By, Email};
-use pinfold_store::{Act, Preference};
+use pinfold_model::{Account, AccountId, Actor, Email};
+use pinfold_store::{AuditEvent, Preference};
 
 use crate::core::{Core, unavailable};
 use crate::{Accounts, Caller, Credential, Error, LoginError, Password};
@@ -59,7 +59,7 @@ impl Accounts {
     /// [`Error::AccountNotFound`], [`Error::InvalidRequest`] for a password that does not suit.
     pub async fn reset_password(&self, email: &Email, new: Password) -> Result<(), Error> {
         let account = self.by_email(email).await?;
-        self.core.reset_password(By::OPERATOR, &account, new).await
+        self.core.reset_password(Actor::OPERATOR, &account, new).await
     }
 
     /// The caller's preferences, by name.
@@ -98,7 +98,7 @@ impl Accounts {
         let hash = self.core.store.password_hash(caller.account.id).await.map_err(unavailable)?;
         let is_right = self.core.hasher.compare(typed, hash.clone()).await?;
         hash.filter(|_| is_right).ok_or_else(|| {
-            let act = Act::new(caller.account.id, caller.by(), "account.password", "password");
+            let act = AuditEvent::new(caller.account.id, caller.by(), "account.password", "password");
             self.core.log_later(act.refused());
             Error::Login(LoginError::WrongPassword)
         })
@@ -107,7 +107,12 @@ impl Accounts {
 
 impl Core {
     /// Gives an account another password, as `by` wants, and ends all its sessions.
-    pub(crate) async fn reset_password(&self, by: By, account: &Account, new: Password) -> Result<(), Error> {
+    pub(crate) async fn reset_password(
+        &self,
+        by: Actor,
+        account: &Account,
+        new: Password,
+    ) -> Result<(), Error> {
         new.suits(&account.email)?;
         let hash = self.hasher.hash(new).await?;
         let now = self.clock.now();
@@ -120,7 +125,7 @@ impl Core {
     }
 
     /// Removes the second factor of an account, as `by` wants.
-    pub(crate) async fn remove_second_factor(&self, by: By, account: AccountId) -> Result<(), Error> {
+    pub(crate) async fn remove_second_factor(&self, by: Actor, account: AccountId) -> Result<(), Error> {
         let now = self.clock.now();
         let turned = self.store.turn_second_factor_off(account, None, by, now).await.map_err(unavailable)?;
         if turned { Ok(()) } else { Err(Error::Login(LoginError::SecondFactorOff)) }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pinfold_cluster::{Cluster, ClusterError, Held, HoldName, ImportedKind, Terms};
+use pinfold_cluster::{Cluster, ClusterError, Held, HoldName, HoldOptions, ImportedKind};
 use pinfold_model::{Failure, FailureCode, PinKind, PlacementId, PlacementState, Timestamp};
-use pinfold_store::{Claim, Outcome, Settled};
+use pinfold_store::{CompleteOutcome, LeasedPlacement, PlacementOutcome};
 
 use crate::core::{Active, Core};
 
@@ -13,16 +13,16 @@ use crate::core::{Active, Core};
 const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Works on a claimed placement until it settles, is interrupted, or the lease is lost.
-pub(crate) async fn work(core: Arc<Core>, claim: Claim) {
+pub(crate) async fn work(core: Arc<Core>, claim: LeasedPlacement) {
     work_on(core, claim, false).await;
 }
 
 /// The same for a placement whose root is here: one that lacks blocks goes back into the queue, for those who fetch.
-pub(crate) async fn work_here(core: Arc<Core>, claim: Claim) {
+pub(crate) async fn work_local(core: Arc<Core>, claim: LeasedPlacement) {
     work_on(core, claim, true).await;
 }
 
-async fn work_on(core: Arc<Core>, claim: Claim, here: bool) {
+async fn work_on(core: Arc<Core>, claim: LeasedPlacement, here: bool) {
     let active = core.activate(claim.placement.id);
     {
         let _turn = active.turn.lock().await;
@@ -45,13 +45,13 @@ async fn work_on(core: Arc<Core>, claim: Claim, here: bool) {
 }
 
 /// Whether most of a lease's time is left.
-fn is_fresh(core: &Core, claim: &Claim) -> bool {
+fn is_fresh(core: &Core, claim: &LeasedPlacement) -> bool {
     let left = claim.placement.due_at.map(|end| end.since(core.clock.now()));
     left.is_some_and(|left| left > core.settings.lease / 3 * 2)
 }
 
 /// Prolongs a lease, and says whether that was possible.
-async fn is_held(core: &Core, claim: &Claim) -> bool {
+async fn is_held(core: &Core, claim: &LeasedPlacement) -> bool {
     let until = core.clock.now().after(core.settings.lease);
     match core.store.renew(vec![claim.lease], until).await {
         Ok(held) => !held.is_empty(),
@@ -62,7 +62,13 @@ async fn is_held(core: &Core, claim: &Claim) -> bool {
     }
 }
 
-async fn attempt(core: &Core, claim: &Claim, active: &Active, here: bool, is_fresh: bool) -> Outcome {
+async fn attempt(
+    core: &Core,
+    claim: &LeasedPlacement,
+    active: &Active,
+    here: bool,
+    is_fresh: bool,
+) -> PlacementOutcome {
     let (cid, cluster) = (&claim.placement.cid, &claim.placement.cluster);
     let (Some(setup), Some(name)) = (core.cluster(cluster), Core::hold_name(cluster, cid)) else {
         return failed(
@@ -77,7 +83,7 @@ async fn attempt(core: &Core, claim: &Claim, active: &Active, here: bool, is_fre
             true => {
                 let terms = terms(core, claim);
                 let held = match here {
-                    true => driver.hold_here(&name, cid, &terms).await,
+                    true => driver.hold_local(&name, cid, &terms).await,
                     false => driver.hold(&name, cid, &terms, &active.progress).await.map(Some),
                 };
                 held_or_not(core, claim, held)
@@ -92,9 +98,9 @@ async fn attempt(core: &Core, claim: &Claim, active: &Active, here: bool, is_fre
     }
 }
 
-fn terms(core: &Core, claim: &Claim) -> Terms {
+fn terms(core: &Core, claim: &LeasedPlacement) -> HoldOptions {
     let settings = &core.settings;
-    Terms {
+    HoldOptions {
         bytes_max: claim.budget_bytes,
         blocks_max: settings.blocks_max,
         find_time: settings.find_time,
@@ -103,11 +109,15 @@ fn terms(core: &Core, claim: &Claim) -> Terms {
     }
 }
 
-fn held_or_not(core: &Core, claim: &Claim, held: Result<Option<Held>, ClusterError>) -> Outcome {
+fn held_or_not(
+    core: &Core,
+    claim: &LeasedPlacement,
+    held: Result<Option<Held>, ClusterError>,
+) -> PlacementOutcome {
     match held {
         Ok(Some(Held { bytes, blocks, kind })) => {
             tracing::info!(%claim, bytes, blocks, "pinned");
-            Outcome::Held { bytes, blocks, kind: pin_kind(kind) }
+            PlacementOutcome::Held { bytes, blocks, kind: pin_kind(kind) }
         }
         // Not all of it is here.
         Ok(None) => interrupted(core),
@@ -115,22 +125,27 @@ fn held_or_not(core: &Core, claim: &Claim, held: Result<Option<Held>, ClusterErr
     }
 }
 
-async fn release(core: &Core, driver: &dyn Cluster, name: &HoldName, claim: &Claim) -> Outcome {
+async fn release(
+    core: &Core,
+    driver: &dyn Cluster,
+    name: &HoldName,
+    claim: &LeasedPlacement,
+) -> PlacementOutcome {
     match driver.release(name).await {
         Ok(()) => {
             tracing::info!(%claim, "released");
-            Outcome::Released
+            PlacementOutcome::Released
         }
         Err(error) => {
             tracing::warn!(%claim, %error, "releasing");
             let failure = Failure::new(FailureCode::Unavailable, error.to_string());
-            Outcome::PutOff { failure: Some(failure), next_at: next_try(core, claim) }
+            PlacementOutcome::Postponed { failure: Some(failure), next_at: next_try(core, claim) }
         }
     }
 }
 
 /// What a failed hold comes to: another try, or none.
-fn failed(core: &Core, claim: &Claim, error: ClusterError) -> Outcome {
+fn failed(core: &Core, claim: &LeasedPlacement, error: ClusterError) -> PlacementOutcome {
     if claim.placement.state == PlacementState::Pinned {
         tracing::warn!(%claim, %error, "blocks of what is pinned are not here; it is tried again");
     } else {
@@ -155,19 +170,19 @@ fn failed(core: &Core, claim: &Claim, error: ClusterError) -> Outcome {
     let next_at = next_try(core, claim);
     let is_last = claim.placement.attempts.saturating_add(1) >= core.settings.attempts_max;
     if code == FailureCode::Unavailable && (!is_last || !claim.wanted) {
-        return Outcome::PutOff { failure: Some(failure), next_at };
+        return PlacementOutcome::Postponed { failure: Some(failure), next_at };
     }
     let over_budget_bytes = (code == FailureCode::QuotaExceeded).then_some(claim.budget_bytes);
-    Outcome::GaveUp { failure, over_budget_bytes, next_at }
+    PlacementOutcome::Failed { failure, over_budget_bytes, next_at }
 }
 
 /// Interrupted work counts as no try, and is due at once.
-fn interrupted(core: &Core) -> Outcome {
-    Outcome::PutOff { failure: None, next_at: core.clock.now() }
+fn interrupted(core: &Core) -> PlacementOutcome {
+    PlacementOutcome::Postponed { failure: None, next_at: core.clock.now() }
 }
 
 /// The pause grows twofold with each try, up to its bound.
-fn next_try(core: &Core, claim: &Claim) -> Timestamp {
+fn next_try(core: &Core, claim: &LeasedPlacement) -> Timestamp {
     let settings = &core.settings;
     let factor = 1_u32 << claim.placement.attempts.min(20);
     let pause = settings.retry_first.saturating_mul(factor).min(settings.retry_max);
@@ -201,7 +216,7 @@ async fn unwanted(core: &Core, id: PlacementId, is_new: bool) {
 }
 
 /// Renews the lease for as long as it is held; returns once it is lost.
-async fn lease_lost(core: &Core, claim: &Claim) {
+async fn lease_lost(core: &Core, claim: &LeasedPlacement) {
     let pause = (core.settings.lease / 3).max(Duration::from_millis(100));
     loop {
         tokio::time::sleep(pause).await;
@@ -219,21 +234,25 @@ async fn lease_lost(core: &Core, claim: &Claim) {
 /// Writes down what came of the work, and tells those who wait. While the database fails it is tried again:
 /// whoever waits need not wait until the lease runs out. After a stop that happens, and the work is done
 /// again; it is idempotent.
-async fn settle(core: &Core, claim: &Claim, outcome: Outcome) {
+async fn settle(core: &Core, claim: &LeasedPlacement, outcome: PlacementOutcome) {
     let failure = match &outcome {
-        Outcome::GaveUp { failure, .. } => Some(failure.clone()),
-        Outcome::Held { .. } | Outcome::PutOff { .. } | Outcome::Released => None,
+        PlacementOutcome::Failed { failure, .. } => Some(failure.clone()),
+        PlacementOutcome::Held { .. } | PlacementOutcome::Postponed { .. } | PlacementOutcome::Released => {
+            None
+        }
     };
     loop {
-        match core.store.settle(claim.lease, outcome.clone(), core.clock.now()).await {
-            Ok(Settled::Now { work, .. }) => {
+        match core.store.complete_placement(claim.lease, outcome.clone(), core.clock.now()).await {
+            Ok(CompleteOutcome::Now { work, .. }) => {
                 core.tell(claim.placement.id, failure);
                 if work {
                     core.wake.notify_one();
                 }
                 return;
             }
-            Ok(Settled::LeaseLost) => return tracing::warn!(%claim, "somebody else took the placement over"),
+            Ok(CompleteOutcome::LeaseLost) => {
+                return tracing::warn!(%claim, "somebody else took the placement over");
+            }
             Err(error) => tracing::error!(%claim, %error, "writing down what came of a placement"),
         }
         tokio::select! {

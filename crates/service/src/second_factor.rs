@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use data_encoding::BASE32_NOPAD;
-use pinfold_model::{By, Email, Timestamp};
-use pinfold_store::{Act, SecondFactor, TriesBucket, UsedCode};
+use pinfold_model::{Actor, Email, Timestamp};
+use pinfold_store::{AuditEvent, SecondFactor, TriesBucket, UsedCode};
 use totp_rs::{Algorithm, Builder, Totp};
 
 use crate::core::unavailable;
@@ -123,7 +123,7 @@ impl Accounts {
     /// [`Error::AccountNotFound`], [`LoginError::SecondFactorOff`].
     pub async fn remove_second_factor(&self, email: &Email) -> Result<(), Error> {
         let account = self.by_email(email).await?;
-        self.core.remove_second_factor(By::OPERATOR, account.id).await
+        self.core.remove_second_factor(Actor::OPERATOR, account.id).await
     }
 
     /// Asks the caller for a code, if the account has a second factor in force, and uses it up. Operators are asked
@@ -163,7 +163,7 @@ impl Accounts {
             return Err(Error::Login(LoginError::TooManyTries { limit: TRIES.tries, at: now, retry_after }));
         }
         right_code(factor, code, now).ok_or_else(|| {
-            self.core.log_later(Act::new(id, caller.by(), "2fa.verify", "code").refused());
+            self.core.log_later(AuditEvent::new(id, caller.by(), "2fa.verify", "code").refused());
             Error::Login(LoginError::SecondFactorInvalid)
         })
     }

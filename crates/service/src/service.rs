@@ -11,8 +11,8 @@ use pinfold_store::Store;
 use crate::background::Background;
 use crate::core::Core;
 use crate::{
-    Accounts, Admin, ClusterSetup, Clusters, Damages, Error, HookReach, Idempotency, Logins, Logs, Pins,
-    PlanChange, Reconciler, Referrals, Subscriptions, Tokens, Uploads, Webhooks,
+    Accounts, Admin, ClusterSetup, Clusters, DamagedPins, Error, Idempotency, Logins, Logs, Pins,
+    PlacementWorker, PlanChange, Referrals, Subscriptions, Tokens, Uploads, WebhookReach, Webhooks,
 };
 
 /// All use cases. Cheap to clone; all clones are the same service.
@@ -31,7 +31,7 @@ pub struct Service {
     /// Clusters.
     pub clusters: Clusters,
     /// Pins with damaged blocks.
-    pub damages: Damages,
+    pub damages: DamagedPins,
     /// The audit log.
     pub logs: Logs,
     /// Who came by whose word.
@@ -45,7 +45,7 @@ pub struct Service {
     /// Requests that are done once.
     pub idempotency: Idempotency,
     /// The background work, for tests and tools.
-    pub reconciler: Reconciler,
+    pub reconciler: PlacementWorker,
 }
 
 /// What an operator can set.
@@ -91,7 +91,7 @@ pub struct Settings {
     /// Webhooks that are told at once.
     pub webhooks_at_once: usize,
     /// Where webhooks may be.
-    pub webhooks_reach: HookReach,
+    pub webhooks_reach: WebhookReach,
 }
 
 impl Default for Settings {
@@ -116,7 +116,7 @@ impl Default for Settings {
             watch_events_per_second: 4,
             audit_kept: Some(Duration::from_hours(365 * 24)),
             webhooks_at_once: 32,
-            webhooks_reach: HookReach::default(),
+            webhooks_reach: WebhookReach::default(),
         }
     }
 }
@@ -154,14 +154,14 @@ impl Service {
             pins: Pins { core: Arc::clone(&core) },
             uploads: Uploads { core: Arc::clone(&core) },
             clusters: Clusters { core: Arc::clone(&core) },
-            damages: Damages { core: Arc::clone(&core) },
+            damages: DamagedPins { core: Arc::clone(&core) },
             logs: Logs { core: Arc::clone(&core) },
             referrals: Referrals { core: Arc::clone(&core) },
             subscriptions: Subscriptions { core: Arc::clone(&core) },
             admin: Admin { core: Arc::clone(&core) },
             webhooks: Webhooks { core: Arc::clone(&core) },
             idempotency: Idempotency { core: Arc::clone(&core) },
-            reconciler: Reconciler { core },
+            reconciler: PlacementWorker { core },
         })
     }
 

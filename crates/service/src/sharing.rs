@@ -51,7 +51,7 @@ async fn count(core: &Core, account: AccountId) -> Result<Result<u64, ClusterErr
     let mut counted: HashMap<ClusterId, Distinct> = HashMap::new();
     let mut last = None;
     loop {
-        let page = core.store.kept_placements(account, last, PAGE).await.map_err(unavailable)?;
+        let page = core.store.active_placements(account, last, PAGE).await.map_err(unavailable)?;
         let is_last = page.len() < PAGE as usize;
         last = page.last().map(|placement| placement.id);
         let mut names: HashMap<ClusterId, Vec<_>> = HashMap::new();

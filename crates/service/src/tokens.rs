@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pinfold_model::{AccountId, By, IpRules, ScopeSet, Timestamp, Token, TokenId, TokenName};
-use pinfold_store::{Kept, Proven};
+use pinfold_model::{AccountId, Actor, IpRules, ScopeSet, Timestamp, Token, TokenId, TokenName};
+use pinfold_store::{AuthenticatedKey, CreateTokenOutcome};
 use tokio::sync::watch;
 
 use crate::core::{Core, unavailable};
@@ -67,7 +67,7 @@ impl Tokens {
             tracing::error!(%error, "checking a key");
             AuthError::Unavailable
         })?;
-        let Proven { token, hash: stored, account } = found.ok_or(AuthError::Invalid)?;
+        let AuthenticatedKey { token, hash: stored, account } = found.ok_or(AuthError::Invalid)?;
         let now = self.core.clock.now();
         if !same_hash(&hash, &stored) || token.expires_at.is_some_and(|end| end <= now) {
             return Err(AuthError::Invalid);
@@ -97,7 +97,7 @@ impl Tokens {
     /// [`Error::NameTaken`], [`Error::AccountNotFound`], [`Error::InvalidRequest`] (no scope, past expiry, too many
     /// keys), [`Error::ScopeNotHeld`] (`admin` for an account that is none).
     pub async fn create(&self, account: AccountId, new: NewToken) -> Result<CreatedToken, Error> {
-        self.insert(account, new, None, By::OPERATOR).await
+        self.insert(account, new, None, Actor::OPERATOR).await
     }
 
     async fn insert(
@@ -105,7 +105,7 @@ impl Tokens {
         account: AccountId,
         new: NewToken,
         maker: Option<TokenId>,
-        by: By,
+        by: Actor,
     ) -> Result<CreatedToken, Error> {
         let now = self.core.clock.now();
         check(&new, now)?;
@@ -127,10 +127,10 @@ impl Tokens {
             maker,
         };
         match store.create_token(row, TOKENS_MAX, by, now).await.map_err(unavailable)? {
-            Kept::Done(token) => Ok(CreatedToken { secret, token: *token }),
-            Kept::NameTaken => Err(Error::NameTaken),
-            Kept::TooMany => Err(too_many()),
-            Kept::MakerGone => Err(Error::CredentialGone),
+            CreateTokenOutcome::Created(token) => Ok(CreatedToken { secret, token: *token }),
+            CreateTokenOutcome::NameTaken => Err(Error::NameTaken),
+            CreateTokenOutcome::TooMany => Err(too_many()),
+            CreateTokenOutcome::MakerGone => Err(Error::CredentialGone),
         }
     }
 
@@ -223,7 +223,7 @@ impl Tokens {
     /// # Errors
     /// [`Error::TokenNotFound`].
     pub async fn revoke(&self, account: AccountId, name: &TokenName) -> Result<(), Error> {
-        self.delete(account, name, By::OPERATOR).await
+        self.delete(account, name, Actor::OPERATOR).await
     }
 
     /// Revokes a key of the caller; `code` as for [`create_for`](Self::create_for).
@@ -242,7 +242,7 @@ impl Tokens {
         self.delete(caller.account.id, name, caller.by()).await
     }
 
-    async fn delete(&self, account: AccountId, name: &TokenName, by: By) -> Result<(), Error> {
+    async fn delete(&self, account: AccountId, name: &TokenName, by: Actor) -> Result<(), Error> {
         let now = self.core.clock.now();
         let gone = self.core.store.revoke_token(account, name, by, now).await.map_err(unavailable)?;
         if gone {

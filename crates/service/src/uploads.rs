@@ -18,8 +18,8 @@ use tokio::sync::oneshot;
 use crate::core::{Core, UNREACHABLE, unavailable};
 use crate::folder::Folder;
 use crate::guard::Guard;
-use crate::view::{WishTerms, lifetime};
-use crate::{Caller, ClusterSetup, Error, Origin, PinReceipt, PinView, PinWish, Pins, Wait};
+use crate::view::{PinRequestOptions, lifetime};
+use crate::{Caller, ClusterSetup, Error, Origin, PinReceipt, PinRequest, PinView, Pins, Wait};
 
 /// Files of one directory: their names and roots are in memory until it is whole.
 const ENTRIES_MAX: usize = 100_000;
@@ -41,7 +41,7 @@ pub struct Uploads {
 
 /// What an upload shall become.
 #[derive(Debug, Clone, Default)]
-pub struct UploadTerms {
+pub struct UploadOptions {
     /// What the content was called where it came from.
     pub original_name: Option<PinName>,
     /// What the account calls it.
@@ -54,11 +54,11 @@ pub struct UploadTerms {
     pub retention: Option<Retention>,
 }
 
-impl UploadTerms {
+impl UploadOptions {
     /// What the plan has to allow, in `cluster` if the terms name none.
-    fn of_wish<'a>(&'a self, cluster: Option<&'a ClusterId>) -> WishTerms<'a> {
+    fn of_wish<'a>(&'a self, cluster: Option<&'a ClusterId>) -> PinRequestOptions<'a> {
         let lifetime = lifetime(self.timelock, self.retention);
-        WishTerms { cluster: self.cluster.as_ref().or(cluster), lifetime }
+        PinRequestOptions { cluster: self.cluster.as_ref().or(cluster), lifetime }
     }
 }
 
@@ -180,7 +180,7 @@ impl Uploads {
     pub async fn receive(
         &self,
         caller: &Caller,
-        early: &UploadTerms,
+        early: &UploadOptions,
         body: impl AsyncRead + Send + Unpin,
     ) -> Result<Received, Error> {
         let (guard, bounds) = self.begin(caller, early).await?;
@@ -189,7 +189,7 @@ impl Uploads {
     }
 
     /// Checks what is known, and opens a guard. Gives also how much may come.
-    async fn begin(&self, caller: &Caller, early: &UploadTerms) -> Result<(Guard, Bounds), Error> {
+    async fn begin(&self, caller: &Caller, early: &UploadOptions) -> Result<(Guard, Bounds), Error> {
         let cluster = self.core.target(caller, &early.of_wish(None))?;
         let account = self.core.store.account(caller.account.id).await.map_err(unavailable)?;
         let left_bytes = account.ok_or(Error::AccountNotFound)?.remaining_bytes();
@@ -210,7 +210,7 @@ impl Uploads {
         &self,
         caller: &Caller,
         received: Received,
-        terms: UploadTerms,
+        terms: UploadOptions,
     ) -> Result<PinReceipt, Error> {
         let Received { guard, imported } = received;
         let wait = Wait::For(self.core.settings.upload_wait);
@@ -224,7 +224,7 @@ impl Uploads {
     pub async fn receive_car(
         &self,
         caller: &Caller,
-        early: &UploadTerms,
+        early: &UploadOptions,
         mut body: impl AsyncRead + Send + Unpin,
     ) -> Result<ReceivedCar, Error> {
         let (guard, bounds) = self.begin(caller, early).await?;
@@ -244,7 +244,7 @@ impl Uploads {
         caller: &Caller,
         received: ReceivedCar,
         roots: Vec<Cid>,
-        terms: UploadTerms,
+        terms: UploadOptions,
         wait: Wait,
     ) -> Result<KeptRoots, Error> {
         let ReceivedCar { guard, car } = received;
@@ -261,7 +261,7 @@ impl Uploads {
     ///
     /// # Errors
     /// As [`receive`](Self::receive).
-    pub async fn directory(&self, caller: &Caller, early: &UploadTerms) -> Result<DirectoryDraft, Error> {
+    pub async fn directory(&self, caller: &Caller, early: &UploadOptions) -> Result<DirectoryDraft, Error> {
         let (guard, bounds) = self.begin(caller, early).await?;
         let directory = caller.plan.limits.directory_bytes_max.map(|max| (max, max));
         let bounds = Bounds { directory, ..bounds };
@@ -277,7 +277,7 @@ impl Uploads {
     pub async fn folder(
         &self,
         caller: &Caller,
-        early: &UploadTerms,
+        early: &UploadOptions,
         path: &str,
     ) -> Result<(DirectoryDraft, Option<PinName>), Error> {
         let mut draft = self.directory(caller, early).await?;
@@ -301,7 +301,7 @@ impl Uploads {
         &self,
         caller: &Caller,
         draft: DirectoryDraft,
-        terms: UploadTerms,
+        terms: UploadOptions,
     ) -> Result<UploadReceipt, Error> {
         let DirectoryDraft { guard, files, .. } = draft;
         if files.is_empty() {
@@ -322,13 +322,13 @@ impl Uploads {
         caller: &Caller,
         guard: Arc<Guard>,
         root: Cid,
-        terms: UploadTerms,
+        terms: UploadOptions,
         wait: Wait,
         action: &'static str,
     ) -> Result<PinReceipt, Error> {
         let cluster = self.core.target(caller, &terms.of_wish(Some(guard.cluster())))?;
         let origins = self.origins(&guard, &cluster).await;
-        let wish = PinWish {
+        let wish = PinRequest {
             cid: root,
             original_name: terms.original_name,
             custom_name: terms.custom_name,

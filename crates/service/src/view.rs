@@ -14,7 +14,7 @@ pub struct Origin(pub String);
 
 /// What an account wants pinned.
 #[derive(Debug, Clone)]
-pub struct PinWish {
+pub struct PinRequest {
     /// The root of the DAG.
     pub cid: Cid,
     /// What the content was called where it came from.
@@ -31,7 +31,7 @@ pub struct PinWish {
     pub origins: Vec<Origin>,
 }
 
-impl PinWish {
+impl PinRequest {
     /// A wish without names, times or origins, for the default cluster.
     #[must_use]
     pub fn new(cid: Cid) -> Self {
@@ -52,13 +52,13 @@ impl PinWish {
     }
 
     /// What the plan has to allow.
-    pub(crate) fn terms(&self) -> WishTerms<'_> {
-        WishTerms { cluster: self.cluster.as_ref(), lifetime: self.lifetime() }
+    pub(crate) fn terms(&self) -> PinRequestOptions<'_> {
+        PinRequestOptions { cluster: self.cluster.as_ref(), lifetime: self.lifetime() }
     }
 }
 
 /// What a plan has to allow of a wish or an upload.
-pub(crate) struct WishTerms<'a> {
+pub(crate) struct PinRequestOptions<'a> {
     pub(crate) cluster: Option<&'a ClusterId>,
     pub(crate) lifetime: Lifetime,
 }

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use pinfold_model::{DeliveryId, HookEvents, HookSecret, Webhook, WebhookId};
+use pinfold_model::{DeliveryId, Webhook, WebhookEvents, WebhookId, WebhookSecret};
 use pinfold_outbound::Target;
-use pinfold_store::{Delivery, HookChange, NewHook};
+use pinfold_store::{Delivery, NewWebhook, WebhookChange};
 
 use crate::core::{Core, unavailable};
 use crate::deliver::DONE_MAX;
@@ -26,11 +26,11 @@ pub struct Webhooks {
 
 /// What a new webhook shall be.
 #[derive(Debug, Clone)]
-pub struct HookDraft {
+pub struct WebhookDraft {
     /// Where it is told: an `https://` URL (`http://` where the operator allows it) of a public host.
     pub url: String,
     /// Of what.
-    pub events: HookEvents,
+    pub events: WebhookEvents,
     /// A note of its owner, at most 255 bytes.
     pub description: Option<String>,
     /// Whether it is told from the start.
@@ -39,12 +39,12 @@ pub struct HookDraft {
 
 /// What of a webhook shall be another; `None` leaves what is there.
 #[derive(Debug, Clone, Default)]
-pub struct HookEdit {
-    /// As in [`HookDraft`].
+pub struct WebhookEdit {
+    /// As in [`WebhookDraft`].
     pub url: Option<String>,
-    /// As in [`HookDraft`].
-    pub events: Option<HookEvents>,
-    /// As in [`HookDraft`]; an empty one for none.
+    /// As in [`WebhookDraft`].
+    pub events: Option<WebhookEvents>,
+    /// As in [`WebhookDraft`]; an empty one for none.
     pub description: Option<String>,
     /// Whether it is told.
     pub active: Option<bool>,
@@ -52,11 +52,11 @@ pub struct HookEdit {
 
 /// A webhook whose secret was just made.
 #[derive(Debug)]
-pub struct OpenedHook {
+pub struct CreatedWebhook {
     /// The webhook.
     pub hook: Webhook,
     /// Its secret: show it once.
-    pub secret: HookSecret,
+    pub secret: WebhookSecret,
 }
 
 /// A page of deliveries, newest first.
@@ -73,9 +73,9 @@ impl Webhooks {
     ///
     /// # Errors
     /// [`Error::InvalidRequest`] (a URL that may not be asked, a long description, too many webhooks).
-    pub async fn create(&self, caller: &Caller, draft: HookDraft) -> Result<OpenedHook, Error> {
+    pub async fn create(&self, caller: &Caller, draft: WebhookDraft) -> Result<CreatedWebhook, Error> {
         let secret = new_secret()?;
-        let new = NewHook {
+        let new = NewWebhook {
             account: caller.account.id,
             url: self.check_url(&draft.url)?,
             description: check_description(draft.description)?,
@@ -89,7 +89,7 @@ impl Webhooks {
         let too_many = || {
             Error::InvalidRequest(format!("An account can have {HOOKS_MAX} webhooks; remove or change one"))
         };
-        Ok(OpenedHook { hook: hook.ok_or_else(too_many)?, secret })
+        Ok(CreatedWebhook { hook: hook.ok_or_else(too_many)?, secret })
     }
 
     /// The caller's webhooks, oldest first.
@@ -114,9 +114,9 @@ impl Webhooks {
     ///
     /// # Errors
     /// [`Error::WebhookNotFound`]; [`Error::InvalidRequest`] as in [`create`](Self::create).
-    pub async fn edit(&self, caller: &Caller, id: WebhookId, edit: HookEdit) -> Result<Webhook, Error> {
+    pub async fn edit(&self, caller: &Caller, id: WebhookId, edit: WebhookEdit) -> Result<Webhook, Error> {
         self.find(caller, id).await?;
-        let change = HookChange {
+        let change = WebhookChange {
             url: edit.url.map(|url| self.check_url(&url)).transpose()?,
             description: edit.description.map(|text| check_description(Some(text))).transpose()?,
             events: edit.events,
@@ -124,7 +124,7 @@ impl Webhooks {
         };
         let now = self.core.clock.now();
         let hook = self.core.store.change_webhook(caller.account.id, id, change, caller.by(), now).await;
-        self.core.wake_hooks.notify_one();
+        self.core.wake_webhooks.notify_one();
         hook.map_err(unavailable)?.ok_or(Error::WebhookNotFound)
     }
 
@@ -147,12 +147,12 @@ impl Webhooks {
     ///
     /// # Errors
     /// [`Error::WebhookNotFound`].
-    pub async fn rotate_secret(&self, caller: &Caller, id: WebhookId) -> Result<OpenedHook, Error> {
+    pub async fn rotate_secret(&self, caller: &Caller, id: WebhookId) -> Result<CreatedWebhook, Error> {
         let secret = new_secret()?;
         let (account, now) = (caller.account.id, self.core.clock.now());
         let hook = self.core.store.rotate_webhook_secret(account, id, secret.clone(), caller.by(), now).await;
         let hook = hook.map_err(unavailable)?.ok_or(Error::WebhookNotFound)?;
-        Ok(OpenedHook { hook, secret })
+        Ok(CreatedWebhook { hook, secret })
     }
 
     /// Has a webhook told that it is tried, soon after this returns.
@@ -214,13 +214,13 @@ impl Core {
     }
 }
 
-fn new_secret() -> Result<HookSecret, Error> {
+fn new_secret() -> Result<WebhookSecret, Error> {
     let mut random = [0; 32];
     getrandom::fill(&mut random).map_err(|error| {
         tracing::error!(%error, "the system has no randomness");
         Error::Internal
     })?;
-    Ok(HookSecret::of(&random))
+    Ok(WebhookSecret::of(&random))
 }
 
 fn check_description(text: Option<String>) -> Result<Option<String>, Error> {

@@ -63,7 +63,7 @@ CREATE TABLE pins (
     id BIGINT NOT NULL PRIMARY KEY,
     account_id BIGINT NOT NULL REFERENCES accounts (id),
     placement_id BIGINT NOT NULL REFERENCES placements (id),
-    standing TEXT NOT NULL,
+    phase TEXT NOT NULL,
     original_name TEXT,
     custom_name TEXT,
     -- 0 until it is kept.
@@ -81,7 +81,7 @@ CREATE TABLE pins (
 
 CREATE INDEX pins_list ON pins (account_id, id);
 CREATE INDEX pins_placement ON pins (placement_id);
-CREATE INDEX pins_waiting ON pins (account_id) WHERE standing = 'waiting';
+CREATE INDEX pins_pending ON pins (account_id) WHERE phase = 'pending';
 CREATE INDEX pins_expiry ON pins (expires_at_ms) WHERE expires_at_ms IS NOT NULL;
 
 CREATE TABLE audit (

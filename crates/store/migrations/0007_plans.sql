@@ -52,15 +52,15 @@ INSERT INTO account_sums (plan, disabled, accounts)
 
 CREATE TABLE pin_sums (
     cluster TEXT NOT NULL,
-    standing TEXT NOT NULL,
+    phase TEXT NOT NULL,
     pins BIGINT NOT NULL,
     -- What accounts are charged for them.
     bytes BIGINT NOT NULL,
-    PRIMARY KEY (cluster, standing)
+    PRIMARY KEY (cluster, phase)
 );
-INSERT INTO pin_sums (cluster, standing, pins, bytes)
-    SELECT p.cluster, n.standing, COUNT(*), SUM(n.charged_bytes)
-    FROM pins n JOIN placements p ON p.id = n.placement_id GROUP BY p.cluster, n.standing;
+INSERT INTO pin_sums (cluster, phase, pins, bytes)
+    SELECT p.cluster, n.phase, COUNT(*), SUM(n.charged_bytes)
+    FROM pins n JOIN placements p ON p.id = n.placement_id GROUP BY p.cluster, n.phase;
 
 -- Those in work, which are few.
 CREATE INDEX placements_pinning ON placements (id) WHERE state = 'pinning';
@@ -70,7 +70,7 @@ CREATE UNIQUE INDEX placements_damaged ON placements (id) WHERE damaged_blocks >
 -- Lists of pins across accounts: those of a placement in their order, those that failed, those that wait.
 DROP INDEX pins_placement;
 CREATE INDEX pins_placement ON pins (placement_id, id);
-CREATE INDEX pins_failed ON pins (id) WHERE standing = 'failed';
-CREATE INDEX pins_all_waiting ON pins (id) WHERE standing = 'waiting';
+CREATE INDEX pins_failed ON pins (id) WHERE phase = 'failed';
+CREATE INDEX pins_all_pending ON pins (id) WHERE phase = 'pending';
 -- The audit log of all accounts, of one action, and of who acted.
 CREATE INDEX audit_actor ON audit (actor_id, at_ms, id, action) WHERE actor_id IS NOT NULL;

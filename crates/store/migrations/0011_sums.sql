@@ -16,20 +16,20 @@ CREATE TRIGGER account_sums_moved AFTER UPDATE OF plan, disabled ON accounts BEG
 END;
 
 CREATE TRIGGER pin_sums_added AFTER INSERT ON pins BEGIN
-    INSERT INTO pin_sums (cluster, standing, pins, bytes)
-        SELECT cluster, NEW.standing, 1, NEW.charged_bytes FROM placements WHERE id = NEW.placement_id
-        ON CONFLICT (cluster, standing) DO UPDATE SET pins = pins + 1, bytes = bytes + excluded.bytes;
+    INSERT INTO pin_sums (cluster, phase, pins, bytes)
+        SELECT cluster, NEW.phase, 1, NEW.charged_bytes FROM placements WHERE id = NEW.placement_id
+        ON CONFLICT (cluster, phase) DO UPDATE SET pins = pins + 1, bytes = bytes + excluded.bytes;
 END;
 
 CREATE TRIGGER pin_sums_removed AFTER DELETE ON pins BEGIN
     UPDATE pin_sums SET pins = pins - 1, bytes = bytes - OLD.charged_bytes
-        WHERE cluster = (SELECT cluster FROM placements WHERE id = OLD.placement_id) AND standing = OLD.standing;
+        WHERE cluster = (SELECT cluster FROM placements WHERE id = OLD.placement_id) AND phase = OLD.phase;
 END;
 
-CREATE TRIGGER pin_sums_moved AFTER UPDATE OF standing, charged_bytes ON pins BEGIN
+CREATE TRIGGER pin_sums_moved AFTER UPDATE OF phase, charged_bytes ON pins BEGIN
     UPDATE pin_sums SET pins = pins - 1, bytes = bytes - OLD.charged_bytes
-        WHERE cluster = (SELECT cluster FROM placements WHERE id = OLD.placement_id) AND standing = OLD.standing;
-    INSERT INTO pin_sums (cluster, standing, pins, bytes)
-        SELECT cluster, NEW.standing, 1, NEW.charged_bytes FROM placements WHERE id = NEW.placement_id
-        ON CONFLICT (cluster, standing) DO UPDATE SET pins = pins + 1, bytes = bytes + excluded.bytes;
+        WHERE cluster = (SELECT cluster FROM placements WHERE id = OLD.placement_id) AND phase = OLD.phase;
+    INSERT INTO pin_sums (cluster, phase, pins, bytes)
+        SELECT cluster, NEW.phase, 1, NEW.charged_bytes FROM placements WHERE id = NEW.placement_id
+        ON CONFLICT (cluster, phase) DO UPDATE SET pins = pins + 1, bytes = bytes + excluded.bytes;
 END;

@@ -1,9 +1,9 @@
 //! Accounts.
 
-use pinfold_model::{Account, AccountId, By, Email, PlanCode, Role, Timestamp};
+use pinfold_model::{Account, AccountId, Actor, Email, PlanCode, Role, Timestamp};
 use sqlx::FromRow;
 
-use crate::audit::{Act, Journal};
+use crate::audit::{AuditEvent, Journal};
 use crate::row::{number, strange, word};
 use crate::writer::{Conn, Write};
 use crate::{Store, StoreError, offer};
@@ -101,7 +101,7 @@ impl Store {
         &self,
         new: NewAccount,
         only_first: bool,
-        by: By,
+        by: Actor,
         now: Timestamp,
     ) -> Result<Option<Account>, StoreError> {
         let (id, journal) = (self.id(now), self.journal());
@@ -149,7 +149,7 @@ impl Store {
         &self,
         id: AccountId,
         name: String,
-        by: By,
+        by: Actor,
         now: Timestamp,
     ) -> Result<Option<Account>, StoreError> {
         self.write(Rename { id, name, by, now, journal: self.journal() }).await
@@ -166,7 +166,7 @@ struct Create {
     id: i64,
     new: NewAccount,
     only_first: bool,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }
@@ -205,7 +205,7 @@ impl Write for Create {
             return Ok(None);
         }
         let id = AccountId(self.id);
-        let act = Act::new(id, self.by, "account.create", self.new.email.as_str());
+        let act = AuditEvent::new(id, self.by, "account.create", self.new.email.as_str());
         self.journal.log(conn, &act, self.now).await?;
         Ok(Some(Account {
             id,
@@ -227,7 +227,7 @@ impl Write for Create {
 struct Rename {
     id: AccountId,
     name: String,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }
@@ -241,7 +241,7 @@ impl Write for Rename {
         if query.execute(&mut *conn).await?.rows_affected() == 0 {
             return Ok(None);
         }
-        let act = Act::new(self.id, self.by, "account.name", self.name.as_str());
+        let act = AuditEvent::new(self.id, self.by, "account.name", self.name.as_str());
         self.journal.log(conn, &act, self.now).await?;
         let row: AccountRow =
             sqlx::query_as(select!("WHERE id = $1")).bind(self.id.0).fetch_one(conn).await?;

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use pinfold_model::{
-    AccountId, ActStatus, AuditCursor, AuditId, By, Details, Failure, IdSource, PlacementId, Source,
+    AccountId, Actor, AuditCursor, AuditId, AuditStatus, Details, Failure, IdSource, PlacementId, Source,
     Timestamp,
 };
 use sqlx::{FromRow, QueryBuilder};
@@ -26,27 +26,27 @@ const SUBJECT_LEN_MAX: usize = 600;
 
 /// Something that was done, or refused.
 #[derive(Debug, Clone)]
-pub struct Act {
+pub struct AuditEvent {
     /// In whose log it stands: the account that it was done by, or to. `None` for what concerns none.
     pub account: Option<AccountId>,
     /// Who did it.
-    pub by: By,
+    pub by: Actor,
     /// What was done: `noun.verb`.
     pub action: &'static str,
     /// What it was done to.
     pub subject: String,
     /// What came of it.
-    pub status: ActStatus,
+    pub status: AuditStatus,
     /// What else there is to say.
     pub details: Details,
 }
 
-impl Act {
+impl AuditEvent {
     /// Something that an account did itself, and that was done.
     #[must_use]
-    pub fn new(account: AccountId, by: By, action: &'static str, subject: impl Into<String>) -> Self {
+    pub fn new(account: AccountId, by: Actor, action: &'static str, subject: impl Into<String>) -> Self {
         let (account, subject) = (Some(account), subject.into());
-        Self { account, by, action, subject, status: ActStatus::Done, details: Details::default() }
+        Self { account, by, action, subject, status: AuditStatus::Done, details: Details::default() }
     }
 
     /// With what else there is to say.
@@ -64,7 +64,7 @@ impl Act {
     /// The same, refused or failed.
     #[must_use]
     pub fn refused(self) -> Self {
-        Self { status: ActStatus::Refused, ..self }
+        Self { status: AuditStatus::Refused, ..self }
     }
 }
 
@@ -76,7 +76,7 @@ pub struct AuditEntry {
     /// In whose log it stands.
     pub account: Option<AccountId>,
     /// Who did it.
-    pub by: By,
+    pub by: Actor,
     /// When.
     pub at: Timestamp,
     /// What was done.
@@ -84,7 +84,7 @@ pub struct AuditEntry {
     /// What it was done to.
     pub subject: String,
     /// What came of it.
-    pub status: ActStatus,
+    pub status: AuditStatus,
     /// What else there is to say: a JSON object.
     pub details: Option<String>,
 }
@@ -133,7 +133,12 @@ impl Journal {
     }
 
     /// Adds an entry.
-    pub(crate) async fn log(&self, conn: &mut Conn, act: &Act, now: Timestamp) -> Result<(), StoreError> {
+    pub(crate) async fn log(
+        &self,
+        conn: &mut Conn,
+        act: &AuditEvent,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         self.log_all(conn, &[(act, now)]).await
     }
 
@@ -141,7 +146,7 @@ impl Journal {
     pub(crate) async fn log_all(
         &self,
         conn: &mut Conn,
-        acts: &[(impl Borrow<Act>, Timestamp)],
+        acts: &[(impl Borrow<AuditEvent>, Timestamp)],
     ) -> Result<(), StoreError> {
         if acts.is_empty() {
             return Ok(());
@@ -150,7 +155,7 @@ impl Journal {
             "INSERT INTO audit (id, account_id, actor_id, at_ms, source, address, action, subject, status, details) ",
         );
         query.push_values(acts, |mut row, (act, now)| {
-            let act: &Act = act.borrow();
+            let act: &AuditEvent = act.borrow();
             row.push_bind(self.ids.next(*now))
                 .push_bind(act.account.map(|account| account.0))
                 .push_bind(act.by.actor.map(|actor| actor.0))
@@ -171,7 +176,7 @@ impl Journal {
     pub(crate) async fn log_pin(
         &self,
         conn: &mut Conn,
-        act: (&'static str, By),
+        act: (&'static str, Actor),
         account: i64,
         placement: PlacementId,
         now: Timestamp,
@@ -184,7 +189,7 @@ impl Journal {
     pub(crate) async fn log_pins(
         &self,
         conn: &mut Conn,
-        (action, by): (&'static str, By),
+        (action, by): (&'static str, Actor),
         pins: &[(i64, i64)],
         now: Timestamp,
     ) -> Result<(), StoreError> {
@@ -224,7 +229,12 @@ impl Journal {
             .with("reason", &failure.detail);
         for accounts in accounts.chunks(LIST_MAX) {
             let act = |account: &i64| {
-                let act = Act::new(AccountId(*account), By::SYSTEM, "pin.fail", placement.cid.to_string());
+                let act = AuditEvent::new(
+                    AccountId(*account),
+                    Actor::SYSTEM,
+                    "pin.fail",
+                    placement.cid.to_string(),
+                );
                 (act.with(details.clone()).refused(), now)
             };
             self.log_all(conn, &accounts.iter().map(act).collect::<Vec<_>>()).await?;
@@ -253,7 +263,7 @@ impl AuditRow {
         Ok(AuditEntry {
             id: AuditId(self.id),
             account: self.account_id.map(AccountId),
-            by: By {
+            by: Actor {
                 actor: self.actor_id.map(AccountId),
                 source: word::<Source>("source", &self.source)?,
                 address: address.transpose()?,
@@ -321,7 +331,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn log(&self, act: Act, now: Timestamp) -> Result<(), StoreError> {
+    pub async fn log(&self, act: AuditEvent, now: Timestamp) -> Result<(), StoreError> {
         self.write(Log { act, now, journal: self.journal() }).await
     }
 
@@ -379,7 +389,7 @@ impl Store {
 }
 
 struct Log {
-    act: Act,
+    act: AuditEvent,
     now: Timestamp,
     journal: Journal,
 }
@@ -433,7 +443,7 @@ mod tests {
         let store = Store::open(&path).await.unwrap();
         let filter = AuditFilter { account: Some(AccountId(7)), ..AuditFilter::default() };
         let list = store.audit(&filter, None, 0, 10, 10).await.unwrap();
-        assert_eq!((list.entries[0].action.as_str(), list.entries[0].by), ("token.create", By::OPERATOR));
+        assert_eq!((list.entries[0].action.as_str(), list.entries[0].by), ("token.create", Actor::OPERATOR));
         assert!(store.id(Timestamp::from_ms(0)) > 8, "ids go on after those that are there");
     }
 }

@@ -8,19 +8,19 @@
 use std::collections::HashMap;
 
 use cid::Cid;
-use pinfold_model::{AccountId, By, ClusterId, HookEvent, LifetimeError, Timestamp};
+use pinfold_model::{AccountId, Actor, ClusterId, LifetimeError, Timestamp, WebhookEvent};
 use sqlx::raw_sql;
 
 use crate::audit::Journal;
 use crate::outbox::Outbox;
 use crate::remove::{EndingRow, end_all};
-use crate::wish::WishWrite;
+use crate::wish::CreatePinWrite;
 use crate::writer::{Conn, Together, Write};
-use crate::{Claim, Ended, PinRecord, Store, StoreError, Wish, Wished};
+use crate::{CreatePin, CreatePinOutcome, Ended, LeasedPlacement, PinRecord, Store, StoreError};
 
 /// One wish of a batch that was granted.
 #[derive(Debug, Clone)]
-pub struct Granted {
+pub struct CreatedPin {
     /// The pin as it is now.
     pub pin: Box<PinRecord>,
     /// Whether the account had no live pin of it before.
@@ -28,14 +28,14 @@ pub struct Granted {
     /// Whether there is work to do now, for whoever comes.
     pub work: bool,
     /// The right to work on the placement, if that was asked for and it is new.
-    pub claim: Option<Box<Claim>>,
+    pub claim: Option<Box<LeasedPlacement>>,
 }
 
 /// What came of a batch of wishes.
 #[derive(Debug, Clone)]
-pub enum WishedAll {
+pub enum CreatePinsOutcome {
     /// All are written, in their order.
-    Done(Vec<Granted>),
+    Done(Vec<CreatedPin>),
     /// Together they are more than what is left of the account's storage. Nothing was changed.
     OverQuota,
     /// Together they are too many on their way. Nothing was changed.
@@ -46,7 +46,7 @@ pub enum WishedAll {
 
 /// What came of a batch of removals.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RemovedAll {
+pub enum RemovePinsOutcome {
     /// All are gone, in their order, with the cluster that each was in.
     Done(Vec<(ClusterId, Ended)>),
     /// Some can't be removed, each with its place in the batch. Nothing was changed.
@@ -78,9 +78,13 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn wish_all(&self, wishes: Vec<Wish>, now: Timestamp) -> Result<WishedAll, StoreError> {
+    pub async fn create_pins(
+        &self,
+        wishes: Vec<CreatePin>,
+        now: Timestamp,
+    ) -> Result<CreatePinsOutcome, StoreError> {
         let wishes = wishes.into_iter().map(|wish| self.wish_write(wish, now)).collect();
-        self.write(WishAll { wishes }).await
+        self.write(CreatePinsWrite { wishes }).await
     }
 
     /// Removes the account's pins of all these CIDs, as `by` wants, or none. The caller bounds how many there are.
@@ -91,9 +95,9 @@ impl Store {
         &self,
         account: AccountId,
         pins: &[(Cid, Option<ClusterId>)],
-        by: By,
+        by: Actor,
         now: Timestamp,
-    ) -> Result<RemovedAll, StoreError> {
+    ) -> Result<RemovePinsOutcome, StoreError> {
         let text = |(cid, cluster): &(Cid, Option<ClusterId>)| {
             (cid.to_string(), cluster.as_ref().map(|cluster| cluster.as_str().to_owned()))
         };
@@ -102,17 +106,17 @@ impl Store {
     }
 }
 
-struct WishAll {
-    wishes: Vec<WishWrite>,
+struct CreatePinsWrite {
+    wishes: Vec<CreatePinWrite>,
 }
 
-impl Write for WishAll {
-    type Out = WishedAll;
+impl Write for CreatePinsWrite {
+    type Out = CreatePinsOutcome;
 
-    async fn run(&self, conn: &mut Conn) -> Result<WishedAll, StoreError> {
+    async fn run(&self, conn: &mut Conn) -> Result<CreatePinsOutcome, StoreError> {
         raw_sql("SAVEPOINT batch").execute(&mut *conn).await?;
         let wished = self.write(conn).await?;
-        if !matches!(wished, WishedAll::Done(_)) {
+        if !matches!(wished, CreatePinsOutcome::Done(_)) {
             raw_sql("ROLLBACK TO SAVEPOINT batch").execute(&mut *conn).await?;
         }
         raw_sql("RELEASE SAVEPOINT batch").execute(conn).await?;
@@ -120,44 +124,48 @@ impl Write for WishAll {
     }
 }
 
-impl WishAll {
-    async fn write(&self, conn: &mut Conn) -> Result<WishedAll, StoreError> {
+impl CreatePinsWrite {
+    async fn write(&self, conn: &mut Conn) -> Result<CreatePinsOutcome, StoreError> {
         let (mut granted, mut refused) = (Vec::with_capacity(self.wishes.len()), Vec::new());
         // All are one account's: its pins are counted once.
         let mut on_their_way = None;
         let wishes: Vec<_> = self.wishes.iter().collect();
-        let together = WishWrite::run_together(conn, &wishes).await?;
+        let together = CreatePinWrite::run_together(conn, &wishes).await?;
         for (at, (wish, wished)) in self.wishes.iter().zip(together).enumerate() {
             let wished = match wished {
                 Some(wished) => wished,
                 None => wish.run_with(conn, &mut on_their_way).await?,
             };
             match wished {
-                Wished::Done { pin, created, work, claim } => {
-                    granted.push(Granted { pin, created, work, claim });
+                CreatePinOutcome::Done { pin, created, work, claim } => {
+                    granted.push(CreatedPin { pin, created, work, claim });
                 }
-                Wished::OverQuota => return Ok(WishedAll::OverQuota),
-                Wished::TooManyInFlight => return Ok(WishedAll::TooManyInFlight),
-                Wished::Refused(error) => refused.push((at, error)),
+                CreatePinOutcome::OverQuota => return Ok(CreatePinsOutcome::OverQuota),
+                CreatePinOutcome::TooManyInFlight => return Ok(CreatePinsOutcome::TooManyInFlight),
+                CreatePinOutcome::Refused(error) => refused.push((at, error)),
             }
         }
-        Ok(if refused.is_empty() { WishedAll::Done(granted) } else { WishedAll::Refused(refused) })
+        Ok(if refused.is_empty() {
+            CreatePinsOutcome::Done(granted)
+        } else {
+            CreatePinsOutcome::Refused(refused)
+        })
     }
 }
 
 struct RemoveAll {
     account: AccountId,
     pins: Vec<(String, Option<String>)>,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
     outbox: Outbox,
 }
 
 impl Write for RemoveAll {
-    type Out = RemovedAll;
+    type Out = RemovePinsOutcome;
 
-    async fn run(&self, conn: &mut Conn) -> Result<RemovedAll, StoreError> {
+    async fn run(&self, conn: &mut Conn) -> Result<RemovePinsOutcome, StoreError> {
         let (mut rows, mut refused) = (Vec::with_capacity(self.pins.len()), Vec::new());
         let mut first_at: HashMap<i64, usize> = HashMap::new();
         for (at, (cid, cluster)) in self.pins.iter().enumerate() {
@@ -170,12 +178,12 @@ impl Write for RemoveAll {
             }
         }
         if !refused.is_empty() {
-            return Ok(RemovedAll::Refused(refused));
+            return Ok(RemovePinsOutcome::Refused(refused));
         }
         let clusters: Vec<_> = rows.iter().map(EndingRow::cluster).collect::<Result<_, _>>()?;
-        let what = (HookEvent::Removed, ("pin.remove", self.by));
+        let what = (WebhookEvent::Removed, ("pin.remove", self.by));
         let ended = end_all(conn, &rows, (&self.journal, &self.outbox), what, self.now).await?;
-        Ok(RemovedAll::Done(clusters.into_iter().zip(ended).collect()))
+        Ok(RemovePinsOutcome::Done(clusters.into_iter().zip(ended).collect()))
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use pinfold_model::{AccountId, By, SessionId, Timestamp};
+use pinfold_model::{AccountId, Actor, SessionId, Timestamp};
 
-use crate::audit::{Act, Journal};
+use crate::audit::{AuditEvent, Journal};
 use crate::second_factor::{self, TriesBucket};
 use crate::writer::{Conn, Write};
 use crate::{NewSession, Store, StoreError, session};
@@ -69,7 +69,7 @@ impl Store {
         hash: String,
         code: second_factor::UsedCode,
         session: NewSession,
-        by: By,
+        by: Actor,
         now: Timestamp,
     ) -> Result<Option<SessionId>, StoreError> {
         let (id, journal) = (self.id(now), self.journal());
@@ -145,7 +145,7 @@ struct Pass {
     hash: String,
     code: second_factor::UsedCode,
     session: NewSession,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }
@@ -170,7 +170,7 @@ impl Write for Pass {
         sqlx::query("DELETE FROM challenges WHERE hash = $1").bind(&self.hash).execute(&mut *conn).await?;
         let id = SessionId(self.id);
         session::insert(conn, id, &self.session, self.now).await?;
-        let act = Act::new(account, self.by, "account.login", id.to_string());
+        let act = AuditEvent::new(account, self.by, "account.login", id.to_string());
         self.journal.log(conn, &act, self.now).await?;
         Ok(Some(id))
     }

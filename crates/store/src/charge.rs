@@ -98,8 +98,8 @@ pub(crate) async fn remove_pins(
 
 /// Each waiting pin's account is looked up; the accounts are not searched for those that are full.
 pub(crate) const FAIL_UNPAID: &str = concat!(
-    "UPDATE pins SET standing = 'failed', error_code = $3, error_detail = $4 \
-     WHERE placement_id = $1 AND standing = 'waiting' AND EXISTS (SELECT 1 FROM accounts a \
+    "UPDATE pins SET phase = 'failed', error_code = $3, error_detail = $4 \
+     WHERE placement_id = $1 AND phase = 'pending' AND EXISTS (SELECT 1 FROM accounts a \
      WHERE a.id = pins.account_id AND a.used_bytes + $2 > a.storage_limit_bytes) RETURNING id, account_id, ",
     watched!("pins.account_id")
 );
@@ -122,15 +122,15 @@ pub(crate) async fn keep_waiting(
         .await?;
     sqlx::query(
         "UPDATE accounts SET used_bytes = used_bytes + $2, distinct_due = 1 WHERE id IN \
-         (SELECT account_id FROM pins WHERE placement_id = $1 AND standing = 'waiting')",
+         (SELECT account_id FROM pins WHERE placement_id = $1 AND phase = 'pending')",
     )
     .bind(placement.0)
     .bind(bytes)
     .execute(&mut *conn)
     .await?;
     let kept = sqlx::query_as(concat!(
-        "UPDATE pins SET standing = 'kept', charged_bytes = $2 ",
-        "WHERE placement_id = $1 AND standing = 'waiting' RETURNING id, account_id, ",
+        "UPDATE pins SET phase = 'active', charged_bytes = $2 ",
+        "WHERE placement_id = $1 AND phase = 'pending' RETURNING id, account_id, ",
         watched!("pins.account_id")
     ));
     let kept = kept.bind(placement.0).bind(bytes).fetch_all(conn).await?;
@@ -144,8 +144,8 @@ pub(crate) async fn fail_waiting(
     failure: &Failure,
 ) -> Result<Vec<SettledPin>, StoreError> {
     let failed = sqlx::query_as(concat!(
-        "UPDATE pins SET standing = 'failed', error_code = $2, error_detail = $3 ",
-        "WHERE placement_id = $1 AND standing = 'waiting' RETURNING id, account_id, ",
+        "UPDATE pins SET phase = 'failed', error_code = $2, error_detail = $3 ",
+        "WHERE placement_id = $1 AND phase = 'pending' RETURNING id, account_id, ",
         watched!("pins.account_id")
     ));
     let failed = failed.bind(placement.0).bind(failure.code.as_str()).bind(&failure.detail);

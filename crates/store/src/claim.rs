@@ -23,7 +23,7 @@ pub struct Lease {
 
 /// A placement to work on.
 #[derive(Debug, Clone)]
-pub struct Claim {
+pub struct LeasedPlacement {
     /// The right to do so.
     pub lease: Lease,
     /// The placement.
@@ -38,14 +38,14 @@ pub struct Claim {
 
 /// How many placements somebody has hands for: each kind has its own queue, and waits for none of the other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Hands {
+pub struct Capacity {
     /// Those that are to be held.
     pub pins: u32,
     /// Those that are to be released.
     pub releases: u32,
 }
 
-impl Hands {
+impl Capacity {
     /// As many for each kind.
     #[must_use]
     pub const fn each(hands: u32) -> Self {
@@ -64,15 +64,15 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn claim(
+    pub async fn lease_placements(
         &self,
-        hands: Hands,
+        hands: Capacity,
         now: Timestamp,
         until: Timestamp,
-    ) -> Result<Vec<Claim>, StoreError> {
+    ) -> Result<Vec<LeasedPlacement>, StoreError> {
         let numbers = |hands: u32| (0..hands).map(|_| self.id(now)).collect();
         let (pins, releases) = (numbers(hands.pins), numbers(hands.releases));
-        self.write(ClaimWrite { pins, releases, now, until }).await
+        self.write(LeaseWrite { pins, releases, now, until }).await
     }
 
     /// Prolongs leases until `until`. Gives, for each that is still held, whether its placement is wanted.
@@ -112,7 +112,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn wanted(&self, id: PlacementId) -> Result<bool, StoreError> {
         let live: Option<i64> =
-            sqlx::query_scalar("SELECT 1 FROM pins WHERE placement_id = $1 AND standing <> 'failed' LIMIT 1")
+            sqlx::query_scalar("SELECT 1 FROM pins WHERE placement_id = $1 AND phase <> 'failed' LIMIT 1")
                 .bind(id.0)
                 .fetch_optional(&self.readers)
                 .await?;
@@ -146,17 +146,17 @@ macro_rules! claim_first {
 pub(crate) const CLAIM_PIN: &str = claim_first!("state <> 'releasing'");
 pub(crate) const CLAIM_RELEASE: &str = claim_first!("state = 'releasing'");
 
-struct ClaimWrite {
+struct LeaseWrite {
     pins: Vec<i64>,
     releases: Vec<i64>,
     now: Timestamp,
     until: Timestamp,
 }
 
-impl Write for ClaimWrite {
-    type Out = Vec<Claim>;
+impl Write for LeaseWrite {
+    type Out = Vec<LeasedPlacement>;
 
-    async fn run(&self, conn: &mut Conn) -> Result<Vec<Claim>, StoreError> {
+    async fn run(&self, conn: &mut Conn) -> Result<Vec<LeasedPlacement>, StoreError> {
         sqlx::query(MAKE_READY).bind(self.now.as_ms()).bind(READY_MAX).execute(&mut *conn).await?;
         let mut claims = Vec::new();
         for (sql, numbers) in [(CLAIM_PIN, &self.pins), (CLAIM_RELEASE, &self.releases)] {
@@ -169,13 +169,13 @@ impl Write for ClaimWrite {
     }
 }
 
-impl ClaimWrite {
+impl LeaseWrite {
     async fn next(
         &self,
         conn: &mut Conn,
         sql: &'static str,
         lease: i64,
-    ) -> Result<Option<Claim>, StoreError> {
+    ) -> Result<Option<LeasedPlacement>, StoreError> {
         let row: Option<KeyRow> = sqlx::query_as(sql)
             .bind(lease)
             .bind(self.until.as_ms())
@@ -190,7 +190,7 @@ impl ClaimWrite {
 }
 
 /// What the holder of a new lease has to know.
-async fn claimed(conn: &mut Conn, lease: Lease) -> Result<Option<Claim>, StoreError> {
+async fn claimed(conn: &mut Conn, lease: Lease) -> Result<Option<LeasedPlacement>, StoreError> {
     let id = lease.placement;
     let Some(placement) = placement::load(conn, id).await? else { return Ok(None) };
     let wanted = is_wanted(conn, id).await?;
@@ -198,13 +198,13 @@ async fn claimed(conn: &mut Conn, lease: Lease) -> Result<Option<Claim>, StoreEr
         true => (budget(conn, id).await?, origins(conn, id).await?),
         false => (0, Vec::new()),
     };
-    Ok(Some(Claim { lease, placement, wanted, budget_bytes, origins }))
+    Ok(Some(LeasedPlacement { lease, placement, wanted, budget_bytes, origins }))
 }
 
 /// The most that one of the waiting accounts has left. A pin that is kept is charged already.
 pub(crate) async fn budget(conn: &mut Conn, id: PlacementId) -> Result<u64, StoreError> {
     let kept: Option<i64> =
-        sqlx::query_scalar("SELECT 1 FROM pins WHERE placement_id = $1 AND standing = 'kept' LIMIT 1")
+        sqlx::query_scalar("SELECT 1 FROM pins WHERE placement_id = $1 AND phase = 'active' LIMIT 1")
             .bind(id.0)
             .fetch_optional(&mut *conn)
             .await?;
@@ -213,7 +213,7 @@ pub(crate) async fn budget(conn: &mut Conn, id: PlacementId) -> Result<u64, Stor
     }
     let most: Option<i64> = sqlx::query_scalar(
         "SELECT MAX(a.storage_limit_bytes - a.used_bytes) FROM pins n JOIN accounts a ON a.id = n.account_id \
-         WHERE n.placement_id = $1 AND n.standing = 'waiting'",
+         WHERE n.placement_id = $1 AND n.phase = 'pending'",
     )
     .bind(id.0)
     .fetch_one(conn)
@@ -223,7 +223,7 @@ pub(crate) async fn budget(conn: &mut Conn, id: PlacementId) -> Result<u64, Stor
 
 async fn origins(conn: &mut Conn, id: PlacementId) -> Result<Vec<String>, StoreError> {
     let lists: Vec<String> = sqlx::query_scalar(
-        "SELECT origins FROM pins WHERE placement_id = $1 AND standing <> 'failed' AND origins IS NOT NULL LIMIT 20",
+        "SELECT origins FROM pins WHERE placement_id = $1 AND phase <> 'failed' AND origins IS NOT NULL LIMIT 20",
     )
     .bind(id.0)
     .fetch_all(conn)
@@ -312,7 +312,7 @@ impl Write for Renew {
 }
 
 /// What a claim is for, in logs.
-impl std::fmt::Display for Claim {
+impl std::fmt::Display for LeasedPlacement {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (cid, cluster): (&Cid, &ClusterId) = (&self.placement.cid, &self.placement.cluster);
         write!(f, "{cid} in {cluster}")

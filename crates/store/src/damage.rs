@@ -4,7 +4,7 @@ use cid::Cid;
 use pinfold_model::{ClusterId, Timestamp};
 
 use crate::pin::{PlacementRow, select_placements};
-use crate::recheck::QUEUE_STEP_MS;
+use crate::reverify::QUEUE_STEP_MS;
 use crate::row::column;
 use crate::writer::{Conn, Write};
 use crate::{PlacementRecord, Store, StoreError};

@@ -5,13 +5,13 @@
 
 use cid::Cid;
 use pinfold_model::{
-    AccountId, ClusterId, DeliveryId, DeliveryState, Failure, FailureCode, HookEvent, HookSecret, PinId,
-    PinKind, PinName, PinState, Timestamp, Webhook, WebhookId,
+    AccountId, ClusterId, DeliveryId, DeliveryState, Failure, FailureCode, PinId, PinKind, PinName, PinState,
+    Timestamp, Webhook, WebhookEvent, WebhookId, WebhookSecret,
 };
 use sqlx::FromRow;
 
 use crate::row::{number, strange, time, word};
-use crate::webhook::{HookRow, select_hooks};
+use crate::webhook::{WebhookRow, select_hooks};
 use crate::writer::{Conn, Write};
 use crate::{Store, StoreError};
 
@@ -20,7 +20,7 @@ const ACCOUNT_LEASES_MAX: i64 = 4;
 
 /// The right to tell a webhook, until it runs out or somebody else takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HookLease {
+pub struct WebhookLease {
     /// Which.
     pub webhook: WebhookId,
     /// Its number; no two leases have the same.
@@ -31,13 +31,13 @@ pub struct HookLease {
 
 /// A webhook to be told something.
 #[derive(Debug, Clone)]
-pub struct HookClaim {
+pub struct LeasedWebhook {
     /// The right to do so.
-    pub lease: HookLease,
+    pub lease: WebhookLease,
     /// The webhook.
     pub hook: Webhook,
     /// What signs.
-    pub secret: HookSecret,
+    pub secret: WebhookSecret,
     /// How often it has failed since it last succeeded.
     pub failures: u32,
     /// What is due, the longest first.
@@ -50,7 +50,7 @@ pub struct Delivery {
     /// Its number, the same with each try.
     pub id: DeliveryId,
     /// What happened.
-    pub event: HookEvent,
+    pub event: WebhookEvent,
     /// When.
     pub at: Timestamp,
     /// To what; `None` in a test.
@@ -124,7 +124,7 @@ pub enum Next {
 
 /// How a webhook's receiver seems to be after a turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HookHealth {
+pub enum WebhookHealth {
     /// Nothing was tried.
     Unknown,
     /// The last try succeeded.
@@ -262,13 +262,13 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn claim_webhooks(
+    pub async fn lease_webhooks(
         &self,
         hooks: u32,
         deliveries: u32,
         now: Timestamp,
         until: Timestamp,
-    ) -> Result<Vec<HookClaim>, StoreError> {
+    ) -> Result<Vec<LeasedWebhook>, StoreError> {
         let numbers = (0..hooks).map(|_| self.id(now)).collect();
         self.write(ClaimHooks { numbers, deliveries, now, until }).await
     }
@@ -277,7 +277,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn is_as_claimed(&self, lease: HookLease) -> Result<bool, StoreError> {
+    pub async fn is_as_claimed(&self, lease: WebhookLease) -> Result<bool, StoreError> {
         is_as_claimed(&self.readers, lease).await
     }
 
@@ -289,9 +289,9 @@ impl Store {
     /// [`StoreError`]; then the lease stays until it runs out.
     pub async fn finish_webhook(
         &self,
-        lease: HookLease,
+        lease: WebhookLease,
         attempts: Vec<Attempt>,
-        health: HookHealth,
+        health: WebhookHealth,
         done_max: u32,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
@@ -338,9 +338,9 @@ struct ClaimHooks {
 }
 
 impl Write for ClaimHooks {
-    type Out = Vec<HookClaim>;
+    type Out = Vec<LeasedWebhook>;
 
-    async fn run(&self, conn: &mut Conn) -> Result<Vec<HookClaim>, StoreError> {
+    async fn run(&self, conn: &mut Conn) -> Result<Vec<LeasedWebhook>, StoreError> {
         // Leases that ran out are nobody's hands any more.
         sqlx::query("UPDATE webhooks SET lease = NULL WHERE lease IS NOT NULL AND due_at_ms <= $1")
             .bind(self.now.as_ms())
@@ -379,9 +379,9 @@ impl ClaimHooks {
         conn: &mut Conn,
         webhook: WebhookId,
         number: i64,
-    ) -> Result<Option<HookClaim>, StoreError> {
+    ) -> Result<Option<LeasedWebhook>, StoreError> {
         let id = webhook.0;
-        let hook = sqlx::query_as::<_, HookRow>(select_hooks!("WHERE id = $1")).bind(id);
+        let hook = sqlx::query_as::<_, WebhookRow>(select_hooks!("WHERE id = $1")).bind(id);
         let hook = hook.fetch_one(&mut *conn).await?.into_hook()?;
         let keeps: KeepsRow = sqlx::query_as("SELECT secret, failures FROM webhooks WHERE id = $1")
             .bind(id)
@@ -394,9 +394,9 @@ impl ClaimHooks {
             due.bind(id).bind(self.now.as_ms()).bind(i64::from(self.deliveries)).fetch_all(conn).await?;
         let deliveries: Vec<_> = due.into_iter().map(DeliveryRow::into_delivery).collect::<Result<_, _>>()?;
         let failures = u32::try_from(keeps.failures).unwrap_or(u32::MAX);
-        let secret = HookSecret::from_stored(keeps.secret);
-        let lease = HookLease { webhook, number, as_of: hook.updated_at };
-        Ok((!deliveries.is_empty()).then_some(HookClaim { lease, hook, secret, failures, deliveries }))
+        let secret = WebhookSecret::from_stored(keeps.secret);
+        let lease = WebhookLease { webhook, number, as_of: hook.updated_at };
+        Ok((!deliveries.is_empty()).then_some(LeasedWebhook { lease, hook, secret, failures, deliveries }))
     }
 }
 
@@ -430,9 +430,9 @@ pub(crate) async fn reschedule(
 }
 
 struct Finish {
-    lease: HookLease,
+    lease: WebhookLease,
     attempts: Vec<Attempt>,
-    health: HookHealth,
+    health: WebhookHealth,
     done_max: u32,
     now: Timestamp,
 }
@@ -492,8 +492,8 @@ impl Finish {
     async fn note_health(&self, conn: &mut Conn) -> Result<(), StoreError> {
         let id = self.lease.webhook.0;
         match &self.health {
-            HookHealth::Unknown => {}
-            HookHealth::Well => {
+            WebhookHealth::Unknown => {}
+            WebhookHealth::Well => {
                 sqlx::query(
                     "UPDATE webhooks SET failures = 0, failing_since_ms = NULL, paused_until_ms = 0 WHERE id = $1",
                 )
@@ -501,7 +501,7 @@ impl Finish {
                 .execute(conn)
                 .await?;
             }
-            HookHealth::Failing { failures, since, paused_until, turn_off } => {
+            WebhookHealth::Failing { failures, since, paused_until, turn_off } => {
                 sqlx::query(
                     "UPDATE webhooks SET failures = $2, failing_since_ms = $3, paused_until_ms = $4, \
                      active = CASE WHEN CAST($5 AS TEXT) IS NULL THEN active ELSE 0 END, \
@@ -523,7 +523,7 @@ impl Finish {
 /// Whether the lease is held and the owner has changed nothing since.
 async fn is_as_claimed<'c>(
     executor: impl sqlx::SqliteExecutor<'c>,
-    lease: HookLease,
+    lease: WebhookLease,
 ) -> Result<bool, StoreError> {
     let same: Option<i64> =
         sqlx::query_scalar("SELECT 1 FROM webhooks WHERE id = $1 AND lease = $2 AND updated_at_ms = $3")
@@ -636,7 +636,7 @@ impl Sweep {
 }
 
 /// Whose webhook it is, in logs.
-impl std::fmt::Display for HookClaim {
+impl std::fmt::Display for LeasedWebhook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (id, account): (WebhookId, AccountId) = (self.hook.id, self.hook.account);
         write!(f, "webhook {id} of {account}")

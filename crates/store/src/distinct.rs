@@ -10,7 +10,7 @@ use crate::{Store, StoreError};
 
 /// A placement that an account keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptPlacement {
+pub struct ActivePlacement {
     /// Its number.
     pub id: PlacementId,
     /// The root of the DAG.
@@ -40,7 +40,7 @@ impl Store {
             due = self.distinct_due(None).await?;
         }
         let Some(id) = due else { return Ok(None) };
-        self.write(Claim { id }).await?;
+        self.write(LeasedPlacement { id }).await?;
         Ok(Some(id))
     }
 
@@ -57,15 +57,15 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn kept_placements(
+    pub async fn active_placements(
         &self,
         account: AccountId,
         after: Option<PlacementId>,
         limit: u32,
-    ) -> Result<Vec<KeptPlacement>, StoreError> {
+    ) -> Result<Vec<ActivePlacement>, StoreError> {
         let rows: Vec<KeptRow> = sqlx::query_as(
             "SELECT p.id, p.cid, p.cluster FROM pins n JOIN placements p ON p.id = n.placement_id \
-             WHERE n.account_id = $1 AND n.standing = 'kept' AND n.placement_id > $2 \
+             WHERE n.account_id = $1 AND n.phase = 'active' AND n.placement_id > $2 \
              ORDER BY n.placement_id LIMIT $3",
         )
         .bind(account.0)
@@ -74,7 +74,7 @@ impl Store {
         .fetch_all(&self.readers)
         .await?;
         let kept = |row: KeptRow| {
-            Ok(KeptPlacement {
+            Ok(ActivePlacement {
                 id: PlacementId(row.id),
                 cid: Cid::try_from(row.cid.as_str()).map_err(|_| strange("CID", &row.cid))?,
                 cluster: ClusterId::parse(&row.cluster).map_err(|_| strange("cluster", &row.cluster))?,
@@ -92,11 +92,11 @@ impl Store {
     }
 }
 
-struct Claim {
+struct LeasedPlacement {
     id: AccountId,
 }
 
-impl Write for Claim {
+impl Write for LeasedPlacement {
     type Out = ();
 
     async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {

@@ -9,6 +9,7 @@
 //! SQL keeps to what PostgreSQL understands as well: `$1`, TEXT, BIGINT, `RETURNING`, `ON CONFLICT`.
 
 mod account;
+mod admin_pins;
 mod audit;
 mod batch;
 mod challenge;
@@ -24,15 +25,14 @@ mod offer;
 mod outbox;
 mod password;
 mod pin;
-mod pins_of_all;
 mod placement;
 #[cfg(test)]
 mod plans;
 mod preferences;
-mod recheck;
 mod referral;
 mod remove;
 mod rename;
+mod reverify;
 mod row;
 mod second_factor;
 mod secrets;
@@ -50,28 +50,28 @@ pub use account::{
     AccountChanges, AccountFilter, AccountList, AccountRecord, Changed, NewAccount, PlanGrant, RemovalBegun,
     RemovalStep,
 };
-pub use audit::{Act, AuditEntry, AuditFilter, AuditList};
-pub use batch::{Granted, RemovedAll, Unremovable, WishedAll};
+pub use admin_pins::{AdminPinsCursor, AdminPinsCursorError, AdminPinsFilter, AdminPinsList};
+pub use audit::{AuditEntry, AuditEvent, AuditFilter, AuditList};
+pub use batch::{CreatePinsOutcome, CreatedPin, RemovePinsOutcome, Unremovable};
 pub use challenge::{ChallengeTry, NewChallenge};
-pub use claim::{Claim, Hands, Lease};
+pub use claim::{Capacity, Lease, LeasedPlacement};
 pub use damage::Damage;
-pub use delivery::{Attempt, DeliveredPin, Delivery, HookClaim, HookHealth, HookLease, Next};
-pub use distinct::KeptPlacement;
+pub use delivery::{Attempt, DeliveredPin, Delivery, LeasedWebhook, Next, WebhookHealth, WebhookLease};
+pub use distinct::ActivePlacement;
 pub use error::StoreError;
 pub use list::{PinFilter, PinList};
-pub use named::{KeptAnswer, NamedRequest, RequestBounds, Reservation, Reserved};
+pub use named::{IdempotentRequest, RequestBounds, Reservation, Reserved, StoredResponse};
 pub use offer::{PlanDeleted, PlanSaved, SavedCluster};
 pub use pin::{PinRecord, PlacementRecord};
-pub use pins_of_all::{AllPinsCursor, AllPinsCursorError, AllPinsFilter, AllPinsList};
 pub use preferences::Preference;
-pub use recheck::Rechecks;
 pub use referral::{Referral, Referrals};
 pub use remove::{Ended, Removed};
+pub use reverify::ReverifyCounts;
 pub use second_factor::{SecondFactor, TriesBucket, UsedCode};
 pub use session::NewSession;
-pub use settle::{Outcome, Settled};
+pub use settle::{CompleteOutcome, PlacementOutcome};
 pub use statistics::{AccountSum, Figures, PerCluster, PinSum};
 pub use store::Store;
-pub use token::{Kept, NewToken, Proven};
-pub use webhook::{HookChange, NewHook};
-pub use wish::{Wish, Wished};
+pub use token::{AuthenticatedKey, CreateTokenOutcome, NewToken};
+pub use webhook::{NewWebhook, WebhookChange};
+pub use wish::{CreatePin, CreatePinOutcome};

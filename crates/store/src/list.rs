@@ -44,7 +44,7 @@ macro_rules! matching {
             $cid,
             " \
          AND (CAST($3 AS TEXT) IS NULL OR p.cluster = $3) \
-         AND (CAST($4 AS TEXT) IS NULL OR n.standing = $4) \
+         AND (CAST($4 AS TEXT) IS NULL OR n.phase = $4) \
          AND (CAST($5 AS TEXT) IS NULL OR (p.state = 'pinning') = ($5 = 'pinning')) \
          AND (CAST($6 AS BIGINT) IS NULL OR (n.expires_at_ms IS NOT NULL) = ($6 = 1)) \
          AND (CAST($7 AS TEXT) IS NULL OR LOWER(n.custom_name) LIKE $7 ESCAPE '!' \
@@ -91,13 +91,13 @@ impl PinFilter {
     }
 }
 
-/// The standing that a state means, and for waiting pins whether the placement is in work.
-pub(crate) fn standing_of(state: Option<PinState>) -> (Option<&'static str>, Option<&'static str>) {
+/// The phase that a state means, and for waiting pins whether the placement is in work.
+pub(crate) fn phase_of(state: Option<PinState>) -> (Option<&'static str>, Option<&'static str>) {
     match state {
         None => (None, None),
-        Some(PinState::Queued) => (Some("waiting"), Some("queued")),
-        Some(PinState::Pinning) => (Some("waiting"), Some("pinning")),
-        Some(PinState::Pinned) => (Some("kept"), None),
+        Some(PinState::Queued) => (Some("pending"), Some("queued")),
+        Some(PinState::Pinning) => (Some("pending"), Some("pinning")),
+        Some(PinState::Pinned) => (Some("active"), None),
         Some(PinState::Failed) => (Some("failed"), None),
         Some(PinState::Unpinned) => (Some("none"), None),
     }
@@ -123,13 +123,13 @@ impl Store {
         skip: u64,
         limit: u32,
     ) -> Result<PinList, StoreError> {
-        let (standing, work) = standing_of(filter.state);
+        let (phase, work) = phase_of(filter.state);
         let mut moment = if filter.is_search() { &self.searchers } else { &self.readers }.begin().await?;
         let rows = sqlx::query_as::<_, PinRow>(PAGES[usize::from(filter.cid.is_some())])
             .bind(account.0)
             .bind(filter.cid.map(|cid| cid.to_string()))
             .bind(filter.cluster.as_ref().map(ClusterId::as_str))
-            .bind(standing)
+            .bind(phase)
             .bind(work)
             .bind(filter.has_expiry.map(i64::from))
             .bind(filter.search.as_deref().map(pattern))
@@ -153,12 +153,12 @@ impl PinFilter {
             let count: Option<i64> = kept.bind(account.0).fetch_optional(conn).await?;
             return Ok(number(count.unwrap_or(0)));
         }
-        let (standing, work) = standing_of(self.state);
+        let (phase, work) = phase_of(self.state);
         let count: i64 = sqlx::query_scalar(TOTALS[usize::from(self.cid.is_some())])
             .bind(account.0)
             .bind(self.cid.map(|cid| cid.to_string()))
             .bind(self.cluster.as_ref().map(ClusterId::as_str))
-            .bind(standing)
+            .bind(phase)
             .bind(work)
             .bind(self.has_expiry.map(i64::from))
             .bind(self.search.as_deref().map(pattern))

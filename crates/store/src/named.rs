@@ -16,7 +16,7 @@ const FORGET_STEP: i64 = 20;
 
 /// A request with a name.
 #[derive(Debug, Clone)]
-pub struct NamedRequest {
+pub struct IdempotentRequest {
     /// Whose it is.
     pub account: AccountId,
     /// The hash of its name and of what its credential may do.
@@ -47,7 +47,7 @@ pub struct Reservation {
 
 /// An answer that is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptAnswer {
+pub struct StoredResponse {
     /// Its HTTP status.
     pub status: u16,
     /// Its headers: names and values in plain ASCII.
@@ -68,7 +68,7 @@ pub enum Reserved {
     /// Another request has this name.
     Other,
     /// It was answered so, if its body is the same.
-    Answered(KeptAnswer),
+    Answered(StoredResponse),
 }
 
 #[derive(Debug, FromRow)]
@@ -85,10 +85,10 @@ struct NamedRow {
 }
 
 impl NamedRow {
-    fn answer(self) -> Option<KeptAnswer> {
+    fn answer(self) -> Option<StoredResponse> {
         let lines = self.headers.as_deref().unwrap_or_default().lines();
         let headers = lines.filter_map(|line| line.split_once(": "));
-        Some(KeptAnswer {
+        Some(StoredResponse {
             status: u16::try_from(self.status?).ok()?,
             headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             body: self.body,
@@ -105,7 +105,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn reserve(
         &self,
-        request: NamedRequest,
+        request: IdempotentRequest,
         bounds: RequestBounds,
         lease_until: Timestamp,
         now: Timestamp,
@@ -130,10 +130,10 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn keep_answer(
+    pub async fn store_response(
         &self,
         reservation: Reservation,
-        answer: KeptAnswer,
+        answer: StoredResponse,
     ) -> Result<bool, StoreError> {
         self.write(Keep { reservation, answer }).await
     }
@@ -159,7 +159,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn sweep_named_requests(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+    pub async fn delete_expired_requests(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
         self.write(Sweep { before, limit }).await
     }
 }
@@ -167,7 +167,7 @@ impl Store {
 struct Reserve {
     id: i64,
     lease: i64,
-    request: NamedRequest,
+    request: IdempotentRequest,
     bounds: RequestBounds,
     lease_until: Timestamp,
     now: Timestamp,
@@ -306,7 +306,7 @@ impl Write for Renew {
 
 struct Keep {
     reservation: Reservation,
-    answer: KeptAnswer,
+    answer: StoredResponse,
 }
 
 impl Write for Keep {

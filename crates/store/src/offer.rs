@@ -1,10 +1,10 @@
 //! What an operator saved of plans and clusters, over what is configured. There is little of it: whoever serves
 //! requests keeps all of it in memory.
 
-use pinfold_model::{AccountId, By, ClusterId, Details, Plan, PlanCode, PlanLimits, Timestamp};
+use pinfold_model::{AccountId, Actor, ClusterId, Details, Plan, PlanCode, PlanLimits, Timestamp};
 use sqlx::FromRow;
 
-use crate::audit::{Act, Journal};
+use crate::audit::{AuditEvent, Journal};
 use crate::row::{column, number, strange};
 use crate::writer::{Conn, Write};
 use crate::{Store, StoreError};
@@ -142,7 +142,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn save_plan(&self, plan: Plan, by: By, now: Timestamp) -> Result<PlanSaved, StoreError> {
+    pub async fn save_plan(&self, plan: Plan, by: Actor, now: Timestamp) -> Result<PlanSaved, StoreError> {
         self.write(SavePlan { plan, by, now, journal: self.journal() }).await
     }
 
@@ -155,7 +155,7 @@ impl Store {
         &self,
         code: PlanCode,
         is_configured: bool,
-        by: By,
+        by: Actor,
         now: Timestamp,
     ) -> Result<PlanDeleted, StoreError> {
         self.write(DeletePlan { code, is_configured, by, now, journal: self.journal() }).await
@@ -210,7 +210,7 @@ impl Store {
     pub async fn save_cluster(
         &self,
         cluster: SavedCluster,
-        by: By,
+        by: Actor,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         self.write(SaveCluster { cluster, by, now, journal: self.journal() }).await
@@ -223,7 +223,7 @@ impl Store {
     pub async fn delete_cluster(
         &self,
         cluster: ClusterId,
-        by: By,
+        by: Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.write(DeleteCluster { cluster, by, now, journal: self.journal() }).await
@@ -245,20 +245,20 @@ pub(crate) async fn storage_of(
 }
 
 /// What an operator did that concerns no account but their own.
-fn operators_act(by: By, action: &'static str, subject: &str) -> Act {
-    Act {
+fn operators_act(by: Actor, action: &'static str, subject: &str) -> AuditEvent {
+    AuditEvent {
         account: by.actor,
         by,
         action,
         subject: subject.to_owned(),
-        status: pinfold_model::ActStatus::Done,
+        status: pinfold_model::AuditStatus::Done,
         details: Details::default(),
     }
 }
 
 struct SavePlan {
     plan: Plan,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }
@@ -331,7 +331,7 @@ impl SavePlan {
 struct DeletePlan {
     code: PlanCode,
     is_configured: bool,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }
@@ -391,7 +391,7 @@ impl Write for FollowPlan {
 
 struct SaveCluster {
     cluster: SavedCluster,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }
@@ -429,7 +429,7 @@ impl Write for SaveCluster {
 
 struct DeleteCluster {
     cluster: ClusterId,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }

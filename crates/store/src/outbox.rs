@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pinfold_model::{HookEvent, IdSource, PinName, PinState, Timestamp};
+use pinfold_model::{IdSource, PinName, PinState, Timestamp, WebhookEvent};
 use sqlx::FromRow;
 use tokio::sync::Notify;
 
@@ -49,7 +49,7 @@ impl News {
 }
 
 #[derive(Debug, FromRow)]
-struct HookRow {
+struct WebhookRow {
     id: i64,
     pending: i64,
 }
@@ -79,11 +79,11 @@ impl Outbox {
     pub(crate) async fn happened(
         &self,
         conn: &mut Conn,
-        event: HookEvent,
+        event: WebhookEvent,
         pin: i64,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let hooks: Vec<HookRow> = sqlx::query_as(
+        let hooks: Vec<WebhookRow> = sqlx::query_as(
             "SELECT h.id, h.pending FROM pins n JOIN webhooks h ON h.account_id = n.account_id AND h.active = 1 \
              WHERE n.id = $1 AND (h.events & $2) <> 0",
         )
@@ -112,12 +112,12 @@ impl Outbox {
         &self,
         conn: &mut Conn,
         hook: i64,
-        event: HookEvent,
+        event: WebhookEvent,
         pin: Option<&PinRecord>,
         now: Timestamp,
     ) -> Result<i64, StoreError> {
         let id = self.ids.next(now);
-        let failure = pin.and_then(|pin| pin.error.as_ref()).filter(|_| event == HookEvent::Failed);
+        let failure = pin.and_then(|pin| pin.error.as_ref()).filter(|_| event == WebhookEvent::Failed);
         sqlx::query(
             "INSERT INTO webhook_deliveries (id, webhook_id, event, at_ms, state, due_at_ms, pin_id, cid, cluster, \
              pin_status, kind, bytes, original_name, custom_name, error_code, error_detail, pin_created_at_ms, \
@@ -157,11 +157,11 @@ impl Outbox {
 }
 
 /// How a pin stands after this has happened to it.
-fn state_after(event: HookEvent) -> PinState {
+fn state_after(event: WebhookEvent) -> PinState {
     match event {
-        HookEvent::Pinned => PinState::Pinned,
-        HookEvent::Failed => PinState::Failed,
-        HookEvent::Expired | HookEvent::Removed | HookEvent::Test => PinState::Unpinned,
+        WebhookEvent::Pinned => PinState::Pinned,
+        WebhookEvent::Failed => PinState::Failed,
+        WebhookEvent::Expired | WebhookEvent::Removed | WebhookEvent::Test => PinState::Unpinned,
     }
 }
 

@@ -1,10 +1,10 @@
 //! Passwords, as hashes.
 
-use pinfold_model::{Account, AccountId, By, Email, SessionId, Timestamp};
+use pinfold_model::{Account, AccountId, Actor, Email, SessionId, Timestamp};
 use sqlx::FromRow;
 
 use crate::account::AccountRow;
-use crate::audit::{Act, Journal};
+use crate::audit::{AuditEvent, Journal};
 use crate::writer::{Conn, Write};
 use crate::{Store, StoreError};
 
@@ -52,7 +52,7 @@ impl Store {
         hash: String,
         expected: Option<String>,
         keep: Option<SessionId>,
-        by: By,
+        by: Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.write(Set { account, hash, expected, keep, by, now, journal: self.journal() }).await
@@ -64,7 +64,7 @@ struct Set {
     hash: String,
     expected: Option<String>,
     keep: Option<SessionId>,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }
@@ -92,7 +92,9 @@ impl Write for Set {
             .await?;
         let query = sqlx::query("DELETE FROM challenges WHERE account_id = $1").bind(self.account.0);
         query.execute(&mut *conn).await?;
-        self.journal.log(conn, &Act::new(self.account, self.by, "account.password", ""), self.now).await?;
+        self.journal
+            .log(conn, &AuditEvent::new(self.account, self.by, "account.password", ""), self.now)
+            .await?;
         Ok(true)
     }
 }

@@ -2,13 +2,13 @@
 
 use cid::Cid;
 use pinfold_model::{
-    AccountId, ClusterId, Email, Failure, FailureCode, Lifetime, PinId, PinKind, PinName, PinState,
-    PlacementId, PlacementState, Standing, Timestamp,
+    AccountId, ClusterId, Email, Failure, FailureCode, Lifetime, PinId, PinKind, PinName, PinPhase, PinState,
+    PlacementId, PlacementState, Timestamp,
 };
 use sqlx::FromRow;
 
 use crate::row::{number, strange, time, word};
-use crate::{Hands, Store, StoreError};
+use crate::{Capacity, Store, StoreError};
 
 /// As far as unsettled placements are counted: whoever asks wants to know whether there is any.
 const UNSETTLED_MAX: i64 = 1_000;
@@ -62,7 +62,7 @@ pub struct PinRecord {
     /// Where it is.
     pub placement: PlacementRecord,
     /// How it stands.
-    pub standing: Standing,
+    pub phase: PinPhase,
     /// What the content was called where it came from.
     pub original_name: Option<PinName>,
     /// What the account calls it.
@@ -91,11 +91,11 @@ impl PinRecord {
     /// How it stands, as its owner sees it.
     #[must_use]
     pub fn state(&self) -> PinState {
-        match self.standing {
-            Standing::Kept => PinState::Pinned,
-            Standing::Failed => PinState::Failed,
-            Standing::Waiting if self.placement.state == PlacementState::Pinning => PinState::Pinning,
-            Standing::Waiting => PinState::Queued,
+        match self.phase {
+            PinPhase::Active => PinState::Pinned,
+            PinPhase::Failed => PinState::Failed,
+            PinPhase::Pending if self.placement.state == PlacementState::Pinning => PinState::Pinning,
+            PinPhase::Pending => PinState::Queued,
         }
     }
 }
@@ -113,7 +113,7 @@ pub(crate) use placement_columns;
 macro_rules! select_pins_from {
     ($($from:expr),+) => {
         concat!(
-            "SELECT n.id AS pin_id, n.account_id, n.standing, n.original_name, n.custom_name, ",
+            "SELECT n.id AS pin_id, n.account_id, n.phase, n.original_name, n.custom_name, ",
             "n.charged_bytes, n.wishes, n.error_code AS pin_error_code, n.error_detail AS pin_error_detail, ",
             "n.created_at_ms AS pin_created_at_ms, n.expires_at_ms, n.retain_until_ms, ",
             crate::pin::placement_columns!(), " FROM ",
@@ -185,7 +185,7 @@ impl PlacementRow {
 pub(crate) struct PinRow {
     pin_id: i64,
     account_id: i64,
-    standing: String,
+    phase: String,
     original_name: Option<String>,
     custom_name: Option<String>,
     charged_bytes: i64,
@@ -205,7 +205,7 @@ impl PinRow {
             id: PinId(self.pin_id),
             account: AccountId(self.account_id),
             placement: self.placement.into_record()?,
-            standing: word("standing", &self.standing)?,
+            phase: word("phase", &self.phase)?,
             original_name: name(self.original_name)?,
             custom_name: name(self.custom_name)?,
             charged_bytes: number(self.charged_bytes),
@@ -246,7 +246,7 @@ pub(crate) const OF_CID: &str = select_pins!(
 
 /// How many pins of an account are on their way, up to a bound.
 pub(crate) const ON_THEIR_WAY: &str =
-    "SELECT COUNT(*) FROM (SELECT 1 FROM pins WHERE account_id = $1 AND standing = 'waiting' LIMIT $2) w";
+    "SELECT COUNT(*) FROM (SELECT 1 FROM pins WHERE account_id = $1 AND phase = 'pending' LIMIT $2) w";
 
 /// When a pin ends: at its time, but not while it is locked. The index `pins_expiry` has the same expression.
 macro_rules! ends_at {
@@ -288,7 +288,7 @@ impl Store {
         let owners: Vec<String> = sqlx::query_scalar(
             "SELECT a.email FROM placements p JOIN pins n ON n.placement_id = p.id \
              JOIN accounts a ON a.id = n.account_id \
-             WHERE p.cid = $1 AND p.cluster = $2 AND n.standing = 'kept' ORDER BY a.id LIMIT $3",
+             WHERE p.cid = $1 AND p.cluster = $2 AND n.phase = 'active' ORDER BY a.id LIMIT $3",
         )
         .bind(cid.to_string())
         .bind(cluster.as_str())
@@ -376,7 +376,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn next_work(&self, now: Timestamp, hands: Hands) -> Result<Option<Timestamp>, StoreError> {
+    pub async fn next_work(&self, now: Timestamp, hands: Capacity) -> Result<Option<Timestamp>, StoreError> {
         let query = sqlx::query_scalar(NEXT_WORK).bind(now.as_ms());
         let query = query.bind(i64::from(hands.pins)).bind(i64::from(hands.releases));
         let due: Option<i64> = query.fetch_one(&self.readers).await?;

@@ -20,7 +20,7 @@ pub(crate) async fn load(conn: &mut Conn, id: PlacementId) -> Result<Option<Plac
 /// Whether a live pin wants it.
 pub(crate) async fn is_wanted(conn: &mut Conn, id: PlacementId) -> Result<bool, StoreError> {
     let live: Option<i64> =
-        sqlx::query_scalar("SELECT 1 FROM pins WHERE placement_id = $1 AND standing <> 'failed' LIMIT 1")
+        sqlx::query_scalar("SELECT 1 FROM pins WHERE placement_id = $1 AND phase <> 'failed' LIMIT 1")
             .bind(id.0)
             .fetch_optional(conn)
             .await?;
@@ -32,7 +32,7 @@ pub(crate) async fn is_wanted(conn: &mut Conn, id: PlacementId) -> Result<bool, 
 pub(crate) async fn let_go(conn: &mut Conn, ids: &[i64], now: Timestamp) -> Result<HashSet<i64>, StoreError> {
     let mut query = QueryBuilder::new(select_placements!(
         "WHERE NOT EXISTS \
-         (SELECT 1 FROM pins WHERE pins.placement_id = placements.id AND pins.standing <> 'failed') AND id IN "
+         (SELECT 1 FROM pins WHERE pins.placement_id = placements.id AND pins.phase <> 'failed') AND id IN "
     ));
     let rows: Vec<PlacementRow> = push_list(&mut query, ids).build_query_as().fetch_all(&mut *conn).await?;
     let (mut gone, mut moved) = (Vec::new(), BTreeMap::<&str, Vec<i64>>::new());

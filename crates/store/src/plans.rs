@@ -4,7 +4,7 @@
 use sqlx::{Row, SqlSafeStr};
 
 use crate::{
-    Store, account, audit, charge, claim, delivery, list, named, pin, pins_of_all, remove, session, settle,
+    Store, account, admin_pins, audit, charge, claim, delivery, list, named, pin, remove, session, settle,
     wish,
 };
 
@@ -116,14 +116,14 @@ async fn lists_of_operators_come_from_indices() {
     let of_pins = [
         "pins_list (account_id=?",
         "pins_failed (",
-        "pins_all_waiting (",
+        "pins_all_pending (",
         "autoindex_pins",
         "pins_placement (placement_id=?",
         "placements_damaged (id>?",
     ];
     for (index, name) in of_pins.into_iter().enumerate() {
-        assert_uses(&store, pins_of_all::ENDS[index], &[name]).await;
-        assert_uses(&store, pins_of_all::PAGES[index], &[name]).await;
+        assert_uses(&store, admin_pins::ENDS[index], &[name]).await;
+        assert_uses(&store, admin_pins::PAGES[index], &[name]).await;
     }
 }
 

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::slice;
 
 use cid::Cid;
-use pinfold_model::{AccountId, By, ClusterId, Details, HookEvent, Lifetime, PinId, PlacementId, Timestamp};
+use pinfold_model::{
+    AccountId, Actor, ClusterId, Details, Lifetime, PinId, PlacementId, Timestamp, WebhookEvent,
+};
 use sqlx::{FromRow, QueryBuilder};
 
-use crate::audit::{Act, Journal};
+use crate::audit::{AuditEvent, Journal};
 use crate::outbox::{Outbox, watched};
 use crate::pin::ends_at;
 use crate::placement::let_go;
@@ -60,7 +62,7 @@ pub(crate) struct EndingRow {
 /// through all that the account has.
 pub(crate) const FIND: &str = concat!(
     "SELECT n.id, n.account_id, n.placement_id, n.charged_bytes, p.cluster, ",
-    "CASE WHEN n.standing <> 'failed' THEN n.retain_until_ms END AS locked_until_ms, ",
+    "CASE WHEN n.phase <> 'failed' THEN n.retain_until_ms END AS locked_until_ms, ",
     watched!("n.account_id"),
     " FROM placements p CROSS JOIN pins n WHERE n.placement_id = p.id AND n.account_id = $1 AND p.cid = $2 ",
     "AND (CAST($3 AS TEXT) IS NULL OR p.cluster = $3) LIMIT 2"
@@ -83,7 +85,7 @@ impl EndingRow {
         &self,
         conn: &mut Conn,
         outbox: &Outbox,
-        event: HookEvent,
+        event: WebhookEvent,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         if self.watched != 0 { outbox.happened(conn, event, self.id, now).await } else { Ok(()) }
@@ -110,7 +112,7 @@ impl Store {
         account: AccountId,
         cid: &Cid,
         cluster: Option<&ClusterId>,
-        by: By,
+        by: Actor,
         now: Timestamp,
     ) -> Result<Removed, StoreError> {
         let cluster = cluster.map(|cluster| cluster.as_str().to_owned());
@@ -152,7 +154,7 @@ pub(crate) async fn end_all(
     conn: &mut Conn,
     rows: &[EndingRow],
     (journal, outbox): (&Journal, &Outbox),
-    (event, act): (HookEvent, (&'static str, By)),
+    (event, act): (WebhookEvent, (&'static str, Actor)),
     now: Timestamp,
 ) -> Result<Vec<Ended>, StoreError> {
     let mut ended = Vec::with_capacity(rows.len());
@@ -190,7 +192,7 @@ struct Remove {
     account: AccountId,
     cid: String,
     cluster: Option<String>,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
     outbox: Outbox,
@@ -211,7 +213,7 @@ impl Write for Remove {
         }
         let (act, placement) = (("pin.remove", self.by), PlacementId(row.placement_id));
         self.journal.log_pin(conn, act, row.account_id, placement, self.now).await?;
-        row.tell(conn, &self.outbox, HookEvent::Removed, self.now).await?;
+        row.tell(conn, &self.outbox, WebhookEvent::Removed, self.now).await?;
         Ok(Removed::Done(end(conn, row, self.now).await?))
     }
 }
@@ -220,7 +222,7 @@ impl Write for Remove {
 pub(crate) async fn note_locked(
     conn: &mut Conn,
     journal: &Journal,
-    (cid, by): (&str, By),
+    (cid, by): (&str, Actor),
     row: &EndingRow,
     now: Timestamp,
 ) -> Result<(), StoreError> {
@@ -231,7 +233,7 @@ pub(crate) async fn note_locked(
         .with_some("retainUntil", row.locked_until(now));
     let actor = by.actor.filter(|actor| *actor != owner);
     for account in [Some(owner), actor].into_iter().flatten() {
-        let act = Act::new(account, by, "pin.remove_locked", cid);
+        let act = AuditEvent::new(account, by, "pin.remove_locked", cid);
         journal.log(conn, &act.with(details.clone()), now).await?;
     }
     Ok(())
@@ -249,8 +251,8 @@ impl Write for Abandon {
     async fn run(&self, conn: &mut Conn) -> Result<Option<Ended>, StoreError> {
         let row: Option<EndingRow> = sqlx::query_as(
             "SELECT id, account_id, placement_id, charged_bytes, 0 AS watched FROM pins \
-             WHERE id = $1 AND wishes = $2 AND standing <> 'kept' \
-             AND (standing = 'failed' OR retain_until_ms IS NULL OR retain_until_ms <= $3)",
+             WHERE id = $1 AND wishes = $2 AND phase <> 'active' \
+             AND (phase = 'failed' OR retain_until_ms IS NULL OR retain_until_ms <= $3)",
         )
         .bind(self.pin.0)
         .bind(crate::row::column(self.wishes))
@@ -288,7 +290,7 @@ impl Write for Expire {
     async fn run(&self, conn: &mut Conn) -> Result<Vec<Ended>, StoreError> {
         let rows = sqlx::query_as(SELECT_DUE).bind(self.now.as_ms()).bind(i64::from(self.limit));
         let rows: Vec<EndingRow> = rows.fetch_all(&mut *conn).await?;
-        let what = (HookEvent::Expired, ("pin.expire", By::SYSTEM));
+        let what = (WebhookEvent::Expired, ("pin.expire", Actor::SYSTEM));
         end_all(conn, &rows, (&self.journal, &self.outbox), what, self.now).await
     }
 }

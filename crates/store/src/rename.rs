@@ -1,8 +1,8 @@
 //! Renaming a pin.
 
-use pinfold_model::{AccountId, By, Details, PinId, PinName, Timestamp};
+use pinfold_model::{AccountId, Actor, Details, PinId, PinName, Timestamp};
 
-use crate::audit::{Act, Journal};
+use crate::audit::{AuditEvent, Journal};
 use crate::pin::{PinRow, select_pins};
 use crate::writer::{Conn, Write};
 use crate::{PinRecord, Store, StoreError};
@@ -17,7 +17,7 @@ impl Store {
         account: AccountId,
         pin: PinId,
         name: PinName,
-        by: By,
+        by: Actor,
         now: Timestamp,
     ) -> Result<Option<PinRecord>, StoreError> {
         self.write(Rename { account, pin, name, by, now, journal: self.journal() }).await
@@ -28,7 +28,7 @@ struct Rename {
     account: AccountId,
     pin: PinId,
     name: PinName,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }
@@ -50,7 +50,7 @@ impl Write for Rename {
             .execute(&mut *conn)
             .await?;
         let details = Details::default().with("cluster", &pin.placement.cluster).with("name", &self.name);
-        let act = Act::new(self.account, self.by, "pin.update", pin.placement.cid.to_string());
+        let act = AuditEvent::new(self.account, self.by, "pin.update", pin.placement.cid.to_string());
         self.journal.log(conn, &act.with(details), self.now).await?;
         Ok(Some(PinRecord { custom_name: Some(self.name.clone()), ..pin }))
     }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use pinfold_model::{AccountId, By, Timestamp};
+use pinfold_model::{AccountId, Actor, Timestamp};
 use sqlx::FromRow;
 
-use crate::audit::{Act, Journal};
+use crate::audit::{AuditEvent, Journal};
 use crate::writer::{Conn, Write};
 use crate::{Store, StoreError};
 
@@ -91,7 +91,7 @@ impl Store {
         &self,
         account: AccountId,
         secret: String,
-        by: By,
+        by: Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.write(SetUp { account, secret, by, now, journal: self.journal() }).await
@@ -106,7 +106,7 @@ impl Store {
         &self,
         account: AccountId,
         code: UsedCode,
-        by: By,
+        by: Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.write(TurnOn { account, code, by, now, journal: self.journal() }).await
@@ -120,7 +120,7 @@ impl Store {
         &self,
         account: AccountId,
         code: Option<UsedCode>,
-        by: By,
+        by: Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.write(TurnOff { account, code, by, now, journal: self.journal() }).await
@@ -189,7 +189,7 @@ pub(crate) async fn use_code(
 struct SetUp {
     account: AccountId,
     secret: String,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }
@@ -207,7 +207,7 @@ impl Write for SetUp {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        self.journal.log(conn, &Act::new(self.account, self.by, "2fa.setup", ""), self.now).await?;
+        self.journal.log(conn, &AuditEvent::new(self.account, self.by, "2fa.setup", ""), self.now).await?;
         Ok(true)
     }
 }
@@ -215,7 +215,7 @@ impl Write for SetUp {
 struct TurnOn {
     account: AccountId,
     code: UsedCode,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }
@@ -237,7 +237,7 @@ impl Write for TurnOn {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        self.journal.log(conn, &Act::new(self.account, self.by, "2fa.enable", ""), self.now).await?;
+        self.journal.log(conn, &AuditEvent::new(self.account, self.by, "2fa.enable", ""), self.now).await?;
         Ok(true)
     }
 }
@@ -245,7 +245,7 @@ impl Write for TurnOn {
 struct TurnOff {
     account: AccountId,
     code: Option<UsedCode>,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }
@@ -268,7 +268,7 @@ impl Write for TurnOff {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        self.journal.log(conn, &Act::new(self.account, self.by, "2fa.disable", ""), self.now).await?;
+        self.journal.log(conn, &AuditEvent::new(self.account, self.by, "2fa.disable", ""), self.now).await?;
         Ok(true)
     }
 }

@@ -1,10 +1,10 @@
 //! Sessions: who is logged in.
 
-use pinfold_model::{Account, AccountId, By, Details, SessionId, Timestamp};
+use pinfold_model::{Account, AccountId, Actor, Details, SessionId, Timestamp};
 use sqlx::FromRow;
 
 use crate::account::AccountRow;
-use crate::audit::{Act, Journal};
+use crate::audit::{AuditEvent, Journal};
 use crate::writer::{Conn, Write};
 use crate::{Store, StoreError};
 
@@ -46,7 +46,7 @@ impl Store {
         &self,
         new: NewSession,
         password_hash: String,
-        by: By,
+        by: Actor,
         now: Timestamp,
     ) -> Result<Option<SessionId>, StoreError> {
         let (id, journal) = (self.id(now), self.journal());
@@ -77,7 +77,7 @@ impl Store {
         &self,
         account: AccountId,
         id: SessionId,
-        by: By,
+        by: Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.write(Close { account, id, by, now, journal: self.journal() }).await
@@ -91,7 +91,7 @@ impl Store {
     pub async fn close_sessions(
         &self,
         account: AccountId,
-        by: By,
+        by: Actor,
         now: Timestamp,
     ) -> Result<Option<u64>, StoreError> {
         self.write(CloseAll { account, by, now, journal: self.journal() }).await
@@ -171,7 +171,7 @@ struct Open {
     id: i64,
     new: NewSession,
     password_hash: String,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }
@@ -186,7 +186,7 @@ impl Write for Open {
         }
         let id = SessionId(self.id);
         insert(conn, id, &self.new, self.now).await?;
-        let act = Act::new(account, self.by, "account.login", id.to_string());
+        let act = AuditEvent::new(account, self.by, "account.login", id.to_string());
         self.journal.log(conn, &act, self.now).await?;
         Ok(Some(id))
     }
@@ -195,7 +195,7 @@ impl Write for Open {
 struct Close {
     account: AccountId,
     id: SessionId,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }
@@ -212,7 +212,7 @@ impl Write for Close {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        let act = Act::new(self.account, self.by, "account.logout", self.id.to_string());
+        let act = AuditEvent::new(self.account, self.by, "account.logout", self.id.to_string());
         self.journal.log(conn, &act, self.now).await?;
         Ok(true)
     }
@@ -220,7 +220,7 @@ impl Write for Close {
 
 struct CloseAll {
     account: AccountId,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }
@@ -241,7 +241,7 @@ impl Write for CloseAll {
         let query = sqlx::query("DELETE FROM sessions WHERE account_id = $1").bind(self.account.0);
         let closed = query.execute(&mut *conn).await?.rows_affected();
         let details = Details::default().with("sessions", closed);
-        let act = Act::new(self.account, self.by, "auth.logout_all", "").with(details);
+        let act = AuditEvent::new(self.account, self.by, "auth.logout_all", "").with(details);
         self.journal.log(conn, &act, self.now).await?;
         Ok(Some(closed))
     }

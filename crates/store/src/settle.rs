@@ -3,7 +3,7 @@
 mod together;
 
 use pinfold_model::{
-    Event, Failure, FailureCode, HookEvent, PinKind, PlacementId, PlacementState, Timestamp,
+    Event, Failure, FailureCode, PinKind, PlacementId, PlacementState, Timestamp, WebhookEvent,
 };
 
 #[cfg(test)]
@@ -13,14 +13,14 @@ use crate::charge::SettledPin;
 use crate::outbox::Outbox;
 use crate::pin::{PlacementRow, select_placements};
 use crate::placement::{forget, is_wanted};
-use crate::recheck::QUEUE_STEP_MS;
+use crate::reverify::QUEUE_STEP_MS;
 use crate::row::column;
 use crate::writer::{Conn, Write};
 use crate::{Lease, PlacementRecord, Store, StoreError, charge, claim};
 
 /// What the holder of a lease did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum PlacementOutcome {
     /// Every block is durable.
     Held {
         /// The bytes of the distinct blocks.
@@ -31,14 +31,14 @@ pub enum Outcome {
         kind: PinKind,
     },
     /// Not held, to be tried again at `next_at`.
-    PutOff {
+    Postponed {
         /// Why; `None` when the work was only interrupted, which counts as no attempt.
         failure: Option<Failure>,
         /// When.
         next_at: Timestamp,
     },
     /// Not held, and not to be tried again.
-    GaveUp {
+    Failed {
         /// Why.
         failure: Failure,
         /// Set when it was larger than this budget: if an account that waits has more left by now, it is
@@ -51,9 +51,9 @@ pub enum Outcome {
     Released,
 }
 
-/// What an [`Outcome`] led to.
+/// What an [`PlacementOutcome`] led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
+pub enum CompleteOutcome {
     /// The placement is in this state; `work` when there is more to do now.
     Now {
         /// The state.
@@ -70,12 +70,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; then the lease stays until it runs out.
-    pub async fn settle(
+    pub async fn complete_placement(
         &self,
         lease: Lease,
-        outcome: Outcome,
+        outcome: PlacementOutcome,
         now: Timestamp,
-    ) -> Result<Settled, StoreError> {
+    ) -> Result<CompleteOutcome, StoreError> {
         let (journal, outbox) = (self.journal(), self.outbox());
         self.write(Settle { lease, outcome, now, journal, outbox }).await
     }
@@ -83,7 +83,7 @@ impl Store {
 
 pub(crate) struct Settle {
     lease: Lease,
-    outcome: Outcome,
+    outcome: PlacementOutcome,
     now: Timestamp,
     journal: Journal,
     outbox: Outbox,
@@ -98,24 +98,26 @@ struct Next {
     /// Bytes, blocks and kind, if they were found out.
     size: Option<(u64, u64, PinKind)>,
     /// What webhooks watch of what happened, and to which pin.
-    events: Vec<(HookEvent, i64)>,
+    events: Vec<(WebhookEvent, i64)>,
 }
 
 impl Write for Settle {
-    type Out = Settled;
+    type Out = CompleteOutcome;
 
-    async fn run(&self, conn: &mut Conn) -> Result<Settled, StoreError> {
+    async fn run(&self, conn: &mut Conn) -> Result<CompleteOutcome, StoreError> {
         let id = self.lease.placement;
-        let Some(placement) = self.load(conn).await? else { return Ok(Settled::LeaseLost) };
+        let Some(placement) = self.load(conn).await? else { return Ok(CompleteOutcome::LeaseLost) };
         let next = match &self.outcome {
-            Outcome::Held { bytes, blocks, kind } => {
+            PlacementOutcome::Held { bytes, blocks, kind } => {
                 self.held(conn, &placement, (*bytes, *blocks, *kind)).await?
             }
-            Outcome::PutOff { failure, next_at } => self.put_off(&placement, failure.clone(), *next_at),
-            Outcome::GaveUp { failure, over_budget_bytes, next_at } => {
+            PlacementOutcome::Postponed { failure, next_at } => {
+                self.put_off(&placement, failure.clone(), *next_at)
+            }
+            PlacementOutcome::Failed { failure, over_budget_bytes, next_at } => {
                 self.gave_up(conn, &placement, failure, *over_budget_bytes, *next_at).await?
             }
-            Outcome::Released => self.released(&placement),
+            PlacementOutcome::Released => self.released(&placement),
         };
         self.leave(conn, id, &next).await?;
         for (event, pin) in &next.events {
@@ -125,7 +127,7 @@ impl Write for Settle {
             forget(conn, &[id.0]).await?;
         }
         let work = next.due_at.is_some_and(|due| due <= self.now);
-        Ok(Settled::Now { state: next.state, work })
+        Ok(CompleteOutcome::Now { state: next.state, work })
     }
 }
 
@@ -150,7 +152,8 @@ impl Settle {
         if kept.is_empty() && !is_wanted(conn, placement.id).await? {
             state = state.after(Event::Unwanted);
         }
-        let events = watched(&kept, HookEvent::Pinned).chain(watched(&failed, HookEvent::Failed)).collect();
+        let events =
+            watched(&kept, WebhookEvent::Pinned).chain(watched(&failed, WebhookEvent::Failed)).collect();
         Ok(Next { size: Some(size), events, ..self.next(state, None) })
     }
 
@@ -166,7 +169,7 @@ impl Settle {
     }
 
     fn put_off(&self, placement: &PlacementRecord, failure: Option<Failure>, next_at: Timestamp) -> Next {
-        let state = placement.state.after(Event::PutOff);
+        let state = placement.state.after(Event::Postponed);
         let attempts = placement.attempts + u32::from(failure.is_some());
         // What became unwanted meanwhile has nothing to wait for.
         let due_at = if placement.state.is_wanted() || failure.is_some() { next_at } else { self.now };
@@ -198,7 +201,7 @@ impl Settle {
         } else {
             self.next(placement.state.after(Event::Unwanted), Some(failure.clone()))
         };
-        Ok(Next { events: watched(&failed, HookEvent::Failed).collect(), ..next })
+        Ok(Next { events: watched(&failed, WebhookEvent::Failed).collect(), ..next })
     }
 
     /// Whether it was wished for during the work: whoever did so deserves a try that knows of it. It may be an
@@ -248,6 +251,6 @@ impl Settle {
 }
 
 /// Those that a webhook watches.
-fn watched(pins: &[SettledPin], event: HookEvent) -> impl Iterator<Item = (HookEvent, i64)> {
+fn watched(pins: &[SettledPin], event: WebhookEvent) -> impl Iterator<Item = (WebhookEvent, i64)> {
     pins.iter().filter(|pin| pin.watched != 0).map(move |pin| (event, pin.id))
 }

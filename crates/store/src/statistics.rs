@@ -1,6 +1,6 @@
 //! Figures of the whole store. They come from sums that are kept, and from indices of what is few.
 
-use pinfold_model::{ClusterId, PlanCode, Standing};
+use pinfold_model::{ClusterId, PinPhase, PlanCode};
 use sqlx::FromRow;
 
 use crate::row::{number, strange, word};
@@ -26,7 +26,7 @@ pub struct PinSum {
     /// The cluster.
     pub cluster: ClusterId,
     /// How these stand.
-    pub standing: Standing,
+    pub phase: PinPhase,
     /// How many there are.
     pub pins: u64,
     /// What accounts are charged for them.
@@ -41,7 +41,7 @@ pub type PerCluster = Vec<(ClusterId, u64)>;
 pub struct Figures {
     /// Accounts by plan.
     pub accounts: Vec<AccountSum>,
-    /// Pins by cluster and standing.
+    /// Pins by cluster and phase.
     pub pins: Vec<PinSum>,
     /// Waiting pins whose placement is in work.
     pub pinning: PerCluster,
@@ -61,7 +61,7 @@ struct AccountSumRow {
 #[derive(Debug, FromRow)]
 struct PinSumRow {
     cluster: String,
-    standing: String,
+    phase: String,
     pins: i64,
     bytes: i64,
 }
@@ -71,7 +71,7 @@ fn cluster(id: &str) -> Result<ClusterId, StoreError> {
 }
 
 pub(crate) const PINNING: &str = "SELECT p.cluster, COUNT(*) FROM placements p JOIN pins n ON n.placement_id = p.id \
-    WHERE p.state = 'pinning' AND n.standing = 'waiting' GROUP BY p.cluster";
+    WHERE p.state = 'pinning' AND n.phase = 'pending' GROUP BY p.cluster";
 
 impl Store {
     /// The figures of the whole store.
@@ -127,14 +127,14 @@ impl Store {
 
     async fn pin_sums(&self) -> Result<Vec<PinSum>, StoreError> {
         let rows: Vec<PinSumRow> = sqlx::query_as(
-            "SELECT cluster, standing, pins, bytes FROM pin_sums WHERE pins > 0 ORDER BY cluster, standing",
+            "SELECT cluster, phase, pins, bytes FROM pin_sums WHERE pins > 0 ORDER BY cluster, phase",
         )
         .fetch_all(&self.readers)
         .await?;
         let sum = |row: PinSumRow| {
             Ok(PinSum {
                 cluster: cluster(&row.cluster)?,
-                standing: word("standing", &row.standing)?,
+                phase: word("phase", &row.phase)?,
                 pins: number(row.pins),
                 bytes: number(row.bytes),
             })

@@ -1,12 +1,12 @@
 //! API keys, as hashes.
 
 use pinfold_model::{
-    Account, AccountId, By, Details, IpRules, ScopeSet, Timestamp, Token, TokenId, TokenName,
+    Account, AccountId, Actor, Details, IpRules, ScopeSet, Timestamp, Token, TokenId, TokenName,
 };
 use sqlx::FromRow;
 
 use crate::account::AccountRow;
-use crate::audit::{Act, Journal};
+use crate::audit::{AuditEvent, Journal};
 use crate::row::{strange, time, word};
 use crate::writer::{Conn, Write};
 use crate::{Store, StoreError};
@@ -36,7 +36,7 @@ pub struct NewToken {
 
 /// A key and its account, as found by the key's hash.
 #[derive(Debug, Clone)]
-pub struct Proven {
+pub struct AuthenticatedKey {
     /// The key.
     pub token: Token,
     /// The hash that is stored.
@@ -47,9 +47,9 @@ pub struct Proven {
 
 /// What came of a new key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kept {
+pub enum CreateTokenOutcome {
     /// It is kept.
-    Done(Box<Token>),
+    Created(Box<Token>),
     /// The account has a key of this name. Nothing was changed.
     NameTaken,
     /// The account has as many keys as it may. Nothing was changed.
@@ -107,9 +107,9 @@ impl Store {
         &self,
         new: NewToken,
         count_max: u32,
-        by: By,
+        by: Actor,
         now: Timestamp,
-    ) -> Result<Kept, StoreError> {
+    ) -> Result<CreateTokenOutcome, StoreError> {
         let (id, journal) = (self.id(now), self.journal());
         self.write(Create { id, new, count_max, by, now, journal }).await
     }
@@ -118,7 +118,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn token_by_hash(&self, hash: &str) -> Result<Option<Proven>, StoreError> {
+    pub async fn token_by_hash(&self, hash: &str) -> Result<Option<AuthenticatedKey>, StoreError> {
         let row: Option<ProvenRow> = sqlx::query_as(
             "SELECT t.id AS token_id, t.account_id, t.name AS token_name, t.label, t.hash, t.prefix, t.scopes, t.ip_allowlist, \
              t.created_at_ms AS token_created_at_ms, t.expires_at_ms, t.last_used_at_ms, \
@@ -131,7 +131,11 @@ impl Store {
         .await?;
         row.map(|row| {
             let hash = row.token.hash.clone();
-            Ok(Proven { token: row.token.into_token()?, hash, account: row.account.into_account()? })
+            Ok(AuthenticatedKey {
+                token: row.token.into_token()?,
+                hash,
+                account: row.account.into_account()?,
+            })
         })
         .transpose()
     }
@@ -176,7 +180,7 @@ impl Store {
         &self,
         account: AccountId,
         name: &TokenName,
-        by: By,
+        by: Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.write(Revoke { account, name: name.clone(), by, now, journal: self.journal() }).await
@@ -195,27 +199,27 @@ struct Create {
     id: i64,
     new: NewToken,
     count_max: u32,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }
 
 impl Write for Create {
-    type Out = Kept;
+    type Out = CreateTokenOutcome;
 
-    async fn run(&self, conn: &mut Conn) -> Result<Kept, StoreError> {
+    async fn run(&self, conn: &mut Conn) -> Result<CreateTokenOutcome, StoreError> {
         let new = &self.new;
         if let Some(maker) = new.maker
             && !exists(conn, maker).await?
         {
-            return Ok(Kept::MakerGone);
+            return Ok(CreateTokenOutcome::MakerGone);
         }
         let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM tokens WHERE account_id = $1")
             .bind(new.account.0)
             .fetch_one(&mut *conn)
             .await?;
         if count >= i64::from(self.count_max) {
-            return Ok(Kept::TooMany);
+            return Ok(CreateTokenOutcome::TooMany);
         }
         let done = sqlx::query(
             "INSERT INTO tokens (id, account_id, name, label, hash, prefix, scopes, created_at_ms, expires_at_ms, \
@@ -234,15 +238,15 @@ impl Write for Create {
         .execute(&mut *conn)
         .await?;
         if done.rows_affected() == 0 {
-            return Ok(Kept::NameTaken);
+            return Ok(CreateTokenOutcome::NameTaken);
         }
         let details = Details::default()
             .with("scopes", new.scopes)
             .with_some("expiresAt", new.expires_at)
             .with_some("ipAllowlist", Some(&new.ip_allowlist).filter(|rules| !rules.is_empty()));
-        let act = Act::new(new.account, self.by, "token.create", new.name.as_str()).with(details);
+        let act = AuditEvent::new(new.account, self.by, "token.create", new.name.as_str()).with(details);
         self.journal.log(conn, &act, self.now).await?;
-        Ok(Kept::Done(Box::new(Token {
+        Ok(CreateTokenOutcome::Created(Box::new(Token {
             id: TokenId(self.id),
             account: new.account,
             name: new.name.clone(),
@@ -266,7 +270,7 @@ async fn exists(conn: &mut Conn, token: TokenId) -> Result<bool, StoreError> {
 struct Revoke {
     account: AccountId,
     name: TokenName,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }
@@ -283,7 +287,7 @@ impl Write for Revoke {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        let act = Act::new(self.account, self.by, "token.revoke", self.name.as_str());
+        let act = AuditEvent::new(self.account, self.by, "token.revoke", self.name.as_str());
         self.journal.log(conn, &act, self.now).await?;
         Ok(true)
     }

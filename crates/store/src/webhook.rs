@@ -1,11 +1,11 @@
 //! Webhooks, as their owners see and change them.
 
 use pinfold_model::{
-    AccountId, By, DeliveryId, HookEvent, HookEvents, HookSecret, Timestamp, Webhook, WebhookId,
+    AccountId, Actor, DeliveryId, Timestamp, Webhook, WebhookEvent, WebhookEvents, WebhookId, WebhookSecret,
 };
 use sqlx::FromRow;
 
-use crate::audit::{Act, Journal};
+use crate::audit::{AuditEvent, Journal};
 use crate::delivery::reschedule;
 use crate::outbox::Outbox;
 use crate::row::{number, strange, time};
@@ -26,7 +26,7 @@ pub(crate) use select_hooks;
 
 /// What a new webhook is.
 #[derive(Debug, Clone)]
-pub struct NewHook {
+pub struct NewWebhook {
     /// Whose it is.
     pub account: AccountId,
     /// Where it is told.
@@ -34,28 +34,28 @@ pub struct NewHook {
     /// A note of its owner.
     pub description: Option<String>,
     /// Of what.
-    pub events: HookEvents,
+    pub events: WebhookEvents,
     /// Whether it is told from the start.
     pub active: bool,
     /// What signs.
-    pub secret: HookSecret,
+    pub secret: WebhookSecret,
 }
 
 /// What is to be another; `None` leaves what is there.
 #[derive(Debug, Clone, Default)]
-pub struct HookChange {
+pub struct WebhookChange {
     /// Where it is told.
     pub url: Option<String>,
     /// A note of its owner; `Some(None)` for none.
     pub description: Option<Option<String>>,
     /// Of what.
-    pub events: Option<HookEvents>,
+    pub events: Option<WebhookEvents>,
     /// Whether it is told.
     pub active: Option<bool>,
 }
 
 #[derive(Debug, FromRow)]
-pub(crate) struct HookRow {
+pub(crate) struct WebhookRow {
     id: i64,
     account_id: i64,
     url: String,
@@ -70,14 +70,14 @@ pub(crate) struct HookRow {
     updated_at_ms: i64,
 }
 
-impl HookRow {
+impl WebhookRow {
     pub(crate) fn into_hook(self) -> Result<Webhook, StoreError> {
         Ok(Webhook {
             id: WebhookId(self.id),
             account: AccountId(self.account_id),
             url: self.url,
             description: self.description,
-            events: HookEvents::from_bits(self.events)
+            events: WebhookEvents::from_bits(self.events)
                 .ok_or_else(|| strange("set of events", &self.events.to_string()))?,
             active: self.active != 0,
             disabled_reason: self.disabled_reason,
@@ -97,9 +97,9 @@ impl Store {
     /// [`StoreError`].
     pub async fn create_webhook(
         &self,
-        new: NewHook,
+        new: NewWebhook,
         hooks_max: u32,
-        by: By,
+        by: Actor,
         now: Timestamp,
     ) -> Result<Option<Webhook>, StoreError> {
         self.write(Create { id: self.id(now), new, hooks_max, by, now, journal: self.journal() }).await
@@ -110,11 +110,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn webhooks(&self, account: AccountId, limit: u32) -> Result<Vec<Webhook>, StoreError> {
-        let rows = sqlx::query_as::<_, HookRow>(select_hooks!(
+        let rows = sqlx::query_as::<_, WebhookRow>(select_hooks!(
             "WHERE account_id = $1 AND removed = 0 ORDER BY id LIMIT $2"
         ));
         let rows = rows.bind(account.0).bind(i64::from(limit)).fetch_all(&self.readers).await?;
-        rows.into_iter().map(HookRow::into_hook).collect()
+        rows.into_iter().map(WebhookRow::into_hook).collect()
     }
 
     /// One of the account's webhooks.
@@ -122,10 +122,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn webhook(&self, account: AccountId, id: WebhookId) -> Result<Option<Webhook>, StoreError> {
-        let row =
-            sqlx::query_as::<_, HookRow>(select_hooks!("WHERE id = $1 AND account_id = $2 AND removed = 0"));
+        let row = sqlx::query_as::<_, WebhookRow>(select_hooks!(
+            "WHERE id = $1 AND account_id = $2 AND removed = 0"
+        ));
         let row = row.bind(id.0).bind(account.0).fetch_optional(&self.readers).await?;
-        row.map(HookRow::into_hook).transpose()
+        row.map(WebhookRow::into_hook).transpose()
     }
 
     /// Changes a webhook of the account; `None` if there is none. One that is active afterwards is told at once of
@@ -137,8 +138,8 @@ impl Store {
         &self,
         account: AccountId,
         id: WebhookId,
-        change: HookChange,
-        by: By,
+        change: WebhookChange,
+        by: Actor,
         now: Timestamp,
     ) -> Result<Option<Webhook>, StoreError> {
         self.write(Change { account, id, change, by, now, journal: self.journal() }).await
@@ -152,8 +153,8 @@ impl Store {
         &self,
         account: AccountId,
         id: WebhookId,
-        secret: HookSecret,
-        by: By,
+        secret: WebhookSecret,
+        by: Actor,
         now: Timestamp,
     ) -> Result<Option<Webhook>, StoreError> {
         self.write(Rotate { account, id, secret, by, now, journal: self.journal() }).await
@@ -168,7 +169,7 @@ impl Store {
         &self,
         account: AccountId,
         id: WebhookId,
-        by: By,
+        by: Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         self.write(Remove { account, id, by, now, journal: self.journal() }).await
@@ -190,15 +191,15 @@ impl Store {
 
 async fn find(conn: &mut Conn, account: AccountId, id: WebhookId) -> Result<Option<Webhook>, StoreError> {
     let row =
-        sqlx::query_as::<_, HookRow>(select_hooks!("WHERE id = $1 AND account_id = $2 AND removed = 0"));
-    row.bind(id.0).bind(account.0).fetch_optional(conn).await?.map(HookRow::into_hook).transpose()
+        sqlx::query_as::<_, WebhookRow>(select_hooks!("WHERE id = $1 AND account_id = $2 AND removed = 0"));
+    row.bind(id.0).bind(account.0).fetch_optional(conn).await?.map(WebhookRow::into_hook).transpose()
 }
 
 struct Create {
     id: i64,
-    new: NewHook,
+    new: NewWebhook,
     hooks_max: u32,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }
@@ -231,7 +232,7 @@ impl Write for Create {
         .execute(&mut *conn)
         .await?;
         let subject = WebhookId(self.id).to_string();
-        let act = Act::new(new.account, self.by, "webhook.create", subject);
+        let act = AuditEvent::new(new.account, self.by, "webhook.create", subject);
         self.journal.log(conn, &act, self.now).await?;
         find(conn, new.account, WebhookId(self.id)).await
     }
@@ -240,8 +241,8 @@ impl Write for Create {
 struct Change {
     account: AccountId,
     id: WebhookId,
-    change: HookChange,
-    by: By,
+    change: WebhookChange,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }
@@ -279,7 +280,7 @@ impl Write for Change {
         }
         // Whoever has the lease does so when giving it back.
         reschedule(conn, self.id, None, self.now).await?;
-        let act = Act::new(self.account, self.by, "webhook.change", self.id.to_string());
+        let act = AuditEvent::new(self.account, self.by, "webhook.change", self.id.to_string());
         self.journal.log(conn, &act, self.now).await?;
         find(conn, self.account, self.id).await
     }
@@ -288,8 +289,8 @@ impl Write for Change {
 struct Rotate {
     account: AccountId,
     id: WebhookId,
-    secret: HookSecret,
-    by: By,
+    secret: WebhookSecret,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }
@@ -307,7 +308,7 @@ impl Write for Rotate {
             .bind(self.now.as_ms())
             .execute(&mut *conn)
             .await?;
-        let act = Act::new(self.account, self.by, "webhook.rotate", self.id.to_string());
+        let act = AuditEvent::new(self.account, self.by, "webhook.rotate", self.id.to_string());
         self.journal.log(conn, &act, self.now).await?;
         find(conn, self.account, self.id).await
     }
@@ -316,7 +317,7 @@ impl Write for Rotate {
 struct Remove {
     account: AccountId,
     id: WebhookId,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }
@@ -334,7 +335,7 @@ impl Write for Remove {
         .bind(self.id.0)
         .execute(&mut *conn)
         .await?;
-        let act = Act::new(self.account, self.by, "webhook.remove", self.id.to_string());
+        let act = AuditEvent::new(self.account, self.by, "webhook.remove", self.id.to_string());
         self.journal.log(conn, &act, self.now).await?;
         Ok(true)
     }
@@ -354,7 +355,7 @@ impl Write for Test {
         let Some(hook) = find(conn, self.account, self.id).await?.filter(|hook| hook.active) else {
             return Ok(None);
         };
-        let id = self.outbox.deliver(conn, hook.id.0, HookEvent::Test, None, self.now).await?;
+        let id = self.outbox.deliver(conn, hook.id.0, WebhookEvent::Test, None, self.now).await?;
         Ok(Some(DeliveryId(id)))
     }
 }

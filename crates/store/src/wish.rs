@@ -6,20 +6,20 @@ mod together;
 
 use cid::Cid;
 use pinfold_model::{
-    AccountId, By, ClusterId, Details, Event, HookEvent, Lifetime, LifetimeError, PinId, PinKind, PinName,
-    PlacementId, PlacementState, Standing, Timestamp,
+    AccountId, Actor, ClusterId, Details, Event, Lifetime, LifetimeError, PinId, PinKind, PinName, PinPhase,
+    PlacementId, PlacementState, Timestamp, WebhookEvent,
 };
 use sqlx::{FromRow, QueryBuilder, Row};
 
 #[cfg(test)]
 pub(crate) use self::together::LOOK_FOR_ALL;
-use crate::audit::{Act, Journal};
+use crate::audit::{AuditEvent, Journal};
 use crate::claim::ORIGINS_MAX;
 use crate::outbox::Outbox;
 use crate::pin::{ON_THEIR_WAY, PinRow, PlacementRow, select_pins_from};
 use crate::row::column;
 use crate::writer::{Conn, Write};
-use crate::{Claim, Lease, PinRecord, PlacementRecord, Store, StoreError, charge};
+use crate::{Lease, LeasedPlacement, PinRecord, PlacementRecord, Store, StoreError, charge};
 
 /// How much later in the queue a pin stands for each other pin that its account has on its way, in
 /// milliseconds: so an account with a thousand of them can't make another wait for all.
@@ -32,11 +32,11 @@ pub(crate) const LOOK: &str = select_pins_from!(
 
 /// What an account wants.
 #[derive(Debug, Clone)]
-pub struct Wish {
+pub struct CreatePin {
     /// Who wants it.
     pub account: AccountId,
     /// Who says so.
-    pub by: By,
+    pub by: Actor,
     /// What the audit log calls it, if there is a new pin.
     pub action: &'static str,
     /// The root of the DAG.
@@ -54,12 +54,12 @@ pub struct Wish {
     /// How many of the account's pins may be on their way.
     pub in_flight_max: u32,
     /// Who wishes works on the placement itself, if it is a new one, and has it until then.
-    pub claim_until: Option<Timestamp>,
+    pub lease_until: Option<Timestamp>,
 }
 
-/// What came of a [`Wish`].
+/// What came of a [`CreatePin`].
 #[derive(Debug, Clone)]
-pub enum Wished {
+pub enum CreatePinOutcome {
     /// It is written.
     Done {
         /// The pin as it is now.
@@ -69,7 +69,7 @@ pub enum Wished {
         /// Whether there is work to do now, for whoever comes.
         work: bool,
         /// The right to work on the placement, if that was asked for and it is new.
-        claim: Option<Box<Claim>>,
+        claim: Option<Box<LeasedPlacement>>,
     },
     /// More than what is left of the account's storage. Nothing was changed.
     OverQuota,
@@ -84,20 +84,20 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn wish(&self, wish: Wish, now: Timestamp) -> Result<Wished, StoreError> {
+    pub async fn create_pin(&self, wish: CreatePin, now: Timestamp) -> Result<CreatePinOutcome, StoreError> {
         self.write(self.wish_write(wish, now)).await
     }
 
-    pub(crate) fn wish_write(&self, wish: Wish, now: Timestamp) -> WishWrite {
+    pub(crate) fn wish_write(&self, wish: CreatePin, now: Timestamp) -> CreatePinWrite {
         let (pin_id, placement_id, lease) = (self.id(now), self.id(now), self.id(now));
         let (journal, outbox) = (self.journal(), self.outbox());
-        WishWrite { wish, now, pin_id, placement_id, lease, journal, outbox }
+        CreatePinWrite { wish, now, pin_id, placement_id, lease, journal, outbox }
     }
 }
 
 /// A wish with the numbers that it may need.
-pub(crate) struct WishWrite {
-    wish: Wish,
+pub(crate) struct CreatePinWrite {
+    wish: CreatePin,
     now: Timestamp,
     pin_id: i64,
     placement_id: i64,
@@ -106,29 +106,29 @@ pub(crate) struct WishWrite {
     outbox: Outbox,
 }
 
-impl Write for WishWrite {
-    type Out = Wished;
+impl Write for CreatePinWrite {
+    type Out = CreatePinOutcome;
 
-    async fn run(&self, conn: &mut Conn) -> Result<Wished, StoreError> {
+    async fn run(&self, conn: &mut Conn) -> Result<CreatePinOutcome, StoreError> {
         self.run_with(conn, &mut None).await
     }
 }
 
-impl WishWrite {
+impl CreatePinWrite {
     /// Writes the wish. `on_their_way` is how many pins of the account are, once somebody has counted them.
     pub(crate) async fn run_with(
         &self,
         conn: &mut Conn,
         on_their_way: &mut Option<i64>,
-    ) -> Result<Wished, StoreError> {
+    ) -> Result<CreatePinOutcome, StoreError> {
         let (placement, old) = self.look(conn).await?;
         let before = old.as_ref().map(PinRecord::lifetime).unwrap_or_default();
         let lifetime = match before.renewed(self.wish.lifetime, self.now) {
             Ok(lifetime) => lifetime,
-            Err(error) => return Ok(Wished::Refused(error)),
+            Err(error) => return Ok(CreatePinOutcome::Refused(error)),
         };
         match (placement, old) {
-            (Some(_), Some(pin)) if pin.standing != Standing::Failed => self.renew(conn, pin, lifetime).await,
+            (Some(_), Some(pin)) if pin.phase != PinPhase::Failed => self.renew(conn, pin, lifetime).await,
             (Some(placement), old) if placement.is_whole() => self.keep(conn, placement, old, lifetime).await,
             (placement, old) => self.wait_for(conn, placement, old, lifetime, on_their_way).await,
         }
@@ -160,10 +160,10 @@ impl WishWrite {
         conn: &mut Conn,
         mut pin: PinRecord,
         lifetime: Lifetime,
-    ) -> Result<Wished, StoreError> {
+    ) -> Result<CreatePinOutcome, StoreError> {
         let wish = &self.wish;
         let is_new = wish.original_name.is_some() || wish.custom_name.is_some() || lifetime != pin.lifetime();
-        if is_new || pin.standing == Standing::Waiting {
+        if is_new || pin.phase == PinPhase::Pending {
             let before = (pin.original_name.clone(), pin.custom_name.clone(), pin.lifetime());
             pin.original_name = wish.original_name.clone().or(pin.original_name);
             pin.custom_name = wish.custom_name.clone().or(pin.custom_name);
@@ -174,10 +174,10 @@ impl WishWrite {
                 self.log(conn, "pin.update", &pin).await?;
             }
         }
-        if pin.standing == Standing::Waiting {
+        if pin.phase == PinPhase::Pending {
             self.ask(conn, pin.placement.id).await?;
         }
-        Ok(Wished::Done { pin: Box::new(pin), created: false, work: false, claim: None })
+        Ok(CreatePinOutcome::Done { pin: Box::new(pin), created: false, work: false, claim: None })
     }
 
     /// The blocks are there: charge the account and be done.
@@ -187,17 +187,17 @@ impl WishWrite {
         placement: PlacementRecord,
         old: Option<PinRecord>,
         lifetime: Lifetime,
-    ) -> Result<Wished, StoreError> {
+    ) -> Result<CreatePinOutcome, StoreError> {
         let (account, bytes) = (self.wish.account, placement.bytes);
         let new_pins = usize::from(old.is_none());
         let Some(charged) = charge::charge(conn, account, new_pins, bytes).await? else {
-            return Ok(Wished::OverQuota);
+            return Ok(CreatePinOutcome::OverQuota);
         };
-        let pin = self.write_pin(conn, placement, old, Standing::Kept, lifetime).await?;
+        let pin = self.write_pin(conn, placement, old, PinPhase::Active, lifetime).await?;
         if charged.watched != 0 {
-            self.outbox.happened(conn, HookEvent::Pinned, pin.id.0, self.now).await?;
+            self.outbox.happened(conn, WebhookEvent::Pinned, pin.id.0, self.now).await?;
         }
-        Ok(Wished::Done { pin: Box::new(pin), created: true, work: false, claim: None })
+        Ok(CreatePinOutcome::Done { pin: Box::new(pin), created: true, work: false, claim: None })
     }
 
     /// The blocks are not there: queue up.
@@ -208,29 +208,29 @@ impl WishWrite {
         old: Option<PinRecord>,
         lifetime: Lifetime,
         counted: &mut Option<i64>,
-    ) -> Result<Wished, StoreError> {
+    ) -> Result<CreatePinOutcome, StoreError> {
         let on_their_way = match *counted {
             Some(counted) => counted,
             None => self.on_their_way(conn).await?,
         };
         if on_their_way >= i64::from(self.wish.in_flight_max) {
-            return Ok(Wished::TooManyInFlight);
+            return Ok(CreatePinOutcome::TooManyInFlight);
         }
         let room = match &old {
             Some(_) => charge::room(conn, self.wish.account).await?,
             None => charge::add_waiting_pins(conn, self.wish.account, 1).await?,
         };
-        let Some(room) = room else { return Ok(Wished::OverQuota) };
+        let Some(room) = room else { return Ok(CreatePinOutcome::OverQuota) };
         *counted = Some(on_their_way + 1);
         let Some(placement) = placement else {
             let placement = self.new_placement(on_their_way);
             insert_placements(conn, std::slice::from_ref(&placement)).await?;
-            let pin = self.write_pin(conn, placement.record, None, Standing::Waiting, lifetime).await?;
+            let pin = self.write_pin(conn, placement.record, None, PinPhase::Pending, lifetime).await?;
             return Ok(self.waits(pin, room));
         };
         let placement = self.want(conn, placement, self.queue_ms(on_their_way)).await?;
-        let pin = self.write_pin(conn, placement, old, Standing::Waiting, lifetime).await?;
-        Ok(Wished::Done { pin: Box::new(pin), created: true, work: true, claim: None })
+        let pin = self.write_pin(conn, placement, old, PinPhase::Pending, lifetime).await?;
+        Ok(CreatePinOutcome::Done { pin: Box::new(pin), created: true, work: true, claim: None })
     }
 
     /// The place in the queue of an account that has so many pins on their way.
@@ -239,8 +239,8 @@ impl WishWrite {
     }
 
     /// What comes of a wish for which there is a new placement. The account has this much room.
-    fn waits(&self, pin: PinRecord, room: u64) -> Wished {
-        let claim = self.wish.claim_until.map(|_| Claim {
+    fn waits(&self, pin: PinRecord, room: u64) -> CreatePinOutcome {
+        let claim = self.wish.lease_until.map(|_| LeasedPlacement {
             lease: Lease { placement: pin.placement.id, number: self.lease },
             placement: pin.placement.clone(),
             wanted: true,
@@ -248,7 +248,7 @@ impl WishWrite {
             origins: self.wish.origins.iter().take(ORIGINS_MAX).cloned().collect(),
         });
         let (pin, claim) = (Box::new(pin), claim.map(Box::new));
-        Wished::Done { pin, created: true, work: claim.is_none(), claim }
+        CreatePinOutcome::Done { pin, created: true, work: claim.is_none(), claim }
     }
 
     async fn on_their_way(&self, conn: &mut Conn) -> Result<i64, StoreError> {
@@ -258,15 +258,15 @@ impl WishWrite {
 
     /// A placement for what nobody has wished for; the account has so many pins on their way.
     fn new_placement(&self, on_their_way: i64) -> NewPlacement<'_> {
-        let claim_until = self.wish.claim_until;
+        let lease_until = self.wish.lease_until;
         let state = PlacementState::Unpinned.after(Event::Wanted);
         let record = PlacementRecord {
             id: PlacementId(self.placement_id),
             cid: self.wish.cid,
             cluster: self.wish.cluster.clone(),
-            state: if claim_until.is_some() { state.after(Event::Claimed) } else { state },
-            due_at: Some(claim_until.unwrap_or(self.now)),
-            leased: claim_until.is_some(),
+            state: if lease_until.is_some() { state.after(Event::Claimed) } else { state },
+            due_at: Some(lease_until.unwrap_or(self.now)),
+            leased: lease_until.is_some(),
             attempts: 0,
             error: None,
             blocks: 0,
@@ -320,10 +320,10 @@ impl WishWrite {
         conn: &mut Conn,
         placement: PlacementRecord,
         old: Option<PinRecord>,
-        standing: Standing,
+        phase: PinPhase,
         lifetime: Lifetime,
     ) -> Result<PinRecord, StoreError> {
-        let pin = self.pin(placement, old.as_ref(), standing, lifetime);
+        let pin = self.pin(placement, old.as_ref(), phase, lifetime);
         if old.is_none() {
             insert(conn, &[(self, &pin)]).await?;
         } else {
@@ -338,16 +338,16 @@ impl WishWrite {
         &self,
         placement: PlacementRecord,
         old: Option<&PinRecord>,
-        standing: Standing,
+        phase: PinPhase,
         lifetime: Lifetime,
     ) -> PinRecord {
         let wish = &self.wish;
-        let charged_bytes = if standing == Standing::Kept { placement.bytes } else { 0 };
+        let charged_bytes = if phase == PinPhase::Active { placement.bytes } else { 0 };
         PinRecord {
             id: old.map_or(PinId(self.pin_id), |old| old.id),
             account: wish.account,
             placement,
-            standing,
+            phase,
             original_name: wish.original_name.clone().or_else(|| old?.original_name.clone()),
             custom_name: wish.custom_name.clone().or_else(|| old?.custom_name.clone()),
             charged_bytes,
@@ -364,24 +364,24 @@ impl WishWrite {
     }
 
     /// What the audit log says of it.
-    fn act(&self, action: &'static str, pin: &PinRecord) -> Act {
+    fn act(&self, action: &'static str, pin: &PinRecord) -> AuditEvent {
         let details = Details::default()
             .with("cluster", &pin.placement.cluster)
             .with_some("name", pin.custom_name.as_ref().or(pin.original_name.as_ref()))
             .with_some("expiresAt", pin.expires_at)
             .with_some("retainUntil", pin.retain_until);
-        let act = Act::new(pin.account, self.wish.by, action, pin.placement.cid.to_string());
+        let act = AuditEvent::new(pin.account, self.wish.by, action, pin.placement.cid.to_string());
         act.with(details)
     }
 
     async fn update(&self, conn: &mut Conn, pin: &PinRecord) -> Result<(), StoreError> {
         sqlx::query(
-            "UPDATE pins SET standing = $2, original_name = $3, custom_name = $4, charged_bytes = $5, \
+            "UPDATE pins SET phase = $2, original_name = $3, custom_name = $4, charged_bytes = $5, \
              wishes = $6, origins = COALESCE($7, origins), expires_at_ms = $8, \
              retain_until_ms = $9, error_code = NULL, error_detail = NULL WHERE id = $1",
         )
         .bind(pin.id.0)
-        .bind(pin.standing.as_str())
+        .bind(pin.phase.as_str())
         .bind(pin.original_name.as_ref().map(PinName::as_str))
         .bind(pin.custom_name.as_ref().map(PinName::as_str))
         .bind(column(pin.charged_bytes))
@@ -402,7 +402,7 @@ impl WishWrite {
 /// A placement that is to be written.
 struct NewPlacement<'a> {
     /// The wish that makes it.
-    write: &'a WishWrite,
+    write: &'a CreatePinWrite,
     record: PlacementRecord,
     queue_ms: i64,
 }
@@ -434,12 +434,12 @@ async fn insert_placements(conn: &mut Conn, placements: &[NewPlacement<'_>]) -> 
 }
 
 /// Writes new pins, at most [`LIST_MAX`](crate::row::LIST_MAX) of them.
-async fn insert(conn: &mut Conn, pins: &[(&WishWrite, &PinRecord)]) -> Result<(), StoreError> {
+async fn insert(conn: &mut Conn, pins: &[(&CreatePinWrite, &PinRecord)]) -> Result<(), StoreError> {
     if pins.is_empty() {
         return Ok(());
     }
     let mut query = QueryBuilder::new(
-        "INSERT INTO pins (id, account_id, placement_id, standing, original_name, custom_name, charged_bytes, \
+        "INSERT INTO pins (id, account_id, placement_id, phase, original_name, custom_name, charged_bytes, \
          wishes, origins, created_at_ms, expires_at_ms, retain_until_ms) ",
     );
     let name = |name: &Option<PinName>| name.as_ref().map(|name| name.as_str().to_owned());
@@ -447,7 +447,7 @@ async fn insert(conn: &mut Conn, pins: &[(&WishWrite, &PinRecord)]) -> Result<()
         row.push_bind(pin.id.0)
             .push_bind(pin.account.0)
             .push_bind(pin.placement.id.0)
-            .push_bind(pin.standing.as_str())
+            .push_bind(pin.phase.as_str())
             .push_bind(name(&pin.original_name))
             .push_bind(name(&pin.custom_name))
             .push_bind(column(pin.charged_bytes))

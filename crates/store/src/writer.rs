@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::StoreError;
 use crate::outbox::News;
 use crate::settle::Settle;
-use crate::wish::WishWrite;
+use crate::wish::CreatePinWrite;
 
 /// The connection that SQL runs on.
 pub(crate) type Conn = SqliteConnection;
@@ -157,7 +157,7 @@ async fn transaction(conn: &mut Conn, batch: &mut [Box<dyn Job>]) -> Result<(), 
 async fn try_transaction(conn: &mut Conn, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
     raw_sql("BEGIN IMMEDIATE").execute(&mut *conn).await?;
     together::<Settle>(conn, batch).await?;
-    together::<WishWrite>(conn, batch).await?;
+    together::<CreatePinWrite>(conn, batch).await?;
     for job in batch {
         job.run(conn).await?;
     }
@@ -181,10 +181,10 @@ async fn together<W: Together>(conn: &mut Conn, batch: &mut [Box<dyn Job>]) -> R
 mod tests {
     use cid::Cid;
     use cid::multihash::Multihash;
-    use pinfold_model::{AccountId, By, ClusterId, Lifetime, Timestamp};
+    use pinfold_model::{AccountId, Actor, ClusterId, Lifetime, Timestamp};
 
     use super::*;
-    use crate::{Store, Wish, Wished};
+    use crate::{CreatePin, CreatePinOutcome, Store};
 
     struct Sql(&'static str);
 
@@ -239,10 +239,10 @@ mod tests {
          used_bytes, pin_count, created_at_ms) VALUES (1, 'ada@example.org', 'Ada', 'user', 'free', 0, 1000, 0, 0, 0)",
     );
 
-    fn wish(number: u8) -> Wish {
-        Wish {
+    fn wish(number: u8) -> CreatePin {
+        CreatePin {
             account: AccountId(1),
-            by: By::OPERATOR,
+            by: Actor::OPERATOR,
             action: "pin.create",
             cid: Cid::new_v1(0x55, Multihash::wrap(0x12, &[number; 32]).unwrap()),
             cluster: ClusterId::default(),
@@ -251,7 +251,7 @@ mod tests {
             lifetime: Lifetime::default(),
             origins: Vec::new(),
             in_flight_max: 100,
-            claim_until: None,
+            lease_until: None,
         }
     }
 
@@ -262,7 +262,7 @@ mod tests {
         let store = store(&dir).await;
         store.write(ACCOUNT).await.unwrap();
         for number in 0..20 {
-            store.wish(wish(number), now).await.unwrap();
+            store.create_pin(wish(number), now).await.unwrap();
         }
         store
             .write(Sql("UPDATE placements SET state = 'pinned', bytes = 10, due_at_ms = NULL"))
@@ -270,11 +270,11 @@ mod tests {
             .unwrap();
         store.write(Sql("DELETE FROM pins")).await.unwrap();
         let nowhere = store.write(Sql("INSERT INTO nowhere VALUES (1)"));
-        let wishes = futures::future::join_all((0..20).map(|number| store.wish(wish(number), now)));
+        let wishes = futures::future::join_all((0..20).map(|number| store.create_pin(wish(number), now)));
         let (wished, failed) = futures::join!(wishes, nowhere);
         failed.unwrap_err();
         for wished in wished {
-            assert!(matches!(wished, Ok(Wished::Done { created: true, .. })), "{wished:?}");
+            assert!(matches!(wished, Ok(CreatePinOutcome::Done { created: true, .. })), "{wished:?}");
         }
         let account = store.account(AccountId(1)).await.unwrap().unwrap();
         assert_eq!(account.used_bytes, 20 * BYTES, "each is charged once");

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use cid::{Cid, Version};
 use pinfold_cluster::{
-    Cluster, ClusterError, EntryKind, Held, HoldName, Imported, ImportedCar, ImportedKind, Progress, Reach,
-    Survey, SurveyTerms, Terms, WalkPage, WalkRequest,
+    Cluster, ClusterError, EntryKind, Held, HoldName, HoldOptions, Imported, ImportedCar, ImportedKind,
+    Progress, Reach, Survey, SurveyOptions, WalkPage, WalkRequest,
 };
 use pinfold_node::Block;
 use pinfold_node::car::{header, section_head};
@@ -41,8 +41,8 @@ pub(crate) fn name(text: impl Into<String>) -> HoldName {
 }
 
 /// Patient where content is to be had: a minute only ends a story that hangs.
-pub(crate) async fn terms(world: &impl World) -> Terms {
-    Terms {
+pub(crate) async fn terms(world: &impl World) -> HoldOptions {
+    HoldOptions {
         bytes_max: u64::MAX,
         blocks_max: u64::MAX,
         find_time: Duration::from_secs(60),
@@ -57,12 +57,12 @@ pub(crate) async fn hold(world: &impl World, text: &str, root: &Cid) -> Result<H
 
 /// Holds what has to be here already.
 pub(crate) async fn hold_at_once(world: &impl World, text: &str, root: &Cid) -> Result<Held, ClusterError> {
-    let terms = Terms { find_time: Duration::from_millis(50), ..terms(world).await };
+    let terms = HoldOptions { find_time: Duration::from_millis(50), ..terms(world).await };
     world.cluster().hold(&name(text), root, &terms, &Arc::default()).await
 }
 
 async fn survey(world: &impl World, root: &Cid, time: Duration) -> Survey {
-    let terms = SurveyTerms { blocks_max: 1_000, time, origins: world.origins().await };
+    let terms = SurveyOptions { blocks_max: 1_000, time, origins: world.origins().await };
     world.cluster().survey(root, &terms).await.unwrap()
 }
 
@@ -131,9 +131,9 @@ pub(crate) async fn what_nobody_has_is_not_found_and_leaves_nothing(world: impl 
 
 pub(crate) async fn a_dag_over_the_limit_is_refused_until_it_fits(world: impl World) {
     let root = world.publish("0123456789").await;
-    let fits = Terms { bytes_max: 10, blocks_max: 1, ..terms(&world).await };
-    let bytes = Terms { bytes_max: 9, ..fits.clone() };
-    let blocks = Terms { blocks_max: 0, ..fits.clone() };
+    let fits = HoldOptions { bytes_max: 10, blocks_max: 1, ..terms(&world).await };
+    let bytes = HoldOptions { bytes_max: 9, ..fits.clone() };
+    let blocks = HoldOptions { blocks_max: 0, ..fits.clone() };
     for (text, terms) in [("pin/bytes", bytes), ("pin/blocks", blocks)] {
         let refused = world.cluster().hold(&name(text), &root, &terms, &Arc::default()).await;
         assert_eq!(refused, Err(ClusterError::OverLimit), "{text}");

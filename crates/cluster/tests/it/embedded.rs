@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cid::{Cid, Version};
 use futures::TryStreamExt;
 use pinfold_cluster::{
-    Cluster, ClusterError, Cut, Embedded, HoldName, ImportedKind, Progress, Reach, SurveyTerms, Terms,
+    Cluster, ClusterError, Cut, Embedded, HoldName, HoldOptions, ImportedKind, Progress, Reach, SurveyOptions,
 };
 use pinfold_node::blocks::{MemoryBlocks, SegmentBlocks, SegmentConfig};
 use pinfold_node::unixfs::{self, DirectoryBuilder, Profile};
@@ -169,7 +169,7 @@ async fn a_peer_that_is_kept_is_listed_and_fetched_from_without_being_named() {
     let cluster = Embedded::new(node.clone(), Profile::default());
     let world = Nodes { node, cluster, source, _home: None };
     let root = world.publish("kept").await;
-    let terms = Terms { origins: Vec::new(), ..terms(&world).await };
+    let terms = HoldOptions { origins: Vec::new(), ..terms(&world).await };
     world.cluster.hold(&name("pin/a"), &root, &terms, &Arc::default()).await.unwrap();
 
     let peers = world.cluster.peers(10).await.unwrap();
@@ -198,7 +198,7 @@ async fn a_dag_whose_end_is_missing_stalls() {
     let [directory, first, _] = directory_of_two().await;
     let root = *directory.cid();
     world.provide("begin", [directory, first]).await;
-    let terms = Terms { stall_time: Duration::from_millis(50), ..terms(&world).await };
+    let terms = HoldOptions { stall_time: Duration::from_millis(50), ..terms(&world).await };
     let stalled = world.cluster.hold(&name("pin/a"), &root, &terms, &Arc::default()).await;
     assert!(matches!(stalled, Err(ClusterError::Stalled(_))), "{stalled:?}");
     world.stop().await;
@@ -273,14 +273,18 @@ async fn what_is_here_whole_is_held_without_asking_anybody_and_nothing_else_is()
         blocks.put(upload, block.clone()).await.unwrap();
     }
     assert!(world.cluster.has(root.cid()) && !world.cluster.has(two.cid()));
-    assert_eq!(world.cluster.hold_here(&name("pin/x"), root.cid(), &terms).await, Ok(None), "one is missing");
+    assert_eq!(
+        world.cluster.hold_local(&name("pin/x"), root.cid(), &terms).await,
+        Ok(None),
+        "one is missing"
+    );
 
     blocks.put(upload, two.clone()).await.unwrap();
-    let small = Terms { bytes_max: 10, ..terms.clone() };
-    let refused = world.cluster.hold_here(&name("pin/x"), root.cid(), &small).await;
+    let small = HoldOptions { bytes_max: 10, ..terms.clone() };
+    let refused = world.cluster.hold_local(&name("pin/x"), root.cid(), &small).await;
     assert_eq!(refused, Err(ClusterError::OverLimit));
     for _ in 0..2 {
-        let held = world.cluster.hold_here(&name("pin/x"), root.cid(), &terms).await.unwrap().unwrap();
+        let held = world.cluster.hold_local(&name("pin/x"), root.cid(), &terms).await.unwrap().unwrap();
         assert_eq!((held.blocks, held.bytes), (3, 6 + root.data().len() as u64));
     }
     world.cluster.release(&name("upload/x")).await.unwrap();
@@ -293,9 +297,9 @@ async fn a_look_counts_what_is_here_and_what_is_not() {
     let [directory, first, second] = directory_of_two().await;
     let root = *directory.cid();
     let sizes = [&directory, &first, &second].map(|block| block.data().len() as u64);
-    let terms = SurveyTerms { blocks_max: 100, time: Duration::ZERO, origins: Vec::new() };
+    let terms = SurveyOptions { blocks_max: 100, time: Duration::ZERO, origins: Vec::new() };
     let look = async |blocks_max| {
-        let terms = SurveyTerms { blocks_max, ..terms.clone() };
+        let terms = SurveyOptions { blocks_max, ..terms.clone() };
         world.cluster.survey(&root, &terms).await.unwrap()
     };
     let blocks = world.node.blocks();
@@ -329,7 +333,7 @@ async fn a_look_fetches_the_root_alone_and_knows_what_is_below_it() {
     blocks.put(upload, first.clone()).await.unwrap();
     world.provide("all", [directory, first, second]).await;
     let origins = crate::contract::World::origins(&world).await;
-    let terms = SurveyTerms { blocks_max: 100, time: Duration::from_secs(60), origins };
+    let terms = SurveyOptions { blocks_max: 100, time: Duration::from_secs(60), origins };
     let seen = world.cluster.survey(&root, &terms).await.unwrap();
     assert_eq!((seen.reach, seen.blocks, seen.bytes, seen.missing), (Reach::Delivered, 1, own, 2));
     let stats = world.node.bitswap().stats();
@@ -345,7 +349,7 @@ async fn a_look_at_what_can_never_be_held_says_so() {
     let root = *garbage.cid();
     world.provide("garbage", [garbage]).await;
     let origins = crate::contract::World::origins(&world).await;
-    let terms = SurveyTerms { blocks_max: 100, time: Duration::from_secs(60), origins };
+    let terms = SurveyOptions { blocks_max: 100, time: Duration::from_secs(60), origins };
     let refused = world.cluster.survey(&root, &terms).await;
     assert!(matches!(refused, Err(ClusterError::Unfit(_))), "{refused:?}");
     world.stop().await;

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use cid::Cid;
 use pinfold_model::{ClusterId, PinState, Timestamp, parse_cid};
-use pinfold_service::{BATCH_ITEMS_MAX, PinReceipt, PinWish, RemovedPin};
+use pinfold_service::{BATCH_ITEMS_MAX, PinReceipt, PinRequest, RemovedPin};
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -168,7 +168,7 @@ pub(super) async fn remove_all(
 
 /// The good items with their places, and what is wrong with the others.
 struct PinBatchItems {
-    wishes: Vec<(usize, PinWish)>,
+    wishes: Vec<(usize, PinRequest)>,
     faults: Vec<ItemReject>,
 }
 

@@ -15,7 +15,7 @@ use axum::http::StatusCode;
 use axum::http::header::{self, HeaderMap};
 use axum::response::{IntoResponse, Response};
 use pinfold_model::{PinName, PinState};
-use pinfold_service::{Caller, DirectoryDraft, LooseFile, ReceivedEntry, UploadReceipt, UploadTerms};
+use pinfold_service::{Caller, DirectoryDraft, LooseFile, ReceivedEntry, UploadOptions, UploadReceipt};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -118,7 +118,7 @@ pub(super) async fn folder(
     let terms = TermsBody { original_name, custom_name, cl, timelock, retain_until };
     let terms = terms.parse(hint.as_deref(), app.now())?.into_upload();
     let (draft, name) = app.service().uploads.folder(&caller, &terms, path).await?;
-    let terms = UploadTerms { original_name: terms.original_name.or(name), ..terms };
+    let terms = UploadOptions { original_name: terms.original_name.or(name), ..terms };
     let kept = app.service().uploads.keep_directory(&caller, draft, terms).await?;
     Ok(DirectoryReply::new(&kept))
 }
@@ -248,7 +248,7 @@ impl<'a> Incoming<'a> {
         ))
     }
 
-    fn finish(mut self) -> Result<(DirectoryDraft, UploadTerms), Reject> {
+    fn finish(mut self) -> Result<(DirectoryDraft, UploadOptions), Reject> {
         let mut loose: Vec<_> = std::mem::take(&mut self.loose).into_iter().collect();
         loose.sort_by(|(one, _), (other, _)| one.cmp(other));
         for (index, (file, own)) in loose {

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use pinfold_service::{Cut, DryRun, PinWish, QuotaEffect, Reach, Survey};
+use pinfold_service::{Cut, DryRun, PinRequest, QuotaEffect, Reach, Survey};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -16,7 +16,7 @@ use crate::prefer::{PREFERENCE_APPLIED, Preference};
 pub(super) async fn dry_run(
     app: &AppState,
     caller: &Allowed<FilesWrite>,
-    wish: &PinWish,
+    wish: &PinRequest,
     preference: Preference,
 ) -> Result<Response, Reject> {
     let time_max = app.settings().dry_run_time;

@@ -21,7 +21,9 @@ use data_encoding::HEXLOWER;
 use futures::StreamExt;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use pinfold_model::IdempotencyKey;
-use pinfold_service::{Begun, Caller, Idempotency, IdempotencyError, KeptAnswer, RequestPrint, Running};
+use pinfold_service::{
+    Begun, Caller, Idempotency, IdempotencyError, RequestFingerprint, Running, StoredResponse,
+};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
@@ -97,7 +99,7 @@ impl Named {
         let (parts, body) = request.into_parts();
         let body = read(body, &app.settings().bodies).await?;
         let hash = HEXLOWER.encode(&Sha256::digest(&body));
-        let print = RequestPrint { head, body: Some(hash.clone()) };
+        let print = RequestFingerprint { head, body: Some(hash.clone()) };
         match app.service().idempotency.begin(&self.caller, &self.key, print).await? {
             Begun::First(running) => {
                 let request = Request::from_parts(parts, Body::from(body));
@@ -119,7 +121,7 @@ impl Named {
         boundary: &str,
         next: Next,
     ) -> Result<Response, Reject> {
-        let print = RequestPrint { head: head_hash(&request), body: None };
+        let print = RequestFingerprint { head: head_hash(&request), body: None };
         let begun = app.service().idempotency.begin(&self.caller, &self.key, print).await?;
         let (parts, body) = request.into_parts();
         match begun {
@@ -192,16 +194,16 @@ fn is_kept_size(bytes: u64) -> bool {
     usize::try_from(bytes).is_ok_and(|bytes| bytes <= Idempotency::ANSWER_BYTES_MAX)
 }
 
-fn kept(response: &Response, body: Option<String>, request_body_hash: String) -> KeptAnswer {
+fn kept(response: &Response, body: Option<String>, request_body_hash: String) -> StoredResponse {
     let headers = KEPT_HEADERS.into_iter().filter_map(|name| {
         let value = response.headers().get(&name)?.to_str().ok()?;
         Some((name.as_str().to_owned(), value.to_owned()))
     });
-    KeptAnswer { status: response.status().as_u16(), headers: headers.collect(), body, request_body_hash }
+    StoredResponse { status: response.status().as_u16(), headers: headers.collect(), body, request_body_hash }
 }
 
 /// The answer as it was.
-fn replay(answer: KeptAnswer) -> Result<Response, Reject> {
+fn replay(answer: StoredResponse) -> Result<Response, Reject> {
     let Some(body) = answer.body else { return Ok(withheld(answer.status)) };
     let status = StatusCode::from_u16(answer.status).map_err(|_| Reject::internal())?;
     let mut response = (status, body).into_response();

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use pinfold_model::{ActStatus, AuditCursor, Source, Timestamp, parse_cid};
+use pinfold_model::{AuditCursor, AuditStatus, Source, Timestamp, parse_cid};
 use pinfold_service::{AuditEntry, Caller, LogPage, LogQuery};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -134,7 +134,7 @@ impl LogsReply {
             source: Source::Api.as_str(),
             actor: "you",
             ip: Some("192.0.2.7".to_owned()),
-            status: ActStatus::Done.as_str(),
+            status: AuditStatus::Done.as_str(),
             details: serde_json::json!({"cluster": "cl0-global", "name": "wiki"}),
             created_at: "2026-01-01T00:00:00.000Z".to_owned(),
         };

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use cid::Cid;
-use pinfold_service::{Caller, PinReceipt, PinWish, Wait};
+use pinfold_service::{Caller, PinReceipt, PinRequest, Wait};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -76,14 +76,14 @@ pub(super) async fn pin(
     Ok(PinReply::of_pin(&receipt).applied(applied).into_response())
 }
 
-pub(super) fn wish(cid: Cid, terms: Terms) -> PinWish {
-    PinWish {
+pub(super) fn wish(cid: Cid, terms: Terms) -> PinRequest {
+    PinRequest {
         original_name: terms.original_name,
         custom_name: terms.custom_name,
         cluster: terms.cluster,
         timelock: terms.timelock,
         retention: terms.retention,
-        ..PinWish::new(cid)
+        ..PinRequest::new(cid)
     }
 }
 
@@ -92,7 +92,7 @@ pub(super) fn wish(cid: Cid, terms: Terms) -> PinWish {
 async fn pin_and_wait(
     app: &AppState,
     caller: &Caller,
-    wish: PinWish,
+    wish: PinRequest,
     wait: Duration,
 ) -> Result<PinReceipt, Reject> {
     let pins = &app.service().pins;

@@ -1,7 +1,7 @@
 //! The words that pins and uploads have in common: two names, a cluster, a timelock and a lock against removal.
 
 use pinfold_model::{ClusterId, PinName, Retention, Timelock, Timestamp};
-use pinfold_service::UploadTerms;
+use pinfold_service::UploadOptions;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -39,9 +39,9 @@ pub(super) struct Terms {
 
 impl Terms {
     /// The terms of an upload.
-    pub(super) fn into_upload(self) -> UploadTerms {
+    pub(super) fn into_upload(self) -> UploadOptions {
         let Self { original_name, custom_name, cluster, timelock, retention } = self;
-        UploadTerms { original_name, custom_name, cluster, timelock, retention }
+        UploadOptions { original_name, custom_name, cluster, timelock, retention }
     }
 }
 

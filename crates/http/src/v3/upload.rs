@@ -4,7 +4,7 @@
 //! content is read, and nothing is kept until the form has come to its end.
 
 use axum::extract::{Request, State};
-use pinfold_service::{Caller, Received, UploadTerms};
+use pinfold_service::{Caller, Received, UploadOptions};
 use utoipa::ToSchema;
 
 use super::extract::{ClusterHint, ClusterParams};
@@ -95,11 +95,11 @@ impl Fields {
     }
 
     /// What they say so far.
-    pub(super) fn terms(&self, app: &AppState) -> Result<UploadTerms, Reject> {
+    pub(super) fn terms(&self, app: &AppState) -> Result<UploadOptions, Reject> {
         let terms = self.body.parse(self.hint.as_deref(), app.now())?;
         let name = || parse_name("filename", self.name.as_deref());
         let original_name = terms.original_name.clone().map_or_else(name, |name| Ok(Some(name)))?;
-        Ok(UploadTerms { original_name, ..terms.into_upload() })
+        Ok(UploadOptions { original_name, ..terms.into_upload() })
     }
 
     /// Takes a part that is no content. Fields that nobody knows are read and forgotten.

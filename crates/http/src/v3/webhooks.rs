@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use pinfold_model::{DeliveryId, HookEvent, HookEvents, Webhook};
-use pinfold_service::{DeliveredPin, Delivery, DeliveryPage, HookDraft, HookEdit, OpenedHook};
+use pinfold_model::{DeliveryId, Webhook, WebhookEvent, WebhookEvents};
+use pinfold_service::{CreatedWebhook, DeliveredPin, Delivery, DeliveryPage, WebhookDraft, WebhookEdit};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -32,10 +32,10 @@ pub(super) struct WebhookBody {
 }
 
 impl WebhookBody {
-    fn draft(self) -> Result<HookDraft, Reject> {
-        let events = self.events()?.or_else(|| HookEvents::new(HookEvent::OF_PINS));
+    fn draft(self) -> Result<WebhookDraft, Reject> {
+        let events = self.events()?.or_else(|| WebhookEvents::new(WebhookEvent::OF_PINS));
         let url = self.url.filter(|url| !url.trim().is_empty());
-        Ok(HookDraft {
+        Ok(WebhookDraft {
             url: url.ok_or_else(|| Reject::invalid("`url`: say where to tell"))?,
             events: events.ok_or_else(Reject::internal)?,
             description: self.description,
@@ -43,8 +43,8 @@ impl WebhookBody {
         })
     }
 
-    fn edit(self) -> Result<HookEdit, Reject> {
-        Ok(HookEdit {
+    fn edit(self) -> Result<WebhookEdit, Reject> {
+        Ok(WebhookEdit {
             events: self.events()?,
             url: self.url,
             description: self.description,
@@ -52,10 +52,10 @@ impl WebhookBody {
         })
     }
 
-    fn events(&self) -> Result<Option<HookEvents>, Reject> {
+    fn events(&self) -> Result<Option<WebhookEvents>, Reject> {
         let Some(words) = &self.events else { return Ok(None) };
         let parse = |word: &String| {
-            let event = HookEvent::OF_PINS.into_iter().find(|event| event.as_str() == word.trim());
+            let event = WebhookEvent::OF_PINS.into_iter().find(|event| event.as_str() == word.trim());
             event.ok_or_else(|| {
                 let word: String = word.chars().take(64).collect();
                 Reject::invalid(format!("`events`: there is no event {word:?}"))
@@ -63,7 +63,7 @@ impl WebhookBody {
         };
         let events = words.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         let none = || Reject::invalid("`events`: name at least one");
-        HookEvents::new(events).ok_or_else(none).map(Some)
+        WebhookEvents::new(events).ok_or_else(none).map(Some)
     }
 }
 
@@ -297,7 +297,7 @@ impl WebhookReply {
             id: hook.id.to_string(),
             url: hook.url.clone(),
             description: hook.description.clone(),
-            events: hook.events.iter().map(HookEvent::as_str).collect(),
+            events: hook.events.iter().map(WebhookEvent::as_str).collect(),
             active: hook.active,
             disabled_reason: hook.disabled_reason.clone(),
             failing_since: hook.failing_since.map(|at| at.to_string()),
@@ -332,7 +332,7 @@ impl WebhooksReply {
 }
 
 impl WebhookSecretReply {
-    fn new(opened: &OpenedHook) -> Self {
+    fn new(opened: &CreatedWebhook) -> Self {
         Self { webhook: WebhookReply::new(&opened.hook), secret: opened.secret.reveal().to_owned() }
     }
 

@@ -60,7 +60,7 @@ pub(super) async fn fetch(
 }
 
 /// Walks over what is here, to its end or for one long turn.
-pub(super) async fn hold_here(
+pub(super) async fn hold_local(
     blocks: Arc<dyn Blocks>,
     request: FetchRequest,
 ) -> Result<Option<HoldStats>, FetchError> {

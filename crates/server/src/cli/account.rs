@@ -3,7 +3,7 @@
 use std::io::BufRead;
 
 use anyhow::{Context, bail};
-use pinfold_model::{Account, By, Email, PlanCode, Role};
+use pinfold_model::{Account, Actor, Email, PlanCode, Role};
 use pinfold_service::{AccountEdit, NewAccount, Password};
 use serde_json::{Value, json};
 
@@ -65,7 +65,7 @@ async fn set(args: UserSetArgs) -> anyhow::Result<()> {
     let books = Books::open(&args.place).await?;
     let changed = async {
         let account = books.accounts.by_email(&email).await.with_context(|| email.to_string())?;
-        anyhow::Ok(books.admin.change_account(By::OPERATOR, account.id, edit).await?)
+        anyhow::Ok(books.admin.change_account(Actor::OPERATOR, account.id, edit).await?)
     }
     .await;
     books.close().await;

@@ -68,7 +68,7 @@ pub(crate) async fn restore(args: RestoreArgs) -> anyhow::Result<()> {
          run both at one time. {} pinned DAGs are walked once more in the background; `pinfold blocks stats` \
          shows how many are left.",
         dir.path().display(),
-        restored.rechecks
+        restored.reverify_counts
     );
     Ok(())
 }

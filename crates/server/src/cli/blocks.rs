@@ -73,7 +73,7 @@ async fn stats(args: BlocksShowArgs) -> anyhow::Result<()> {
         ("damaged", format!("{} blocks", stats.damaged_blocks)),
         (
             "to be walked again",
-            format!("{} pinned DAGs, {} of them lack blocks", stats.rechecks, stats.incomplete_pins),
+            format!("{} pinned DAGs, {} of them lack blocks", stats.reverify_counts, stats.incomplete_pins),
         ),
     ];
     print(&table(&rows.map(|(name, value)| vec![name.to_owned(), value])))
@@ -178,13 +178,13 @@ async fn rebuild_index(args: RebuildArgs) -> anyhow::Result<()> {
     let meter = Meter::start("verified")?;
     let rebuilt = rebuild(&dir, blocks.clone(), meter.teller()).await;
     meter.end();
-    let (verified, rechecks) = rebuilt?;
+    let (verified, reverify_counts) = rebuilt?;
     print(&format!("made the index anew: {} blocks, {}", verified.blocks, size(verified.bytes)))?;
     if verified.damaged > 0 {
         eprintln!("{} places of the segments could not be read", verified.damaged);
     }
     eprintln!(
-        "{rechecks} pinned DAGs are walked once more after the next start; the old index is at {}, delete it when \
+        "{reverify_counts} pinned DAGs are walked once more after the next start; the old index is at {}, delete it when \
          all is well.",
         blocks.join("index.old").display()
     );

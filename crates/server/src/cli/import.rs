@@ -16,7 +16,7 @@ use tokio_util::io::ReaderStream;
 use super::format::{print, size};
 use super::operator::ImportArgs;
 use crate::control::link::{Link, Needs};
-use crate::operate::{ImportReport, ImportTerms, RootReport};
+use crate::operate::{ImportOptions, ImportReport, RootReport};
 
 /// How much is read at a time, in bytes.
 const READ_SIZE: usize = 256 * 1024;
@@ -50,7 +50,7 @@ async fn send(
     source: Pin<Box<dyn AsyncRead + Send>>,
     bar: &ProgressBar,
 ) -> anyhow::Result<ImportReport> {
-    let terms = ImportTerms {
+    let terms = ImportOptions {
         email: args.email.clone(),
         name: args.name.clone(),
         cl: args.cl.clone(),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use pinfold_model::{By, ClusterId, Plan, PlanCode};
+use pinfold_model::{Actor, ClusterId, Plan, PlanCode};
 use pinfold_service::{PlanSource, PlanView};
 use serde_json::{Value, json};
 
@@ -54,7 +54,7 @@ async fn set(args: PlanSetArgs) -> anyhow::Result<()> {
         let plans = books.admin.plans().await?;
         let now = plans.into_iter().find(|view| view.plan.code == code).map(|view| view.plan);
         let plan = changed(now.as_deref(), code, &args)?;
-        anyhow::Ok(books.admin.save_plan(By::OPERATOR, plan).await?)
+        anyhow::Ok(books.admin.save_plan(Actor::OPERATOR, plan).await?)
     }
     .await;
     books.close().await;
@@ -118,7 +118,7 @@ fn replace<T>(given: Option<T>, slot: &mut T) {
 async fn delete(args: PlanDeleteArgs) -> anyhow::Result<()> {
     let code = PlanCode::new(&args.code);
     let books = Books::open(&args.place).await?;
-    let deleted = books.admin.delete_plan(By::OPERATOR, &code).await;
+    let deleted = books.admin.delete_plan(Actor::OPERATOR, &code).await;
     books.close().await;
     deleted.with_context(|| code.to_string())?;
     print(&format!("deleted {code}"))

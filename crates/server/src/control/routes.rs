@@ -24,7 +24,7 @@ use tokio_util::io::StreamReader;
 
 use crate::operate::backup::BackupReport;
 use crate::operate::blocks::{DamagedPage, Repair, Stats};
-use crate::operate::{ImportReport, ImportTerms, Operator};
+use crate::operate::{ImportOptions, ImportReport, Operator};
 
 /// Faults that are remembered; a command asks for its own at once.
 const FAULTS_MAX: usize = 64;
@@ -159,7 +159,7 @@ fn line<T: Serialize>(value: T) -> serde_json::Result<Bytes> {
 /// Takes a CAR in.
 async fn import(
     State(place): State<Place>,
-    Query(terms): Query<ImportTerms>,
+    Query(terms): Query<ImportOptions>,
     body: Body,
 ) -> Result<Json<ImportReport>, Fault> {
     let mut body = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));

@@ -42,7 +42,7 @@ pub(crate) struct Stats {
     /// Blocks that are known to be damaged.
     pub(crate) damaged_blocks: u64,
     /// Pinned DAGs that are to be walked again.
-    pub(crate) rechecks: u64,
+    pub(crate) reverify_counts: u64,
     /// Those of them of which blocks were missing when they were walked last.
     pub(crate) incomplete_pins: u64,
 }
@@ -116,7 +116,7 @@ impl Operator {
     pub(crate) async fn stats(&self) -> anyhow::Result<Stats> {
         let blocks = Arc::clone(&self.blocks);
         let totals = tokio::task::spawn_blocking(move || blocks.totals()).await??;
-        let rechecks = self.store.rechecks().await?;
+        let reverify_counts = self.store.reverify_counts().await?;
         Ok(Stats {
             blocks: totals.blocks,
             bytes: totals.bytes,
@@ -126,8 +126,8 @@ impl Operator {
             segments: totals.segments,
             disk_bytes: totals.disk_bytes,
             damaged_blocks: totals.damaged_blocks,
-            rechecks: rechecks.due,
-            incomplete_pins: rechecks.failing,
+            reverify_counts: reverify_counts.due,
+            incomplete_pins: reverify_counts.failing,
         })
     }
 
@@ -187,7 +187,7 @@ impl Operator {
             for (root, cluster) in found.iter().flat_map(|block| &block.holds).filter_map(pin_of) {
                 let now = SystemClock.now();
                 if begun.insert((root, cluster.to_string()))
-                    && self.store.recheck(&root, &cluster, now).await?
+                    && self.store.reverify(&root, &cluster, now).await?
                 {
                     repair.pins += 1;
                 }

@@ -47,7 +47,7 @@ pub(crate) struct Restored {
     pub(crate) linked: bool,
     pub(crate) verified: VerifyProgress,
     /// How many pinned placements are walked again.
-    pub(crate) rechecks: u64,
+    pub(crate) reverify_counts: u64,
 }
 
 impl Restore {
@@ -69,9 +69,9 @@ impl Restore {
             Ok((manifest, blocks, linked, self))
         })
         .await?;
-        let (verified, rechecks) = rebuild(&restore.dir, blocks, tell).await?;
+        let (verified, reverify_counts) = rebuild(&restore.dir, blocks, tell).await?;
         on_a_thread(move || restore.end()).await?;
-        Ok(Restored { manifest, linked, verified, rechecks })
+        Ok(Restored { manifest, linked, verified, reverify_counts })
     }
 
     /// Where the blocks go, after the settings that will count.
@@ -190,16 +190,16 @@ pub(crate) async fn rebuild(
     let guard = HoldName::parse(format!("{UPLOAD_PREFIX}rebuilt")).context("the guard has no name")?;
     // Before the index: without this, a start would let go of the guard while no pin has a hold of its own.
     let store = Store::open(&dir.database()).await.context("cannot open the database")?;
-    let rechecks = store.recheck_all(SystemClock.now()).await;
+    let reverify_counts = store.reverify_all(SystemClock.now()).await;
     store.close().await;
-    let rechecks = rechecks.context("cannot have the pins walked again")?;
+    let reverify_counts = reverify_counts.context("cannot have the pins walked again")?;
     let verified = backup::on_a_thread(move || {
         if !blocks.join(SEGMENTS).is_dir() {
             bail!("{} has no segments to make an index from", blocks.display());
         }
         SegmentBlocks::rebuild_index(&blocks, &guard, |progress| tell(progress)).map_err(Into::into)
     });
-    Ok((verified.await.context("cannot make the index")?, rechecks))
+    Ok((verified.await.context("cannot make the index")?, reverify_counts))
 }
 
 /// What is in a folder that may not be there, but for what a file system has at its top.

@@ -112,7 +112,7 @@ async fn a_backup_under_load_has_every_pin_that_was_acknowledged_before_it() {
     for (backup, options) in backups.iter().zip([&[][..], &["--copy"], &[]]) {
         let mut restored = server.restored(backup, options).await;
         assert_whole(&restored, &kept).await;
-        restored.until_stats("walked", |stats| stats["rechecks"] == 0).await;
+        restored.until_stats("walked", |stats| stats["reverify_counts"] == 0).await;
         assert_whole(&restored, &kept).await;
         assert_books_balance(&restored).await;
         let pins = restored.admin().uploads().await["total"].clone();
@@ -150,7 +150,7 @@ async fn the_original_goes_on_and_changes_no_backup() {
 
     let restored = server.restored(&backup, &[]).await;
     assert_whole(&restored, &cids).await;
-    restored.until_stats("walked", |stats| stats["holds"] == 8 && stats["rechecks"] == 0).await;
+    restored.until_stats("walked", |stats| stats["holds"] == 8 && stats["reverify_counts"] == 0).await;
     for cid in &cids {
         assert_eq!(restored.admin().remove(cid).await.0, StatusCode::OK);
     }

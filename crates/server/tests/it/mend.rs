@@ -42,7 +42,7 @@ async fn refuses_to_start(server: &TestServer, hint: &str) {
 
 async fn is_mended(server: &TestServer, dag: &Dag) {
     let is_whole =
-        |stats: &Value| stats["damagedBlocks"] == 0 && stats["rechecks"] == 0 && stats["holds"] == 1;
+        |stats: &Value| stats["damagedBlocks"] == 0 && stats["reverify_counts"] == 0 && stats["holds"] == 1;
     server.until_stats("mended", is_whole).await;
     server.cli_ok(&["blocks", "verify"]).await;
     let pin = server.admin().status(&dag.text()).await.1;

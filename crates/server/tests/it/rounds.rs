@@ -64,7 +64,7 @@ enum Known {
     /// It ends at this time.
     Until(Timestamp),
     /// It is there, but was in flight at a kill, and nobody was told that it is pinned; it may end.
-    Wished(Option<Timestamp>),
+    CreatePinOutcome(Option<Timestamp>),
     /// It may be there or not; if it is, it may end.
     Open(Option<Timestamp>),
 }
@@ -75,7 +75,7 @@ impl Known {
         match self {
             Self::No | Self::Yes => None,
             Self::Until(at) => Some(at),
-            Self::Wished(at) | Self::Open(at) => at,
+            Self::CreatePinOutcome(at) | Self::Open(at) => at,
         }
     }
 
@@ -84,9 +84,11 @@ impl Known {
         let until = self.until();
         match (self, found) {
             (Self::No, _) | (Self::Open(_), None) => Self::No,
-            (Self::Yes | Self::Until(_), _) | (Self::Wished(_), None) => self,
-            (Self::Wished(_) | Self::Open(_), Some("pinned")) => until.map_or(Self::Yes, Self::Until),
-            (Self::Wished(_) | Self::Open(_), Some(_)) => Self::Wished(until),
+            (Self::Yes | Self::Until(_), _) | (Self::CreatePinOutcome(_), None) => self,
+            (Self::CreatePinOutcome(_) | Self::Open(_), Some("pinned")) => {
+                until.map_or(Self::Yes, Self::Until)
+            }
+            (Self::CreatePinOutcome(_) | Self::Open(_), Some(_)) => Self::CreatePinOutcome(until),
         }
     }
 }
@@ -396,9 +398,9 @@ impl Story {
                 let is_due = known.until().is_some_and(|at| at <= after);
                 match *known {
                     Known::No => assert_eq!(found, None, "{told}"),
-                    Known::Until(_) | Known::Wished(_) if is_due => {}
+                    Known::Until(_) | Known::CreatePinOutcome(_) if is_due => {}
                     Known::Yes | Known::Until(_) => assert_eq!(found.as_deref(), Some("pinned"), "{told}"),
-                    Known::Wished(_) => assert!(found.is_some(), "{told}"),
+                    Known::CreatePinOutcome(_) => assert!(found.is_some(), "{told}"),
                     Known::Open(_) => {}
                 }
                 if settled {
@@ -421,7 +423,7 @@ impl Story {
             .next_expiry()
             .await
             .unwrap()
-            .or(store.next_work(SystemClock.now(), pinfold_store::Hands::each(1)).await.unwrap())
+            .or(store.next_work(SystemClock.now(), pinfold_store::Capacity::each(1)).await.unwrap())
         {
             assert!(Instant::now() < deadline, "something is still due at {due}");
             looks.tick().await;

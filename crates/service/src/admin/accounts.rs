@@ -1,7 +1,7 @@
 //! Accounts: listed, changed, told to go.
 
 use pinfold_model::{
-    Account, AccountId, By, PlanCode, PlanError, PlanLimits, Role, Timestamp, Token, TokenId,
+    Account, AccountId, Actor, PlanCode, PlanError, PlanLimits, Role, Timestamp, Token, TokenId,
 };
 use pinfold_store::{AccountChanges, AccountFilter, AccountRecord, RemovalBegun};
 
@@ -101,7 +101,12 @@ impl Admin {
     /// # Errors
     /// [`Error::AccountNotFound`], [`Error::InvalidRequest`] (a bad name, no such plan), [`Error::LastAdmin`],
     /// [`Error::AccountLeaving`].
-    pub async fn change_account(&self, by: By, id: AccountId, edit: AccountEdit) -> Result<Account, Error> {
+    pub async fn change_account(
+        &self,
+        by: Actor,
+        id: AccountId,
+        edit: AccountEdit,
+    ) -> Result<Account, Error> {
         if let Some(name) = &edit.name {
             check_name(name)?;
         }
@@ -146,7 +151,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`Error::AccountNotFound`], [`Error::InvalidRequest`] for a password that does not suit.
-    pub async fn reset_password(&self, by: By, id: AccountId, new: Password) -> Result<(), Error> {
+    pub async fn reset_password(&self, by: Actor, id: AccountId, new: Password) -> Result<(), Error> {
         let account = self.account(id).await?.account;
         self.core.reset_password(by, &account, new).await
     }
@@ -155,7 +160,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`Error::AccountNotFound`], [`LoginError::SecondFactorOff`](crate::LoginError::SecondFactorOff).
-    pub async fn remove_second_factor(&self, by: By, id: AccountId) -> Result<(), Error> {
+    pub async fn remove_second_factor(&self, by: Actor, id: AccountId) -> Result<(), Error> {
         let account = self.account(id).await?.account;
         self.core.remove_second_factor(by, account.id).await
     }
@@ -164,7 +169,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`Error::AccountNotFound`].
-    pub async fn end_sessions(&self, by: By, id: AccountId) -> Result<u64, Error> {
+    pub async fn end_sessions(&self, by: Actor, id: AccountId) -> Result<u64, Error> {
         let now = self.core.clock.now();
         let closed = self.core.store.close_sessions(id, by, now).await.map_err(unavailable)?;
         self.core.revoked.send_replace(());
@@ -176,7 +181,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`Error::AccountNotFound`], [`Error::LastAdmin`], [`Error::AccountHasPins`].
-    pub async fn remove_account(&self, by: By, id: AccountId, force: bool) -> Result<Leaving, Error> {
+    pub async fn remove_account(&self, by: Actor, id: AccountId, force: bool) -> Result<Leaving, Error> {
         let now = self.core.clock.now();
         let begun = self.core.store.begin_removal(id, force, by, now).await.map_err(unavailable)?;
         self.core.revoked.send_replace(());
@@ -205,7 +210,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`Error::AccountNotFound`], [`Error::TokenNotFound`].
-    pub async fn revoke_token(&self, by: By, account: AccountId, token: TokenId) -> Result<(), Error> {
+    pub async fn revoke_token(&self, by: Actor, account: AccountId, token: TokenId) -> Result<(), Error> {
         let tokens = self.tokens(account).await?;
         let token = tokens.into_iter().find(|known| known.id == token).ok_or(Error::TokenNotFound)?;
         let now: Timestamp = self.core.clock.now();

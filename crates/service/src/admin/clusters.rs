@@ -1,7 +1,7 @@
 //! Clusters: how they are, and what is shown of them.
 
 use pinfold_cluster::Usage;
-use pinfold_model::{By, ClusterId};
+use pinfold_model::{Actor, ClusterId};
 use pinfold_store::SavedCluster;
 
 use super::Admin;
@@ -77,7 +77,7 @@ impl Admin {
     /// [`Error::UnknownCluster`]; [`Error::InvalidRequest`] names what is wrong.
     pub async fn change_cluster(
         &self,
-        by: By,
+        by: Actor,
         id: &ClusterId,
         edit: ClusterEdit,
     ) -> Result<ClusterInfo, Error> {
@@ -117,7 +117,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`Error::ClusterNotFound`].
-    pub async fn reset_cluster(&self, by: By, id: &ClusterId) -> Result<ClusterInfo, Error> {
+    pub async fn reset_cluster(&self, by: Actor, id: &ClusterId) -> Result<ClusterInfo, Error> {
         let configured = self.core.cluster(id).ok_or(Error::ClusterNotFound)?.info.clone();
         self.core.store.delete_cluster(id.clone(), by, self.core.clock.now()).await.map_err(unavailable)?;
         self.refreshed(None).await?;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use cid::Cid;
-use pinfold_model::{AccountId, By, ClusterId, Email, PinId, PinState};
-use pinfold_store::{AllPinsCursor, AllPinsFilter, PinRecord};
+use pinfold_model::{AccountId, Actor, ClusterId, Email, PinId, PinState};
+use pinfold_store::{AdminPinsCursor, AdminPinsFilter, PinRecord};
 
 use super::Admin;
 use crate::core::unavailable;
@@ -32,7 +32,7 @@ pub struct OwnedPinQuery {
     /// Pins on a page, 1 to 100; others are moved to the nearer end.
     pub limit: u32,
     /// Where to go on.
-    pub cursor: Option<AllPinsCursor>,
+    pub cursor: Option<AdminPinsCursor>,
 }
 
 /// A pin, and whose it is.
@@ -56,7 +56,7 @@ pub struct OwnedPinPage {
     /// The pins.
     pub pins: Vec<OwnedPin>,
     /// Where the next page begins; `None` on the last.
-    pub next_cursor: Option<AllPinsCursor>,
+    pub next_cursor: Option<AdminPinsCursor>,
 }
 
 /// A pin, and who else pins the same in the same cluster.
@@ -75,9 +75,9 @@ impl Admin {
     /// [`Error::Unavailable`], [`Error::Internal`].
     pub async fn pins(&self, query: OwnedPinQuery) -> Result<OwnedPinPage, Error> {
         let OwnedPinQuery { account, cid, state, cluster, is_damaged, limit, cursor } = query;
-        let filter = AllPinsFilter { account, cid, state, cluster, is_damaged };
+        let filter = AdminPinsFilter { account, cid, state, cluster, is_damaged };
         let limit = limit.clamp(1, LIMIT_MAX);
-        let list = self.core.store.list_all_pins(&filter, cursor, limit).await.map_err(unavailable)?;
+        let list = self.core.store.list_admin_pins(&filter, cursor, limit).await.map_err(unavailable)?;
         Ok(OwnedPinPage { pins: self.owned(list.pins).await?, next_cursor: list.next })
     }
 
@@ -98,7 +98,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`Error::PinNotFound`].
-    pub async fn remove_pin(&self, by: By, id: PinId) -> Result<(), Error> {
+    pub async fn remove_pin(&self, by: Actor, id: PinId) -> Result<(), Error> {
         let (core, now) = (Arc::clone(&self.core), self.core.clock.now());
         let removed = async move {
             let ended = core.store.remove_pin(id, by, now).await.map_err(unavailable)?;

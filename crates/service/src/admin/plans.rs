@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use pinfold_model::{By, Plan, PlanCode};
+use pinfold_model::{Actor, Plan, PlanCode};
 use pinfold_store::{PlanDeleted, PlanSaved};
 
 use super::Admin;
@@ -63,7 +63,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`Error::InvalidRequest`] names what is wrong with it.
-    pub async fn save_plan(&self, by: By, plan: Plan) -> Result<PlanView, Error> {
+    pub async fn save_plan(&self, by: Actor, plan: Plan) -> Result<PlanView, Error> {
         check(&self.core, &plan)?;
         let (code, now) = (plan.code.clone(), self.core.clock.now());
         match self.core.store.save_plan(plan, by, now).await.map_err(unavailable)? {
@@ -81,7 +81,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`Error::PlanNotFound`] (also when it is only configured), [`Error::PlanInUse`].
-    pub async fn delete_plan(&self, by: By, code: &PlanCode) -> Result<(), Error> {
+    pub async fn delete_plan(&self, by: Actor, code: &PlanCode) -> Result<(), Error> {
         let is_configured = self.core.settings.plans.find(code).is_some();
         let now = self.core.clock.now();
         let deleted = self.core.store.delete_plan(code.clone(), is_configured, by, now);

@@ -1,7 +1,7 @@
 //! Figures of the whole service. None of them counts what can be millions: they are sums that are kept.
 
 use pinfold_cluster::Usage;
-use pinfold_model::{ClusterId, PlanCode, Standing};
+use pinfold_model::{ClusterId, PinPhase, PlanCode};
 use pinfold_store::Figures;
 
 use super::Admin;
@@ -92,19 +92,19 @@ impl Admin {
 }
 
 fn cluster(id: ClusterId, figures: &Figures, usage: &[(ClusterId, Usage)]) -> ClusterStatistics {
-    let sums = |standing| figures.pins.iter().filter(move |sum| sum.standing == standing);
-    let pins = |standing| -> u64 { sums(standing).filter(|sum| sum.cluster == id).map(|sum| sum.pins).sum() };
+    let sums = |phase| figures.pins.iter().filter(move |sum| sum.phase == phase);
+    let pins = |phase| -> u64 { sums(phase).filter(|sum| sum.cluster == id).map(|sum| sum.pins).sum() };
     let of = |list: &[(ClusterId, u64)]| {
         list.iter().find(|(cluster, _)| *cluster == id).map_or(0, |(_, count)| *count)
     };
-    let waiting = pins(Standing::Waiting);
+    let waiting = pins(PinPhase::Pending);
     let pinning = of(&figures.pinning).min(waiting);
     ClusterStatistics {
         pins: PinCounts {
             queued: waiting - pinning,
             pinning,
-            pinned: pins(Standing::Kept),
-            failed: pins(Standing::Failed),
+            pinned: pins(PinPhase::Active),
+            failed: pins(PinPhase::Failed),
         },
         charged_bytes: figures.pins.iter().filter(|sum| sum.cluster == id).map(|sum| sum.bytes).sum(),
         damaged_dags: of(&figures.damaged),

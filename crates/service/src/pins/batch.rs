@@ -8,13 +8,15 @@ use std::sync::Arc;
 
 use cid::Cid;
 use futures::StreamExt as _;
-use pinfold_model::{AccountId, By, ClusterId};
-use pinfold_store::{Claim, Granted, RemovedAll, Unremovable, Wish, WishedAll};
+use pinfold_model::{AccountId, Actor, ClusterId};
+use pinfold_store::{
+    CreatePin, CreatePinsOutcome, CreatedPin, LeasedPlacement, RemovePinsOutcome, Unremovable,
+};
 
 use super::{Pins, ambiguous, check_origins};
 use crate::core::{Core, unavailable};
-use crate::reconcile::work_here;
-use crate::{Caller, Error, PinReceipt, PinView, PinWish};
+use crate::reconcile::work_local;
+use crate::{Caller, Error, PinReceipt, PinRequest, PinView};
 
 /// Items of one batch: bounds how long other writes wait for it.
 pub const BATCH_ITEMS_MAX: usize = 1_000;
@@ -58,7 +60,7 @@ impl Pins {
     /// at the account's pins: clusters, the plan, times, and the same pin twice. [`pin_all`](Self::pin_all) asks
     /// itself; this is for who has found faults of its own and wants to name all of them.
     #[must_use]
-    pub fn faults(&self, caller: &Caller, wishes: &[(usize, PinWish)]) -> Vec<ItemFault> {
+    pub fn faults(&self, caller: &Caller, wishes: &[(usize, PinRequest)]) -> Vec<ItemFault> {
         let mut faults = Vec::new();
         let mut first_at = HashMap::new();
         for (index, wish) in wishes {
@@ -85,10 +87,10 @@ impl Pins {
     pub async fn pin_all(
         &self,
         caller: &Caller,
-        wishes: Vec<PinWish>,
+        wishes: Vec<PinRequest>,
     ) -> Result<Vec<PinReceipt>, BatchError> {
         check_length(wishes.len())?;
-        let wishes: Vec<(usize, PinWish)> = wishes.into_iter().enumerate().collect();
+        let wishes: Vec<(usize, PinRequest)> = wishes.into_iter().enumerate().collect();
         let faults = self.faults(caller, &wishes);
         if !faults.is_empty() {
             return Err(BatchError::Items(faults));
@@ -122,13 +124,13 @@ impl Pins {
 async fn remove(
     core: &Core,
     pins: Vec<(Cid, Option<ClusterId>)>,
-    (account, by): (AccountId, By),
+    (account, by): (AccountId, Actor),
 ) -> Result<Vec<RemovedPin>, BatchError> {
     let _turn = core.batch_turn().await?;
     let removed = core.store.remove_all(account, &pins, by, core.clock.now()).await.map_err(unavailable)?;
     let ended = match removed {
-        RemovedAll::Done(ended) => ended,
-        RemovedAll::Refused(refused) => {
+        RemovePinsOutcome::Done(ended) => ended,
+        RemovePinsOutcome::Refused(refused) => {
             let fault = |(index, reason): (usize, Unremovable)| {
                 let cid = pins.get(index).map(|(cid, _)| *cid).unwrap_or_default();
                 ItemFault { index, cid, error: refusal(reason) }
@@ -161,7 +163,11 @@ fn refusal(reason: Unremovable) -> Error {
 }
 
 /// Writes the wishes and begins the work.
-async fn write(core: Arc<Core>, rows: Vec<Wish>, in_flight_max: u32) -> Result<Vec<PinReceipt>, BatchError> {
+async fn write(
+    core: Arc<Core>,
+    rows: Vec<CreatePin>,
+    in_flight_max: u32,
+) -> Result<Vec<PinReceipt>, BatchError> {
     let mut rows = mark_what_is_here(&core, rows).await?;
     let cids: Vec<Cid> = rows.iter().map(|wish| wish.cid).collect();
     let now;
@@ -169,15 +175,17 @@ async fn write(core: Arc<Core>, rows: Vec<Wish>, in_flight_max: u32) -> Result<V
         let _turn = core.batch_turn().await?;
         now = core.clock.now();
         for wish in &mut rows {
-            wish.claim_until = wish.claim_until.map(|_| now.after(core.settings.lease));
+            wish.lease_until = wish.lease_until.map(|_| now.after(core.settings.lease));
         }
-        core.store.wish_all(rows, now).await.map_err(unavailable)?
+        core.store.create_pins(rows, now).await.map_err(unavailable)?
     };
     match wished {
-        WishedAll::Done(granted) => Ok(begin(&core, granted)),
-        WishedAll::OverQuota => Err(Error::QuotaExceeded.into()),
-        WishedAll::TooManyInFlight => Err(Error::TooManyInFlight { limit: in_flight_max, at: now }.into()),
-        WishedAll::Refused(refused) => {
+        CreatePinsOutcome::Done(granted) => Ok(begin(&core, granted)),
+        CreatePinsOutcome::OverQuota => Err(Error::QuotaExceeded.into()),
+        CreatePinsOutcome::TooManyInFlight => {
+            Err(Error::TooManyInFlight { limit: in_flight_max, at: now }.into())
+        }
+        CreatePinsOutcome::Refused(refused) => {
             let fault = |(index, error): (usize, pinfold_model::LifetimeError)| {
                 let cid = cids.get(index).copied().unwrap_or_default();
                 ItemFault { index, cid, error: Error::Lifetime(error) }
@@ -188,13 +196,13 @@ async fn write(core: Arc<Core>, rows: Vec<Wish>, in_flight_max: u32) -> Result<V
 }
 
 /// Asks for the right to work on what seems to be here.
-async fn mark_what_is_here(core: &Arc<Core>, mut rows: Vec<Wish>) -> Result<Vec<Wish>, Error> {
+async fn mark_what_is_here(core: &Arc<Core>, mut rows: Vec<CreatePin>) -> Result<Vec<CreatePin>, Error> {
     let (looker, until) = (Arc::clone(core), core.clock.now().after(core.settings.lease));
     let marked = tokio::task::spawn_blocking(move || {
         for wish in &mut rows {
             let setup = looker.cluster(&wish.cluster);
             let is_here = setup.is_some_and(|setup| setup.driver.has(&wish.cid));
-            wish.claim_until = is_here.then_some(until);
+            wish.lease_until = is_here.then_some(until);
         }
         rows
     });
@@ -202,11 +210,11 @@ async fn mark_what_is_here(core: &Arc<Core>, mut rows: Vec<Wish>) -> Result<Vec<
 }
 
 /// Begins the work on what was written, and says how each pin stands.
-fn begin(core: &Arc<Core>, granted: Vec<Granted>) -> Vec<PinReceipt> {
+fn begin(core: &Arc<Core>, granted: Vec<CreatedPin>) -> Vec<PinReceipt> {
     let mut claims = Vec::new();
     let (mut work, mut ends) = (false, false);
     let mut receipts = Vec::with_capacity(granted.len());
-    for Granted { pin, created, work: has_work, claim } in granted {
+    for CreatedPin { pin, created, work: has_work, claim } in granted {
         work |= has_work;
         ends |= pin.expires_at.is_some();
         claims.extend(claim.map(|claim| *claim));
@@ -225,14 +233,14 @@ fn begin(core: &Arc<Core>, granted: Vec<Granted>) -> Vec<PinReceipt> {
 }
 
 /// Settles what is here. Leases that run out before their turn comes are somebody else's by then.
-async fn settle_here(core: Arc<Core>, claims: Vec<Claim>) {
+async fn settle_here(core: Arc<Core>, claims: Vec<LeasedPlacement>) {
     let work = futures::stream::iter(claims);
     let work = work.for_each_concurrent(HERE_AT_ONCE, |claim| {
         let core = Arc::clone(&core);
         async move {
             // It is never closed.
             let _permit = Arc::clone(&core.quick).acquire_owned().await.ok();
-            work_here(core, claim).await;
+            work_local(core, claim).await;
         }
     });
     work.await;

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use cid::Cid;
-use pinfold_cluster::{ClusterError, Reach, Survey, SurveyTerms};
-use pinfold_model::{ClusterId, Standing};
+use pinfold_cluster::{ClusterError, Reach, Survey, SurveyOptions};
+use pinfold_model::{ClusterId, PinPhase};
 use pinfold_store::{PinRecord, PlacementRecord};
 use tokio::time::Instant;
 
 use super::{Pins, check_origins};
 use crate::core::{UNREACHABLE, unavailable};
-use crate::{Caller, ClusterSetup, Error, PinView, PinWish};
+use crate::{Caller, ClusterSetup, Error, PinRequest, PinView};
 
 /// Blocks of a DAG that a dry run visits: some 25 GB of a file, and 20 MB of memory.
 const BLOCKS_MAX: u64 = 100_000;
@@ -54,7 +54,7 @@ impl Pins {
     /// # Errors
     /// What [`pin`](Self::pin) would break of the plan and of the request, but for the quota;
     /// [`Error::Unavailable`] also when too many ask at once.
-    pub async fn dry_run(&self, caller: &Caller, wish: &PinWish, time: Duration) -> Result<DryRun, Error> {
+    pub async fn dry_run(&self, caller: &Caller, wish: &PinRequest, time: Duration) -> Result<DryRun, Error> {
         let until = Instant::now() + time;
         check_origins(wish)?;
         let (core, account) = (&self.core, caller.account.id);
@@ -66,7 +66,7 @@ impl Pins {
         let before = pin.as_ref().map(PinRecord::lifetime).unwrap_or_default();
         before.renewed(wish.lifetime(), core.clock.now()).map_err(Error::Lifetime)?;
         let whole = placement.filter(PlacementRecord::is_whole);
-        let is_live = pin.as_ref().is_some_and(|pin| pin.standing != Standing::Failed);
+        let is_live = pin.as_ref().is_some_and(|pin| pin.phase != PinPhase::Failed);
         if whole.is_none() && !is_live {
             let limit = caller.plan.limits.in_flight_pins_max;
             if core.store.on_their_way(account, limit).await.map_err(unavailable)? >= limit {
@@ -81,7 +81,7 @@ impl Pins {
         Ok(DryRun { cid: wish.cid, cluster, pin: pin.as_ref().map(PinView::from), dag, quota })
     }
 
-    async fn survey(&self, setup: &ClusterSetup, wish: &PinWish, until: Instant) -> Result<Survey, Error> {
+    async fn survey(&self, setup: &ClusterSetup, wish: &PinRequest, until: Instant) -> Result<Survey, Error> {
         let busy = Error::Unavailable { retry_after: Some(Duration::from_secs(1)) };
         // Walks are work for the disk: few at a time.
         let permit = match self.core.surveys.try_acquire() {
@@ -93,7 +93,8 @@ impl Pins {
         };
         let time = until.saturating_duration_since(Instant::now());
         let origins = wish.origins.iter().map(|origin| origin.0.clone()).collect();
-        let terms = SurveyTerms { blocks_max: self.core.settings.blocks_max.min(BLOCKS_MAX), time, origins };
+        let terms =
+            SurveyOptions { blocks_max: self.core.settings.blocks_max.min(BLOCKS_MAX), time, origins };
         let survey = setup.driver.survey(&wish.cid, &terms).await;
         drop(permit);
         survey.map_err(|error| match error {
@@ -120,7 +121,7 @@ impl Pins {
         let account = self.core.store.account(caller.account.id).await.map_err(unavailable)?;
         let account = account.ok_or(Error::AccountNotFound)?;
         let left_bytes = account.remaining_bytes();
-        let is_kept = pin.is_some_and(|pin| pin.standing == Standing::Kept);
+        let is_kept = pin.is_some_and(|pin| pin.phase == PinPhase::Active);
         let is_exact = is_kept || dag.is_whole();
         let charge_bytes = if is_kept { 0 } else { dag.bytes };
         Ok(QuotaEffect {

@@ -76,7 +76,7 @@ async fn the_last_use_of_a_key_is_written_later() {
     let alice = world.account("alice", "free").await;
     let last = async || world.service.tokens.list(alice.account.id).await.unwrap()[0].last_used_at;
     assert_eq!(last().await, None);
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(last().await, Some(world.clock.now()));
 }
 

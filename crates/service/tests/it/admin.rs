@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use pinfold_model::{AccountId, By, ClusterId, Email, Plan, PlanCode, PlanLimits, Plans, Role};
+use pinfold_model::{AccountId, Actor, ClusterId, Email, Plan, PlanCode, PlanLimits, Plans, Role};
 use pinfold_service::{
-    AccountEdit, ClusterEdit, Error, GatewayEdit, Leaving, LogQuery, NewAccount, PinWish, PlanChange,
+    AccountEdit, ClusterEdit, Error, GatewayEdit, Leaving, LogQuery, NewAccount, PinRequest, PlanChange,
     PlanSource, Service, Settings,
 };
 
 use crate::world::{DEADLINE, GIB, MIB, World, new_account};
 
-const BY: By = By::OPERATOR;
+const BY: Actor = Actor::OPERATOR;
 
 fn team(storage_bytes: u64) -> Plan {
     let limits = PlanLimits { storage_bytes, ..Plan::premium().limits };
@@ -47,12 +47,12 @@ async fn a_saved_plan_counts_at_once_and_the_configured_one_comes_back() {
     assert_eq!((view.source, view.accounts), (PlanSource::Overridden, 1));
     assert_eq!(world.fresh(alice.account.id).await.storage_limit_bytes, MIB);
     let large = world.cluster.publish("large", 2 * MIB);
-    let refused = world.pin(&alice, PinWish::new(large)).await;
+    let refused = world.pin(&alice, PinRequest::new(large)).await;
     assert_eq!(refused.err(), Some(Error::QuotaExceeded));
 
     admin.delete_plan(BY, &PlanCode::new("free")).await.unwrap();
     assert_eq!(world.fresh(alice.account.id).await.storage_limit_bytes, GIB);
-    world.pin(&alice, PinWish::new(large)).await.unwrap();
+    world.pin(&alice, PinRequest::new(large)).await.unwrap();
     let again = admin.delete_plan(BY, &PlanCode::new("free")).await;
     assert_eq!(again, Err(Error::PlanNotFound), "the configured one can't be deleted");
 }
@@ -145,7 +145,7 @@ async fn accounts_change_only_to_plans_that_are_theirs_to_take() {
     assert_eq!(change("free").await, Ok((GIB, "free".to_owned())));
 
     let cid = world.cluster.publish("three", 3 * MIB);
-    world.pin(&alice, PinWish::new(cid)).await.unwrap();
+    world.pin(&alice, PinRequest::new(cid)).await.unwrap();
     let refused = change("team").await;
     assert_eq!(refused, Err(Error::PlanTooSmall { used_bytes: 3 * MIB, limit_bytes: 2 * MIB }));
     assert_eq!(world.fresh(alice.account.id).await.plan.as_str(), "free");
@@ -172,14 +172,14 @@ async fn timelocks_stay_when_a_plan_without_them_comes() {
     let world = World::start().await;
     let alice = world.account("alice", "premium").await;
     let cid = world.cluster.publish("locked", MIB);
-    let wish = PinWish { timelock: Some(world.in_an_hour()), ..PinWish::new(cid) };
+    let wish = PinRequest { timelock: Some(world.in_an_hour()), ..PinRequest::new(cid) };
     world.pin(&alice, wish.clone()).await.unwrap();
     let (_, plan) = world.service.subscriptions.change(&alice, &PlanCode::new("free")).await.unwrap();
     let alice = pinfold_service::Caller { plan, ..alice };
     assert!(world.uploads(&alice).await[0].expires_at.is_some());
     assert_eq!(world.pin(&alice, wish).await.err(), Some(Error::TimelockNotAllowed));
     world.clock.advance(Duration::from_hours(2));
-    world.settle().await;
+    world.run_until_idle().await;
     assert!(world.uploads(&alice).await.is_empty(), "and they end what they were to end");
 }
 
@@ -188,15 +188,15 @@ async fn a_plan_that_is_too_small_takes_nothing_away_and_lets_nothing_in() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("three", 3 * MIB);
-    world.pin(&alice, PinWish::new(cid)).await.unwrap();
+    world.pin(&alice, PinRequest::new(cid)).await.unwrap();
     world.service.admin.save_plan(BY, team(2 * MIB)).await.unwrap();
     let edit = AccountEdit { plan: Some(PlanCode::new("team")), ..AccountEdit::default() };
     set(&world, alice.account.id, edit).await.unwrap();
     assert_eq!(world.uploads(&alice).await.len(), 1);
     let one = world.cluster.publish("one", 1);
-    assert_eq!(world.pin(&alice, PinWish::new(one)).await.err(), Some(Error::QuotaExceeded));
+    assert_eq!(world.pin(&alice, PinRequest::new(one)).await.err(), Some(Error::QuotaExceeded));
     world.remove(&alice, &cid).await.unwrap();
-    world.pin(&alice, PinWish::new(one)).await.unwrap();
+    world.pin(&alice, PinRequest::new(one)).await.unwrap();
 }
 
 #[tokio::test]
@@ -237,15 +237,15 @@ async fn an_account_goes_with_all_its_pins_also_over_a_restart() {
     let shared = world.cluster.publish("shared", MIB);
     let own = world.cluster.publish("own", MIB);
     for (who, cid) in [(&alice, shared), (&alice, own), (&bob, shared)] {
-        world.pin(who, PinWish::new(cid)).await.unwrap();
+        world.pin(who, PinRequest::new(cid)).await.unwrap();
     }
     let id = alice.account.id;
     let kept = world.service.admin.remove_account(BY, id, false).await;
     assert_eq!(kept, Err(Error::AccountHasPins { pins: 2 }));
-    let leaving = world.service.admin.remove_account(By::account(bob.account.id), id, true).await;
+    let leaving = world.service.admin.remove_account(Actor::account(bob.account.id), id, true).await;
     assert_eq!(leaving, Ok(Leaving::Begun { pins: 2 }));
     world.restart().await;
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.service.admin.account(id).await.err(), Some(Error::AccountNotFound));
     world.check_settled(&[&bob]).await;
     assert!(world.cluster.has(&shared) && !world.cluster.holds(&format!("pin/cl0-global/{own}"), &own));
@@ -260,7 +260,7 @@ async fn a_running_service_removes_accounts_by_itself() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("own", MIB);
-    world.pin(&alice, PinWish::new(cid)).await.unwrap();
+    world.pin(&alice, PinRequest::new(cid)).await.unwrap();
     let background = world.service.run();
     let admin = &world.service.admin;
     admin.remove_account(BY, alice.account.id, true).await.unwrap();
@@ -315,8 +315,8 @@ async fn statistics_say_how_all_pins_stand() {
     let world = World::start().await;
     let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "premium").await);
     let cid = world.cluster.publish("shared", MIB);
-    world.pin(&alice, PinWish::new(cid)).await.unwrap();
-    world.pin(&bob, PinWish::new(cid)).await.unwrap();
+    world.pin(&alice, PinRequest::new(cid)).await.unwrap();
+    world.pin(&bob, PinRequest::new(cid)).await.unwrap();
     let nowhere = world.cluster.publish("later", MIB);
     world.wish(&bob, nowhere).await.unwrap();
     let statistics = world.service.admin.statistics().await.unwrap();

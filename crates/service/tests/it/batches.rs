@@ -5,7 +5,7 @@ use std::time::Duration;
 use cid::Cid;
 use pinfold_cluster::{Fate, Gate};
 use pinfold_model::{Clock, ClusterId, LifetimeError, PinState, Retention};
-use pinfold_service::{BATCH_ITEMS_MAX, BatchError, Caller, Error, ItemFault, PinReceipt, PinWish, Reach};
+use pinfold_service::{BATCH_ITEMS_MAX, BatchError, Caller, Error, ItemFault, PinReceipt, PinRequest, Reach};
 
 use crate::world::{GIB, MIB, World};
 
@@ -17,7 +17,7 @@ impl World {
     }
 
     async fn pin_all(&self, caller: &Caller, cids: &[Cid]) -> Result<Vec<PinReceipt>, BatchError> {
-        self.service.pins.pin_all(caller, cids.iter().copied().map(PinWish::new).collect()).await
+        self.service.pins.pin_all(caller, cids.iter().copied().map(PinRequest::new).collect()).await
     }
 
     async fn remove_all(&self, caller: &Caller, cids: &[Cid]) -> Result<usize, BatchError> {
@@ -43,7 +43,7 @@ async fn a_full_batch_is_pinned_and_removed() {
     let receipts = world.pin_all(&alice, &cids).await.unwrap();
     assert!(receipts.iter().all(|receipt| receipt.created && receipt.view.state == PinState::Queued));
     assert_eq!(receipts.iter().map(|receipt| receipt.view.cid).collect::<Vec<_>>(), cids);
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.fresh(alice.account.id).await.used_bytes, 1_000);
 
     // What is pinned is pinned for another at once.
@@ -54,7 +54,7 @@ async fn a_full_batch_is_pinned_and_removed() {
     assert_eq!(world.remove_all(&alice, &cids).await, Ok(1_000));
     assert_eq!(world.fresh(alice.account.id).await.pins, 0);
     assert_eq!(world.remove_all(&bob, &cids).await, Ok(1_000));
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice, &bob]).await;
 }
 
@@ -65,13 +65,13 @@ async fn everything_that_is_wrong_is_named_and_nothing_is_pinned() {
     let cids = world.publish_many("", 3, 1);
     let now = world.clock.now();
     let retention = Retention::parse(&now.after(Duration::from_hours(1)).to_string(), now).ok();
-    let wish = |at: usize| PinWish::new(cids[at]);
+    let wish = |at: usize| PinRequest::new(cids[at]);
     let wishes = vec![
         wish(0),
-        PinWish { cluster: ClusterId::parse("nowhere").ok(), ..wish(1) },
-        PinWish { timelock: Some(world.in_an_hour()), ..wish(1) },
-        PinWish { retention, ..wish(1) },
-        PinWish { cluster: Some(ClusterId::default()), ..wish(0) },
+        PinRequest { cluster: ClusterId::parse("nowhere").ok(), ..wish(1) },
+        PinRequest { timelock: Some(world.in_an_hour()), ..wish(1) },
+        PinRequest { retention, ..wish(1) },
+        PinRequest { cluster: Some(ClusterId::default()), ..wish(0) },
     ];
     let expected = [
         (1, Error::UnknownCluster),
@@ -96,7 +96,7 @@ async fn a_batch_that_does_not_fit_is_refused_as_a_whole() {
     let (alice, bob) = (world.account("alice", "premium").await, world.account("bob", "free").await);
     let cids = world.publish_many("large", 3, GIB / 2);
     world.pin_all(&alice, &cids).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.pin_all(&bob, &cids).await, Err(BatchError::Whole(Error::QuotaExceeded)));
     assert_eq!(world.uploads(&bob).await, []);
     let many = world.publish_many("many", 101, 1);
@@ -117,15 +117,15 @@ async fn what_is_locked_or_missing_is_named_and_nothing_is_removed() {
     let until = now.after(Duration::from_hours(1));
     let retention = Retention::parse(&until.to_string(), now).ok();
     world.pin_all(&alice, &cids[..1]).await.unwrap();
-    let locked = PinWish { retention, ..PinWish::new(cids[1]) };
+    let locked = PinRequest { retention, ..PinRequest::new(cids[1]) };
     world.service.pins.pin_all(&alice, vec![locked]).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     let expected = [(1, Error::RetentionLocked { until }), (2, Error::PinNotFound)];
     assert_eq!(faults(world.remove_all(&alice, &cids).await), expected);
     assert_eq!(world.uploads(&alice).await.len(), 2);
 
     let sooner = Retention::parse(&now.after(Duration::from_mins(1)).to_string(), now).ok();
-    let wishes = vec![PinWish::new(cids[2]), PinWish { retention: sooner, ..PinWish::new(cids[1]) }];
+    let wishes = vec![PinRequest::new(cids[2]), PinRequest { retention: sooner, ..PinRequest::new(cids[1]) }];
     let shortened = Error::Lifetime(LifetimeError::Shortened { until });
     assert_eq!(faults(world.service.pins.pin_all(&alice, wishes).await), [(1, shortened)]);
     assert_eq!(world.uploads(&alice).await.len(), 2, "the other was not pinned either");
@@ -137,7 +137,7 @@ async fn batches_from_two_sides_never_overdraw() {
     let (alice, bob) = (world.account("alice", "premium").await, world.account("bob", "free").await);
     let cids = world.publish_many("large", 8, GIB / 6);
     world.pin_all(&alice, &cids).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     let (left, right) = tokio::join!(world.pin_all(&bob, &cids[..4]), world.pin_all(&bob, &cids[4..]));
     let granted = [left, right].into_iter().filter(Result::is_ok).count();
     assert_eq!(granted, 1, "each fits, both do not");
@@ -150,8 +150,9 @@ async fn a_dry_run_counts_what_is_here_and_writes_nothing() {
     let world = World::start().await;
     let (alice, bob) = (world.account("alice", "premium").await, world.account("bob", "free").await);
     let cid = world.cluster.publish("large", 3 * MIB);
-    let run =
-        async |caller, cid| world.service.pins.dry_run(caller, &PinWish::new(cid), A_MOMENT).await.unwrap();
+    let run = async |caller, cid| {
+        world.service.pins.dry_run(caller, &PinRequest::new(cid), A_MOMENT).await.unwrap()
+    };
     let there = run(&bob, cid).await;
     assert_eq!((there.dag.reach, there.dag.missing, there.pin), (Reach::Delivered, 1, None));
     assert_eq!((there.quota.charge_bytes, there.quota.is_exact, there.quota.fits), (0, false, None));
@@ -161,7 +162,7 @@ async fn a_dry_run_counts_what_is_here_and_writes_nothing() {
     assert_eq!(world.cluster.all_names(), [""; 0]);
 
     let cid = world.cluster.publish("here", 3 * MIB);
-    world.pin(&alice, PinWish::new(cid)).await.unwrap();
+    world.pin(&alice, PinRequest::new(cid)).await.unwrap();
     let here = run(&bob, cid).await;
     assert!(here.dag.is_whole());
     assert_eq!((here.quota.charge_bytes, here.quota.is_exact, here.quota.fits), (3 * MIB, true, Some(true)));
@@ -172,7 +173,7 @@ async fn a_dry_run_counts_what_is_here_and_writes_nothing() {
     assert_eq!(world.uploads(&bob).await, []);
 
     let large = world.cluster.publish("too large", 2 * GIB);
-    world.pin(&alice, PinWish::new(large)).await.unwrap();
+    world.pin(&alice, PinRequest::new(large)).await.unwrap();
     assert_eq!(run(&bob, large).await.quota.fits, Some(false));
 }
 
@@ -182,14 +183,14 @@ async fn a_dry_run_is_refused_as_the_pin_would_be() {
     let bob = world.account("bob", "free").await;
     let cids = world.publish_many("", 101, 1);
     let run = async |wish| world.service.pins.dry_run(&bob, &wish, A_MOMENT).await.map(drop);
-    let wish = PinWish::new(cids[0]);
-    let elsewhere = PinWish { cluster: ClusterId::parse("nowhere").ok(), ..wish.clone() };
+    let wish = PinRequest::new(cids[0]);
+    let elsewhere = PinRequest { cluster: ClusterId::parse("nowhere").ok(), ..wish.clone() };
     assert_eq!(run(elsewhere).await, Err(Error::UnknownCluster));
-    let timed = PinWish { timelock: Some(world.in_an_hour()), ..wish.clone() };
+    let timed = PinRequest { timelock: Some(world.in_an_hour()), ..wish.clone() };
     assert_eq!(run(timed).await, Err(Error::TimelockNotAllowed));
     world.pin_all(&bob, &cids[..100]).await.unwrap();
     assert_eq!(
-        run(PinWish::new(cids[100])).await,
+        run(PinRequest::new(cids[100])).await,
         Err(Error::TooManyInFlight { limit: 100, at: world.clock.now() })
     );
     assert_eq!(run(wish).await, Ok(()), "that one is on its way");
@@ -201,6 +202,6 @@ async fn a_dry_run_ends_with_its_time() {
     let bob = world.account("bob", "free").await;
     let cid = world.cluster.publish("slow", 1);
     world.cluster.script_survey(&cid, [Fate::Waits(Gate::default())]);
-    let run = world.service.pins.dry_run(&bob, &PinWish::new(cid), A_MOMENT).await.unwrap();
+    let run = world.service.pins.dry_run(&bob, &PinRequest::new(cid), A_MOMENT).await.unwrap();
     assert_eq!(run.dag.reach, Reach::Nowhere);
 }

@@ -4,7 +4,7 @@ use cid::{Cid, Version};
 use pinfold_model::{Email, PinState};
 use pinfold_node::Block;
 use pinfold_node::car::{HEADER, header, section_head};
-use pinfold_service::{Caller, Error, KeptRoots, UploadTerms, Wait};
+use pinfold_service::{Caller, Error, KeptRoots, UploadOptions, Wait};
 
 use crate::world::{LONG, MIB, World};
 
@@ -28,7 +28,7 @@ pub(crate) async fn import(
     roots: &[Cid],
     wait: Wait,
 ) -> Result<KeptRoots, Error> {
-    let (uploads, terms) = (&world.service.uploads, UploadTerms::default());
+    let (uploads, terms) = (&world.service.uploads, UploadOptions::default());
     let received = uploads.receive_car(caller, &terms, car).await?;
     uploads.keep_car(caller, received, roots.to_vec(), terms, wait).await
 }
@@ -50,7 +50,7 @@ async fn every_root_is_pinned_and_the_guard_goes_with_the_last() {
     for (root, receipt) in kept {
         assert_eq!(receipt.unwrap().view.state, PinState::Pinned, "{root}");
     }
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
     assert_eq!(world.fresh(alice.account.id).await.used_bytes, MIB + 6);
 }
@@ -67,7 +67,7 @@ async fn one_root_that_nobody_has_takes_no_other_with_it() {
     background.stop().await;
     let kept: Vec<_> = kept.unwrap().into_iter().map(|(_, receipt)| receipt.map(|_| ())).collect();
     assert_eq!(kept, [Err(Error::CidNotFound), Ok(())]);
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
 }
 
@@ -80,7 +80,7 @@ async fn a_car_without_a_root_needs_one_by_hand() {
         let refused = import(&world, &alice, &car(&header, &blocks), &[], Wait::No).await;
         let Err(Error::InvalidRequest(reason)) = refused else { panic!("{refused:?}") };
         assert!(reason.contains("no root"), "{reason}");
-        world.settle().await;
+        world.run_until_idle().await;
         world.check_settled(&[&alice]).await;
     }
     let kept = import(&world, &alice, &car(HEADER, &blocks), &[*blocks[0].cid()], Wait::No).await.unwrap();
@@ -93,7 +93,7 @@ async fn a_car_without_a_root_needs_one_by_hand() {
     background.stop().await;
     // The first one may have been told to stop before it saw that its pin is there.
     world.restart().await;
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
 }
 
@@ -111,10 +111,10 @@ async fn what_is_no_car_or_no_right_of_the_account_leaves_nothing() {
     }
     let large = world.cluster.publish("almost all", (1 << 30) - 5);
     world.wish(&alice, large).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     let refused = import(&world, &alice, &good, &[], Wait::No).await;
     assert_eq!(refused.err(), Some(Error::QuotaExceeded));
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
 }
 

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cid::Cid;
 use pinfold_cluster::{
-    Body, Cluster, ClusterError, Distinct, Held, Imported, ImportedCar, ImportedKind, PeerInfo, Progress,
-    Survey, SurveyTerms, Terms, Usage, WalkPage, WalkRequest,
+    Body, Cluster, ClusterError, Distinct, Held, HoldOptions, Imported, ImportedCar, ImportedKind, PeerInfo,
+    Progress, Survey, SurveyOptions, Usage, WalkPage, WalkRequest,
 };
 use pinfold_node::blocks::{SegmentBlocks, SegmentConfig};
 use pinfold_node::car::import::import_car;
@@ -59,7 +59,7 @@ impl Cluster for Disk {
         &self,
         name: &HoldName,
         root: &Cid,
-        terms: &Terms,
+        terms: &HoldOptions,
         progress: &Arc<Progress>,
     ) -> Result<Held, ClusterError> {
         if let Some(held) = self.blocks.hold(name)?.filter(|held| held.sealed) {
@@ -113,11 +113,11 @@ impl Cluster for Disk {
         self.blocks.size(root).unwrap().is_some()
     }
 
-    async fn hold_here(
+    async fn hold_local(
         &self,
         name: &HoldName,
         root: &Cid,
-        terms: &Terms,
+        terms: &HoldOptions,
     ) -> Result<Option<Held>, ClusterError> {
         if let Some(held) = self.blocks.hold(name)?.filter(|held| held.sealed) {
             return Ok(Some(self.held(root, held.stats)));
@@ -141,7 +141,7 @@ impl Cluster for Disk {
         Ok(Some(self.held(root, stats)))
     }
 
-    async fn survey(&self, _root: &Cid, _terms: &SurveyTerms) -> Result<Survey, ClusterError> {
+    async fn survey(&self, _root: &Cid, _terms: &SurveyOptions) -> Result<Survey, ClusterError> {
         Ok(Survey::default())
     }
 

@@ -17,7 +17,7 @@ use pinfold_model::{
     Clock, FailureCode, ManualClock, PinState, Plan, PlanCode, PlanLimits, Plans, Timelock, Timestamp,
 };
 use pinfold_node::{Blocks, HoldName};
-use pinfold_service::{Caller, PinView, PinWish, Service, Settings, UploadTerms, Wait};
+use pinfold_service::{Caller, PinRequest, PinView, Service, Settings, UploadOptions, Wait};
 use pinfold_store::Store;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
@@ -65,7 +65,7 @@ impl Life {
     }
 
     /// Works until there is nothing to do now.
-    fn settle(&self) {
+    fn run_until_idle(&self) {
         self.runtime.block_on(async {
             for _ in 0..1_000 {
                 if self.service.reconciler.turn().await.unwrap() == 0 {
@@ -103,8 +103,8 @@ fn settings() -> Settings {
 
 /// What somebody does.
 #[derive(Debug, Clone)]
-enum Act {
-    Wish { who: usize, cid: Cid, timelock: Option<Timelock> },
+enum AuditEvent {
+    CreatePin { who: usize, cid: Cid, timelock: Option<Timelock> },
     Remove { who: usize, cid: Cid },
     Upload { who: usize, bodies: Vec<Vec<u8>>, broken: bool, kept: bool, timelock: Option<Timelock> },
     Nothing,
@@ -184,7 +184,7 @@ impl Play {
         self.check_settled();
         for who in 0..self.callers.len() {
             for pin in self.life().pins(&self.callers[who]) {
-                self.alone(Act::Remove { who, cid: pin.cid });
+                self.alone(AuditEvent::Remove { who, cid: pin.cid });
             }
         }
         self.quiet_down();
@@ -223,16 +223,16 @@ impl Play {
         }
     }
 
-    fn act(&mut self) -> Act {
+    fn act(&mut self) -> AuditEvent {
         let who = self.dice.roll(self.callers.len() as u64) as usize;
         let timelock = self.timelock(who);
         match self.dice.roll(10) {
-            0..5 => Act::Wish { who, cid: self.root(), timelock },
-            5..8 => Act::Remove { who, cid: self.root() },
+            0..5 => AuditEvent::CreatePin { who, cid: self.root(), timelock },
+            5..8 => AuditEvent::Remove { who, cid: self.root() },
             _ => {
                 let bodies = self.bodies();
                 let (broken, kept) = (self.dice.roll(6) == 0, self.dice.roll(6) != 0);
-                Act::Upload { who, bodies, broken, kept, timelock }
+                AuditEvent::Upload { who, bodies, broken, kept, timelock }
             }
         }
     }
@@ -270,7 +270,7 @@ impl Play {
         }
     }
 
-    fn alone(&mut self, act: Act) {
+    fn alone(&mut self, act: AuditEvent) {
         let life = self.life.take().unwrap();
         let answers = life.runtime.block_on(self.perform(&life.service, act));
         self.life = Some(life);
@@ -278,7 +278,7 @@ impl Play {
     }
 
     /// Somebody does something while the reconciler works.
-    fn beside_a_turn(&mut self, act: Act) {
+    fn beside_a_turn(&mut self, act: AuditEvent) {
         let breaths = self.dice.roll(60);
         let life = self.life.take().unwrap();
         let answers = life.runtime.block_on(async {
@@ -295,15 +295,15 @@ impl Play {
     }
 
     /// The process dies while somebody does something and the reconciler works.
-    fn die_during(&mut self, act: Act) {
+    fn die_during(&mut self, act: AuditEvent) {
         let breaths = self.dice.roll(120);
         let life = self.life.take().unwrap();
         let mut answers = Answers::default();
         // What it was about to do may be done, though nobody was told.
         match &act {
-            Act::Remove { who, cid } => drop(answers.removed.insert((*who, *cid))),
-            Act::Wish { who, cid, .. } => drop(answers.wished.insert((*who, *cid))),
-            Act::Upload { .. } | Act::Nothing => {}
+            AuditEvent::Remove { who, cid } => drop(answers.removed.insert((*who, *cid))),
+            AuditEvent::CreatePin { who, cid, .. } => drop(answers.wished.insert((*who, *cid))),
+            AuditEvent::Upload { .. } | AuditEvent::Nothing => {}
         }
         let done = life.runtime.block_on(async {
             tokio::select! {
@@ -322,7 +322,7 @@ impl Play {
 
     /// An orderly stop, while the service runs.
     fn stop_and_start(&mut self) {
-        let act = if self.dice.roll(2) == 0 { self.act() } else { Act::Nothing };
+        let act = if self.dice.roll(2) == 0 { self.act() } else { AuditEvent::Nothing };
         let breaths = self.dice.roll(60);
         let life = self.life.take().unwrap();
         let answers = life.runtime.block_on(async {
@@ -369,21 +369,21 @@ impl Play {
     }
 
     /// Being refused is fine, as long as nothing that was promised is broken.
-    async fn perform(&self, service: &Service, act: Act) -> Answers {
+    async fn perform(&self, service: &Service, act: AuditEvent) -> Answers {
         let mut answers = Answers::default();
         match act {
-            Act::Nothing => {}
-            Act::Wish { who, cid, timelock } => {
+            AuditEvent::Nothing => {}
+            AuditEvent::CreatePin { who, cid, timelock } => {
                 answers.wished.insert((who, cid));
-                let wish = PinWish { timelock, ..PinWish::new(cid) };
+                let wish = PinRequest { timelock, ..PinRequest::new(cid) };
                 let _ = service.pins.pin(&self.callers[who], wish, Wait::No).await;
             }
-            Act::Remove { who, cid } => {
+            AuditEvent::Remove { who, cid } => {
                 answers.removed.insert((who, cid));
                 let _ = service.pins.remove(&self.callers[who], &cid, None).await;
             }
-            Act::Upload { who, bodies, broken, kept, timelock } => {
-                let terms = UploadTerms { timelock, ..UploadTerms::default() };
+            AuditEvent::Upload { who, bodies, broken, kept, timelock } => {
+                let terms = UploadOptions { timelock, ..UploadOptions::default() };
                 if let Some(pin) = upload(service, &self.callers[who], &bodies, broken, kept, &terms).await {
                     answers.wished.insert((who, pin.cid));
                     answers.promised.extend(pin.expires_at.is_none().then_some((who, pin.cid)));
@@ -464,7 +464,7 @@ impl Play {
     fn quiet_down(&mut self) {
         for _ in 0..12 {
             self.clock.advance(Duration::from_mins(5));
-            self.life().settle();
+            self.life().run_until_idle();
         }
         self.check();
     }
@@ -568,7 +568,7 @@ async fn upload(
     bodies: &[Vec<u8>],
     broken: bool,
     kept: bool,
-    terms: &UploadTerms,
+    terms: &UploadOptions,
 ) -> Option<PinView> {
     let uploads = &service.uploads;
     let end = || -> Box<dyn tokio::io::AsyncRead + Send + Unpin> {
@@ -633,11 +633,11 @@ fn a_removal_beside_the_fetch_of_a_dag_that_shares_blocks_loses_nothing() {
         let mut play = Play::new(seed);
         // The two with the most blocks in common; one is pinned, one is on its way.
         let [old, new] = play.relatives();
-        play.alone(Act::Wish { who: 2, cid: old, timelock: None });
-        play.life().settle();
+        play.alone(AuditEvent::CreatePin { who: 2, cid: old, timelock: None });
+        play.life().run_until_idle();
         play.check();
-        play.alone(Act::Wish { who: 2, cid: new, timelock: None });
-        play.beside_a_turn(Act::Remove { who: 2, cid: old });
+        play.alone(AuditEvent::CreatePin { who: 2, cid: new, timelock: None });
+        play.beside_a_turn(AuditEvent::Remove { who: 2, cid: old });
         play.quiet_down();
         play.check_settled();
         let pinned: Vec<_> = play.pinned.keys().map(|(_, cid)| *cid).collect();

@@ -9,7 +9,7 @@ use cid::Cid;
 use pinfold_cluster::{Fate, Gate};
 use pinfold_model::{PinId, PinName, PinState};
 use pinfold_service::{
-    Caller, EntriesPage, EntriesQuery, Error, PinWish, Settings, UploadReceipt, UploadTerms, Wait,
+    Caller, EntriesPage, EntriesQuery, Error, PinRequest, Settings, UploadOptions, UploadReceipt, Wait,
 };
 
 use crate::world::{MIB, World};
@@ -17,11 +17,11 @@ use crate::world::{MIB, World};
 async fn directory(world: &World, caller: &Caller, paths: &[&str]) -> Cid {
     let background = world.service.run();
     let uploads = &world.service.uploads;
-    let mut draft = uploads.directory(caller, &UploadTerms::default()).await.unwrap();
+    let mut draft = uploads.directory(caller, &UploadOptions::default()).await.unwrap();
     for path in paths {
         draft.add(path, path.as_bytes()).await.unwrap();
     }
-    let kept = uploads.keep_directory(caller, draft, UploadTerms::default()).await.unwrap();
+    let kept = uploads.keep_directory(caller, draft, UploadOptions::default()).await.unwrap();
     background.stop().await;
     kept.receipt.view.cid
 }
@@ -66,7 +66,7 @@ async fn only_ones_own_pinned_directories_are_listed() {
     let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "free").await);
     let cid = directory(&world, &alice, &["a.txt"]).await;
     let file = world.cluster.publish("file", MIB);
-    world.pin(&alice, PinWish::new(file)).await.unwrap();
+    world.pin(&alice, PinRequest::new(file)).await.unwrap();
     let all = EntriesQuery::default;
     assert_eq!(list(&world, &bob, &cid, all()).await, Err(Error::PinNotFound));
     assert!(matches!(list(&world, &alice, &file, all()).await, Err(Error::InvalidRequest(_))));
@@ -79,7 +79,7 @@ async fn only_ones_own_pinned_directories_are_listed() {
     assert_eq!(list(&world, &alice, &late, all()).await, Err(Error::NotPinned(PinState::Queued)));
     world.cluster.unpublish(&late);
     gate.open();
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(list(&world, &alice, &late, all()).await, Err(Error::NotPinned(PinState::Failed)));
 }
 
@@ -94,7 +94,7 @@ async fn a_pin_is_renamed_by_its_owner_alone() {
     assert_eq!(pins.rename(&alice, PinId(id.0 + 1), name()).await, Err(Error::UploadNotFound));
     assert_eq!(pins.rename(&alice, id, name()).await.unwrap().custom_name, Some(name()));
     // A wish that comes without a name leaves it.
-    let again = pins.pin(&alice, PinWish::new(cid), Wait::No).await.unwrap();
+    let again = pins.pin(&alice, PinRequest::new(cid), Wait::No).await.unwrap();
     assert_eq!(again.view.custom_name, Some(name()));
 }
 
@@ -130,9 +130,9 @@ impl Roots {
     async fn upload(&self, path: &str) -> Result<UploadReceipt, Error> {
         let uploads = &self.world.service.uploads;
         let path = if path.starts_with('/') { PathBuf::from(path) } else { self.path(path) };
-        let terms = UploadTerms::default();
+        let terms = UploadOptions::default();
         let (draft, name) = uploads.folder(&self.alice, &terms, path.to_str().unwrap()).await?;
-        uploads.keep_directory(&self.alice, draft, UploadTerms { original_name: name, ..terms }).await
+        uploads.keep_directory(&self.alice, draft, UploadOptions { original_name: name, ..terms }).await
     }
 
     async fn refusal(&self, path: &str) -> String {
@@ -154,7 +154,7 @@ async fn a_folder_below_a_root_is_uploaded_whole() {
         assert_eq!(kept.receipt.view.original_name, Some(PinName::parse("site").unwrap()));
     }
     background.stop().await;
-    roots.world.settle().await;
+    roots.world.run_until_idle().await;
     roots.world.check_settled(&[&roots.alice]).await;
 }
 
@@ -170,9 +170,9 @@ async fn nothing_outside_of_the_roots_is_read_or_told_of() {
     }
     let closed = World::start().await;
     let bob = closed.account("bob", "free").await;
-    let refused = closed.service.uploads.folder(&bob, &UploadTerms::default(), "/tmp").await;
+    let refused = closed.service.uploads.folder(&bob, &UploadOptions::default(), "/tmp").await;
     assert_eq!(refused.err(), Some(Error::FolderNotAllowed), "no root, nothing");
-    roots.world.settle().await;
+    roots.world.run_until_idle().await;
     roots.world.check_settled(&[&roots.alice]).await;
 }
 
@@ -190,6 +190,6 @@ async fn what_is_neither_file_nor_folder_is_named() {
     assert!(roots.refusal("shared/deep").await.contains("deeper than 128"));
     fs::create_dir(roots.path("shared/nothing")).unwrap();
     assert!(roots.refusal("shared/nothing").await.contains("no files"));
-    roots.world.settle().await;
+    roots.world.run_until_idle().await;
     roots.world.check_settled(&[&roots.alice]).await;
 }

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use pinfold_model::IdempotencyKey;
-use pinfold_service::{Begun, Caller, Error, IdempotencyError, KeptAnswer, RequestPrint, Running};
+use pinfold_service::{Begun, Caller, Error, IdempotencyError, RequestFingerprint, Running, StoredResponse};
 
 use crate::world::{DEADLINE, World};
 
 const HOUR: Duration = Duration::from_hours(1);
 
-fn print(body: Option<&str>) -> RequestPrint {
-    RequestPrint { head: "head".to_owned(), body: body.map(str::to_owned) }
+fn print(body: Option<&str>) -> RequestFingerprint {
+    RequestFingerprint { head: "head".to_owned(), body: body.map(str::to_owned) }
 }
 
-fn answer(text: &str) -> KeptAnswer {
-    KeptAnswer {
+fn answer(text: &str) -> StoredResponse {
+    StoredResponse {
         status: 201,
         headers: Vec::new(),
         body: Some(text.to_owned()),
@@ -56,7 +56,7 @@ async fn what_was_answered_survives_a_restart_for_a_day() {
     world.service.reconciler.take_over().await.unwrap();
     assert_eq!(world.again(&alice, "one").await.as_deref(), Some("{}"));
     world.clock.advance(23 * HOUR);
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.again(&alice, "one").await.as_deref(), Some("{}"));
     world.clock.advance(2 * HOUR);
     assert_eq!(world.again(&alice, "one").await, None);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pinfold_model::{ActStatus, By, Email, PlanCode, Role, Scope};
+use pinfold_model::{Actor, AuditStatus, Email, PlanCode, Role, Scope};
 use pinfold_service::{
     AccountEdit, AuditEntry, AuthError, Caller, Credential, Error, LogQuery, LoggedIn, Login, LoginError,
     NewAccount, NewSignup, Password, Settings, Source, Via,
@@ -109,7 +109,7 @@ async fn a_session_survives_a_restart_and_ends_in_its_time() {
     world.clock.advance(Duration::from_secs(1));
     assert_eq!(world.prove(&ada).await.err(), Some(AuthError::Invalid));
 
-    world.settle().await;
+    world.run_until_idle().await;
     world.clock.set(world.clock_at_start());
     assert_eq!(world.prove(&ada).await.err(), Some(AuthError::Invalid), "its row is gone for good");
 }
@@ -255,17 +255,17 @@ async fn logins_stand_in_the_log_also_those_that_were_refused() {
     assert_eq!(
         told,
         [
-            ("account.create", ActStatus::Done),
-            ("account.login", ActStatus::Refused),
-            ("account.login", ActStatus::Done),
-            ("account.logout", ActStatus::Done),
-            ("account.password", ActStatus::Refused),
-            ("account.password", ActStatus::Done),
+            ("account.create", AuditStatus::Done),
+            ("account.login", AuditStatus::Refused),
+            ("account.login", AuditStatus::Done),
+            ("account.logout", AuditStatus::Done),
+            ("account.password", AuditStatus::Refused),
+            ("account.password", AuditStatus::Done),
         ]
     );
     assert!(log.iter().all(|entry| entry.by.source == Source::Web && entry.by.address == via.address));
     let refused =
-        log.iter().find(|entry| entry.status == ActStatus::Refused && entry.action == "account.login");
+        log.iter().find(|entry| entry.status == AuditStatus::Refused && entry.action == "account.login");
     assert_eq!(refused.unwrap().by.actor, None, "who it was is not known");
 }
 
@@ -292,7 +292,7 @@ async fn a_disabled_account_is_told_so_after_the_right_password_alone() {
         world
             .service
             .admin
-            .change_account(By::OPERATOR, ada.caller.account.id, edit)
+            .change_account(Actor::OPERATOR, ada.caller.account.id, edit)
             .await
             .map(drop)
             .unwrap();

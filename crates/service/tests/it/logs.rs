@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use pinfold_model::{By, Clock, IpRules, ScopeSet, TokenName};
-use pinfold_service::{Act, AuditEntry, Caller, Error, LogQuery, NewToken, PinWish, Settings};
+use pinfold_model::{Actor, Clock, IpRules, ScopeSet, TokenName};
+use pinfold_service::{AuditEntry, AuditEvent, Caller, Error, LogQuery, NewToken, PinRequest, Settings};
 
 use crate::world::{MIB, World};
 
@@ -21,14 +21,14 @@ async fn what_an_account_does_is_in_its_log_and_in_no_other() {
     let (alice, bob) = (world.account("alice", "premium").await, world.account("bob", "free").await);
     let cid = world.cluster.publish("hello", MIB);
     let lock = Some(world.in_an_hour());
-    world.pin(&alice, PinWish { timelock: lock, ..PinWish::new(cid) }).await.unwrap();
+    world.pin(&alice, PinRequest { timelock: lock, ..PinRequest::new(cid) }).await.unwrap();
     let name = TokenName::parse("second").unwrap();
     let (scopes, ip_allowlist) = (ScopeSet::of_a_new_key(), IpRules::default());
     let new = NewToken { name: name.clone(), label: None, scopes, ip_allowlist, expires_at: None };
     world.service.tokens.create_for(&alice, new, None).await.unwrap();
     world.service.tokens.revoke_for(&alice, &name, None).await.unwrap();
     world.clock.advance(Duration::from_hours(2));
-    world.settle().await;
+    world.run_until_idle().await;
 
     let log_of_alice = log(&world, &alice, LogQuery::default()).await;
     assert_eq!(
@@ -36,7 +36,7 @@ async fn what_an_account_does_is_in_its_log_and_in_no_other() {
         ["pin.expire", "token.revoke", "token.create", "pin.create", "token.create", "account.create"]
     );
     assert_eq!(log_of_alice[1].by, alice.by(), "she did it herself");
-    assert_eq!((log_of_alice[0].by, log_of_alice[5].by), (By::SYSTEM, By::OPERATOR));
+    assert_eq!((log_of_alice[0].by, log_of_alice[5].by), (Actor::SYSTEM, Actor::OPERATOR));
     assert_eq!(log_of_alice[3].subject, cid.to_string());
     assert_eq!(actions(&log(&world, &bob, LogQuery::default()).await), ["token.create", "account.create"]);
 }
@@ -49,7 +49,7 @@ async fn a_log_has_pages_cursors_and_filters() {
     for n in 0..25 {
         world.clock.advance(Duration::from_secs(1));
         let action = if n % 5 == 0 { "account.login" } else { "test.other" };
-        let act = Act::new(alice.account.id, alice.by(), action, n.to_string());
+        let act = AuditEvent::new(alice.account.id, alice.by(), action, n.to_string());
         world.service.logs.write(act).await.unwrap();
     }
     let logs = &world.service.logs;
@@ -81,12 +81,12 @@ async fn the_oldest_end_of_the_log_goes_in_time() {
     let world = World::start_with(Settings { audit_kept: Some(kept), ..Settings::default() }).await;
     let alice = world.account("alice", "free").await;
     world.clock.advance(kept);
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(log(&world, &alice, LogQuery::default()).await.len(), 2, "not before its time");
-    let late = Act::new(alice.account.id, alice.by(), "account.login", "");
+    let late = AuditEvent::new(alice.account.id, alice.by(), "account.login", "");
     world.service.logs.write(late).await.unwrap();
     world.clock.advance(Duration::from_millis(1));
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(actions(&log(&world, &alice, LogQuery::default()).await), ["account.login"]);
 }
 
@@ -95,7 +95,7 @@ async fn a_log_that_is_kept_for_ever_is_not_swept() {
     let world = World::start_with(Settings { audit_kept: None, ..Settings::default() }).await;
     let alice = world.account("alice", "free").await;
     world.clock.advance(Duration::from_hours(24 * 365 * 50));
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(log(&world, &alice, LogQuery::default()).await.len(), 2);
 }
 

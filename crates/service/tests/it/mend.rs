@@ -13,11 +13,11 @@ async fn damaged_blocks_are_brought_again_and_nobody_is_charged_for_it() {
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("a dag", MIB);
     world.wish(&alice, cid).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     world.cluster.damage(&format!("pin/cl0-global/{cid}"), 3);
 
     // It takes a look to know, and another to know that it is over.
-    world.settle().await;
+    world.run_until_idle().await;
     assert!(world.service.damages.list().await.unwrap().is_empty());
     let status = world.service.pins.status(&alice, &cid, None).await.unwrap();
     assert_eq!((status.view.state, status.damaged_blocks, status.error), (PinState::Pinned, 0, None));
@@ -33,10 +33,10 @@ async fn what_nobody_has_any_more_stays_pinned_is_told_and_is_tried_again_and_ag
     for caller in [&alice, &ben] {
         world.wish(caller, cid).await.unwrap();
     }
-    world.settle().await;
+    world.run_until_idle().await;
     world.cluster.unpublish(&cid);
     world.cluster.damage(&format!("pin/cl0-global/{cid}"), 3);
-    world.settle().await;
+    world.run_until_idle().await;
 
     for _ in 0..20 {
         let status = world.service.pins.status(&alice, &cid, None).await.unwrap();
@@ -45,7 +45,7 @@ async fn what_nobody_has_any_more_stays_pinned_is_told_and_is_tried_again_and_ag
         let next = status.next_try_at.unwrap();
         assert!(next > world.clock.now());
         world.clock.advance(next.since(world.clock.now()));
-        world.settle().await;
+        world.run_until_idle().await;
     }
     let [damaged] = &world.service.damages.list().await.unwrap()[..] else { panic!("one of them") };
     assert_eq!((damaged.cid, damaged.blocks), (cid, 3));
@@ -54,7 +54,7 @@ async fn what_nobody_has_any_more_stays_pinned_is_told_and_is_tried_again_and_ag
     // Somebody has it once more.
     world.cluster.publish("a dag", MIB);
     world.clock.advance(Duration::from_mins(10));
-    world.settle().await;
+    world.run_until_idle().await;
     assert!(world.service.damages.list().await.unwrap().is_empty());
     world.check_settled(&[&alice, &ben]).await;
 }
@@ -65,20 +65,20 @@ async fn a_new_pin_of_damaged_content_is_pinned_only_once_that_is_whole() {
     let (alice, ben) = (world.account("alice", "free").await, world.account("ben", "free").await);
     let cid = world.cluster.publish("a dag", MIB);
     world.wish(&alice, cid).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     let down = || Fate::Fails(ClusterError::Unavailable("scripted".to_owned()));
     world.cluster.script_hold(&cid, [down()]);
     world.cluster.damage(&format!("pin/cl0-global/{cid}"), 1);
-    world.settle().await;
+    world.run_until_idle().await;
 
     world.cluster.script_hold(&cid, [down()]);
     let receipt = world.wish(&ben, cid).await.unwrap();
     assert_eq!(receipt.view.state, PinState::Queued);
     assert_eq!(world.fresh(ben.account.id).await.used_bytes, 0);
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.state(&ben, &cid).await, Some(PinState::Queued), "it was tried at once, and failed");
     world.clock.advance(Duration::from_mins(10));
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.state(&ben, &cid).await, Some(PinState::Pinned));
     world.check_settled(&[&alice, &ben]).await;
 }
@@ -89,16 +89,16 @@ async fn a_damaged_pin_that_is_removed_is_no_damage_any_more() {
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("a dag", MIB);
     world.wish(&alice, cid).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     world.cluster.unpublish(&cid);
     world.cluster.damage(&format!("pin/cl0-global/{cid}"), 1);
-    world.settle().await;
+    world.run_until_idle().await;
     world.remove(&alice, &cid).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     assert!(world.service.damages.list().await.unwrap().is_empty());
     assert!(world.cluster.all_names().is_empty());
     // And the same content can come again.
     world.cluster.publish("a dag", MIB);
-    let again = pinfold_service::PinWish::new(cid);
+    let again = pinfold_service::PinRequest::new(cid);
     assert_eq!(world.pin(&alice, again).await.unwrap().view.state, PinState::Pinned);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pinfold_cluster::{ClusterError, Fate};
 use pinfold_model::{Clock, FailureCode, PinName, PinState};
-use pinfold_service::{Error, ListQuery, PinWish, Wait};
+use pinfold_service::{Error, ListQuery, PinRequest, Wait};
 
 use crate::world::{GIB, MIB, World};
 
@@ -14,7 +14,7 @@ async fn a_pin_is_fetched_charged_and_there_to_stay() {
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", 3 * MIB);
 
-    let receipt = world.pin(&alice, PinWish::new(cid)).await.unwrap();
+    let receipt = world.pin(&alice, PinRequest::new(cid)).await.unwrap();
     assert!(receipt.created);
     assert_eq!((receipt.view.state, receipt.view.size_bytes), (PinState::Pinned, 3 * MIB));
     assert_eq!(world.fresh(alice.account.id).await.used_bytes, 3 * MIB);
@@ -33,10 +33,10 @@ async fn a_second_wish_gives_names_and_never_drops_a_timelock() {
     let cid = world.cluster.publish("hello", MIB);
     let lock = world.in_an_hour();
     let name = |text| Some(PinName::parse(text).unwrap());
-    let first = PinWish { timelock: Some(lock), original_name: name("a.txt"), ..PinWish::new(cid) };
+    let first = PinRequest { timelock: Some(lock), original_name: name("a.txt"), ..PinRequest::new(cid) };
     world.pin(&alice, first).await.unwrap();
 
-    let second = PinWish { custom_name: name("mine"), ..PinWish::new(cid) };
+    let second = PinRequest { custom_name: name("mine"), ..PinRequest::new(cid) };
     let view = world.service.pins.pin(&alice, second, Wait::No).await.unwrap().view;
     assert_eq!(view.expires_at, Some(lock.ends_at()));
     assert_eq!((view.original_name, view.custom_name), (name("a.txt"), name("mine")));
@@ -49,7 +49,7 @@ async fn what_nobody_has_leaves_nothing_behind() {
     let cid = world.cluster.publish("gone", MIB);
     world.cluster.unpublish(&cid);
 
-    assert_eq!(world.pin(&alice, PinWish::new(cid)).await, Err(Error::CidNotFound));
+    assert_eq!(world.pin(&alice, PinRequest::new(cid)).await, Err(Error::CidNotFound));
     assert_eq!(world.uploads(&alice).await, []);
     assert_eq!(world.cluster.all_names(), Vec::<String>::new());
     assert_eq!(world.store.placements(None, 10).await.unwrap(), []);
@@ -63,7 +63,7 @@ async fn an_asynchronous_pin_says_why_it_failed_and_can_be_tried_again() {
     let cid = world.cluster.publish("later", MIB);
     world.cluster.unpublish(&cid);
     world.wish(&alice, cid).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
 
     let status = world.service.pins.status(&alice, &cid, None).await.unwrap();
     assert_eq!(status.view.state, PinState::Failed);
@@ -71,11 +71,11 @@ async fn an_asynchronous_pin_says_why_it_failed_and_can_be_tried_again() {
     world.check_settled(&[&alice]).await;
 
     world.cluster.publish("later", MIB);
-    let receipt = world.pin(&alice, PinWish::new(cid)).await.unwrap();
+    let receipt = world.pin(&alice, PinRequest::new(cid)).await.unwrap();
     assert_eq!(receipt.view.state, PinState::Pinned);
     world.check_settled(&[&alice]).await;
     world.remove(&alice, &cid).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
 }
 
@@ -87,14 +87,14 @@ async fn a_cluster_that_is_down_is_tried_again_later_and_later() {
     let down = || Fate::Fails(ClusterError::Unavailable("it is asleep".to_owned()));
     world.cluster.script_hold(&cid, [down(), down()]);
     world.wish(&alice, cid).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     let status = world.service.pins.status(&alice, &cid, None).await.unwrap();
     assert_eq!((status.view.state, status.attempts), (PinState::Queued, 1));
     assert!(status.next_try_at.is_some() && status.error.is_some());
 
     for state in [PinState::Queued, PinState::Pinned] {
         world.clock.advance(Duration::from_secs(5));
-        world.settle().await;
+        world.run_until_idle().await;
         assert_eq!(world.state(&alice, &cid).await, Some(state));
     }
 
@@ -102,7 +102,7 @@ async fn a_cluster_that_is_down_is_tried_again_later_and_later() {
     world.cluster.script_hold(&other, [down(), down(), down()]);
     world.wish(&alice, other).await.unwrap();
     for _ in 0..3 {
-        world.settle().await;
+        world.run_until_idle().await;
         world.clock.advance(Duration::from_secs(60));
     }
     assert_eq!(world.state(&alice, &other).await, Some(PinState::Failed));
@@ -116,12 +116,12 @@ async fn a_cluster_that_stopped_is_not_asked_again_at_once() {
     let cid = world.cluster.publish("hello", MIB);
     world.cluster.script_hold(&cid, vec![Fate::Fails(ClusterError::Stopping); 2]);
     world.wish(&alice, cid).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     let status = world.service.pins.status(&alice, &cid, None).await.unwrap();
     assert_eq!((status.view.state, status.attempts), (PinState::Queued, 1));
     for _ in 0..2 {
         world.clock.advance(Duration::from_secs(5));
-        world.settle().await;
+        world.run_until_idle().await;
     }
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
     world.check_settled(&[&alice]).await;
@@ -132,16 +132,16 @@ async fn the_quota_is_a_wall() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let large = world.cluster.publish("large", GIB + 1);
-    assert_eq!(world.pin(&alice, PinWish::new(large)).await, Err(Error::QuotaExceeded));
+    assert_eq!(world.pin(&alice, PinRequest::new(large)).await, Err(Error::QuotaExceeded));
     assert!(!world.cluster.has(&large));
     world.check_settled(&[&alice]).await;
 
     let exact = world.cluster.publish("exact", GIB);
-    world.pin(&alice, PinWish::new(exact)).await.unwrap();
+    world.pin(&alice, PinRequest::new(exact)).await.unwrap();
     let tiny = world.cluster.publish("tiny", 1);
     assert_eq!(world.wish(&alice, tiny).await, Err(Error::QuotaExceeded));
     world.remove(&alice, &exact).await.unwrap();
-    world.pin(&alice, PinWish::new(tiny)).await.unwrap();
+    world.pin(&alice, PinRequest::new(tiny)).await.unwrap();
     world.check_settled(&[&alice]).await;
 }
 
@@ -157,7 +157,7 @@ async fn pins_at_once_never_overshoot_the_quota() {
             world.wish(&bob, cid).await.unwrap();
         }
     }
-    world.settle().await;
+    world.run_until_idle().await;
     let pinned = world.uploads(&alice).await.iter().filter(|pin| pin.state == PinState::Pinned).count();
     assert_eq!(pinned, 9);
     world.check_settled(&[&alice, &bob]).await;
@@ -173,7 +173,7 @@ async fn a_small_account_does_not_fail_a_large_one() {
     world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
     world.wish(&alice, cid).await.unwrap();
     // Bob comes while the fetch runs under Alice's budget.
-    tokio::join!(world.settle(), async {
+    tokio::join!(world.run_until_idle(), async {
         gate.reached().await;
         world.wish(&bob, cid).await.unwrap();
         gate.open();
@@ -189,18 +189,18 @@ async fn two_accounts_share_and_each_can_leave() {
     let alice = world.account("alice", "free").await;
     let bob = world.account("bob", "free").await;
     let cid = world.cluster.publish("shared", MIB);
-    world.pin(&alice, PinWish::new(cid)).await.unwrap();
+    world.pin(&alice, PinRequest::new(cid)).await.unwrap();
     world.cluster.unpublish(&cid);
     assert!(world.wish(&bob, cid).await.unwrap().created, "it is here already");
 
     world.remove(&alice, &cid).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.remove(&alice, &cid).await, Err(Error::PinNotFound));
     assert!(world.cluster.has(&cid));
     world.check_settled(&[&alice, &bob]).await;
 
     world.remove(&bob, &cid).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     assert!(!world.cluster.has(&cid));
     world.check_settled(&[&alice, &bob]).await;
 }
@@ -211,15 +211,15 @@ async fn an_expired_pin_is_released_and_not_a_moment_earlier() {
     let alice = world.account("alice", "premium").await;
     let cid = world.cluster.publish("for an hour", MIB);
     let lock = world.in_an_hour();
-    world.pin(&alice, PinWish { timelock: Some(lock), ..PinWish::new(cid) }).await.unwrap();
+    world.pin(&alice, PinRequest { timelock: Some(lock), ..PinRequest::new(cid) }).await.unwrap();
 
     world.clock.advance(Duration::from_millis(3_599_999));
-    world.settle().await;
+    world.run_until_idle().await;
     assert!(world.cluster.has(&cid));
     // It comes due while the server is down.
     world.clock.advance(Duration::from_millis(1));
     world.restart().await;
-    world.settle().await;
+    world.run_until_idle().await;
     assert!(!world.cluster.has(&cid));
     assert_eq!(world.uploads(&alice).await, []);
     world.check_settled(&[&alice]).await;
@@ -230,10 +230,10 @@ async fn the_plan_says_what_is_allowed() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
-    let locked = PinWish { timelock: Some(world.in_an_hour()), ..PinWish::new(cid) };
+    let locked = PinRequest { timelock: Some(world.in_an_hour()), ..PinRequest::new(cid) };
     assert_eq!(world.pin(&alice, locked).await, Err(Error::TimelockNotAllowed));
     let elsewhere = pinfold_model::ClusterId::parse("cl9-moon").unwrap();
-    let wish = PinWish { cluster: Some(elsewhere), ..PinWish::new(cid) };
+    let wish = PinRequest { cluster: Some(elsewhere), ..PinRequest::new(cid) };
     assert_eq!(world.pin(&alice, wish).await, Err(Error::UnknownCluster));
 
     for i in 0..100 {
@@ -244,8 +244,8 @@ async fn the_plan_says_what_is_allowed() {
         world.wish(&alice, cid).await,
         Err(Error::TooManyInFlight { limit: 100, at: world.clock.now() })
     );
-    world.settle().await;
-    world.pin(&alice, PinWish::new(cid)).await.unwrap();
+    world.run_until_idle().await;
+    world.pin(&alice, PinRequest::new(cid)).await.unwrap();
 }
 
 #[tokio::test]
@@ -274,11 +274,11 @@ async fn lists_have_pages_cursors_filters_and_exact_totals() {
         let cid = world.cluster.publish(&format!("{i}"), 10);
         let name = PinName::parse(&format!("Photo_{i}%.jpg")).unwrap();
         let timelock = (i % 5 == 0).then(|| world.in_an_hour());
-        let wish = PinWish { custom_name: Some(name), timelock, ..PinWish::new(cid) };
+        let wish = PinRequest { custom_name: Some(name), timelock, ..PinRequest::new(cid) };
         world.service.pins.pin(&alice, wish, Wait::No).await.unwrap();
         cids.push(cid);
     }
-    world.settle().await;
+    world.run_until_idle().await;
     cids.reverse();
 
     let list = |query| world.service.pins.list(&alice, query);

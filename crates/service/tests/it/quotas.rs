@@ -1,7 +1,7 @@
 //! Stories of quotas: however much comes at once, an account never has more than its plan allows, to the byte.
 
 use pinfold_model::{PinState, Plan, PlanLimits, Plans};
-use pinfold_service::{Caller, Error, PinWish, Settings, UploadTerms};
+use pinfold_service::{Caller, Error, PinRequest, Settings, UploadOptions};
 
 use crate::world::{LONG, World};
 
@@ -19,7 +19,7 @@ async fn upload(world: &World, caller: &Caller, number: usize, bytes: usize) -> 
     let mut content = vec![b'x'; bytes];
     let name = number.to_be_bytes();
     content[..name.len()].copy_from_slice(&name);
-    let (uploads, terms) = (&world.service.uploads, UploadTerms::default());
+    let (uploads, terms) = (&world.service.uploads, UploadOptions::default());
     let received = uploads.receive(caller, &terms, std::io::Cursor::new(content)).await?;
     uploads.keep(caller, received, terms).await.map(drop)
 }
@@ -36,7 +36,7 @@ async fn many_uploads_at_once_fill_the_storage_and_not_a_byte_more() {
     assert!(done.iter().flat_map(|done| done.as_ref().err()).all(|error| *error == Error::QuotaExceeded));
     assert_eq!(world.fresh(alice.account.id).await.used_bytes, 1_000);
     background.stop().await;
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
 }
 
@@ -51,7 +51,7 @@ async fn what_does_not_fit_beside_the_others_leaves_room_for_what_does() {
     let used = world.fresh(alice.account.id).await.used_bytes;
     assert!(done.iter().any(Result::is_ok) && used <= 1_000, "{used}");
     background.stop().await;
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
 }
 
@@ -66,7 +66,7 @@ async fn the_same_content_many_times_is_charged_once() {
     let account = world.fresh(alice.account.id).await;
     assert_eq!((account.used_bytes, account.pins), (100, 1));
     background.stop().await;
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
 }
 
@@ -78,7 +78,7 @@ async fn pins_by_cid_and_uploads_share_one_storage() {
     let cids: Vec<_> = (0..MANY / 2).map(|i| world.cluster.publish(&format!("pin {i}"), 100)).collect();
     let pins = cids
         .iter()
-        .map(|cid| async { world.service.pins.pin(&alice, PinWish::new(*cid), LONG).await.map(drop) });
+        .map(|cid| async { world.service.pins.pin(&alice, PinRequest::new(*cid), LONG).await.map(drop) });
     let uploads = (0..MANY / 2).map(|number| upload(&world, &alice, number, 100));
     let others = (0..10).map(|number| upload(&world, &bob, number, 100));
     let (pinned, uploaded, of_bob) = tokio::join!(
@@ -91,7 +91,7 @@ async fn pins_by_cid_and_uploads_share_one_storage() {
     assert!(of_bob.iter().all(Result::is_ok), "another account's storage is its own: {of_bob:?}");
     assert_eq!(world.fresh(alice.account.id).await.used_bytes, 1_000);
     background.stop().await;
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice, &bob]).await;
     let kept = world.uploads(&alice).await;
     assert!(kept.iter().all(|pin| pin.state == PinState::Pinned));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pinfold_cluster::{ClusterError, Fate, Gate};
 use pinfold_model::PinState;
-use pinfold_service::{Error, PinWish, Wait};
+use pinfold_service::{Error, PinRequest, Wait};
 
 use crate::world::{LONG, MIB, World};
 
@@ -13,12 +13,12 @@ async fn a_pin_that_comes_back_during_its_release_keeps_its_blocks() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
-    world.pin(&alice, PinWish::new(cid)).await.unwrap();
+    world.pin(&alice, PinRequest::new(cid)).await.unwrap();
 
     let gate = Gate::default();
     world.cluster.script_release([Fate::Waits(gate.clone())]);
     world.remove(&alice, &cid).await.unwrap();
-    tokio::join!(world.settle(), async {
+    tokio::join!(world.run_until_idle(), async {
         gate.reached().await;
         let receipt = world.wish(&alice, cid).await.unwrap();
         assert_eq!(receipt.view.state, PinState::Queued, "its blocks are being released");
@@ -33,22 +33,22 @@ async fn a_lease_that_ran_out_during_a_release_loses_nothing() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
-    world.pin(&alice, PinWish::new(cid)).await.unwrap();
+    world.pin(&alice, PinRequest::new(cid)).await.unwrap();
 
     let gate = Gate::default();
     world.cluster.script_release([Fate::Waits(gate.clone())]);
     world.remove(&alice, &cid).await.unwrap();
-    tokio::join!(world.settle(), async {
+    tokio::join!(world.run_until_idle(), async {
         gate.reached().await;
         world.wish(&alice, cid).await.unwrap();
         // The clock jumps, and somebody else claims the placement while the release still hangs.
         world.clock.advance(Duration::from_hours(1));
-        tokio::join!(world.settle(), async {
+        tokio::join!(world.run_until_idle(), async {
             tokio::task::yield_now().await;
             gate.open();
         });
     });
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
     world.check_settled(&[&alice]).await;
 }
@@ -58,7 +58,7 @@ async fn work_that_waited_longer_than_its_lease_is_not_begun() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
-    world.pin(&alice, PinWish::new(cid)).await.unwrap();
+    world.pin(&alice, PinRequest::new(cid)).await.unwrap();
     let (gate, down) = (Gate::default(), ClusterError::Unavailable("down".to_owned()));
     world.cluster.script_release([Fate::Waits(gate.clone()), Fate::Works, Fate::Fails(down)]);
     world.remove(&alice, &cid).await.unwrap();
@@ -100,12 +100,12 @@ async fn a_fetch_that_nobody_wants_any_more_stops() {
     world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
 
     let (waited, (), ()) = tokio::join!(
-        world.service.pins.pin(&alice, PinWish::new(cid), LONG),
+        world.service.pins.pin(&alice, PinRequest::new(cid), LONG),
         async {
             while world.state(&alice, &cid).await.is_none() {
                 tokio::task::yield_now().await;
             }
-            world.settle().await;
+            world.run_until_idle().await;
         },
         async {
             gate.reached().await;
@@ -113,7 +113,7 @@ async fn a_fetch_that_nobody_wants_any_more_stops() {
         }
     );
     assert_eq!(waited, Err(Error::PinNotFound), "who waits is told");
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.cluster.all_names(), Vec::<String>::new());
     world.check_settled(&[&alice]).await;
 }
@@ -127,16 +127,16 @@ async fn an_unfinished_pin_goes_on_after_a_restart() {
     world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
     world.wish(&alice, cid).await.unwrap();
     tokio::select! {
-        () = world.settle() => panic!("the gate is closed"),
+        () = world.run_until_idle() => panic!("the gate is closed"),
         () = gate.reached() => {}
     }
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinning));
 
     world.restart().await;
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinning), "the lease of the dead still runs");
     world.clock.advance(Duration::from_secs(61));
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
     world.check_settled(&[&alice]).await;
 }
@@ -150,12 +150,12 @@ async fn a_process_that_is_alone_waits_for_no_lease_of_the_dead() {
     world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
     world.wish(&alice, cid).await.unwrap();
     tokio::select! {
-        () = world.settle() => panic!("the gate is closed"),
+        () = world.run_until_idle() => panic!("the gate is closed"),
         () = gate.reached() => {}
     }
     world.restart().await;
     world.service.reconciler.take_over().await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
     world.check_settled(&[&alice]).await;
 }
@@ -165,13 +165,13 @@ async fn a_removal_survives_a_restart_and_a_cluster_that_is_down() {
     let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
-    world.pin(&alice, PinWish::new(cid)).await.unwrap();
+    world.pin(&alice, PinRequest::new(cid)).await.unwrap();
     world.remove(&alice, &cid).await.unwrap();
     world.restart().await;
     let down = || Fate::Fails(ClusterError::Unavailable("it is asleep".to_owned()));
     world.cluster.script_release([down(), down(), down(), down()]);
     for _ in 0..5 {
-        world.settle().await;
+        world.run_until_idle().await;
         world.clock.advance(Duration::from_mins(10));
     }
     assert!(!world.cluster.has(&cid));
@@ -183,12 +183,12 @@ async fn a_removal_waits_for_no_release_and_a_restart_goes_on_with_it() {
     let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
-    world.pin(&alice, PinWish::new(cid)).await.unwrap();
+    world.pin(&alice, PinRequest::new(cid)).await.unwrap();
     let gate = Gate::default();
     world.cluster.script_release([Fate::Waits(gate.clone())]);
     world.remove(&alice, &cid).await.unwrap();
     tokio::select! {
-        () = world.settle() => panic!("the gate is closed"),
+        () = world.run_until_idle() => panic!("the gate is closed"),
         () = gate.reached() => {}
     }
     assert!(world.cluster.has(&cid), "its blocks are still there");
@@ -199,7 +199,7 @@ async fn a_removal_waits_for_no_release_and_a_restart_goes_on_with_it() {
     world.restart().await;
     assert_eq!(world.state(&alice, &cid).await, None);
     world.service.reconciler.take_over().await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     assert!(!world.cluster.has(&cid));
     world.check_settled(&[&alice]).await;
 }
@@ -210,7 +210,7 @@ async fn a_removal_waits_for_no_release_while_the_service_runs() {
     let alice = world.account("alice", "free").await;
     let [first, second] = ["first", "second"].map(|name| world.cluster.publish(name, MIB));
     for cid in [first, second] {
-        world.pin(&alice, PinWish::new(cid)).await.unwrap();
+        world.pin(&alice, PinRequest::new(cid)).await.unwrap();
     }
     let gate = Gate::default();
     world.cluster.script_release([Fate::Waits(gate.clone()), Fate::Waits(gate.clone())]);
@@ -222,7 +222,7 @@ async fn a_removal_waits_for_no_release_while_the_service_runs() {
     assert!(world.cluster.has(&first) && world.cluster.has(&second));
     // An orderly stop waits for none of them either.
     background.stop().await;
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.cluster.all_names(), Vec::<String>::new());
     world.check_settled(&[&alice]).await;
 }
@@ -238,7 +238,7 @@ async fn when_the_wait_is_over_the_answer_is_how_it_stands_then() {
         let gate = Gate::default();
         world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
         let wait = Wait::For(Duration::from_millis(wait_ms));
-        let pin = world.service.pins.pin(&alice, PinWish::new(cid), wait);
+        let pin = world.service.pins.pin(&alice, PinRequest::new(cid), wait);
         let (begun, answer) =
             tokio::join!(tokio::time::timeout(Duration::from_millis(wait_ms / 2), gate.reached()), pin);
         if begun.is_ok() {
@@ -257,12 +257,12 @@ async fn all_who_wait_for_the_same_are_told_the_same() {
     let cid = world.cluster.publish("gone", MIB);
     world.cluster.unpublish(&cid);
     let background = world.service.run();
-    let waits = (0..8).map(|_| world.service.pins.pin(&alice, PinWish::new(cid), LONG));
+    let waits = (0..8).map(|_| world.service.pins.pin(&alice, PinRequest::new(cid), LONG));
     for answer in futures::future::join_all(waits).await {
         assert_eq!(answer, Err(Error::CidNotFound));
     }
     background.stop().await;
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.uploads(&alice).await, []);
     world.check_settled(&[&alice]).await;
 }
@@ -274,7 +274,7 @@ async fn the_running_service_needs_no_turns() {
     let background = world.service.run();
     let pins = (0..50).map(|i| {
         let cid = world.cluster.publish(&format!("{i}"), 100);
-        world.service.pins.pin(&alice, PinWish::new(cid), LONG)
+        world.service.pins.pin(&alice, PinRequest::new(cid), LONG)
     });
     for receipt in futures::future::join_all(pins).await {
         assert_eq!(receipt.unwrap().view.state, PinState::Pinned);
@@ -296,6 +296,6 @@ async fn a_stop_in_the_middle_leaves_the_work_to_the_next_start() {
     background.stop().await;
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Queued));
     world.restart().await;
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned), "no lease is in the way");
 }

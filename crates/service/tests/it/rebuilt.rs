@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cid::Cid;
-use pinfold_cluster::{Cluster, HoldName, Terms};
+use pinfold_cluster::{Cluster, HoldName, HoldOptions};
 use pinfold_model::{Clock, ClusterId, FailureCode, PinState};
 use pinfold_node::car::header;
 use pinfold_service::Caller;
@@ -17,7 +17,7 @@ const REBUILT: &str = "upload/rebuilt";
 
 /// Makes the holds of these what a rebuilt index has: none of a pin, and one of everything.
 async fn rebuild(world: &World, cids: &[Cid]) {
-    let terms = Terms {
+    let terms = HoldOptions {
         bytes_max: u64::MAX,
         blocks_max: u64::MAX,
         find_time: Duration::ZERO,
@@ -32,7 +32,7 @@ async fn rebuild(world: &World, cids: &[Cid]) {
     for name in world.cluster.all_names().into_iter().filter(|name| name.starts_with("pin/")) {
         world.cluster.release(&HoldName::parse(name).unwrap()).await.unwrap();
     }
-    world.store.recheck_all(world.clock.now()).await.unwrap();
+    world.store.reverify_all(world.clock.now()).await.unwrap();
 }
 
 async fn assert_pinned(world: &World, owner: &Caller, cids: &[Cid]) {
@@ -50,13 +50,13 @@ async fn pins_stay_pinned_and_are_charged_once_while_they_are_walked_again() {
         world.wish(&alice, *cid).await.unwrap();
     }
     let removed = world.cluster.publish("removed before", MIB);
-    world.settle().await;
+    world.run_until_idle().await;
     rebuild(&world, &[cids.as_slice(), &[removed]].concat()).await;
     world.restart().await;
 
     assert_pinned(&world, &alice, &cids).await;
     assert_eq!(world.fresh(alice.account.id).await.used_bytes, 6 * MIB);
-    world.settle().await;
+    world.run_until_idle().await;
     assert_pinned(&world, &alice, &cids).await;
     assert!(!world.cluster.has(&removed), "what no pin wants went with the guard");
     world.check_settled(&[&alice]).await;
@@ -71,13 +71,13 @@ async fn a_pin_whose_blocks_are_lost_stays_and_says_so_until_they_come() {
     for cid in [whole, lost] {
         world.wish(&alice, cid).await.unwrap();
     }
-    world.settle().await;
+    world.run_until_idle().await;
     rebuild(&world, &[whole]).await;
     world.cluster.unpublish(&lost);
     world.restart().await;
 
     for _ in 0..20 {
-        world.settle().await;
+        world.run_until_idle().await;
         assert_pinned(&world, &alice, &[whole, lost]).await;
         let status = world.service.pins.status(&alice, &lost, None).await.unwrap();
         assert_eq!(status.error.unwrap().code, FailureCode::NotFound);
@@ -87,7 +87,7 @@ async fn a_pin_whose_blocks_are_lost_stays_and_says_so_until_they_come() {
         world.clock.advance(Duration::from_secs(300));
     }
     world.cluster.publish("lost", MIB);
-    world.settle().await;
+    world.run_until_idle().await;
     let status = world.service.pins.status(&alice, &lost, None).await.unwrap();
     assert_eq!((status.error, status.next_try_at), (None, None));
     assert!(world.cluster.holds(&format!("pin/{}/{lost}", ClusterId::default()), &lost));
@@ -103,18 +103,18 @@ async fn a_car_brings_back_what_was_lost() {
     let lost = world.cluster.publish("lost", 4);
     assert_eq!(lost, *blocks[0].cid());
     world.wish(&alice, lost).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     rebuild(&world, &[]).await;
     world.cluster.unpublish(&lost);
     world.restart().await;
-    world.settle().await;
+    world.run_until_idle().await;
     assert!(!world.cluster.has(&lost));
 
     let background = world.service.run();
     let car = cars::car(&header(&[lost]), &blocks);
     cars::import(&world, &alice, &car, &[], LONG).await.unwrap()[0].1.as_ref().unwrap();
     background.stop().await;
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.service.pins.status(&alice, &lost, None).await.unwrap().error, None);
     world.check_settled(&[&alice]).await;
 }
@@ -125,12 +125,12 @@ async fn a_pin_that_is_removed_while_it_is_walked_again_is_released() {
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("dag", MIB);
     world.wish(&alice, cid).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     rebuild(&world, &[]).await;
     world.cluster.unpublish(&cid);
-    world.settle().await;
+    world.run_until_idle().await;
     world.remove(&alice, &cid).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
     assert_eq!(world.fresh(alice.account.id).await.used_bytes, 0);
 }

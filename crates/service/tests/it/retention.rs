@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use pinfold_model::{By, Clock, LifetimeError, PinState, PlanCode, Retention, Timestamp};
-use pinfold_service::{Caller, Error, PinWish, UploadTerms, Wait};
+use pinfold_model::{Actor, Clock, LifetimeError, PinState, PlanCode, Retention, Timestamp};
+use pinfold_service::{Caller, Error, PinRequest, UploadOptions, Wait};
 
 use crate::world::{MIB, World};
 
@@ -18,7 +18,7 @@ impl World {
     /// Pins something new, locked for a day; gives its CID and until when it is locked.
     async fn lock(&self, caller: &Caller, seed: &str) -> (cid::Cid, Timestamp) {
         let cid = self.cluster.publish(seed, MIB);
-        let wish = PinWish { retention: self.locked_for(DAY), ..PinWish::new(cid) };
+        let wish = PinRequest { retention: self.locked_for(DAY), ..PinRequest::new(cid) };
         let receipt = self.pin(caller, wish).await.unwrap();
         (cid, receipt.view.retain_until.unwrap())
     }
@@ -31,21 +31,21 @@ async fn a_locked_pin_outlives_every_wish_of_its_owner() {
     let (cid, until) = world.lock(&alice, "evidence").await;
     let locked = Err(Error::RetentionLocked { until });
     assert_eq!(world.remove(&alice, &cid).await, locked);
-    let sooner = PinWish { timelock: Some(world.in_an_hour()), ..PinWish::new(cid) };
+    let sooner = PinRequest { timelock: Some(world.in_an_hour()), ..PinRequest::new(cid) };
     let refused = world.service.pins.pin(&alice, sooner, Wait::No).await;
     assert_eq!(refused, Err(Error::Lifetime(LifetimeError::EndsBeforeLock { until })));
 
     for at in [DAY / 2, Duration::ZERO, DAY - Duration::from_millis(1)] {
         world.clock.set(world.clock_at_start().after(at));
-        world.settle().await;
+        world.run_until_idle().await;
         world.restart().await;
-        world.settle().await;
+        world.run_until_idle().await;
         assert_eq!(world.remove(&alice, &cid).await, locked, "{at:?}");
         assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
     }
     world.clock.set(until);
     world.remove(&alice, &cid).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
 }
 
@@ -54,10 +54,10 @@ async fn a_lock_needs_a_plan_and_outlives_it() {
     let world = World::start().await;
     let (alice, bob) = (world.account("alice", "premium").await, world.account("bob", "free").await);
     let cid = world.cluster.publish("mine", MIB);
-    let wish = PinWish { retention: world.locked_for(DAY), ..PinWish::new(cid) };
+    let wish = PinRequest { retention: world.locked_for(DAY), ..PinRequest::new(cid) };
     let refused = world.service.pins.pin(&bob, wish, Wait::No).await;
     assert_eq!(refused, Err(Error::RetentionNotAllowed));
-    let early = UploadTerms { retention: world.locked_for(DAY), ..UploadTerms::default() };
+    let early = UploadOptions { retention: world.locked_for(DAY), ..UploadOptions::default() };
     let refused = world.service.uploads.receive(&bob, &early, &b"x"[..]).await.map(drop);
     assert_eq!(refused, Err(Error::RetentionNotAllowed));
 
@@ -74,7 +74,7 @@ async fn a_lock_needs_a_plan_and_outlives_it() {
 async fn an_upload_is_locked_from_its_first_moment() {
     let world = World::start().await;
     let alice = world.account("alice", "premium").await;
-    let terms = UploadTerms { retention: world.locked_for(DAY), ..UploadTerms::default() };
+    let terms = UploadOptions { retention: world.locked_for(DAY), ..UploadOptions::default() };
     let received = world.service.uploads.receive(&alice, &terms, &b"x"[..]).await.unwrap();
     let background = world.service.run();
     let view = world.service.uploads.keep(&alice, received, terms).await.unwrap().view;
@@ -88,12 +88,12 @@ async fn only_an_administrator_removes_what_is_locked() {
     let world = World::start().await;
     let alice = world.account("alice", "premium").await;
     let (cid, _) = world.lock(&alice, "evidence").await;
-    let admin = By::account(world.account("root", "premium").await.account.id);
+    let admin = Actor::account(world.account("root", "premium").await.account.id);
     let pin = world.uploads(&alice).await[0].upload_id;
     assert!(matches!(world.remove(&alice, &cid).await, Err(Error::RetentionLocked { .. })));
     assert_eq!(world.service.admin.remove_pin(admin, pin).await, Ok(()));
     assert_eq!(world.service.admin.remove_pin(admin, pin).await, Err(Error::PinNotFound));
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
 }
 
@@ -103,13 +103,13 @@ async fn a_pin_that_can_not_be_had_is_not_held_by_its_lock() {
     let alice = world.account("alice", "premium").await;
     let cid = world.cluster.publish("gone", MIB);
     world.cluster.unpublish(&cid);
-    let wish = PinWish { retention: world.locked_for(DAY), ..PinWish::new(cid) };
+    let wish = PinRequest { retention: world.locked_for(DAY), ..PinRequest::new(cid) };
     assert_eq!(world.pin(&alice, wish.clone()).await, Err(Error::CidNotFound));
     assert_eq!(world.uploads(&alice).await, [], "nothing is left behind");
 
     world.service.pins.pin(&alice, wish, Wait::No).await.unwrap();
     assert!(matches!(world.remove(&alice, &cid).await, Err(Error::RetentionLocked { .. })));
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Failed));
     world.remove(&alice, &cid).await.unwrap();
     world.check_settled(&[&alice]).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use data_encoding::BASE32_NOPAD;
-use pinfold_model::{By, Clock, IpRules, ScopeSet, TokenName};
+use pinfold_model::{Actor, Clock, IpRules, ScopeSet, TokenName};
 use pinfold_service::{AccountEdit, Caller, Error, LoggedIn, Login, LoginError, NewToken, Via};
 use totp_rs::{Builder, Secret};
 
@@ -302,7 +302,7 @@ async fn an_account_that_is_disabled_between_password_and_code_gets_no_session()
     let ada = Ada::start(&world).await;
     let token = ada.temporary_token().await;
     let edit = AccountEdit { disabled: Some(true), ..AccountEdit::default() };
-    world.service.admin.change_account(By::OPERATOR, ada.caller.account.id, edit).await.map(drop).unwrap();
+    world.service.admin.change_account(Actor::OPERATOR, ada.caller.account.id, edit).await.map(drop).unwrap();
     let refused = ada.verify(&token, &ada.code()).await;
     assert_eq!(refused.err(), Some(Error::Login(LoginError::AccountDisabled)));
 }

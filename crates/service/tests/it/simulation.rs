@@ -5,7 +5,7 @@ use std::time::Duration;
 use cid::Cid;
 use pinfold_cluster::{ClusterError, Fate};
 use pinfold_model::PinState;
-use pinfold_service::{Caller, PinWish, Wait};
+use pinfold_service::{Caller, PinRequest, Wait};
 
 use crate::dice::Dice;
 use crate::world::{GIB, World};
@@ -58,8 +58,12 @@ impl Play {
         let seconds = 1 + self.dice.roll(300);
         let timelock = locked.then(|| self.world.in_time(Duration::from_secs(seconds)));
         // Being refused is fine, as long as the books balance.
-        let _ =
-            self.world.service.pins.pin(caller, PinWish { timelock, ..PinWish::new(cid) }, Wait::No).await;
+        let _ = self
+            .world
+            .service
+            .pins
+            .pin(caller, PinRequest { timelock, ..PinRequest::new(cid) }, Wait::No)
+            .await;
     }
 
     fn break_something(&mut self, cid: Cid) {
@@ -112,7 +116,7 @@ impl Play {
         self.world.cluster.script_release([]);
         for _ in 0..12 {
             self.world.clock.advance(Duration::from_mins(5));
-            self.world.settle().await;
+            self.world.run_until_idle().await;
         }
         let after = self.pinned().await;
         assert!(before.iter().all(|pin| after.contains(pin)), "{before:?} became {after:?}");

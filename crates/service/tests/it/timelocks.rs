@@ -5,7 +5,7 @@ use std::time::Duration;
 use cid::Cid;
 use pinfold_cluster::{ClusterError, Fate, Gate};
 use pinfold_model::PinState;
-use pinfold_service::{Caller, PinWish, UploadTerms};
+use pinfold_service::{Caller, PinRequest, UploadOptions};
 
 use crate::world::{DEADLINE, MIB, World};
 
@@ -16,7 +16,7 @@ impl World {
     /// Pins for the next hour, and works until it is settled.
     async fn pin_for_an_hour(&self, caller: &Caller, cid: Cid) {
         let timelock = Some(self.in_an_hour());
-        self.pin(caller, PinWish { timelock, ..PinWish::new(cid) }).await.unwrap();
+        self.pin(caller, PinRequest { timelock, ..PinRequest::new(cid) }).await.unwrap();
     }
 
     /// Waits until the account has so many pins, while the service runs.
@@ -45,7 +45,7 @@ async fn the_clock_jumps_and_nobody_has_to_be_told() {
     world.clock.advance(HOUR);
     world.until_left(&alice, 0).await;
     background.stop().await;
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
 }
 
@@ -68,7 +68,7 @@ async fn all_that_came_due_while_the_server_was_down_end_at_its_start() {
     assert!(world.service.reconciler.turn().await.unwrap() >= 250);
     let left: Vec<Cid> = world.uploads(&alice).await.iter().map(|pin| pin.cid).collect();
     assert_eq!(left, [later]);
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
 }
 
@@ -81,17 +81,17 @@ async fn a_clock_that_is_set_back_ends_nothing_early() {
     let start = world.clock_at_start();
     for after in [HOUR - A_MOMENT, Duration::ZERO, HOUR / 2, Duration::ZERO, HOUR - A_MOMENT] {
         world.clock.set(start.after(after));
-        world.settle().await;
+        world.run_until_idle().await;
         world.restart().await;
-        world.settle().await;
+        world.run_until_idle().await;
         assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned), "{after:?}");
     }
     world.clock.advance(A_MOMENT);
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.state(&alice, &cid).await, None);
     // It stays so when the same hour comes again.
     world.clock.set(start);
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.state(&alice, &cid).await, None);
     world.check_settled(&[&alice]).await;
 }
@@ -106,7 +106,7 @@ async fn a_clock_that_is_set_back_holds_up_no_work() {
     world.service.reconciler.turn().await.unwrap();
     let waiting = world.cluster.publish("waiting", MIB);
     world.wish(&alice, waiting).await.unwrap();
-    let dropped = world.service.uploads.receive(&alice, &UploadTerms::default(), &b"x"[..]).await.unwrap();
+    let dropped = world.service.uploads.receive(&alice, &UploadOptions::default(), &b"x"[..]).await.unwrap();
 
     world.clock.set(world.clock_at_start().after(Duration::ZERO));
     let background = world.service.run();
@@ -122,7 +122,7 @@ async fn a_clock_that_is_set_back_holds_up_no_work() {
     };
     tokio::time::timeout(DEADLINE, settled).await.expect("it is not a day until they are looked at");
     background.stop().await;
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
 }
 
@@ -137,7 +137,7 @@ async fn a_clock_that_was_set_back_between_two_runs_holds_up_no_work() {
     world.wish(&alice, tried).await.unwrap();
     world.wish(&alice, worked_on).await.unwrap();
     tokio::select! {
-        () = world.settle() => panic!("the gate is closed"),
+        () = world.run_until_idle() => panic!("the gate is closed"),
         () = gate.reached() => {}
     }
     let day_before = world.clock_at_start().as_ms() - 86_400_000;
@@ -151,7 +151,7 @@ async fn a_clock_that_was_set_back_between_two_runs_holds_up_no_work() {
         "the newest stays the first, whatever the clock says"
     );
     world.service.reconciler.take_over().await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     for cid in [tried, worked_on, newest] {
         assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
     }
@@ -174,13 +174,13 @@ async fn a_pin_that_is_renewed_when_it_comes_due_is_not_lost() {
     // The moment has come, but nobody has ended them yet.
     world.clock.advance(A_MOMENT);
     let timelock = Some(world.in_an_hour());
-    let wish = PinWish { timelock, ..PinWish::new(longer) };
+    let wish = PinRequest { timelock, ..PinRequest::new(longer) };
     let renewed = world.service.pins.pin(&alice, wish, pinfold_service::Wait::No).await.unwrap();
     assert_eq!(renewed.view.state, PinState::Pinned);
     let renewed = world.wish(&alice, for_ever).await.unwrap();
     assert_eq!((renewed.view.state, renewed.view.expires_at), (PinState::Pinned, None));
 
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.state(&alice, &longer).await, Some(PinState::Pinned));
     assert_eq!(
         world.state(&alice, &as_it_is).await,
@@ -188,7 +188,7 @@ async fn a_pin_that_is_renewed_when_it_comes_due_is_not_lost() {
         "its timelock was left as it was, and it was still to come"
     );
     world.clock.advance(HOUR);
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.state(&alice, &longer).await, None);
     assert_eq!(world.state(&alice, &for_ever).await, Some(PinState::Pinned));
     world.check_settled(&[&alice]).await;
@@ -200,13 +200,13 @@ async fn a_pin_that_failed_and_is_asked_for_again_does_not_end_by_its_old_time()
     let alice = world.account("alice", "premium").await;
     let cid = world.cluster.publish("hello", MIB);
     world.cluster.script_hold(&cid, [Fate::Fails(ClusterError::NotFound)]);
-    let wish = PinWish { timelock: Some(world.in_an_hour()), ..PinWish::new(cid) };
+    let wish = PinRequest { timelock: Some(world.in_an_hour()), ..PinRequest::new(cid) };
     world.service.pins.pin(&alice, wish, pinfold_service::Wait::No).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Failed));
     world.clock.advance(HOUR);
     world.wish(&alice, cid).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
 }
 
@@ -216,7 +216,7 @@ async fn a_cluster_that_hangs_does_not_hold_up_the_end_of_pins() {
     let alice = world.account("alice", "premium").await;
     let cid = world.cluster.publish("for an hour", MIB);
     world.pin_for_an_hour(&alice, cid).await;
-    let received = world.service.uploads.receive(&alice, &UploadTerms::default(), &b"x"[..]).await.unwrap();
+    let received = world.service.uploads.receive(&alice, &UploadOptions::default(), &b"x"[..]).await.unwrap();
     let gate = Gate::default();
     world.cluster.script_release([Fate::Waits(gate.clone())]);
     let background = world.service.run();
@@ -226,6 +226,6 @@ async fn a_cluster_that_hangs_does_not_hold_up_the_end_of_pins() {
     world.until_left(&alice, 0).await;
     gate.open();
     background.stop().await;
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
 }

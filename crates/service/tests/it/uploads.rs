@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pinfold_cluster::{ClusterError, Fate, Gate};
 use pinfold_model::{PinKind, PinState, Plan, PlanLimits, Plans};
-use pinfold_service::{Error, Settings, UploadTerms};
+use pinfold_service::{Error, Settings, UploadOptions};
 
 use crate::world::{MIB, World};
 
@@ -18,16 +18,16 @@ async fn an_upload_is_kept_and_its_guard_goes() {
     let alice = world.account("alice", "free").await;
     let background = world.service.run();
     let uploads = &world.service.uploads;
-    let received = uploads.receive(&alice, &UploadTerms::default(), body(1)).await.unwrap();
+    let received = uploads.receive(&alice, &UploadOptions::default(), body(1)).await.unwrap();
     assert_eq!(received.file_bytes(), MIB);
-    let receipt = uploads.keep(&alice, received, UploadTerms::default()).await.unwrap();
+    let receipt = uploads.keep(&alice, received, UploadOptions::default()).await.unwrap();
     assert_eq!((receipt.view.state, receipt.created), (PinState::Pinned, true));
 
-    let again = uploads.receive(&alice, &UploadTerms::default(), body(1)).await.unwrap();
-    let receipt = uploads.keep(&alice, again, UploadTerms::default()).await.unwrap();
+    let again = uploads.receive(&alice, &UploadOptions::default(), body(1)).await.unwrap();
+    let receipt = uploads.keep(&alice, again, UploadOptions::default()).await.unwrap();
     assert!(!receipt.created);
     background.stop().await;
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
 }
 
@@ -36,15 +36,15 @@ async fn an_upload_that_is_not_kept_leaves_nothing() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let uploads = &world.service.uploads;
-    drop(uploads.receive(&alice, &UploadTerms::default(), body(1)).await.unwrap());
+    drop(uploads.receive(&alice, &UploadOptions::default(), body(1)).await.unwrap());
 
     let broken = tokio_util::io::StreamReader::new(futures::stream::iter([
         Ok(bytes::Bytes::from_static(b"half of")),
         Err(std::io::Error::other("the client went away")),
     ]));
-    let cut = uploads.receive(&alice, &UploadTerms::default(), broken).await;
+    let cut = uploads.receive(&alice, &UploadOptions::default(), broken).await;
     assert_eq!(cut.err(), Some(Error::UploadCutOff));
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
 }
 
@@ -54,23 +54,23 @@ async fn an_upload_over_the_quota_is_stopped() {
     let alice = world.account("alice", "free").await;
     let large = world.cluster.publish("almost all", (1 << 30) - MIB);
     world.wish(&alice, large).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     let uploads = &world.service.uploads;
-    let over = uploads.receive(&alice, &UploadTerms::default(), body(2)).await;
+    let over = uploads.receive(&alice, &UploadOptions::default(), body(2)).await;
     assert_eq!(over.err(), Some(Error::QuotaExceeded));
 
     // Two that fit alone do not fit together.
-    let one = uploads.receive(&alice, &UploadTerms::default(), body(1)).await.unwrap();
+    let one = uploads.receive(&alice, &UploadOptions::default(), body(1)).await.unwrap();
     let two = std::io::Cursor::new(vec![8; 1 << 20]);
-    let two = uploads.receive(&alice, &UploadTerms::default(), two).await.unwrap();
+    let two = uploads.receive(&alice, &UploadOptions::default(), two).await.unwrap();
     let background = world.service.run();
     let (one, two) = tokio::join!(
-        uploads.keep(&alice, one, UploadTerms::default()),
-        uploads.keep(&alice, two, UploadTerms::default())
+        uploads.keep(&alice, one, UploadOptions::default()),
+        uploads.keep(&alice, two, UploadOptions::default())
     );
     assert_eq!([one, two].iter().filter(|kept| **kept == Err(Error::QuotaExceeded)).count(), 1);
     background.stop().await;
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
 }
 
@@ -80,11 +80,11 @@ async fn an_upload_that_was_promised_for_later_says_why_it_failed() {
     let world = World::start_with(settings).await;
     let alice = world.account("alice", "free").await;
     let uploads = &world.service.uploads;
-    let received = uploads.receive(&alice, &UploadTerms::default(), body(1)).await.unwrap();
+    let received = uploads.receive(&alice, &UploadOptions::default(), body(1)).await.unwrap();
     let cid = *received.cid();
     let down = Fate::Fails(ClusterError::Unavailable("it is asleep".to_owned()));
     world.cluster.script_hold(&cid, [down.clone(), down]);
-    let receipt = uploads.keep(&alice, received, UploadTerms::default()).await.unwrap();
+    let receipt = uploads.keep(&alice, received, UploadOptions::default()).await.unwrap();
     assert_eq!((receipt.view.state, receipt.created), (PinState::Queued, true));
 
     let background = world.service.run();
@@ -100,7 +100,7 @@ async fn an_upload_that_was_promised_for_later_says_why_it_failed() {
     };
     tokio::time::timeout(Duration::from_secs(60), failed).await.expect("it fails, and nothing is held");
     background.stop().await;
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
 }
 
@@ -119,8 +119,8 @@ async fn an_upload_is_not_lost_to_a_search_that_began_before_it() {
         let upload = async {
             gate.reached().await;
             let uploads = &world.service.uploads;
-            let received = uploads.receive(uploader, &UploadTerms::default(), &b"hello"[..]).await.unwrap();
-            let keep = uploads.keep(uploader, received, UploadTerms::default());
+            let received = uploads.receive(uploader, &UploadOptions::default(), &b"hello"[..]).await.unwrap();
+            let keep = uploads.keep(uploader, received, UploadOptions::default());
             let answer_nobody = async {
                 let wished = async || world.store.pins_of_cid(uploader.account.id, &cid).await.unwrap();
                 while wished().await.first().is_none_or(|pin| pin.wishes < wishes) {
@@ -130,12 +130,12 @@ async fn an_upload_is_not_lost_to_a_search_that_began_before_it() {
             };
             tokio::join!(keep, answer_nobody).0
         };
-        let ((), kept) = tokio::join!(world.settle(), upload);
+        let ((), kept) = tokio::join!(world.run_until_idle(), upload);
         assert_eq!(kept.unwrap().view.state, PinState::Pinned);
         for caller in [&alice, &bob] {
             let _ = world.remove(caller, &cid).await;
         }
-        world.settle().await;
+        world.run_until_idle().await;
     }
     world.check_settled(&[&alice, &bob]).await;
 }
@@ -146,21 +146,21 @@ async fn a_directory_names_its_files() {
     let alice = world.account("alice", "free").await;
     let background = world.service.run();
     let uploads = &world.service.uploads;
-    let mut draft = uploads.directory(&alice, &UploadTerms::default()).await.unwrap();
+    let mut draft = uploads.directory(&alice, &UploadOptions::default()).await.unwrap();
     draft.add("a/b.txt", &b"one"[..]).await.unwrap();
     draft.add("c.txt", &b"two"[..]).await.unwrap();
     for bad in ["", "/a", "a//b", "../a", "a/./b", "c.txt", "a\0b"] {
         let refused = draft.add(bad, &b"x"[..]).await;
         assert!(matches!(refused, Err(Error::InvalidRequest(_))), "{bad:?}");
     }
-    let kept = uploads.keep_directory(&alice, draft, UploadTerms::default()).await.unwrap();
+    let kept = uploads.keep_directory(&alice, draft, UploadOptions::default()).await.unwrap();
     assert_eq!(kept.receipt.view.kind, PinKind::Directory);
     assert_eq!(
         kept.entries.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(),
         ["a/b.txt", "c.txt"]
     );
     background.stop().await;
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
 }
 
@@ -169,27 +169,27 @@ async fn guards_of_a_dead_process_go_once_its_placements_have_settled() {
     let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
     let uploads = world.service.uploads.clone();
-    let received = uploads.receive(&alice, &UploadTerms::default(), body(1)).await.unwrap();
+    let received = uploads.receive(&alice, &UploadOptions::default(), body(1)).await.unwrap();
     let cid = *received.cid();
     // The process dies after the wish: the guard is never dropped, and the hold has just begun.
     let gate = Gate::default();
     world.cluster.script_hold(&cid, [pinfold_cluster::Fate::Waits(gate.clone())]);
-    let kept = tokio::spawn(async move { uploads.keep(&alice, received, UploadTerms::default()).await });
+    let kept = tokio::spawn(async move { uploads.keep(&alice, received, UploadOptions::default()).await });
     let alice = world.account("alice2", "free").await;
     while world.store.placements(None, 1).await.unwrap().is_empty() {
         tokio::task::yield_now().await;
     }
     tokio::select! {
-        () = world.settle() => panic!("the gate is closed"),
+        () = world.run_until_idle() => panic!("the gate is closed"),
         () = gate.reached() => {}
     }
     let dead = std::mem::replace(&mut world, World::start().await);
     let mut next = dead;
     next.restart().await;
-    next.settle().await;
+    next.run_until_idle().await;
     assert!(next.cluster.has(&cid), "the guard stays while the placement is on its way");
     next.clock.advance(std::time::Duration::from_secs(61));
-    next.settle().await;
+    next.run_until_idle().await;
     assert!(next.cluster.all_names().iter().all(|name| name.starts_with("pin/")));
     assert!(next.cluster.has(&cid));
     next.check_settled(&[&alice]).await;
@@ -206,7 +206,7 @@ async fn a_plan_bounds_one_file_and_one_directory() {
     let plans = Plans::new(vec![Plan { limits, ..Plan::free() }]);
     let world = World::start_with(Settings { plans, ..Settings::default() }).await;
     let alice = world.account("alice", "free").await;
-    let (uploads, terms) = (&world.service.uploads, UploadTerms::default());
+    let (uploads, terms) = (&world.service.uploads, UploadOptions::default());
     drop(uploads.receive(&alice, &terms, body(2)).await.unwrap());
     let over = uploads.receive(&alice, &terms, body(3)).await.err();
     assert_eq!(over, Some(Error::FileTooLarge { bytes_max: 2 * MIB }));
@@ -220,6 +220,6 @@ async fn a_plan_bounds_one_file_and_one_directory() {
     let mut directory = uploads.directory(&alice, &terms).await.unwrap();
     assert_eq!(directory.add("a", body(3)).await.err(), Some(Error::FileTooLarge { bytes_max: 2 * MIB }));
     drop(directory);
-    world.settle().await;
+    world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
 }

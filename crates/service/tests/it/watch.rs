@@ -4,7 +4,7 @@ use std::future::Future;
 
 use pinfold_cluster::{ClusterError, Fate, Gate};
 use pinfold_model::{Clock, FailureCode, PinState};
-use pinfold_service::{Caller, Error, EventId, EventKind, PinEvent, PinWatch, PinWish, Settings};
+use pinfold_service::{Caller, Error, EventId, EventKind, PinEvent, PinRequest, PinWatch, Settings};
 
 use crate::world::{DEADLINE, LONG, MIB, World};
 
@@ -83,7 +83,7 @@ async fn who_comes_back_is_told_what_is_new_and_always_the_end() {
     let again = next(&mut watch(&world, &alice, &cid, None).await).await;
     assert_eq!(again.id, seen, "nothing has changed");
     let mut watched = watch(&world, &alice, &cid, Some(seen)).await;
-    let (later, ()) = tokio::join!(next(&mut watched), world.settle());
+    let (later, ()) = tokio::join!(next(&mut watched), world.run_until_idle());
     assert_ne!(later.id, seen);
     let end = match later.kind {
         EventKind::End => later,
@@ -129,7 +129,7 @@ async fn a_failure_is_told_also_to_those_whose_pin_it_takes_away() {
     world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
     beside(&world, async {
         let pins = &world.service.pins;
-        let (waited, end) = tokio::join!(pins.pin(&alice, PinWish::new(cid), LONG), async {
+        let (waited, end) = tokio::join!(pins.pin(&alice, PinRequest::new(cid), LONG), async {
             gate.reached().await;
             let mut watched = watch(&world, &alice, &cid, None).await;
             assert_eq!(next(&mut watched).await.state, PinState::Pinning);
@@ -155,7 +155,7 @@ async fn a_try_that_failed_is_told_with_its_reason_and_the_next_one() {
     world.wish(&alice, cid).await.unwrap();
     let mut watched = watch(&world, &alice, &cid, None).await;
     next(&mut watched).await;
-    world.settle().await;
+    world.run_until_idle().await;
     let tried = until(&mut watched, |event| event.error.is_some()).await;
     assert_eq!((tried.kind, tried.state, tried.attempts), (EventKind::State, PinState::Queued, 1));
     assert!(tried.next_try_at.is_some_and(|at| at > world.clock_at_start()));

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use pinfold_cluster::{ClusterError, Fate};
-use pinfold_model::{HookEvent, HookEvents, WebhookId};
-use pinfold_service::{Caller, Delivery, Error, HookDraft, HookEdit, HookReach, PinWish, Settings};
+use pinfold_model::{WebhookEvent, WebhookEvents, WebhookId};
+use pinfold_service::{
+    Caller, Delivery, Error, PinRequest, Settings, WebhookDraft, WebhookEdit, WebhookReach,
+};
 
 use crate::receiver::{Answer, Receiver};
 use crate::world::{DEADLINE, World};
@@ -13,13 +15,13 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
 
 fn settings() -> Settings {
-    let reach = HookReach { plain_http: true, private: true };
+    let reach = WebhookReach { plain_http: true, private: true };
     Settings { attempts_max: 3, webhooks_reach: reach, webhooks_at_once: 2, ..Settings::default() }
 }
 
-fn draft(url: &str) -> HookDraft {
-    let events = HookEvents::new(HookEvent::OF_PINS).unwrap();
-    HookDraft { url: url.to_owned(), events, description: None, active: true }
+fn draft(url: &str) -> WebhookDraft {
+    let events = WebhookEvents::new(WebhookEvent::OF_PINS).unwrap();
+    WebhookDraft { url: url.to_owned(), events, description: None, active: true }
 }
 
 impl World {
@@ -34,7 +36,7 @@ impl World {
 
     async fn pin_one(&self, caller: &Caller, seed: &str) -> cid::Cid {
         let cid = self.cluster.publish(seed, 5);
-        self.pin(caller, PinWish::new(cid)).await.unwrap();
+        self.pin(caller, PinRequest::new(cid)).await.unwrap();
         cid
     }
 }
@@ -48,14 +50,14 @@ async fn all_that_happens_is_told_once_in_order_and_signed() {
     let kept = world.pin_one(&alice, "kept").await;
     let cid = world.cluster.publish("for an hour", 5);
     let timelock = Some(world.in_an_hour());
-    world.pin(&alice, PinWish { timelock, ..PinWish::new(cid) }).await.unwrap();
+    world.pin(&alice, PinRequest { timelock, ..PinRequest::new(cid) }).await.unwrap();
     let fails = world.cluster.publish("fails", 5);
     world.cluster.script_hold(&fails, [Fate::Fails(ClusterError::Unfit("no DAG".to_owned()))]);
-    assert!(world.pin(&alice, PinWish::new(fails)).await.is_err());
+    assert!(world.pin(&alice, PinRequest::new(fails)).await.is_err());
     world.clock.advance(HOUR);
-    world.settle().await;
+    world.run_until_idle().await;
     world.remove(&alice, &kept).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
 
     assert_eq!(receiver.events(), ["pin.pinned", "pin.pinned", "pin.failed", "pin.expired", "pin.removed"]);
     let told = receiver.told();
@@ -76,7 +78,7 @@ async fn whoever_has_no_webhook_is_not_in_it() {
     world.hook(&alice, &receiver).await;
     let cid = world.pin_one(&bob, "bobs").await;
     world.remove(&bob, &cid).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     assert!(receiver.told().is_empty());
 }
 
@@ -93,12 +95,12 @@ async fn what_fails_is_tried_again_under_the_same_id_until_it_is_heard() {
         let told = world.deliveries(&alice, id).await.remove(0);
         assert_eq!((told.attempts as usize, told.state.as_str()), (tries, "pending"));
         assert_eq!(told.response_status, Some([500, 302, 404][tries - 1]));
-        world.settle().await;
+        world.run_until_idle().await;
         assert_eq!(receiver.told().len(), tries, "not before its time");
         // A restart changes nothing of that.
         world.restart().await;
         world.clock.set(told.due_at.unwrap());
-        world.settle().await;
+        world.run_until_idle().await;
     }
     let told = receiver.told();
     assert_eq!(told.len(), 4);
@@ -120,7 +122,7 @@ async fn one_event_that_nobody_wants_to_hear_holds_up_no_other() {
     world.pin_one(&alice, "b").await;
     assert_eq!(receiver.told().len(), 1, "it is left alone for a moment");
     world.clock.advance(2 * SECOND);
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(receiver.told().len(), 2);
     let states: Vec<_> = world.deliveries(&alice, id).await.iter().map(|told| told.state.as_str()).collect();
     assert_eq!(states, ["delivered", "pending"]);
@@ -138,7 +140,7 @@ async fn a_slow_receiver_holds_up_nobody_and_neither_does_its_account() {
     for seed in ["a", "b", "c"] {
         let cid = world.cluster.publish(seed, 5);
         for caller in [&alice, &bob] {
-            world.service.pins.pin(caller, PinWish::new(cid), crate::world::LONG).await.unwrap();
+            world.service.pins.pin(caller, PinRequest::new(cid), crate::world::LONG).await.unwrap();
         }
     }
     slow.until_told(1).await;
@@ -160,7 +162,7 @@ async fn a_receiver_that_is_down_for_days_is_turned_off_until_its_owner_says() {
     let mut tries = 1;
     while let Some(due) = world.deliveries(&alice, id).await[0].due_at {
         world.clock.set(due);
-        world.settle().await;
+        world.run_until_idle().await;
         tries += 1;
         assert!(tries <= 12, "it has an end");
     }
@@ -174,12 +176,12 @@ async fn a_receiver_that_is_down_for_days_is_turned_off_until_its_owner_says() {
     assert_eq!(receiver.told().len(), 12);
 
     receiver.always(Answer::Status(200));
-    let edit = HookEdit { active: Some(true), ..HookEdit::default() };
+    let edit = WebhookEdit { active: Some(true), ..WebhookEdit::default() };
     let on = world.service.webhooks.edit(&alice, id, edit).await.unwrap();
     assert!(on.active && on.disabled_reason.is_none());
     world.pin_one(&alice, "c").await;
     world.service.webhooks.test(&alice, id).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     assert_eq!(receiver.events()[12..], ["pin.pinned", "webhook.test"]);
 }
 
@@ -191,10 +193,10 @@ async fn what_waits_for_a_webhook_that_is_off_is_given_up_after_days() {
     receiver.always(Answer::Status(500));
     let (id, _) = world.hook(&alice, &receiver).await;
     world.pin_one(&alice, "a").await;
-    let edit = HookEdit { active: Some(false), ..HookEdit::default() };
+    let edit = WebhookEdit { active: Some(false), ..WebhookEdit::default() };
     world.service.webhooks.edit(&alice, id, edit).await.unwrap();
     world.clock.advance(4 * 24 * HOUR);
-    world.settle().await;
+    world.run_until_idle().await;
     let told = world.deliveries(&alice, id).await.remove(0);
     assert_eq!((told.state.as_str(), told.attempts), ("failed", 1));
     assert_eq!(world.service.webhooks.find(&alice, id).await.unwrap().pending, 0);
@@ -208,7 +210,7 @@ async fn a_new_secret_signs_from_then_on() {
     let (id, old) = world.hook(&alice, &receiver).await;
     let new = world.service.webhooks.rotate_secret(&alice, id).await.unwrap().secret;
     world.service.webhooks.test(&alice, id).await.unwrap();
-    world.settle().await;
+    world.run_until_idle().await;
     let told = receiver.told().remove(0);
     assert!(told.is_signed_with(new.reveal()) && !told.is_signed_with(&old));
     assert!(told.body.contains(r#""type":"webhook.test""#) && told.body.contains(r#""data":null"#));
@@ -223,7 +225,7 @@ async fn nothing_inside_is_ever_asked_unless_the_operator_allows_it() {
     let named = receiver.url().replace("127.0.0.1", "localhost");
     let by_name = world.service.webhooks.create(&alice, draft(&named)).await.unwrap().hook.id;
     // The operator allows it no longer.
-    let reach = HookReach { plain_http: true, private: false };
+    let reach = WebhookReach { plain_http: true, private: false };
     world.restart_with(Settings { webhooks_reach: reach, ..settings() }).await;
     world.pin_one(&alice, "a").await;
     for hook in [id, by_name] {
@@ -248,11 +250,11 @@ async fn a_stop_in_the_middle_of_a_delivery_tells_it_again_at_the_next_start() {
     world.hook(&alice, &receiver).await;
     let background = world.service.run();
     let cid = world.cluster.publish("a", 5);
-    world.service.pins.pin(&alice, PinWish::new(cid), crate::world::LONG).await.unwrap();
+    world.service.pins.pin(&alice, PinRequest::new(cid), crate::world::LONG).await.unwrap();
     receiver.until_told(1).await;
     tokio::time::timeout(DEADLINE, background.stop()).await.expect("it waits for nobody");
     world.restart().await;
-    world.settle().await;
+    world.run_until_idle().await;
     let told = receiver.told();
     assert_eq!(told.len(), 2);
     assert_eq!(told[0].delivery, told[1].delivery);

@@ -11,8 +11,8 @@ use pinfold_model::{
     Timelock, Timestamp, TokenName,
 };
 use pinfold_service::{
-    Caller, ClusterInfo, ClusterSetup, Error, ListQuery, NewAccount, NewToken, PinReceipt, PinView, PinWish,
-    Service, Settings, Via, Wait,
+    Caller, ClusterInfo, ClusterSetup, Error, ListQuery, NewAccount, NewToken, PinReceipt, PinRequest,
+    PinView, Service, Settings, Via, Wait,
 };
 use pinfold_store::Store;
 use tempfile::TempDir;
@@ -66,11 +66,11 @@ impl World {
 
     /// Writes a wish and waits for nothing.
     pub(crate) async fn wish(&self, caller: &Caller, cid: Cid) -> Result<PinReceipt, Error> {
-        self.service.pins.pin(caller, PinWish::new(cid), Wait::No).await
+        self.service.pins.pin(caller, PinRequest::new(cid), Wait::No).await
     }
 
     /// Pins and works until it is settled.
-    pub(crate) async fn pin(&self, caller: &Caller, wish: PinWish) -> Result<PinReceipt, Error> {
+    pub(crate) async fn pin(&self, caller: &Caller, wish: PinRequest) -> Result<PinReceipt, Error> {
         let done = std::cell::Cell::new(false);
         let (receipt, ()) = tokio::join!(
             async {
@@ -80,17 +80,17 @@ impl World {
             },
             async {
                 while !done.get() {
-                    self.settle().await;
+                    self.run_until_idle().await;
                     tokio::task::yield_now().await;
                 }
             }
         );
-        self.settle().await;
+        self.run_until_idle().await;
         receipt
     }
 
     /// Works until there is nothing to do now.
-    pub(crate) async fn settle(&self) {
+    pub(crate) async fn run_until_idle(&self) {
         for _ in 0..1_000 {
             if self.service.reconciler.turn().await.unwrap() == 0 {
                 return;

@@ -1,10 +1,10 @@
 //! What an operator, or the account itself, changes of an account.
 
-use pinfold_model::{Account, AccountId, By, Details, PlanCode, Role, Timestamp};
+use pinfold_model::{Account, AccountId, Actor, Details, PlanCode, Role, Timestamp};
 use sqlx::FromRow;
 
 use crate::account::load;
-use crate::audit::{Act, Journal};
+use crate::audit::{AuditEvent, Journal};
 use crate::row::{column, number, word};
 use crate::writer::{Conn, Write};
 use crate::{Store, StoreError, offer};
@@ -79,7 +79,7 @@ impl Store {
         &self,
         id: AccountId,
         changes: AccountChanges,
-        by: By,
+        by: Actor,
         now: Timestamp,
     ) -> Result<Changed, StoreError> {
         self.write(Change { id, changes, by, now, journal: self.journal() }).await
@@ -100,7 +100,7 @@ pub(crate) async fn has_other_admin(conn: &mut Conn, id: AccountId) -> Result<bo
 struct Change {
     id: AccountId,
     changes: AccountChanges,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }
@@ -197,7 +197,7 @@ impl Change {
     /// An entry in the account's log for each thing that is different.
     async fn tell(&self, conn: &mut Conn, old: &Now, new: &Now) -> Result<(), StoreError> {
         let changed = |action, subject: &str, before: &str| {
-            Act::new(self.id, self.by, action, subject).with(Details::default().with("before", before))
+            AuditEvent::new(self.id, self.by, action, subject).with(Details::default().with("before", before))
         };
         let mut acts = Vec::new();
         if old.name != new.name {
@@ -211,7 +211,7 @@ impl Change {
         }
         if old.disabled != new.disabled {
             let action = if new.disabled == 0 { "account.enable" } else { "account.disable" };
-            acts.push(Act::new(self.id, self.by, action, ""));
+            acts.push(AuditEvent::new(self.id, self.by, action, ""));
         }
         if old.storage_override_bytes != new.storage_override_bytes {
             let text =

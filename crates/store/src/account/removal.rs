@@ -3,11 +3,11 @@
 //! The row says that it is on its way out, so that a process that is killed leaves nothing half done for ever: whoever
 //! comes next goes on.
 
-use pinfold_model::{AccountId, By, Details, HookEvent, Role, Timestamp};
+use pinfold_model::{AccountId, Actor, Details, Role, Timestamp, WebhookEvent};
 use sqlx::FromRow;
 
 use crate::account::change::has_other_admin;
-use crate::audit::{Act, Journal};
+use crate::audit::{AuditEvent, Journal};
 use crate::outbox::Outbox;
 use crate::remove::{EndingRow, end_all};
 use crate::row::{number, time};
@@ -83,7 +83,7 @@ impl Store {
         &self,
         id: AccountId,
         force: bool,
-        by: By,
+        by: Actor,
         now: Timestamp,
     ) -> Result<RemovalBegun, StoreError> {
         self.write(Begin { id, force, by, now, journal: self.journal() }).await
@@ -117,12 +117,12 @@ async fn leaving(conn: &mut Conn, id: AccountId) -> Result<Option<LeavingRow>, S
 
 /// How many pins of an account are locked, and until when at the longest. What has failed promises nothing.
 pub(crate) const LOCKED: &str = "SELECT COUNT(*), MAX(retain_until_ms) FROM pins \
-     WHERE account_id = $1 AND retain_until_ms > $2 AND standing <> 'failed'";
+     WHERE account_id = $1 AND retain_until_ms > $2 AND phase <> 'failed'";
 
 struct Begin {
     id: AccountId,
     force: bool,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
 }
@@ -168,7 +168,7 @@ impl Begin {
         let details = details.with_some("retainUntil", time(until_ms));
         let actor = self.by.actor.filter(|actor| locked > 0 && *actor != self.id);
         for account in [Some(self.id), actor].into_iter().flatten() {
-            let act = Act::new(account, self.by, "account.remove", email).with(details.clone());
+            let act = AuditEvent::new(account, self.by, "account.remove", email).with(details.clone());
             self.journal.log(conn, &act, self.now).await?;
         }
         Ok(())
@@ -192,7 +192,7 @@ impl Write for Step {
         let rows: Vec<EndingRow> = sqlx::query_as(
             // Its webhooks go with it, and hear nothing of that.
             "SELECT id, account_id, placement_id, charged_bytes, 0 AS watched, \
-             CASE WHEN standing <> 'failed' THEN retain_until_ms END AS locked_until_ms FROM pins \
+             CASE WHEN phase <> 'failed' THEN retain_until_ms END AS locked_until_ms FROM pins \
              WHERE account_id = $1 ORDER BY id LIMIT $2",
         )
         .bind(self.id.0)
@@ -203,7 +203,7 @@ impl Write for Step {
             return Ok(RemovalStep::Pins(Vec::new()));
         }
         if rows.is_empty() {
-            let act = Act::new(self.id, By::SYSTEM, "account.gone", row.email.as_str());
+            let act = AuditEvent::new(self.id, Actor::SYSTEM, "account.gone", row.email.as_str());
             self.journal.log(conn, &act, self.now).await?;
             finish(conn, self.id).await?;
             return Ok(RemovalStep::Gone(self.id));
@@ -213,7 +213,8 @@ impl Write for Step {
             rows.into_iter().partition(|row| row.locked_until(self.now).is_some());
         let mut ended = Vec::new();
         for (rows, action) in [(free, "pin.remove"), (locked, "pin.remove_locked")] {
-            let (to, what) = ((&self.journal, &self.outbox), (HookEvent::Removed, (action, By::SYSTEM)));
+            let (to, what) =
+                ((&self.journal, &self.outbox), (WebhookEvent::Removed, (action, Actor::SYSTEM)));
             ended.extend(end_all(conn, &rows, to, what, self.now).await?);
         }
         Ok(RemovalStep::Pins(ended))

@@ -4,10 +4,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use pinfold_model::{AccountId, Event, HookEvent, PinKind, PlacementState, Timestamp};
+use pinfold_model::{AccountId, Event, PinKind, PlacementState, Timestamp, WebhookEvent};
 use sqlx::{FromRow, QueryBuilder};
 
-use super::{Outcome, Settle, Settled};
+use super::{CompleteOutcome, PlacementOutcome, Settle};
 use crate::row::{LIST_MAX, column, word};
 use crate::writer::{Conn, Together};
 use crate::{StoreError, charge};
@@ -16,7 +16,7 @@ use crate::{StoreError, charge};
 pub(crate) const FIND_WAITING: [&str; 2] = [
     "SELECT v.column1 AS place, n.id, n.account_id, p.state FROM (",
     ") AS v JOIN placements p ON p.id = v.column2 AND p.lease = v.column3 \
-     JOIN pins n ON n.placement_id = p.id AND n.standing = 'waiting'",
+     JOIN pins n ON n.placement_id = p.id AND n.phase = 'pending'",
 ];
 
 /// A pin that waits.
@@ -46,11 +46,18 @@ struct Kept<'a> {
 }
 
 impl Together for Settle {
-    async fn run_together(conn: &mut Conn, settles: &[&Self]) -> Result<Vec<Option<Settled>>, StoreError> {
+    async fn run_together(
+        conn: &mut Conn,
+        settles: &[&Self],
+    ) -> Result<Vec<Option<CompleteOutcome>>, StoreError> {
         let mut settled = vec![None; settles.len()];
         let held = settles.iter().enumerate().filter_map(|(place, settle)| match settle.outcome {
-            Outcome::Held { bytes, blocks, kind } => Some((place, Held { settle, bytes, blocks, kind })),
-            Outcome::PutOff { .. } | Outcome::GaveUp { .. } | Outcome::Released => None,
+            PlacementOutcome::Held { bytes, blocks, kind } => {
+                Some((place, Held { settle, bytes, blocks, kind }))
+            }
+            PlacementOutcome::Postponed { .. }
+            | PlacementOutcome::Failed { .. }
+            | PlacementOutcome::Released => None,
         });
         let (places, held): (Vec<_>, Vec<_>) = held.unzip();
         for (places, held) in places.chunks(LIST_MAX).zip(held.chunks(LIST_MAX)) {
@@ -59,7 +66,8 @@ impl Together for Settle {
                 continue;
             }
             for place in keep(conn, held).await? {
-                settled[places[place]] = Some(Settled::Now { state: PlacementState::Pinned, work: false });
+                settled[places[place]] =
+                    Some(CompleteOutcome::Now { state: PlacementState::Pinned, work: false });
             }
         }
         Ok(settled)
@@ -84,7 +92,7 @@ async fn keep(conn: &mut Conn, held: &[Held<'_>]) -> Result<Vec<usize>, StoreErr
     keep_pins(conn, &kept).await?;
     leave(conn, &kept).await?;
     for (settle, pin) in watched {
-        settle.outbox.happened(conn, HookEvent::Pinned, pin, settle.now).await?;
+        settle.outbox.happened(conn, WebhookEvent::Pinned, pin, settle.now).await?;
     }
     Ok(kept.iter().map(|kept| kept.place).collect())
 }
@@ -118,7 +126,7 @@ async fn find<'a>(
 }
 
 async fn keep_pins(conn: &mut Conn, kept: &[Kept<'_>]) -> Result<(), StoreError> {
-    let mut query = QueryBuilder::new("UPDATE pins SET standing = 'kept', charged_bytes = v.column2 FROM (");
+    let mut query = QueryBuilder::new("UPDATE pins SET phase = 'active', charged_bytes = v.column2 FROM (");
     query.push_values(kept, |mut row, kept| {
         row.push_bind(kept.pin).push_bind(column(kept.held.bytes));
     });

@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use pinfold_model::{AccountId, HookEvent, Lifetime, Standing};
+use pinfold_model::{AccountId, Lifetime, PinPhase, WebhookEvent};
 use sqlx::{FromRow, QueryBuilder, Row};
 
-use super::{NewPlacement, WishWrite, Wished, insert, insert_placements};
+use super::{CreatePinOutcome, CreatePinWrite, NewPlacement, insert, insert_placements};
 use crate::pin::{PlacementRow, placement_columns};
 use crate::row::{LIST_MAX, column};
 use crate::writer::{Conn, Together};
@@ -27,7 +27,7 @@ pub(crate) const LOOK_FOR_ALL: [&str; 2] = [
 struct Simple<'a> {
     /// Its place among them.
     place: usize,
-    write: &'a WishWrite,
+    write: &'a CreatePinWrite,
     lifetime: Lifetime,
     /// Where the content is pinned; `None` if nobody has wished for it.
     placement: Option<PlacementRecord>,
@@ -36,13 +36,16 @@ struct Simple<'a> {
 /// A pin that is to be written.
 struct Grant<'a> {
     place: usize,
-    write: &'a WishWrite,
+    write: &'a CreatePinWrite,
     pin: PinRecord,
-    wished: Wished,
+    wished: CreatePinOutcome,
 }
 
-impl Together for WishWrite {
-    async fn run_together(conn: &mut Conn, wishes: &[&Self]) -> Result<Vec<Option<Wished>>, StoreError> {
+impl Together for CreatePinWrite {
+    async fn run_together(
+        conn: &mut Conn,
+        wishes: &[&Self],
+    ) -> Result<Vec<Option<CreatePinOutcome>>, StoreError> {
         let mut wished = Vec::with_capacity(wishes.len());
         for wishes in wishes.chunks(LIST_MAX) {
             let first = wished.len();
@@ -59,7 +62,7 @@ impl Together for WishWrite {
     }
 }
 
-async fn grant<'a>(conn: &mut Conn, wishes: &[&'a WishWrite]) -> Result<Vec<Grant<'a>>, StoreError> {
+async fn grant<'a>(conn: &mut Conn, wishes: &[&'a CreatePinWrite]) -> Result<Vec<Grant<'a>>, StoreError> {
     let (mut granted, mut placements, mut watched) = (Vec::new(), Vec::new(), Vec::new());
     for (account, simple) in find(conn, wishes).await? {
         let (here, new) = simple.into_iter().partition(|simple| simple.placement.is_some());
@@ -71,11 +74,12 @@ async fn grant<'a>(conn: &mut Conn, wishes: &[&'a WishWrite]) -> Result<Vec<Gran
     let rows: Vec<_> = granted.iter().map(|granted| (granted.write, &granted.pin)).collect();
     insert(conn, &rows).await?;
     if let Some((write, _)) = rows.first() {
-        let act = |(write, pin): &(&WishWrite, &PinRecord)| (write.act(write.wish.action, pin), write.now);
+        let act =
+            |(write, pin): &(&CreatePinWrite, &PinRecord)| (write.act(write.wish.action, pin), write.now);
         write.journal.log_all(conn, &rows.iter().map(act).collect::<Vec<_>>()).await?;
     }
     for (write, pin) in watched {
-        write.outbox.happened(conn, HookEvent::Pinned, pin, write.now).await?;
+        write.outbox.happened(conn, WebhookEvent::Pinned, pin, write.now).await?;
     }
     Ok(granted)
 }
@@ -86,13 +90,14 @@ async fn keep<'a>(
     account: AccountId,
     simple: Vec<Simple<'a>>,
     granted: &mut Vec<Grant<'a>>,
-) -> Result<Vec<(&'a WishWrite, i64)>, StoreError> {
+) -> Result<Vec<(&'a CreatePinWrite, i64)>, StoreError> {
     if simple.is_empty() {
         return Ok(Vec::new());
     }
     let pins = simple.into_iter().filter_map(|Simple { place, write, lifetime, placement }| {
-        let pin = write.pin(placement?, None, Standing::Kept, lifetime);
-        let wished = Wished::Done { pin: Box::new(pin.clone()), created: true, work: false, claim: None };
+        let pin = write.pin(placement?, None, PinPhase::Active, lifetime);
+        let wished =
+            CreatePinOutcome::Done { pin: Box::new(pin.clone()), created: true, work: false, claim: None };
         Some(Grant { place, write, pin, wished })
     });
     let pins: Vec<_> = pins.collect();
@@ -128,7 +133,7 @@ async fn wait_for<'a>(
     let mut placements = Vec::with_capacity(simple.len());
     for (Simple { place, write, lifetime, .. }, before) in simple.into_iter().zip(on_their_way..) {
         let placement = write.new_placement(before);
-        let pin = write.pin(placement.record.clone(), None, Standing::Waiting, lifetime);
+        let pin = write.pin(placement.record.clone(), None, PinPhase::Pending, lifetime);
         let wished = write.waits(pin.clone(), room);
         granted.push(Grant { place, write, pin, wished });
         placements.push(placement);
@@ -139,7 +144,7 @@ async fn wait_for<'a>(
 /// Those of the wishes that are simple, by account.
 async fn find<'a>(
     conn: &mut Conn,
-    wishes: &[&'a WishWrite],
+    wishes: &[&'a CreatePinWrite],
 ) -> Result<BTreeMap<AccountId, Vec<Simple<'a>>>, StoreError> {
     let mut query = QueryBuilder::new(LOOK_FOR_ALL[0]);
     query.push_values(wishes.iter().enumerate(), |mut row, (place, write)| {

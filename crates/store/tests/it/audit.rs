@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use pinfold_model::{AccountId, ActStatus, By, Details, Lifetime, Source};
-use pinfold_store::{Act, AuditEntry, AuditFilter, Hands, Wish, Wished};
+use pinfold_model::{AccountId, Actor, AuditStatus, Details, Lifetime, Source};
+use pinfold_store::{AuditEntry, AuditEvent, AuditFilter, Capacity, CreatePin, CreatePinOutcome};
 
 use crate::world::{World, at, cid, created, gave_up, held, name, now, wish};
 
@@ -24,12 +24,13 @@ async fn actions(world: &World, account: AccountId) -> Vec<String> {
 async fn who_pins_and_removes_stands_beside_what() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
-    let by = By { source: Source::Web, address: Some("192.0.2.7".parse().unwrap()), ..By::account(ada) };
-    let wish = Wish { by, custom_name: name("a \"b\""), action: "file.upload", ..wish(ada, cid(1)) };
-    created(world.store.wish(wish.clone(), now()).await.unwrap());
-    let again = world.store.wish(wish.clone(), at(1)).await.unwrap();
-    assert!(matches!(again, Wished::Done { created: false, .. }));
-    world.store.wish(Wish { custom_name: name("c"), ..wish }, at(2)).await.unwrap();
+    let by =
+        Actor { source: Source::Web, address: Some("192.0.2.7".parse().unwrap()), ..Actor::account(ada) };
+    let wish = CreatePin { by, custom_name: name("a \"b\""), action: "file.upload", ..wish(ada, cid(1)) };
+    created(world.store.create_pin(wish.clone(), now()).await.unwrap());
+    let again = world.store.create_pin(wish.clone(), at(1)).await.unwrap();
+    assert!(matches!(again, CreatePinOutcome::Done { created: false, .. }));
+    world.store.create_pin(CreatePin { custom_name: name("c"), ..wish }, at(2)).await.unwrap();
     world.store.remove(ada, &cid(1), None, by, at(3)).await.unwrap();
 
     let log = log(&world, ada).await;
@@ -41,11 +42,11 @@ async fn who_pins_and_removes_stands_beside_what() {
     );
     for entry in &log[..3] {
         assert_eq!((entry.by, entry.subject.as_str()), (by, cid(1).to_string().as_str()));
-        assert_eq!((entry.account, entry.status), (Some(ada), ActStatus::Done));
+        assert_eq!((entry.account, entry.status), (Some(ada), AuditStatus::Done));
     }
     assert_eq!(log[0].details.as_deref(), Some(r#"{"cluster":"cl0-global"}"#));
     assert_eq!(log[2].details.as_deref(), Some(r#"{"cluster":"cl0-global","name":"a \"b\""}"#));
-    assert_eq!((log[3].by, log[3].subject.as_str()), (By::OPERATOR, "ada@example.org"));
+    assert_eq!((log[3].by, log[3].subject.as_str()), (Actor::OPERATOR, "ada@example.org"));
 }
 
 #[tokio::test]
@@ -54,7 +55,9 @@ async fn what_the_service_does_by_itself_is_told_to_everyone_whom_it_hits() {
     let (ada, bea) = (world.account("ada", 1_000).await, world.account("bea", 10).await);
     for account in [ada, bea] {
         let lifetime = Lifetime { expires_at: Some(at(10)), retain_until: None };
-        created(world.store.wish(Wish { lifetime, ..wish(account, cid(1)) }, now()).await.unwrap());
+        created(
+            world.store.create_pin(CreatePin { lifetime, ..wish(account, cid(1)) }, now()).await.unwrap(),
+        );
     }
     let claim = world.claim(now()).await;
     world.settle(&claim, held(100)).await;
@@ -62,16 +65,16 @@ async fn what_the_service_does_by_itself_is_told_to_everyone_whom_it_hits() {
     assert_eq!(world.store.expire(at(10), 10).await.unwrap().len(), 2);
     assert_eq!(actions(&world, ada).await, ["pin.expire", "pin.create", "account.create"]);
     let ended = log(&world, ada).await.remove(0);
-    assert_eq!((ended.by, ended.subject), (By::SYSTEM, cid(1).to_string()));
+    assert_eq!((ended.by, ended.subject), (Actor::SYSTEM, cid(1).to_string()));
 
     created(world.wish(ada, cid(2)).await);
-    let claims = world.store.claim(Hands::each(2), at(20), at(80)).await.unwrap();
+    let claims = world.store.lease_placements(Capacity::each(2), at(20), at(80)).await.unwrap();
     for claim in claims {
-        let outcome = if claim.wanted { gave_up() } else { pinfold_store::Outcome::Released };
+        let outcome = if claim.wanted { gave_up() } else { pinfold_store::PlacementOutcome::Released };
         world.settle(&claim, outcome).await;
     }
     let failed = log(&world, ada).await.into_iter().find(|entry| entry.action == "pin.fail").unwrap();
-    assert_eq!((failed.subject, failed.status), (cid(2).to_string(), ActStatus::Refused));
+    assert_eq!((failed.subject, failed.status), (cid(2).to_string(), AuditStatus::Refused));
     assert!(failed.details.unwrap().contains("no luck"));
 }
 
@@ -79,8 +82,8 @@ async fn what_the_service_does_by_itself_is_told_to_everyone_whom_it_hits() {
 async fn what_was_refused_leaves_no_trace_of_a_pin() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
-    let none = Wish { in_flight_max: 0, ..wish(ada, cid(1)) };
-    assert!(matches!(world.store.wish(none, now()).await.unwrap(), Wished::TooManyInFlight));
+    let none = CreatePin { in_flight_max: 0, ..wish(ada, cid(1)) };
+    assert!(matches!(world.store.create_pin(none, now()).await.unwrap(), CreatePinOutcome::TooManyInFlight));
     world.remove(ada, &cid(1)).await;
     assert_eq!(actions(&world, ada).await, ["account.create"]);
 }
@@ -89,7 +92,8 @@ async fn what_was_refused_leaves_no_trace_of_a_pin() {
 async fn write_many(world: &World, account: Option<AccountId>, count: u32) {
     let entries = (0..count).map(|n| {
         let action = if n % 3 == 0 { "account.login" } else { "session.end" };
-        let act = Act { account, ..Act::new(AccountId(0), By::OPERATOR, action, n.to_string()) };
+        let act =
+            AuditEvent { account, ..AuditEvent::new(AccountId(0), Actor::OPERATOR, action, n.to_string()) };
         let act = act.with(Details::default().with("n", n));
         world.store.log(act, at(i64::from(n)))
     });
@@ -162,8 +166,9 @@ async fn the_oldest_end_is_swept_in_steps() {
 async fn a_subject_that_is_too_long_is_cut_between_characters() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
-    let act = Act::new(ada, By::account(ada), "test.long", format!("x{}", "é".repeat(10_000))).refused();
+    let act =
+        AuditEvent::new(ada, Actor::account(ada), "test.long", format!("x{}", "é".repeat(10_000))).refused();
     world.store.log(act, now().after(Duration::from_secs(1))).await.unwrap();
     let entry = log(&world, ada).await.remove(0);
-    assert_eq!((entry.subject.len(), entry.status), (599, ActStatus::Refused));
+    assert_eq!((entry.subject.len(), entry.status), (599, AuditStatus::Refused));
 }

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use futures::future::join_all;
-use pinfold_model::{AccountId, By, Lifetime, PinId, PlacementId, PlacementState, Standing, Timestamp};
-use pinfold_store::{Claim, Hands, Outcome, RemovedAll, Settled, Wish, Wished, WishedAll};
+use pinfold_model::{AccountId, Actor, Lifetime, PinId, PinPhase, PlacementId, PlacementState, Timestamp};
+use pinfold_store::{
+    Capacity, CompleteOutcome, CreatePin, CreatePinOutcome, CreatePinsOutcome, LeasedPlacement,
+    PlacementOutcome, RemovePinsOutcome,
+};
 use proptest::prelude::*;
 
 use crate::world::{World, at, cid, created, failure, gave_up, held, now, wish};
@@ -15,14 +18,14 @@ const LEASE_SECONDS: i64 = 5;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Wish {
+    CreatePin {
         account: usize,
         cid: u32,
         expires_in: Option<i64>,
         retain_in: Option<i64>,
     },
     /// Several at once, from a first one on.
-    WishAll {
+    CreatePinsWrite {
         account: usize,
         cids: std::ops::Range<u32>,
         retain_in: Option<i64>,
@@ -47,7 +50,7 @@ enum Step {
         account: usize,
         late: bool,
     },
-    Claim,
+    LeasedPlacement,
     /// The oldest claim comes to an end, well or badly.
     Settle {
         luck: u8,
@@ -70,16 +73,16 @@ fn step() -> impl Strategy<Value = Step> {
         || (0..CIDS).prop_flat_map(|from| (Just(from), from + 1..=CIDS)).prop_map(|(from, to)| from..to);
     prop_oneof![
         4 => (account.clone(), number.clone(), in_time(), in_time()).prop_map(
-            |(account, cid, expires_in, retain_in)| Step::Wish { account, cid, expires_in, retain_in }
+            |(account, cid, expires_in, retain_in)| Step::CreatePin { account, cid, expires_in, retain_in }
         ),
         1 => (account.clone(), cids(), in_time())
-            .prop_map(|(account, cids, retain_in)| Step::WishAll { account, cids, retain_in }),
+            .prop_map(|(account, cids, retain_in)| Step::CreatePinsWrite { account, cids, retain_in }),
         1 => (cids(), in_time(), any::<bool>())
             .prop_map(|(cids, expires_in, claim)| Step::WishTogether { cids, expires_in, claim }),
         1 => (account.clone(), cids()).prop_map(|(account, cids)| Step::RemoveAll { account, cids }),
         2 => (account.clone(), number).prop_map(|(account, cid)| Step::Remove { account, cid }),
         1 => (account, any::<bool>()).prop_map(|(account, late)| Step::Abandon { account, late }),
-        4 => Just(Step::Claim),
+        4 => Just(Step::LeasedPlacement),
         4 => (0..8_u8).prop_map(|luck| Step::Settle { luck }),
         1 => proptest::collection::vec(0..8_u8, 1..5).prop_map(|luck| Step::SettleTogether { luck }),
         1 => (1..8_i64).prop_map(|seconds| Step::Pass { seconds }),
@@ -88,7 +91,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// The same DAG always has the same size.
-fn bytes(claim: &Claim) -> u64 {
+fn bytes(claim: &LeasedPlacement) -> u64 {
     let number = (0..CIDS).find(|number| cid(*number) == claim.placement.cid).unwrap();
     40 * u64::from(number)
 }
@@ -96,7 +99,7 @@ fn bytes(claim: &Claim) -> u64 {
 struct Books {
     world: World,
     accounts: Vec<AccountId>,
-    claims: Vec<Claim>,
+    claims: Vec<LeasedPlacement>,
     seconds: i64,
 }
 
@@ -120,7 +123,7 @@ impl Books {
         let mut locked = Vec::new();
         for account in &self.accounts {
             let pins = self.world.pins(*account).await;
-            let live = pins.iter().filter(|pin| pin.standing != Standing::Failed);
+            let live = pins.iter().filter(|pin| pin.phase != PinPhase::Failed);
             locked.extend(live.filter_map(|pin| Some((pin.id, pin.lifetime().locked_until(self.now())?))));
         }
         locked
@@ -135,22 +138,28 @@ impl Books {
         }
     }
 
-    fn wish(&self, account: usize, number: u32, expires_in: Option<i64>, retain_in: Option<i64>) -> Wish {
+    fn wish(
+        &self,
+        account: usize,
+        number: u32,
+        expires_in: Option<i64>,
+        retain_in: Option<i64>,
+    ) -> CreatePin {
         let at = |seconds| at(self.seconds + seconds);
         let lifetime = Lifetime { expires_at: expires_in.map(at), retain_until: retain_in.map(at) };
-        Wish { lifetime, in_flight_max: 3, ..wish(self.accounts[account], cid(number)) }
+        CreatePin { lifetime, in_flight_max: 3, ..wish(self.accounts[account], cid(number)) }
     }
 
     async fn take(&mut self, step: Step) {
         let (now, store) = (self.now(), self.world.store.clone());
         match step {
-            Step::Wish { account, cid, expires_in, retain_in } => {
-                store.wish(self.wish(account, cid, expires_in, retain_in), now).await.unwrap();
+            Step::CreatePin { account, cid, expires_in, retain_in } => {
+                store.create_pin(self.wish(account, cid, expires_in, retain_in), now).await.unwrap();
             }
-            Step::WishAll { account, cids, retain_in } => {
+            Step::CreatePinsWrite { account, cids, retain_in } => {
                 let before = self.world.pins(self.accounts[account]).await;
                 let wishes = cids.map(|cid| self.wish(account, cid, None, retain_in)).collect();
-                if !matches!(store.wish_all(wishes, now).await.unwrap(), WishedAll::Done(_)) {
+                if !matches!(store.create_pins(wishes, now).await.unwrap(), CreatePinsOutcome::Done(_)) {
                     assert_eq!(self.world.pins(self.accounts[account]).await, before, "all or none");
                 }
             }
@@ -161,27 +170,28 @@ impl Books {
                 let account = self.accounts[account];
                 let before = self.world.pins(account).await;
                 let pins: Vec<_> = cids.map(|number| (cid(number), None)).collect();
-                match store.remove_all(account, &pins, By::account(account), now).await.unwrap() {
-                    RemovedAll::Done(ended) => assert_eq!(ended.len(), pins.len()),
-                    RemovedAll::Refused(_) => assert_eq!(self.world.pins(account).await, before),
+                match store.remove_all(account, &pins, Actor::account(account), now).await.unwrap() {
+                    RemovePinsOutcome::Done(ended) => assert_eq!(ended.len(), pins.len()),
+                    RemovePinsOutcome::Refused(_) => assert_eq!(self.world.pins(account).await, before),
                 }
             }
             Step::Remove { account, cid: number } => {
                 let owner = self.accounts[account];
-                store.remove(owner, &cid(number), None, By::account(owner), now).await.unwrap();
+                store.remove(owner, &cid(number), None, Actor::account(owner), now).await.unwrap();
             }
             Step::Abandon { account, late } => {
                 if let Some(pin) = self.world.pins(self.accounts[account]).await.first() {
                     let ended = store.abandon(pin.id, pin.wishes - u64::from(late), now).await.unwrap();
-                    let binds =
-                        pin.standing == Standing::Waiting && pin.lifetime().locked_until(now).is_some();
-                    let may_end = !late && pin.standing != Standing::Kept && !binds;
+                    let binds = pin.phase == PinPhase::Pending && pin.lifetime().locked_until(now).is_some();
+                    let may_end = !late && pin.phase != PinPhase::Active && !binds;
                     assert_eq!(ended.is_some(), may_end, "{pin:?}");
                 }
             }
-            Step::Claim => {
-                let claims =
-                    store.claim(Hands::each(1), now, at(self.seconds + LEASE_SECONDS)).await.unwrap();
+            Step::LeasedPlacement => {
+                let claims = store
+                    .lease_placements(Capacity::each(1), now, at(self.seconds + LEASE_SECONDS))
+                    .await
+                    .unwrap();
                 self.claims.extend(claims);
             }
             Step::Settle { luck } => self.settle(&[luck]).await,
@@ -198,12 +208,13 @@ impl Books {
     }
 
     async fn wish_together(&mut self, cids: std::ops::Range<u32>, expires_in: Option<i64>, claim: bool) {
-        let claim_until = claim.then(|| at(self.seconds + LEASE_SECONDS));
+        let lease_until = claim.then(|| at(self.seconds + LEASE_SECONDS));
         let each = cids.flat_map(|cid| (0..ACCOUNTS).map(move |account| (account, cid)));
         let wishes = each.map(|(account, cid)| self.wish(account, cid, expires_in, None));
-        let wishes = wishes.map(|wish| self.world.store.wish(Wish { claim_until, ..wish }, self.now()));
+        let wishes =
+            wishes.map(|wish| self.world.store.create_pin(CreatePin { lease_until, ..wish }, self.now()));
         for wished in join_all(wishes).await {
-            if let Wished::Done { claim: Some(claim), .. } = wished.unwrap() {
+            if let CreatePinOutcome::Done { claim: Some(claim), .. } = wished.unwrap() {
                 self.claims.push(*claim);
             }
         }
@@ -214,23 +225,25 @@ impl Books {
         let most = luck.len().min(self.claims.len());
         let claims: Vec<_> = self.claims.drain(..most).collect();
         let settles = claims.iter().zip(luck).map(|(claim, luck)| {
-            self.world.store.settle(claim.lease, self.outcome(claim, *luck), self.now())
+            self.world.store.complete_placement(claim.lease, self.outcome(claim, *luck), self.now())
         });
         for settled in join_all(settles).await {
             settled.unwrap();
         }
     }
 
-    fn outcome(&self, claim: &Claim, luck: u8) -> Outcome {
+    fn outcome(&self, claim: &LeasedPlacement, luck: u8) -> PlacementOutcome {
         let next_at = at(self.seconds + 1);
         match luck {
-            6 => Outcome::PutOff { failure: Some(failure()), next_at },
-            7 => Outcome::PutOff { failure: None, next_at },
-            _ if !claim.wanted => Outcome::Released,
+            6 => PlacementOutcome::Postponed { failure: Some(failure()), next_at },
+            7 => PlacementOutcome::Postponed { failure: None, next_at },
+            _ if !claim.wanted => PlacementOutcome::Released,
             5 => gave_up(),
-            _ if bytes(claim) > claim.budget_bytes => {
-                Outcome::GaveUp { failure: failure(), over_budget_bytes: Some(claim.budget_bytes), next_at }
-            }
+            _ if bytes(claim) > claim.budget_bytes => PlacementOutcome::Failed {
+                failure: failure(),
+                over_budget_bytes: Some(claim.budget_bytes),
+                next_at,
+            },
             _ => held(bytes(claim)),
         }
     }
@@ -245,10 +258,10 @@ impl Books {
             assert_eq!(account.used_bytes, charged, "{pins:?}");
             assert!(account.used_bytes <= account.storage_limit_bytes);
             for pin in &pins {
-                let kept = pin.standing == Standing::Kept;
+                let kept = pin.phase == PinPhase::Active;
                 assert!(!kept || pin.placement.state == PlacementState::Pinned, "{pin:?}");
                 assert_eq!(pin.charged_bytes, if kept { pin.placement.bytes } else { 0 }, "{pin:?}");
-                assert_eq!(pin.error.is_some(), pin.standing == Standing::Failed, "{pin:?}");
+                assert_eq!(pin.error.is_some(), pin.phase == PinPhase::Failed, "{pin:?}");
             }
         }
     }
@@ -259,14 +272,14 @@ impl Books {
         let mut pinning = 0;
         for id in &self.accounts {
             for pin in self.world.pins(*id).await {
-                let (pins, bytes) = counted.entry(pin.standing.as_str()).or_default();
+                let (pins, bytes) = counted.entry(pin.phase.as_str()).or_default();
                 (*pins, *bytes) = (*pins + 1, *bytes + pin.charged_bytes);
                 let in_work = pin.placement.state == PlacementState::Pinning;
-                pinning += u64::from(pin.standing == Standing::Waiting && in_work);
+                pinning += u64::from(pin.phase == PinPhase::Pending && in_work);
             }
         }
         let figures = self.world.store.figures().await.unwrap();
-        let kept = figures.pins.iter().map(|sum| (sum.standing.as_str(), (sum.pins, sum.bytes)));
+        let kept = figures.pins.iter().map(|sum| (sum.phase.as_str(), (sum.pins, sum.bytes)));
         assert_eq!(kept.collect::<BTreeMap<_, _>>(), counted);
         assert_eq!(figures.pinning.iter().map(|(_, pins)| pins).sum::<u64>(), pinning);
         assert_eq!(figures.accounts.iter().map(|sum| sum.accounts).sum::<u64>(), ACCOUNTS as u64);
@@ -277,7 +290,7 @@ impl Books {
         self.claims.clear();
         for _ in 0..100 {
             self.seconds += LEASE_SECONDS + 1;
-            self.take(Step::Claim).await;
+            self.take(Step::LeasedPlacement).await;
             if self.claims.is_empty() {
                 break;
             }
@@ -289,7 +302,7 @@ impl Books {
         let mut named: Vec<(PlacementId, bool)> = Vec::new();
         for id in &self.accounts {
             let pins = self.world.pins(*id).await;
-            named.extend(pins.iter().map(|pin| (pin.placement.id, pin.standing != Standing::Failed)));
+            named.extend(pins.iter().map(|pin| (pin.placement.id, pin.phase != PinPhase::Failed)));
         }
         for placement in self.world.store.placements(None, 100).await.unwrap() {
             assert!(placement.state.is_settled() && !placement.leased, "{placement:?}");
@@ -324,16 +337,16 @@ async fn a_charge_is_given_back_once() {
     let world = World::start().await;
     let ada = world.account("ada", 100).await;
     for _ in 0..3 {
-        assert!(matches!(world.wish(ada, cid(1)).await, Wished::Done { .. }));
+        assert!(matches!(world.wish(ada, cid(1)).await, CreatePinOutcome::Done { .. }));
         let claim = world.claim(at(0)).await;
         let done = world.settle(&claim, held(100)).await;
-        assert_eq!(done, Settled::Now { state: PlacementState::Pinned, work: false });
+        assert_eq!(done, CompleteOutcome::Now { state: PlacementState::Pinned, work: false });
         for left in [0, 0] {
             world.remove(ada, &cid(1)).await;
             assert_eq!(world.store.account(ada).await.unwrap().unwrap().used_bytes, left);
         }
         let release = world.claim(at(0)).await;
-        world.settle(&release, Outcome::Released).await;
+        world.complete_placement(&release, PlacementOutcome::Released).await;
         assert!(world.store.placements(None, 1).await.unwrap().is_empty());
     }
 }

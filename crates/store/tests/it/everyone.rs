@@ -1,14 +1,14 @@
 //! What operators see and do across accounts: lists, removals.
 
-use pinfold_model::{AccountId, By, ClusterId, Email, PinState, PlanCode, Role, Standing};
+use pinfold_model::{AccountId, Actor, ClusterId, Email, PinPhase, PinState, PlanCode, Role};
 use pinfold_store::{
-    AccountChanges, AccountFilter, AllPinsFilter, Changed, Damage, PlanGrant, RemovalBegun, RemovalStep,
-    Wished,
+    AccountChanges, AccountFilter, AdminPinsFilter, Changed, CreatePinOutcome, Damage, PlanGrant,
+    RemovalBegun, RemovalStep,
 };
 
 use crate::world::{World, cid, created, gave_up, held, now};
 
-const BY: By = By::OPERATOR;
+const BY: Actor = Actor::OPERATOR;
 
 /// All accounts that match, page by page.
 async fn accounts(world: &World, filter: &AccountFilter) -> Vec<String> {
@@ -25,11 +25,11 @@ async fn accounts(world: &World, filter: &AccountFilter) -> Vec<String> {
 }
 
 /// All pins that match, page by page: their owner, and how they stand.
-async fn pins(world: &World, filter: &AllPinsFilter) -> Vec<(AccountId, Standing)> {
+async fn pins(world: &World, filter: &AdminPinsFilter) -> Vec<(AccountId, PinPhase)> {
     let (mut found, mut cursor) = (Vec::new(), None);
     loop {
-        let page = world.store.list_all_pins(filter, cursor, 2).await.unwrap();
-        found.extend(page.pins.into_iter().map(|pin| (pin.account, pin.standing)));
+        let page = world.store.list_admin_pins(filter, cursor, 2).await.unwrap();
+        found.extend(page.pins.into_iter().map(|pin| (pin.account, pin.phase)));
         // A cursor reads what it writes.
         cursor = page.next.map(|next| next.to_string().parse().unwrap());
         if cursor.is_none() {
@@ -89,7 +89,7 @@ async fn pins_of_all_accounts_are_found_by_what_they_are() {
     for number in 0..3 {
         keep(&world, ada, number, 10).await;
     }
-    assert!(matches!(world.wish(ben, cid(0)).await, Wished::Done { .. }));
+    assert!(matches!(world.wish(ben, cid(0)).await, CreatePinOutcome::Done { .. }));
     created(world.wish(ben, cid(7)).await);
     let claim = world.claim(now()).await;
     world.settle(&claim, gave_up()).await;
@@ -97,19 +97,19 @@ async fn pins_of_all_accounts_are_found_by_what_they_are() {
     let damage = Damage { cid: cid(0), cluster: ClusterId::default(), blocks: 2 };
     world.store.note_damage(vec![damage], now()).await.unwrap();
 
-    let none = AllPinsFilter::default;
-    let (kept, failed, waiting) = (Standing::Kept, Standing::Failed, Standing::Waiting);
+    let none = AdminPinsFilter::default;
+    let (kept, failed, waiting) = (PinPhase::Active, PinPhase::Failed, PinPhase::Pending);
     let everything = [(ben, waiting), (ben, failed), (ben, kept), (ada, kept), (ada, kept), (ada, kept)];
     assert_eq!(pins(&world, &none()).await, everything);
-    let of_ada = AllPinsFilter { account: Some(ada), ..none() };
+    let of_ada = AdminPinsFilter { account: Some(ada), ..none() };
     assert_eq!(pins(&world, &of_ada).await, [(ada, kept); 3]);
-    let of_cid = AllPinsFilter { cid: Some(cid(0)), ..none() };
+    let of_cid = AdminPinsFilter { cid: Some(cid(0)), ..none() };
     assert_eq!(pins(&world, &of_cid).await, [(ada, kept), (ben, kept)]);
-    let of_both = AllPinsFilter { cid: Some(cid(0)), account: Some(ben), ..none() };
+    let of_both = AdminPinsFilter { cid: Some(cid(0)), account: Some(ben), ..none() };
     assert_eq!(pins(&world, &of_both).await, [(ben, kept)]);
-    let damaged = AllPinsFilter { is_damaged: true, ..none() };
+    let damaged = AdminPinsFilter { is_damaged: true, ..none() };
     assert_eq!(pins(&world, &damaged).await, [(ada, kept), (ben, kept)]);
-    let damaged_of_ada = AllPinsFilter { is_damaged: true, account: Some(ada), ..none() };
+    let damaged_of_ada = AdminPinsFilter { is_damaged: true, account: Some(ada), ..none() };
     assert_eq!(pins(&world, &damaged_of_ada).await, [(ada, kept)]);
     for (state, expected) in [
         (PinState::Failed, vec![(ben, failed)]),
@@ -118,9 +118,13 @@ async fn pins_of_all_accounts_are_found_by_what_they_are() {
         (PinState::Pinned, vec![(ben, kept), (ada, kept), (ada, kept), (ada, kept)]),
         (PinState::Unpinned, vec![]),
     ] {
-        assert_eq!(pins(&world, &AllPinsFilter { state: Some(state), ..none() }).await, expected, "{state}");
+        assert_eq!(
+            pins(&world, &AdminPinsFilter { state: Some(state), ..none() }).await,
+            expected,
+            "{state}"
+        );
     }
-    let elsewhere = AllPinsFilter { cluster: Some(ClusterId::parse("cl9").unwrap()), ..none() };
+    let elsewhere = AdminPinsFilter { cluster: Some(ClusterId::parse("cl9").unwrap()), ..none() };
     assert!(pins(&world, &elsewhere).await.is_empty());
 }
 
@@ -143,7 +147,7 @@ async fn an_account_goes_with_its_pins_in_steps_and_over_a_restart() {
     for number in 0..5 {
         keep(&world, ada, number, 10).await;
     }
-    assert!(matches!(world.wish(ben, cid(0)).await, Wished::Done { .. }));
+    assert!(matches!(world.wish(ben, cid(0)).await, CreatePinOutcome::Done { .. }));
     let begin = async |world: &World, force| world.store.begin_removal(ada, force, BY, now()).await.unwrap();
     assert_eq!(begin(&world, false).await, RemovalBegun::HasPins { pins: 5 });
     assert!(!world.store.account(ada).await.unwrap().unwrap().disabled);
@@ -152,8 +156,8 @@ async fn an_account_goes_with_its_pins_in_steps_and_over_a_restart() {
     assert_eq!(begin(&world, false).await, RemovalBegun::Begun { pins: 5 }, "twice is once");
 
     // It gets nothing more, and can't be called back.
-    assert!(matches!(world.wish(ada, cid(0)).await, Wished::Done { created: false, .. }));
-    assert!(matches!(world.wish(ada, cid(9)).await, Wished::OverQuota));
+    assert!(matches!(world.wish(ada, cid(0)).await, CreatePinOutcome::Done { created: false, .. }));
+    assert!(matches!(world.wish(ada, cid(9)).await, CreatePinOutcome::OverQuota));
     let enable = AccountChanges { disabled: Some(false), ..AccountChanges::default() };
     assert_eq!(world.store.change_account(ada, enable, BY, now()).await.unwrap(), Changed::Removing);
 

@@ -1,34 +1,38 @@
 //! Webhooks: what happens to pins is written for them in the same moment, and claimed, told, given up, forgotten.
 
 use pinfold_model::{
-    AccountId, By, DeliveryState, FailureCode, HookEvent, HookEvents, HookSecret, Lifetime, PinState,
-    Timestamp, Webhook,
+    AccountId, Actor, DeliveryState, FailureCode, Lifetime, PinState, Timestamp, Webhook, WebhookEvent,
+    WebhookEvents, WebhookSecret,
 };
 use pinfold_store::{
-    Attempt, Delivery, HookChange, HookClaim, HookHealth, NewHook, Next, Outcome, RemovalBegun, RemovalStep,
-    Removed, RemovedAll, Wish, Wished, WishedAll,
+    Attempt, CreatePin, CreatePinOutcome, CreatePinsOutcome, Delivery, LeasedWebhook, NewWebhook, Next,
+    PlacementOutcome, RemovalBegun, RemovalStep, RemovePinsOutcome, Removed, WebhookChange, WebhookHealth,
 };
 
 use crate::world::{LEASE, World, at, cid, created, failure, gave_up, held, name, now, wish};
 
-fn new_hook(account: AccountId, events: &[HookEvent]) -> NewHook {
-    NewHook {
+fn new_hook(account: AccountId, events: &[WebhookEvent]) -> NewWebhook {
+    NewWebhook {
         account,
         url: "https://example.org/hook".to_owned(),
         description: None,
-        events: HookEvents::new(events.iter().copied()).unwrap(),
+        events: WebhookEvents::new(events.iter().copied()).unwrap(),
         active: true,
-        secret: HookSecret::of(&[7; 32]),
+        secret: WebhookSecret::of(&[7; 32]),
     }
 }
 
 impl World {
     pub(crate) async fn hook(&self, account: AccountId) -> Webhook {
-        self.hook_for(account, &HookEvent::OF_PINS).await
+        self.hook_for(account, &WebhookEvent::OF_PINS).await
     }
 
-    async fn hook_for(&self, account: AccountId, events: &[HookEvent]) -> Webhook {
-        self.store.create_webhook(new_hook(account, events), 10, By::OPERATOR, now()).await.unwrap().unwrap()
+    async fn hook_for(&self, account: AccountId, events: &[WebhookEvent]) -> Webhook {
+        self.store
+            .create_webhook(new_hook(account, events), 10, Actor::OPERATOR, now())
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     /// What a webhook is to be told and was told, oldest first.
@@ -38,7 +42,7 @@ impl World {
         all
     }
 
-    pub(crate) async fn events(&self, hook: &Webhook) -> Vec<HookEvent> {
+    pub(crate) async fn events(&self, hook: &Webhook) -> Vec<WebhookEvent> {
         self.told(hook).await.iter().map(|delivery| delivery.event).collect()
     }
 
@@ -49,15 +53,15 @@ impl World {
         fresh
     }
 
-    async fn claim_hooks(&self, now: Timestamp) -> Vec<HookClaim> {
-        self.store.claim_webhooks(16, 4, now, now.after(LEASE)).await.unwrap()
+    async fn claim_hooks(&self, now: Timestamp) -> Vec<LeasedWebhook> {
+        self.store.lease_webhooks(16, 4, now, now.after(LEASE)).await.unwrap()
     }
 
     async fn finish(
         &self,
-        claim: &HookClaim,
+        claim: &LeasedWebhook,
         attempts: Vec<Attempt>,
-        health: HookHealth,
+        health: WebhookHealth,
         now: Timestamp,
     ) -> bool {
         self.store.finish_webhook(claim.lease, attempts, health, 3, now).await.unwrap()
@@ -75,7 +79,7 @@ fn attempt(delivery: &Delivery, next: Next, now: Timestamp) -> Attempt {
     Attempt { delivery: delivery.id, at: now, response_status: Some(204), error, next }
 }
 
-fn all_delivered(claim: &HookClaim, now: Timestamp) -> Vec<Attempt> {
+fn all_delivered(claim: &LeasedWebhook, now: Timestamp) -> Vec<Attempt> {
     claim.deliveries.iter().map(|delivery| attempt(delivery, Next::Delivered, now)).collect()
 }
 
@@ -88,12 +92,12 @@ async fn what_happens_to_a_pin_is_written_with_it_for_those_who_watch() {
         world.account("poor", 5).await,
     );
     let (hook, poors) = (world.hook(ada).await, world.hook(poor).await);
-    let wish_of_ada = Wish {
+    let wish_of_ada = CreatePin {
         custom_name: name("mine"),
         lifetime: Lifetime { expires_at: Some(at(100)), retain_until: None },
         ..wish(ada, cid(1))
     };
-    created(world.store.wish(wish_of_ada, now()).await.unwrap());
+    created(world.store.create_pin(wish_of_ada, now()).await.unwrap());
     for account in [bea, poor] {
         created(world.wish(account, cid(1)).await);
     }
@@ -104,24 +108,24 @@ async fn what_happens_to_a_pin_is_written_with_it_for_those_who_watch() {
     let told = world.told(&hook).await.remove(0);
     assert_eq!(
         (told.event, told.state, told.due_at),
-        (HookEvent::Pinned, DeliveryState::Pending, Some(now()))
+        (WebhookEvent::Pinned, DeliveryState::Pending, Some(now()))
     );
     let pin = told.pin.unwrap();
     assert_eq!((pin.cid, pin.bytes, pin.state), (cid(1), 10, PinState::Pinned));
     assert_eq!((pin.kind.as_str(), pin.custom_name, pin.expires_at), ("file", name("mine"), Some(at(100))));
     let told = world.told(&poors).await.remove(0);
     let error = told.pin.unwrap().error.unwrap();
-    assert_eq!((told.event, error.code), (HookEvent::Failed, FailureCode::QuotaExceeded));
+    assert_eq!((told.event, error.code), (WebhookEvent::Failed, FailureCode::QuotaExceeded));
 
     // What is here already, what is given up, what ends by itself, what is removed.
     world.pinned(bea, 2).await;
-    assert!(matches!(world.wish(ada, cid(2)).await, Wished::Done { created: true, .. }));
+    assert!(matches!(world.wish(ada, cid(2)).await, CreatePinOutcome::Done { created: true, .. }));
     created(world.wish(ada, cid(3)).await);
     let claim = world.claim(now()).await;
     world.settle(&claim, gave_up()).await;
     world.store.expire(at(100), 10).await.unwrap();
     assert!(matches!(world.remove(ada, &cid(2)).await, Removed::Done(_)));
-    use HookEvent::{Expired, Failed, Pinned, Removed as Gone};
+    use WebhookEvent::{Expired, Failed, Pinned, Removed as Gone};
     assert_eq!(world.events(&hook).await, [Pinned, Pinned, Failed, Expired, Gone]);
     let last = world.told(&hook).await.pop().unwrap().pin.unwrap();
     assert_eq!((last.cid, last.state, last.bytes), (cid(2), PinState::Unpinned, 10), "as it was");
@@ -132,22 +136,24 @@ async fn what_happens_to_a_pin_is_written_with_it_for_those_who_watch() {
 async fn only_what_is_asked_for_is_written_and_only_while_it_is_active() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
-    let pinned = world.hook_for(ada, &[HookEvent::Pinned]).await;
-    let removed = world.hook_for(ada, &[HookEvent::Removed]).await;
+    let pinned = world.hook_for(ada, &[WebhookEvent::Pinned]).await;
+    let removed = world.hook_for(ada, &[WebhookEvent::Removed]).await;
     let off = world.hook(ada).await;
-    let change = HookChange { active: Some(false), ..HookChange::default() };
-    world.store.change_webhook(ada, off.id, change, By::OPERATOR, now()).await.unwrap().unwrap();
+    let change = WebhookChange { active: Some(false), ..WebhookChange::default() };
+    world.store.change_webhook(ada, off.id, change, Actor::OPERATOR, now()).await.unwrap().unwrap();
     world.pinned(ada, 1).await;
     world.remove(ada, &cid(1)).await;
-    assert_eq!(world.events(&pinned).await, [HookEvent::Pinned]);
-    assert_eq!(world.events(&removed).await, [HookEvent::Removed]);
+    assert_eq!(world.events(&pinned).await, [WebhookEvent::Pinned]);
+    assert_eq!(world.events(&removed).await, [WebhookEvent::Removed]);
     assert_eq!(world.events(&off).await, []);
     let release = world.claim(now()).await;
-    world.settle(&release, Outcome::Released).await;
+    world.complete_placement(&release, PlacementOutcome::Released).await;
     // A wish that changes nothing is no event, nor is a try that is put off.
     created(world.wish(ada, cid(2)).await);
     let claim = world.claim(now()).await;
-    world.settle(&claim, Outcome::PutOff { failure: Some(failure()), next_at: at(1) }).await;
+    world
+        .complete_placement(&claim, PlacementOutcome::Postponed { failure: Some(failure()), next_at: at(1) })
+        .await;
     world.wish(ada, cid(2)).await;
     assert_eq!(world.told(&pinned).await.len(), 1);
 }
@@ -162,17 +168,17 @@ async fn a_batch_tells_of_each_of_its_pins_or_of_none() {
     let hook = world.hook(ada).await;
     let wishes = |numbers: std::ops::Range<u32>| numbers.map(|number| wish(ada, cid(number))).collect();
     let store = &world.store;
-    assert!(matches!(store.wish_all(wishes(0..3), now()).await.unwrap(), WishedAll::OverQuota));
+    assert!(matches!(store.create_pins(wishes(0..3), now()).await.unwrap(), CreatePinsOutcome::OverQuota));
     assert_eq!(world.events(&hook).await, [], "what was undone has not happened");
-    assert!(matches!(store.wish_all(wishes(0..2), now()).await.unwrap(), WishedAll::Done(_)));
+    assert!(matches!(store.create_pins(wishes(0..2), now()).await.unwrap(), CreatePinsOutcome::Done(_)));
     let pins = [(cid(0), None), (cid(1), None)];
-    let removed = store.remove_all(ada, &pins, By::account(ada), now()).await.unwrap();
-    assert!(matches!(removed, RemovedAll::Done(_)));
-    use HookEvent::{Pinned, Removed as Gone};
+    let removed = store.remove_all(ada, &pins, Actor::account(ada), now()).await.unwrap();
+    assert!(matches!(removed, RemovePinsOutcome::Done(_)));
+    use WebhookEvent::{Pinned, Removed as Gone};
     assert_eq!(world.events(&hook).await, [Pinned, Pinned, Gone, Gone]);
     // What an operator removes is told as well.
     let pin = created(world.wish(ada, cid(2)).await);
-    store.remove_pin(pin.id, By::OPERATOR, now()).await.unwrap().unwrap();
+    store.remove_pin(pin.id, Actor::OPERATOR, now()).await.unwrap().unwrap();
     assert_eq!(world.events(&hook).await[4..], [Pinned, Gone]);
     world.fresh(&hook).await;
 }
@@ -198,15 +204,15 @@ async fn a_webhook_is_told_in_order_and_forgets_what_is_over() {
         world.pinned(ada, number).await;
     }
     let claim = world.claim_hooks(now()).await.remove(0);
-    assert_eq!(claim.secret, HookSecret::of(&[7; 32]));
-    let cids = |claim: &HookClaim| {
+    assert_eq!(claim.secret, WebhookSecret::of(&[7; 32]));
+    let cids = |claim: &LeasedWebhook| {
         claim.deliveries.iter().map(|told| told.pin.as_ref().unwrap().cid).collect::<Vec<_>>()
     };
     assert_eq!(cids(&claim), [cid(0), cid(1), cid(2), cid(3)]);
     assert!(world.claim_hooks(now()).await.is_empty(), "somebody has it");
     world.pinned(ada, 6).await;
     assert!(world.claim_hooks(now()).await.is_empty(), "also when more happens");
-    assert!(world.finish(&claim, all_delivered(&claim, now()), HookHealth::Well, now()).await);
+    assert!(world.finish(&claim, all_delivered(&claim, now()), WebhookHealth::Well, now()).await);
     assert_eq!(world.fresh(&hook).await.pending, 3);
     let told = world.told(&hook).await;
     assert_eq!(
@@ -216,7 +222,7 @@ async fn a_webhook_is_told_in_order_and_forgets_what_is_over() {
     );
     let claim = world.claim_hooks(now()).await.remove(0);
     assert_eq!(cids(&claim), [cid(4), cid(5), cid(6)]);
-    assert!(world.finish(&claim, all_delivered(&claim, now()), HookHealth::Well, now()).await);
+    assert!(world.finish(&claim, all_delivered(&claim, now()), WebhookHealth::Well, now()).await);
     assert_eq!(world.store.next_delivery().await.unwrap(), None);
     assert!(world.claim_hooks(at(1_000)).await.is_empty());
 }
@@ -230,7 +236,7 @@ async fn what_failed_comes_again_at_its_time_and_others_need_not_wait_for_it() {
         world.pinned(ada, number).await;
     }
     let claim = world.claim_hooks(now()).await.remove(0);
-    let failing = HookHealth::Failing { failures: 1, since: now(), paused_until: at(5), turn_off: None };
+    let failing = WebhookHealth::Failing { failures: 1, since: now(), paused_until: at(5), turn_off: None };
     let attempts = vec![attempt(&claim.deliveries[0], Next::Again(at(60)), now())];
     assert!(world.finish(&claim, attempts, failing, now()).await);
     assert_eq!(world.fresh(&hook).await.failing_since, Some(now()));
@@ -240,7 +246,7 @@ async fn what_failed_comes_again_at_its_time_and_others_need_not_wait_for_it() {
 
     let claim = world.claim_hooks(at(5)).await.remove(0);
     assert_eq!((claim.failures, claim.deliveries.len()), (1, 2));
-    world.finish(&claim, all_delivered(&claim, at(5)), HookHealth::Well, at(5)).await;
+    world.finish(&claim, all_delivered(&claim, at(5)), WebhookHealth::Well, at(5)).await;
     assert_eq!(world.fresh(&hook).await.failing_since, None);
     assert_eq!(world.store.next_delivery().await.unwrap(), Some(at(60)));
     // News go before the one that still rests.
@@ -252,7 +258,7 @@ async fn what_failed_comes_again_at_its_time_and_others_need_not_wait_for_it() {
     let again = claim.deliveries.iter().find(|told| told.attempts == 1).unwrap();
     assert_eq!((again.response_status, again.error.as_deref()), (Some(204), Some("It answered 500")));
     world
-        .finish(&claim, vec![attempt(again, Next::GiveUp, world_later)], HookHealth::Well, world_later)
+        .finish(&claim, vec![attempt(again, Next::GiveUp, world_later)], WebhookHealth::Well, world_later)
         .await;
     let told = world.store.delivery(again.id).await.unwrap().unwrap();
     assert_eq!((told.state, told.attempts, told.due_at), (DeliveryState::Failed, 2, None));
@@ -266,13 +272,13 @@ async fn a_lease_that_ran_out_finishes_nothing_and_a_start_ends_all() {
     world.pinned(ada, 1).await;
     let late = world.claim_hooks(now()).await.remove(0);
     let next = world.claim_hooks(now().after(LEASE)).await.remove(0);
-    assert!(!world.finish(&late, all_delivered(&late, now()), HookHealth::Well, now()).await);
+    assert!(!world.finish(&late, all_delivered(&late, now()), WebhookHealth::Well, now()).await);
     assert_eq!(world.fresh(&hook).await.pending, 1, "it is told once more");
     assert_eq!(world.store.take_over_webhooks(at(61)).await.unwrap(), 1);
     let last = world.claim_hooks(at(61)).await.remove(0);
     assert_eq!(last.deliveries[0].id, next.deliveries[0].id, "under the same id");
-    assert!(!world.finish(&next, all_delivered(&next, at(61)), HookHealth::Well, at(61)).await);
-    assert!(world.finish(&last, all_delivered(&last, at(61)), HookHealth::Well, at(61)).await);
+    assert!(!world.finish(&next, all_delivered(&next, at(61)), WebhookHealth::Well, at(61)).await);
+    assert!(world.finish(&last, all_delivered(&last, at(61)), WebhookHealth::Well, at(61)).await);
 }
 
 #[tokio::test]
@@ -285,20 +291,20 @@ async fn who_waited_longest_has_the_next_turn_and_no_account_has_all_hands() {
     let beas = world.hook(bea).await;
     world.pinned(ada, 1).await;
     for number in 2..8 {
-        world.store.wish(wish(bea, cid(number)), at(1)).await.unwrap();
+        world.store.create_pin(wish(bea, cid(number)), at(1)).await.unwrap();
         let claim = world.claim(at(1)).await;
-        world.store.settle(claim.lease, held(1), at(1)).await.unwrap();
+        world.store.complete_placement(claim.lease, held(1), at(1)).await.unwrap();
     }
     let claims = world.claim_hooks(at(2)).await;
     let of_ada = claims.iter().filter(|claim| claim.hook.account == ada).count();
     assert_eq!((of_ada, claims.len()), (4, 5));
     let of_bea = claims.iter().find(|claim| claim.hook.id == beas.id).unwrap();
-    world.finish(&claims[0], all_delivered(&claims[0], at(2)), HookHealth::Well, at(2)).await;
-    world.finish(of_bea, all_delivered(of_bea, at(2)), HookHealth::Well, at(2)).await;
+    world.finish(&claims[0], all_delivered(&claims[0], at(2)), WebhookHealth::Well, at(2)).await;
+    world.finish(of_bea, all_delivered(of_bea, at(2)), WebhookHealth::Well, at(2)).await;
     // Bea has more to hear, and stands behind those who had no turn yet.
-    let next = world.store.claim_webhooks(1, 4, at(2), at(60)).await.unwrap();
+    let next = world.store.lease_webhooks(1, 4, at(2), at(60)).await.unwrap();
     assert_eq!(next[0].hook.account, ada);
-    let next = world.store.claim_webhooks(1, 4, at(2), at(60)).await.unwrap();
+    let next = world.store.lease_webhooks(1, 4, at(2), at(60)).await.unwrap();
     assert_eq!(next[0].hook.id, beas.id);
 }
 
@@ -310,7 +316,7 @@ async fn one_that_is_turned_off_says_so_until_its_owner_turns_it_on() {
     world.pinned(ada, 1).await;
     let claim = world.claim_hooks(now()).await.remove(0);
     let turn_off = Some("every try has failed".to_owned());
-    let failing = HookHealth::Failing { failures: 12, since: now(), paused_until: at(300), turn_off };
+    let failing = WebhookHealth::Failing { failures: 12, since: now(), paused_until: at(300), turn_off };
     let attempts = vec![attempt(&claim.deliveries[0], Next::Again(at(500)), now())];
     world.finish(&claim, attempts, failing, now()).await;
     let off = world.fresh(&hook).await;
@@ -320,8 +326,9 @@ async fn one_that_is_turned_off_says_so_until_its_owner_turns_it_on() {
     world.pinned(ada, 2).await;
     assert_eq!(world.fresh(&hook).await.pending, 1, "nothing is written for it");
 
-    let change = HookChange { active: Some(true), ..HookChange::default() };
-    let on = world.store.change_webhook(ada, hook.id, change, By::OPERATOR, at(400)).await.unwrap().unwrap();
+    let change = WebhookChange { active: Some(true), ..WebhookChange::default() };
+    let on =
+        world.store.change_webhook(ada, hook.id, change, Actor::OPERATOR, at(400)).await.unwrap().unwrap();
     assert_eq!((on.active, on.disabled_reason, on.failing_since), (true, None, None));
     assert_eq!(world.claim_hooks(at(400)).await[0].deliveries.len(), 1, "what waits is told at once");
 }
@@ -334,11 +341,11 @@ async fn a_turn_undoes_nothing_that_the_owner_has_changed_since() {
     world.pinned(ada, 1).await;
     let claim = world.claim_hooks(at(1)).await.remove(0);
     assert!(world.store.is_as_claimed(claim.lease).await.unwrap());
-    let change = HookChange { active: Some(true), ..HookChange::default() };
-    world.store.change_webhook(ada, hook.id, change, By::OPERATOR, at(2)).await.unwrap().unwrap();
+    let change = WebhookChange { active: Some(true), ..WebhookChange::default() };
+    world.store.change_webhook(ada, hook.id, change, Actor::OPERATOR, at(2)).await.unwrap().unwrap();
     assert!(!world.store.is_as_claimed(claim.lease).await.unwrap(), "its turn ends");
     let turn_off = Some("every try has failed".to_owned());
-    let failing = HookHealth::Failing { failures: 12, since: now(), paused_until: at(300), turn_off };
+    let failing = WebhookHealth::Failing { failures: 12, since: now(), paused_until: at(300), turn_off };
     let attempts = vec![attempt(&claim.deliveries[0], Next::Again(at(500)), at(3))];
     assert!(world.finish(&claim, attempts, failing, at(3)).await);
     let fresh = world.fresh(&hook).await;
@@ -372,25 +379,27 @@ async fn an_account_has_its_own_webhooks_and_only_so_many() {
     world.hook(ada).await;
     let third = world
         .store
-        .create_webhook(new_hook(ada, &[HookEvent::Pinned]), 2, By::OPERATOR, now())
+        .create_webhook(new_hook(ada, &[WebhookEvent::Pinned]), 2, Actor::OPERATOR, now())
         .await
         .unwrap();
     assert_eq!(third, None);
     let store = &world.store;
-    let change = || HookChange { url: Some("https://example.com/".to_owned()), ..HookChange::default() };
+    let change =
+        || WebhookChange { url: Some("https://example.com/".to_owned()), ..WebhookChange::default() };
     assert_eq!(store.webhook(bea, hook.id).await.unwrap(), None);
-    assert_eq!(store.change_webhook(bea, hook.id, change(), By::OPERATOR, now()).await.unwrap(), None);
-    let secret = HookSecret::of(&[8; 32]);
+    assert_eq!(store.change_webhook(bea, hook.id, change(), Actor::OPERATOR, now()).await.unwrap(), None);
+    let secret = WebhookSecret::of(&[8; 32]);
     assert_eq!(
-        store.rotate_webhook_secret(bea, hook.id, secret.clone(), By::OPERATOR, now()).await.unwrap(),
+        store.rotate_webhook_secret(bea, hook.id, secret.clone(), Actor::OPERATOR, now()).await.unwrap(),
         None
     );
     assert_eq!(store.test_webhook(bea, hook.id, now()).await.unwrap(), None);
-    assert!(!store.remove_webhook(bea, hook.id, By::OPERATOR, now()).await.unwrap());
+    assert!(!store.remove_webhook(bea, hook.id, Actor::OPERATOR, now()).await.unwrap());
 
-    let changed = store.change_webhook(ada, hook.id, change(), By::OPERATOR, at(9)).await.unwrap().unwrap();
+    let changed =
+        store.change_webhook(ada, hook.id, change(), Actor::OPERATOR, at(9)).await.unwrap().unwrap();
     assert_eq!((changed.url.as_str(), changed.updated_at), ("https://example.com/", at(9)));
-    store.rotate_webhook_secret(ada, hook.id, secret.clone(), By::OPERATOR, now()).await.unwrap().unwrap();
+    store.rotate_webhook_secret(ada, hook.id, secret.clone(), Actor::OPERATOR, now()).await.unwrap().unwrap();
     let test = store.test_webhook(ada, hook.id, now()).await.unwrap().unwrap();
     let claim = world.claim_hooks(now()).await.remove(0);
     assert_eq!((&claim.secret, claim.deliveries[0].id, &claim.deliveries[0].pin), (&secret, test, &None));
@@ -405,10 +414,10 @@ async fn a_webhook_that_is_removed_is_gone_at_once_and_its_rows_in_steps() {
         world.pinned(ada, number).await;
     }
     let claim = world.claim_hooks(now()).await.remove(0);
-    assert!(world.store.remove_webhook(ada, hook.id, By::OPERATOR, now()).await.unwrap());
+    assert!(world.store.remove_webhook(ada, hook.id, Actor::OPERATOR, now()).await.unwrap());
     assert!(world.store.webhooks(ada, 10).await.unwrap().is_empty());
-    assert!(!world.store.remove_webhook(ada, hook.id, By::OPERATOR, now()).await.unwrap());
-    assert!(!world.finish(&claim, all_delivered(&claim, now()), HookHealth::Well, now()).await);
+    assert!(!world.store.remove_webhook(ada, hook.id, Actor::OPERATOR, now()).await.unwrap());
+    assert!(!world.finish(&claim, all_delivered(&claim, now()), WebhookHealth::Well, now()).await);
     assert_eq!(world.store.next_delivery().await.unwrap(), None);
     assert!(world.store.sweep_webhooks(now(), 3, 2).await.unwrap());
     assert_eq!(world.told(&hook).await.len(), 3);
@@ -424,7 +433,7 @@ async fn an_account_goes_after_what_it_has_much_of_and_takes_the_rest_with_it() 
     let store = &world.store;
     let tests = (0..2_500).map(|_| store.test_webhook(ada, hook.id, now()));
     assert!(futures::future::join_all(tests).await.into_iter().all(|test| test.unwrap().is_some()));
-    let begun = store.begin_removal(ada, false, By::OPERATOR, now()).await.unwrap();
+    let begun = store.begin_removal(ada, false, Actor::OPERATOR, now()).await.unwrap();
     assert_eq!(begun, RemovalBegun::Begun { pins: 0 }, "not at once: others would wait for it");
     let mut steps = 0;
     while store.remove_accounts(10, now()).await.unwrap() != RemovalStep::Gone(ada) {

@@ -1,7 +1,7 @@
 //! Keys: made within bounds, and never by one that is gone.
 
-use pinfold_model::{AccountId, By, IpRules, ScopeSet, TokenName};
-use pinfold_store::{Kept, NewToken};
+use pinfold_model::{AccountId, Actor, IpRules, ScopeSet, TokenName};
+use pinfold_store::{CreateTokenOutcome, NewToken};
 
 use crate::world::{World, at, now};
 
@@ -19,8 +19,8 @@ fn new_token(account: AccountId, name: &str) -> NewToken {
     }
 }
 
-async fn keep(world: &World, new: NewToken, count_max: u32) -> Kept {
-    let by = By::account(new.account);
+async fn keep(world: &World, new: NewToken, count_max: u32) -> CreateTokenOutcome {
+    let by = Actor::account(new.account);
     world.store.create_token(new, count_max, by, now()).await.unwrap()
 }
 
@@ -28,7 +28,9 @@ async fn keep(world: &World, new: NewToken, count_max: u32) -> Kept {
 async fn a_key_is_found_as_it_was_made() {
     let world = World::start().await;
     let ada = world.account("ada", 1).await;
-    let Kept::Done(token) = keep(&world, new_token(ada, "one"), 10).await else { panic!("it is kept") };
+    let CreateTokenOutcome::Created(token) = keep(&world, new_token(ada, "one"), 10).await else {
+        panic!("it is kept")
+    };
     assert_eq!(token.ip_allowlist.to_string(), "192.0.2.0/24,2001:db8::1");
     assert_eq!(world.store.token(token.id).await.unwrap().as_ref(), Some(&*token));
     assert_eq!(world.store.tokens(ada, 10).await.unwrap(), [*token.clone()]);
@@ -40,10 +42,10 @@ async fn a_key_is_found_as_it_was_made() {
 async fn a_name_is_taken_once_for_each_account() {
     let world = World::start().await;
     let (ada, bea) = (world.account("ada", 1).await, world.account("bea", 1).await);
-    assert!(matches!(keep(&world, new_token(ada, "one"), 10).await, Kept::Done(_)));
+    assert!(matches!(keep(&world, new_token(ada, "one"), 10).await, CreateTokenOutcome::Created(_)));
     let again = NewToken { hash: "another".to_owned(), ..new_token(ada, "one") };
-    assert_eq!(keep(&world, again, 10).await, Kept::NameTaken);
-    assert!(matches!(keep(&world, new_token(bea, "one"), 10).await, Kept::Done(_)));
+    assert_eq!(keep(&world, again, 10).await, CreateTokenOutcome::NameTaken);
+    assert!(matches!(keep(&world, new_token(bea, "one"), 10).await, CreateTokenOutcome::Created(_)));
 }
 
 #[tokio::test]
@@ -52,8 +54,12 @@ async fn keys_at_once_never_overshoot_their_number() {
     let ada = world.account("ada", 1).await;
     let all = (0..20).map(|n| keep(&world, new_token(ada, &n.to_string()), 7));
     let kept = futures::future::join_all(all).await;
-    assert_eq!(kept.iter().filter(|kept| matches!(kept, Kept::Done(_))).count(), 7);
-    assert!(kept.iter().filter(|kept| !matches!(kept, Kept::Done(_))).all(|kept| *kept == Kept::TooMany));
+    assert_eq!(kept.iter().filter(|kept| matches!(kept, CreateTokenOutcome::Created(_))).count(), 7);
+    assert!(
+        kept.iter()
+            .filter(|kept| !matches!(kept, CreateTokenOutcome::Created(_)))
+            .all(|kept| *kept == CreateTokenOutcome::TooMany)
+    );
 }
 
 #[tokio::test]
@@ -61,11 +67,11 @@ async fn a_key_that_is_gone_makes_no_other() {
     let world = World::start().await;
     let ada = world.account("ada", 1).await;
     let open = NewToken { ip_allowlist: IpRules::default(), ..new_token(ada, "maker") };
-    let Kept::Done(maker) = keep(&world, open, 10).await else { panic!("it is kept") };
+    let CreateTokenOutcome::Created(maker) = keep(&world, open, 10).await else { panic!("it is kept") };
     let made = NewToken { maker: Some(maker.id), ..new_token(ada, "made") };
-    assert!(matches!(keep(&world, made, 10).await, Kept::Done(_)));
-    assert!(world.store.revoke_token(ada, &maker.name, By::account(ada), now()).await.unwrap());
-    assert!(!world.store.revoke_token(ada, &maker.name, By::account(ada), now()).await.unwrap());
+    assert!(matches!(keep(&world, made, 10).await, CreateTokenOutcome::Created(_)));
+    assert!(world.store.revoke_token(ada, &maker.name, Actor::account(ada), now()).await.unwrap());
+    assert!(!world.store.revoke_token(ada, &maker.name, Actor::account(ada), now()).await.unwrap());
     let late = NewToken { maker: Some(maker.id), ..new_token(ada, "late") };
-    assert_eq!(keep(&world, late, 10).await, Kept::MakerGone);
+    assert_eq!(keep(&world, late, 10).await, CreateTokenOutcome::MakerGone);
 }

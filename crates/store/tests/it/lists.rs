@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use pinfold_model::{By, PinId, PinState};
-use pinfold_store::{AuditFilter, Hands, PinFilter, PinList, Wish};
+use pinfold_model::{Actor, PinId, PinState};
+use pinfold_store::{AuditFilter, Capacity, CreatePin, PinFilter, PinList};
 
 use crate::world::{LEASE, World, cid, created, held, name, now, wish};
 
@@ -15,7 +15,7 @@ async fn a_cursor_visits_every_pin_once_while_others_come_and_go() {
     let world = World::start().await;
     let ada = world.account("ada", 1 << 40).await;
     let store = &world.store;
-    let wishes = (0..PINS).map(|number| store.wish(wish(ada, cid(number)), now()));
+    let wishes = (0..PINS).map(|number| store.create_pin(wish(ada, cid(number)), now()));
     futures::future::join_all(wishes).await.into_iter().for_each(|wished| drop(created(wished.unwrap())));
 
     let filter = PinFilter::default();
@@ -49,7 +49,9 @@ async fn skipping_and_totals_agree_with_the_whole_list() {
     let (ada, other) = (world.account("ada", 1 << 40).await, world.account("other", 1 << 40).await);
     for number in 0..50 {
         let custom_name = name(&format!("Photo_{number}%"));
-        created(world.store.wish(Wish { custom_name, ..wish(ada, cid(number)) }, now()).await.unwrap());
+        created(
+            world.store.create_pin(CreatePin { custom_name, ..wish(ada, cid(number)) }, now()).await.unwrap(),
+        );
         created(world.wish(other, cid(number)).await);
     }
     let whole = world.pins(ada).await;
@@ -66,9 +68,11 @@ async fn a_filter_finds_what_it_says_and_counts_it() {
     let ada = world.account("ada", 1 << 40).await;
     for number in 0..20 {
         let custom_name = name(&format!("Photo_{number}%"));
-        created(world.store.wish(Wish { custom_name, ..wish(ada, cid(number)) }, now()).await.unwrap());
+        created(
+            world.store.create_pin(CreatePin { custom_name, ..wish(ada, cid(number)) }, now()).await.unwrap(),
+        );
     }
-    let claims = world.store.claim(Hands::each(5), now(), now().after(LEASE)).await.unwrap();
+    let claims = world.store.lease_placements(Capacity::each(5), now(), now().after(LEASE)).await.unwrap();
     for claim in &claims[..3] {
         world.settle(claim, held(1)).await;
     }
@@ -126,7 +130,7 @@ async fn a_pin_is_renamed_by_its_owner_alone() {
         let name = name(text).unwrap();
         world
             .store
-            .rename_pin(account, id, name, By::account(account), now())
+            .rename_pin(account, id, name, Actor::account(account), now())
             .await
             .unwrap()
             .map(|pin| pin.custom_name)
@@ -141,6 +145,6 @@ async fn a_pin_is_renamed_by_its_owner_alone() {
     let filter = AuditFilter { action: Some("pin.update".to_owned()), ..AuditFilter::default() };
     let log = world.store.audit(&filter, None, 0, 10, 10).await.unwrap().entries;
     assert_eq!(log.len(), 2, "the same name again is no change: {log:?}");
-    assert!(log.iter().all(|entry| entry.by == By::account(ada) && entry.subject == cid(1).to_string()));
+    assert!(log.iter().all(|entry| entry.by == Actor::account(ada) && entry.subject == cid(1).to_string()));
     assert!(log[0].details.as_ref().unwrap().contains(r#""name":"still mine""#), "{log:?}");
 }

@@ -1,16 +1,16 @@
 //! Named requests: reserved, answered, compared, forgotten.
 
 use pinfold_model::{AccountId, Timestamp};
-use pinfold_store::{KeptAnswer, NamedRequest, RequestBounds, Reservation, Reserved, Store};
+use pinfold_store::{IdempotentRequest, RequestBounds, Reservation, Reserved, Store, StoredResponse};
 
 use crate::world::{LEASE, World, at, now};
 
-fn request(account: AccountId, name: &str) -> NamedRequest {
-    NamedRequest { account, name_hash: name.to_owned(), head_hash: "head".to_owned(), body_hash: None }
+fn request(account: AccountId, name: &str) -> IdempotentRequest {
+    IdempotentRequest { account, name_hash: name.to_owned(), head_hash: "head".to_owned(), body_hash: None }
 }
 
-fn answer(body: &str) -> KeptAnswer {
-    KeptAnswer {
+fn answer(body: &str) -> StoredResponse {
+    StoredResponse {
         status: 201,
         headers: vec![("location".to_owned(), "/api/v3/status/x?a: b".to_owned())],
         body: Some(body.to_owned()),
@@ -18,12 +18,12 @@ fn answer(body: &str) -> KeptAnswer {
     }
 }
 
-async fn reserve(store: &Store, request: NamedRequest, now: Timestamp) -> Reserved {
+async fn reserve(store: &Store, request: IdempotentRequest, now: Timestamp) -> Reserved {
     let bounds = RequestBounds { requests_max: 3, bytes_max: 1_000, made_after: now.before(LEASE * 10) };
     store.reserve(request, bounds, now.after(LEASE), now).await.unwrap()
 }
 
-async fn first(store: &Store, request: NamedRequest, now: Timestamp) -> Reservation {
+async fn first(store: &Store, request: IdempotentRequest, now: Timestamp) -> Reservation {
     match reserve(store, request, now).await {
         Reserved::First(reservation) => reservation,
         other @ (Reserved::Running | Reserved::Other | Reserved::Answered(_)) => panic!("{other:?}"),
@@ -37,17 +37,17 @@ async fn a_name_stands_for_one_request_and_its_answer() {
     let store = &world.store;
     let running = first(store, request(ada, "a"), now()).await;
     assert_eq!(reserve(store, request(ada, "a"), now()).await, Reserved::Running);
-    let other = NamedRequest { head_hash: "other".to_owned(), ..request(ada, "a") };
+    let other = IdempotentRequest { head_hash: "other".to_owned(), ..request(ada, "a") };
     assert_eq!(reserve(store, other.clone(), now()).await, Reserved::Other);
     first(store, request(bea, "a"), now()).await;
 
-    assert!(store.keep_answer(running, answer("{}")).await.unwrap());
-    assert!(!store.keep_answer(running, answer("{1}")).await.unwrap(), "it is answered once");
+    assert!(store.store_response(running, answer("{}")).await.unwrap());
+    assert!(!store.store_response(running, answer("{1}")).await.unwrap(), "it is answered once");
     let store = world.open().await;
     assert_eq!(reserve(&store, request(ada, "a"), at(1)).await, Reserved::Answered(answer("{}")));
     assert_eq!(reserve(&store, other, at(1)).await, Reserved::Other);
     for (hash, expected) in [("body", Reserved::Answered(answer("{}"))), ("another", Reserved::Other)] {
-        let with_body = NamedRequest { body_hash: Some(hash.to_owned()), ..request(ada, "a") };
+        let with_body = IdempotentRequest { body_hash: Some(hash.to_owned()), ..request(ada, "a") };
         assert_eq!(reserve(&store, with_body, at(1)).await, expected);
     }
     store.release_reservation(running).await.unwrap();
@@ -78,12 +78,12 @@ async fn a_name_is_free_again_when_nobody_runs_it() {
     assert_eq!(reserve(store, request(ada, "a"), now().after(LEASE)).await, Reserved::Running);
     let next = first(store, request(ada, "a"), at(50).after(LEASE)).await;
     assert!(!store.renew_reservation(dead, at(500)).await.unwrap());
-    assert!(!store.keep_answer(dead, answer("late")).await.unwrap());
+    assert!(!store.store_response(dead, answer("late")).await.unwrap());
     store.release_reservation(dead).await.unwrap();
     assert_eq!(store.take_over_reservations().await.unwrap(), 1);
     let last = first(store, request(ada, "a"), at(51)).await;
-    assert!(!store.keep_answer(next, answer("late")).await.unwrap());
-    assert!(store.keep_answer(last, answer("{}")).await.unwrap());
+    assert!(!store.store_response(next, answer("late")).await.unwrap());
+    assert!(store.store_response(last, answer("{}")).await.unwrap());
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn names_are_forgotten_when_they_are_old_or_too_many() {
     let store = &world.store;
     for (second, name) in ["a", "b", "c"].into_iter().enumerate() {
         let running = first(store, request(ada, name), at(second as i64)).await;
-        store.keep_answer(running, answer(name)).await.unwrap();
+        store.store_response(running, answer(name)).await.unwrap();
     }
     // There is no room for a fourth: the oldest make it.
     let fourth = first(store, request(ada, "d"), at(4)).await;
@@ -103,15 +103,15 @@ async fn names_are_forgotten_when_they_are_old_or_too_many() {
         Reserved::Running,
         "what runs is never forgotten"
     );
-    store.keep_answer(fourth, answer(&"x".repeat(2_000))).await.unwrap();
+    store.store_response(fourth, answer(&"x".repeat(2_000))).await.unwrap();
     first(store, request(ada, "e"), at(6)).await;
     first(store, request(ada, "d"), at(7)).await;
 
     let running = first(store, request(ada, "old"), at(8)).await;
-    store.keep_answer(running, answer("old")).await.unwrap();
+    store.store_response(running, answer("old")).await.unwrap();
     first(store, request(ada, "old"), at(9).after(LEASE * 10)).await;
-    assert!(store.sweep_named_requests(at(9), 2).await.unwrap() <= 2);
-    while store.sweep_named_requests(at(100_000), 2).await.unwrap() > 0 {}
-    assert_eq!(store.sweep_named_requests(at(100_000), 2).await.unwrap(), 0);
+    assert!(store.delete_expired_requests(at(9), 2).await.unwrap() <= 2);
+    while store.delete_expired_requests(at(100_000), 2).await.unwrap() > 0 {}
+    assert_eq!(store.delete_expired_requests(at(100_000), 2).await.unwrap(), 0);
     first(store, request(ada, "a"), at(100_000)).await;
 }

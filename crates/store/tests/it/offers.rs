@@ -1,6 +1,6 @@
 //! Plans and clusters that an operator saved, and accounts that follow.
 
-use pinfold_model::{AccountId, By, ClusterId, Plan, PlanCode, PlanLimits, Role};
+use pinfold_model::{AccountId, Actor, ClusterId, Plan, PlanCode, PlanLimits, Role};
 use pinfold_store::{
     AccountChanges, AuditFilter, Changed, PlanDeleted, PlanGrant, PlanSaved, RemovalBegun, SavedCluster,
     Store,
@@ -8,7 +8,7 @@ use pinfold_store::{
 
 use crate::world::{World, now};
 
-const BY: By = By::OPERATOR;
+const BY: Actor = Actor::OPERATOR;
 
 fn plan(code: &str, storage_bytes: u64) -> Plan {
     let limits = PlanLimits {
@@ -141,7 +141,7 @@ async fn a_plan_is_never_given_while_it_is_deleted() {
 async fn every_change_of_an_account_is_in_its_log() {
     let world = World::start().await;
     let (ada, ben) = (world.account("ada", 100).await, world.account("ben", 100).await);
-    let by = By::account(ben);
+    let by = Actor::account(ben);
     let changes = AccountChanges {
         name: Some("Ada".to_owned()),
         role: Some(Role::Admin),

@@ -2,8 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use pinfold_model::{PlacementState, Standing};
-use pinfold_store::{Damage, Hands, Outcome, Rechecks, Store, StoreError};
+use pinfold_model::{PinPhase, PlacementState};
+use pinfold_store::{Capacity, Damage, PlacementOutcome, ReverifyCounts, Store, StoreError};
 
 use crate::world::{World, at, cid, created, failure, gave_up, held, now, wish};
 
@@ -39,20 +39,20 @@ async fn what_is_pinned_is_walked_again_and_charged_once() {
     let ada = pinned(&world, 1).await;
     let newest = world.store.newest_placement().await.unwrap().unwrap();
     assert_eq!(world.store.unsettled(newest).await.unwrap(), 0);
-    assert_eq!(world.store.recheck_all(now()).await.unwrap(), 1);
+    assert_eq!(world.store.reverify_all(now()).await.unwrap(), 1);
     assert_eq!(world.store.unsettled(newest).await.unwrap(), 1, "a guard of its blocks must wait");
-    assert_eq!(world.store.rechecks().await.unwrap(), Rechecks { due: 1, failing: 0 });
+    assert_eq!(world.store.reverify_counts().await.unwrap(), ReverifyCounts { due: 1, failing: 0 });
 
     let claim = world.claim(now()).await;
     assert_eq!(
         (claim.placement.state, claim.wanted, claim.budget_bytes),
         (PlacementState::Pinned, true, u64::MAX)
     );
-    assert_eq!(world.pins(ada).await[0].standing, Standing::Kept);
-    assert_eq!(world.store.recheck_all(now()).await.unwrap(), 0, "somebody works on it");
+    assert_eq!(world.pins(ada).await[0].phase, PinPhase::Active);
+    assert_eq!(world.store.reverify_all(now()).await.unwrap(), 0, "somebody works on it");
     world.settle(&claim, held(10)).await;
     assert_eq!(world.store.account(ada).await.unwrap().unwrap().used_bytes, 10);
-    assert_eq!(world.store.rechecks().await.unwrap(), Rechecks::default());
+    assert_eq!(world.store.reverify_counts().await.unwrap(), ReverifyCounts::default());
     assert_eq!(world.store.unsettled(newest).await.unwrap(), 0);
 }
 
@@ -60,18 +60,18 @@ async fn what_is_pinned_is_walked_again_and_charged_once() {
 async fn a_walk_that_fails_stays_pinned_and_is_tried_again() {
     let world = World::start().await;
     let ada = pinned(&world, 1).await;
-    world.store.recheck_all(now()).await.unwrap();
+    world.store.reverify_all(now()).await.unwrap();
     for (tries, outcome) in [
-        (1, Outcome::GaveUp { failure: failure(), over_budget_bytes: None, next_at: at(10) }),
-        (2, Outcome::PutOff { failure: Some(failure()), next_at: at(10) }),
+        (1, PlacementOutcome::Failed { failure: failure(), over_budget_bytes: None, next_at: at(10) }),
+        (2, PlacementOutcome::Postponed { failure: Some(failure()), next_at: at(10) }),
     ] {
         let claim = world.claim(at(100)).await;
         world.settle(&claim, outcome).await;
         let pin = world.pins(ada).await.remove(0);
-        assert_eq!((pin.standing, pin.charged_bytes), (Standing::Kept, 10));
+        assert_eq!((pin.phase, pin.charged_bytes), (PinPhase::Active, 10));
         assert_eq!((pin.placement.state, pin.placement.attempts), (PlacementState::Pinned, tries));
         assert_eq!(pin.placement.due_at, Some(at(10)));
-        assert_eq!(world.store.rechecks().await.unwrap(), Rechecks { due: 1, failing: 1 });
+        assert_eq!(world.store.reverify_counts().await.unwrap(), ReverifyCounts { due: 1, failing: 1 });
     }
     let claim = world.claim(at(100)).await;
     world.settle(&claim, held(10)).await;
@@ -85,8 +85,8 @@ async fn one_of_many_is_walked_again() {
         pinned(&world, number).await;
     }
     let cluster = pinfold_model::ClusterId::default();
-    assert!(world.store.recheck(&cid(2), &cluster, now()).await.unwrap());
-    assert!(!world.store.recheck(&cid(3), &cluster, now()).await.unwrap(), "nobody has it pinned");
+    assert!(world.store.reverify(&cid(2), &cluster, now()).await.unwrap());
+    assert!(!world.store.reverify(&cid(3), &cluster, now()).await.unwrap(), "nobody has it pinned");
     assert_eq!(world.claim(now()).await.placement.cid, cid(2));
 }
 
@@ -94,9 +94,9 @@ async fn one_of_many_is_walked_again() {
 async fn new_pins_go_before_what_is_only_walked_again() {
     let world = World::start().await;
     let ada = pinned(&world, 1).await;
-    world.store.recheck_all(now()).await.unwrap();
+    world.store.reverify_all(now()).await.unwrap();
     created(world.wish(ada, cid(2)).await);
-    let order: Vec<_> = world.store.claim(Hands::each(2), now(), at(60)).await.unwrap();
+    let order: Vec<_> = world.store.lease_placements(Capacity::each(2), now(), at(60)).await.unwrap();
     assert_eq!(order.iter().map(|claim| claim.placement.cid).collect::<Vec<_>>(), [cid(2), cid(1)]);
 }
 
@@ -130,12 +130,18 @@ async fn nobody_who_pins_waits_for_what_is_damaged_however_often_that_is_tried()
     let damage = Damage { cid: cid(1), cluster: wish(ada, cid(1)).cluster, blocks: 3 };
     world.store.note_damage(vec![damage], at(5)).await.unwrap();
     world.wish(ada, cid(2)).await;
-    let claims = world.store.claim(Hands::each(2), at(6), at(60)).await.unwrap();
+    let claims = world.store.lease_placements(Capacity::each(2), at(6), at(60)).await.unwrap();
     assert_eq!(claims.iter().map(|claim| claim.placement.cid).collect::<Vec<_>>(), [cid(2), cid(1)]);
     world.settle(&claims[0], held(10)).await;
-    world.settle(&claims[1], Outcome::PutOff { failure: Some(failure()), next_at: at(2 * 3_600) }).await;
+    world
+        .complete_placement(
+            &claims[1],
+            PlacementOutcome::Postponed { failure: Some(failure()), next_at: at(2 * 3_600) },
+        )
+        .await;
 
-    world.store.wish(wish(ada, cid(3)), at(2 * 3_600)).await.unwrap();
-    let claims = world.store.claim(Hands::each(2), at(2 * 3_600 + 1), at(3 * 3_600)).await.unwrap();
+    world.store.create_pin(wish(ada, cid(3)), at(2 * 3_600)).await.unwrap();
+    let claims =
+        world.store.lease_placements(Capacity::each(2), at(2 * 3_600 + 1), at(3 * 3_600)).await.unwrap();
     assert_eq!(claims.iter().map(|claim| claim.placement.cid).collect::<Vec<_>>(), [cid(3), cid(1)]);
 }

@@ -1,22 +1,23 @@
 //! Locked pins: nothing ends them before their time but an administrator.
 
-use pinfold_model::{AccountId, By, Lifetime, LifetimeError, Standing, Timestamp};
+use pinfold_model::{AccountId, Actor, Lifetime, LifetimeError, PinPhase, Timestamp};
 use pinfold_store::{
-    AuditEntry, AuditFilter, RemovalBegun, RemovalStep, Removed, RemovedAll, Unremovable, Wish, Wished,
+    AuditEntry, AuditFilter, CreatePin, CreatePinOutcome, RemovalBegun, RemovalStep, RemovePinsOutcome,
+    Removed, Unremovable,
 };
 
 use crate::world::{World, at, cid, created, gave_up, held, name, now, wish};
 
 /// A wish for the first DAG, with these times in seconds.
-fn timed(account: AccountId, expires: Option<i64>, retain: Option<i64>) -> Wish {
+fn timed(account: AccountId, expires: Option<i64>, retain: Option<i64>) -> CreatePin {
     let lifetime = Lifetime { expires_at: expires.map(at), retain_until: retain.map(at) };
-    Wish { lifetime, ..wish(account, cid(1)) }
+    CreatePin { lifetime, ..wish(account, cid(1)) }
 }
 
 impl World {
     /// Pins the first DAG and locks it until then.
     async fn lock(&self, account: AccountId, until: i64) {
-        created(self.store.wish(timed(account, None, Some(until)), now()).await.unwrap());
+        created(self.store.create_pin(timed(account, None, Some(until)), now()).await.unwrap());
         let claim = self.claim(now()).await;
         self.settle(&claim, held(10)).await;
     }
@@ -29,7 +30,7 @@ impl World {
     }
 
     async fn remove_at(&self, account: AccountId, now: Timestamp) -> Removed {
-        self.store.remove(account, &cid(1), None, By::account(account), now).await.unwrap()
+        self.store.remove(account, &cid(1), None, Actor::account(account), now).await.unwrap()
     }
 }
 
@@ -42,10 +43,10 @@ async fn a_locked_pin_stays_until_its_time() {
     assert_eq!(world.remove_at(ada, now()).await, locked);
     // A clock that is set back ends no lock early.
     assert_eq!(world.remove_at(ada, at(-1_000_000)).await, locked);
-    let refused = world.store.remove_all(ada, &[(cid(1), None)], By::account(ada), at(99)).await.unwrap();
-    assert_eq!(refused, RemovedAll::Refused(vec![(0, Unremovable::Locked { until: at(100) })]));
+    let refused = world.store.remove_all(ada, &[(cid(1), None)], Actor::account(ada), at(99)).await.unwrap();
+    assert_eq!(refused, RemovePinsOutcome::Refused(vec![(0, Unremovable::Locked { until: at(100) })]));
     let pin = world.pins(ada).await.remove(0);
-    assert_eq!((pin.standing, pin.retain_until), (Standing::Kept, Some(at(100))));
+    assert_eq!((pin.phase, pin.retain_until), (PinPhase::Active, Some(at(100))));
     assert!(matches!(world.remove_at(ada, at(100)).await, Removed::Done(_)));
 }
 
@@ -53,7 +54,7 @@ async fn a_locked_pin_stays_until_its_time() {
 async fn a_pin_on_its_way_is_locked_and_one_that_failed_is_not() {
     let world = World::start().await;
     let ada = world.account("ada", 100).await;
-    let pin = created(world.store.wish(timed(ada, None, Some(100)), now()).await.unwrap());
+    let pin = created(world.store.create_pin(timed(ada, None, Some(100)), now()).await.unwrap());
     assert_eq!(world.remove_at(ada, now()).await, Removed::Locked { until: at(100) });
     assert_eq!(world.store.abandon(pin.id, pin.wishes, now()).await.unwrap(), None);
     let claim = world.claim(now()).await;
@@ -71,19 +72,19 @@ async fn a_wish_changes_nothing_when_it_would_loosen_a_lock() {
         (Some(99), None, LifetimeError::EndsBeforeLock { until: at(100) }),
         (Some(150), Some(200), LifetimeError::EndsBeforeLock { until: at(200) }),
     ] {
-        let wish = Wish { custom_name: name("new"), ..timed(ada, expires, retain) };
-        let refused = world.store.wish(wish, now()).await.unwrap();
-        assert!(matches!(refused, Wished::Refused(why) if why == error), "{refused:?}");
+        let wish = CreatePin { custom_name: name("new"), ..timed(ada, expires, retain) };
+        let refused = world.store.create_pin(wish, now()).await.unwrap();
+        assert!(matches!(refused, CreatePinOutcome::Refused(why) if why == error), "{refused:?}");
     }
     let pin = world.pins(ada).await.remove(0);
     assert_eq!((pin.custom_name, pin.expires_at, pin.retain_until), (None, None, Some(at(100))));
 
     for (expires, retain) in [(Some(100), None), (None, None), (Some(300), Some(300)), (None, Some(300))] {
-        let done = world.store.wish(timed(ada, expires, retain), now()).await.unwrap();
-        assert!(matches!(done, Wished::Done { created: false, .. }), "{done:?}");
+        let done = world.store.create_pin(timed(ada, expires, retain), now()).await.unwrap();
+        assert!(matches!(done, CreatePinOutcome::Done { created: false, .. }), "{done:?}");
     }
-    let beyond = world.store.wish(timed(ada, None, Some(301)), now()).await.unwrap();
-    assert!(matches!(beyond, Wished::Refused(LifetimeError::LockBeyondEnd { .. })), "{beyond:?}");
+    let beyond = world.store.create_pin(timed(ada, None, Some(301)), now()).await.unwrap();
+    assert!(matches!(beyond, CreatePinOutcome::Refused(LifetimeError::LockBeyondEnd { .. })), "{beyond:?}");
     let pin = world.pins(ada).await.remove(0);
     assert_eq!((pin.expires_at, pin.retain_until), (Some(at(300)), Some(at(300))));
 }
@@ -123,9 +124,10 @@ async fn extending_and_removing_at_once_ends_in_one_of_both() {
         world.lock(ada, 100).await;
         // The lock is just over; the one extends it, the others remove.
         let (extend, remove) = (timed(ada, None, Some(500)), || world.remove_at(ada, at(100)));
-        let (before, extended, after) = tokio::join!(remove(), world.store.wish(extend, at(100)), remove());
+        let (before, extended, after) =
+            tokio::join!(remove(), world.store.create_pin(extend, at(100)), remove());
         let extended = extended.unwrap();
-        let is_new = matches!(extended, Wished::Done { created: true, .. });
+        let is_new = matches!(extended, CreatePinOutcome::Done { created: true, .. });
         match (before, after) {
             (Removed::Done(_), Removed::Locked { until }) | (Removed::Locked { until }, Removed::Done(_)) => {
                 assert_eq!(until, at(500));
@@ -145,7 +147,7 @@ async fn an_administrator_removes_what_is_locked_and_both_can_read_of_it() {
     let (ada, root) = (world.account("ada", 100).await, world.account("root", 100).await);
     world.lock(ada, 100).await;
     let pin = world.pins(ada).await.remove(0).id;
-    let remove = async || world.store.remove_pin(pin, By::account(root), now()).await.unwrap();
+    let remove = async || world.store.remove_pin(pin, Actor::account(root), now()).await.unwrap();
     assert!(remove().await.is_some());
     assert!(world.pins(ada).await.is_empty());
     assert_eq!(remove().await, None);
@@ -162,7 +164,7 @@ async fn an_account_that_goes_with_its_locks_says_so_in_both_logs() {
     let (ada, root) = (world.account("ada", 100).await, world.account("root", 100).await);
     world.lock(ada, 100).await;
     created(world.wish(ada, cid(2)).await);
-    let by = By::account(root);
+    let by = Actor::account(root);
     let begun = world.store.begin_removal(ada, true, by, now()).await.unwrap();
     assert_eq!(begun, RemovalBegun::Begun { pins: 2 });
     for account in [ada, root] {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pinfold_model::{AccountId, By, SessionId, Timestamp};
+use pinfold_model::{AccountId, Actor, SessionId, Timestamp};
 use pinfold_store::{ChallengeTry, NewChallenge, NewSession, TriesBucket, UsedCode};
 
 use crate::world::{World, at, now};
@@ -37,19 +37,19 @@ impl World {
     async fn careful(&self, name: &str) -> AccountId {
         let account = self.member(name).await;
         let secret = "SECRET".to_owned();
-        assert!(self.store.set_up_second_factor(account, secret, By::SYSTEM, now()).await.unwrap());
-        assert!(self.store.turn_second_factor_on(account, code(7), By::SYSTEM, now()).await.unwrap());
+        assert!(self.store.set_up_second_factor(account, secret, Actor::SYSTEM, now()).await.unwrap());
+        assert!(self.store.turn_second_factor_on(account, code(7), Actor::SYSTEM, now()).await.unwrap());
         account
     }
 
     async fn set_password(&self, account: AccountId, hash: &str) {
-        let set = self.store.set_password(account, hash.to_owned(), None, None, By::SYSTEM, now());
+        let set = self.store.set_password(account, hash.to_owned(), None, None, Actor::SYSTEM, now());
         assert!(set.await.unwrap());
     }
 
     async fn open_session(&self, account: AccountId, expires_at: Timestamp) -> SessionId {
         let new = session(account, expires_at);
-        self.store.open_session(new, HASH.to_owned(), By::SYSTEM, now()).await.unwrap().unwrap()
+        self.store.open_session(new, HASH.to_owned(), Actor::SYSTEM, now()).await.unwrap().unwrap()
     }
 
     async fn is_open(&self, id: SessionId) -> bool {
@@ -87,9 +87,9 @@ async fn nobody_ends_the_session_of_another() {
     let world = World::start().await;
     let (ada, bob) = (world.member("ada").await, world.member("bob").await);
     let id = world.open_session(ada, at(60)).await;
-    assert!(!world.store.close_session(bob, id, By::SYSTEM, now()).await.unwrap());
+    assert!(!world.store.close_session(bob, id, Actor::SYSTEM, now()).await.unwrap());
     assert_eq!(world.store.session(id).await.unwrap().unwrap().0.id, ada);
-    assert!(world.store.close_session(ada, id, By::SYSTEM, now()).await.unwrap());
+    assert!(world.store.close_session(ada, id, Actor::SYSTEM, now()).await.unwrap());
     assert!(!world.is_open(id).await);
 }
 
@@ -137,7 +137,7 @@ async fn a_code_that_was_used_up_meanwhile_opens_nothing() {
     let pass = async |step| {
         let passed = world
             .store
-            .pass_challenge("a".to_owned(), code(step), session(ada, at(60)), By::SYSTEM, now())
+            .pass_challenge("a".to_owned(), code(step), session(ada, at(60)), Actor::SYSTEM, now())
             .await;
         passed.unwrap().is_some()
     };
@@ -167,7 +167,7 @@ async fn a_password_that_was_changed_while_it_was_compared_opens_nothing() {
     let (ada, bob) = (world.member("ada").await, world.careful("bob").await);
     let open = async |account, hash: &str| {
         let new = session(account, at(60));
-        world.store.open_session(new, hash.to_owned(), By::SYSTEM, now()).await.unwrap().is_some()
+        world.store.open_session(new, hash.to_owned(), Actor::SYSTEM, now()).await.unwrap().is_some()
     };
     assert!(open(ada, HASH).await);
     assert!(!open(bob, HASH).await, "a second factor that was turned on meanwhile is asked for");

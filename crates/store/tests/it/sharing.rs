@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use pinfold_model::{Lifetime, PlacementState};
-use pinfold_store::{Hands, PinFilter, Store, Wish};
+use pinfold_store::{Capacity, CreatePin, PinFilter, Store};
 
 use crate::world::{World, account, at, cid, created, failure, gave_up, held, name, now, wish};
 
@@ -12,14 +12,14 @@ async fn all_is_there_after_a_reopening() {
     let mut world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     for (number, outcome) in [(1, Some(held(10))), (2, Some(gave_up())), (3, None)] {
-        let wish = Wish {
+        let wish = CreatePin {
             custom_name: name("a name"),
             original_name: name("another"),
             lifetime: Lifetime { expires_at: Some(at(1_000)), retain_until: None },
             origins: vec!["/ip4/127.0.0.1/tcp/1".to_owned()],
             ..wish(ada, cid(number))
         };
-        created(world.store.wish(wish, now()).await.unwrap());
+        created(world.store.create_pin(wish, now()).await.unwrap());
         let claim = world.claim(now()).await;
         assert_eq!(claim.origins, ["/ip4/127.0.0.1/tcp/1"]);
         match outcome {
@@ -29,8 +29,8 @@ async fn all_is_there_after_a_reopening() {
             None => assert_eq!(claim.placement.state, PlacementState::Pinning),
         }
         // What is given up is released.
-        for release in world.store.claim(Hands::each(1), now(), at(60)).await.unwrap() {
-            world.settle(&release, pinfold_store::Outcome::Released).await;
+        for release in world.store.lease_placements(Capacity::each(1), now(), at(60)).await.unwrap() {
+            world.complete_placement(&release, pinfold_store::PlacementOutcome::Released).await;
         }
     }
     let before = everything(&world.store).await;
@@ -68,7 +68,7 @@ async fn two_stores_on_one_file_lose_no_write() {
             tasks.push(tokio::spawn(async move {
                 for at in 0..EACH / 4 {
                     // Each CID is wished for from both sides.
-                    store.wish(wish(ada, cid(worker * EACH + at)), now()).await.unwrap();
+                    store.create_pin(wish(ada, cid(worker * EACH + at)), now()).await.unwrap();
                     let one = format!("side{side}worker{worker}at{at}");
                     account(&store, &one, 1).await.unwrap().unwrap();
                     let contested = format!("worker{worker}at{at}");
@@ -99,12 +99,12 @@ async fn what_two_stores_claim_at_once_goes_to_one_of_them() {
         tasks.push(tokio::spawn(async move {
             let mut claimed = Vec::new();
             loop {
-                let claims = store.claim(Hands::each(7), at(10_000), at(20_000)).await.unwrap();
+                let claims = store.lease_placements(Capacity::each(7), at(10_000), at(20_000)).await.unwrap();
                 if claims.is_empty() {
                     return claimed;
                 }
                 for claim in claims {
-                    store.settle(claim.lease, held(1), at(10_000)).await.unwrap();
+                    store.complete_placement(claim.lease, held(1), at(10_000)).await.unwrap();
                     claimed.push(claim.lease.placement);
                 }
             }

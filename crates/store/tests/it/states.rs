@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use pinfold_model::{By, Event, Lifetime, PinKind, PlacementState, Standing};
-use pinfold_store::{Ended, Hands, Outcome, Removed, Settled, Wished};
+use pinfold_model::{Actor, Event, Lifetime, PinKind, PinPhase, PlacementState};
+use pinfold_store::{Capacity, CompleteOutcome, CreatePinOutcome, Ended, PlacementOutcome, Removed};
 
 use crate::world::{LEASE, World, at, cid, created, failure, gave_up, held, now, wish};
 
@@ -47,24 +47,28 @@ async fn nobody_claims_what_is_settled() {
         created(world.wish(account, cid(1)).await);
         let claim = world.claim(now()).await;
         world.settle(&claim, outcome.clone()).await;
-        let again = world.store.claim(Hands::each(1), at(1_000), at(2_000)).await.unwrap();
+        let again = world.store.lease_placements(Capacity::each(1), at(1_000), at(2_000)).await.unwrap();
         match outcome {
-            Outcome::GaveUp { .. } => {
+            PlacementOutcome::Failed { .. } => {
                 assert!(!again[0].wanted, "what came of it is released");
                 assert_eq!(again[0].placement.state, PlacementState::Releasing);
-                world.settle(&again[0], Outcome::Released).await;
+                world.complete_placement(&again[0], PlacementOutcome::Released).await;
                 assert_eq!(
                     world.store.placements(None, 2).await.unwrap()[0].state,
                     PlacementState::Unpinned,
                     "the failed pin names it still"
                 );
             }
-            Outcome::Held { .. } | Outcome::PutOff { .. } | Outcome::Released => {
+            PlacementOutcome::Held { .. }
+            | PlacementOutcome::Postponed { .. }
+            | PlacementOutcome::Released => {
                 assert!(again.is_empty(), "{again:?}");
             }
         }
-        assert!(world.store.claim(Hands::each(1), at(1_000), at(2_000)).await.unwrap().is_empty());
-        assert_eq!(world.store.next_work(at(1_000), Hands::each(1)).await.unwrap(), None);
+        assert!(
+            world.store.lease_placements(Capacity::each(1), at(1_000), at(2_000)).await.unwrap().is_empty()
+        );
+        assert_eq!(world.store.next_work(at(1_000), Capacity::each(1)).await.unwrap(), None);
     }
 }
 
@@ -75,12 +79,15 @@ async fn a_lease_that_ran_out_settles_nothing() {
     created(world.wish(account, cid(1)).await);
     let late = world.claim(now()).await;
     let until = now().after(LEASE);
-    assert!(world.store.claim(Hands::each(1), now(), until).await.unwrap().is_empty(), "it is in work");
+    assert!(
+        world.store.lease_placements(Capacity::each(1), now(), until).await.unwrap().is_empty(),
+        "it is in work"
+    );
     let next = world.claim(until).await;
-    assert_eq!(world.settle(&late, held(10)).await, Settled::LeaseLost);
+    assert_eq!(world.settle(&late, held(10)).await, CompleteOutcome::LeaseLost);
     assert_eq!(world.store.renew(vec![late.lease, next.lease], at(500)).await.unwrap(), [(next.lease, true)]);
     let done = world.settle(&next, held(20)).await;
-    assert_eq!(done, Settled::Now { state: PlacementState::Pinned, work: false });
+    assert_eq!(done, CompleteOutcome::Now { state: PlacementState::Pinned, work: false });
     assert_eq!(world.store.account(account).await.unwrap().unwrap().used_bytes, 20);
 }
 
@@ -94,7 +101,7 @@ async fn a_start_that_is_alone_takes_over_what_was_in_work() {
     assert_eq!(store.take_over(now(), at(300)).await.unwrap(), 1);
     let next = world.claim(now()).await;
     assert_ne!(next.lease, lost.lease);
-    assert_eq!(world.settle(&lost, held(10)).await, Settled::LeaseLost);
+    assert_eq!(world.settle(&lost, held(10)).await, CompleteOutcome::LeaseLost);
     world.settle(&next, held(10)).await;
     assert_eq!(store.take_over(now(), at(300)).await.unwrap(), 0);
 }
@@ -107,7 +114,7 @@ async fn the_longest_in_the_queue_goes_first_and_nobody_fills_it() {
         created(world.wish(busy, cid(number)).await);
     }
     created(world.wish(other, cid(100)).await);
-    let claims = world.store.claim(Hands::each(3), now(), at(60)).await.unwrap();
+    let claims = world.store.lease_placements(Capacity::each(3), now(), at(60)).await.unwrap();
     let order: Vec<_> = claims.iter().map(|claim| claim.placement.cid).collect();
     assert_eq!(order, [cid(0), cid(100), cid(1)]);
 }
@@ -117,19 +124,19 @@ async fn what_is_put_off_is_in_nobodys_way_and_keeps_its_place() {
     let world = World::start().await;
     let account = world.account("ada", 1_000).await;
     for number in 0..20 {
-        created(world.store.wish(wish(account, cid(number)), at(i64::from(number))).await.unwrap());
+        created(world.store.create_pin(wish(account, cid(number)), at(i64::from(number))).await.unwrap());
     }
-    let claims = world.store.claim(Hands::each(19), at(30), at(90)).await.unwrap();
+    let claims = world.store.lease_placements(Capacity::each(19), at(30), at(90)).await.unwrap();
     for claim in &claims {
-        let put_off = Outcome::PutOff { failure: Some(failure()), next_at: at(100) };
-        world.store.settle(claim.lease, put_off, at(30)).await.unwrap();
+        let put_off = PlacementOutcome::Postponed { failure: Some(failure()), next_at: at(100) };
+        world.store.complete_placement(claim.lease, put_off, at(30)).await.unwrap();
     }
-    assert_eq!(world.store.next_work(at(30), Hands::each(1)).await.unwrap(), Some(at(30)));
+    assert_eq!(world.store.next_work(at(30), Capacity::each(1)).await.unwrap(), Some(at(30)));
     let last = world.claim(at(30)).await;
     assert_eq!(last.placement.cid, cid(19));
     world.settle(&last, held(1)).await;
-    assert_eq!(world.store.next_work(at(30), Hands::each(1)).await.unwrap(), Some(at(100)));
-    let again = world.store.claim(Hands::each(3), at(100), at(160)).await.unwrap();
+    assert_eq!(world.store.next_work(at(30), Capacity::each(1)).await.unwrap(), Some(at(100)));
+    let again = world.store.lease_placements(Capacity::each(3), at(100), at(160)).await.unwrap();
     let again: Vec<_> = again.iter().map(|claim| claim.placement.cid).collect();
     assert_eq!(again, [cid(0), cid(1), cid(2)], "who came first is first again");
 }
@@ -142,9 +149,9 @@ async fn a_wish_that_comes_back_during_a_release_is_fetched_again() {
     assert!(!release.wanted);
     let account = world.store.accounts(None, 1).await.unwrap()[0].id;
     let pin = created(world.wish(account, cid(1)).await);
-    assert_eq!((pin.standing, pin.charged_bytes), (Standing::Waiting, 0));
-    let done = world.settle(&release, Outcome::Released).await;
-    assert_eq!(done, Settled::Now { state: PlacementState::Queued, work: true });
+    assert_eq!((pin.phase, pin.charged_bytes), (PinPhase::Pending, 0));
+    let done = world.complete_placement(&release, PlacementOutcome::Released).await;
+    assert_eq!(done, CompleteOutcome::Now { state: PlacementState::Queued, work: true });
     assert!(world.claim(now()).await.wanted);
 }
 
@@ -155,13 +162,13 @@ async fn what_is_put_off_is_due_again_and_counts_its_tries() {
     created(world.wish(account, cid(1)).await);
     for (tries, failure) in [(1, Some(failure())), (1, None), (2, Some(failure()))] {
         let claim = world.claim(at(100)).await;
-        world.settle(&claim, Outcome::PutOff { failure, next_at: at(100) }).await;
+        world.complete_placement(&claim, PlacementOutcome::Postponed { failure, next_at: at(100) }).await;
         let placement = world.store.placement(claim.lease.placement).await.unwrap().unwrap();
         assert_eq!((placement.attempts, placement.state), (tries, PlacementState::Queued));
         assert!(!placement.leased && placement.error.is_some());
         assert_eq!(placement.due_at, Some(at(100)));
         assert!(
-            world.store.claim(Hands::each(1), at(99), at(200)).await.unwrap().is_empty(),
+            world.store.lease_placements(Capacity::each(1), at(99), at(200)).await.unwrap().is_empty(),
             "not before its time"
         );
     }
@@ -177,13 +184,16 @@ async fn only_those_who_can_pay_are_kept() {
     let claim = world.claim(now()).await;
     assert_eq!(claim.budget_bytes, 100, "that of the one with the most");
     world.settle(&claim, held(100)).await;
-    assert_eq!(world.pins(poor).await[0].standing, Standing::Failed);
+    assert_eq!(world.pins(poor).await[0].phase, PinPhase::Failed);
     let kept = &world.pins(rich).await[0];
-    assert_eq!((kept.standing, kept.charged_bytes), (Standing::Kept, 100));
+    assert_eq!((kept.phase, kept.charged_bytes), (PinPhase::Active, 100));
     assert_eq!(kept.placement.kind, PinKind::File);
-    assert!(matches!(world.wish(rich, cid(2)).await, Wished::OverQuota), "nothing is left");
-    assert!(matches!(world.wish(poor, cid(1)).await, Wished::OverQuota), "its size is known by now");
-    assert_eq!(world.pins(poor).await[0].standing, Standing::Failed, "nothing was changed");
+    assert!(matches!(world.wish(rich, cid(2)).await, CreatePinOutcome::OverQuota), "nothing is left");
+    assert!(
+        matches!(world.wish(poor, cid(1)).await, CreatePinOutcome::OverQuota),
+        "its size is known by now"
+    );
+    assert_eq!(world.pins(poor).await[0].phase, PinPhase::Failed, "nothing was changed");
 }
 
 #[tokio::test]
@@ -192,8 +202,8 @@ async fn a_pin_ends_when_its_time_has_come() {
     let account = world.account("ada", 1_000).await;
     for (number, seconds) in [(1, Some(10)), (2, Some(20)), (3, None)] {
         let lifetime = Lifetime { expires_at: seconds.map(at), retain_until: None };
-        let wish = pinfold_store::Wish { lifetime, ..wish(account, cid(number)) };
-        created(world.store.wish(wish, now()).await.unwrap());
+        let wish = pinfold_store::CreatePin { lifetime, ..wish(account, cid(number)) };
+        created(world.store.create_pin(wish, now()).await.unwrap());
         let claim = world.claim(now()).await;
         world.settle(&claim, held(5)).await;
     }
@@ -216,16 +226,16 @@ async fn what_is_to_be_released_is_in_no_pins_way() {
         world.settle(&claim, held(1)).await;
     }
     for number in 0..3 {
-        world.store.remove(account, &cid(number), None, By::account(account), now()).await.unwrap();
+        world.store.remove(account, &cid(number), None, Actor::account(account), now()).await.unwrap();
     }
-    created(world.store.wish(wish(account, cid(9)), at(1)).await.unwrap());
-    let hands = |pins, releases| Hands { pins, releases };
+    created(world.store.create_pin(wish(account, cid(9)), at(1)).await.unwrap());
+    let hands = |pins, releases| Capacity { pins, releases };
     assert_eq!(
         world.store.next_work(at(1), hands(0, 0)).await.unwrap(),
         Some(now()),
         "it is not looked at yet"
     );
-    let pins = world.store.claim(hands(2, 0), at(1), at(60)).await.unwrap();
+    let pins = world.store.lease_placements(hands(2, 0), at(1), at(60)).await.unwrap();
     assert_eq!(pins.iter().map(|claim| claim.placement.cid).collect::<Vec<_>>(), [cid(9)]);
     assert_eq!(
         world.store.next_work(at(1), hands(2, 0)).await.unwrap(),
@@ -233,6 +243,6 @@ async fn what_is_to_be_released_is_in_no_pins_way() {
         "no hand for a release"
     );
     assert_eq!(world.store.next_work(at(1), hands(0, 1)).await.unwrap(), Some(at(1)));
-    let releases = world.store.claim(hands(2, 2), at(1), at(60)).await.unwrap();
+    let releases = world.store.lease_placements(hands(2, 2), at(1), at(60)).await.unwrap();
     assert_eq!(releases.iter().map(|claim| claim.placement.cid).collect::<Vec<_>>(), [cid(0), cid(1)]);
 }

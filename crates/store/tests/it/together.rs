@@ -2,15 +2,15 @@
 
 use futures::future::join_all;
 use pinfold_model::{
-    AccountId, HookEvent, Lifetime, LifetimeError, PinKind, PinState, PlacementState, Standing,
+    AccountId, Lifetime, LifetimeError, PinKind, PinPhase, PinState, PlacementState, WebhookEvent,
 };
-use pinfold_store::{AuditFilter, Hands, PinRecord, Settled, Wish, Wished};
+use pinfold_store::{AuditFilter, Capacity, CompleteOutcome, CreatePin, CreatePinOutcome, PinRecord};
 
 use crate::world::{World, at, cid, created, held, name, now, wish};
 
 impl World {
-    async fn wish_together(&self, wishes: Vec<Wish>) -> Vec<Wished> {
-        let wished = join_all(wishes.into_iter().map(|wish| self.store.wish(wish, now()))).await;
+    async fn wish_together(&self, wishes: Vec<CreatePin>) -> Vec<CreatePinOutcome> {
+        let wished = join_all(wishes.into_iter().map(|wish| self.store.create_pin(wish, now()))).await;
         wished.into_iter().collect::<Result<_, _>>().unwrap()
     }
 
@@ -20,12 +20,12 @@ impl World {
     }
 }
 
-/// What came of it: the standing and whether it is new; `None` if there was no room.
-fn outcome(wished: &Wished) -> Option<(Standing, bool)> {
+/// What came of it: the phase and whether it is new; `None` if there was no room.
+fn outcome(wished: &CreatePinOutcome) -> Option<(PinPhase, bool)> {
     match wished {
-        Wished::Done { pin, created, .. } => Some((pin.standing, *created)),
-        Wished::OverQuota => None,
-        other @ (Wished::TooManyInFlight | Wished::Refused(_)) => panic!("{other:?}"),
+        CreatePinOutcome::Done { pin, created, .. } => Some((pin.phase, *created)),
+        CreatePinOutcome::OverQuota => None,
+        other @ (CreatePinOutcome::TooManyInFlight | CreatePinOutcome::Refused(_)) => panic!("{other:?}"),
     }
 }
 
@@ -35,7 +35,7 @@ async fn those_for_what_is_here_are_granted_with_all_that_belongs_to_them() {
     let (ada, ben) = (world.account("ada", 1_000).await, world.account("ben", 1_000).await);
     world.settled(ben, 0..3).await;
     let hook = world.hook(ada).await;
-    let named = Wish {
+    let named = CreatePin {
         original_name: name("a.txt"),
         custom_name: name("mine"),
         lifetime: Lifetime { expires_at: Some(at(100)), retain_until: Some(at(50)) },
@@ -49,7 +49,7 @@ async fn those_for_what_is_here_are_granted_with_all_that_belongs_to_them() {
     let listed = world.pins(ada).await;
     assert!(listed.len() == 3 && pins.iter().all(|pin| listed.contains(pin)), "{pins:?}\n{listed:?}");
     assert_eq!(world.used(ada).await, (30, 3));
-    assert_eq!(world.events(&hook).await, [HookEvent::Pinned; 3]);
+    assert_eq!(world.events(&hook).await, [WebhookEvent::Pinned; 3]);
     let filter =
         AuditFilter { account: Some(ada), action: Some("pin.create".to_owned()), ..AuditFilter::default() };
     let log = world.store.audit(&filter, None, 0, 10, 10).await.unwrap();
@@ -69,7 +69,7 @@ async fn as_many_are_granted_as_there_is_room_for() {
     world.settled(ben, 0..5).await;
     let wishes = (0..5).flat_map(|number| [wish(poor, cid(number)), wish(rich, cid(number))]);
     let wished = world.wish_together(wishes.collect()).await;
-    let kept = Some((Standing::Kept, true));
+    let kept = Some((PinPhase::Active, true));
     let of = |first| wished.iter().skip(first).step_by(2).map(outcome).collect::<Vec<_>>();
     assert_eq!(of(0), [kept, kept, kept, None, None]);
     assert_eq!(of(1), [kept; 5]);
@@ -89,14 +89,19 @@ async fn those_that_are_not_as_simple_go_their_own_way() {
             wish(ada, cid(0)),
             wish(ada, cid(9)),
             wish(ben, cid(1)),
-            Wish { lifetime: impossible, ..wish(ada, cid(2)) },
+            CreatePin { lifetime: impossible, ..wish(ada, cid(2)) },
             wish(ada, cid(1)),
         ])
         .await;
     let refused = &wished[4];
-    assert!(matches!(refused, Wished::Refused(LifetimeError::EndsBeforeLock { .. })), "{refused:?}");
-    let seen: Vec<_> = wished.iter().filter(|one| !matches!(one, Wished::Refused(_))).map(outcome).collect();
-    let (kept, again, waiting) = ((Standing::Kept, true), (Standing::Kept, false), (Standing::Waiting, true));
+    assert!(
+        matches!(refused, CreatePinOutcome::Refused(LifetimeError::EndsBeforeLock { .. })),
+        "{refused:?}"
+    );
+    let seen: Vec<_> =
+        wished.iter().filter(|one| !matches!(one, CreatePinOutcome::Refused(_))).map(outcome).collect();
+    let (kept, again, waiting) =
+        ((PinPhase::Active, true), (PinPhase::Active, false), (PinPhase::Pending, true));
     assert_eq!(seen, [kept, again, waiting, again, kept].map(Some));
     assert_eq!(world.used(ada).await, (20, 3));
     assert_eq!(world.used(ben).await, (30, 3));
@@ -110,31 +115,36 @@ async fn those_that_are_not_as_simple_go_their_own_way() {
 async fn those_for_what_nobody_has_wished_for_wait_with_all_that_belongs_to_them() {
     let world = World::start().await;
     let (ada, ben) = (world.account("ada", 100).await, world.account("ben", 1_000).await);
-    let named = Wish {
+    let named = CreatePin {
         custom_name: name("mine"),
         origins: vec!["/ip4/127.0.0.1/tcp/1".to_owned()],
         lifetime: Lifetime { expires_at: Some(at(100)), retain_until: None },
-        claim_until: Some(at(60)),
+        lease_until: Some(at(60)),
         ..wish(ada, cid(0))
     };
     let wishes =
         vec![named.clone(), wish(ada, cid(1)), wish(ben, cid(0)), wish(ada, cid(2)), wish(ben, cid(3))];
     let mut wished = world.wish_together(wishes).await;
-    let Wished::Done { pin, created: true, work: false, claim: Some(claim) } = wished.remove(0) else {
+    let CreatePinOutcome::Done { pin, created: true, work: false, claim: Some(claim) } = wished.remove(0)
+    else {
         panic!("it was to be claimed")
     };
     assert_eq!((&pin.custom_name, pin.lifetime()), (&named.custom_name, named.lifetime));
     assert_eq!(pin.state(), PinState::Pinning);
     assert_eq!((claim.wanted, claim.budget_bytes, &claim.origins), (true, 100, &named.origins));
     assert_eq!(claim.placement, pin.placement);
-    assert!(wished.iter().all(|wished| matches!(wished, Wished::Done { created: true, claim: None, .. })));
+    assert!(
+        wished
+            .iter()
+            .all(|wished| matches!(wished, CreatePinOutcome::Done { created: true, claim: None, .. }))
+    );
     let pins: Vec<_> = wished.into_iter().map(created).chain([(*pin).clone()]).collect();
     for account in [ada, ben] {
         let mut own: Vec<_> = pins.iter().filter(|pin| pin.account == account).cloned().collect();
         own.sort_by_key(|pin| std::cmp::Reverse(pin.id));
         assert_eq!(world.pins(account).await, own);
     }
-    let due = world.store.claim(Hands::each(10), now(), at(60)).await.unwrap();
+    let due = world.store.lease_placements(Capacity::each(10), now(), at(60)).await.unwrap();
     let queue: Vec<_> = due.iter().map(|claim| claim.placement.cid).collect();
     assert_eq!(queue, [cid(3), cid(1), cid(2)], "who has fewer on their way comes first");
     world.settle(&claim, held(10)).await;
@@ -145,12 +155,15 @@ async fn those_for_what_nobody_has_wished_for_wait_with_all_that_belongs_to_them
 async fn no_more_are_on_their_way_than_may_be() {
     let world = World::start().await;
     let (ada, full) = (world.account("ada", 100).await, world.account("full", 0).await);
-    let wish = |account, number| Wish { in_flight_max: 3, ..wish(account, cid(number)) };
+    let wish = |account, number| CreatePin { in_flight_max: 3, ..wish(account, cid(number)) };
     let wished = world.wish_together((0..5).flat_map(|n| [wish(ada, n), wish(full, n)]).collect()).await;
     let (granted, refused): (Vec<_>, Vec<_>) =
         wished.iter().step_by(2).enumerate().partition(|(n, _)| *n < 3);
-    assert!(granted.iter().all(|(_, one)| matches!(one, Wished::Done { created: true, .. })), "{granted:?}");
-    assert!(refused.iter().all(|(_, one)| matches!(one, Wished::TooManyInFlight)), "{refused:?}");
+    assert!(
+        granted.iter().all(|(_, one)| matches!(one, CreatePinOutcome::Done { created: true, .. })),
+        "{granted:?}"
+    );
+    assert!(refused.iter().all(|(_, one)| matches!(one, CreatePinOutcome::TooManyInFlight)), "{refused:?}");
     assert!(wished.iter().skip(1).step_by(2).all(|one| outcome(one).is_none()), "{wished:?}");
     assert_eq!((world.used(ada).await, world.used(full).await), ((0, 3), (0, 0)));
 }
@@ -170,13 +183,13 @@ async fn outcomes_that_come_at_one_time_settle_what_each_would_alone() {
             world.wish(account, cid(number)).await;
         }
     }
-    let claims = world.store.claim(Hands::each(20), now(), at(60)).await.unwrap();
+    let claims = world.store.lease_placements(Capacity::each(20), now(), at(60)).await.unwrap();
     assert_eq!(claims.len(), 9);
     let unwanted = cid(8);
     world.remove(ben, &unwanted).await;
-    let settles = claims.iter().map(|claim| world.store.settle(claim.lease, held(10), at(1)));
+    let settles = claims.iter().map(|claim| world.store.complete_placement(claim.lease, held(10), at(1)));
     // One of them twice, as after a stop.
-    let twice = world.store.settle(claims[0].lease, held(10), at(1));
+    let twice = world.store.complete_placement(claims[0].lease, held(10), at(1));
     let (settled, twice) = futures::future::join(join_all(settles), twice).await;
     for (claim, settled) in claims.iter().zip(settled) {
         let is_unwanted = claim.placement.cid == unwanted;
@@ -186,23 +199,23 @@ async fn outcomes_that_come_at_one_time_settle_what_each_would_alone() {
         };
         // Of the poor account's pins one finds no room, and nobody else wants it.
         let settled = settled.unwrap();
-        let no_room = settled == Settled::Now { state: PlacementState::Releasing, work: true };
-        assert!(no_room || settled == Settled::Now { state, work }, "{settled:?}");
+        let no_room = settled == CompleteOutcome::Now { state: PlacementState::Releasing, work: true };
+        assert!(no_room || settled == CompleteOutcome::Now { state, work }, "{settled:?}");
     }
-    assert_eq!(twice.unwrap(), Settled::LeaseLost);
+    assert_eq!(twice.unwrap(), CompleteOutcome::LeaseLost);
     assert_eq!((world.used(ada).await, world.used(ben).await), ((40, 4), (20, 2)));
     assert_eq!(world.used(poor).await, (20, 3));
-    let standing = |pins: &[PinRecord], standing| pins.iter().filter(|pin| pin.standing == standing).count();
+    let phase = |pins: &[PinRecord], phase| pins.iter().filter(|pin| pin.phase == phase).count();
     let pins = world.pins(poor).await;
-    assert_eq!((standing(&pins, Standing::Kept), standing(&pins, Standing::Failed)), (2, 1));
+    assert_eq!((phase(&pins, PinPhase::Active), phase(&pins, PinPhase::Failed)), (2, 1));
     for pin in world.pins(ada).await {
         let placement = &pin.placement;
-        assert_eq!((pin.standing, pin.charged_bytes), (Standing::Kept, 10));
+        assert_eq!((pin.phase, pin.charged_bytes), (PinPhase::Active, 10));
         assert_eq!((placement.bytes, placement.blocks, placement.kind), (10, 1, PinKind::File));
         assert_eq!((placement.due_at, placement.leased, placement.updated_at), (None, false, at(1)));
     }
-    assert_eq!(world.events(&hook).await, [HookEvent::Pinned; 4]);
+    assert_eq!(world.events(&hook).await, [WebhookEvent::Pinned; 4]);
     let told = world.events(&poor_hook).await;
-    assert_eq!(told.iter().filter(|event| **event == HookEvent::Pinned).count(), 2, "{told:?}");
-    assert_eq!(told.iter().filter(|event| **event == HookEvent::Failed).count(), 1, "{told:?}");
+    assert_eq!(told.iter().filter(|event| **event == WebhookEvent::Pinned).count(), 2, "{told:?}");
+    assert_eq!(told.iter().filter(|event| **event == WebhookEvent::Failed).count(), 1, "{told:?}");
 }

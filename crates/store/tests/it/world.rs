@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use cid::Cid;
 use cid::multihash::Multihash;
 use pinfold_model::{
-    Account, AccountId, By, ClusterId, Email, Failure, FailureCode, Lifetime, PinKind, PinName, PlanCode,
+    Account, AccountId, Actor, ClusterId, Email, Failure, FailureCode, Lifetime, PinKind, PinName, PlanCode,
     Role, Timestamp,
 };
 use pinfold_store::{
-    Claim, Hands, NewAccount, Outcome, PinFilter, PinRecord, Removed, Settled, Store, StoreError, Wish,
-    Wished,
+    Capacity, CompleteOutcome, CreatePin, CreatePinOutcome, LeasedPlacement, NewAccount, PinFilter,
+    PinRecord, PlacementOutcome, Removed, Store, StoreError,
 };
 use tempfile::TempDir;
 
@@ -48,19 +48,19 @@ impl World {
         account(&self.store, name, storage_limit_bytes).await.unwrap().unwrap().id
     }
 
-    pub(crate) async fn wish(&self, account: AccountId, cid: Cid) -> Wished {
-        self.store.wish(wish(account, cid), now()).await.unwrap()
+    pub(crate) async fn wish(&self, account: AccountId, cid: Cid) -> CreatePinOutcome {
+        self.store.create_pin(wish(account, cid), now()).await.unwrap()
     }
 
     /// Claims the one placement that is due.
-    pub(crate) async fn claim(&self, now: Timestamp) -> Claim {
-        let mut claims = self.store.claim(Hands::each(2), now, now.after(LEASE)).await.unwrap();
+    pub(crate) async fn claim(&self, now: Timestamp) -> LeasedPlacement {
+        let mut claims = self.store.lease_placements(Capacity::each(2), now, now.after(LEASE)).await.unwrap();
         assert_eq!(claims.len(), 1, "{claims:?}");
         claims.remove(0)
     }
 
-    pub(crate) async fn settle(&self, claim: &Claim, outcome: Outcome) -> Settled {
-        self.store.settle(claim.lease, outcome, now()).await.unwrap()
+    pub(crate) async fn settle(&self, claim: &LeasedPlacement, outcome: PlacementOutcome) -> CompleteOutcome {
+        self.store.complete_placement(claim.lease, outcome, now()).await.unwrap()
     }
 
     /// All pins of an account, newest first.
@@ -71,7 +71,7 @@ impl World {
     }
 
     pub(crate) async fn remove(&self, account: AccountId, cid: &Cid) -> Removed {
-        self.store.remove(account, cid, None, By::account(account), now()).await.unwrap()
+        self.store.remove(account, cid, None, Actor::account(account), now()).await.unwrap()
     }
 }
 
@@ -91,7 +91,7 @@ pub(crate) async fn account(
         plan_is_configured: true,
         password_hash: None,
     };
-    store.create_account(new, false, By::OPERATOR, now()).await
+    store.create_account(new, false, Actor::OPERATOR, now()).await
 }
 
 /// The CID of some DAG.
@@ -101,10 +101,10 @@ pub(crate) fn cid(number: u32) -> Cid {
     Cid::new_v1(0x55, Multihash::wrap(0x12, &digest).unwrap())
 }
 
-pub(crate) fn wish(account: AccountId, cid: Cid) -> Wish {
-    Wish {
+pub(crate) fn wish(account: AccountId, cid: Cid) -> CreatePin {
+    CreatePin {
         account,
-        by: By::account(account),
+        by: Actor::account(account),
         action: "pin.create",
         cid,
         cluster: ClusterId::default(),
@@ -113,7 +113,7 @@ pub(crate) fn wish(account: AccountId, cid: Cid) -> Wish {
         lifetime: Lifetime::default(),
         origins: Vec::new(),
         in_flight_max: 1_000_000,
-        claim_until: None,
+        lease_until: None,
     }
 }
 
@@ -121,22 +121,25 @@ pub(crate) fn name(text: &str) -> Option<PinName> {
     Some(PinName::parse(text).unwrap())
 }
 
-pub(crate) fn held(bytes: u64) -> Outcome {
-    Outcome::Held { bytes, blocks: 1, kind: PinKind::File }
+pub(crate) fn held(bytes: u64) -> PlacementOutcome {
+    PlacementOutcome::Held { bytes, blocks: 1, kind: PinKind::File }
 }
 
 pub(crate) fn failure() -> Failure {
     Failure::new(FailureCode::ALL[0], "no luck")
 }
 
-pub(crate) fn gave_up() -> Outcome {
-    Outcome::GaveUp { failure: failure(), over_budget_bytes: None, next_at: now() }
+pub(crate) fn gave_up() -> PlacementOutcome {
+    PlacementOutcome::Failed { failure: failure(), over_budget_bytes: None, next_at: now() }
 }
 
-pub(crate) fn created(wished: Wished) -> PinRecord {
+pub(crate) fn created(wished: CreatePinOutcome) -> PinRecord {
     match wished {
-        Wished::Done { pin, created: true, .. } => *pin,
-        other @ (Wished::Done { .. } | Wished::OverQuota | Wished::TooManyInFlight | Wished::Refused(_)) => {
+        CreatePinOutcome::Done { pin, created: true, .. } => *pin,
+        other @ (CreatePinOutcome::Done { .. }
+        | CreatePinOutcome::OverQuota
+        | CreatePinOutcome::TooManyInFlight
+        | CreatePinOutcome::Refused(_)) => {
             panic!("it was not created: {other:?}")
         }
     }

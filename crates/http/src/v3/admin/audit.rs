@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use pinfold_model::{AccountId, ActStatus, AuditCursor, Source};
+use pinfold_model::{AccountId, AuditCursor, AuditStatus, Source};
 use pinfold_service::{AuditEntry, LogPage, LogQuery};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -121,7 +121,7 @@ impl AuditReply {
             subject: String::new(),
             source: Source::Api.as_str(),
             ip: Some("192.0.2.7".to_owned()),
-            status: ActStatus::Done.as_str(),
+            status: AuditStatus::Done.as_str(),
             details: serde_json::json!({}),
             created_at: "2026-01-01T00:00:00.000Z".to_owned(),
         };

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use cid::Cid;
 use pinfold_model::{AccountId, PinId, PinState, parse_cid};
-use pinfold_service::{AllPinsCursor, OwnedPin, OwnedPinPage, OwnedPinQuery, PinOwners};
+use pinfold_service::{AdminPinsCursor, OwnedPin, OwnedPinPage, OwnedPinQuery, PinOwners};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -149,7 +149,7 @@ impl AdminPinsQuery {
             cluster: parse_cluster(self.cl.as_deref())?,
             is_damaged: flag("damaged", self.damaged.as_deref())?.unwrap_or(false),
             limit: number("limit", self.limit.as_deref(), LIMIT_DEFAULT)?.min(LIMIT_MAX),
-            cursor: filter::<AllPinsCursor>("cursor", self.cursor.as_deref())?,
+            cursor: filter::<AdminPinsCursor>("cursor", self.cursor.as_deref())?,
         })
     }
 }

@@ -8,11 +8,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use cid::Cid;
-use pinfold_model::{AccountId, By, ClusterId, HookEvent, PinId, PinState, PlacementId, Timestamp};
+use pinfold_model::{AccountId, Actor, ClusterId, PinId, PinState, PlacementId, Timestamp, WebhookEvent};
 
 use crate::account::WINDOW;
 use crate::audit::Journal;
-use crate::list::standing_of;
+use crate::list::phase_of;
 use crate::outbox::{Outbox, watched};
 use crate::pin::{PinRow, select_pins};
 use crate::placement::load;
@@ -22,7 +22,7 @@ use crate::{Ended, PinRecord, Store, StoreError};
 
 /// Which pins.
 #[derive(Debug, Clone, Default)]
-pub struct AllPinsFilter {
+pub struct AdminPinsFilter {
     /// Of this account.
     pub account: Option<AccountId>,
     /// Of this CID.
@@ -37,45 +37,45 @@ pub struct AllPinsFilter {
 
 /// Where a page goes on: after this pin of this placement. The placement counts where a list goes by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AllPinsCursor {
+pub struct AdminPinsCursor {
     placement: PlacementId,
     pin: PinId,
 }
 
-impl AllPinsCursor {
+impl AdminPinsCursor {
     fn of(pin: &PinRecord) -> Self {
         Self { placement: pin.placement.id, pin: pin.id }
     }
 }
 
-/// A text that is no [`AllPinsCursor`].
+/// A text that is no [`AdminPinsCursor`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("A cursor of this list is a `nextCursor` of an earlier answer")]
-pub struct AllPinsCursorError;
+pub struct AdminPinsCursorError;
 
-impl fmt::Display for AllPinsCursor {
+impl fmt::Display for AdminPinsCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.placement, self.pin)
     }
 }
 
-impl FromStr for AllPinsCursor {
-    type Err = AllPinsCursorError;
+impl FromStr for AdminPinsCursor {
+    type Err = AdminPinsCursorError;
 
-    fn from_str(text: &str) -> Result<Self, AllPinsCursorError> {
-        let (placement, pin) = text.split_once('-').ok_or(AllPinsCursorError)?;
-        let placement = placement.parse().map_err(|_| AllPinsCursorError)?;
-        Ok(Self { placement, pin: pin.parse().map_err(|_| AllPinsCursorError)? })
+    fn from_str(text: &str) -> Result<Self, AdminPinsCursorError> {
+        let (placement, pin) = text.split_once('-').ok_or(AdminPinsCursorError)?;
+        let placement = placement.parse().map_err(|_| AdminPinsCursorError)?;
+        Ok(Self { placement, pin: pin.parse().map_err(|_| AdminPinsCursorError)? })
     }
 }
 
 /// A page.
 #[derive(Debug, Clone)]
-pub struct AllPinsList {
+pub struct AdminPinsList {
     /// The pins.
     pub pins: Vec<PinRecord>,
     /// Where the next page begins; `None` on the last.
-    pub next: Option<AllPinsCursor>,
+    pub next: Option<AdminPinsCursor>,
 }
 
 /// The pins `n` and placements `p` that a list goes over, `$1` the account and `$2` the placement, for each index;
@@ -84,8 +84,8 @@ macro_rules! per_index {
     ($macro:ident, $tail:expr) => {
         [
             $macro!("WHERE n.account_id = $1 AND CAST($2 AS BIGINT) IS NULL ", pins, $tail),
-            $macro!("WHERE n.standing = 'failed' AND CAST($2 AS BIGINT) IS NULL ", pins, $tail),
-            $macro!("WHERE n.standing = 'waiting' AND CAST($2 AS BIGINT) IS NULL ", pins, $tail),
+            $macro!("WHERE n.phase = 'failed' AND CAST($2 AS BIGINT) IS NULL ", pins, $tail),
+            $macro!("WHERE n.phase = 'pending' AND CAST($2 AS BIGINT) IS NULL ", pins, $tail),
             $macro!("WHERE CAST($2 AS BIGINT) IS NULL ", pins, $tail),
             $macro!("WHERE n.placement_id = $2 ", placement, $tail),
             $macro!("WHERE p.damaged_blocks > 0 AND CAST($2 AS BIGINT) IS NULL ", placements, $tail),
@@ -155,12 +155,12 @@ macro_rules! page_of {
 pub(crate) const ENDS: [&str; 6] = per_index!(end_of, "LIMIT 1 OFFSET $5");
 pub(crate) const PAGES: [&str; 6] = per_index!(
     page_of,
-    "AND (CAST($7 AS TEXT) IS NULL OR p.cluster = $7) AND (CAST($8 AS TEXT) IS NULL OR n.standing = $8) \
+    "AND (CAST($7 AS TEXT) IS NULL OR p.cluster = $7) AND (CAST($8 AS TEXT) IS NULL OR n.phase = $8) \
      AND (CAST($9 AS TEXT) IS NULL OR (p.state = 'pinning') = ($9 = 'pinning')) \
      AND ($11 = 0 OR p.damaged_blocks > 0) "
 );
 
-impl AllPinsFilter {
+impl AdminPinsFilter {
     /// The index that leaves the fewest rows to look at.
     fn index(&self) -> usize {
         match (self.cid.is_some(), self.is_damaged, self.account.is_some(), self.state) {
@@ -183,18 +183,18 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn list_all_pins(
+    pub async fn list_admin_pins(
         &self,
-        filter: &AllPinsFilter,
-        after: Option<AllPinsCursor>,
+        filter: &AdminPinsFilter,
+        after: Option<AdminPinsCursor>,
         limit: u32,
-    ) -> Result<AllPinsList, StoreError> {
+    ) -> Result<AdminPinsList, StoreError> {
         let Some(cid) = filter.cid else { return self.page_of_pins(filter, None, after, limit).await };
         let placements: Vec<i64> = sqlx::query_scalar("SELECT id FROM placements WHERE cid = $1 ORDER BY id")
             .bind(cid.to_string())
             .fetch_all(&self.readers)
             .await?;
-        let mut list = AllPinsList { pins: Vec::new(), next: None };
+        let mut list = AdminPinsList { pins: Vec::new(), next: None };
         for placement in placements.into_iter().map(PlacementId) {
             if after.is_some_and(|cursor| placement < cursor.placement) {
                 continue;
@@ -202,7 +202,7 @@ impl Store {
             let left = limit.saturating_sub(u32::try_from(list.pins.len()).unwrap_or(u32::MAX));
             if left == 0 {
                 // Whether there is anything more is for the next page to say.
-                list.next = list.pins.last().map(AllPinsCursor::of);
+                list.next = list.pins.last().map(AdminPinsCursor::of);
                 break;
             }
             let after = after.filter(|cursor| cursor.placement == placement);
@@ -219,11 +219,11 @@ impl Store {
     /// A page of one of the indices.
     async fn page_of_pins(
         &self,
-        filter: &AllPinsFilter,
+        filter: &AdminPinsFilter,
         placement: Option<PlacementId>,
-        after: Option<AllPinsCursor>,
+        after: Option<AdminPinsCursor>,
         limit: u32,
-    ) -> Result<AllPinsList, StoreError> {
+    ) -> Result<AdminPinsList, StoreError> {
         let is_rising = filter.goes_by_placement();
         let (first, far) = if is_rising { (i64::MIN, i64::MAX) } else { (i64::MAX, i64::MIN) };
         let begin = after.map_or((first, first), |cursor| (cursor.placement.0, cursor.pin.0));
@@ -237,7 +237,7 @@ impl Store {
             .fetch_optional(&self.readers)
             .await?;
         let up_to = end.unwrap_or((far, far));
-        let (standing, work) = standing_of(filter.state);
+        let (phase, work) = phase_of(filter.state);
         let rows: Vec<PinRow> = sqlx::query_as(PAGES[filter.index()])
             .bind(account)
             .bind(placement)
@@ -246,7 +246,7 @@ impl Store {
             .bind(up_to.0)
             .bind(up_to.1)
             .bind(filter.cluster.as_ref().map(ClusterId::as_str))
-            .bind(standing)
+            .bind(phase)
             .bind(work)
             .bind(i64::from(limit) + 1)
             .bind(i64::from(filter.is_damaged))
@@ -255,10 +255,10 @@ impl Store {
         let mut pins = rows.into_iter().map(PinRow::into_record).collect::<Result<Vec<_>, _>>()?;
         let has_more = pins.len() > limit as usize;
         pins.truncate(limit as usize);
-        let last = pins.last().map(AllPinsCursor::of);
-        let end =
-            end.map(|(placement, pin)| AllPinsCursor { placement: PlacementId(placement), pin: PinId(pin) });
-        Ok(AllPinsList { pins, next: if has_more { last } else { end } })
+        let last = pins.last().map(AdminPinsCursor::of);
+        let end = end
+            .map(|(placement, pin)| AdminPinsCursor { placement: PlacementId(placement), pin: PinId(pin) });
+        Ok(AdminPinsList { pins, next: if has_more { last } else { end } })
     }
 
     /// The pins of a placement, oldest first, at most `limit`.
@@ -280,14 +280,19 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn remove_pin(&self, pin: PinId, by: By, now: Timestamp) -> Result<Option<Ended>, StoreError> {
+    pub async fn remove_pin(
+        &self,
+        pin: PinId,
+        by: Actor,
+        now: Timestamp,
+    ) -> Result<Option<Ended>, StoreError> {
         self.write(RemovePin { pin, by, now, journal: self.journal(), outbox: self.outbox() }).await
     }
 }
 
 struct RemovePin {
     pin: PinId,
-    by: By,
+    by: Actor,
     now: Timestamp,
     journal: Journal,
     outbox: Outbox,
@@ -299,7 +304,7 @@ impl Write for RemovePin {
     async fn run(&self, conn: &mut Conn) -> Result<Option<Ended>, StoreError> {
         let row: Option<EndingRow> = sqlx::query_as(concat!(
             "SELECT n.id, n.account_id, n.placement_id, n.charged_bytes, p.cluster, ",
-            "CASE WHEN n.standing <> 'failed' THEN n.retain_until_ms END AS locked_until_ms, ",
+            "CASE WHEN n.phase <> 'failed' THEN n.retain_until_ms END AS locked_until_ms, ",
             watched!("n.account_id"),
             " FROM pins n JOIN placements p ON p.id = n.placement_id WHERE n.id = $1"
         ))
@@ -315,7 +320,7 @@ impl Write for RemovePin {
             let cid = placement.cid.to_string();
             note_locked(conn, &self.journal, (&cid, self.by), &row, self.now).await?;
         }
-        row.tell(conn, &self.outbox, HookEvent::Removed, self.now).await?;
+        row.tell(conn, &self.outbox, WebhookEvent::Removed, self.now).await?;
         Ok(Some(end(conn, &row, self.now).await?))
     }
 }

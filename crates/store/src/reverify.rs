@@ -17,7 +17,7 @@ pub(crate) const QUEUE_STEP_MS: i64 = 3_600_000;
 
 /// How many pinned placements are still to be walked again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Rechecks {
+pub struct ReverifyCounts {
     /// All of them.
     pub due: u64,
     /// Those whose last walk failed: some of their blocks are not here.
@@ -36,7 +36,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn recheck_all(&self, now: Timestamp) -> Result<u64, StoreError> {
+    pub async fn reverify_all(&self, now: Timestamp) -> Result<u64, StoreError> {
         self.write(RecheckAll { now }).await
     }
 
@@ -44,7 +44,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn recheck(&self, cid: &Cid, cluster: &ClusterId, now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn reverify(&self, cid: &Cid, cluster: &ClusterId, now: Timestamp) -> Result<bool, StoreError> {
         self.write(Recheck { cid: cid.to_string(), cluster: cluster.as_str().to_owned(), now }).await
     }
 
@@ -52,7 +52,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn rechecks(&self) -> Result<Rechecks, StoreError> {
+    pub async fn reverify_counts(&self) -> Result<ReverifyCounts, StoreError> {
         let row: RechecksRow = sqlx::query_as(
             "SELECT COUNT(*) AS due, COUNT(error_code) AS failing FROM placements \
              WHERE due_at_ms IS NOT NULL AND state = $1",
@@ -60,7 +60,7 @@ impl Store {
         .bind(PlacementState::Pinned.as_str())
         .fetch_one(&self.readers)
         .await?;
-        Ok(Rechecks { due: number(row.due), failing: number(row.failing) })
+        Ok(ReverifyCounts { due: number(row.due), failing: number(row.failing) })
     }
 }
 
