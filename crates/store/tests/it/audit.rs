@@ -60,7 +60,7 @@ async fn what_the_service_does_by_itself_is_told_to_everyone_whom_it_hits() {
         );
     }
     let claim = world.claim(now()).await;
-    world.settle(&claim, held(100)).await;
+    world.complete_placement(&claim, held(100)).await;
     assert_eq!(actions(&world, bea).await, ["pin.fail", "pin.create", "account.create"], "she can't pay");
     assert_eq!(world.store.expire(at(10), 10).await.unwrap().len(), 2);
     assert_eq!(actions(&world, ada).await, ["pin.expire", "pin.create", "account.create"]);
@@ -71,7 +71,7 @@ async fn what_the_service_does_by_itself_is_told_to_everyone_whom_it_hits() {
     let claims = world.store.lease_placements(Capacity::each(2), at(20), at(80)).await.unwrap();
     for claim in claims {
         let outcome = if claim.wanted { gave_up() } else { pinfold_store::PlacementOutcome::Released };
-        world.settle(&claim, outcome).await;
+        world.complete_placement(&claim, outcome).await;
     }
     let failed = log(&world, ada).await.into_iter().find(|entry| entry.action == "pin.fail").unwrap();
     assert_eq!((failed.subject, failed.status), (cid(2).to_string(), AuditStatus::Refused));

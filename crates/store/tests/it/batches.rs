@@ -11,7 +11,7 @@ impl World {
         for number in cids {
             created(self.wish(account, cid(number)).await);
             let claim = self.claim(now()).await;
-            self.settle(&claim, held(10)).await;
+            self.complete_placement(&claim, held(10)).await;
         }
     }
 

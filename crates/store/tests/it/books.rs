@@ -194,8 +194,8 @@ impl Books {
                     .unwrap();
                 self.claims.extend(claims);
             }
-            Step::Settle { luck } => self.settle(&[luck]).await,
-            Step::SettleTogether { luck } => self.settle(&luck).await,
+            Step::Settle { luck } => self.complete_placement(&[luck]).await,
+            Step::SettleTogether { luck } => self.complete_placement(&luck).await,
             Step::Pass { seconds } => {
                 self.seconds += seconds;
                 store.expire(self.now(), 10).await.unwrap();
@@ -221,7 +221,7 @@ impl Books {
     }
 
     /// Settles the first claims at one time, each with its luck.
-    async fn settle(&mut self, luck: &[u8]) {
+    async fn complete_placement(&mut self, luck: &[u8]) {
         let most = luck.len().min(self.claims.len());
         let claims: Vec<_> = self.claims.drain(..most).collect();
         let settles = claims.iter().zip(luck).map(|(claim, luck)| {
@@ -295,7 +295,7 @@ impl Books {
                 break;
             }
             while !self.claims.is_empty() {
-                self.settle(&[0, 0]).await;
+                self.complete_placement(&[0, 0]).await;
             }
         }
         self.balance().await;
@@ -339,7 +339,7 @@ async fn a_charge_is_given_back_once() {
     for _ in 0..3 {
         assert!(matches!(world.wish(ada, cid(1)).await, CreatePinOutcome::Done { .. }));
         let claim = world.claim(at(0)).await;
-        let done = world.settle(&claim, held(100)).await;
+        let done = world.complete_placement(&claim, held(100)).await;
         assert_eq!(done, CompleteOutcome::Now { state: PlacementState::Pinned, work: false });
         for left in [0, 0] {
             world.remove(ada, &cid(1)).await;
@@ -361,7 +361,7 @@ async fn an_account_that_changes_all_the_time_keeps_no_other_from_being_counted(
             created(world.wish(account, cid(number)).await);
         }
         let claim = world.claim(now()).await;
-        world.settle(&claim, held(10)).await;
+        world.complete_placement(&claim, held(10)).await;
         last = world.store.claim_distinct(last).await.unwrap();
         counted.extend(last);
         world.store.set_distinct(last.unwrap(), 10).await.unwrap();

@@ -42,7 +42,7 @@ async fn pins(world: &World, filter: &AdminPinsFilter) -> Vec<(AccountId, PinPha
 async fn keep(world: &World, account: AccountId, number: u32, bytes: u64) {
     created(world.wish(account, cid(number)).await);
     let claim = world.claim(now()).await;
-    world.settle(&claim, held(bytes)).await;
+    world.complete_placement(&claim, held(bytes)).await;
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn pins_of_all_accounts_are_found_by_what_they_are() {
     assert!(matches!(world.wish(ben, cid(0)).await, CreatePinOutcome::Done { .. }));
     created(world.wish(ben, cid(7)).await);
     let claim = world.claim(now()).await;
-    world.settle(&claim, gave_up()).await;
+    world.complete_placement(&claim, gave_up()).await;
     created(world.wish(ben, cid(8)).await);
     let damage = Damage { cid: cid(0), cluster: ClusterId::default(), blocks: 2 };
     world.store.note_damage(vec![damage], now()).await.unwrap();

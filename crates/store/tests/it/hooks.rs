@@ -70,7 +70,7 @@ impl World {
     async fn pinned(&self, account: AccountId, number: u32) {
         created(self.wish(account, cid(number)).await);
         let claim = self.claim(now()).await;
-        self.settle(&claim, held(10)).await;
+        self.complete_placement(&claim, held(10)).await;
     }
 }
 
@@ -103,7 +103,7 @@ async fn what_happens_to_a_pin_is_written_with_it_for_those_who_watch() {
     }
     assert!(world.told(&hook).await.is_empty(), "nothing has happened");
     let claim = world.claim(now()).await;
-    world.settle(&claim, held(10)).await;
+    world.complete_placement(&claim, held(10)).await;
 
     let told = world.told(&hook).await.remove(0);
     assert_eq!(
@@ -122,7 +122,7 @@ async fn what_happens_to_a_pin_is_written_with_it_for_those_who_watch() {
     assert!(matches!(world.wish(ada, cid(2)).await, CreatePinOutcome::Done { created: true, .. }));
     created(world.wish(ada, cid(3)).await);
     let claim = world.claim(now()).await;
-    world.settle(&claim, gave_up()).await;
+    world.complete_placement(&claim, gave_up()).await;
     world.store.expire(at(100), 10).await.unwrap();
     assert!(matches!(world.remove(ada, &cid(2)).await, Removed::Done(_)));
     use WebhookEvent::{Expired, Failed, Pinned, Removed as Gone};

@@ -74,7 +74,7 @@ async fn a_filter_finds_what_it_says_and_counts_it() {
     }
     let claims = world.store.lease_placements(Capacity::each(5), now(), now().after(LEASE)).await.unwrap();
     for claim in &claims[..3] {
-        world.settle(claim, held(1)).await;
+        world.complete_placement(claim, held(1)).await;
     }
     let count = async |filter: PinFilter| {
         let page = world.store.list_pins(ada, &filter, None, 0, 100).await.unwrap();

@@ -12,7 +12,7 @@ async fn pinned(world: &World, number: u32) -> pinfold_model::AccountId {
     let account = world.account(&format!("ada{number}"), 1_000).await;
     created(world.wish(account, cid(number)).await);
     let claim = world.claim(now()).await;
-    world.settle(&claim, held(10)).await;
+    world.complete_placement(&claim, held(10)).await;
     account
 }
 
@@ -50,7 +50,7 @@ async fn what_is_pinned_is_walked_again_and_charged_once() {
     );
     assert_eq!(world.pins(ada).await[0].phase, PinPhase::Active);
     assert_eq!(world.store.reverify_all(now()).await.unwrap(), 0, "somebody works on it");
-    world.settle(&claim, held(10)).await;
+    world.complete_placement(&claim, held(10)).await;
     assert_eq!(world.store.account(ada).await.unwrap().unwrap().used_bytes, 10);
     assert_eq!(world.store.reverify_counts().await.unwrap(), ReverifyCounts::default());
     assert_eq!(world.store.unsettled(newest).await.unwrap(), 0);
@@ -66,7 +66,7 @@ async fn a_walk_that_fails_stays_pinned_and_is_tried_again() {
         (2, PlacementOutcome::Postponed { failure: Some(failure()), next_at: at(10) }),
     ] {
         let claim = world.claim(at(100)).await;
-        world.settle(&claim, outcome).await;
+        world.complete_placement(&claim, outcome).await;
         let pin = world.pins(ada).await.remove(0);
         assert_eq!((pin.phase, pin.charged_bytes), (PinPhase::Active, 10));
         assert_eq!((pin.placement.state, pin.placement.attempts), (PlacementState::Pinned, tries));
@@ -74,7 +74,7 @@ async fn a_walk_that_fails_stays_pinned_and_is_tried_again() {
         assert_eq!(world.store.reverify_counts().await.unwrap(), ReverifyCounts { due: 1, failing: 1 });
     }
     let claim = world.claim(at(100)).await;
-    world.settle(&claim, held(10)).await;
+    world.complete_placement(&claim, held(10)).await;
     assert_eq!(world.pins(ada).await[0].placement.error, None);
 }
 
@@ -109,7 +109,7 @@ async fn those_who_have_it_pinned_are_named() {
     let poor = world.account("poor", 1_000).await;
     created(world.wish(poor, cid(2)).await);
     let claim = world.claim(now()).await;
-    world.settle(&claim, gave_up()).await;
+    world.complete_placement(&claim, gave_up()).await;
     let owners = |number, limit| {
         let store = &world.store;
         async move {
@@ -132,7 +132,7 @@ async fn nobody_who_pins_waits_for_what_is_damaged_however_often_that_is_tried()
     world.wish(ada, cid(2)).await;
     let claims = world.store.lease_placements(Capacity::each(2), at(6), at(60)).await.unwrap();
     assert_eq!(claims.iter().map(|claim| claim.placement.cid).collect::<Vec<_>>(), [cid(2), cid(1)]);
-    world.settle(&claims[0], held(10)).await;
+    world.complete_placement(&claims[0], held(10)).await;
     world
         .complete_placement(
             &claims[1],

@@ -19,7 +19,7 @@ impl World {
     async fn lock(&self, account: AccountId, until: i64) {
         created(self.store.create_pin(timed(account, None, Some(until)), now()).await.unwrap());
         let claim = self.claim(now()).await;
-        self.settle(&claim, held(10)).await;
+        self.complete_placement(&claim, held(10)).await;
     }
 
     /// What an account's log has of this.
@@ -58,7 +58,7 @@ async fn a_pin_on_its_way_is_locked_and_one_that_failed_is_not() {
     assert_eq!(world.remove_at(ada, now()).await, Removed::Locked { until: at(100) });
     assert_eq!(world.store.abandon(pin.id, pin.wishes, now()).await.unwrap(), None);
     let claim = world.claim(now()).await;
-    world.settle(&claim, gave_up()).await;
+    world.complete_placement(&claim, gave_up()).await;
     assert!(matches!(world.remove_at(ada, now()).await, Removed::Done(_)), "it promises nothing");
 }
 

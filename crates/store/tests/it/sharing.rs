@@ -24,7 +24,7 @@ async fn all_is_there_after_a_reopening() {
         assert_eq!(claim.origins, ["/ip4/127.0.0.1/tcp/1"]);
         match outcome {
             Some(outcome) => {
-                world.settle(&claim, outcome).await;
+                world.complete_placement(&claim, outcome).await;
             }
             None => assert_eq!(claim.placement.state, PlacementState::Pinning),
         }
@@ -42,7 +42,7 @@ async fn all_is_there_after_a_reopening() {
     }
     // It goes on from there.
     let late = world.claim(at(100)).await;
-    world.settle(&late, held(20)).await;
+    world.complete_placement(&late, held(20)).await;
     assert_eq!(world.store.account(ada).await.unwrap().unwrap().used_bytes, 30);
 }
 
@@ -126,7 +126,7 @@ async fn a_failed_pin_is_remembered_with_its_reason() {
     let ada = world.account("ada", 1_000).await;
     created(world.wish(ada, cid(1)).await);
     let claim = world.claim(now()).await;
-    world.settle(&claim, gave_up()).await;
+    world.complete_placement(&claim, gave_up()).await;
     let pin = world.open().await.pins_of_cid(ada, &cid(1)).await.unwrap().remove(0);
     assert_eq!(pin.error, Some(failure()));
 }

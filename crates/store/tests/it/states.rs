@@ -19,7 +19,7 @@ async fn bring(world: &World, state: PlacementState) {
         }
         PlacementState::Releasing => {
             let claim = world.claim(now()).await;
-            world.settle(&claim, held(10)).await;
+            world.complete_placement(&claim, held(10)).await;
             assert!(matches!(world.remove(account, &cid(1)).await, Removed::Done(Ended { work: true, .. })));
         }
         PlacementState::Pinned | PlacementState::Unpinned => panic!("nobody claims what is settled"),
@@ -46,7 +46,7 @@ async fn nobody_claims_what_is_settled() {
         let account = world.account("ada", 1_000).await;
         created(world.wish(account, cid(1)).await);
         let claim = world.claim(now()).await;
-        world.settle(&claim, outcome.clone()).await;
+        world.complete_placement(&claim, outcome.clone()).await;
         let again = world.store.lease_placements(Capacity::each(1), at(1_000), at(2_000)).await.unwrap();
         match outcome {
             PlacementOutcome::Failed { .. } => {
@@ -84,9 +84,9 @@ async fn a_lease_that_ran_out_settles_nothing() {
         "it is in work"
     );
     let next = world.claim(until).await;
-    assert_eq!(world.settle(&late, held(10)).await, CompleteOutcome::LeaseLost);
+    assert_eq!(world.complete_placement(&late, held(10)).await, CompleteOutcome::LeaseLost);
     assert_eq!(world.store.renew(vec![late.lease, next.lease], at(500)).await.unwrap(), [(next.lease, true)]);
-    let done = world.settle(&next, held(20)).await;
+    let done = world.complete_placement(&next, held(20)).await;
     assert_eq!(done, CompleteOutcome::Now { state: PlacementState::Pinned, work: false });
     assert_eq!(world.store.account(account).await.unwrap().unwrap().used_bytes, 20);
 }
@@ -101,8 +101,8 @@ async fn a_start_that_is_alone_takes_over_what_was_in_work() {
     assert_eq!(store.take_over(now(), at(300)).await.unwrap(), 1);
     let next = world.claim(now()).await;
     assert_ne!(next.lease, lost.lease);
-    assert_eq!(world.settle(&lost, held(10)).await, CompleteOutcome::LeaseLost);
-    world.settle(&next, held(10)).await;
+    assert_eq!(world.complete_placement(&lost, held(10)).await, CompleteOutcome::LeaseLost);
+    world.complete_placement(&next, held(10)).await;
     assert_eq!(store.take_over(now(), at(300)).await.unwrap(), 0);
 }
 
@@ -134,7 +134,7 @@ async fn what_is_put_off_is_in_nobodys_way_and_keeps_its_place() {
     assert_eq!(world.store.next_work(at(30), Capacity::each(1)).await.unwrap(), Some(at(30)));
     let last = world.claim(at(30)).await;
     assert_eq!(last.placement.cid, cid(19));
-    world.settle(&last, held(1)).await;
+    world.complete_placement(&last, held(1)).await;
     assert_eq!(world.store.next_work(at(30), Capacity::each(1)).await.unwrap(), Some(at(100)));
     let again = world.store.lease_placements(Capacity::each(3), at(100), at(160)).await.unwrap();
     let again: Vec<_> = again.iter().map(|claim| claim.placement.cid).collect();
@@ -183,7 +183,7 @@ async fn only_those_who_can_pay_are_kept() {
     }
     let claim = world.claim(now()).await;
     assert_eq!(claim.budget_bytes, 100, "that of the one with the most");
-    world.settle(&claim, held(100)).await;
+    world.complete_placement(&claim, held(100)).await;
     assert_eq!(world.pins(poor).await[0].phase, PinPhase::Failed);
     let kept = &world.pins(rich).await[0];
     assert_eq!((kept.phase, kept.charged_bytes), (PinPhase::Active, 100));
@@ -205,7 +205,7 @@ async fn a_pin_ends_when_its_time_has_come() {
         let wish = pinfold_store::CreatePin { lifetime, ..wish(account, cid(number)) };
         created(world.store.create_pin(wish, now()).await.unwrap());
         let claim = world.claim(now()).await;
-        world.settle(&claim, held(5)).await;
+        world.complete_placement(&claim, held(5)).await;
     }
     assert_eq!(world.store.next_expiry().await.unwrap(), Some(at(10)));
     assert!(world.store.expire(now().after(Duration::from_millis(9_999)), 10).await.unwrap().is_empty());
@@ -223,7 +223,7 @@ async fn what_is_to_be_released_is_in_no_pins_way() {
     for number in 0..3 {
         created(world.wish(account, cid(number)).await);
         let claim = world.claim(now()).await;
-        world.settle(&claim, held(1)).await;
+        world.complete_placement(&claim, held(1)).await;
     }
     for number in 0..3 {
         world.store.remove(account, &cid(number), None, Actor::account(account), now()).await.unwrap();

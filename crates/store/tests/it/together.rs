@@ -107,7 +107,7 @@ async fn those_that_are_not_as_simple_go_their_own_way() {
     assert_eq!(world.used(ben).await, (30, 3));
     let claim = world.claim(now()).await;
     assert_eq!(claim.placement.cid, cid(9));
-    world.settle(&claim, held(10)).await;
+    world.complete_placement(&claim, held(10)).await;
     assert_eq!(world.used(ada).await, (30, 3));
 }
 
@@ -147,7 +147,7 @@ async fn those_for_what_nobody_has_wished_for_wait_with_all_that_belongs_to_them
     let due = world.store.lease_placements(Capacity::each(10), now(), at(60)).await.unwrap();
     let queue: Vec<_> = due.iter().map(|claim| claim.placement.cid).collect();
     assert_eq!(queue, [cid(3), cid(1), cid(2)], "who has fewer on their way comes first");
-    world.settle(&claim, held(10)).await;
+    world.complete_placement(&claim, held(10)).await;
     assert_eq!((world.used(ada).await, world.used(ben).await), ((10, 3), (10, 2)));
 }
 

@@ -59,7 +59,11 @@ impl World {
         claims.remove(0)
     }
 
-    pub(crate) async fn settle(&self, claim: &LeasedPlacement, outcome: PlacementOutcome) -> CompleteOutcome {
+    pub(crate) async fn complete_placement(
+        &self,
+        claim: &LeasedPlacement,
+        outcome: PlacementOutcome,
+    ) -> CompleteOutcome {
         self.store.complete_placement(claim.lease, outcome, now()).await.unwrap()
     }
 
