@@ -5,7 +5,11 @@
 use std::io::IsTerminal;
 
 use anyhow::Context;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::layer;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{Log, LogFormat};
 
@@ -14,13 +18,15 @@ use crate::config::{Log, LogFormat};
 /// # Errors
 /// The filter cannot be read.
 pub(crate) fn start(log: &Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&log.filter)
-        .with_context(|| format!("log.filter cannot be read: {:?}", log.filter))?;
-    let ansi = std::io::stderr().is_terminal();
-    let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match log.format {
-        LogFormat::Text => base.with_ansi(ansi).with_target(false).try_init(),
-        LogFormat::Json => base.json().flatten_event(true).with_current_span(true).try_init(),
+    let filter: Targets = log
+        .filter
+        .parse()
+        .with_context(|| format!("log.filter is not a list of TARGET=LEVEL: {:?}", log.filter))?;
+    let layer = layer().with_writer(std::io::stderr);
+    let layer = match log.format {
+        LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).with_current_span(true).boxed(),
     };
-    started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
+    let started = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
+    started.context("failed to start logging")
 }
