@@ -9,7 +9,7 @@ use pinfold_service::Service;
 use tokio_util::sync::CancellationToken;
 
 use crate::Settings;
-use crate::limits::{Limits, Ticks};
+use crate::middleware::rate_limit::{Limits, Ticks};
 
 /// What all requests share: the service, the settings, the clock. Cheap to clone.
 #[derive(Clone)]
@@ -24,7 +24,7 @@ struct Shared {
 }
 
 impl AppState {
-    /// Puts it together. When `stopping` is cancelled, [`serve`](crate::serve) ends, and requests that wait
+    /// Puts it together. When `stopping` is cancelled, [`serve`](crate::server::acceptor) ends, and requests that wait
     /// for a pin are answered at once.
     #[must_use]
     pub fn new(

@@ -6,14 +6,9 @@
 //! - `v3` is the API v3: its routes, its words (`cl`, `timelock`, `uploadId`) and its errors.
 
 mod app;
-mod attend;
-mod identity;
-mod limits;
-mod peer;
+mod middleware;
 mod prefer;
-mod request_id;
-mod rest;
-mod serve;
+mod server;
 mod settings;
 mod upload_body;
 mod v3;
@@ -23,7 +18,7 @@ use tower::Layer;
 use tower_http::normalize_path::NormalizePathLayer;
 
 pub use app::AppState;
-pub use serve::serve;
+pub use server::serve;
 pub use settings::{Bodies, Connections, Events, Rate, Rates, Settings};
 
 /// All that this server answers. Each path also with a trailing slash.

@@ -1,41 +1,20 @@
 //! The API v3: its routes and their order of checks.
 //!
-//! A request passes, from the outside in: its name and its log line ([`attend`](crate::attend)), CORS, the
+//! A request passes, from the outside in: its name and its log line ([`attend`](crate::middleware::trace)), CORS, the
 //! gate that counts it and looks at its credential, what does a named request once
 //! ([`idempotency`]), a net for panics, the route, the extractors in the order
 //! in which its handler names them (scope, then syntax), and the service (plan, quota, network).
 
+mod account;
 mod admin;
-mod auth;
-mod batch;
-mod directory;
-mod disposition;
-mod docs;
-mod dry_run;
-mod entries;
-mod events;
 mod extract;
-mod form;
-mod form_print;
-mod gate;
-mod idempotency;
-mod info;
-mod locales;
-mod logs;
-mod me;
-mod metrics;
 mod openapi;
-mod pin;
-mod plans;
-mod referrals;
+mod pins;
+mod query;
 pub(crate) mod reject;
-mod rename;
-mod reply;
-mod second_factor;
-mod status;
+mod service;
 mod terms;
 mod tokens;
-mod upload;
 mod uploads;
 mod webhooks;
 
@@ -51,7 +30,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, Any as AnyValue, CorsLayer};
 use utoipa_axum::routes;
 
-use crate::attend::attend;
+use crate::middleware::trace::attend;
 use crate::{AppState, Settings};
 
 /// Where the API lives.
@@ -72,10 +51,10 @@ pub(crate) fn router(app: AppState) -> Router {
         .fallback(no_route)
         .layer(Extension(Document::of(&api)))
         .layer(CatchPanicLayer::custom(on_panic))
-        .layer(from_fn_with_state(app.clone(), idempotency::once))
-        .layer(from_fn_with_state(app.clone(), gate::count))
+        .layer(from_fn_with_state(app.clone(), crate::middleware::idempotency::once))
+        .layer(from_fn_with_state(app.clone(), crate::middleware::auth::count))
         .layer(cors)
-        .layer(from_fn_with_state(app.clone(), gate::tell_all))
+        .layer(from_fn_with_state(app.clone(), crate::middleware::auth::set_rate_limit_headers))
         .layer(from_fn(attend))
         .with_state(app)
 }
@@ -83,66 +62,66 @@ pub(crate) fn router(app: AppState) -> Router {
 /// Every route with its entry in the OpenAPI document.
 fn documented() -> Documented {
     Documented::new()
-        .with(routes!(info::root))
-        .with(routes!(info::root_health))
-        .with(routes!(metrics::metrics))
-        .with(routes!(info::gateway))
+        .with(routes!(service::info::root))
+        .with(routes!(service::info::root_health))
+        .with(routes!(service::metrics::metrics))
+        .with(routes!(service::info::gateway))
         .under(BASE, routes())
 }
 
 /// The routes under [`BASE`]. A path whose methods are several handlers has them in one line.
 fn routes() -> Documented {
     let routes = Documented::new()
-        .with(routes!(info::service))
-        .with(routes!(info::health))
-        .with(routes!(info::peers))
-        .with(routes!(info::clusters))
-        .with(routes!(docs::page))
-        .with(routes!(docs::json))
-        .with(routes!(docs::yaml))
-        .with(routes!(docs::file))
-        .with(routes!(auth::signup))
-        .with(routes!(auth::login))
-        .with(routes!(auth::logout))
-        .with(routes!(second_factor::status))
-        .with(routes!(second_factor::set_up))
-        .with(routes!(second_factor::enable))
-        .with(routes!(second_factor::disable))
-        .with(routes!(second_factor::verify_login))
-        .with(routes!(me::show, me::change))
-        .with(routes!(me::change_password))
-        .with(routes!(me::preferences, me::set_preferences))
-        .with(routes!(upload::file))
-        .with(routes!(directory::form))
-        .with(routes!(directory::folder))
-        .with(routes!(pin::pin))
-        .with(routes!(batch::pin_all, batch::remove_all))
-        .with(routes!(pin::remove))
-        .with(routes!(rename::rename))
-        .with(routes!(pin::remove_upload))
-        .with(routes!(uploads::list))
-        .with(routes!(entries::list))
-        .with(routes!(status::status))
-        .with(routes!(events::events))
-        .with(routes!(status::allocations))
-        .with(routes!(status::status_allocations))
+        .with(routes!(service::info::service))
+        .with(routes!(service::info::health))
+        .with(routes!(service::info::peers))
+        .with(routes!(service::info::clusters))
+        .with(routes!(service::docs::page))
+        .with(routes!(service::docs::json))
+        .with(routes!(service::docs::yaml))
+        .with(routes!(service::docs::file))
+        .with(routes!(account::auth::signup))
+        .with(routes!(account::auth::login))
+        .with(routes!(account::auth::logout))
+        .with(routes!(account::second_factor::status))
+        .with(routes!(account::second_factor::set_up))
+        .with(routes!(account::second_factor::enable))
+        .with(routes!(account::second_factor::disable))
+        .with(routes!(account::second_factor::verify_login))
+        .with(routes!(account::me::show, account::me::change))
+        .with(routes!(account::me::change_password))
+        .with(routes!(account::me::preferences, account::me::set_preferences))
+        .with(routes!(uploads::file::file))
+        .with(routes!(uploads::directory::form))
+        .with(routes!(uploads::directory::folder))
+        .with(routes!(pins::pin::pin))
+        .with(routes!(pins::batch::pin_all, pins::batch::remove_all))
+        .with(routes!(pins::pin::remove))
+        .with(routes!(pins::rename::rename))
+        .with(routes!(pins::pin::remove_upload))
+        .with(routes!(uploads::list::list))
+        .with(routes!(uploads::entries::list))
+        .with(routes!(pins::status::status))
+        .with(routes!(pins::events::events))
+        .with(routes!(pins::status::allocations))
+        .with(routes!(pins::status::status_allocations))
         .with(routes!(tokens::generate))
         .with(routes!(tokens::list))
         .with(routes!(tokens::revoke))
         .with(routes!(tokens::revoke_named))
-        .with(routes!(logs::list))
-        .with(routes!(referrals::list))
-        .with(routes!(locales::languages))
-        .with(routes!(locales::countries))
+        .with(routes!(account::logs::list))
+        .with(routes!(account::referrals::list))
+        .with(routes!(service::locales::languages))
+        .with(routes!(service::locales::countries))
         .with(routes!(webhooks::list, webhooks::create))
         .with(routes!(webhooks::show, webhooks::change, webhooks::remove))
         .with(routes!(webhooks::rotate_secret))
         .with(routes!(webhooks::test))
         .with(routes!(webhooks::deliveries))
-        .with(routes!(plans::list))
-        .with(routes!(plans::mine))
-        .with(routes!(plans::users_mine))
-        .with(routes!(plans::change));
+        .with(routes!(account::plans::list))
+        .with(routes!(account::plans::mine))
+        .with(routes!(account::plans::users_mine))
+        .with(routes!(account::plans::change));
     admin::with_routes(routes)
 }
 

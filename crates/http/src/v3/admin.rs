@@ -1,4 +1,4 @@
-//! `/admin`: what operators do. Every handler names [`Operator`](super::gate::Operator) first, so that nobody else even
+//! `/admin`: what operators do. Every handler names [`RequireAdmin`](crate::middleware::auth::RequireAdmin) first, so that nobody else even
 //! learns what is there.
 
 mod accounts;

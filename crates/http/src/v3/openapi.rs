@@ -4,7 +4,7 @@
 //!
 //! - The doc comment's first line is the summary, the rest the description.
 //! - `path` is relative to `/api/v3` (see `v3.rs`); `tag` is one of [`TAGS`].
-//! - `security(("key" = ["files:read"]), ("session" = []))` names the scope that the handler's [`Allowed`](super::gate::Allowed)
+//! - `security(("key" = ["files:read"]), ("session" = []))` names the scope that the handler's [`RequireScope`](crate::middleware::auth::RequireScope)
 //!   asks for; a public route has `security(())`; one for sessions alone names `session` alone.
 //! - `params`: each path parameter with an example; queries derive `IntoParams`.
 //! - `responses`: the good answers with their body and an `example`, then the groups of refusals that fit: [`Anyone`] or
@@ -32,9 +32,9 @@ use utoipa::openapi::{
 use utoipa::{IntoResponses, PartialSchema, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
-use super::idempotency::NOT_NAMED;
 use super::reject::RejectBody;
 use crate::AppState;
+use crate::middleware::idempotency::NOT_NAMED;
 
 /// The groups of routes, in the order of the page.
 pub(super) const TAGS: [(&str, &str); 10] = [

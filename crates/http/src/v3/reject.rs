@@ -11,7 +11,7 @@ use pinfold_service::{AuthError, BatchError, Error, IdempotencyError, ItemFault,
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::limits::Reading;
+use crate::middleware::rate_limit::Reading;
 use crate::upload_body::BodyFault;
 
 /// When to come back if too many pins are on their way: some of them will have settled by then.

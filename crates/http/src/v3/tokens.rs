@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::disposition::percent_decoded;
 use super::extract::MaybeJson;
-use super::gate::{Allowed, TokensDelete, TokensRead, TokensWrite};
 use super::openapi::{Conflict, Guarded, Missing, WithBody};
 use super::reject::Reject;
 use super::terms::filled;
 use crate::AppState;
+use crate::middleware::auth::{RequireScope, TokensDelete, TokensRead, TokensWrite};
+use crate::v3::uploads::disposition::percent_decoded;
 
 /// The label of a key that comes without one.
 const LABEL_DEFAULT: &str = "cli-access";
@@ -196,7 +196,7 @@ pub(super) struct RevokedReply {
         Guarded, WithBody, Conflict))]
 pub(super) async fn generate(
     State(app): State<AppState>,
-    caller: Allowed<TokensWrite>,
+    caller: RequireScope<TokensWrite>,
     MaybeJson(body): MaybeJson<GenerateBody>,
 ) -> Result<(StatusCode, Json<GenerateReply>), Reject> {
     let (new, code) = (body.parse(app.now())?, body.factor.code());
@@ -211,7 +211,7 @@ pub(super) async fn generate(
     responses((status = 200, description = "All keys of the account.", body = TokensReply, example = json!(TokensReply::example())), Guarded))]
 pub(super) async fn list(
     State(app): State<AppState>,
-    caller: Allowed<TokensRead>,
+    caller: RequireScope<TokensRead>,
 ) -> Result<Json<TokensReply>, Reject> {
     let tokens = app.service().tokens.list(caller.account.id).await?;
     Ok(Json(TokensReply::new(&tokens)))
@@ -227,7 +227,7 @@ pub(super) async fn list(
         Missing, Guarded, WithBody))]
 pub(super) async fn revoke(
     State(app): State<AppState>,
-    caller: Allowed<TokensDelete>,
+    caller: RequireScope<TokensDelete>,
     NameText(names): NameText,
     MaybeJson(factor): MaybeJson<FactorBody>,
 ) -> Result<Json<RevokedReply>, Reject> {
@@ -245,7 +245,7 @@ pub(super) async fn revoke(
         Missing, Guarded, WithBody))]
 pub(super) async fn revoke_named(
     State(app): State<AppState>,
-    caller: Allowed<TokensDelete>,
+    caller: RequireScope<TokensDelete>,
     MaybeJson(body): MaybeJson<RevokeBody>,
 ) -> Result<Json<RevokedReply>, Reject> {
     let name = parse_name(body.name.as_deref())?;

@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::extract::{EXAMPLE_CID, MaybeJson, QueryOf, WebhookParam, WebhookPath};
-use super::gate::{Allowed, WebhooksRead, WebhooksWrite};
 use super::openapi::{Conflict, Guarded, Missing, WithBody};
 use super::reject::Reject;
 use super::terms::filled;
 use crate::AppState;
+use crate::middleware::auth::{RequireScope, WebhooksRead, WebhooksWrite};
 
 /// Deliveries on a page that says nothing of it.
 const LIMIT_DEFAULT: u32 = 20;
@@ -73,7 +73,7 @@ impl WebhookBody {
         example = json!(WebhooksReply::example())), Guarded))]
 pub(super) async fn list(
     State(app): State<AppState>,
-    caller: Allowed<WebhooksRead>,
+    caller: RequireScope<WebhooksRead>,
 ) -> Result<Json<WebhooksReply>, Reject> {
     let hooks = app.service().webhooks.list(&caller).await?;
     Ok(Json(WebhooksReply { webhooks: hooks.iter().map(WebhookReply::new).collect() }))
@@ -88,7 +88,7 @@ pub(super) async fn list(
         example = json!(WebhookSecretReply::example())), Guarded, WithBody))]
 pub(super) async fn create(
     State(app): State<AppState>,
-    caller: Allowed<WebhooksWrite>,
+    caller: RequireScope<WebhooksWrite>,
     MaybeJson(body): MaybeJson<WebhookBody>,
 ) -> Result<(StatusCode, Json<WebhookSecretReply>), Reject> {
     let opened = app.service().webhooks.create(&caller, body.draft()?).await?;
@@ -102,7 +102,7 @@ pub(super) async fn create(
         Missing, Guarded))]
 pub(super) async fn show(
     State(app): State<AppState>,
-    caller: Allowed<WebhooksRead>,
+    caller: RequireScope<WebhooksRead>,
     WebhookPath(id): WebhookPath,
 ) -> Result<Json<WebhookReply>, Reject> {
     let hook = app.service().webhooks.find(&caller, id).await?;
@@ -119,7 +119,7 @@ pub(super) async fn show(
         example = json!(WebhookReply::example())), Missing, Guarded, WithBody))]
 pub(super) async fn change(
     State(app): State<AppState>,
-    caller: Allowed<WebhooksWrite>,
+    caller: RequireScope<WebhooksWrite>,
     WebhookPath(id): WebhookPath,
     MaybeJson(body): MaybeJson<WebhookBody>,
 ) -> Result<Json<WebhookReply>, Reject> {
@@ -136,7 +136,7 @@ pub(super) async fn change(
         example = json!({"id": "34407e29d027c000", "removed": true})), Missing, Guarded))]
 pub(super) async fn remove(
     State(app): State<AppState>,
-    caller: Allowed<WebhooksWrite>,
+    caller: RequireScope<WebhooksWrite>,
     WebhookPath(id): WebhookPath,
 ) -> Result<Json<WebhookRemovedReply>, Reject> {
     app.service().webhooks.remove(&caller, id).await?;
@@ -152,7 +152,7 @@ pub(super) async fn remove(
         example = json!(WebhookSecretReply::example())), Missing, Guarded))]
 pub(super) async fn rotate_secret(
     State(app): State<AppState>,
-    caller: Allowed<WebhooksWrite>,
+    caller: RequireScope<WebhooksWrite>,
     WebhookPath(id): WebhookPath,
 ) -> Result<Json<WebhookSecretReply>, Reject> {
     let opened = app.service().webhooks.rotate_secret(&caller, id).await?;
@@ -168,7 +168,7 @@ pub(super) async fn rotate_secret(
         example = json!(DeliveryReply::example_of_a_test())), Missing, Conflict, Guarded))]
 pub(super) async fn test(
     State(app): State<AppState>,
-    caller: Allowed<WebhooksWrite>,
+    caller: RequireScope<WebhooksWrite>,
     WebhookPath(id): WebhookPath,
 ) -> Result<(StatusCode, Json<DeliveryReply>), Reject> {
     let delivery = app.service().webhooks.test(&caller, id).await?;
@@ -195,7 +195,7 @@ pub(super) struct DeliveriesQuery {
         example = json!(DeliveriesReply::example())), Missing, Guarded))]
 pub(super) async fn deliveries(
     State(app): State<AppState>,
-    caller: Allowed<WebhooksRead>,
+    caller: RequireScope<WebhooksRead>,
     WebhookPath(id): WebhookPath,
     QueryOf(query): QueryOf<DeliveriesQuery>,
 ) -> Result<Json<DeliveriesReply>, Reject> {

@@ -15,13 +15,13 @@ use super::{
     AccountParam, DoneReply, LIMIT_DEFAULT, LIMIT_MAX, PathText, UNREADABLE_PATH, filter, present, size,
 };
 use crate::AppState;
+use crate::middleware::auth::RequireAdmin;
 use crate::v3::extract::{MaybeJson, QueryOf};
-use crate::v3::gate::Operator;
 use crate::v3::openapi::{Conflict, Guarded, Missing, WithBody};
+use crate::v3::query::{flag, number, search};
 use crate::v3::reject::Reject;
 use crate::v3::terms::filled;
 use crate::v3::tokens::TokensReply;
-use crate::v3::uploads::{flag, number, search};
 
 /// The filters as they came; an empty one counts as left out.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -152,7 +152,7 @@ pub(super) struct LeavingReply {
     params(AccountsQuery),
     responses((status = 200, description = "A page of accounts.", body = AccountsReply, example = json!(AccountsReply::example())), Guarded))]
 pub(super) async fn list(
-    _operator: Operator,
+    _operator: RequireAdmin,
     State(app): State<AppState>,
     QueryOf(query): QueryOf<AccountsQuery>,
 ) -> Result<Json<AccountsReply>, Reject> {
@@ -165,7 +165,7 @@ pub(super) async fn list(
     request_body(content = NewAccountBody, example = json!({"email": "ada@example.org", "name": "Ada", "password": "correct horse battery", "plan": "free"})),
     responses((status = 201, description = "The account.", body = AccountBody, example = json!(AccountBody::example())), Guarded, WithBody, Conflict))]
 pub(super) async fn create(
-    operator: Operator,
+    operator: RequireAdmin,
     State(app): State<AppState>,
     MaybeJson(body): MaybeJson<NewAccountBody>,
 ) -> Result<(StatusCode, Json<AccountBody>), Reject> {
@@ -178,7 +178,7 @@ pub(super) async fn create(
     params(AccountParam),
     responses((status = 200, description = "The account.", body = AccountBody, example = json!(AccountBody::example())), Missing, Guarded))]
 pub(super) async fn show(
-    _operator: Operator,
+    _operator: RequireAdmin,
     State(app): State<AppState>,
     PathText(id): PathText<AccountId>,
 ) -> Result<Json<AccountBody>, Reject> {
@@ -193,7 +193,7 @@ pub(super) async fn show(
     request_body(content = Option<AccountChangeBody>, example = json!({"plan": "premium", "disabled": false})),
     responses((status = 200, description = "The account as it is now.", body = AccountBody, example = json!(AccountBody::example())), Missing, Guarded, WithBody, Conflict))]
 pub(super) async fn change(
-    operator: Operator,
+    operator: RequireAdmin,
     State(app): State<AppState>,
     PathText(id): PathText<AccountId>,
     MaybeJson(body): MaybeJson<AccountChangeBody>,
@@ -212,7 +212,7 @@ pub(super) async fn change(
         (status = 202, description = "It goes when its pins are removed.", body = LeavingReply, example = json!(LeavingReply::of(Leaving::Begun { pins: 7 }))),
         Missing, Guarded, Conflict))]
 pub(super) async fn remove(
-    operator: Operator,
+    operator: RequireAdmin,
     State(app): State<AppState>,
     PathText(id): PathText<AccountId>,
     QueryOf(query): QueryOf<RemoveQuery>,
@@ -229,7 +229,7 @@ pub(super) async fn remove(
     request_body(content = NewPasswordBody, example = json!({"password": "correct horse battery"})),
     responses((status = 200, description = "It counts at once.", body = DoneReply, example = json!({"message": "The password is changed, and all sessions have ended"})), Missing, Guarded, WithBody))]
 pub(super) async fn password(
-    operator: Operator,
+    operator: RequireAdmin,
     State(app): State<AppState>,
     PathText(id): PathText<AccountId>,
     MaybeJson(body): MaybeJson<NewPasswordBody>,
@@ -247,7 +247,7 @@ pub(super) async fn password(
     params(AccountParam),
     responses((status = 200, description = "Logging in needs none any more.", body = DoneReply, example = json!({"message": "The second factor is removed"})), Missing, Conflict, Guarded))]
 pub(super) async fn second_factor(
-    operator: Operator,
+    operator: RequireAdmin,
     State(app): State<AppState>,
     PathText(id): PathText<AccountId>,
 ) -> Result<Json<DoneReply>, Reject> {
@@ -262,7 +262,7 @@ pub(super) async fn second_factor(
     params(AccountParam),
     responses((status = 200, description = "They prove nothing any more.", body = SessionsReply, example = json!(SessionsReply::of(2))), Missing, Guarded))]
 pub(super) async fn sessions(
-    operator: Operator,
+    operator: RequireAdmin,
     State(app): State<AppState>,
     PathText(id): PathText<AccountId>,
 ) -> Result<Json<SessionsReply>, Reject> {
@@ -276,7 +276,7 @@ pub(super) async fn sessions(
     params(AccountParam),
     responses((status = 200, description = "The keys.", body = TokensReply, example = json!(TokensReply::example())), Missing, Guarded))]
 pub(super) async fn tokens(
-    _operator: Operator,
+    _operator: RequireAdmin,
     State(app): State<AppState>,
     PathText(id): PathText<AccountId>,
 ) -> Result<Json<TokensReply>, Reject> {
@@ -288,7 +288,7 @@ pub(super) async fn tokens(
     params(AccountParam, ("token_id" = String, Path, description = "The key's id.", example = "34407e29d027c001")),
     responses((status = 200, description = "It proves nothing any more.", body = DoneReply, example = json!({"message": "The API key is revoked"})), Missing, Guarded))]
 pub(super) async fn revoke_token(
-    operator: Operator,
+    operator: RequireAdmin,
     State(app): State<AppState>,
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Json<DoneReply>, Reject> {

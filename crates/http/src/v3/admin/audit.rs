@@ -10,13 +10,12 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{LIMIT_DEFAULT, LIMIT_MAX, filter};
 use crate::AppState;
+use crate::middleware::auth::RequireAdmin;
 use crate::v3::extract::QueryOf;
-use crate::v3::gate::Operator;
-use crate::v3::logs::time;
 use crate::v3::openapi::Guarded;
+use crate::v3::query::{number, time};
 use crate::v3::reject::Reject;
 use crate::v3::terms::filled;
-use crate::v3::uploads::number;
 
 /// The filters as they came; an empty one counts as left out.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -81,7 +80,7 @@ struct AuditItem {
     params(AuditQuery),
     responses((status = 200, description = "A page of the log.", body = AuditReply, example = json!(AuditReply::example())), Guarded))]
 pub(super) async fn list(
-    _operator: Operator,
+    _operator: RequireAdmin,
     State(app): State<AppState>,
     QueryOf(query): QueryOf<AuditQuery>,
 ) -> Result<Json<AuditReply>, Reject> {

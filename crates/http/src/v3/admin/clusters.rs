@@ -10,11 +10,11 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{PathText, present, text};
 use crate::AppState;
+use crate::middleware::auth::RequireAdmin;
 use crate::v3::extract::MaybeJson;
-use crate::v3::gate::Operator;
-use crate::v3::info::ClusterBody;
 use crate::v3::openapi::{Guarded, Missing, WithBody};
 use crate::v3::reject::Reject;
+use crate::v3::service::info::ClusterBody;
 use crate::v3::terms::agreed;
 
 /// How a cluster in the path is documented.
@@ -112,7 +112,7 @@ struct GatewayChangeBody {
 #[utoipa::path(get, path = "/admin/clusters", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     responses((status = 200, description = "All clusters.", body = AdminClustersReply, example = json!(AdminClustersReply::example())), Guarded))]
 pub(super) async fn list(
-    _operator: Operator,
+    _operator: RequireAdmin,
     State(app): State<AppState>,
 ) -> Result<Json<AdminClustersReply>, Reject> {
     let clusters = app.service().admin.clusters().await?;
@@ -127,7 +127,7 @@ pub(super) async fn list(
     request_body(content = Option<ClusterChangeBody>, example = json!({"label": "Europe", "country": "DE", "gateways": [{"url": "https://gateway.example.org/ipfs/", "label": "Main"}]})),
     responses((status = 200, description = "The cluster as it is shown now.", body = ClusterBody, example = json!(ClusterBody::example())), Missing, Guarded, WithBody))]
 pub(super) async fn change(
-    operator: Operator,
+    operator: RequireAdmin,
     State(app): State<AppState>,
     PathText(Id(id)): PathText<Id>,
     MaybeJson(body): MaybeJson<ClusterChangeBody>,
@@ -143,7 +143,7 @@ pub(super) async fn change(
     params(ClusterParam),
     responses((status = 200, description = "The cluster as it is shown now.", body = ClusterBody, example = json!(ClusterBody::example())), Missing, Guarded))]
 pub(super) async fn reset(
-    operator: Operator,
+    operator: RequireAdmin,
     State(app): State<AppState>,
     PathText(Id(id)): PathText<Id>,
 ) -> Result<Json<ClusterBody>, Reject> {

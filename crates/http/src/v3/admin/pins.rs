@@ -10,13 +10,13 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{DoneReply, LIMIT_DEFAULT, LIMIT_MAX, PathText, filter};
 use crate::AppState;
+use crate::middleware::auth::RequireAdmin;
 use crate::v3::extract::{EXAMPLE_CID, QueryOf};
-use crate::v3::gate::Operator;
 use crate::v3::openapi::{Guarded, Missing};
+use crate::v3::pins::reply::{shown_name, text};
+use crate::v3::query::{flag, number};
 use crate::v3::reject::Reject;
-use crate::v3::reply::{shown_name, text};
 use crate::v3::terms::{filled, parse_cluster};
-use crate::v3::uploads::{flag, number};
 
 /// How a pin's id in the path is documented.
 #[derive(IntoParams)]
@@ -103,7 +103,7 @@ pub(super) struct AdminPinReply {
     params(AdminPinsQuery),
     responses((status = 200, description = "A page of pins.", body = AdminPinsReply, example = json!(AdminPinsReply::example())), Guarded))]
 pub(super) async fn list(
-    _operator: Operator,
+    _operator: RequireAdmin,
     State(app): State<AppState>,
     QueryOf(query): QueryOf<AdminPinsQuery>,
 ) -> Result<Json<AdminPinsReply>, Reject> {
@@ -116,7 +116,7 @@ pub(super) async fn list(
     params(PinParam),
     responses((status = 200, description = "The pin.", body = AdminPinReply, example = json!(AdminPinReply::example())), Missing, Guarded))]
 pub(super) async fn show(
-    _operator: Operator,
+    _operator: RequireAdmin,
     State(app): State<AppState>,
     PathText(id): PathText<PinId>,
 ) -> Result<Json<AdminPinReply>, Reject> {
@@ -130,7 +130,7 @@ pub(super) async fn show(
     params(PinParam),
     responses((status = 200, description = "It is gone.", body = DoneReply, example = json!({"message": "The pin is removed"})), Missing, Guarded))]
 pub(super) async fn remove(
-    operator: Operator,
+    operator: RequireAdmin,
     State(app): State<AppState>,
     PathText(id): PathText<PinId>,
 ) -> Result<Json<DoneReply>, Reject> {

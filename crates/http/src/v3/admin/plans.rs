@@ -10,10 +10,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{DoneReply, PathText, present, size};
 use crate::AppState;
+use crate::middleware::auth::RequireAdmin;
+use crate::v3::account::plans::PlanBody;
 use crate::v3::extract::MaybeJson;
-use crate::v3::gate::Operator;
 use crate::v3::openapi::{Conflict, Guarded, Missing, WithBody};
-use crate::v3::plans::PlanBody;
 use crate::v3::reject::Reject;
 
 /// The highest price that a body can name.
@@ -109,7 +109,7 @@ pub(super) struct PlanSaveBody {
 #[utoipa::path(get, path = "/admin/plans", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     responses((status = 200, description = "All plans.", body = AdminPlansReply, example = json!(AdminPlansReply::example())), Guarded))]
 pub(super) async fn list(
-    _operator: Operator,
+    _operator: RequireAdmin,
     State(app): State<AppState>,
 ) -> Result<Json<AdminPlansReply>, Reject> {
     let ids = app.service().clusters.ids();
@@ -125,7 +125,7 @@ pub(super) async fn list(
     request_body(content = Option<PlanSaveBody>, example = json!({"name": "Team", "storageLimit": 1_099_511_627_776_u64, "timelockAllowed": true, "pricePerMonth": 9.5})),
     responses((status = 200, description = "The plan as it is now.", body = AdminPlanBody, example = json!(AdminPlanBody::example())), Guarded, WithBody))]
 pub(super) async fn save(
-    operator: Operator,
+    operator: RequireAdmin,
     State(app): State<AppState>,
     PathText(Code(code)): PathText<Code>,
     MaybeJson(body): MaybeJson<PlanSaveBody>,
@@ -144,7 +144,7 @@ pub(super) async fn save(
     params(CodeParam),
     responses((status = 200, description = "It is deleted.", body = DoneReply, example = json!({"message": "The plan is deleted"})), Missing, Guarded, Conflict))]
 pub(super) async fn delete(
-    operator: Operator,
+    operator: RequireAdmin,
     State(app): State<AppState>,
     PathText(Code(code)): PathText<Code>,
 ) -> Result<Json<DoneReply>, Reject> {

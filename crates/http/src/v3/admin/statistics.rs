@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::clusters::ClusterUsageBody;
 use crate::AppState;
-use crate::v3::gate::Operator;
+use crate::middleware::auth::RequireAdmin;
 use crate::v3::openapi::Guarded;
 use crate::v3::reject::Reject;
 
@@ -86,7 +86,7 @@ struct DamagedCount {
 #[utoipa::path(get, path = "/admin/statistics", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     responses((status = 200, description = "The figures.", body = StatisticsReply, example = json!(StatisticsReply::example())), Guarded))]
 pub(super) async fn show(
-    _operator: Operator,
+    _operator: RequireAdmin,
     State(app): State<AppState>,
 ) -> Result<Json<StatisticsReply>, Reject> {
     Ok(Json(StatisticsReply::new(&app.service().admin.statistics().await?)))

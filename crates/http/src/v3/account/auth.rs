@@ -1,0 +1,227 @@
+//! Signing up, logging in and out.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use pinfold_model::Email;
+use pinfold_service::{LoggedIn, Login, NewSignup, Password, Via};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::AppState;
+use crate::middleware::auth::{RequireSession, count_login};
+use crate::v3::account::me::UserBody;
+use crate::v3::extract::MaybeJson;
+use crate::v3::openapi::{Anyone, Conflict, Guarded, Storage, WithBody};
+use crate::v3::reject::{Reject, RejectBody};
+use crate::v3::terms::filled;
+
+/// A session token of examples, cut short.
+pub(crate) const EXAMPLE_TOKEN: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJwaW5mb2xkIn0.rK0h…";
+
+/// Who wants an account. What a client calls `username` is the same as `name`.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+pub(crate) struct SignupBody {
+    /// What to call it; the part of the address before the `@` if left out.
+    name: Option<String>,
+    /// The same, as some clients say it.
+    username: Option<String>,
+    /// The address to log in with.
+    email: Option<String>,
+    /// 8 to 1,024 bytes.
+    password: Option<String>,
+    /// The word of the account that it came by. One that nobody has is ignored.
+    #[serde(rename = "referralCode")]
+    referral_code: Option<String>,
+    /// The same, as some clients say it.
+    referral: Option<String>,
+    /// The same, as links say it.
+    #[serde(rename = "ref")]
+    referral_in_link: Option<String>,
+}
+
+/// What came of a login that is done.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct SessionReply {
+    /// Send it as `Authorization: Bearer TOKEN`.
+    token: String,
+    user: UserBody,
+}
+
+/// Sign up
+///
+/// Makes an account with the first plan, and logs it in. An operator can have closed this: 403 `signup_closed`.
+#[utoipa::path(post, path = "/auth/signup", tag = "auth", security(()),
+    request_body(content = SignupBody, example = json!({"name": "Ada", "email": "ada@example.org", "password": "correct horse battery staple"})),
+    responses(Anyone, WithBody, Conflict, Storage,
+        (status = 201, description = "The account is there and logged in.", body = SessionReply, example = json!(SessionReply::example())),
+        (status = 403, description = "Accounts are made by the operator.", body = RejectBody, example = json!({"error": "Forbidden", "message": "Accounts are made by the operator of this server; ask them for one", "code": "signup_closed"}))))]
+pub(crate) async fn signup(
+    State(app): State<AppState>,
+    Extension(via): Extension<Via>,
+    MaybeJson(body): MaybeJson<SignupBody>,
+) -> Result<(StatusCode, Json<SessionReply>), Reject> {
+    let new = body.parse()?;
+    count_login(&app, new.email.as_str())?;
+    let done = app.service().logins.signup(new, via).await?;
+    Ok((StatusCode::CREATED, Json(SessionReply::new(&app, &done))))
+}
+
+impl SignupBody {
+    fn parse(self) -> Result<NewSignup, Reject> {
+        let invalid = |error: &dyn std::fmt::Display| Reject::invalid(error.to_string());
+        let email = Email::parse(&needed("email", self.email)?).map_err(|error| invalid(&error))?;
+        let password =
+            Password::parse(needed("password", self.password)?).map_err(|error| invalid(&error))?;
+        let name = filled(self.name.as_deref()).or(filled(self.username.as_deref()));
+        let name = name.or_else(|| email.as_str().split('@').next()).unwrap_or_default().trim().to_owned();
+        let words = [self.referral_code, self.referral, self.referral_in_link];
+        let referral = words.into_iter().flatten().find(|word| !word.trim().is_empty());
+        Ok(NewSignup { email, name, password, referral })
+    }
+}
+
+/// A field that can't be left out.
+pub(crate) fn needed(field: &str, text: Option<String>) -> Result<String, Reject> {
+    text.filter(|text| !text.is_empty()).ok_or_else(|| Reject::invalid(format!("`{field}` is needed")))
+}
+
+/// Who wants to log in.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+pub(crate) struct LoginBody {
+    /// The account's address.
+    email: Option<String>,
+    /// Its password.
+    password: Option<String>,
+}
+
+/// What came of the right password.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum LoginReply {
+    /// It was enough.
+    Done(Box<SessionReply>),
+    /// A code is needed as well.
+    NeedsCode(CodeNeeded),
+}
+
+/// A login that waits for a code.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CodeNeeded {
+    #[serde(rename = "requires2FA")]
+    requires_2fa: bool,
+    /// Show it with the code; good for five minutes, and once.
+    temporary_token: String,
+}
+
+/// Log in
+///
+/// Gives a session token, or, for an account with two-factor authentication, a temporary token for
+/// `POST /auth/2fa/verify-login`. What is wrong with a wrong login is not said. Tries are limited by address and by
+/// account, much more tightly than other requests.
+#[utoipa::path(post, path = "/auth/login", tag = "auth", security(()),
+    request_body(content = LoginBody, example = json!({"email": "ada@example.org", "password": "correct horse battery staple"})),
+    responses(Anyone, WithBody, Storage,
+        (status = 200, description = "The password is right.", body = LoginReply, examples(
+            ("done" = (summary = "Logged in", value = json!(SessionReply::example()))),
+            ("code" = (summary = "A code is needed", value = json!({"requires2FA": true, "temporaryToken": "6f1c…"}))))),
+        (status = 401, description = "The address or the password is wrong.", body = RejectBody, example = json!({"error": "Unauthorized", "message": "The e-mail address or the password is wrong", "code": "invalid_credentials"})),
+        (status = 403, description = "The account is disabled.", body = RejectBody, example = json!({"error": "Forbidden", "message": "The account is disabled", "code": "account_disabled"}))))]
+pub(crate) async fn login(
+    State(app): State<AppState>,
+    Extension(via): Extension<Via>,
+    MaybeJson(body): MaybeJson<LoginBody>,
+) -> Result<Json<LoginReply>, Reject> {
+    let (email, password) = (needed("email", body.email)?, needed("password", body.password)?);
+    count_login(&app, &email)?;
+    let login = app.service().logins.login(&email, password, via).await?;
+    Ok(Json(LoginReply::new(&app, &login)))
+}
+
+/// Log out
+///
+/// The session token is dead at once.
+#[utoipa::path(post, path = "/auth/logout", tag = "auth", security(("session" = [])),
+    responses((status = 200, description = "It is dead.", body = DoneReply, example = json!(DoneReply::new("Logged out"))), Guarded, Storage))]
+pub(crate) async fn logout(State(app): State<AppState>, caller: RequireSession) -> Result<DoneReply, Reject> {
+    app.service().logins.logout(&caller).await?;
+    Ok(DoneReply::new("Logged out"))
+}
+
+impl SessionReply {
+    pub(crate) fn new(app: &AppState, done: &LoggedIn) -> Self {
+        Self { token: done.token.reveal().to_owned(), user: UserBody::new(app, &done.caller) }
+    }
+
+    pub(crate) fn example() -> Self {
+        Self { token: EXAMPLE_TOKEN.to_owned(), user: UserBody::example() }
+    }
+}
+
+impl LoginReply {
+    fn new(app: &AppState, login: &Login) -> Self {
+        match login {
+            Login::Done(done) => Self::Done(Box::new(SessionReply::new(app, done))),
+            Login::NeedsCode { temporary_token } => {
+                let temporary_token = temporary_token.reveal().to_owned();
+                Self::NeedsCode(CodeNeeded { requires_2fa: true, temporary_token })
+            }
+        }
+    }
+}
+
+/// What there is to say when something is done.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Done)]
+pub(crate) struct DoneReply {
+    success: bool,
+    message: &'static str,
+}
+
+impl DoneReply {
+    pub(crate) fn new(message: &'static str) -> Self {
+        Self { success: true, message }
+    }
+}
+
+impl IntoResponse for DoneReply {
+    fn into_response(self) -> Response {
+        Json(self).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(json: serde_json::Value) -> Result<NewSignup, String> {
+        let body: SignupBody = serde_json::from_value(json).expect("it has the shape");
+        body.parse().map_err(|reject| format!("{reject:?}"))
+    }
+
+    #[test]
+    fn a_name_has_several_names() {
+        use serde_json::json;
+        let name = |json| parsed(json).expect("it is good").name;
+        let (email, password) = ("Ada@example.org", "correct horse");
+        assert_eq!(name(json!({"name": " Ada ", "email": email, "password": password})), "Ada");
+        assert_eq!(name(json!({"username": "al", "email": email, "password": password})), "al");
+        assert_eq!(name(json!({"name": "", "email": email, "password": password})), "ada");
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named() {
+        use serde_json::json;
+        for (json, named) in [
+            (json!({"password": "correct horse"}), "`email`"),
+            (json!({"email": "ada@example.org"}), "`password`"),
+            (json!({"email": "ada", "password": "correct horse"}), "name@host"),
+            (json!({"email": "ada@example.org", "password": "short"}), "8 to 1024"),
+        ] {
+            let fault = parsed(json).expect_err(named);
+            assert!(fault.contains("400") && fault.contains(named), "{fault}");
+        }
+    }
+}

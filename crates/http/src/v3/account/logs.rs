@@ -1,0 +1,202 @@
+//! `GET /users/me/logs`: the account's audit log, page by page.
+
+use axum::Json;
+use axum::extract::State;
+use pinfold_model::{AuditCursor, AuditStatus, Source, parse_cid};
+use pinfold_service::{AuditEntry, Caller, LogPage, LogQuery};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::AppState;
+use crate::middleware::auth::{LogsRead, RequireScope};
+use crate::v3::extract::{EXAMPLE_CID, QueryOf};
+use crate::v3::openapi::Guarded;
+use crate::v3::query::{Pagination, number, time};
+use crate::v3::reject::Reject;
+use crate::v3::terms::filled;
+
+/// The largest page.
+const LIMIT_MAX: u32 = 100;
+
+/// The filters as they came; an empty one counts as left out.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct LogsQuery {
+    /// The page, from 1.
+    #[param(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64, example = 1)]
+    page: Option<String>,
+    /// Entries on a page, up to 100.
+    #[param(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64, example = 20)]
+    limit: Option<String>,
+    /// Where to go on: `nextCursor` of the answer before.
+    cursor: Option<String>,
+    /// Only entries of this action.
+    #[param(example = "pin.create")]
+    action: Option<String>,
+    /// Only entries of this time and later.
+    #[param(example = "2026-01-01T00:00:00Z")]
+    from: Option<String>,
+    /// Only entries before this time.
+    #[param(example = "2026-02-01")]
+    to: Option<String>,
+}
+
+/// List what was done
+///
+/// The audit log of the account: what was done by it, or to it. Newest first. A page by `cursor` costs the same wherever
+/// it is; `page` reaches the newest 10,000 entries that match, and `total` counts no more than those.
+#[utoipa::path(get, path = "/users/me/logs", tag = "users", security(("key" = ["logs:read"]), ("session" = [])),
+    params(LogsQuery),
+    responses((status = 200, description = "A page of the log.", body = LogsReply, example = json!(LogsReply::example())), Guarded))]
+pub(crate) async fn list(
+    State(app): State<AppState>,
+    caller: RequireScope<LogsRead>,
+    QueryOf(query): QueryOf<LogsQuery>,
+) -> Result<Json<LogsReply>, Reject> {
+    let query = query.parse()?;
+    let (page, limit) = (query.page, query.limit);
+    let log = app.service().logs.list(&caller, query).await?;
+    Ok(Json(LogsReply::new(&log, &caller, page, limit)))
+}
+
+impl LogsQuery {
+    fn parse(&self) -> Result<LogQuery, Reject> {
+        let cursor = filled(self.cursor.as_deref()).map(str::parse::<AuditCursor>).transpose();
+        Ok(LogQuery {
+            page: number("page", self.page.as_deref(), 1)?,
+            limit: number("limit", self.limit.as_deref(), 20)?.min(LIMIT_MAX),
+            cursor: cursor.map_err(|error| Reject::invalid(format!("`cursor`: {error}")))?,
+            action: filled(self.action.as_deref()).map(str::to_owned),
+            from: time("from", self.from.as_deref())?,
+            to: time("to", self.to.as_deref())?,
+        })
+    }
+}
+
+/// A page of the audit log.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LogsReply {
+    logs: Vec<LogItem>,
+    /// How many entries match, up to 10,000.
+    total: u64,
+    /// False if there may be more than `total` says.
+    total_is_exact: bool,
+    pagination: Pagination,
+    next_cursor: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct LogItem {
+    id: String,
+    action: String,
+    /// What it was done to.
+    subject: String,
+    /// The subject, if it is a CID.
+    cid: Option<String>,
+    /// `API`, `WEB`, `OPERATOR` or `SYSTEM`.
+    source: &'static str,
+    /// Who did it: `you`, `admin`, `operator`, `system`, or `unknown` for who showed no good credential.
+    actor: &'static str,
+    ip: Option<String>,
+    /// `success` or `failure`.
+    status: &'static str,
+    /// What else there is to say.
+    #[schema(value_type = Object)]
+    details: Value,
+    created_at: String,
+}
+
+impl LogsReply {
+    fn new(log: &LogPage, caller: &Caller, page: u32, limit: u32) -> Self {
+        Self {
+            logs: log.entries.iter().map(|entry| LogItem::new(entry, caller)).collect(),
+            total: log.total,
+            total_is_exact: !log.has_uncounted,
+            pagination: Pagination::new(page, limit, Some(log.total)),
+            next_cursor: log.next_cursor.map(|cursor| cursor.to_string()),
+        }
+    }
+
+    fn example() -> Self {
+        let item = LogItem {
+            id: "34407e29d027c000".to_owned(),
+            action: "pin.create".to_owned(),
+            subject: EXAMPLE_CID.to_owned(),
+            cid: Some(EXAMPLE_CID.to_owned()),
+            source: Source::Api.as_str(),
+            actor: "you",
+            ip: Some("192.0.2.7".to_owned()),
+            status: AuditStatus::Done.as_str(),
+            details: serde_json::json!({"cluster": "cl0-global", "name": "wiki"}),
+            created_at: "2026-01-01T00:00:00.000Z".to_owned(),
+        };
+        let pagination = Pagination::new(1, 20, Some(1));
+        Self { logs: vec![item], total: 1, total_is_exact: true, pagination, next_cursor: None }
+    }
+}
+
+impl LogItem {
+    fn new(entry: &AuditEntry, caller: &Caller) -> Self {
+        let details = entry.details.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        Self {
+            id: entry.id.to_string(),
+            action: entry.action.clone(),
+            subject: entry.subject.clone(),
+            cid: parse_cid(&entry.subject).is_ok().then(|| entry.subject.clone()),
+            source: entry.by.source.as_str(),
+            actor: actor(entry, caller),
+            ip: entry.by.address.filter(|_| is_own(entry, caller)).map(|address| address.to_string()),
+            status: entry.status.as_str(),
+            details: details.unwrap_or_else(|| Value::Object(serde_json::Map::new())),
+            created_at: entry.at.to_string(),
+        }
+    }
+}
+
+/// Whether it was done by the account, or by somebody who is not known. An administrator's address is not shown.
+fn is_own(entry: &AuditEntry, caller: &Caller) -> bool {
+    entry.by.actor.is_none_or(|actor| actor == caller.account.id)
+}
+
+/// Who did it, in one word: which administrator it was is not the account's business.
+fn actor(entry: &AuditEntry, caller: &Caller) -> &'static str {
+    match (entry.by.actor, entry.by.source) {
+        (Some(actor), _) if actor == caller.account.id => "you",
+        (Some(_), _) => "admin",
+        (None, Source::System) => "system",
+        (None, Source::Operator) => "operator",
+        // Somebody who had shown no credential, such as at a login that was refused.
+        (None, Source::Api | Source::Web) => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(pairs: &[(&str, &str)]) -> Result<LogQuery, String> {
+        let object = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
+        let query: LogsQuery = serde_json::from_value(Value::Object(object)).expect("texts");
+        query.parse().map_err(|reject| format!("{reject:?}"))
+    }
+
+    #[test]
+    fn empty_filters_are_left_out_ones() {
+        let all =
+            query(&[("page", ""), ("limit", " "), ("action", ""), ("from", ""), ("to", ""), ("cursor", "")]);
+        assert_eq!(all, Ok(LogQuery::default()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (field, value) in
+            [("page", "0"), ("limit", "x"), ("cursor", "x"), ("from", "yesterday"), ("to", "2026-13-01")]
+        {
+            let fault = query(&[(field, value)]).expect_err(field);
+            assert!(fault.contains("400") && fault.contains(&format!("`{field}`")), "{fault}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! `POST /files/pin/:cid` and the two routes that remove a pin.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use cid::Cid;
+use pinfold_service::{Caller, PinReceipt, PinRequest, Wait};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::AppState;
+use crate::middleware::auth::{FilesDelete, FilesWrite, RequireScope};
+use crate::prefer::Preference;
+use crate::v3::extract::{
+    CidParam, CidText, ClusterFilter, ClusterFilterParams, ClusterHint, ClusterParams, EXAMPLE_CID,
+    MaybeJson, PreferParam, QueryOf,
+};
+use crate::v3::openapi::{Guarded, Missing, Storage, WithBody};
+use crate::v3::pins::dry_run::{DryRunReply, dry_run};
+use crate::v3::pins::reply::{PinBody, PinReply};
+use crate::v3::query::flag;
+use crate::v3::reject::{Reject, RejectBody};
+use crate::v3::terms::{Terms, TermsBody, parse_cluster};
+
+/// Whether a pin is only tried out.
+#[derive(Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query, rename_all = "camelCase")]
+pub(crate) struct PinQuery {
+    /// `true` answers what the pin would come to, within 5 s, and writes nothing.
+    #[param(example = "false")]
+    dry_run: Option<String>,
+}
+
+/// A pin, or what it would come to.
+#[derive(ToSchema)]
+#[schema(as = PinOrDryRun)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "the document reads its variants")]
+pub(crate) enum PinOrDryRun {
+    Pin(PinBody),
+    DryRun(DryRunReply),
+}
+
+/// Pin content that is on IPFS
+///
+/// Waits for the fetch up to 60 s, or as `Prefer` says. Once it is answered `pinned`, every block is verified and on disk.
+#[utoipa::path(post, path = "/files/pin/{cid}", tag = "pins", security(("key" = ["files:write"]), ("session" = [])),
+    params(CidParam, ClusterParams, PinQuery, PreferParam),
+    request_body(content = Option<TermsBody>, description = "May be left out, or be empty.",
+        example = json!({"customName": "wiki", "cl": "cl0-global"})),
+    responses(
+        (status = 201, description = "Newly pinned.", body = PinBody, example = json!(PinBody::example())),
+        (status = 200, description = "You had pinned it before; names and times given now are applied. Or a dry run: what would come of it.", body = PinOrDryRun,
+            examples(("Pinned before" = (value = json!(PinBody::example()))), ("Dry run" = (value = json!(DryRunReply::example()))))),
+        (status = 202, description = "Still on its way; `Location` names where to watch it.", body = PinBody, example = json!(PinBody::example_on_its_way())),
+        (status = 404, description = "Nobody delivered it. Nothing is left behind.", body = RejectBody, example = json!({"error": "Not Found", "message": "CID not found"})),
+        Guarded, WithBody, Storage))]
+pub(crate) async fn pin(
+    State(app): State<AppState>,
+    caller: RequireScope<FilesWrite>,
+    CidText(cid): CidText,
+    ClusterHint(hint): ClusterHint,
+    QueryOf(query): QueryOf<PinQuery>,
+    preference: Preference,
+    MaybeJson(body): MaybeJson<TermsBody>,
+) -> Result<Response, Reject> {
+    let wish = wish(cid, body.parse(hint.as_deref(), app.now())?);
+    if flag("dryRun", query.dry_run.as_deref())? == Some(true) {
+        return dry_run(&app, &caller, &wish, preference).await;
+    }
+    let (wait, applied) = preference.settle(app.settings().wait_default, app.settings().wait_max);
+    let receipt = pin_and_wait(&app, &caller, wish, wait).await?;
+    Ok(PinReply::of_pin(&receipt).applied(applied).into_response())
+}
+
+pub(crate) fn wish(cid: Cid, terms: Terms) -> PinRequest {
+    PinRequest {
+        original_name: terms.original_name,
+        custom_name: terms.custom_name,
+        cluster: terms.cluster,
+        timelock: terms.timelock,
+        retention: terms.retention,
+        ..PinRequest::new(cid)
+    }
+}
+
+/// Pins, and waits for the outcome unless the server stops: then the pin stays as it is, to be gone on with by
+/// the next start, and the receipt says how far it came.
+async fn pin_and_wait(
+    app: &AppState,
+    caller: &Caller,
+    wish: PinRequest,
+    wait: Duration,
+) -> Result<PinReceipt, Reject> {
+    let pins = &app.service().pins;
+    if wait.is_zero() {
+        return Ok(pins.pin(caller, wish, Wait::No).await?);
+    }
+    match app.until_stopping(pins.pin(caller, wish.clone(), Wait::For(wait))).await {
+        Some(outcome) => Ok(outcome?),
+        None => Ok(pins.pin(caller, wish, Wait::No).await?),
+    }
+}
+
+/// A removed pin.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RemovedReply {
+    cid: String,
+    removed: bool,
+}
+
+impl RemovedReply {
+    fn example() -> Self {
+        Self { cid: EXAMPLE_CID.to_owned(), removed: true }
+    }
+}
+
+/// Remove a pin
+///
+/// It is gone when this is answered; its space comes back soon after.
+#[utoipa::path(delete, path = "/files/remove/{cid}", tag = "pins", security(("key" = ["files:delete"]), ("session" = [])),
+    params(CidParam, ClusterFilterParams),
+    responses((status = 200, description = "It is gone.", body = RemovedReply, example = json!(RemovedReply::example())), Missing, Guarded))]
+pub(crate) async fn remove(
+    State(app): State<AppState>,
+    caller: RequireScope<FilesDelete>,
+    CidText(cid): CidText,
+    ClusterFilter(hint): ClusterFilter,
+) -> Result<Json<RemovedReply>, Reject> {
+    let cluster = parse_cluster(hint.as_deref())?;
+    app.service().pins.remove(&caller, &cid, cluster.as_ref()).await?;
+    Ok(Json(RemovedReply { cid: cid.to_string(), removed: true }))
+}
+
+/// Remove an upload
+///
+/// The same as `DELETE /files/remove/{cid}`.
+#[utoipa::path(delete, path = "/users/me/uploads/{cid}", tag = "uploads", security(("key" = ["files:delete"]), ("session" = [])),
+    params(CidParam, ClusterFilterParams),
+    responses((status = 200, description = "It is gone.", body = RemovedReply, example = json!(RemovedReply::example())), Missing, Guarded))]
+pub(crate) async fn remove_upload(
+    app: State<AppState>,
+    caller: RequireScope<FilesDelete>,
+    cid: CidText,
+    hint: ClusterFilter,
+) -> Result<Json<RemovedReply>, Reject> {
+    remove(app, caller, cid, hint).await
+}

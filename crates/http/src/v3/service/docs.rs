@@ -1,0 +1,81 @@
+//! The OpenAPI document, and a page to read and try it: Swagger UI, out of the binary, so that it needs no other host.
+
+use std::sync::{Arc, LazyLock};
+
+use axum::Extension;
+use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
+use axum::http::header::{self, HeaderName};
+use axum::response::{IntoResponse, Redirect, Response};
+use bytes::Bytes;
+use utoipa_swagger_ui::Config;
+
+use crate::v3::openapi::{Anyone, Document, Missing};
+use crate::v3::reject::Reject;
+
+/// The page shows this document.
+const DOCUMENT: &str = "/api/v3/docs/openapi.json";
+
+/// The page may load its own files and call this server, and nothing else. Swagger UI writes styles into its elements.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
+     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
+    let config = Config::from(DOCUMENT)
+        .persist_authorization(false)
+        .try_it_out_enabled(true)
+        .with_syntax_highlight(false);
+    Arc::new(config.use_base_layout())
+});
+
+/// A page to read and try the API
+///
+/// Swagger UI with the document of this server.
+#[utoipa::path(get, path = "/docs", tag = "service", security(()),
+    responses((status = 303, description = "The page is at `docs/index.html`."), Anyone))]
+pub(crate) async fn page() -> Redirect {
+    // The page's files are beside it, so its address must end in a name.
+    Redirect::to("/api/v3/docs/index.html")
+}
+
+/// A file of the page
+#[utoipa::path(get, path = "/docs/{asset}", tag = "service", security(()),
+    params(("asset" = String, Path, description = "The file's name.", example = "index.html")),
+    responses((status = 200, description = "The file.", content_type = "text/html", body = String, example = "<!DOCTYPE html>"), Missing, Anyone))]
+pub(crate) async fn file(name: Result<Path<String>, PathRejection>) -> Result<Response, Reject> {
+    let Ok(Path(name)) = name else { return Err(Reject::no_route()) };
+    match utoipa_swagger_ui::serve(&name, Arc::clone(&CONFIG)) {
+        Ok(Some(file)) => {
+            let headers = [
+                (header::CONTENT_TYPE, file.content_type.as_str()),
+                (header::CONTENT_SECURITY_POLICY, POLICY),
+                (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+                (header::CACHE_CONTROL, "max-age=3600"),
+            ];
+            Ok((headers, file.bytes.into_owned()).into_response())
+        }
+        Ok(None) => Err(Reject::no_route()),
+        Err(error) => {
+            tracing::error!(%error, "reading a file of the page");
+            Err(Reject::internal())
+        }
+    }
+}
+
+/// The OpenAPI document as JSON
+#[utoipa::path(get, path = "/docs/openapi.json", tag = "service", security(()),
+    responses((status = 200, description = "OpenAPI 3.1.", body = serde_json::Value, example = json!({"openapi": "3.1.0"})), Anyone))]
+pub(crate) async fn json(Extension(document): Extension<Arc<Document>>) -> impl IntoResponse {
+    sent("application/json", document.json.clone())
+}
+
+/// The OpenAPI document as YAML
+#[utoipa::path(get, path = "/docs/openapi.yaml", tag = "service", security(()),
+    responses((status = 200, description = "OpenAPI 3.1.", content_type = "application/yaml", body = serde_json::Value, example = json!({"openapi": "3.1.0"})), Anyone))]
+pub(crate) async fn yaml(Extension(document): Extension<Arc<Document>>) -> impl IntoResponse {
+    sent("application/yaml", document.yaml.clone())
+}
+
+fn sent(content_type: &'static str, text: Bytes) -> ([(HeaderName, &'static str); 1], Bytes) {
+    ([(header::CONTENT_TYPE, content_type)], text)
+}

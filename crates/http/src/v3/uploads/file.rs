@@ -1,0 +1,133 @@
+//! `POST /files`: one file that comes as a multipart form.
+//!
+//! It streams into the service as it comes. Fields may stand before or after it: those before are checked before any
+//! content is read, and nothing is kept until the form has come to its end.
+
+use axum::extract::{Request, State};
+use pinfold_service::{Caller, Received, UploadOptions};
+use utoipa::ToSchema;
+
+use crate::AppState;
+use crate::middleware::auth::{FilesWrite, RequireScope};
+use crate::v3::extract::{ClusterHint, ClusterParams};
+use crate::v3::openapi::{Guarded, Storage, WithBody};
+use crate::v3::pins::reply::{PinBody, PinReply};
+use crate::v3::reject::Reject;
+use crate::v3::terms::{TermsBody, filled, parse_name};
+use crate::v3::uploads::form::{Form, Part};
+
+/// A file with its terms.
+#[derive(ToSchema)]
+#[schema(as = FileForm, rename_all = "camelCase")]
+#[expect(dead_code, reason = "the document reads its fields")]
+struct FileForm {
+    /// The content.
+    #[schema(value_type = String, format = Binary)]
+    file: Vec<u8>,
+    original_name: Option<String>,
+    custom_name: Option<String>,
+    cl: Option<String>,
+    timelock: Option<String>,
+    retain_until: Option<String>,
+}
+
+/// Upload a file
+///
+/// The fields may stand before or after the file. It streams: it may be larger than memory. What is cut off leaves nothing.
+#[utoipa::path(post, path = "/files", tag = "uploads", security(("key" = ["files:write"]), ("session" = [])),
+    params(ClusterParams),
+    request_body(content = FileForm, content_type = "multipart/form-data", example = json!({"file": "hello", "customName": "greeting"})),
+    responses(
+        (status = 201, description = "It is pinned.", body = PinBody, example = json!(PinBody::example())),
+        (status = 202, description = "It is here, and being pinned; `Location` names where to watch it.", body = PinBody, example = json!(PinBody::example_on_its_way())),
+        Guarded, WithBody, Storage))]
+pub(crate) async fn file(
+    State(app): State<AppState>,
+    caller: RequireScope<FilesWrite>,
+    ClusterHint(hint): ClusterHint,
+    request: Request,
+) -> Result<PinReply, Reject> {
+    let mut form = Form::of(request, &app.settings().bodies)?;
+    let mut fields = Fields::new(hint);
+    let received = receive(&app, &caller, &mut form, &mut fields).await?;
+    let terms = fields.terms(&app)?;
+    let file_bytes = received.file_bytes();
+    let receipt = app.service().uploads.keep(&caller, received, terms).await?;
+    Ok(PinReply::of_file(&receipt, file_bytes))
+}
+
+async fn receive(
+    app: &AppState,
+    caller: &Caller,
+    form: &mut Form,
+    fields: &mut Fields,
+) -> Result<Received, Reject> {
+    let mut received = None;
+    while let Some(part) = form.next().await? {
+        if part.name() != "file" {
+            fields.take(part).await?;
+            continue;
+        }
+        if received.is_some() {
+            return Err(Reject::invalid("Send one `file`; several go to POST /files/directory-dag"));
+        }
+        fields.name = part.file_name().map(|path| base_name(path).to_owned());
+        let early = fields.terms(app)?;
+        let content = app.service().uploads.receive(caller, &early, part.into_reader()).await;
+        received = Some(content.map_err(|error| form.or_fault(error))?);
+    }
+    received.ok_or_else(|| Reject::invalid("The form has no part named `file`"))
+}
+
+/// The text fields that both kinds of uploads have, as far as they have come.
+#[derive(Default)]
+pub(crate) struct Fields {
+    hint: Option<String>,
+    body: TermsBody,
+    /// What the uploaded file or directory is called; `originalName` says it too, and comes first.
+    pub(crate) name: Option<String>,
+}
+
+impl Fields {
+    /// None yet. `hint` is the cluster that the request names beside its form.
+    pub(crate) fn new(hint: Option<String>) -> Self {
+        Self { hint, ..Self::default() }
+    }
+
+    /// What they say so far.
+    pub(crate) fn terms(&self, app: &AppState) -> Result<UploadOptions, Reject> {
+        let terms = self.body.parse(self.hint.as_deref(), app.now())?;
+        let name = || parse_name("filename", self.name.as_deref());
+        let original_name = terms.original_name.clone().map_or_else(name, |name| Ok(Some(name)))?;
+        Ok(UploadOptions { original_name, ..terms.into_upload() })
+    }
+
+    /// Takes a part that is no content. Fields that nobody knows are read and forgotten.
+    pub(crate) async fn take(&mut self, part: Part) -> Result<(), Reject> {
+        let field = part.name().to_owned();
+        let text = part.text().await?;
+        if let Some(slot) = self.body.field(&field) {
+            *slot = Some(text);
+        } else if field == "dirName" {
+            self.name = Some(text);
+        }
+        Ok(())
+    }
+}
+
+/// The last segment of a path: some clients send where the file was on their disk.
+pub(crate) fn base_name(path: &str) -> &str {
+    filled(path.rsplit(['/', '\\']).next()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_called_by_its_last_segment() {
+        assert_eq!(base_name("C:\\fakepath\\a.txt"), "a.txt");
+        assert_eq!(base_name("dir/a.txt"), "a.txt");
+        assert_eq!(base_name("dir/"), "");
+    }
+}

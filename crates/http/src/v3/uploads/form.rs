@@ -1,0 +1,190 @@
+//! Multipart forms, part by part, as clients really send them. Nothing of a file is kept here.
+
+use std::io;
+
+use axum::extract::Request;
+use axum::http::header;
+use futures::TryStreamExt;
+use multer::{Field, Multipart};
+use tokio::io::AsyncRead;
+use tokio_util::io::StreamReader;
+
+use crate::Bodies;
+use crate::upload_body::{UploadBody, Watch};
+use crate::v3::reject::Reject;
+use crate::v3::uploads::disposition::Disposition;
+
+/// A form on its way in.
+pub(crate) struct Form {
+    parts: Multipart<'static>,
+    watch: Watch,
+    field_bytes_max: usize,
+}
+
+/// One part of a form. It must be read to its end before the next one.
+pub(crate) struct Part {
+    field: Field<'static>,
+    disposition: Disposition,
+    watch: Watch,
+    field_bytes_max: usize,
+}
+
+impl Form {
+    /// Takes the body of a request as a form.
+    pub(crate) fn of(request: Request, bounds: &Bodies) -> Result<Self, Reject> {
+        let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let boundary = multer::parse_boundary(content_type.unwrap_or_default())
+            .map_err(|_| Reject::invalid("Send the content as multipart/form-data"))?;
+        let (body, watch) = UploadBody::new(request.into_body().into_data_stream(), bounds);
+        let parts = Multipart::new(body, boundary);
+        Ok(Self { parts, watch, field_bytes_max: bounds.field_bytes_max })
+    }
+
+    /// The next part; `None` after the form's closing boundary, so that a form that was cut off is an error.
+    pub(crate) async fn next(&mut self) -> Result<Option<Part>, Reject> {
+        self.watch.expect_head();
+        let field = self.parts.next_field().await.map_err(|error| self.reject(&error))?;
+        self.watch.expect_content();
+        let Some(field) = field else { return Ok(None) };
+        let header = field.headers().get(header::CONTENT_DISPOSITION);
+        let disposition = header.map(|value| Disposition::parse(value.as_bytes())).unwrap_or_default();
+        if is_encoded(&field) {
+            return Err(Reject::invalid("Send each part as it is, without a Content-Transfer-Encoding"));
+        }
+        let (watch, field_bytes_max) = (self.watch.clone(), self.field_bytes_max);
+        Ok(Some(Part { field, disposition, watch, field_bytes_max }))
+    }
+
+    /// What really went wrong when the reader of a part's content failed: a fault of the body, if there is
+    /// one, and else what the reader says.
+    pub(crate) fn or_fault(&self, reject: impl Into<Reject>) -> Reject {
+        self.watch.fault().map_or_else(|| reject.into(), Reject::from)
+    }
+
+    fn reject(&self, error: &multer::Error) -> Reject {
+        self.or_fault(wording(error))
+    }
+}
+
+impl Part {
+    /// The part's name.
+    pub(crate) fn name(&self) -> &str {
+        self.disposition.name.as_deref().unwrap_or_default()
+    }
+
+    /// The name that the client gave the file; a path in directory uploads.
+    pub(crate) fn file_name(&self) -> Option<&str> {
+        self.disposition.file_name.as_deref()
+    }
+
+    /// Reads the content and forgets it.
+    pub(crate) async fn skip(mut self) -> Result<(), Reject> {
+        while self.field.chunk().await.map_err(|error| self.reject(&error))?.is_some() {}
+        Ok(())
+    }
+
+    /// The content as text, which is bounded.
+    pub(crate) async fn text(mut self) -> Result<String, Reject> {
+        let mut content = Vec::new();
+        while let Some(chunk) = self.field.chunk().await.map_err(|error| self.reject(&error))? {
+            if content.len() + chunk.len() > self.field_bytes_max {
+                let (name, max) = (self.name(), self.field_bytes_max);
+                return Err(Reject::too_large(format!("The field `{name}` has at most {max} bytes")));
+            }
+            content.extend_from_slice(&chunk);
+        }
+        String::from_utf8(content).map_err(|_| Reject::invalid("A text field of the form is not UTF-8"))
+    }
+
+    /// The content as it comes.
+    pub(crate) fn into_reader(self) -> impl AsyncRead + Send + Unpin {
+        StreamReader::new(self.field.map_err(io::Error::other))
+    }
+
+    fn reject(&self, error: &multer::Error) -> Reject {
+        self.watch.fault().map_or_else(|| wording(error), Reject::from)
+    }
+}
+
+/// Whether a part's content is not what was meant, but some encoding of it that RFC 7578 has no use for.
+fn is_encoded(field: &Field<'_>) -> bool {
+    let encoding =
+        field.headers().get("content-transfer-encoding").map(|value| value.as_bytes().trim_ascii());
+    let is = |encoding: &[u8], name: &str| encoding.eq_ignore_ascii_case(name.as_bytes());
+    encoding.is_some_and(|encoding| is(encoding, "base64") || is(encoding, "quoted-printable"))
+}
+
+fn wording(error: &multer::Error) -> Reject {
+    use multer::Error::{IncompleteFieldData, IncompleteHeaders, IncompleteStream};
+    if matches!(error, IncompleteStream | IncompleteFieldData { .. } | IncompleteHeaders) {
+        return Reject::invalid("The upload was cut off");
+    }
+    // What it says is about the form and nothing else.
+    Reject::invalid(format!("The form can't be read: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use bytes::Bytes;
+    use futures::stream;
+
+    use super::*;
+
+    fn form(chunks: Vec<&'static [u8]>) -> Form {
+        let chunks = chunks.into_iter().map(|chunk| Ok::<_, io::Error>(Bytes::from_static(chunk)));
+        form_of(Body::from_stream(stream::iter(chunks)))
+    }
+
+    fn form_of(body: Body) -> Form {
+        let request = Request::builder()
+            .header("content-type", "multipart/form-data; boundary=\"frontier\"")
+            .body(body)
+            .expect("a request");
+        Form::of(request, &Bodies::default()).expect("a form")
+    }
+
+    /// A form that begins so and never ends.
+    fn endless(start: &'static [u8]) -> Form {
+        let filler = std::iter::repeat_with(|| &[b'x'; 8 * 1024][..]);
+        let chunks =
+            std::iter::once(start).chain(filler).map(|chunk| Ok::<_, io::Error>(Bytes::from_static(chunk)));
+        form_of(Body::from_stream(stream::iter(chunks)))
+    }
+
+    #[tokio::test]
+    async fn parts_come_in_order_however_they_are_cut() {
+        let text: &[u8] = b"--frontier\r\nContent-Disposition: form-data; name=\"cl\"\r\n\r\neu\r\n--frontier\r\n\
+            Content-Disposition: form-data; name=\"file\"; filename=\"a b.txt\"\r\n\r\nhel\r\nlo\r\n--frontier--\r\n";
+        for size in [1, 7, 4096] {
+            let mut form = form(text.chunks(size).collect());
+            let part = form.next().await.expect("no fault").expect("a part");
+            assert_eq!((part.name(), part.file_name()), ("cl", None));
+            assert_eq!(part.text().await.expect("text"), "eu");
+            let part = form.next().await.expect("no fault").expect("a part");
+            assert_eq!(part.file_name(), Some("a b.txt"));
+            assert_eq!(part.text().await.expect("text"), "hel\r\nlo");
+            assert!(form.next().await.expect("no fault").is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_form_without_its_end_is_a_fault() {
+        let mut form = form(vec![b"--frontier\r\nContent-Disposition: form-data; name=\"cl\"\r\n\r\neu\r\n"]);
+        let part = form.next().await.expect("no fault").expect("a part");
+        assert!(format!("{:?}", part.text().await).contains("cut off"));
+    }
+
+    #[tokio::test]
+    async fn a_head_without_end_is_refused_early() {
+        let mut form = endless(b"--frontier\r\nX-Long: ");
+        assert!(format!("{:?}", form.next().await.err()).contains("headers without end"));
+    }
+
+    #[tokio::test]
+    async fn a_text_field_is_bounded() {
+        let mut form = endless(b"--frontier\r\nContent-Disposition: form-data; name=\"cl\"\r\n\r\n");
+        let part = form.next().await.expect("no fault").expect("a part");
+        assert!(format!("{:?}", part.text().await).contains("413"));
+    }
+}
