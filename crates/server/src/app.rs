@@ -26,12 +26,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
-use crate::control::{self, listen::Control};
+use crate::admin_ops::{AdminOps, open_blocks};
+use crate::admin_socket::{self, AdminSocket};
+use crate::config::{Config, settings};
 use crate::data_dir::DataDir;
-use crate::operate::{Operator, open_blocks};
-
-pub(crate) mod settings;
 
 /// How long the parts behind HTTP may take to stop. They keep their state on disk all the time, so cutting
 /// them short loses nothing but speed at the next start.
@@ -45,7 +43,7 @@ pub(crate) struct App {
     store: Store,
     background: Background,
     http: JoinHandle<()>,
-    control: Option<Control>,
+    control: Option<AdminSocket>,
     stopping: CancellationToken,
     first_key: Option<ApiKey>,
     admin_email: String,
@@ -223,8 +221,8 @@ fn start_control(
     store: &Store,
     service: &Service,
     stopping: CancellationToken,
-) -> Option<Control> {
-    let operator = Operator {
+) -> Option<AdminSocket> {
+    let operator = AdminOps {
         dir: dir.clone(),
         blocks: blocks.clone(),
         store: store.clone(),
@@ -233,5 +231,5 @@ fn start_control(
         stopping: stopping.clone(),
         backing_up: Mutex::default(),
     };
-    Control::start(dir.socket(), control::routes::router(Arc::new(operator)), stopping)
+    AdminSocket::start(dir.socket(), admin_socket::routes::router(Arc::new(operator)), stopping)
 }

@@ -14,20 +14,23 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-pub(crate) mod account;
 pub(crate) mod add;
+pub(crate) mod api_client;
 pub(crate) mod backup;
 pub(crate) mod blocks;
-pub(crate) mod client;
+pub(crate) mod database;
+pub(crate) mod demo;
 pub(crate) mod export;
-pub(crate) mod format;
+
 pub(crate) mod import;
 pub(crate) mod operator;
+pub(crate) mod output;
 pub(crate) mod pin;
 pub(crate) mod plan;
 pub(crate) mod remote;
-pub(crate) mod store;
+pub(crate) mod serve;
 pub(crate) mod token;
+pub(crate) mod user;
 
 /// An IPFS pinning service in one binary: it fetches what you pin, verifies every block, and keeps it.
 #[derive(Debug, Parser)]
@@ -105,7 +108,7 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) place: DataDirArgs,
 }
 
 /// Show it working: a throw-away Pinfold pins from a second node and still has it when that is gone.
@@ -159,7 +162,7 @@ pub(crate) struct UserNameArgs {
     /// The account's e-mail address.
     pub(crate) email: String,
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) place: DataDirArgs,
 }
 
 #[derive(Debug, Args)]
@@ -188,7 +191,7 @@ pub(crate) struct UserSetArgs {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) place: DataDirArgs,
 }
 
 #[derive(Debug, Args)]
@@ -213,7 +216,7 @@ pub(crate) struct UserCreateArgs {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) place: DataDirArgs,
 }
 
 #[derive(Debug, Args)]
@@ -222,7 +225,7 @@ pub(crate) struct UserListArgs {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) place: DataDirArgs,
 }
 
 /// Save plans over the configured ones. Works on the data folder; a running server follows within some seconds.
@@ -251,7 +254,7 @@ pub(crate) struct PlanListArgs {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) place: DataDirArgs,
 }
 
 #[derive(Debug, Args)]
@@ -301,7 +304,7 @@ pub(crate) struct PlanSetArgs {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) place: DataDirArgs,
 }
 
 #[derive(Debug, Args)]
@@ -309,7 +312,7 @@ pub(crate) struct PlanDeleteArgs {
     /// Its code.
     pub(crate) code: String,
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) place: DataDirArgs,
 }
 
 /// Make, list and revoke API keys. Works on the data folder, also while the server runs.
@@ -348,7 +351,7 @@ pub(crate) struct TokenCreateArgs {
     #[arg(long, value_name = "D", value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub(crate) expires_in_days: Option<u32>,
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) place: DataDirArgs,
 }
 
 #[derive(Debug, Args)]
@@ -360,7 +363,7 @@ pub(crate) struct TokenListArgs {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) place: DataDirArgs,
 }
 
 #[derive(Debug, Args)]
@@ -372,14 +375,14 @@ pub(crate) struct TokenRevokeArgs {
     #[arg(long)]
     pub(crate) name: String,
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) place: DataDirArgs,
 }
 
 /// Show the server's peer id and the addresses it listens on.
 #[derive(Debug, Args)]
 pub(crate) struct IdArgs {
     #[command(flatten)]
-    pub(crate) remote: Remote,
+    pub(crate) remote: ServerArgs,
 }
 
 /// Pin content that is on IPFS already, and wait until it is held.
@@ -395,7 +398,7 @@ pub(crate) struct PinArgs {
     #[arg(long)]
     pub(crate) name: Option<String>,
     #[command(flatten)]
-    pub(crate) terms: Terms,
+    pub(crate) terms: PinOptionArgs,
     /// Do not wait: the server goes on by itself, `pinfold status` shows how far it is.
     #[arg(long)]
     pub(crate) no_wait: bool,
@@ -403,7 +406,7 @@ pub(crate) struct PinArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     pub(crate) timeout: u64,
     #[command(flatten)]
-    pub(crate) remote: Remote,
+    pub(crate) remote: ServerArgs,
 }
 
 /// List what is pinned, newest first.
@@ -426,7 +429,7 @@ pub(crate) struct LsArgs {
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) limit: u64,
     #[command(flatten)]
-    pub(crate) remote: Remote,
+    pub(crate) remote: ServerArgs,
 }
 
 /// Show how one pin stands: state, progress, and why it failed if it did.
@@ -438,7 +441,7 @@ pub(crate) struct StatusArgs {
     #[arg(long, value_name = "CLUSTER")]
     pub(crate) cl: Option<String>,
     #[command(flatten)]
-    pub(crate) remote: Remote,
+    pub(crate) remote: ServerArgs,
 }
 
 /// Remove a pin. Its space is free once nobody else pins it.
@@ -451,7 +454,7 @@ pub(crate) struct RmArgs {
     #[arg(long, value_name = "CLUSTER")]
     pub(crate) cl: Option<String>,
     #[command(flatten)]
-    pub(crate) remote: Remote,
+    pub(crate) remote: ServerArgs,
 }
 
 /// Upload a file or a whole folder, and pin it.
@@ -467,12 +470,12 @@ pub(crate) struct AddArgs {
     #[arg(long)]
     pub(crate) name: Option<String>,
     #[command(flatten)]
-    pub(crate) terms: Terms,
+    pub(crate) terms: PinOptionArgs,
     /// Print only the CID.
     #[arg(long, short, conflicts_with = "json")]
     pub(crate) quiet: bool,
     #[command(flatten)]
-    pub(crate) remote: Remote,
+    pub(crate) remote: ServerArgs,
 }
 
 /// Print the default configuration, ready to be saved and edited.
@@ -487,7 +490,7 @@ pub(crate) struct ConfigArgs {
 
 /// Where a pin goes and how long it stays.
 #[derive(Debug, Args)]
-pub(crate) struct Terms {
+pub(crate) struct PinOptionArgs {
     /// The cluster that shall hold it; the server's default if left out.
     #[arg(long, value_name = "CLUSTER")]
     pub(crate) cl: Option<String>,
@@ -498,7 +501,7 @@ pub(crate) struct Terms {
 
 /// The server that a client command talks to.
 #[derive(Debug, Args)]
-pub(crate) struct Remote {
+pub(crate) struct ServerArgs {
     /// The server's base URL.
     #[arg(long, env = "PINFOLD_SERVER", value_name = "URL", default_value = "http://127.0.0.1:3000")]
     pub(crate) server: String,
@@ -512,7 +515,7 @@ pub(crate) struct Remote {
 
 /// The data folder and the configuration that go together.
 #[derive(Debug, Args)]
-pub(crate) struct Place {
+pub(crate) struct DataDirArgs {
     /// The configuration file; without it, `pinfold.toml` in the data folder if it is there.
     #[arg(long, env = "PINFOLD_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -524,9 +527,9 @@ pub(crate) struct Place {
 /// Runs what was typed.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::Serve(args) => crate::serve::run(*args).await?,
-        Command::Try(args) => return crate::try_it::run(args).await,
-        Command::User(args) => account::run(args.command).await?,
+        Command::Serve(args) => crate::cli::serve::run(*args).await?,
+        Command::Try(args) => return crate::cli::demo::run(args).await,
+        Command::User(args) => user::run(args.command).await?,
         Command::Plan(args) => plan::run(args.command).await?,
         Command::Token(args) => token::run(args.command).await?,
         Command::Id(args) => remote::id(args).await?,
@@ -547,7 +550,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 fn print_config(args: &ConfigArgs) -> anyhow::Result<()> {
     let text = if args.markdown { crate::config::reference() } else { crate::config::DEFAULTS.to_owned() };
-    format::print(text.trim_end())
+    output::print(text.trim_end())
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 mod reference;
+pub(crate) mod settings;
 
 pub(crate) use reference::reference;
 

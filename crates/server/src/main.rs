@@ -1,24 +1,24 @@
 //! The binary `pinfold`: the service, its command line and its settings.
 //!
-//! - [`cli`]: what can be typed, the commands that open a store, and the clients of a server;
-//! - [`config`]: every setting, and the only place that reads the environment;
-//! - [`operate`]: what an operator can have done to a store, and [`control`]: how a command reaches it;
-//! - [`data_dir`]: the folder that one process owns;
-//! - [`app`]: a whole Pinfold, started and stopped in order;
-//! - [`serve`] runs one until it is told to stop, [`try_it`] runs one for show;
-//! - [`telemetry`]: how and where it logs.
+//! - [`cli`]: one file for each command;
+//! - [`config`]: every setting, where its value comes from, and its conversion into the settings of the other crates;
+//! - [`app`]: constructs all parts of a running server once, and stops them in order;
+//! - [`admin_ops`]: backup, restore, import, export, and inspection of the block store;
+//! - [`admin_socket`]: makes them available to commands while a server runs; [`admin_client`] calls them there, or in
+//!   its own process when no server runs;
+//! - [`data_dir`]: the layout and the lock of the data directory;
+//! - [`logging`]: format and destination of the log.
 //!
-//! This crate holds no rule and no query. It must not be imported: its tests run the built binary.
+//! This crate contains no domain rule and no query. No other crate may depend on it: its tests run the built binary.
 
+mod admin_client;
+mod admin_ops;
+mod admin_socket;
 mod app;
 mod cli;
 mod config;
-mod control;
 mod data_dir;
-mod operate;
-mod serve;
-mod telemetry;
-mod try_it;
+mod logging;
 
 use std::process::ExitCode;
 
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     runtime.shutdown_background();
     match outcome {
         Ok(code) => code,
-        Err(error) if cli::format::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if cli::output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("pinfold: {error:#}");
             ExitCode::FAILURE

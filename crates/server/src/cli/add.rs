@@ -17,8 +17,8 @@ use reqwest::{Body, Method};
 use tokio_util::io::ReaderStream;
 
 use super::AddArgs;
-use super::client::Client;
-use super::format::{print, size};
+use super::api_client::Client;
+use super::output::{print, size};
 use super::remote::text;
 
 /// How much of a file is read at a time, in bytes.

@@ -3,19 +3,19 @@
 use anyhow::Context;
 
 use super::blocks::Meter;
-use super::format::{print, size};
 use super::operator::{BackupArgs, RestoreArgs};
-use crate::control::link::{Link, Needs, post};
-use crate::control::routes::BackupBody;
+use super::output::{print, size};
+use crate::admin_client::{AdminClient, Needs, post};
+use crate::admin_ops::backup::BackupReport;
+use crate::admin_ops::restore::Restore;
+use crate::admin_socket::routes::BackupBody;
 use crate::data_dir::DataDir;
-use crate::operate::backup::BackupReport;
-use crate::operate::restore::Restore;
 
 /// Runs `pinfold backup`.
 pub(crate) async fn run(args: BackupArgs) -> anyhow::Result<()> {
     // The server has a working folder of its own.
     let dir = std::path::absolute(&args.dir).context("there is no working folder")?;
-    let link = Link::open(&args.place, Needs::Stores).await?;
+    let link = AdminClient::open(&args.place, Needs::Stores).await?;
     let request = post("/backup", &BackupBody { dir })?;
     let made = link.ask::<BackupReport>(request).await;
     link.close().await;

@@ -7,14 +7,14 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use pinfold_node::blocks::{LostSegment, SegmentBlocks, VerifyProgress};
 
-use super::format::{print, size, table};
 use super::operator::{BlocksCommand, BlocksShowArgs, RebuildArgs};
+use super::output::{print, size, table};
+use crate::admin_client::{AdminClient, Found, Lines, Needs, find, get, post};
+use crate::admin_ops::blocks::{Damaged, DamagedPage, Repair, Stats, Verified};
+use crate::admin_ops::blocks_place;
+use crate::admin_ops::restore::rebuild;
 use crate::config::Config;
-use crate::control::link::{Found, Lines, Link, Needs, find, get, post};
 use crate::data_dir::DataDir;
-use crate::operate::blocks::{Damaged, DamagedPage, Repair, Stats, Verified};
-use crate::operate::blocks_place;
-use crate::operate::restore::rebuild;
 
 /// Runs the command.
 pub(crate) async fn run(command: BlocksCommand) -> anyhow::Result<ExitCode> {
@@ -58,7 +58,7 @@ impl Meter {
 }
 
 async fn stats(args: BlocksShowArgs) -> anyhow::Result<()> {
-    let link = Link::open(&args.place, Needs::Stores).await?;
+    let link = AdminClient::open(&args.place, Needs::Stores).await?;
     let stats = link.ask::<Stats>(get("/blocks/stats")?).await;
     link.close().await;
     let stats = stats?;
@@ -80,7 +80,7 @@ async fn stats(args: BlocksShowArgs) -> anyhow::Result<()> {
 }
 
 async fn verify(args: BlocksShowArgs) -> anyhow::Result<ExitCode> {
-    let link = Link::open(&args.place, Needs::Stores).await?;
+    let link = AdminClient::open(&args.place, Needs::Stores).await?;
     let verified = look(&link, &args).await;
     link.close().await;
     let (verified, damaged) = verified?;
@@ -92,7 +92,7 @@ async fn verify(args: BlocksShowArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Reads everything, then lists what is damaged; gives how many blocks that are.
-async fn look(link: &Link, args: &BlocksShowArgs) -> anyhow::Result<(Verified, u64)> {
+async fn look(link: &AdminClient, args: &BlocksShowArgs) -> anyhow::Result<(Verified, u64)> {
     let meter = Meter::start("verified")?;
     let mut lines = Lines::new(link.stream(post("/blocks/verify", &())?).await?);
     let mut last = Verified::default();
@@ -143,11 +143,11 @@ async fn repair(args: BlocksShowArgs) -> anyhow::Result<()> {
                     segment.blocks
                 );
             }
-            Link::own(&args.place, dir, lock, Needs::Stores).await?
+            AdminClient::own(&args.place, dir, lock, Needs::Stores).await?
         }
     };
     let begun = link.ask::<Repair>(post("/blocks/repair", &())?).await;
-    let runs = matches!(link, Link::Server(_));
+    let runs = matches!(link, AdminClient::Server(_));
     link.close().await;
     let begun = begun?;
     if args.json {

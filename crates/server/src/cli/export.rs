@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use pinfold_node::car::export::BROKEN;
 
 use super::operator::ExportArgs;
-use crate::control::link::{Link, Needs, Pieces, get};
+use crate::admin_client::{AdminClient, Needs, Pieces, get};
 
 /// Runs the command.
 pub(crate) async fn run(args: ExportArgs) -> anyhow::Result<()> {
@@ -18,7 +18,7 @@ pub(crate) async fn run(args: ExportArgs) -> anyhow::Result<()> {
         bail!("a CAR is not for a terminal; redirect stdout, or name a file with --output");
     }
     let cid = cid::Cid::try_from(args.cid.as_str()).with_context(|| format!("{:?} is no CID", args.cid))?;
-    let link = Link::open(&args.place, Needs::Stores).await?;
+    let link = AdminClient::open(&args.place, Needs::Stores).await?;
     let written = async {
         let mut pieces = link.stream(get(&format!("/export/{cid}"))?).await?;
         match &args.output {
@@ -32,7 +32,7 @@ pub(crate) async fn run(args: ExportArgs) -> anyhow::Result<()> {
 }
 
 /// Writes into a file that gets its name when it is whole.
-async fn to_file(link: &Link, pieces: &mut Pieces, path: &Path) -> anyhow::Result<()> {
+async fn to_file(link: &AdminClient, pieces: &mut Pieces, path: &Path) -> anyhow::Result<()> {
     // A pipe or a device stays what it is.
     if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         let out = File::options().write(true).open(path);
@@ -60,7 +60,7 @@ fn stdout() -> std::io::Result<File> {
     Ok(std::io::stdout().as_fd().try_clone_to_owned()?.into())
 }
 
-async fn write(link: &Link, pieces: &mut Pieces, out: &mut File) -> anyhow::Result<()> {
+async fn write(link: &AdminClient, pieces: &mut Pieces, out: &mut File) -> anyhow::Result<()> {
     let mut has_begun = false;
     loop {
         match link.next(pieces).await {

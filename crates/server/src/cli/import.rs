@@ -13,10 +13,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::io::AsyncRead;
 use tokio_util::io::ReaderStream;
 
-use super::format::{print, size};
 use super::operator::ImportArgs;
-use crate::control::link::{Link, Needs};
-use crate::operate::{ImportOptions, ImportReport, RootReport};
+use super::output::{print, size};
+use crate::admin_client::{AdminClient, Needs};
+use crate::admin_ops::{ImportOptions, ImportReport, RootReport};
 
 /// How much is read at a time, in bytes.
 const READ_SIZE: usize = 256 * 1024;
@@ -24,7 +24,7 @@ const READ_SIZE: usize = 256 * 1024;
 /// Runs the command.
 pub(crate) async fn run(args: ImportArgs) -> anyhow::Result<()> {
     let (source, length) = open(&args.file).await?;
-    let link = Link::open(&args.place, Needs::Pins).await?;
+    let link = AdminClient::open(&args.place, Needs::Pins).await?;
     let bar = progress(length)?;
     let report = send(&link, &args, source, &bar).await;
     bar.finish_and_clear();
@@ -45,7 +45,7 @@ pub(crate) async fn run(args: ImportArgs) -> anyhow::Result<()> {
 }
 
 async fn send(
-    link: &Link,
+    link: &AdminClient,
     args: &ImportArgs,
     source: Pin<Box<dyn AsyncRead + Send>>,
     bar: &ProgressBar,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::Place;
+use super::DataDirArgs;
 
 /// Write a DAG that is here into a CAR file, on stdout or into --output.
 ///
@@ -24,7 +24,7 @@ pub(crate) struct ExportArgs {
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) place: DataDirArgs,
 }
 
 /// Take the blocks of a CAR file in and pin its roots for an account.
@@ -60,7 +60,7 @@ pub(crate) struct ImportArgs {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) place: DataDirArgs,
 }
 
 /// Copy everything into a folder, beside a running server or without one.
@@ -83,7 +83,7 @@ pub(crate) struct BackupArgs {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) place: DataDirArgs,
 }
 
 /// Make a data folder from a backup. No server may run on it.
@@ -105,7 +105,7 @@ pub(crate) struct RestoreArgs {
     #[arg(long)]
     pub(crate) copy: bool,
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) place: DataDirArgs,
 }
 
 /// Look at the stored blocks, and mend them.
@@ -153,11 +153,11 @@ pub(crate) struct BlocksShowArgs {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) place: DataDirArgs,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct RebuildArgs {
     #[command(flatten)]
-    pub(crate) place: Place,
+    pub(crate) place: DataDirArgs,
 }

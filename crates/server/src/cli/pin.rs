@@ -11,10 +11,10 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::client::Client;
-use super::format::{print, size};
+use super::api_client::Client;
+use super::output::{print, size};
 use super::remote::{pin_status, reason, text};
-use super::{PinArgs, Terms};
+use super::{PinArgs, PinOptionArgs};
 
 /// The first pause between two looks at a pin; each next one is half as long again.
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(100);
@@ -41,8 +41,8 @@ pub(crate) async fn run(args: PinArgs) -> anyhow::Result<()> {
     print(&sentence(&pin))
 }
 
-/// The fields of a request body that [`Terms`] stand for.
-pub(crate) fn terms(terms: &Terms) -> Map<String, Value> {
+/// The fields of a request body that [`PinOptionArgs`] stand for.
+pub(crate) fn terms(terms: &PinOptionArgs) -> Map<String, Value> {
     let fields = [("cl", &terms.cl), ("timelock", &terms.timelock)];
     fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), json!(value.as_ref()?)))).collect()
 }

@@ -8,8 +8,8 @@ use pinfold_model::{Actor, ClusterId, Plan, PlanCode};
 use pinfold_service::{PlanSource, PlanView};
 use serde_json::{Value, json};
 
-use super::format::{plain, print, size, table};
-use super::store::Books;
+use super::database::Database;
+use super::output::{plain, print, size, table};
 use super::{PlanCommand, PlanDeleteArgs, PlanListArgs, PlanSetArgs};
 
 /// What stands for "no limit of its own".
@@ -25,9 +25,9 @@ pub(crate) async fn run(command: PlanCommand) -> anyhow::Result<()> {
 }
 
 async fn list(args: PlanListArgs) -> anyhow::Result<()> {
-    let books = Books::open(&args.place).await?;
-    let plans = books.admin.plans().await;
-    books.close().await;
+    let database = Database::open(&args.place).await?;
+    let plans = database.admin.plans().await;
+    database.close().await;
     let plans = plans?;
     if args.json {
         let lines: Vec<String> = plans.iter().map(|view| row(view).to_string()).collect();
@@ -49,15 +49,15 @@ async fn list(args: PlanListArgs) -> anyhow::Result<()> {
 
 async fn set(args: PlanSetArgs) -> anyhow::Result<()> {
     let code = PlanCode::parse(&args.code)?;
-    let books = Books::open(&args.place).await?;
+    let database = Database::open(&args.place).await?;
     let saved = async {
-        let plans = books.admin.plans().await?;
+        let plans = database.admin.plans().await?;
         let now = plans.into_iter().find(|view| view.plan.code == code).map(|view| view.plan);
         let plan = changed(now.as_deref(), code, &args)?;
-        anyhow::Ok(books.admin.save_plan(Actor::OPERATOR, plan).await?)
+        anyhow::Ok(database.admin.save_plan(Actor::OPERATOR, plan).await?)
     }
     .await;
-    books.close().await;
+    database.close().await;
     let view = saved?;
     if args.json { print(&row(&view).to_string()) } else { print(&format!("saved {}", view.plan.code)) }
 }
@@ -117,9 +117,9 @@ fn replace<T>(given: Option<T>, slot: &mut T) {
 
 async fn delete(args: PlanDeleteArgs) -> anyhow::Result<()> {
     let code = PlanCode::new(&args.code);
-    let books = Books::open(&args.place).await?;
-    let deleted = books.admin.delete_plan(Actor::OPERATOR, &code).await;
-    books.close().await;
+    let database = Database::open(&args.place).await?;
+    let deleted = database.admin.delete_plan(Actor::OPERATOR, &code).await;
+    database.close().await;
     deleted.with_context(|| code.to_string())?;
     print(&format!("deleted {code}"))
 }

@@ -4,8 +4,8 @@ use anyhow::Context;
 use reqwest::Method;
 use serde_json::Value;
 
-use super::client::Client;
-use super::format::{plain, print, size, table};
+use super::api_client::Client;
+use super::output::{plain, print, size, table};
 use super::{IdArgs, LsArgs, RmArgs, StatusArgs};
 
 /// How many pins one page asks for: the API's most.

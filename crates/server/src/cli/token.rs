@@ -7,8 +7,8 @@ use pinfold_model::{Clock, Email, IpRules, Role, Scope, ScopeSet, SystemClock, T
 use pinfold_service::NewToken;
 use serde_json::{Value, json};
 
-use super::format::{plain, print, table};
-use super::store::Books;
+use super::database::Database;
+use super::output::{plain, print, table};
 use super::{TokenCommand, TokenCreateArgs, TokenListArgs, TokenRevokeArgs};
 
 /// Runs the command.
@@ -30,27 +30,27 @@ async fn create(args: TokenCreateArgs) -> anyhow::Result<()> {
     };
     let day = Duration::from_hours(24);
     let expires_at = args.expires_in_days.map(|days| SystemClock.now().after(day * days));
-    let books = Books::open(&args.place).await?;
+    let database = Database::open(&args.place).await?;
     let made = async {
-        let account = books.accounts.by_email(&email).await.with_context(|| email.to_string())?;
+        let account = database.accounts.by_email(&email).await.with_context(|| email.to_string())?;
         let scopes = scopes.unwrap_or_else(|| ScopeSet::of_role(account.role));
         let new = NewToken { name, label: None, scopes, ip_allowlist: IpRules::default(), expires_at };
-        books.tokens.create(account.id, new).await.map_err(anyhow::Error::from)
+        database.tokens.create(account.id, new).await.map_err(anyhow::Error::from)
     }
     .await;
-    books.close().await;
+    database.close().await;
     print(made?.secret.reveal())
 }
 
 async fn list(args: TokenListArgs) -> anyhow::Result<()> {
     let email = Email::parse(&args.email)?;
-    let books = Books::open(&args.place).await?;
+    let database = Database::open(&args.place).await?;
     let tokens = async {
-        let account = books.accounts.by_email(&email).await.with_context(|| email.to_string())?;
-        books.tokens.list(account.id).await.map_err(anyhow::Error::from)
+        let account = database.accounts.by_email(&email).await.with_context(|| email.to_string())?;
+        database.tokens.list(account.id).await.map_err(anyhow::Error::from)
     }
     .await;
-    books.close().await;
+    database.close().await;
     let tokens = tokens?;
     if tokens.is_empty() {
         return Ok(());
@@ -87,13 +87,13 @@ fn all_scopes(token: &Token) -> String {
 async fn revoke(args: TokenRevokeArgs) -> anyhow::Result<()> {
     let email = Email::parse(&args.email)?;
     let name = TokenName::parse(&args.name)?;
-    let books = Books::open(&args.place).await?;
+    let database = Database::open(&args.place).await?;
     let revoked = async {
-        let account = books.accounts.by_email(&email).await.with_context(|| email.to_string())?;
-        books.tokens.revoke(account.id, &name).await.map_err(anyhow::Error::from)
+        let account = database.accounts.by_email(&email).await.with_context(|| email.to_string())?;
+        database.tokens.revoke(account.id, &name).await.map_err(anyhow::Error::from)
     }
     .await;
-    books.close().await;
+    database.close().await;
     revoked?;
     print(&format!("revoked {name}"))
 }

@@ -1,26 +1,26 @@
-//! End to end: the built `pinfold`, run as a process of its own on free ports, and real IPFS nodes that it
-//! fetches from and that fetch from it. Every story stands in the file that its subject names.
+//! End-to-end tests: the built `pinfold` runs as a process on free ports, and real IPFS nodes fetch from it and serve
+//! content to it.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod account;
+mod accounts;
+mod admin_socket;
 mod backup;
-mod cars;
+mod car;
 mod cli;
 mod content;
 mod crash;
-mod disk;
-mod faults;
-mod flow;
-mod follow;
+mod crash_rounds;
+mod disk_faults;
+mod faulty_disk;
+mod first_start;
 mod hooks;
-mod limit;
-mod mend;
+mod large_dags;
+mod pin_events;
+mod pinning;
 mod provider;
-mod rounds;
+mod rejected;
+mod repair;
 mod server;
-mod setup;
-mod socket;
+mod shutdown;
 mod sources;
-mod stop;
-mod volume;

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use crate::disk::Disk;
+use crate::faulty_disk::Disk;
 
 /// How long anything may take before a story counts as failed. Generous: machines differ.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);

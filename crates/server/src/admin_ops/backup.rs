@@ -19,7 +19,7 @@ use pinfold_node::blocks::Snapshot;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::Operator;
+use super::AdminOps;
 
 /// The format of backups that this version makes and reads.
 const FORMAT: u32 = 1;
@@ -72,7 +72,7 @@ pub(crate) struct BackupReport {
     pub(crate) manifest: Manifest,
 }
 
-impl Operator {
+impl AdminOps {
     /// Makes a backup in `dir`, an absolute path to a folder that is not there yet, or empty.
     pub(crate) async fn backup(&self, dir: PathBuf) -> anyhow::Result<BackupReport> {
         let Ok(_alone) = self.backing_up.try_lock() else {

@@ -12,7 +12,7 @@ use pinfold_node::{Blocks, BlocksError, HoldName};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::Operator;
+use super::AdminOps;
 
 /// Damaged blocks in one answer.
 pub(crate) const DAMAGED_MAX: usize = 200;
@@ -111,7 +111,7 @@ impl Verified {
     }
 }
 
-impl Operator {
+impl AdminOps {
     /// What the store has in all.
     pub(crate) async fn stats(&self) -> anyhow::Result<Stats> {
         let blocks = Arc::clone(&self.blocks);

@@ -16,12 +16,12 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::cli::format::{print, size};
-use crate::cli::{TryArgs, client};
+use crate::cli::output::{print, size};
+use crate::cli::serve::{StopSignals, curl};
+use crate::cli::{TryArgs, api_client};
 use crate::config::Config;
 use crate::data_dir::DataDir;
-use crate::serve::{StopSignals, curl};
-use crate::telemetry;
+use crate::logging;
 use sample::{Sample, Source};
 
 mod sample;
@@ -63,7 +63,7 @@ struct Stage {
 async fn show(folder: &std::path::Path) -> anyhow::Result<Stage> {
     let mut config = Config::defaults()?;
     "error".clone_into(&mut config.log.filter);
-    telemetry::start(&config.log)?;
+    logging::start(&config.log)?;
     let sample = Sample::make();
     let source = Source::start(&sample).await?;
     let cid = source.root().to_string();
@@ -113,7 +113,7 @@ async fn pin(app: &App, key: &str, cid: &str) -> anyhow::Result<()> {
         "  {}\n  X-API-Key: {key}\n  Content-Type: application/json\n\n  {body}\n",
         bold(&format!("POST {url}"))
     ))?;
-    let http = client::builder(true).timeout(TIME_MAX).build()?;
+    let http = api_client::builder(true).timeout(TIME_MAX).build()?;
     let started = Instant::now();
     let request = http.post(url).header("X-API-Key", key).json(&body).send();
     let response = tokio::select! {

@@ -1,4 +1,5 @@
-//! The server's end of the socket.
+//! The administration socket: a Unix socket in the data directory on which a running server accepts administrative
+//! commands.
 //!
 //! The socket lies in the data folder, for its user alone. Its folder's lock proves that whoever left one
 //! there is dead, so it is replaced. A server without a socket (its path is too long, or the file system has
@@ -21,6 +22,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) mod routes;
+
 /// Commands that are answered at one time; more wait.
 const COMMANDS_MAX: usize = 16;
 /// Connections that the system keeps for us until they are answered.
@@ -33,12 +36,12 @@ const GRACE_TIME: Duration = Duration::from_secs(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A socket that is answered.
-pub(crate) struct Control {
+pub(crate) struct AdminSocket {
     path: PathBuf,
     task: JoinHandle<()>,
 }
 
-impl Control {
+impl AdminSocket {
     /// Answers at `path` with `router` until `stopping` is cancelled; `None`, and a warning in the log, if there
     /// can be no socket. The data folder must be locked.
     pub(crate) fn start(path: PathBuf, router: Router, stopping: CancellationToken) -> Option<Self> {
@@ -154,9 +157,9 @@ async fn converse(stream: UnixStream, router: Router, stopping: CancellationToke
 mod tests {
     use super::*;
 
-    fn start(path: PathBuf) -> (Option<Control>, CancellationToken) {
+    fn start(path: PathBuf) -> (Option<AdminSocket>, CancellationToken) {
         let stopping = CancellationToken::new();
-        (Control::start(path, Router::new(), stopping.clone()), stopping)
+        (AdminSocket::start(path, Router::new(), stopping.clone()), stopping)
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use crate::config::{self, Config, FIRST_PLAN};
 const PUBLIC: &str = "public";
 
 /// The node's.
-pub(super) fn node(config: &config::Node, identity: Identity) -> anyhow::Result<NodeConfig> {
+pub(crate) fn node(config: &config::Node, identity: Identity) -> anyhow::Result<NodeConfig> {
     let parse = |key: &str, texts: &[String]| {
         let one = |text: &String| {
             text.parse().with_context(|| {
@@ -91,7 +91,7 @@ fn days(days: u32) -> Option<Duration> {
 }
 
 /// The account that a very first start makes.
-pub(super) fn first_admin(config: &config::Admin) -> anyhow::Result<service::FirstAdmin> {
+pub(crate) fn first_admin(config: &config::Admin) -> anyhow::Result<service::FirstAdmin> {
     let email = Email::parse(&config.email).with_context(|| format!("admin.email: {:?}", config.email))?;
     let text = match (config.password.0.as_str(), config.password_file.as_str()) {
         ("", "") => None,
@@ -144,7 +144,7 @@ fn plans(config: &Config) -> anyhow::Result<Plans> {
 }
 
 /// What is shown of each cluster.
-pub(super) fn clusters(config: &Config) -> anyhow::Result<Vec<service::ClusterInfo>> {
+pub(crate) fn clusters(config: &Config) -> anyhow::Result<Vec<service::ClusterInfo>> {
     let some = |text: &String| (!text.is_empty()).then(|| text.clone());
     let info = |cluster: &config::Cluster| {
         let info = service::ClusterInfo {
@@ -165,7 +165,7 @@ pub(super) fn clusters(config: &Config) -> anyhow::Result<Vec<service::ClusterIn
 }
 
 /// The HTTP side's.
-pub(super) fn http(config: &config::Http) -> anyhow::Result<http::Settings> {
+pub(crate) fn http(config: &config::Http) -> anyhow::Result<http::Settings> {
     let config::HttpConnections { max, per_address_max, header_bytes_max, .. } = config.connections;
     let bodies = &config.bodies;
     let rates = &config.rates;

@@ -1,4 +1,4 @@
-//! A disk that loses power and fails on command: `disk.c` in front of the server, and the power cut itself.
+//! A disk that loses power and fails on command: `faulty_disk.c` in front of the server, and the power cut itself.
 //!
 //! What a power cut may do here is what ext4 and XFS may do:
 //!
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-const SOURCE: &str = include_str!("disk.c");
+const SOURCE: &str = include_str!("faulty_disk.c");
 const SECTOR_BYTES: usize = 512;
 const PAGE_BYTES: usize = 4096;
 
@@ -47,7 +47,7 @@ impl Disk {
         ]
     }
 
-    /// What fails from now on, as `disk.c` says; nothing if there is no rule.
+    /// What fails from now on, as `faulty_disk.c` says; nothing if there is no rule.
     pub(crate) fn fail(&self, rules: &[&str]) {
         let faults = self.journal.join("faults");
         let draft = self.journal.join("faults.new");
@@ -123,11 +123,11 @@ fn library() -> PathBuf {
             let library = folder.join(format!("disk-{:016x}.so", hasher.finish()));
             if !library.exists() {
                 let work = tempfile::tempdir_in(folder).unwrap();
-                let (source, made) = (work.path().join("disk.c"), work.path().join("disk.so"));
+                let (source, made) = (work.path().join("faulty_disk.c"), work.path().join("disk.so"));
                 fs::write(&source, SOURCE).unwrap();
                 let args = ["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-pthread", "-o"];
                 let made_it = Command::new("cc").args(args).arg(&made).arg(&source).status();
-                assert!(made_it.expect("a C compiler is needed").success(), "disk.c does not compile");
+                assert!(made_it.expect("a C compiler is needed").success(), "faulty_disk.c does not compile");
                 fs::rename(made, &library).unwrap();
             }
             library
@@ -218,7 +218,7 @@ enum Kind {
     SyncFailed,
 }
 
-/// What `disk.c` notes of one change of a file.
+/// What `faulty_disk.c` notes of one change of a file.
 #[derive(Debug)]
 struct Note {
     kind: Kind,
@@ -438,7 +438,7 @@ mod tests {
         let disk = Disk::under(&root, &folder.path().join("journal"));
         disk.fail(rules);
         let done = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--nocapture", "disk::tests::a_child_tells_its_story"])
+            .args(["--exact", "--nocapture", "faulty_disk::tests::a_child_tells_its_story"])
             .env(CHILD, story)
             .envs(disk.environment())
             .output()

@@ -23,7 +23,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::content::Dag;
-use crate::disk::Random;
+use crate::faulty_disk::Random;
 use crate::provider::Provider;
 use crate::server::{PATIENCE, TestServer};
 

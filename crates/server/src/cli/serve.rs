@@ -11,10 +11,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::App;
 use crate::cli::ServeArgs;
-use crate::cli::format::print;
+use crate::cli::output::print;
 use crate::config::Config;
 use crate::data_dir::DataDir;
-use crate::telemetry;
+use crate::logging;
 
 /// Content that everyone can try to pin: the example of the API's documentation.
 const EXAMPLE_CID: &str = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi";
@@ -23,7 +23,7 @@ const EXAMPLE_CID: &str = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy5
 pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let dir = DataDir::choose(args.place.data_dir.clone())?;
     let config = settings(&args, &dir)?;
-    telemetry::start(&config.log)?;
+    logging::start(&config.log)?;
     dir.create()?;
     let _lock = dir.lock()?;
     dir.expect_whole()?;

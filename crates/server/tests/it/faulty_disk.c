@@ -6,7 +6,7 @@
  *
  * Power cut. Before each change it notes what the change destroys, and forgets the note once the change is
  * synced. The notes outlive the process, and the next one goes on with them, since the page cache of a real
- * system does so too. `disk.rs` undoes with them what a power cut may undo. A sync is only a note here: the
+ * system does so too. `faulty_disk.rs` undoes with them what a power cut may undo. A sync is only a note here: the
  * machine does not lose its power.
  *
  *   INODE       a hard link to each file that was changed: its name may be gone by then

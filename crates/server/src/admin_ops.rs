@@ -1,7 +1,7 @@
 //! What an operator can have done to a store: by the server that runs on it, or by a command that owns the
 //! data folder because none runs.
 //!
-//! [`Operator`] has the operations; [`crate::control`] carries them over a socket, or within one process, so
+//! [`AdminOps`] has the operations; [`crate::control`] carries them over a socket, or within one process, so
 //! that each of them is written once. None of them asks who calls: whoever can open the data folder may do
 //! all of this.
 
@@ -30,7 +30,7 @@ use crate::config::Config;
 use crate::data_dir::DataDir;
 
 /// A store that is open, and what is done to it.
-pub(crate) struct Operator {
+pub(crate) struct AdminOps {
     pub(crate) dir: DataDir,
     pub(crate) blocks: Arc<SegmentBlocks>,
     pub(crate) store: Store,
@@ -91,7 +91,7 @@ pub(crate) struct RootReport {
     pub(crate) error: Option<String>,
 }
 
-impl Operator {
+impl AdminOps {
     /// The pieces of a CAR with the DAG under `root`.
     pub(crate) fn export(&self, root: Cid) -> mpsc::Receiver<Result<Bytes, ExportError>> {
         export_car(Arc::clone(&self.blocks) as Arc<dyn Blocks>, root)

@@ -19,12 +19,12 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::routes::{FAULT_HEADER, router};
+use crate::admin_ops::{AdminOps, open_blocks};
+use crate::admin_socket::routes::{FAULT_HEADER, router};
 use crate::app;
-use crate::cli::Place;
+use crate::cli::DataDirArgs;
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirLock, Locked};
-use crate::operate::{Operator, open_blocks};
 
 /// The largest answer that is no stream, in bytes.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
@@ -42,17 +42,17 @@ pub(crate) enum Needs {
 }
 
 /// The way to whoever does the work.
-pub(crate) enum Link {
+pub(crate) enum AdminClient {
     /// A server that runs.
     Server(PathBuf),
     /// This process.
-    Own(Box<Own>),
+    Local(Box<Local>),
 }
 
 /// A store that this process has opened, and owns as long as this lives.
-pub(crate) struct Own {
+pub(crate) struct Local {
     router: Router,
-    operator: Arc<Operator>,
+    operator: Arc<AdminOps>,
     running: Option<(Background, Node)>,
     _lock: DataDirLock,
 }
@@ -66,7 +66,7 @@ pub(crate) struct Pieces {
 /// What is found on a data folder.
 pub(crate) enum Found {
     /// A server that runs on it.
-    Server(Link),
+    Server(AdminClient),
     /// Nobody: it is ours now.
     Nobody(DataDir, DataDirLock),
 }
@@ -75,7 +75,7 @@ pub(crate) enum Found {
 ///
 /// # Errors
 /// There is no Pinfold in it, or it is in use by a process that does not answer.
-pub(crate) async fn find(place: &Place) -> anyhow::Result<Found> {
+pub(crate) async fn find(place: &DataDirArgs) -> anyhow::Result<Found> {
     let dir = DataDir::choose(place.data_dir.clone())?;
     dir.expect_pinfold()?;
     match dir.try_lock()? {
@@ -90,17 +90,17 @@ pub(crate) async fn find(place: &Place) -> anyhow::Result<Found> {
                     socket.display()
                 )
             })?;
-            Ok(Found::Server(Link::Server(socket)))
+            Ok(Found::Server(AdminClient::Server(socket)))
         }
     }
 }
 
-impl Link {
+impl AdminClient {
     /// Finds the way to whoever works on a data folder, or makes this process the one.
     ///
     /// # Errors
     /// As [`find`], and whatever keeps the stores from being opened.
-    pub(crate) async fn open(place: &Place, needs: Needs) -> anyhow::Result<Self> {
+    pub(crate) async fn open(place: &DataDirArgs, needs: Needs) -> anyhow::Result<Self> {
         match find(place).await? {
             Found::Server(link) => Ok(link),
             Found::Nobody(dir, lock) => Self::own(place, dir, lock, needs).await,
@@ -112,12 +112,12 @@ impl Link {
     /// # Errors
     /// Whatever keeps the stores from being opened.
     pub(crate) async fn own(
-        place: &Place,
+        place: &DataDirArgs,
         dir: DataDir,
         lock: DataDirLock,
         needs: Needs,
     ) -> anyhow::Result<Self> {
-        Ok(Self::Own(Box::new(Own::open(place, dir, lock, needs).await?)))
+        Ok(Self::Local(Box::new(Local::open(place, dir, lock, needs).await?)))
     }
 
     /// Sends a request and gives the answer's head; what is not a good answer is an error.
@@ -127,7 +127,7 @@ impl Link {
     pub(crate) async fn send(&self, request: Request<Body>) -> anyhow::Result<Response<Body>> {
         let response = match self {
             Self::Server(socket) => over_socket(socket, request).await?,
-            Self::Own(own) => match own.router.clone().oneshot(request).await {
+            Self::Local(own) => match own.router.clone().oneshot(request).await {
                 Ok(response) => response,
                 Err(never) => match never {},
             },
@@ -190,7 +190,7 @@ impl Link {
 
     /// Closes what was opened.
     pub(crate) async fn close(self) {
-        if let Self::Own(own) = self {
+        if let Self::Local(own) = self {
             own.close().await;
         }
     }
@@ -211,8 +211,11 @@ impl Lines {
     /// The next object; `None` at the end.
     ///
     /// # Errors
-    /// As [`Link::next`]; what comes is no such object.
-    pub(crate) async fn next<T: DeserializeOwned>(&mut self, link: &Link) -> anyhow::Result<Option<T>> {
+    /// As [`AdminClient::next`]; what comes is no such object.
+    pub(crate) async fn next<T: DeserializeOwned>(
+        &mut self,
+        link: &AdminClient,
+    ) -> anyhow::Result<Option<T>> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
@@ -256,8 +259,13 @@ async fn over_socket(socket: &PathBuf, mut request: Request<Body>) -> anyhow::Re
     Ok(response.map(Body::new))
 }
 
-impl Own {
-    async fn open(place: &Place, dir: DataDir, lock: DataDirLock, needs: Needs) -> anyhow::Result<Self> {
+impl Local {
+    async fn open(
+        place: &DataDirArgs,
+        dir: DataDir,
+        lock: DataDirLock,
+        needs: Needs,
+    ) -> anyhow::Result<Self> {
         let config = Config::load(dir.config_file(place.config.as_deref()).as_deref())?;
         let store = app::open_store(&dir).await?;
         let blocks = open_blocks(&config, &dir).await?;
@@ -275,7 +283,7 @@ impl Own {
         let wait = Wait::For(std::time::Duration::from_secs(config.pins.upload_wait_seconds));
         let stopping = CancellationToken::new();
         let backing_up = Mutex::default();
-        let operator = Arc::new(Operator { dir, blocks, store, service, wait, stopping, backing_up });
+        let operator = Arc::new(AdminOps { dir, blocks, store, service, wait, stopping, backing_up });
         Ok(Self { router: router(Arc::clone(&operator)), operator, running, _lock: lock })
     }
 

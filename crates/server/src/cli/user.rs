@@ -7,8 +7,8 @@ use pinfold_model::{Account, Actor, Email, PlanCode, Role};
 use pinfold_service::{AccountEdit, NewAccount, Password};
 use serde_json::{Value, json};
 
-use super::format::{print, size, table};
-use super::store::Books;
+use super::database::Database;
+use super::output::{print, size, table};
 use super::{UserCommand, UserCreateArgs, UserListArgs, UserNameArgs, UserSetArgs};
 
 /// What stands for the storage of an account's plan.
@@ -29,7 +29,7 @@ async fn create(args: UserCreateArgs) -> anyhow::Result<()> {
     let email = Email::parse(&args.email)?;
     let role: Role = args.role.parse()?;
     let password = if args.password_stdin { Some(password_from_stdin()?) } else { None };
-    let books = Books::open(&args.place).await?;
+    let database = Database::open(&args.place).await?;
     let new = NewAccount {
         name: email.as_str().split('@').next().unwrap_or_default().to_owned(),
         email,
@@ -37,8 +37,8 @@ async fn create(args: UserCreateArgs) -> anyhow::Result<()> {
         role,
         password,
     };
-    let made = books.accounts.create(new).await;
-    books.close().await;
+    let made = database.accounts.create(new).await;
+    database.close().await;
     let account = made?;
     if args.json {
         return print(&row(&account).to_string());
@@ -62,13 +62,13 @@ async fn set(args: UserSetArgs) -> anyhow::Result<()> {
         disabled: (args.disable || args.enable).then_some(args.disable),
         storage_override_bytes: storage,
     };
-    let books = Books::open(&args.place).await?;
+    let database = Database::open(&args.place).await?;
     let changed = async {
-        let account = books.accounts.by_email(&email).await.with_context(|| email.to_string())?;
-        anyhow::Ok(books.admin.change_account(Actor::OPERATOR, account.id, edit).await?)
+        let account = database.accounts.by_email(&email).await.with_context(|| email.to_string())?;
+        anyhow::Ok(database.admin.change_account(Actor::OPERATOR, account.id, edit).await?)
     }
     .await;
-    books.close().await;
+    database.close().await;
     let account = changed?;
     if args.json {
         return print(&row(&account).to_string());
@@ -78,9 +78,9 @@ async fn set(args: UserSetArgs) -> anyhow::Result<()> {
 }
 
 async fn list(args: UserListArgs) -> anyhow::Result<()> {
-    let books = Books::open(&args.place).await?;
-    let accounts = books.accounts.list().await;
-    books.close().await;
+    let database = Database::open(&args.place).await?;
+    let accounts = database.accounts.list().await;
+    database.close().await;
     let accounts = accounts?;
     if args.json {
         let lines: Vec<String> = accounts.iter().map(|account| row(account).to_string()).collect();
@@ -101,18 +101,18 @@ async fn list(args: UserListArgs) -> anyhow::Result<()> {
 
 async fn password(args: UserNameArgs) -> anyhow::Result<()> {
     let (email, new) = (Email::parse(&args.email)?, password_from_stdin()?);
-    let books = Books::open(&args.place).await?;
-    let set = books.accounts.reset_password(&email, new).await;
-    books.close().await;
+    let database = Database::open(&args.place).await?;
+    let set = database.accounts.reset_password(&email, new).await;
+    database.close().await;
     set.with_context(|| email.to_string())?;
     print(&format!("{email} has the new password and is logged out everywhere"))
 }
 
 async fn disable_two_factor(args: UserNameArgs) -> anyhow::Result<()> {
     let email = Email::parse(&args.email)?;
-    let books = Books::open(&args.place).await?;
-    let removed = books.accounts.remove_second_factor(&email).await;
-    books.close().await;
+    let database = Database::open(&args.place).await?;
+    let removed = database.accounts.remove_second_factor(&email).await;
+    database.close().await;
     removed.with_context(|| email.to_string())?;
     print(&format!("{email} logs in with the password alone"))
 }

@@ -7,25 +7,25 @@ use pinfold_model::SystemClock;
 use pinfold_service::{Accounts, Admin, Offline, Tokens};
 use pinfold_store::Store;
 
-use super::Place;
-use crate::app::{open_store, settings};
-use crate::config::Config;
+use super::DataDirArgs;
+use crate::app::open_store;
+use crate::config::{Config, settings};
 use crate::data_dir::DataDir;
 
 /// Accounts and keys.
-pub(super) struct Books {
+pub(super) struct Database {
     pub(super) accounts: Accounts,
     pub(super) tokens: Tokens,
     pub(super) admin: Admin,
     store: Store,
 }
 
-impl Books {
+impl Database {
     /// Opens those of a data folder.
     ///
     /// # Errors
     /// There is no database yet (so that a mistyped folder is not made), or it cannot be opened.
-    pub(super) async fn open(place: &Place) -> anyhow::Result<Self> {
+    pub(super) async fn open(place: &DataDirArgs) -> anyhow::Result<Self> {
         let dir = DataDir::choose(place.data_dir.clone())?;
         dir.expect_pinfold()?;
         let config = Config::load(dir.config_file(place.config.as_deref()).as_deref())?;

@@ -22,9 +22,9 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
-use crate::operate::backup::BackupReport;
-use crate::operate::blocks::{DamagedPage, Repair, Stats};
-use crate::operate::{ImportOptions, ImportReport, Operator};
+use crate::admin_ops::backup::BackupReport;
+use crate::admin_ops::blocks::{DamagedPage, Repair, Stats};
+use crate::admin_ops::{AdminOps, ImportOptions, ImportReport};
 
 /// Faults that are remembered; a command asks for its own at once.
 const FAULTS_MAX: usize = 64;
@@ -37,13 +37,13 @@ const DRAIN_TIME: Duration = Duration::from_secs(10);
 pub(crate) const FAULT_HEADER: &str = "x-pinfold-fault";
 
 #[derive(Clone)]
-struct Place {
-    operator: Arc<Operator>,
+struct Shared {
+    ops: Arc<AdminOps>,
     faults: Arc<Faults>,
 }
 
 /// The router.
-pub(crate) fn router(operator: Arc<Operator>) -> Router {
+pub(crate) fn router(ops: Arc<AdminOps>) -> Router {
     Router::new()
         .route("/export/{cid}", get(export))
         .route("/faults/{id}", get(fault))
@@ -53,7 +53,7 @@ pub(crate) fn router(operator: Arc<Operator>) -> Router {
         .route("/blocks/verify", post(verify))
         .route("/blocks/damaged", get(damaged))
         .route("/blocks/repair", post(repair))
-        .with_state(Place { operator, faults: Arc::default() })
+        .with_state(Shared { ops, faults: Arc::default() })
 }
 
 /// Why something was not done, in one sentence.
@@ -96,25 +96,25 @@ impl Faults {
     }
 }
 
-async fn fault(State(place): State<Place>, Path(number): Path<u64>) -> Response {
-    match place.faults.find(number) {
+async fn fault(State(shared): State<Shared>, Path(number): Path<u64>) -> Response {
+    match shared.faults.find(number) {
         Some(text) => Json(json!({ "error": text })).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
 
 /// A CAR with the DAG under a CID.
-async fn export(State(place): State<Place>, Path(cid): Path<String>) -> Result<Response, Fault> {
+async fn export(State(shared): State<Shared>, Path(cid): Path<String>) -> Result<Response, Fault> {
     let root = Cid::try_from(cid.as_str())
         .map_err(|_| Fault(StatusCode::BAD_REQUEST, format!("{cid:?} is no CID")))?;
-    let mut pieces = place.operator.export(root);
+    let mut pieces = shared.ops.export(root);
     // A DAG of which nothing is here gets an answer that says so, not a stream that breaks.
     let first = match pieces.recv().await {
         Some(Ok(piece)) => piece,
         Some(Err(error)) => return Err(Fault(StatusCode::NOT_FOUND, error.to_string())),
         None => Bytes::new(),
     };
-    let mut response = stream(&place, first, pieces, Ok);
+    let mut response = stream(&shared, first, pieces, Ok);
     let kind = HeaderValue::from_static("application/vnd.ipld.car; version=1");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     Ok(response)
@@ -122,13 +122,13 @@ async fn export(State(place): State<Place>, Path(cid): Path<String>) -> Result<R
 
 /// An answer that goes on until there is no more, or breaks with the reason noted.
 fn stream<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
-    place: &Place,
+    shared: &Shared,
     first: Bytes,
     pieces: mpsc::Receiver<Result<T, E>>,
     write: impl Fn(T) -> serde_json::Result<Bytes> + Clone + Send + 'static,
 ) -> Response {
-    let number = place.faults.number();
-    let (faults, stopping) = (Arc::clone(&place.faults), place.operator.stopping.clone());
+    let number = shared.faults.number();
+    let (faults, stopping) = (Arc::clone(&shared.faults), shared.ops.stopping.clone());
     let rest = futures::stream::unfold(pieces, move |mut pieces| {
         let (faults, stopping, write) = (Arc::clone(&faults), stopping.clone(), write.clone());
         async move {
@@ -158,14 +158,14 @@ fn line<T: Serialize>(value: T) -> serde_json::Result<Bytes> {
 
 /// Takes a CAR in.
 async fn import(
-    State(place): State<Place>,
+    State(shared): State<Shared>,
     Query(terms): Query<ImportOptions>,
     body: Body,
 ) -> Result<Json<ImportReport>, Fault> {
     let mut body = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
     let imported = tokio::select! {
-        imported = place.operator.import(terms, &mut body) => imported,
-        () = place.operator.stopping.cancelled() => Err(anyhow::anyhow!("the server is stopping")),
+        imported = shared.ops.import(terms, &mut body) => imported,
+        () = shared.ops.stopping.cancelled() => Err(anyhow::anyhow!("the server is stopping")),
     };
     if imported.is_err() {
         let mut nowhere = tokio::io::sink();
@@ -185,24 +185,24 @@ pub(crate) struct BackupBody {
 
 /// Makes a backup.
 async fn backup(
-    State(place): State<Place>,
+    State(shared): State<Shared>,
     Json(body): Json<BackupBody>,
 ) -> Result<Json<BackupReport>, Fault> {
     let made = tokio::select! {
-        made = place.operator.backup(body.dir) => made,
-        () = place.operator.stopping.cancelled() => Err(anyhow::anyhow!("the server is stopping")),
+        made = shared.ops.backup(body.dir) => made,
+        () = shared.ops.stopping.cancelled() => Err(anyhow::anyhow!("the server is stopping")),
     };
     Ok(Json(made?))
 }
 
 /// What the store has in all.
-async fn stats(State(place): State<Place>) -> Result<Json<Stats>, Fault> {
-    Ok(Json(place.operator.stats().await?))
+async fn stats(State(shared): State<Shared>) -> Result<Json<Stats>, Fault> {
+    Ok(Json(shared.ops.stats().await?))
 }
 
 /// Reads and verifies everything: progress, one JSON object a line.
-async fn verify(State(place): State<Place>) -> Response {
-    stream(&place, Bytes::new(), place.operator.verify(), line)
+async fn verify(State(shared): State<Shared>) -> Response {
+    stream(&shared, Bytes::new(), shared.ops.verify(), line)
 }
 
 /// Where a page of damaged blocks begins.
@@ -213,15 +213,15 @@ struct DamagedQuery {
 
 /// Damaged blocks.
 async fn damaged(
-    State(place): State<Place>,
+    State(shared): State<Shared>,
     Query(query): Query<DamagedQuery>,
 ) -> Result<Json<DamagedPage>, Fault> {
     let after = query.after.as_deref().map(Cid::try_from).transpose();
     let after = after.map_err(|error| Fault(StatusCode::BAD_REQUEST, error.to_string()))?;
-    Ok(Json(place.operator.damaged(after).await?))
+    Ok(Json(shared.ops.damaged(after).await?))
 }
 
 /// Has damaged blocks fetched again.
-async fn repair(State(place): State<Place>) -> Result<Json<Repair>, Fault> {
-    Ok(Json(place.operator.repair().await?))
+async fn repair(State(shared): State<Shared>) -> Result<Json<Repair>, Fault> {
+    Ok(Json(shared.ops.repair().await?))
 }

@@ -10,7 +10,7 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde_json::Value;
 
-use super::Remote;
+use super::ServerArgs;
 
 /// How long connecting may take.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ impl Client {
     ///
     /// # Errors
     /// The address is no http(s) URL.
-    pub(crate) fn new(remote: &Remote) -> anyhow::Result<Self> {
+    pub(crate) fn new(remote: &ServerArgs) -> anyhow::Result<Self> {
         let base = base_url(&remote.server)?;
         let http =
             builder(is_loopback(&base)).read_timeout(SILENCE_MAX).build().context("cannot set up HTTP")?;
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn path_parts_are_escaped() {
-        let remote = Remote { server: "http://h:1/x".into(), key: None, json: false };
+        let remote = ServerArgs { server: "http://h:1/x".into(), key: None, json: false };
         let request = Client::new(&remote).unwrap().request(Method::GET, &["status", "../a?b"]).unwrap();
         assert_eq!(request.build().unwrap().url().as_str(), "http://h:1/x/api/v3/status/..%2Fa%3Fb");
     }
