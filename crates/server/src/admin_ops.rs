@@ -15,11 +15,11 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use cid::Cid;
-use pinfold_model::{ClusterId, Email, PinName};
+use pinfold_model::{ClusterId, Email, PinName, PinOptions};
 use pinfold_node::Blocks;
 use pinfold_node::blocks::{OpenError, SegmentBlocks, SegmentConfig};
 use pinfold_node::car::export::{ExportError, export_car};
-use pinfold_service::{PinReceipt, Service, UploadOptions, Wait};
+use pinfold_service::{PinReceipt, Service, UploadRequest, Wait};
 use pinfold_store::Store;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
@@ -113,10 +113,10 @@ impl AdminOps {
             .into_iter()
             .map(|root| Cid::try_from(root).with_context(|| format!("{root:?} is no CID")))
             .collect::<anyhow::Result<_>>()?;
-        let upload = UploadOptions {
-            custom_name: terms.name.as_deref().map(PinName::parse).transpose()?,
+        let custom_name = terms.name.as_deref().map(PinName::parse).transpose()?;
+        let upload = UploadRequest {
             cluster: terms.cl.as_deref().map(ClusterId::parse).transpose()?,
-            ..UploadOptions::default()
+            options: PinOptions { custom_name, ..PinOptions::default() },
         };
         let wait = if terms.no_wait { Wait::No } else { self.wait };
         let caller = service.accounts.caller(&email).await.with_context(|| email.to_string())?;

@@ -14,7 +14,7 @@ use cid::Cid;
 use futures::StreamExt;
 use pinfold_cluster::Scripted;
 use pinfold_model::{
-    AccountId, Actor, Clock, ClusterId, Email, Lifetime, ManualClock, PlanCode, Role, Timestamp,
+    AccountId, Actor, Clock, ClusterId, Email, ManualClock, PinOptions, PlanCode, Role, Timelock, Timestamp,
 };
 use pinfold_service::{ClusterInfo, ClusterSetup, NewAccount, Service, Settings};
 use pinfold_store::{CreatePin, Store};
@@ -148,16 +148,15 @@ async fn pin(
 }
 
 fn wish(account: AccountId, cid: Cid, expires_at: Timestamp) -> CreatePin {
+    // Some of these pins end in the past.
+    let timelock = Timelock::parse(&expires_at.to_string(), Timestamp::from_ms(0)).expect("a valid timelock");
     CreatePin {
         account,
-        by: Actor::account(account),
+        actor: Actor::account(account),
         action: "pin.create",
         cid,
         cluster: ClusterId::default(),
-        original_name: None,
-        custom_name: None,
-        lifetime: Lifetime { expires_at: Some(expires_at), retain_until: None },
-        origins: Vec::new(),
+        options: PinOptions { timelock: Some(timelock), ..PinOptions::default() },
         lease_until: None,
         in_flight_max: u32::MAX,
     }

@@ -69,11 +69,10 @@ pub use service::{Offline, Service, Settings};
 pub use subscriptions::{PlanChange, Subscriptions};
 pub use tokens::{CreatedToken, NewToken, Tokens};
 pub use uploads::{
-    DirectoryDraft, KeptRoots, LooseFile, Received, ReceivedCar, ReceivedEntry, UploadOptions, UploadReceipt,
-    Uploads,
+    DirectoryDraft, KeptRoots, LooseFile, Received, ReceivedCar, ReceivedEntry, UploadReceipt, Uploads,
 };
 pub use view::{
-    Cursor, ListQuery, Origin, PinPage, PinProgress, PinReceipt, PinRequest, PinStatus, PinView, Wait,
+    Cursor, ListQuery, PinPage, PinProgress, PinReceipt, PinRequest, PinStatus, PinView, UploadRequest, Wait,
 };
 pub use watch::{EventId, EventIdError, EventKind, PinEvent, PinWatch};
 pub use webhooks::{CreatedWebhook, DeliveryPage, WebhookDraft, WebhookEdit, Webhooks};

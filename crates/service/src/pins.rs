@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use cid::Cid;
 use pinfold_model::{
-    ClusterId, Failure, FailureCode, Lifetime, PinId, PinName, PinPhase, PinState, PlacementId,
+    ClusterId, Failure, FailureCode, Lifetime, PinId, PinName, PinOptions, PinPhase, PinState, PlacementId,
     PlacementState,
 };
 use pinfold_store::{CreatePin, CreatePinOutcome, PinFilter, PinRecord, Removed};
@@ -19,15 +19,10 @@ pub use self::dry_run::{DryRun, QuotaEffect};
 use crate::core::{Core, UNREACHABLE, unavailable};
 use crate::reconcile::work_local;
 use crate::signals::{Last, Subscription};
-use crate::view::PinRequestOptions;
 use crate::{
     Caller, Error, ListQuery, PinPage, PinProgress, PinReceipt, PinRequest, PinStatus, PinView, Wait,
 };
 
-/// Origins of one wish.
-const ORIGINS_MAX: usize = 20;
-/// The longest origin, in bytes.
-const ORIGIN_LEN_MAX: usize = 512;
 /// Pins on one page.
 const LIMIT_MAX: u32 = 100;
 /// The longest text to search for, in bytes.
@@ -67,8 +62,7 @@ impl Pins {
     /// [`Error::QuotaExceeded`], [`Error::CidNotFound`], [`Error::Stalled`], [`Error::Unfit`],
     /// [`Error::StorageFull`], [`Error::Unavailable`]; [`Error::PinNotFound`] if it was removed meanwhile.
     pub async fn pin(&self, caller: &Caller, wish: PinRequest, wait: Wait) -> Result<PinReceipt, Error> {
-        check_origins(&wish)?;
-        let cluster = self.core.target(caller, &wish.terms())?;
+        let cluster = self.core.target(caller, wish.cluster.as_ref(), &wish.options)?;
         let written = self.wish(caller, wish, cluster, "pin.create").await?;
         let until = match wait {
             Wait::For(time) => Instant::now().checked_add(time),
@@ -92,7 +86,7 @@ impl Pins {
         let quick = self.core.quick(&cluster, &wish.cid);
         let lease_until = quick.is_some().then(|| now.after(self.core.settings.lease));
         let wish = CreatePin { action, lease_until, ..self.row(caller, wish, cluster) };
-        let has_expiry = wish.lifetime.expires_at.is_some();
+        let has_expiry = wish.options.timelock.is_some();
         let core = Arc::clone(&self.core);
         let written = async move {
             match core.store.create_pin(wish, now).await.map_err(unavailable)? {
@@ -128,14 +122,11 @@ impl Pins {
     fn row(&self, caller: &Caller, wish: PinRequest, cluster: ClusterId) -> CreatePin {
         CreatePin {
             account: caller.account.id,
-            by: caller.by(),
+            actor: caller.by(),
             action: "pin.create",
             cid: wish.cid,
             cluster,
-            lifetime: wish.lifetime(),
-            original_name: wish.original_name,
-            custom_name: wish.custom_name,
-            origins: wish.origins.into_iter().map(|origin| origin.0).collect(),
+            options: wish.options,
             in_flight_max: caller.plan.limits.in_flight_pins_max,
             lease_until: None,
         }
@@ -343,9 +334,18 @@ impl Core {
         if is_here { Arc::clone(&self.quick).try_acquire_owned().ok() } else { None }
     }
 
-    /// Where a wish goes, if the caller's plan allows it.
-    pub(crate) fn target(&self, caller: &Caller, terms: &PinRequestOptions<'_>) -> Result<ClusterId, Error> {
-        let setup = match terms.cluster {
+    /// Selects the cluster of a pin. Checks the options against the caller's plan.
+    pub(crate) fn target(
+        &self,
+        caller: &Caller,
+        cluster: Option<&ClusterId>,
+        options: &PinOptions,
+    ) -> Result<ClusterId, Error> {
+        if options.origins.len() > PinOptions::ORIGINS_MAX {
+            let text = format!("A pin can have at most {} origins", PinOptions::ORIGINS_MAX);
+            return Err(Error::InvalidRequest(text));
+        }
+        let setup = match cluster {
             Some(id) => self.cluster(id),
             None => self.clusters.first(),
         };
@@ -354,14 +354,14 @@ impl Core {
             return Err(Error::ClusterNotAllowed);
         }
         let limits = &caller.plan.limits;
-        if terms.lifetime.expires_at.is_some() && !limits.timelock {
+        if options.timelock.is_some() && !limits.timelock {
             return Err(Error::TimelockNotAllowed);
         }
-        if terms.lifetime.retain_until.is_some() && !limits.retention_lock {
+        if options.retention.is_some() && !limits.retention_lock {
             return Err(Error::RetentionNotAllowed);
         }
         // As for a pin that is new; what it is at odds with otherwise is found when it is written.
-        Lifetime::default().renewed(terms.lifetime, self.clock.now()).map_err(Error::Lifetime)?;
+        Lifetime::default().renewed(options.lifetime(), self.clock.now()).map_err(Error::Lifetime)?;
         Ok(id.clone())
     }
 
@@ -415,16 +415,4 @@ fn failed(failure: Failure) -> Error {
 
 fn ambiguous() -> Error {
     Error::InvalidRequest("This CID is pinned in several clusters; name one with cl".to_owned())
-}
-
-fn check_origins(wish: &PinRequest) -> Result<(), Error> {
-    let plain = |text: &str| {
-        text.len() <= ORIGIN_LEN_MAX && !text.chars().any(|c| c.is_control() || c.is_whitespace())
-    };
-    if wish.origins.len() > ORIGINS_MAX || !wish.origins.iter().all(|origin| plain(&origin.0)) {
-        return Err(Error::InvalidRequest(format!(
-            "At most {ORIGINS_MAX} origins, each a multiaddr of at most {ORIGIN_LEN_MAX} bytes"
-        )));
-    }
-    Ok(())
 }

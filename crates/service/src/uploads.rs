@@ -11,15 +11,14 @@ use std::time::Duration;
 use cid::Cid;
 use futures::StreamExt as _;
 use pinfold_cluster::{ClusterError, Imported, ImportedCar};
-use pinfold_model::{ClusterId, PinName, Retention, Timelock};
+use pinfold_model::{ClusterId, Origin, PinName};
 use tokio::io::AsyncRead;
 use tokio::sync::oneshot;
 
 use crate::core::{Core, UNREACHABLE, unavailable};
 use crate::folder::Folder;
 use crate::guard::Guard;
-use crate::view::{PinRequestOptions, lifetime};
-use crate::{Caller, ClusterSetup, Error, Origin, PinReceipt, PinRequest, PinView, Pins, Wait};
+use crate::{Caller, ClusterSetup, Error, PinReceipt, PinRequest, PinView, Pins, UploadRequest, Wait};
 
 /// Files of one directory: their names and roots are in memory until it is whole.
 const ENTRIES_MAX: usize = 100_000;
@@ -37,29 +36,6 @@ const ROOTS_AT_ONCE: usize = 16;
 #[derive(Clone)]
 pub struct Uploads {
     pub(crate) core: Arc<Core>,
-}
-
-/// What an upload shall become.
-#[derive(Debug, Clone, Default)]
-pub struct UploadOptions {
-    /// What the content was called where it came from.
-    pub original_name: Option<PinName>,
-    /// What the account calls it.
-    pub custom_name: Option<PinName>,
-    /// Where it shall be; `None` for the default cluster.
-    pub cluster: Option<ClusterId>,
-    /// When it ends by itself.
-    pub timelock: Option<Timelock>,
-    /// Until when it can't be removed.
-    pub retention: Option<Retention>,
-}
-
-impl UploadOptions {
-    /// What the plan has to allow, in `cluster` if the terms name none.
-    fn of_wish<'a>(&'a self, cluster: Option<&'a ClusterId>) -> PinRequestOptions<'a> {
-        let lifetime = lifetime(self.timelock, self.retention);
-        PinRequestOptions { cluster: self.cluster.as_ref().or(cluster), lifetime }
-    }
 }
 
 /// A file that was received and is not kept yet. Dropping it releases its blocks.
@@ -180,7 +156,7 @@ impl Uploads {
     pub async fn receive(
         &self,
         caller: &Caller,
-        early: &UploadOptions,
+        early: &UploadRequest,
         body: impl AsyncRead + Send + Unpin,
     ) -> Result<Received, Error> {
         let (guard, bounds) = self.begin(caller, early).await?;
@@ -189,8 +165,8 @@ impl Uploads {
     }
 
     /// Checks what is known, and opens a guard. Gives also how much may come.
-    async fn begin(&self, caller: &Caller, early: &UploadOptions) -> Result<(Guard, Bounds), Error> {
-        let cluster = self.core.target(caller, &early.of_wish(None))?;
+    async fn begin(&self, caller: &Caller, early: &UploadRequest) -> Result<(Guard, Bounds), Error> {
+        let cluster = self.core.target(caller, early.cluster.as_ref(), &early.options)?;
         let account = self.core.store.account(caller.account.id).await.map_err(unavailable)?;
         let left_bytes = account.ok_or(Error::AccountNotFound)?.remaining_bytes();
         if left_bytes == 0 {
@@ -210,11 +186,11 @@ impl Uploads {
         &self,
         caller: &Caller,
         received: Received,
-        terms: UploadOptions,
+        request: UploadRequest,
     ) -> Result<PinReceipt, Error> {
         let Received { guard, imported } = received;
         let wait = Wait::For(self.core.settings.upload_wait);
-        self.settle(caller, Arc::new(guard), imported.root, terms, wait, "file.upload").await
+        self.settle(caller, Arc::new(guard), imported.root, request, wait, "file.upload").await
     }
 
     /// Receives the blocks of a CAR, each of them verified. Memory does not grow with it.
@@ -224,7 +200,7 @@ impl Uploads {
     pub async fn receive_car(
         &self,
         caller: &Caller,
-        early: &UploadOptions,
+        early: &UploadRequest,
         mut body: impl AsyncRead + Send + Unpin,
     ) -> Result<ReceivedCar, Error> {
         let (guard, bounds) = self.begin(caller, early).await?;
@@ -244,15 +220,15 @@ impl Uploads {
         caller: &Caller,
         received: ReceivedCar,
         roots: Vec<Cid>,
-        terms: UploadOptions,
+        request: UploadRequest,
         wait: Wait,
     ) -> Result<KeptRoots, Error> {
         let ReceivedCar { guard, car } = received;
         let roots = roots_of(if roots.is_empty() { car.roots } else { roots })?;
         let guard = Arc::new(guard);
         let kept = roots.into_iter().map(|root| {
-            let (guard, terms) = (Arc::clone(&guard), terms.clone());
-            async move { (root, self.settle(caller, guard, root, terms, wait, "car.import").await) }
+            let (guard, request) = (Arc::clone(&guard), request.clone());
+            async move { (root, self.settle(caller, guard, root, request, wait, "car.import").await) }
         });
         Ok(futures::stream::iter(kept).buffered(ROOTS_AT_ONCE).collect().await)
     }
@@ -261,7 +237,7 @@ impl Uploads {
     ///
     /// # Errors
     /// As [`receive`](Self::receive).
-    pub async fn directory(&self, caller: &Caller, early: &UploadOptions) -> Result<DirectoryDraft, Error> {
+    pub async fn directory(&self, caller: &Caller, early: &UploadRequest) -> Result<DirectoryDraft, Error> {
         let (guard, bounds) = self.begin(caller, early).await?;
         let directory = caller.plan.limits.directory_bytes_max.map(|max| (max, max));
         let bounds = Bounds { directory, ..bounds };
@@ -277,7 +253,7 @@ impl Uploads {
     pub async fn folder(
         &self,
         caller: &Caller,
-        early: &UploadOptions,
+        early: &UploadRequest,
         path: &str,
     ) -> Result<(DirectoryDraft, Option<PinName>), Error> {
         let mut draft = self.directory(caller, early).await?;
@@ -301,7 +277,7 @@ impl Uploads {
         &self,
         caller: &Caller,
         draft: DirectoryDraft,
-        terms: UploadOptions,
+        request: UploadRequest,
     ) -> Result<UploadReceipt, Error> {
         let DirectoryDraft { guard, files, .. } = draft;
         if files.is_empty() {
@@ -311,7 +287,7 @@ impl Uploads {
         let imported = driver.import_directory(guard.name(), &files).await.map_err(refused)?;
         let wait = Wait::For(self.core.settings.upload_wait);
         let (guard, root) = (Arc::new(guard), imported.root);
-        let receipt = self.settle(caller, guard, root, terms, wait, "directory.upload").await?;
+        let receipt = self.settle(caller, guard, root, request, wait, "directory.upload").await?;
         Ok(UploadReceipt { receipt, entries: files.into_iter().map(entry).collect() })
     }
 
@@ -322,21 +298,14 @@ impl Uploads {
         caller: &Caller,
         guard: Arc<Guard>,
         root: Cid,
-        terms: UploadOptions,
+        request: UploadRequest,
         wait: Wait,
         action: &'static str,
     ) -> Result<PinReceipt, Error> {
-        let cluster = self.core.target(caller, &terms.of_wish(Some(guard.cluster())))?;
-        let origins = self.origins(&guard, &cluster).await;
-        let wish = PinRequest {
-            cid: root,
-            original_name: terms.original_name,
-            custom_name: terms.custom_name,
-            cluster: Some(cluster.clone()),
-            timelock: terms.timelock,
-            retention: terms.retention,
-            origins,
-        };
+        let UploadRequest { cluster, mut options } = request;
+        let cluster = self.core.target(caller, cluster.as_ref().or(Some(guard.cluster())), &options)?;
+        options.origins = self.origins(&guard, &cluster).await;
+        let wish = PinRequest { cid: root, cluster: Some(cluster.clone()), options };
         let (wished, receipt) = oneshot::channel();
         let (done, outcome) = oneshot::channel();
         let pins = Pins { core: Arc::clone(&self.core) };
@@ -386,7 +355,7 @@ impl Uploads {
         };
         let peers = setup.driver.peers(4).await.unwrap_or_default();
         let addresses = peers.into_iter().filter(|peer| peer.is_self).flat_map(|peer| peer.addresses);
-        addresses.take(8).map(Origin).collect()
+        addresses.filter_map(|address| Origin::parse(address).ok()).take(8).collect()
     }
 }
 

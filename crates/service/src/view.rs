@@ -3,68 +3,39 @@
 use std::time::Duration;
 
 use cid::Cid;
-use pinfold_model::{
-    ClusterId, Failure, Lifetime, PinId, PinKind, PinName, PinState, Retention, Timelock, Timestamp,
-};
+use pinfold_model::{ClusterId, Failure, PinId, PinKind, PinName, PinOptions, PinState, Timestamp};
 use pinfold_store::PinRecord;
 
-/// A peer that is said to have the content: a multiaddr with `/p2p/…`, at most 512 bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin(pub String);
-
-/// What an account wants pinned.
+/// A request to create or update a pin.
 #[derive(Debug, Clone)]
 pub struct PinRequest {
     /// The root of the DAG.
     pub cid: Cid,
-    /// What the content was called where it came from.
-    pub original_name: Option<PinName>,
-    /// What the account calls it.
-    pub custom_name: Option<PinName>,
-    /// Where it shall be; `None` for the default cluster.
+    /// `None` selects the default cluster.
     pub cluster: Option<ClusterId>,
-    /// When it ends by itself. Leaving it out on a later wish leaves the pin's timelock as it is.
-    pub timelock: Option<Timelock>,
-    /// Until when it can't be removed. A later wish can only extend it.
-    pub retention: Option<Retention>,
-    /// Peers that are said to have it; at most 20.
-    pub origins: Vec<Origin>,
+    pub options: PinOptions,
 }
 
 impl PinRequest {
-    /// A wish without names, times or origins, for the default cluster.
+    /// Requests a pin without options in the default cluster.
     #[must_use]
     pub fn new(cid: Cid) -> Self {
-        Self {
-            cid,
-            original_name: None,
-            custom_name: None,
-            cluster: None,
-            timelock: None,
-            retention: None,
-            origins: Vec::new(),
-        }
+        Self { cid, cluster: None, options: PinOptions::default() }
     }
 
-    /// Its times.
-    pub(crate) fn lifetime(&self) -> Lifetime {
-        lifetime(self.timelock, self.retention)
-    }
-
-    /// What the plan has to allow.
-    pub(crate) fn terms(&self) -> PinRequestOptions<'_> {
-        PinRequestOptions { cluster: self.cluster.as_ref(), lifetime: self.lifetime() }
+    /// The same request with these options.
+    #[must_use]
+    pub fn with(self, options: PinOptions) -> Self {
+        Self { options, ..self }
     }
 }
 
-/// What a plan has to allow of a wish or an upload.
-pub(crate) struct PinRequestOptions<'a> {
-    pub(crate) cluster: Option<&'a ClusterId>,
-    pub(crate) lifetime: Lifetime,
-}
-
-pub(crate) fn lifetime(timelock: Option<Timelock>, retention: Option<Retention>) -> Lifetime {
-    Lifetime { expires_at: timelock.map(Timelock::ends_at), retain_until: retention.map(Retention::until) }
+/// What an upload becomes: a pin request whose CID is not known yet.
+#[derive(Debug, Clone, Default)]
+pub struct UploadRequest {
+    /// `None` selects the default cluster.
+    pub cluster: Option<ClusterId>,
+    pub options: PinOptions,
 }
 
 /// Whether a request waits until the pin is settled.

@@ -6,8 +6,8 @@ mod together;
 
 use cid::Cid;
 use pinfold_model::{
-    AccountId, Actor, ClusterId, Details, Event, Lifetime, LifetimeError, PinId, PinKind, PinName, PinPhase,
-    PlacementId, PlacementState, Timestamp, WebhookEvent,
+    AccountId, Actor, ClusterId, Details, Event, Lifetime, LifetimeError, Origin, PinId, PinKind, PinName,
+    PinOptions, PinPhase, PlacementId, PlacementState, Timestamp, WebhookEvent,
 };
 use sqlx::{FromRow, QueryBuilder, Row};
 
@@ -35,22 +35,14 @@ pub(crate) const LOOK: &str = select_pins_from!(
 pub struct CreatePin {
     /// Who wants it.
     pub account: AccountId,
-    /// Who says so.
-    pub by: Actor,
+    pub actor: Actor,
     /// What the audit log calls it, if there is a new pin.
     pub action: &'static str,
     /// The root of the DAG.
     pub cid: Cid,
     /// Where it shall be.
     pub cluster: ClusterId,
-    /// A new name for where it came from; `None` leaves what is there.
-    pub original_name: Option<PinName>,
-    /// A new name; `None` leaves what is there.
-    pub custom_name: Option<PinName>,
-    /// New times; those left out stay as they are.
-    pub lifetime: Lifetime,
-    /// Multiaddrs of peers that are said to have it.
-    pub origins: Vec<String>,
+    pub options: PinOptions,
     /// How many of the account's pins may be on their way.
     pub in_flight_max: u32,
     /// Who wishes works on the placement itself, if it is a new one, and has it until then.
@@ -123,7 +115,7 @@ impl CreatePinWrite {
     ) -> Result<CreatePinOutcome, StoreError> {
         let (placement, old) = self.look(conn).await?;
         let before = old.as_ref().map(PinRecord::lifetime).unwrap_or_default();
-        let lifetime = match before.renewed(self.wish.lifetime, self.now) {
+        let lifetime = match before.renewed(self.wish.options.lifetime(), self.now) {
             Ok(lifetime) => lifetime,
             Err(error) => return Ok(CreatePinOutcome::Refused(error)),
         };
@@ -161,12 +153,13 @@ impl CreatePinWrite {
         mut pin: PinRecord,
         lifetime: Lifetime,
     ) -> Result<CreatePinOutcome, StoreError> {
-        let wish = &self.wish;
-        let is_new = wish.original_name.is_some() || wish.custom_name.is_some() || lifetime != pin.lifetime();
+        let options = &self.wish.options;
+        let is_new =
+            options.original_name.is_some() || options.custom_name.is_some() || lifetime != pin.lifetime();
         if is_new || pin.phase == PinPhase::Pending {
             let before = (pin.original_name.clone(), pin.custom_name.clone(), pin.lifetime());
-            pin.original_name = wish.original_name.clone().or(pin.original_name);
-            pin.custom_name = wish.custom_name.clone().or(pin.custom_name);
+            pin.original_name = options.original_name.clone().or(pin.original_name);
+            pin.custom_name = options.custom_name.clone().or(pin.custom_name);
             Lifetime { expires_at: pin.expires_at, retain_until: pin.retain_until } = lifetime;
             pin.wishes += 1;
             self.update(conn, &pin).await?;
@@ -245,7 +238,7 @@ impl CreatePinWrite {
             placement: pin.placement.clone(),
             wanted: true,
             budget_bytes: room,
-            origins: self.wish.origins.iter().take(ORIGINS_MAX).cloned().collect(),
+            origins: self.origins().take(ORIGINS_MAX).map(ToOwned::to_owned).collect(),
         });
         let (pin, claim) = (Box::new(pin), claim.map(Box::new));
         CreatePinOutcome::Done { pin, created: true, work: claim.is_none(), claim }
@@ -348,8 +341,8 @@ impl CreatePinWrite {
             account: wish.account,
             placement,
             phase,
-            original_name: wish.original_name.clone().or_else(|| old?.original_name.clone()),
-            custom_name: wish.custom_name.clone().or_else(|| old?.custom_name.clone()),
+            original_name: wish.options.original_name.clone().or_else(|| old?.original_name.clone()),
+            custom_name: wish.options.custom_name.clone().or_else(|| old?.custom_name.clone()),
             charged_bytes,
             wishes: old.map_or(0, |old| old.wishes) + 1,
             error: None,
@@ -370,7 +363,7 @@ impl CreatePinWrite {
             .with_some("name", pin.custom_name.as_ref().or(pin.original_name.as_ref()))
             .with_some("expiresAt", pin.expires_at)
             .with_some("retainUntil", pin.retain_until);
-        let act = AuditEvent::new(pin.account, self.wish.by, action, pin.placement.cid.to_string());
+        let act = AuditEvent::new(pin.account, self.wish.actor, action, pin.placement.cid.to_string());
         act.with(details)
     }
 
@@ -386,7 +379,7 @@ impl CreatePinWrite {
         .bind(pin.custom_name.as_ref().map(PinName::as_str))
         .bind(column(pin.charged_bytes))
         .bind(column(pin.wishes))
-        .bind(self.origins())
+        .bind(self.origins_column())
         .bind(pin.expires_at.map(Timestamp::as_ms))
         .bind(pin.retain_until.map(Timestamp::as_ms))
         .execute(conn)
@@ -394,8 +387,14 @@ impl CreatePinWrite {
         Ok(())
     }
 
-    fn origins(&self) -> Option<String> {
-        (!self.wish.origins.is_empty()).then(|| self.wish.origins.join("\n"))
+    fn origins(&self) -> impl Iterator<Item = &str> {
+        self.wish.options.origins.iter().map(Origin::as_str)
+    }
+
+    /// One origin per line.
+    fn origins_column(&self) -> Option<String> {
+        let origins = self.origins().collect::<Vec<_>>();
+        (!origins.is_empty()).then(|| origins.join("\n"))
     }
 }
 
@@ -452,7 +451,7 @@ async fn insert(conn: &mut Conn, pins: &[(&CreatePinWrite, &PinRecord)]) -> Resu
             .push_bind(name(&pin.custom_name))
             .push_bind(column(pin.charged_bytes))
             .push_bind(column(pin.wishes))
-            .push_bind(wish.origins())
+            .push_bind(wish.origins_column())
             .push_bind(pin.created_at.as_ms())
             .push_bind(pin.expires_at.map(Timestamp::as_ms))
             .push_bind(pin.retain_until.map(Timestamp::as_ms));

@@ -181,7 +181,7 @@ async fn together<W: Together>(conn: &mut Conn, batch: &mut [Box<dyn Job>]) -> R
 mod tests {
     use cid::Cid;
     use cid::multihash::Multihash;
-    use pinfold_model::{AccountId, Actor, ClusterId, Lifetime, Timestamp};
+    use pinfold_model::{AccountId, Actor, ClusterId, PinOptions, Timestamp};
 
     use super::*;
     use crate::{CreatePin, CreatePinOutcome, Store};
@@ -242,14 +242,11 @@ mod tests {
     fn wish(number: u8) -> CreatePin {
         CreatePin {
             account: AccountId(1),
-            by: Actor::OPERATOR,
+            actor: Actor::OPERATOR,
             action: "pin.create",
             cid: Cid::new_v1(0x55, Multihash::wrap(0x12, &[number; 32]).unwrap()),
             cluster: ClusterId::default(),
-            original_name: None,
-            custom_name: None,
-            lifetime: Lifetime::default(),
-            origins: Vec::new(),
+            options: PinOptions::default(),
             in_flight_max: 100,
             lease_until: None,
         }

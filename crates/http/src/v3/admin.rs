@@ -18,8 +18,8 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
 use super::openapi::Documented;
+use super::options::filled;
 use super::reject::Reject;
-use super::terms::filled;
 use crate::AppState;
 
 /// The largest page.

@@ -4,8 +4,8 @@ use pinfold_model::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::options::filled;
 use super::reject::Reject;
-use super::terms::filled;
 
 /// The longest text that can be searched for, in bytes: longer than any name.
 const SEARCH_LENGTH_MAX: usize = 255;

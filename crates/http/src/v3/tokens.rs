@@ -12,8 +12,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::extract::MaybeJson;
 use super::openapi::{Conflict, Guarded, Missing, WithBody};
+use super::options::filled;
 use super::reject::Reject;
-use super::terms::filled;
 use crate::AppState;
 use crate::middleware::auth::{RequireScope, TokensDelete, TokensRead, TokensWrite};
 use crate::v3::uploads::disposition::percent_decoded;

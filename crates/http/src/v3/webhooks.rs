@@ -10,8 +10,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::extract::{EXAMPLE_CID, MaybeJson, QueryOf, WebhookParam, WebhookPath};
 use super::openapi::{Conflict, Guarded, Missing, WithBody};
+use super::options::filled;
 use super::reject::Reject;
-use super::terms::filled;
 use crate::AppState;
 use crate::middleware::auth::{RequireScope, WebhooksRead, WebhooksWrite};
 

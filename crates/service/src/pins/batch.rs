@@ -13,7 +13,7 @@ use pinfold_store::{
     CreatePin, CreatePinsOutcome, CreatedPin, LeasedPlacement, RemovePinsOutcome, Unremovable,
 };
 
-use super::{Pins, ambiguous, check_origins};
+use super::{Pins, ambiguous};
 use crate::core::{Core, unavailable};
 use crate::reconcile::work_local;
 use crate::{Caller, Error, PinReceipt, PinRequest, PinView};
@@ -64,8 +64,7 @@ impl Pins {
         let mut faults = Vec::new();
         let mut first_at = HashMap::new();
         for (index, wish) in wishes {
-            let target = check_origins(wish).and_then(|()| self.core.target(caller, &wish.terms()));
-            let error = match target {
+            let error = match self.core.target(caller, wish.cluster.as_ref(), &wish.options) {
                 Ok(cluster) => match first_at.insert((wish.cid, cluster), *index) {
                     Some(first) => Error::Twice { first },
                     None => continue,
@@ -97,7 +96,7 @@ impl Pins {
         }
         let mut rows = Vec::with_capacity(wishes.len());
         for (_, wish) in wishes {
-            let cluster = self.core.target(caller, &wish.terms())?;
+            let cluster = self.core.target(caller, wish.cluster.as_ref(), &wish.options)?;
             rows.push(self.row(caller, wish, cluster));
         }
         let (core, in_flight_max) = (Arc::clone(&self.core), caller.plan.limits.in_flight_pins_max);

@@ -8,7 +8,7 @@ use pinfold_model::{ClusterId, PinPhase};
 use pinfold_store::{PinRecord, PlacementRecord};
 use tokio::time::Instant;
 
-use super::{Pins, check_origins};
+use super::Pins;
 use crate::core::{UNREACHABLE, unavailable};
 use crate::{Caller, ClusterSetup, Error, PinRequest, PinView};
 
@@ -56,15 +56,14 @@ impl Pins {
     /// [`Error::Unavailable`] also when too many ask at once.
     pub async fn dry_run(&self, caller: &Caller, wish: &PinRequest, time: Duration) -> Result<DryRun, Error> {
         let until = Instant::now() + time;
-        check_origins(wish)?;
         let (core, account) = (&self.core, caller.account.id);
-        let cluster = core.target(caller, &wish.terms())?;
+        let cluster = core.target(caller, wish.cluster.as_ref(), &wish.options)?;
         let setup = core.cluster(&cluster).ok_or(Error::UnknownCluster)?;
         let placement = core.store.placement_of(&wish.cid, &cluster).await.map_err(unavailable)?;
         let pins = core.store.pins_of_cid(account, &wish.cid).await.map_err(unavailable)?;
         let pin = pins.into_iter().find(|pin| pin.placement.cluster == cluster);
         let before = pin.as_ref().map(PinRecord::lifetime).unwrap_or_default();
-        before.renewed(wish.lifetime(), core.clock.now()).map_err(Error::Lifetime)?;
+        before.renewed(wish.options.lifetime(), core.clock.now()).map_err(Error::Lifetime)?;
         let whole = placement.filter(PlacementRecord::is_whole);
         let is_live = pin.as_ref().is_some_and(|pin| pin.phase != PinPhase::Failed);
         if whole.is_none() && !is_live {
@@ -92,7 +91,7 @@ impl Pins {
             },
         };
         let time = until.saturating_duration_since(Instant::now());
-        let origins = wish.origins.iter().map(|origin| origin.0.clone()).collect();
+        let origins = wish.options.origins.iter().map(|origin| origin.as_str().to_owned()).collect();
         let terms =
             SurveyOptions { blocks_max: self.core.settings.blocks_max.min(BLOCKS_MAX), time, origins };
         let survey = setup.driver.survey(&wish.cid, &terms).await;

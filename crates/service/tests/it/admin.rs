@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use pinfold_model::{AccountId, Actor, ClusterId, Email, Plan, PlanCode, PlanLimits, Plans, Role};
+use pinfold_model::{
+    AccountId, Actor, ClusterId, Email, PinOptions, Plan, PlanCode, PlanLimits, Plans, Role,
+};
 use pinfold_service::{
     AccountEdit, ClusterEdit, Error, GatewayEdit, Leaving, LogQuery, NewAccount, PinRequest, PlanChange,
     PlanSource, Service, Settings,
@@ -172,7 +174,8 @@ async fn timelocks_stay_when_a_plan_without_them_comes() {
     let world = World::start().await;
     let alice = world.account("alice", "premium").await;
     let cid = world.cluster.publish("locked", MIB);
-    let wish = PinRequest { timelock: Some(world.in_an_hour()), ..PinRequest::new(cid) };
+    let wish =
+        PinRequest::new(cid).with(PinOptions { timelock: Some(world.in_an_hour()), ..PinOptions::default() });
     world.pin(&alice, wish.clone()).await.unwrap();
     let (_, plan) = world.service.subscriptions.change(&alice, &PlanCode::new("free")).await.unwrap();
     let alice = pinfold_service::Caller { plan, ..alice };

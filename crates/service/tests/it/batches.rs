@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cid::Cid;
 use pinfold_cluster::{Fate, Gate};
-use pinfold_model::{Clock, ClusterId, LifetimeError, PinState, Retention};
+use pinfold_model::{Clock, ClusterId, LifetimeError, PinOptions, PinState, Retention};
 use pinfold_service::{BATCH_ITEMS_MAX, BatchError, Caller, Error, ItemFault, PinReceipt, PinRequest, Reach};
 
 use crate::world::{GIB, MIB, World};
@@ -69,8 +69,8 @@ async fn everything_that_is_wrong_is_named_and_nothing_is_pinned() {
     let wishes = vec![
         wish(0),
         PinRequest { cluster: ClusterId::parse("nowhere").ok(), ..wish(1) },
-        PinRequest { timelock: Some(world.in_an_hour()), ..wish(1) },
-        PinRequest { retention, ..wish(1) },
+        wish(1).with(PinOptions { timelock: Some(world.in_an_hour()), ..PinOptions::default() }),
+        wish(1).with(PinOptions { retention, ..PinOptions::default() }),
         PinRequest { cluster: Some(ClusterId::default()), ..wish(0) },
     ];
     let expected = [
@@ -117,7 +117,7 @@ async fn what_is_locked_or_missing_is_named_and_nothing_is_removed() {
     let until = now.after(Duration::from_hours(1));
     let retention = Retention::parse(&until.to_string(), now).ok();
     world.pin_all(&alice, &cids[..1]).await.unwrap();
-    let locked = PinRequest { retention, ..PinRequest::new(cids[1]) };
+    let locked = PinRequest::new(cids[1]).with(PinOptions { retention, ..PinOptions::default() });
     world.service.pins.pin_all(&alice, vec![locked]).await.unwrap();
     world.run_until_idle().await;
     let expected = [(1, Error::RetentionLocked { until }), (2, Error::PinNotFound)];
@@ -125,7 +125,10 @@ async fn what_is_locked_or_missing_is_named_and_nothing_is_removed() {
     assert_eq!(world.uploads(&alice).await.len(), 2);
 
     let sooner = Retention::parse(&now.after(Duration::from_mins(1)).to_string(), now).ok();
-    let wishes = vec![PinRequest::new(cids[2]), PinRequest { retention: sooner, ..PinRequest::new(cids[1]) }];
+    let wishes = vec![
+        PinRequest::new(cids[2]),
+        PinRequest::new(cids[1]).with(PinOptions { retention: sooner, ..PinOptions::default() }),
+    ];
     let shortened = Error::Lifetime(LifetimeError::Shortened { until });
     assert_eq!(faults(world.service.pins.pin_all(&alice, wishes).await), [(1, shortened)]);
     assert_eq!(world.uploads(&alice).await.len(), 2, "the other was not pinned either");
@@ -186,7 +189,7 @@ async fn a_dry_run_is_refused_as_the_pin_would_be() {
     let wish = PinRequest::new(cids[0]);
     let elsewhere = PinRequest { cluster: ClusterId::parse("nowhere").ok(), ..wish.clone() };
     assert_eq!(run(elsewhere).await, Err(Error::UnknownCluster));
-    let timed = PinRequest { timelock: Some(world.in_an_hour()), ..wish.clone() };
+    let timed = wish.clone().with(PinOptions { timelock: Some(world.in_an_hour()), ..PinOptions::default() });
     assert_eq!(run(timed).await, Err(Error::TimelockNotAllowed));
     world.pin_all(&bob, &cids[..100]).await.unwrap();
     assert_eq!(

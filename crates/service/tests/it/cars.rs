@@ -4,7 +4,7 @@ use cid::{Cid, Version};
 use pinfold_model::{Email, PinState};
 use pinfold_node::Block;
 use pinfold_node::car::{HEADER, header, section_head};
-use pinfold_service::{Caller, Error, KeptRoots, UploadOptions, Wait};
+use pinfold_service::{Caller, Error, KeptRoots, UploadRequest, Wait};
 
 use crate::world::{LONG, MIB, World};
 
@@ -28,7 +28,7 @@ pub(crate) async fn import(
     roots: &[Cid],
     wait: Wait,
 ) -> Result<KeptRoots, Error> {
-    let (uploads, terms) = (&world.service.uploads, UploadOptions::default());
+    let (uploads, terms) = (&world.service.uploads, UploadRequest::default());
     let received = uploads.receive_car(caller, &terms, car).await?;
     uploads.keep_car(caller, received, roots.to_vec(), terms, wait).await
 }

@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 use cid::Cid;
 use pinfold_cluster::{Cluster, ClusterError};
 use pinfold_model::{
-    Clock, FailureCode, ManualClock, PinState, Plan, PlanCode, PlanLimits, Plans, Timelock, Timestamp,
+    Clock, FailureCode, ManualClock, PinOptions, PinState, Plan, PlanCode, PlanLimits, Plans, Timelock,
+    Timestamp,
 };
 use pinfold_node::{Blocks, HoldName};
-use pinfold_service::{Caller, PinRequest, PinView, Service, Settings, UploadOptions, Wait};
+use pinfold_service::{Caller, PinRequest, PinView, Service, Settings, UploadRequest, Wait};
 use pinfold_store::Store;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
@@ -375,7 +376,7 @@ impl Play {
             AuditEvent::Nothing => {}
             AuditEvent::CreatePin { who, cid, timelock } => {
                 answers.wished.insert((who, cid));
-                let wish = PinRequest { timelock, ..PinRequest::new(cid) };
+                let wish = PinRequest::new(cid).with(PinOptions { timelock, ..PinOptions::default() });
                 let _ = service.pins.pin(&self.callers[who], wish, Wait::No).await;
             }
             AuditEvent::Remove { who, cid } => {
@@ -383,7 +384,10 @@ impl Play {
                 let _ = service.pins.remove(&self.callers[who], &cid, None).await;
             }
             AuditEvent::Upload { who, bodies, broken, kept, timelock } => {
-                let terms = UploadOptions { timelock, ..UploadOptions::default() };
+                let terms = UploadRequest {
+                    options: PinOptions { timelock, ..PinOptions::default() },
+                    cluster: None,
+                };
                 if let Some(pin) = upload(service, &self.callers[who], &bodies, broken, kept, &terms).await {
                     answers.wished.insert((who, pin.cid));
                     answers.promised.extend(pin.expires_at.is_none().then_some((who, pin.cid)));
@@ -568,7 +572,7 @@ async fn upload(
     bodies: &[Vec<u8>],
     broken: bool,
     kept: bool,
-    terms: &UploadOptions,
+    terms: &UploadRequest,
 ) -> Option<PinView> {
     let uploads = &service.uploads;
     let end = || -> Box<dyn tokio::io::AsyncRead + Send + Unpin> {

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use cid::Cid;
 use pinfold_cluster::{Fate, Gate};
-use pinfold_model::{PinId, PinName, PinState};
+use pinfold_model::{PinId, PinName, PinOptions, PinState};
 use pinfold_service::{
-    Caller, EntriesPage, EntriesQuery, Error, PinRequest, Settings, UploadOptions, UploadReceipt, Wait,
+    Caller, EntriesPage, EntriesQuery, Error, PinRequest, Settings, UploadReceipt, UploadRequest, Wait,
 };
 
 use crate::world::{MIB, World};
@@ -17,11 +17,11 @@ use crate::world::{MIB, World};
 async fn directory(world: &World, caller: &Caller, paths: &[&str]) -> Cid {
     let background = world.service.run();
     let uploads = &world.service.uploads;
-    let mut draft = uploads.directory(caller, &UploadOptions::default()).await.unwrap();
+    let mut draft = uploads.directory(caller, &UploadRequest::default()).await.unwrap();
     for path in paths {
         draft.add(path, path.as_bytes()).await.unwrap();
     }
-    let kept = uploads.keep_directory(caller, draft, UploadOptions::default()).await.unwrap();
+    let kept = uploads.keep_directory(caller, draft, UploadRequest::default()).await.unwrap();
     background.stop().await;
     kept.receipt.view.cid
 }
@@ -130,9 +130,18 @@ impl Roots {
     async fn upload(&self, path: &str) -> Result<UploadReceipt, Error> {
         let uploads = &self.world.service.uploads;
         let path = if path.starts_with('/') { PathBuf::from(path) } else { self.path(path) };
-        let terms = UploadOptions::default();
-        let (draft, name) = uploads.folder(&self.alice, &terms, path.to_str().unwrap()).await?;
-        uploads.keep_directory(&self.alice, draft, UploadOptions { original_name: name, ..terms }).await
+        let (draft, name) =
+            uploads.folder(&self.alice, &UploadRequest::default(), path.to_str().unwrap()).await?;
+        uploads
+            .keep_directory(
+                &self.alice,
+                draft,
+                UploadRequest {
+                    options: PinOptions { original_name: name, ..PinOptions::default() },
+                    cluster: None,
+                },
+            )
+            .await
     }
 
     async fn refusal(&self, path: &str) -> String {
@@ -170,7 +179,7 @@ async fn nothing_outside_of_the_roots_is_read_or_told_of() {
     }
     let closed = World::start().await;
     let bob = closed.account("bob", "free").await;
-    let refused = closed.service.uploads.folder(&bob, &UploadOptions::default(), "/tmp").await;
+    let refused = closed.service.uploads.folder(&bob, &UploadRequest::default(), "/tmp").await;
     assert_eq!(refused.err(), Some(Error::FolderNotAllowed), "no root, nothing");
     roots.world.run_until_idle().await;
     roots.world.check_settled(&[&roots.alice]).await;

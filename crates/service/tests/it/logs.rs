@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pinfold_model::{Actor, Clock, IpRules, ScopeSet, TokenName};
+use pinfold_model::{Actor, Clock, IpRules, PinOptions, ScopeSet, TokenName};
 use pinfold_service::{AuditEntry, AuditEvent, Caller, Error, LogQuery, NewToken, PinRequest, Settings};
 
 use crate::world::{MIB, World};
@@ -21,7 +21,10 @@ async fn what_an_account_does_is_in_its_log_and_in_no_other() {
     let (alice, bob) = (world.account("alice", "premium").await, world.account("bob", "free").await);
     let cid = world.cluster.publish("hello", MIB);
     let lock = Some(world.in_an_hour());
-    world.pin(&alice, PinRequest { timelock: lock, ..PinRequest::new(cid) }).await.unwrap();
+    world
+        .pin(&alice, PinRequest::new(cid).with(PinOptions { timelock: lock, ..PinOptions::default() }))
+        .await
+        .unwrap();
     let name = TokenName::parse("second").unwrap();
     let (scopes, ip_allowlist) = (ScopeSet::of_a_new_key(), IpRules::default());
     let new = NewToken { name: name.clone(), label: None, scopes, ip_allowlist, expires_at: None };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pinfold_cluster::{ClusterError, Fate};
-use pinfold_model::{Clock, FailureCode, PinName, PinState};
+use pinfold_model::{Clock, FailureCode, PinName, PinOptions, PinState};
 use pinfold_service::{Error, ListQuery, PinRequest, Wait};
 
 use crate::world::{GIB, MIB, World};
@@ -33,10 +33,14 @@ async fn a_second_wish_gives_names_and_never_drops_a_timelock() {
     let cid = world.cluster.publish("hello", MIB);
     let lock = world.in_an_hour();
     let name = |text| Some(PinName::parse(text).unwrap());
-    let first = PinRequest { timelock: Some(lock), original_name: name("a.txt"), ..PinRequest::new(cid) };
+    let first = PinRequest::new(cid).with(PinOptions {
+        timelock: Some(lock),
+        original_name: name("a.txt"),
+        ..PinOptions::default()
+    });
     world.pin(&alice, first).await.unwrap();
 
-    let second = PinRequest { custom_name: name("mine"), ..PinRequest::new(cid) };
+    let second = PinRequest::new(cid).with(PinOptions { custom_name: name("mine"), ..PinOptions::default() });
     let view = world.service.pins.pin(&alice, second, Wait::No).await.unwrap().view;
     assert_eq!(view.expires_at, Some(lock.ends_at()));
     assert_eq!((view.original_name, view.custom_name), (name("a.txt"), name("mine")));
@@ -211,7 +215,10 @@ async fn an_expired_pin_is_released_and_not_a_moment_earlier() {
     let alice = world.account("alice", "premium").await;
     let cid = world.cluster.publish("for an hour", MIB);
     let lock = world.in_an_hour();
-    world.pin(&alice, PinRequest { timelock: Some(lock), ..PinRequest::new(cid) }).await.unwrap();
+    world
+        .pin(&alice, PinRequest::new(cid).with(PinOptions { timelock: Some(lock), ..PinOptions::default() }))
+        .await
+        .unwrap();
 
     world.clock.advance(Duration::from_millis(3_599_999));
     world.run_until_idle().await;
@@ -230,7 +237,8 @@ async fn the_plan_says_what_is_allowed() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
-    let locked = PinRequest { timelock: Some(world.in_an_hour()), ..PinRequest::new(cid) };
+    let locked =
+        PinRequest::new(cid).with(PinOptions { timelock: Some(world.in_an_hour()), ..PinOptions::default() });
     assert_eq!(world.pin(&alice, locked).await, Err(Error::TimelockNotAllowed));
     let elsewhere = pinfold_model::ClusterId::parse("cl9-moon").unwrap();
     let wish = PinRequest { cluster: Some(elsewhere), ..PinRequest::new(cid) };
@@ -274,7 +282,11 @@ async fn lists_have_pages_cursors_filters_and_exact_totals() {
         let cid = world.cluster.publish(&format!("{i}"), 10);
         let name = PinName::parse(&format!("Photo_{i}%.jpg")).unwrap();
         let timelock = (i % 5 == 0).then(|| world.in_an_hour());
-        let wish = PinRequest { custom_name: Some(name), timelock, ..PinRequest::new(cid) };
+        let wish = PinRequest::new(cid).with(PinOptions {
+            custom_name: Some(name),
+            timelock,
+            ..PinOptions::default()
+        });
         world.service.pins.pin(&alice, wish, Wait::No).await.unwrap();
         cids.push(cid);
     }

@@ -1,7 +1,7 @@
 //! Stories of quotas: however much comes at once, an account never has more than its plan allows, to the byte.
 
 use pinfold_model::{PinState, Plan, PlanLimits, Plans};
-use pinfold_service::{Caller, Error, PinRequest, Settings, UploadOptions};
+use pinfold_service::{Caller, Error, PinRequest, Settings, UploadRequest};
 
 use crate::world::{LONG, World};
 
@@ -19,7 +19,7 @@ async fn upload(world: &World, caller: &Caller, number: usize, bytes: usize) -> 
     let mut content = vec![b'x'; bytes];
     let name = number.to_be_bytes();
     content[..name.len()].copy_from_slice(&name);
-    let (uploads, terms) = (&world.service.uploads, UploadOptions::default());
+    let (uploads, terms) = (&world.service.uploads, UploadRequest::default());
     let received = uploads.receive(caller, &terms, std::io::Cursor::new(content)).await?;
     uploads.keep(caller, received, terms).await.map(drop)
 }

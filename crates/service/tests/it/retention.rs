@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use pinfold_model::{Actor, Clock, LifetimeError, PinState, PlanCode, Retention, Timestamp};
-use pinfold_service::{Caller, Error, PinRequest, UploadOptions, Wait};
+use pinfold_model::{Actor, Clock, LifetimeError, PinOptions, PinState, PlanCode, Retention, Timestamp};
+use pinfold_service::{Caller, Error, PinRequest, UploadRequest, Wait};
 
 use crate::world::{MIB, World};
 
@@ -18,7 +18,8 @@ impl World {
     /// Pins something new, locked for a day; gives its CID and until when it is locked.
     async fn lock(&self, caller: &Caller, seed: &str) -> (cid::Cid, Timestamp) {
         let cid = self.cluster.publish(seed, MIB);
-        let wish = PinRequest { retention: self.locked_for(DAY), ..PinRequest::new(cid) };
+        let wish = PinRequest::new(cid)
+            .with(PinOptions { retention: self.locked_for(DAY), ..PinOptions::default() });
         let receipt = self.pin(caller, wish).await.unwrap();
         (cid, receipt.view.retain_until.unwrap())
     }
@@ -31,7 +32,8 @@ async fn a_locked_pin_outlives_every_wish_of_its_owner() {
     let (cid, until) = world.lock(&alice, "evidence").await;
     let locked = Err(Error::RetentionLocked { until });
     assert_eq!(world.remove(&alice, &cid).await, locked);
-    let sooner = PinRequest { timelock: Some(world.in_an_hour()), ..PinRequest::new(cid) };
+    let sooner =
+        PinRequest::new(cid).with(PinOptions { timelock: Some(world.in_an_hour()), ..PinOptions::default() });
     let refused = world.service.pins.pin(&alice, sooner, Wait::No).await;
     assert_eq!(refused, Err(Error::Lifetime(LifetimeError::EndsBeforeLock { until })));
 
@@ -54,10 +56,14 @@ async fn a_lock_needs_a_plan_and_outlives_it() {
     let world = World::start().await;
     let (alice, bob) = (world.account("alice", "premium").await, world.account("bob", "free").await);
     let cid = world.cluster.publish("mine", MIB);
-    let wish = PinRequest { retention: world.locked_for(DAY), ..PinRequest::new(cid) };
+    let wish =
+        PinRequest::new(cid).with(PinOptions { retention: world.locked_for(DAY), ..PinOptions::default() });
     let refused = world.service.pins.pin(&bob, wish, Wait::No).await;
     assert_eq!(refused, Err(Error::RetentionNotAllowed));
-    let early = UploadOptions { retention: world.locked_for(DAY), ..UploadOptions::default() };
+    let early = UploadRequest {
+        options: PinOptions { retention: world.locked_for(DAY), ..PinOptions::default() },
+        cluster: None,
+    };
     let refused = world.service.uploads.receive(&bob, &early, &b"x"[..]).await.map(drop);
     assert_eq!(refused, Err(Error::RetentionNotAllowed));
 
@@ -74,7 +80,10 @@ async fn a_lock_needs_a_plan_and_outlives_it() {
 async fn an_upload_is_locked_from_its_first_moment() {
     let world = World::start().await;
     let alice = world.account("alice", "premium").await;
-    let terms = UploadOptions { retention: world.locked_for(DAY), ..UploadOptions::default() };
+    let terms = UploadRequest {
+        options: PinOptions { retention: world.locked_for(DAY), ..PinOptions::default() },
+        cluster: None,
+    };
     let received = world.service.uploads.receive(&alice, &terms, &b"x"[..]).await.unwrap();
     let background = world.service.run();
     let view = world.service.uploads.keep(&alice, received, terms).await.unwrap().view;
@@ -103,7 +112,8 @@ async fn a_pin_that_can_not_be_had_is_not_held_by_its_lock() {
     let alice = world.account("alice", "premium").await;
     let cid = world.cluster.publish("gone", MIB);
     world.cluster.unpublish(&cid);
-    let wish = PinRequest { retention: world.locked_for(DAY), ..PinRequest::new(cid) };
+    let wish =
+        PinRequest::new(cid).with(PinOptions { retention: world.locked_for(DAY), ..PinOptions::default() });
     assert_eq!(world.pin(&alice, wish.clone()).await, Err(Error::CidNotFound));
     assert_eq!(world.uploads(&alice).await, [], "nothing is left behind");
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cid::Cid;
 use pinfold_cluster::{ClusterError, Fate};
-use pinfold_model::PinState;
+use pinfold_model::{PinOptions, PinState};
 use pinfold_service::{Caller, PinRequest, Wait};
 
 use crate::dice::Dice;
@@ -62,7 +62,11 @@ impl Play {
             .world
             .service
             .pins
-            .pin(caller, PinRequest { timelock, ..PinRequest::new(cid) }, Wait::No)
+            .pin(
+                caller,
+                PinRequest::new(cid).with(PinOptions { timelock, ..PinOptions::default() }),
+                Wait::No,
+            )
             .await;
     }
 

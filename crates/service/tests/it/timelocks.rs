@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use cid::Cid;
 use pinfold_cluster::{ClusterError, Fate, Gate};
-use pinfold_model::PinState;
-use pinfold_service::{Caller, PinRequest, UploadOptions};
+use pinfold_model::{PinOptions, PinState};
+use pinfold_service::{Caller, PinRequest, UploadRequest};
 
 use crate::world::{DEADLINE, MIB, World};
 
@@ -16,7 +16,9 @@ impl World {
     /// Pins for the next hour, and works until it is settled.
     async fn pin_for_an_hour(&self, caller: &Caller, cid: Cid) {
         let timelock = Some(self.in_an_hour());
-        self.pin(caller, PinRequest { timelock, ..PinRequest::new(cid) }).await.unwrap();
+        self.pin(caller, PinRequest::new(cid).with(PinOptions { timelock, ..PinOptions::default() }))
+            .await
+            .unwrap();
     }
 
     /// Waits until the account has so many pins, while the service runs.
@@ -106,7 +108,7 @@ async fn a_clock_that_is_set_back_holds_up_no_work() {
     world.service.reconciler.turn().await.unwrap();
     let waiting = world.cluster.publish("waiting", MIB);
     world.wish(&alice, waiting).await.unwrap();
-    let dropped = world.service.uploads.receive(&alice, &UploadOptions::default(), &b"x"[..]).await.unwrap();
+    let dropped = world.service.uploads.receive(&alice, &UploadRequest::default(), &b"x"[..]).await.unwrap();
 
     world.clock.set(world.clock_at_start().after(Duration::ZERO));
     let background = world.service.run();
@@ -174,7 +176,7 @@ async fn a_pin_that_is_renewed_when_it_comes_due_is_not_lost() {
     // The moment has come, but nobody has ended them yet.
     world.clock.advance(A_MOMENT);
     let timelock = Some(world.in_an_hour());
-    let wish = PinRequest { timelock, ..PinRequest::new(longer) };
+    let wish = PinRequest::new(longer).with(PinOptions { timelock, ..PinOptions::default() });
     let renewed = world.service.pins.pin(&alice, wish, pinfold_service::Wait::No).await.unwrap();
     assert_eq!(renewed.view.state, PinState::Pinned);
     let renewed = world.wish(&alice, for_ever).await.unwrap();
@@ -200,7 +202,8 @@ async fn a_pin_that_failed_and_is_asked_for_again_does_not_end_by_its_old_time()
     let alice = world.account("alice", "premium").await;
     let cid = world.cluster.publish("hello", MIB);
     world.cluster.script_hold(&cid, [Fate::Fails(ClusterError::NotFound)]);
-    let wish = PinRequest { timelock: Some(world.in_an_hour()), ..PinRequest::new(cid) };
+    let wish =
+        PinRequest::new(cid).with(PinOptions { timelock: Some(world.in_an_hour()), ..PinOptions::default() });
     world.service.pins.pin(&alice, wish, pinfold_service::Wait::No).await.unwrap();
     world.run_until_idle().await;
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Failed));
@@ -216,7 +219,7 @@ async fn a_cluster_that_hangs_does_not_hold_up_the_end_of_pins() {
     let alice = world.account("alice", "premium").await;
     let cid = world.cluster.publish("for an hour", MIB);
     world.pin_for_an_hour(&alice, cid).await;
-    let received = world.service.uploads.receive(&alice, &UploadOptions::default(), &b"x"[..]).await.unwrap();
+    let received = world.service.uploads.receive(&alice, &UploadRequest::default(), &b"x"[..]).await.unwrap();
     let gate = Gate::default();
     world.cluster.script_release([Fate::Waits(gate.clone())]);
     let background = world.service.run();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pinfold_cluster::{ClusterError, Fate, Gate};
 use pinfold_model::{PinKind, PinState, Plan, PlanLimits, Plans};
-use pinfold_service::{Error, Settings, UploadOptions};
+use pinfold_service::{Error, Settings, UploadRequest};
 
 use crate::world::{MIB, World};
 
@@ -18,13 +18,13 @@ async fn an_upload_is_kept_and_its_guard_goes() {
     let alice = world.account("alice", "free").await;
     let background = world.service.run();
     let uploads = &world.service.uploads;
-    let received = uploads.receive(&alice, &UploadOptions::default(), body(1)).await.unwrap();
+    let received = uploads.receive(&alice, &UploadRequest::default(), body(1)).await.unwrap();
     assert_eq!(received.file_bytes(), MIB);
-    let receipt = uploads.keep(&alice, received, UploadOptions::default()).await.unwrap();
+    let receipt = uploads.keep(&alice, received, UploadRequest::default()).await.unwrap();
     assert_eq!((receipt.view.state, receipt.created), (PinState::Pinned, true));
 
-    let again = uploads.receive(&alice, &UploadOptions::default(), body(1)).await.unwrap();
-    let receipt = uploads.keep(&alice, again, UploadOptions::default()).await.unwrap();
+    let again = uploads.receive(&alice, &UploadRequest::default(), body(1)).await.unwrap();
+    let receipt = uploads.keep(&alice, again, UploadRequest::default()).await.unwrap();
     assert!(!receipt.created);
     background.stop().await;
     world.run_until_idle().await;
@@ -36,13 +36,13 @@ async fn an_upload_that_is_not_kept_leaves_nothing() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let uploads = &world.service.uploads;
-    drop(uploads.receive(&alice, &UploadOptions::default(), body(1)).await.unwrap());
+    drop(uploads.receive(&alice, &UploadRequest::default(), body(1)).await.unwrap());
 
     let broken = tokio_util::io::StreamReader::new(futures::stream::iter([
         Ok(bytes::Bytes::from_static(b"half of")),
         Err(std::io::Error::other("the client went away")),
     ]));
-    let cut = uploads.receive(&alice, &UploadOptions::default(), broken).await;
+    let cut = uploads.receive(&alice, &UploadRequest::default(), broken).await;
     assert_eq!(cut.err(), Some(Error::UploadCutOff));
     world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
@@ -56,17 +56,17 @@ async fn an_upload_over_the_quota_is_stopped() {
     world.wish(&alice, large).await.unwrap();
     world.run_until_idle().await;
     let uploads = &world.service.uploads;
-    let over = uploads.receive(&alice, &UploadOptions::default(), body(2)).await;
+    let over = uploads.receive(&alice, &UploadRequest::default(), body(2)).await;
     assert_eq!(over.err(), Some(Error::QuotaExceeded));
 
     // Two that fit alone do not fit together.
-    let one = uploads.receive(&alice, &UploadOptions::default(), body(1)).await.unwrap();
+    let one = uploads.receive(&alice, &UploadRequest::default(), body(1)).await.unwrap();
     let two = std::io::Cursor::new(vec![8; 1 << 20]);
-    let two = uploads.receive(&alice, &UploadOptions::default(), two).await.unwrap();
+    let two = uploads.receive(&alice, &UploadRequest::default(), two).await.unwrap();
     let background = world.service.run();
     let (one, two) = tokio::join!(
-        uploads.keep(&alice, one, UploadOptions::default()),
-        uploads.keep(&alice, two, UploadOptions::default())
+        uploads.keep(&alice, one, UploadRequest::default()),
+        uploads.keep(&alice, two, UploadRequest::default())
     );
     assert_eq!([one, two].iter().filter(|kept| **kept == Err(Error::QuotaExceeded)).count(), 1);
     background.stop().await;
@@ -80,11 +80,11 @@ async fn an_upload_that_was_promised_for_later_says_why_it_failed() {
     let world = World::start_with(settings).await;
     let alice = world.account("alice", "free").await;
     let uploads = &world.service.uploads;
-    let received = uploads.receive(&alice, &UploadOptions::default(), body(1)).await.unwrap();
+    let received = uploads.receive(&alice, &UploadRequest::default(), body(1)).await.unwrap();
     let cid = *received.cid();
     let down = Fate::Fails(ClusterError::Unavailable("it is asleep".to_owned()));
     world.cluster.script_hold(&cid, [down.clone(), down]);
-    let receipt = uploads.keep(&alice, received, UploadOptions::default()).await.unwrap();
+    let receipt = uploads.keep(&alice, received, UploadRequest::default()).await.unwrap();
     assert_eq!((receipt.view.state, receipt.created), (PinState::Queued, true));
 
     let background = world.service.run();
@@ -119,8 +119,8 @@ async fn an_upload_is_not_lost_to_a_search_that_began_before_it() {
         let upload = async {
             gate.reached().await;
             let uploads = &world.service.uploads;
-            let received = uploads.receive(uploader, &UploadOptions::default(), &b"hello"[..]).await.unwrap();
-            let keep = uploads.keep(uploader, received, UploadOptions::default());
+            let received = uploads.receive(uploader, &UploadRequest::default(), &b"hello"[..]).await.unwrap();
+            let keep = uploads.keep(uploader, received, UploadRequest::default());
             let answer_nobody = async {
                 let wished = async || world.store.pins_of_cid(uploader.account.id, &cid).await.unwrap();
                 while wished().await.first().is_none_or(|pin| pin.wishes < wishes) {
@@ -146,14 +146,14 @@ async fn a_directory_names_its_files() {
     let alice = world.account("alice", "free").await;
     let background = world.service.run();
     let uploads = &world.service.uploads;
-    let mut draft = uploads.directory(&alice, &UploadOptions::default()).await.unwrap();
+    let mut draft = uploads.directory(&alice, &UploadRequest::default()).await.unwrap();
     draft.add("a/b.txt", &b"one"[..]).await.unwrap();
     draft.add("c.txt", &b"two"[..]).await.unwrap();
     for bad in ["", "/a", "a//b", "../a", "a/./b", "c.txt", "a\0b"] {
         let refused = draft.add(bad, &b"x"[..]).await;
         assert!(matches!(refused, Err(Error::InvalidRequest(_))), "{bad:?}");
     }
-    let kept = uploads.keep_directory(&alice, draft, UploadOptions::default()).await.unwrap();
+    let kept = uploads.keep_directory(&alice, draft, UploadRequest::default()).await.unwrap();
     assert_eq!(kept.receipt.view.kind, PinKind::Directory);
     assert_eq!(
         kept.entries.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(),
@@ -169,12 +169,12 @@ async fn guards_of_a_dead_process_go_once_its_placements_have_settled() {
     let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
     let uploads = world.service.uploads.clone();
-    let received = uploads.receive(&alice, &UploadOptions::default(), body(1)).await.unwrap();
+    let received = uploads.receive(&alice, &UploadRequest::default(), body(1)).await.unwrap();
     let cid = *received.cid();
     // The process dies after the wish: the guard is never dropped, and the hold has just begun.
     let gate = Gate::default();
     world.cluster.script_hold(&cid, [pinfold_cluster::Fate::Waits(gate.clone())]);
-    let kept = tokio::spawn(async move { uploads.keep(&alice, received, UploadOptions::default()).await });
+    let kept = tokio::spawn(async move { uploads.keep(&alice, received, UploadRequest::default()).await });
     let alice = world.account("alice2", "free").await;
     while world.store.placements(None, 1).await.unwrap().is_empty() {
         tokio::task::yield_now().await;
@@ -206,7 +206,7 @@ async fn a_plan_bounds_one_file_and_one_directory() {
     let plans = Plans::new(vec![Plan { limits, ..Plan::free() }]);
     let world = World::start_with(Settings { plans, ..Settings::default() }).await;
     let alice = world.account("alice", "free").await;
-    let (uploads, terms) = (&world.service.uploads, UploadOptions::default());
+    let (uploads, terms) = (&world.service.uploads, UploadRequest::default());
     drop(uploads.receive(&alice, &terms, body(2)).await.unwrap());
     let over = uploads.receive(&alice, &terms, body(3)).await.err();
     assert_eq!(over, Some(Error::FileTooLarge { bytes_max: 2 * MIB }));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pinfold_cluster::{ClusterError, Fate};
-use pinfold_model::{WebhookEvent, WebhookEvents, WebhookId};
+use pinfold_model::{PinOptions, WebhookEvent, WebhookEvents, WebhookId};
 use pinfold_service::{
     Caller, Delivery, Error, PinRequest, Settings, WebhookDraft, WebhookEdit, WebhookReach,
 };
@@ -50,7 +50,10 @@ async fn all_that_happens_is_told_once_in_order_and_signed() {
     let kept = world.pin_one(&alice, "kept").await;
     let cid = world.cluster.publish("for an hour", 5);
     let timelock = Some(world.in_an_hour());
-    world.pin(&alice, PinRequest { timelock, ..PinRequest::new(cid) }).await.unwrap();
+    world
+        .pin(&alice, PinRequest::new(cid).with(PinOptions { timelock, ..PinOptions::default() }))
+        .await
+        .unwrap();
     let fails = world.cluster.publish("fails", 5);
     world.cluster.script_hold(&fails, [Fate::Fails(ClusterError::Unfit("no DAG".to_owned()))]);
     assert!(world.pin(&alice, PinRequest::new(fails)).await.is_err());

@@ -160,7 +160,9 @@ async fn find<'a>(
             None => None,
         };
         let Some(write) = wishes.get(place).copied() else { continue };
-        let Ok(lifetime) = Lifetime::default().renewed(write.wish.lifetime, write.now) else { continue };
+        let Ok(lifetime) = Lifetime::default().renewed(write.wish.options.lifetime(), write.now) else {
+            continue;
+        };
         // The second of two that are the same finds the first; so does the second of two for what is new.
         let account = placement.as_ref().map(|_| write.wish.account);
         if seen.insert((write.wish.cid, &write.wish.cluster, account)) {

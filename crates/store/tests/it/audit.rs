@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use pinfold_model::{AccountId, Actor, AuditStatus, Details, Lifetime, Source};
+use pinfold_model::{AccountId, Actor, AuditStatus, Details, Source};
 use pinfold_store::{AuditEntry, AuditEvent, AuditFilter, Capacity, CreatePin, CreatePinOutcome};
 
-use crate::world::{World, at, cid, created, gave_up, held, name, now, wish};
+use crate::world::{World, at, cid, created, gave_up, held, named, now, times, wish};
 
 /// The log of an account, newest first; a story's is short.
 async fn log(world: &World, account: AccountId) -> Vec<AuditEntry> {
@@ -26,11 +26,11 @@ async fn who_pins_and_removes_stands_beside_what() {
     let ada = world.account("ada", 1_000).await;
     let by =
         Actor { source: Source::Web, address: Some("192.0.2.7".parse().unwrap()), ..Actor::account(ada) };
-    let wish = CreatePin { by, custom_name: name("a \"b\""), action: "file.upload", ..wish(ada, cid(1)) };
+    let wish = CreatePin { actor: by, options: named("a \"b\""), action: "file.upload", ..wish(ada, cid(1)) };
     created(world.store.create_pin(wish.clone(), now()).await.unwrap());
     let again = world.store.create_pin(wish.clone(), at(1)).await.unwrap();
     assert!(matches!(again, CreatePinOutcome::Done { created: false, .. }));
-    world.store.create_pin(CreatePin { custom_name: name("c"), ..wish }, at(2)).await.unwrap();
+    world.store.create_pin(CreatePin { options: named("c"), ..wish }, at(2)).await.unwrap();
     world.store.remove(ada, &cid(1), None, by, at(3)).await.unwrap();
 
     let log = log(&world, ada).await;
@@ -54,10 +54,8 @@ async fn what_the_service_does_by_itself_is_told_to_everyone_whom_it_hits() {
     let world = World::start().await;
     let (ada, bea) = (world.account("ada", 1_000).await, world.account("bea", 10).await);
     for account in [ada, bea] {
-        let lifetime = Lifetime { expires_at: Some(at(10)), retain_until: None };
-        created(
-            world.store.create_pin(CreatePin { lifetime, ..wish(account, cid(1)) }, now()).await.unwrap(),
-        );
+        let options = times(Some(at(10)), None);
+        created(world.store.create_pin(CreatePin { options, ..wish(account, cid(1)) }, now()).await.unwrap());
     }
     let claim = world.claim(now()).await;
     world.complete_placement(&claim, held(100)).await;

@@ -1,9 +1,9 @@
 //! Batches: all of it or none of it.
 
-use pinfold_model::{AccountId, Actor, ClusterId, Lifetime, LifetimeError, PinPhase};
+use pinfold_model::{AccountId, Actor, ClusterId, LifetimeError, PinPhase};
 use pinfold_store::{CreatePin, CreatePinsOutcome, CreatedPin, RemovePinsOutcome, Removed, Unremovable};
 
-use crate::world::{LEASE, World, at, cid, created, held, now, wish};
+use crate::world::{LEASE, World, at, cid, created, held, now, times, wish};
 
 impl World {
     /// Has these DAGs pinned by somebody, ten bytes each.
@@ -103,8 +103,8 @@ async fn a_batch_with_too_many_on_their_way_leaves_nothing() {
 async fn a_batch_that_a_lock_forbids_names_each_and_leaves_nothing() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
-    let until = |seconds| Lifetime { expires_at: None, retain_until: Some(at(seconds)) };
-    let locked = |number, seconds| CreatePin { lifetime: until(seconds), ..wish(ada, cid(number)) };
+    let until = |seconds| times(None, Some(at(seconds)));
+    let locked = |number, seconds| CreatePin { options: until(seconds), ..wish(ada, cid(number)) };
     done(world.create_pins(vec![locked(0, 100), locked(2, 100)]).await);
     let refused = world.create_pins(vec![locked(0, 50), wish(ada, cid(1)), locked(2, 50)]).await;
     let CreatePinsOutcome::Refused(refused) = refused else { panic!("{refused:?}") };
@@ -145,8 +145,8 @@ async fn a_batch_of_removals_ends_all_or_names_what_it_can_not() {
             .await
             .unwrap(),
     );
-    let lifetime = Lifetime { expires_at: None, retain_until: Some(at(100)) };
-    world.store.create_pin(CreatePin { lifetime, ..wish(ada, cid(2)) }, now()).await.unwrap();
+    let options = times(None, Some(at(100)));
+    world.store.create_pin(CreatePin { options, ..wish(ada, cid(2)) }, now()).await.unwrap();
 
     let here = Some(ClusterId::default());
     let batch = [

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use futures::future::join_all;
-use pinfold_model::{AccountId, Actor, Lifetime, PinId, PinPhase, PlacementId, PlacementState, Timestamp};
+use pinfold_model::{AccountId, Actor, PinId, PinPhase, PlacementId, PlacementState, Timestamp};
 use pinfold_store::{
     Capacity, CompleteOutcome, CreatePin, CreatePinOutcome, CreatePinsOutcome, LeasedPlacement,
     PlacementOutcome, RemovePinsOutcome,
 };
 use proptest::prelude::*;
 
-use crate::world::{World, at, cid, created, failure, gave_up, held, now, wish};
+use crate::world::{World, at, cid, created, failure, gave_up, held, now, times, wish};
 
 const ACCOUNTS: usize = 3;
 const CIDS: u32 = 4;
@@ -146,8 +146,8 @@ impl Books {
         retain_in: Option<i64>,
     ) -> CreatePin {
         let at = |seconds| at(self.seconds + seconds);
-        let lifetime = Lifetime { expires_at: expires_in.map(at), retain_until: retain_in.map(at) };
-        CreatePin { lifetime, in_flight_max: 3, ..wish(self.accounts[account], cid(number)) }
+        let options = times(expires_in.map(at), retain_in.map(at));
+        CreatePin { options, in_flight_max: 3, ..wish(self.accounts[account], cid(number)) }
     }
 
     async fn take(&mut self, step: Step) {

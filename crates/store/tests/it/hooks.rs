@@ -1,7 +1,7 @@
 //! Webhooks: what happens to pins is written for them in the same moment, and claimed, told, given up, forgotten.
 
 use pinfold_model::{
-    AccountId, Actor, DeliveryState, FailureCode, Lifetime, PinState, Timestamp, Webhook, WebhookEvent,
+    AccountId, Actor, DeliveryState, FailureCode, PinOptions, PinState, Timestamp, Webhook, WebhookEvent,
     WebhookEvents, WebhookSecret,
 };
 use pinfold_store::{
@@ -9,7 +9,7 @@ use pinfold_store::{
     PlacementOutcome, RemovalBegun, RemovalStep, RemovePinsOutcome, Removed, WebhookChange, WebhookHealth,
 };
 
-use crate::world::{LEASE, World, at, cid, created, failure, gave_up, held, name, now, wish};
+use crate::world::{LEASE, World, at, cid, created, failure, gave_up, held, name, now, times, wish};
 
 fn new_hook(account: AccountId, events: &[WebhookEvent]) -> NewWebhook {
     NewWebhook {
@@ -93,8 +93,7 @@ async fn what_happens_to_a_pin_is_written_with_it_for_those_who_watch() {
     );
     let (hook, poors) = (world.hook(ada).await, world.hook(poor).await);
     let wish_of_ada = CreatePin {
-        custom_name: name("mine"),
-        lifetime: Lifetime { expires_at: Some(at(100)), retain_until: None },
+        options: PinOptions { custom_name: name("mine"), ..times(Some(at(100)), None) },
         ..wish(ada, cid(1))
     };
     created(world.store.create_pin(wish_of_ada, now()).await.unwrap());

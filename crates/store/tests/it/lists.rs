@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use pinfold_model::{Actor, PinId, PinState};
 use pinfold_store::{AuditFilter, Capacity, CreatePin, PinFilter, PinList};
 
-use crate::world::{LEASE, World, cid, created, held, name, now, wish};
+use crate::world::{LEASE, World, cid, created, held, name, named, now, wish};
 
 const PINS: u32 = 3_000;
 
@@ -48,9 +48,9 @@ async fn skipping_and_totals_agree_with_the_whole_list() {
     let world = World::start().await;
     let (ada, other) = (world.account("ada", 1 << 40).await, world.account("other", 1 << 40).await);
     for number in 0..50 {
-        let custom_name = name(&format!("Photo_{number}%"));
+        let options = named(&format!("Photo_{number}%"));
         created(
-            world.store.create_pin(CreatePin { custom_name, ..wish(ada, cid(number)) }, now()).await.unwrap(),
+            world.store.create_pin(CreatePin { options, ..wish(ada, cid(number)) }, now()).await.unwrap(),
         );
         created(world.wish(other, cid(number)).await);
     }
@@ -67,9 +67,9 @@ async fn a_filter_finds_what_it_says_and_counts_it() {
     let world = World::start().await;
     let ada = world.account("ada", 1 << 40).await;
     for number in 0..20 {
-        let custom_name = name(&format!("Photo_{number}%"));
+        let options = named(&format!("Photo_{number}%"));
         created(
-            world.store.create_pin(CreatePin { custom_name, ..wish(ada, cid(number)) }, now()).await.unwrap(),
+            world.store.create_pin(CreatePin { options, ..wish(ada, cid(number)) }, now()).await.unwrap(),
         );
     }
     let claims = world.store.lease_placements(Capacity::each(5), now(), now().after(LEASE)).await.unwrap();

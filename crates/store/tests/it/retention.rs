@@ -1,17 +1,17 @@
 //! Locked pins: nothing ends them before their time but an administrator.
 
-use pinfold_model::{AccountId, Actor, Lifetime, LifetimeError, PinPhase, Timestamp};
+use pinfold_model::{AccountId, Actor, LifetimeError, PinOptions, PinPhase, Timestamp};
 use pinfold_store::{
     AuditEntry, AuditFilter, CreatePin, CreatePinOutcome, RemovalBegun, RemovalStep, RemovePinsOutcome,
     Removed, Unremovable,
 };
 
-use crate::world::{World, at, cid, created, gave_up, held, name, now, wish};
+use crate::world::{World, at, cid, created, gave_up, held, name, now, times, wish};
 
 /// A wish for the first DAG, with these times in seconds.
 fn timed(account: AccountId, expires: Option<i64>, retain: Option<i64>) -> CreatePin {
-    let lifetime = Lifetime { expires_at: expires.map(at), retain_until: retain.map(at) };
-    CreatePin { lifetime, ..wish(account, cid(1)) }
+    let options = times(expires.map(at), retain.map(at));
+    CreatePin { options, ..wish(account, cid(1)) }
 }
 
 impl World {
@@ -72,7 +72,9 @@ async fn a_wish_changes_nothing_when_it_would_loosen_a_lock() {
         (Some(99), None, LifetimeError::EndsBeforeLock { until: at(100) }),
         (Some(150), Some(200), LifetimeError::EndsBeforeLock { until: at(200) }),
     ] {
-        let wish = CreatePin { custom_name: name("new"), ..timed(ada, expires, retain) };
+        let timed = timed(ada, expires, retain);
+        let options = PinOptions { custom_name: name("new"), ..timed.options.clone() };
+        let wish = CreatePin { options, ..timed };
         let refused = world.store.create_pin(wish, now()).await.unwrap();
         assert!(matches!(refused, CreatePinOutcome::Refused(why) if why == error), "{refused:?}");
     }

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use pinfold_model::{Lifetime, PlacementState};
+use pinfold_model::{Origin, PinOptions, PlacementState};
 use pinfold_store::{Capacity, CreatePin, PinFilter, Store};
 
-use crate::world::{World, account, at, cid, created, failure, gave_up, held, name, now, wish};
+use crate::world::{World, account, at, cid, created, failure, gave_up, held, name, now, times, wish};
 
 #[tokio::test]
 async fn all_is_there_after_a_reopening() {
@@ -13,10 +13,12 @@ async fn all_is_there_after_a_reopening() {
     let ada = world.account("ada", 1_000).await;
     for (number, outcome) in [(1, Some(held(10))), (2, Some(gave_up())), (3, None)] {
         let wish = CreatePin {
-            custom_name: name("a name"),
-            original_name: name("another"),
-            lifetime: Lifetime { expires_at: Some(at(1_000)), retain_until: None },
-            origins: vec!["/ip4/127.0.0.1/tcp/1".to_owned()],
+            options: PinOptions {
+                custom_name: name("a name"),
+                original_name: name("another"),
+                origins: vec![Origin::parse("/ip4/127.0.0.1/tcp/1").unwrap()],
+                ..times(Some(at(1_000)), None)
+            },
             ..wish(ada, cid(number))
         };
         created(world.store.create_pin(wish, now()).await.unwrap());

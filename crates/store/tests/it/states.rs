@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use pinfold_model::{Actor, Event, Lifetime, PinKind, PinPhase, PlacementState};
+use pinfold_model::{Actor, Event, PinKind, PinPhase, PlacementState};
 use pinfold_store::{Capacity, CompleteOutcome, CreatePinOutcome, Ended, PlacementOutcome, Removed};
 
-use crate::world::{LEASE, World, at, cid, created, failure, gave_up, held, now, wish};
+use crate::world::{LEASE, World, at, cid, created, failure, gave_up, held, now, times, wish};
 
 /// Brings the one placement of `cid(1)` into a state in which it is due at once, or will be.
 async fn bring(world: &World, state: PlacementState) {
@@ -201,8 +201,8 @@ async fn a_pin_ends_when_its_time_has_come() {
     let world = World::start().await;
     let account = world.account("ada", 1_000).await;
     for (number, seconds) in [(1, Some(10)), (2, Some(20)), (3, None)] {
-        let lifetime = Lifetime { expires_at: seconds.map(at), retain_until: None };
-        let wish = pinfold_store::CreatePin { lifetime, ..wish(account, cid(number)) };
+        let options = times(seconds.map(at), None);
+        let wish = pinfold_store::CreatePin { options, ..wish(account, cid(number)) };
         created(world.store.create_pin(wish, now()).await.unwrap());
         let claim = world.claim(now()).await;
         world.complete_placement(&claim, held(5)).await;

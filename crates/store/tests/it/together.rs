@@ -2,11 +2,11 @@
 
 use futures::future::join_all;
 use pinfold_model::{
-    AccountId, Lifetime, LifetimeError, PinKind, PinPhase, PinState, PlacementState, WebhookEvent,
+    AccountId, LifetimeError, Origin, PinKind, PinOptions, PinPhase, PinState, PlacementState, WebhookEvent,
 };
 use pinfold_store::{AuditFilter, Capacity, CompleteOutcome, CreatePin, CreatePinOutcome, PinRecord};
 
-use crate::world::{World, at, cid, created, held, name, now, wish};
+use crate::world::{World, at, cid, created, held, name, now, times, wish};
 
 impl World {
     async fn wish_together(&self, wishes: Vec<CreatePin>) -> Vec<CreatePinOutcome> {
@@ -36,16 +36,18 @@ async fn those_for_what_is_here_are_granted_with_all_that_belongs_to_them() {
     world.settled(ben, 0..3).await;
     let hook = world.hook(ada).await;
     let named = CreatePin {
-        original_name: name("a.txt"),
-        custom_name: name("mine"),
-        lifetime: Lifetime { expires_at: Some(at(100)), retain_until: Some(at(50)) },
+        options: PinOptions {
+            original_name: name("a.txt"),
+            custom_name: name("mine"),
+            ..times(Some(at(100)), Some(at(50)))
+        },
         ..wish(ada, cid(0))
     };
     let wished = world.wish_together(vec![named.clone(), wish(ada, cid(1)), wish(ada, cid(2))]).await;
     let pins: Vec<_> = wished.into_iter().map(created).collect();
-    assert_eq!(pins[0].original_name, named.original_name);
-    assert_eq!(pins[0].custom_name, named.custom_name);
-    assert_eq!(pins[0].lifetime(), named.lifetime);
+    assert_eq!(pins[0].original_name, named.options.original_name);
+    assert_eq!(pins[0].custom_name, named.options.custom_name);
+    assert_eq!(pins[0].lifetime(), named.options.lifetime());
     let listed = world.pins(ada).await;
     assert!(listed.len() == 3 && pins.iter().all(|pin| listed.contains(pin)), "{pins:?}\n{listed:?}");
     assert_eq!(world.used(ada).await, (30, 3));
@@ -82,14 +84,14 @@ async fn those_that_are_not_as_simple_go_their_own_way() {
     let world = World::start().await;
     let (ada, ben) = (world.account("ada", 1_000).await, world.account("ben", 1_000).await);
     world.settled(ben, 0..3).await;
-    let impossible = Lifetime { expires_at: Some(at(10)), retain_until: Some(at(20)) };
+    let impossible = times(Some(at(10)), Some(at(20)));
     let wished = world
         .wish_together(vec![
             wish(ada, cid(0)),
             wish(ada, cid(0)),
             wish(ada, cid(9)),
             wish(ben, cid(1)),
-            CreatePin { lifetime: impossible, ..wish(ada, cid(2)) },
+            CreatePin { options: impossible, ..wish(ada, cid(2)) },
             wish(ada, cid(1)),
         ])
         .await;
@@ -116,9 +118,11 @@ async fn those_for_what_nobody_has_wished_for_wait_with_all_that_belongs_to_them
     let world = World::start().await;
     let (ada, ben) = (world.account("ada", 100).await, world.account("ben", 1_000).await);
     let named = CreatePin {
-        custom_name: name("mine"),
-        origins: vec!["/ip4/127.0.0.1/tcp/1".to_owned()],
-        lifetime: Lifetime { expires_at: Some(at(100)), retain_until: None },
+        options: PinOptions {
+            custom_name: name("mine"),
+            origins: vec![Origin::parse("/ip4/127.0.0.1/tcp/1").unwrap()],
+            ..times(Some(at(100)), None)
+        },
         lease_until: Some(at(60)),
         ..wish(ada, cid(0))
     };
@@ -129,9 +133,10 @@ async fn those_for_what_nobody_has_wished_for_wait_with_all_that_belongs_to_them
     else {
         panic!("it was to be claimed")
     };
-    assert_eq!((&pin.custom_name, pin.lifetime()), (&named.custom_name, named.lifetime));
+    assert_eq!((&pin.custom_name, pin.lifetime()), (&named.options.custom_name, named.options.lifetime()));
     assert_eq!(pin.state(), PinState::Pinning);
-    assert_eq!((claim.wanted, claim.budget_bytes, &claim.origins), (true, 100, &named.origins));
+    assert_eq!((claim.wanted, claim.budget_bytes), (true, 100));
+    assert_eq!(claim.origins, [named.options.origins[0].as_str()]);
     assert_eq!(claim.placement, pin.placement);
     assert!(
         wished

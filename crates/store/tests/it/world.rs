@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use cid::Cid;
 use cid::multihash::Multihash;
 use pinfold_model::{
-    Account, AccountId, Actor, ClusterId, Email, Failure, FailureCode, Lifetime, PinKind, PinName, PlanCode,
-    Role, Timestamp,
+    Account, AccountId, Actor, ClusterId, Email, Failure, FailureCode, PinKind, PinName, PinOptions,
+    PlanCode, Retention, Role, Timelock, Timestamp,
 };
 use pinfold_store::{
     Capacity, CompleteOutcome, CreatePin, CreatePinOutcome, LeasedPlacement, NewAccount, PinFilter,
@@ -108,17 +108,30 @@ pub(crate) fn cid(number: u32) -> Cid {
 pub(crate) fn wish(account: AccountId, cid: Cid) -> CreatePin {
     CreatePin {
         account,
-        by: Actor::account(account),
+        actor: Actor::account(account),
         action: "pin.create",
         cid,
         cluster: ClusterId::default(),
-        original_name: None,
-        custom_name: None,
-        lifetime: Lifetime::default(),
-        origins: Vec::new(),
+        options: PinOptions::default(),
         in_flight_max: 1_000_000,
         lease_until: None,
     }
+}
+
+/// Options with these times.
+pub(crate) fn times(expires_at: Option<Timestamp>, retain_until: Option<Timestamp>) -> PinOptions {
+    // Requests name future times only; tests also write pins whose times are over.
+    let before = |at: Timestamp| at.before(std::time::Duration::from_millis(1));
+    PinOptions {
+        timelock: expires_at.map(|at| Timelock::parse(&at.to_string(), before(at)).unwrap()),
+        retention: retain_until.map(|at| Retention::parse(&at.to_string(), before(at)).unwrap()),
+        ..PinOptions::default()
+    }
+}
+
+/// Options with this custom name.
+pub(crate) fn named(text: &str) -> PinOptions {
+    PinOptions { custom_name: name(text), ..PinOptions::default() }
 }
 
 pub(crate) fn name(text: &str) -> Option<PinName> {

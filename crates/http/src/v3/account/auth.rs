@@ -14,8 +14,8 @@ use crate::middleware::auth::{RequireSession, count_login};
 use crate::v3::account::me::UserBody;
 use crate::v3::extract::MaybeJson;
 use crate::v3::openapi::{Anyone, Conflict, Guarded, Storage, WithBody};
+use crate::v3::options::filled;
 use crate::v3::reject::{Reject, RejectBody};
-use crate::v3::terms::filled;
 
 /// A session token of examples, cut short.
 pub(crate) const EXAMPLE_TOKEN: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJwaW5mb2xkIn0.rK0h…";

@@ -12,9 +12,9 @@ use crate::AppState;
 use crate::middleware::auth::{LogsRead, RequireScope};
 use crate::v3::extract::{EXAMPLE_CID, QueryOf};
 use crate::v3::openapi::Guarded;
+use crate::v3::options::filled;
 use crate::v3::query::{Pagination, number, time};
 use crate::v3::reject::Reject;
-use crate::v3::terms::filled;
 
 /// The largest page.
 const LIMIT_MAX: u32 = 100;

@@ -15,9 +15,9 @@ use crate::middleware::auth::{RequireScope, RequireSession, UserRead, UserWrite,
 use crate::v3::account::auth::{DoneReply, needed};
 use crate::v3::extract::MaybeJson;
 use crate::v3::openapi::{Guarded, Storage, WithBody};
+use crate::v3::options::filled;
 use crate::v3::reject::{Reject, RejectBody};
 use crate::v3::service::info::ClusterBody;
-use crate::v3::terms::filled;
 
 /// The deepest nesting of a preference.
 const PREFERENCE_DEPTH_MAX: usize = 8;

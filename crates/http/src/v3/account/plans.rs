@@ -12,8 +12,8 @@ use crate::AppState;
 use crate::middleware::auth::{PlansRead, PlansWrite, RequireScope};
 use crate::v3::extract::MaybeJson;
 use crate::v3::openapi::{Anyone, Guarded, WithBody};
+use crate::v3::options::agreed;
 use crate::v3::reject::Reject;
-use crate::v3::terms::agreed;
 
 /// A plan.
 #[derive(Serialize, ToSchema)]

@@ -18,9 +18,9 @@ use crate::AppState;
 use crate::middleware::auth::RequireAdmin;
 use crate::v3::extract::{MaybeJson, QueryOf};
 use crate::v3::openapi::{Conflict, Guarded, Missing, WithBody};
+use crate::v3::options::filled;
 use crate::v3::query::{flag, number, search};
 use crate::v3::reject::Reject;
-use crate::v3::terms::filled;
 use crate::v3::tokens::TokensReply;
 
 /// The filters as they came; an empty one counts as left out.

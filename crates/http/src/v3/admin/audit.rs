@@ -13,9 +13,9 @@ use crate::AppState;
 use crate::middleware::auth::RequireAdmin;
 use crate::v3::extract::QueryOf;
 use crate::v3::openapi::Guarded;
+use crate::v3::options::filled;
 use crate::v3::query::{number, time};
 use crate::v3::reject::Reject;
-use crate::v3::terms::filled;
 
 /// The filters as they came; an empty one counts as left out.
 #[derive(Debug, Default, Deserialize, IntoParams)]

@@ -13,9 +13,9 @@ use crate::AppState;
 use crate::middleware::auth::RequireAdmin;
 use crate::v3::extract::MaybeJson;
 use crate::v3::openapi::{Guarded, Missing, WithBody};
+use crate::v3::options::agreed;
 use crate::v3::reject::Reject;
 use crate::v3::service::info::ClusterBody;
-use crate::v3::terms::agreed;
 
 /// How a cluster in the path is documented.
 #[derive(IntoParams)]

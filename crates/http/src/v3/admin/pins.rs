@@ -13,10 +13,10 @@ use crate::AppState;
 use crate::middleware::auth::RequireAdmin;
 use crate::v3::extract::{EXAMPLE_CID, QueryOf};
 use crate::v3::openapi::{Guarded, Missing};
+use crate::v3::options::{filled, parse_cluster};
 use crate::v3::pins::reply::{shown_name, text};
 use crate::v3::query::{flag, number};
 use crate::v3::reject::Reject;
-use crate::v3::terms::{filled, parse_cluster};
 
 /// How a pin's id in the path is documented.
 #[derive(IntoParams)]

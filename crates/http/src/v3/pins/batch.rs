@@ -21,10 +21,9 @@ use crate::v3::extract::{
     BatchJson, ClusterFilter, ClusterFilterParams, ClusterHint, ClusterParams, EXAMPLE_CID, parse,
 };
 use crate::v3::openapi::{Guarded, Storage, WithBody};
-use crate::v3::pins::pin::wish;
+use crate::v3::options::{PinOptionsBody, filled, parse_cluster};
 use crate::v3::pins::reply::PinBody;
 use crate::v3::reject::{ItemReject, Reject};
-use crate::v3::terms::{TermsBody, filled, parse_cluster};
 
 /// The longest text of a CID that is shown in an error, in bytes.
 const SHOWN_LENGTH_MAX: usize = 128;
@@ -91,7 +90,7 @@ struct PinItem {
     cid: String,
     #[schema(inline)]
     #[serde(flatten)]
-    terms: TermsBody,
+    options: PinOptionsBody,
 }
 
 /// What shall be removed: `items` or `cids`.
@@ -178,13 +177,15 @@ impl PinBatchBody {
         let (mut wishes, mut faults) = (Vec::with_capacity(self.items.0.len()), Vec::new());
         for (index, item) in self.items.0.iter().enumerate() {
             let cid = item_cid(item);
-            let terms = parse::<TermsBody>(item.get().as_bytes());
-            let terms = terms.and_then(|terms| terms.parse(hint, now));
-            match (cid, terms) {
-                (Ok(cid), Ok(terms)) => wishes.push((index, wish(cid, terms))),
-                (cid, terms) => {
+            let body = parse::<PinOptionsBody>(item.get().as_bytes());
+            let options = body.and_then(|body| Ok((body.cluster(hint)?, body.parse(now)?)));
+            match (cid, options) {
+                (Ok(cid), Ok((cluster, options))) => {
+                    wishes.push((index, PinRequest { cid, cluster, options }));
+                }
+                (cid, options) => {
                     let shown = shown_cid(item);
-                    let rejects = [cid.err(), terms.err()].into_iter().flatten();
+                    let rejects = [cid.err(), options.err()].into_iter().flatten();
                     faults.extend(rejects.map(|reject| ItemReject::new(index, shown.clone(), reject)));
                 }
             }

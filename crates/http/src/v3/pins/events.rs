@@ -29,8 +29,8 @@ use crate::AppState;
 use crate::middleware::auth::{ClusterRead, Proof, RequireScope};
 use crate::v3::extract::{CidParam, CidText, ClusterFilter, ClusterFilterParams};
 use crate::v3::openapi::{Guarded, Missing};
+use crate::v3::options::parse_cluster;
 use crate::v3::reject::{Reject, RejectBody};
-use crate::v3::terms::parse_cluster;
 
 const EVENT_STREAM: &str = "text/event-stream";
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use cid::Cid;
 use pinfold_service::{Caller, PinReceipt, PinRequest, Wait};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -18,11 +17,11 @@ use crate::v3::extract::{
     MaybeJson, PreferParam, QueryOf,
 };
 use crate::v3::openapi::{Guarded, Missing, Storage, WithBody};
+use crate::v3::options::{PinOptionsBody, parse_cluster};
 use crate::v3::pins::dry_run::{DryRunReply, dry_run};
 use crate::v3::pins::reply::{PinBody, PinReply};
 use crate::v3::query::flag;
 use crate::v3::reject::{Reject, RejectBody};
-use crate::v3::terms::{Terms, TermsBody, parse_cluster};
 
 /// Whether a pin is only tried out.
 #[derive(Deserialize, IntoParams)]
@@ -49,7 +48,7 @@ pub(crate) enum PinOrDryRun {
 /// Waits for the fetch up to 60 s, or as `Prefer` says. Once it is answered `pinned`, every block is verified and on disk.
 #[utoipa::path(post, path = "/files/pin/{cid}", tag = "pins", security(("key" = ["files:write"]), ("session" = [])),
     params(CidParam, ClusterParams, PinQuery, PreferParam),
-    request_body(content = Option<TermsBody>, description = "May be left out, or be empty.",
+    request_body(content = Option<PinOptionsBody>, description = "May be left out, or be empty.",
         example = json!({"customName": "wiki", "cl": "cl0-global"})),
     responses(
         (status = 201, description = "Newly pinned.", body = PinBody, example = json!(PinBody::example())),
@@ -65,26 +64,16 @@ pub(crate) async fn pin(
     ClusterHint(hint): ClusterHint,
     QueryOf(query): QueryOf<PinQuery>,
     preference: Preference,
-    MaybeJson(body): MaybeJson<TermsBody>,
+    MaybeJson(body): MaybeJson<PinOptionsBody>,
 ) -> Result<Response, Reject> {
-    let wish = wish(cid, body.parse(hint.as_deref(), app.now())?);
+    let (cluster, options) = (body.cluster(hint.as_deref())?, body.parse(app.now())?);
+    let wish = PinRequest { cid, cluster, options };
     if flag("dryRun", query.dry_run.as_deref())? == Some(true) {
         return dry_run(&app, &caller, &wish, preference).await;
     }
     let (wait, applied) = preference.settle(app.settings().wait_default, app.settings().wait_max);
     let receipt = pin_and_wait(&app, &caller, wish, wait).await?;
     Ok(PinReply::of_pin(&receipt).applied(applied).into_response())
-}
-
-pub(crate) fn wish(cid: Cid, terms: Terms) -> PinRequest {
-    PinRequest {
-        original_name: terms.original_name,
-        custom_name: terms.custom_name,
-        cluster: terms.cluster,
-        timelock: terms.timelock,
-        retention: terms.retention,
-        ..PinRequest::new(cid)
-    }
 }
 
 /// Pins, and waits for the outcome unless the server stops: then the pin stays as it is, to be gone on with by

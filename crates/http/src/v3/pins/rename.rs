@@ -12,9 +12,9 @@ use crate::AppState;
 use crate::middleware::auth::{FilesRename, RequireScope};
 use crate::v3::extract::{EXAMPLE_CID, MaybeJson};
 use crate::v3::openapi::{Guarded, Missing, WithBody};
+use crate::v3::options::parse_name;
 use crate::v3::pins::reply::{shown_name, text};
 use crate::v3::reject::Reject;
-use crate::v3::terms::parse_name;
 
 /// How an upload's id in the path is documented.
 #[derive(IntoParams)]

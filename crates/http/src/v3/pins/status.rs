@@ -15,8 +15,8 @@ use crate::AppState;
 use crate::middleware::auth::{ClusterRead, RequireScope};
 use crate::v3::extract::{CidParam, CidText, ClusterFilter, ClusterFilterParams, EXAMPLE_CID};
 use crate::v3::openapi::{Guarded, Missing};
+use crate::v3::options::parse_cluster;
 use crate::v3::reject::Reject;
-use crate::v3::terms::parse_cluster;
 
 /// See how a pin stands
 ///

@@ -15,7 +15,7 @@ use axum::http::StatusCode;
 use axum::http::header::{self, HeaderMap};
 use axum::response::{IntoResponse, Response};
 use pinfold_model::{PinName, PinState};
-use pinfold_service::{Caller, DirectoryDraft, LooseFile, ReceivedEntry, UploadOptions, UploadReceipt};
+use pinfold_service::{Caller, DirectoryDraft, LooseFile, ReceivedEntry, UploadReceipt, UploadRequest};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -23,9 +23,9 @@ use crate::AppState;
 use crate::middleware::auth::{FilesWrite, RequireScope};
 use crate::v3::extract::{ClusterHint, ClusterParams, EXAMPLE_CID, MaybeJson};
 use crate::v3::openapi::{Guarded, Storage, WithBody};
+use crate::v3::options::{PinOptionsBody, filled};
 use crate::v3::pins::reply::status_location;
 use crate::v3::reject::Reject;
-use crate::v3::terms::{TermsBody, filled};
 use crate::v3::uploads::file::{Fields, base_name};
 use crate::v3::uploads::form::{Form, Part};
 
@@ -35,7 +35,7 @@ const INDEX_LENGTH_MAX: usize = 64;
 /// How many paths that came twice are named; after so many the rest of the form is not read.
 const DUPLICATES_MAX: usize = 10;
 
-/// The files of a directory with their terms.
+/// The files of a directory with their options.
 #[derive(ToSchema)]
 #[schema(as = DirectoryForm, rename_all = "camelCase")]
 #[expect(dead_code, reason = "the document reads its fields")]
@@ -72,12 +72,12 @@ pub(crate) async fn form(
     while let Some(part) = form.next().await? {
         incoming.take(part, &form).await?;
     }
-    let (draft, terms) = incoming.finish()?;
-    let kept = app.service().uploads.keep_directory(&caller, draft, terms).await?;
+    let (draft, request) = incoming.finish()?;
+    let kept = app.service().uploads.keep_directory(&caller, draft, request).await?;
     Ok(DirectoryReply::new(&kept))
 }
 
-/// A folder on the server with its terms.
+/// A folder on the server with its options.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Folder)]
@@ -115,11 +115,12 @@ pub(crate) async fn folder(
 ) -> Result<DirectoryReply, Reject> {
     let FolderBody { dir_path, original_name, custom_name, cl, timelock, retain_until } = body;
     let path = filled(dir_path.as_deref()).ok_or_else(|| Reject::invalid("`dirPath` is missing"))?;
-    let terms = TermsBody { original_name, custom_name, cl, timelock, retain_until };
-    let terms = terms.parse(hint.as_deref(), app.now())?.into_upload();
-    let (draft, name) = app.service().uploads.folder(&caller, &terms, path).await?;
-    let terms = UploadOptions { original_name: terms.original_name.or(name), ..terms };
-    let kept = app.service().uploads.keep_directory(&caller, draft, terms).await?;
+    let body = PinOptionsBody { original_name, custom_name, cl, timelock, retain_until };
+    let (cluster, options) = (body.cluster(hint.as_deref())?, body.parse(app.now())?);
+    let mut request = UploadRequest { cluster, options };
+    let (draft, name) = app.service().uploads.folder(&caller, &request, path).await?;
+    request.options.original_name = request.options.original_name.or(name);
+    let kept = app.service().uploads.keep_directory(&caller, draft, request).await?;
     Ok(DirectoryReply::new(&kept))
 }
 
@@ -223,8 +224,8 @@ impl<'a> Incoming<'a> {
         match &mut self.draft {
             Some(draft) => Ok(draft),
             none => {
-                let terms = self.fields.terms(self.app)?;
-                Ok(none.insert(self.app.service().uploads.directory(self.caller, &terms).await?))
+                let request = self.fields.request(self.app)?;
+                Ok(none.insert(self.app.service().uploads.directory(self.caller, &request).await?))
             }
         }
     }
@@ -248,7 +249,7 @@ impl<'a> Incoming<'a> {
         ))
     }
 
-    fn finish(mut self) -> Result<(DirectoryDraft, UploadOptions), Reject> {
+    fn finish(mut self) -> Result<(DirectoryDraft, UploadRequest), Reject> {
         let mut loose: Vec<_> = std::mem::take(&mut self.loose).into_iter().collect();
         loose.sort_by(|(one, _), (other, _)| one.cmp(other));
         for (index, (file, own)) in loose {
@@ -259,8 +260,8 @@ impl<'a> Incoming<'a> {
         if !self.duplicates.is_empty() {
             return Err(self.duplicates());
         }
-        let terms = self.fields.terms(self.app)?;
-        Ok((self.draft.ok_or_else(no_files)?, terms))
+        let request = self.fields.request(self.app)?;
+        Ok((self.draft.ok_or_else(no_files)?, request))
     }
 
     fn entries_max(&self) -> usize {

@@ -10,9 +10,9 @@ use crate::AppState;
 use crate::middleware::auth::{FilesRead, RequireScope};
 use crate::v3::extract::{CidParam, CidText, EXAMPLE_CID, QueryOf};
 use crate::v3::openapi::{Conflict, Guarded, Missing};
+use crate::v3::options::{filled, parse_cluster};
 use crate::v3::query::{Pagination, number};
 use crate::v3::reject::Reject;
-use crate::v3::terms::{filled, parse_cluster};
 use crate::v3::uploads::file::base_name;
 
 /// Entries on a page if the client does not say.

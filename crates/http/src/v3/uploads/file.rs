@@ -4,19 +4,19 @@
 //! content is read, and nothing is kept until the form has come to its end.
 
 use axum::extract::{Request, State};
-use pinfold_service::{Caller, Received, UploadOptions};
+use pinfold_service::{Caller, Received, UploadRequest};
 use utoipa::ToSchema;
 
 use crate::AppState;
 use crate::middleware::auth::{FilesWrite, RequireScope};
 use crate::v3::extract::{ClusterHint, ClusterParams};
 use crate::v3::openapi::{Guarded, Storage, WithBody};
+use crate::v3::options::{PinOptionsBody, filled, parse_name};
 use crate::v3::pins::reply::{PinBody, PinReply};
 use crate::v3::reject::Reject;
-use crate::v3::terms::{TermsBody, filled, parse_name};
 use crate::v3::uploads::form::{Form, Part};
 
-/// A file with its terms.
+/// A file with its options.
 #[derive(ToSchema)]
 #[schema(as = FileForm, rename_all = "camelCase")]
 #[expect(dead_code, reason = "the document reads its fields")]
@@ -50,9 +50,9 @@ pub(crate) async fn file(
     let mut form = Form::of(request, &app.settings().bodies)?;
     let mut fields = Fields::new(hint);
     let received = receive(&app, &caller, &mut form, &mut fields).await?;
-    let terms = fields.terms(&app)?;
+    let request = fields.request(&app)?;
     let file_bytes = received.file_bytes();
-    let receipt = app.service().uploads.keep(&caller, received, terms).await?;
+    let receipt = app.service().uploads.keep(&caller, received, request).await?;
     Ok(PinReply::of_file(&receipt, file_bytes))
 }
 
@@ -72,7 +72,7 @@ async fn receive(
             return Err(Reject::invalid("Send one `file`; several go to POST /files/directory-dag"));
         }
         fields.name = part.file_name().map(|path| base_name(path).to_owned());
-        let early = fields.terms(app)?;
+        let early = fields.request(app)?;
         let content = app.service().uploads.receive(caller, &early, part.into_reader()).await;
         received = Some(content.map_err(|error| form.or_fault(error))?);
     }
@@ -83,7 +83,7 @@ async fn receive(
 #[derive(Default)]
 pub(crate) struct Fields {
     hint: Option<String>,
-    body: TermsBody,
+    body: PinOptionsBody,
     /// What the uploaded file or directory is called; `originalName` says it too, and comes first.
     pub(crate) name: Option<String>,
 }
@@ -95,11 +95,12 @@ impl Fields {
     }
 
     /// What they say so far.
-    pub(crate) fn terms(&self, app: &AppState) -> Result<UploadOptions, Reject> {
-        let terms = self.body.parse(self.hint.as_deref(), app.now())?;
-        let name = || parse_name("filename", self.name.as_deref());
-        let original_name = terms.original_name.clone().map_or_else(name, |name| Ok(Some(name)))?;
-        Ok(UploadOptions { original_name, ..terms.into_upload() })
+    pub(crate) fn request(&self, app: &AppState) -> Result<UploadRequest, Reject> {
+        let mut options = self.body.parse(app.now())?;
+        if options.original_name.is_none() {
+            options.original_name = parse_name("filename", self.name.as_deref())?;
+        }
+        Ok(UploadRequest { cluster: self.body.cluster(self.hint.as_deref())?, options })
     }
 
     /// Takes a part that is no content. Fields that nobody knows are read and forgotten.

@@ -12,10 +12,10 @@ use crate::AppState;
 use crate::middleware::auth::{FilesRead, RequireScope};
 use crate::v3::extract::{EXAMPLE_CID, QueryOf};
 use crate::v3::openapi::{Conflict, Guarded, Missing};
+use crate::v3::options::{filled, parse_cluster};
 use crate::v3::pins::reply::{shown_name, text};
 use crate::v3::query::{Pagination, flag, number, search};
 use crate::v3::reject::Reject;
-use crate::v3::terms::{filled, parse_cluster};
 use crate::v3::uploads::entries::{EntryItem, parse_cursor};
 
 /// The largest page.

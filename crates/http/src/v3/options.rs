@@ -1,64 +1,50 @@
-//! The words that pins and uploads have in common: two names, a cluster, a timelock and a lock against removal.
+//! The options that pins and uploads have in common: names, cluster, timelock and retention.
 
-use pinfold_model::{ClusterId, PinName, Retention, Timelock, Timestamp};
-use pinfold_service::UploadOptions;
+use pinfold_model::{ClusterId, PinName, PinOptions, Retention, Timelock, Timestamp};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::reject::Reject;
 
-/// The words as they came. An empty one counts as left out.
+/// The options as received. An empty value counts as absent.
 #[derive(Debug, Default, Clone, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-#[schema(as = Terms)]
-pub(super) struct TermsBody {
+#[schema(as = PinOptions)]
+pub(crate) struct PinOptionsBody {
     /// What the content was called where it came from; up to 255 bytes.
-    pub(super) original_name: Option<String>,
+    pub(crate) original_name: Option<String>,
     /// What you call it; up to 255 bytes.
-    pub(super) custom_name: Option<String>,
+    pub(crate) custom_name: Option<String>,
     /// The cluster.
     #[schema(example = "cl0-global")]
-    pub(super) cl: Option<String>,
+    pub(crate) cl: Option<String>,
     /// When it ends by itself: RFC 3339 with an offset.
     #[schema(example = "2036-12-31T23:59:59Z")]
-    pub(super) timelock: Option<String>,
+    pub(crate) timelock: Option<String>,
     /// Until when it can't be removed: RFC 3339 with an offset. Can only be extended.
     #[schema(example = "2030-12-31T23:59:59Z")]
-    pub(super) retain_until: Option<String>,
+    pub(crate) retain_until: Option<String>,
 }
 
-/// The words, parsed.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Terms {
-    pub(super) original_name: Option<PinName>,
-    pub(super) custom_name: Option<PinName>,
-    pub(super) cluster: Option<ClusterId>,
-    pub(super) timelock: Option<Timelock>,
-    pub(super) retention: Option<Retention>,
-}
-
-impl Terms {
-    /// The terms of an upload.
-    pub(super) fn into_upload(self) -> UploadOptions {
-        let Self { original_name, custom_name, cluster, timelock, retention } = self;
-        UploadOptions { original_name, custom_name, cluster, timelock, retention }
-    }
-}
-
-impl TermsBody {
-    /// Parses all of them. `cluster_hint` counts where the body names no cluster.
-    pub(super) fn parse(&self, cluster_hint: Option<&str>, now: Timestamp) -> Result<Terms, Reject> {
-        Ok(Terms {
+impl PinOptionsBody {
+    /// Parses the options. Times must be later than `now`.
+    pub(crate) fn parse(&self, now: Timestamp) -> Result<PinOptions, Reject> {
+        Ok(PinOptions {
             original_name: parse_name("originalName", self.original_name.as_deref())?,
             custom_name: parse_name("customName", self.custom_name.as_deref())?,
-            cluster: parse_cluster(filled(self.cl.as_deref()).or(cluster_hint))?,
             timelock: parse_timelock(self.timelock.as_deref(), now)?,
             retention: parse_retention(self.retain_until.as_deref(), now)?,
+            origins: Vec::new(),
         })
     }
 
-    /// Takes a field of a form, if it is one of these. The last of two equal ones counts.
-    pub(super) fn field(&mut self, name: &str) -> Option<&mut Option<String>> {
+    /// Parses the cluster. `hint` is used if the body names none.
+    pub(crate) fn cluster(&self, hint: Option<&str>) -> Result<Option<ClusterId>, Reject> {
+        parse_cluster(filled(self.cl.as_deref()).or(hint))
+    }
+
+    /// The option that a form field sets, if it sets one. The last of several fields with the same name wins.
+    pub(crate) fn field(&mut self, name: &str) -> Option<&mut Option<String>> {
         match name {
             "originalName" => Some(&mut self.original_name),
             "customName" => Some(&mut self.custom_name),
@@ -71,13 +57,13 @@ impl TermsBody {
 }
 
 /// A name, for which `field` is the API's word.
-pub(super) fn parse_name(field: &str, text: Option<&str>) -> Result<Option<PinName>, Reject> {
+pub(crate) fn parse_name(field: &str, text: Option<&str>) -> Result<Option<PinName>, Reject> {
     let name = filled(text).map(PinName::parse).transpose();
     name.map_err(|error| Reject::invalid(format!("`{field}`: {error}")))
 }
 
 /// A cluster. What can't be a cluster's id is no known cluster either.
-pub(super) fn parse_cluster(text: Option<&str>) -> Result<Option<ClusterId>, Reject> {
+pub(crate) fn parse_cluster(text: Option<&str>) -> Result<Option<ClusterId>, Reject> {
     let cluster = filled(text).map(|text| ClusterId::parse(text.trim())).transpose();
     cluster.map_err(|error| Reject::invalid(format!("Unknown cluster: {error}")))
 }
@@ -93,7 +79,7 @@ fn parse_retention(text: Option<&str>, now: Timestamp) -> Result<Option<Retentio
 }
 
 /// What fields say that mean the same. Clients send what they were shown, so all of them may be there if they agree.
-pub(super) fn agreed<'a>(fields: &[(&str, Option<&'a str>)]) -> Result<Option<&'a str>, Reject> {
+pub(crate) fn agreed<'a>(fields: &[(&str, Option<&'a str>)]) -> Result<Option<&'a str>, Reject> {
     let mut said = fields.iter().filter_map(|(name, text)| Some((*name, filled(*text)?.trim())));
     let Some((first, text)) = said.next() else { return Ok(None) };
     match said.find(|(_, other)| *other != text) {
@@ -103,7 +89,7 @@ pub(super) fn agreed<'a>(fields: &[(&str, Option<&'a str>)]) -> Result<Option<&'
 }
 
 /// The text, unless there is nothing in it.
-pub(super) fn filled(text: Option<&str>) -> Option<&str> {
+pub(crate) fn filled(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.trim().is_empty())
 }
 
@@ -115,9 +101,9 @@ mod tests {
         Timestamp::from_ms(1_767_225_600_000)
     }
 
-    fn body(cl: &str, timelock: &str, custom_name: &str) -> TermsBody {
+    fn body(cl: &str, timelock: &str, custom_name: &str) -> PinOptionsBody {
         let some = |text: &str| Some(text.to_owned());
-        TermsBody {
+        PinOptionsBody {
             original_name: None,
             custom_name: some(custom_name),
             cl: some(cl),
@@ -127,25 +113,26 @@ mod tests {
     }
 
     #[test]
-    fn empty_words_are_left_out_ones() {
-        let terms = body("", " ", "").parse(None, now()).expect("nothing is wrong");
-        assert!(terms.cluster.is_none() && terms.timelock.is_none() && terms.custom_name.is_none());
+    fn empty_values_count_as_absent() {
+        let body = body("", " ", "");
+        assert_eq!(body.parse(now()).expect("valid options"), PinOptions::default());
+        assert_eq!(body.cluster(None).expect("valid cluster"), None);
     }
 
     #[test]
-    fn the_bodys_cluster_beats_the_hint() {
-        let cluster = |cl: &str, hint| {
-            body(cl, "", "").parse(hint, now()).expect("a cluster").cluster.map(|id| id.to_string())
-        };
+    fn cluster_in_body_takes_precedence() {
+        let cluster =
+            |cl: &str, hint| body(cl, "", "").cluster(hint).expect("valid cluster").map(|id| id.to_string());
         assert_eq!(cluster("eu", Some("us")).as_deref(), Some("eu"));
         assert_eq!(cluster("", Some("us")).as_deref(), Some("us"));
         assert_eq!(cluster("", None), None);
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
-        let fault = |body: TermsBody| format!("{:?}", body.parse(None, now()).expect_err("it is wrong"));
-        assert!(fault(body("no such!", "", "")).contains("Unknown cluster"));
+    fn error_names_the_field() {
+        let fault = |body: PinOptionsBody| format!("{:?}", body.parse(now()).expect_err("invalid"));
+        let unknown = body("no such!", "", "").cluster(None).expect_err("invalid");
+        assert!(format!("{unknown:?}").contains("Unknown cluster"));
         assert!(fault(body("", "yesterday", "")).contains("timelock"));
         assert!(fault(body("", "", "a\0b")).contains("`customName`"));
     }
