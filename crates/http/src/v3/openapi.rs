@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use utoipa::openapi::path::{ParameterBuilder, ParameterIn};
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
 };
@@ -205,8 +205,31 @@ fn take_nothing(body: &mut RequestBody) {
     });
 }
 
+/// Moves the example of an optional parameter into its schema's `examples`.
+///
+/// The API page fills a form with `example`, and nobody means to filter a list by every filter there is, or to send one
+/// `Idempotency-Key` with two requests.
+fn leave_out(parameter: &mut Parameter) {
+    if parameter.required == Required::True {
+        return;
+    }
+    // The type has no getter for it.
+    let as_json = serde_json::to_value(&*parameter).unwrap_or_default();
+    let Some(example) = as_json.get("example") else { return };
+    if let Some(RefOr::T(Schema::Object(schema))) = &mut parameter.schema {
+        schema.examples.push(example.clone());
+    }
+    let bare = std::mem::replace(parameter, Parameter::new(String::new()));
+    *parameter = ParameterBuilder::from(bare).example(None).build();
+}
+
 /// Adds what every operation has: headers of answers, ways to say nothing.
 fn complete(operation: &mut Operation) {
+    for parameter in operation.parameters.iter_mut().flatten() {
+        if let RefOr::T(parameter) = parameter {
+            leave_out(parameter);
+        }
+    }
     if let Some(RefOr::T(body)) = &mut operation.request_body {
         take_nothing(body);
     }

@@ -190,7 +190,7 @@ pub(super) struct RevokedReply {
 /// Make an API key
 ///
 /// A key can't make one with scopes that it lacks itself, nor one that lives longer or may be used from more addresses.
-#[utoipa::path(post, path = "/tokens/generate", tag = "tokens", security(("key" = ["tokens:write"]), ("session" = [])),
+#[utoipa::path(post, path = "/tokens/generate", operation_id = "createToken", tag = "tokens", security(("key" = ["tokens:write"]), ("session" = [])),
     request_body(content = GenerateBody, example = json!({"name": "ci", "scopes": ["files:write"], "expiresInDays": 90})),
     responses((status = 201, description = "The key, shown this once.", body = GenerateReply, example = json!(GenerateReply::example())),
         Guarded, WithBody, Conflict))]
@@ -207,7 +207,7 @@ pub(super) async fn generate(
 /// List API keys
 ///
 /// Without their secrets, oldest first.
-#[utoipa::path(get, path = "/tokens/list", tag = "tokens", security(("key" = ["tokens:read"]), ("session" = [])),
+#[utoipa::path(get, path = "/tokens/list", operation_id = "listTokens", tag = "tokens", security(("key" = ["tokens:read"]), ("session" = [])),
     responses((status = 200, description = "All keys of the account.", body = TokensReply, example = json!(TokensReply::example())), Guarded))]
 pub(super) async fn list(
     State(app): State<AppState>,
@@ -220,7 +220,7 @@ pub(super) async fn list(
 /// Revoke an API key
 ///
 /// From then on it proves nothing. The name may be percent-encoded, and may have slashes.
-#[utoipa::path(delete, path = "/tokens/revoke/{*name}", tag = "tokens", security(("key" = ["tokens:delete"]), ("session" = [])),
+#[utoipa::path(delete, path = "/tokens/revoke/{*name}", operation_id = "revokeToken", tag = "tokens", security(("key" = ["tokens:delete"]), ("session" = [])),
     params(NameParam),
     request_body(content = Option<FactorBody>, description = "Only for accounts that have a second factor.", example = json!({"totpCode": "123456"})),
     responses((status = 200, description = "It is gone.", body = RevokedReply, example = json!(RevokedReply::example())),
@@ -239,7 +239,7 @@ pub(super) async fn revoke(
 /// Revoke an API key by its name in the body
 ///
 /// The same as `DELETE /tokens/revoke/{name}`.
-#[utoipa::path(post, path = "/tokens/revoke", tag = "tokens", security(("key" = ["tokens:delete"]), ("session" = [])),
+#[utoipa::path(post, path = "/tokens/revoke", operation_id = "revokeTokenByName", tag = "tokens", security(("key" = ["tokens:delete"]), ("session" = [])),
     request_body(content = RevokeBody, example = json!({"name": "ci"})),
     responses((status = 200, description = "It is gone.", body = RevokedReply, example = json!(RevokedReply::example())),
         Missing, Guarded, WithBody))]

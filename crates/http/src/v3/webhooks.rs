@@ -68,7 +68,7 @@ impl WebhookBody {
 }
 
 /// List webhooks
-#[utoipa::path(get, path = "/webhooks", tag = "webhooks", security(("key" = ["webhooks:read"]), ("session" = [])),
+#[utoipa::path(get, path = "/webhooks", operation_id = "listWebhooks", tag = "webhooks", security(("key" = ["webhooks:read"]), ("session" = [])),
     responses((status = 200, description = "Your webhooks, oldest first; at most 10.", body = WebhooksReply,
         example = json!(WebhooksReply::example())), Guarded))]
 pub(super) async fn list(
@@ -82,7 +82,7 @@ pub(super) async fn list(
 /// Make a webhook
 ///
 /// The answer holds its secret, which signs what is told and is shown only now.
-#[utoipa::path(post, path = "/webhooks", tag = "webhooks", security(("key" = ["webhooks:write"]), ("session" = [])),
+#[utoipa::path(post, path = "/webhooks", operation_id = "createWebhook", tag = "webhooks", security(("key" = ["webhooks:write"]), ("session" = [])),
     request_body(content = WebhookBody, example = json!({"url": "https://example.org/hook", "events": ["pin.pinned", "pin.failed"]})),
     responses((status = 201, description = "It is told from now on.", body = WebhookSecretReply,
         example = json!(WebhookSecretReply::example())), Guarded, WithBody))]
@@ -96,7 +96,7 @@ pub(super) async fn create(
 }
 
 /// See a webhook
-#[utoipa::path(get, path = "/webhooks/{id}", tag = "webhooks", security(("key" = ["webhooks:read"]), ("session" = [])),
+#[utoipa::path(get, path = "/webhooks/{id}", operation_id = "getWebhook", tag = "webhooks", security(("key" = ["webhooks:read"]), ("session" = [])),
     params(WebhookParam),
     responses((status = 200, description = "The webhook.", body = WebhookReply, example = json!(WebhookReply::example())),
         Missing, Guarded))]
@@ -112,7 +112,7 @@ pub(super) async fn show(
 /// Change a webhook
 ///
 /// What is left out stays. One that is active afterwards is told at once of what waits, however often that failed.
-#[utoipa::path(put, path = "/webhooks/{id}", tag = "webhooks", security(("key" = ["webhooks:write"]), ("session" = [])),
+#[utoipa::path(put, path = "/webhooks/{id}", operation_id = "updateWebhook", tag = "webhooks", security(("key" = ["webhooks:write"]), ("session" = [])),
     params(WebhookParam),
     request_body(content = Option<WebhookBody>, example = json!({"active": true})),
     responses((status = 200, description = "The webhook as it is now.", body = WebhookReply,
@@ -130,7 +130,7 @@ pub(super) async fn change(
 /// Remove a webhook
 ///
 /// What waits for it goes with it.
-#[utoipa::path(delete, path = "/webhooks/{id}", tag = "webhooks", security(("key" = ["webhooks:write"]), ("session" = [])),
+#[utoipa::path(delete, path = "/webhooks/{id}", operation_id = "deleteWebhook", tag = "webhooks", security(("key" = ["webhooks:write"]), ("session" = [])),
     params(WebhookParam),
     responses((status = 200, description = "It is gone.", body = WebhookRemovedReply,
         example = json!({"id": "34407e29d027c000", "removed": true})), Missing, Guarded))]
@@ -146,7 +146,7 @@ pub(super) async fn remove(
 /// Give a webhook another secret
 ///
 /// The new one signs from now on; the answer is the only time that it is shown.
-#[utoipa::path(post, path = "/webhooks/{id}/rotate-secret", tag = "webhooks",
+#[utoipa::path(post, path = "/webhooks/{id}/rotate-secret", operation_id = "rotateWebhookSecret", tag = "webhooks",
     security(("key" = ["webhooks:write"]), ("session" = [])), params(WebhookParam),
     responses((status = 200, description = "The webhook and its new secret.", body = WebhookSecretReply,
         example = json!(WebhookSecretReply::example())), Missing, Guarded))]
@@ -162,7 +162,7 @@ pub(super) async fn rotate_secret(
 /// Try a webhook
 ///
 /// It is told the event `webhook.test` soon after; the list of deliveries says how that went.
-#[utoipa::path(post, path = "/webhooks/{id}/test", tag = "webhooks",
+#[utoipa::path(post, path = "/webhooks/{id}/test", operation_id = "testWebhook", tag = "webhooks",
     security(("key" = ["webhooks:write"]), ("session" = [])), params(WebhookParam),
     responses((status = 202, description = "It will be told.", body = DeliveryReply,
         example = json!(DeliveryReply::example_of_a_test())), Missing, Conflict, Guarded))]
@@ -189,7 +189,7 @@ pub(super) struct DeliveriesQuery {
 /// See what a webhook was told
 ///
 /// Newest first: all that waits, and the last 100 that are over.
-#[utoipa::path(get, path = "/webhooks/{id}/deliveries", tag = "webhooks",
+#[utoipa::path(get, path = "/webhooks/{id}/deliveries", operation_id = "listWebhookDeliveries", tag = "webhooks",
     security(("key" = ["webhooks:read"]), ("session" = [])), params(WebhookParam, DeliveriesQuery),
     responses((status = 200, description = "A page of deliveries.", body = DeliveriesReply,
         example = json!(DeliveriesReply::example())), Missing, Guarded))]

@@ -1,5 +1,8 @@
 //! The document of the API says what there is, completely, and the page shows it.
 
+use std::collections::BTreeSet;
+
+use insta::assert_snapshot;
 use serde_json::Value;
 
 use crate::document::{Document, Operation};
@@ -16,6 +19,129 @@ async fn every_route_is_described_with_examples() {
         );
     }
     assert!(lacks.is_empty(), "{}", lacks.join("\n"));
+}
+
+/// Clients name their methods by these ids: a change here is a change of every generated client.
+#[tokio::test]
+async fn every_operation_has_an_id_of_its_own() {
+    let api = Api::start().await;
+    let document = Document::of(&api).await;
+    let operations = document.operations();
+    let ids: Vec<_> = operations
+        .iter()
+        .map(|operation| operation.says["operationId"].as_str().unwrap_or_default())
+        .collect();
+    // Generators ignore case in some languages, and turn other signs into something of their own.
+    let distinct: BTreeSet<_> = ids.iter().map(|id| id.to_lowercase()).collect();
+    assert_eq!(distinct.len(), operations.len(), "an id is there twice: {ids:?}");
+    for (operation, id) in operations.iter().zip(&ids) {
+        let is_camel_case = id.starts_with(|sign: char| sign.is_ascii_lowercase())
+            && id.bytes().all(|sign| sign.is_ascii_alphanumeric());
+        assert!(is_camel_case, "{}: {id:?}", operation.name());
+        let is_admin = operation.path.starts_with("/api/v3/admin/");
+        assert_eq!(id.starts_with("admin"), is_admin, "{}: {id}", operation.name());
+    }
+    let mut lines: Vec<_> =
+        operations.iter().zip(&ids).map(|(operation, id)| format!("{id}: {}", operation.name())).collect();
+    lines.sort();
+    assert_snapshot!(lines.join("\n"), @r"
+    adminCreateAccount: POST /api/v3/admin/accounts
+    adminDeletePlan: DELETE /api/v3/admin/plans/{code}
+    adminEndAccountSessions: DELETE /api/v3/admin/accounts/{account_id}/sessions
+    adminGetAccount: GET /api/v3/admin/accounts/{account_id}
+    adminGetPin: GET /api/v3/admin/pins/{upload_id}
+    adminGetStatistics: GET /api/v3/admin/statistics
+    adminListAccountTokens: GET /api/v3/admin/accounts/{account_id}/tokens
+    adminListAccounts: GET /api/v3/admin/accounts
+    adminListAuditEvents: GET /api/v3/admin/audit
+    adminListClusters: GET /api/v3/admin/clusters
+    adminListPins: GET /api/v3/admin/pins
+    adminListPlans: GET /api/v3/admin/plans
+    adminRemoveAccount: DELETE /api/v3/admin/accounts/{account_id}
+    adminRemoveAccountTwoFactor: DELETE /api/v3/admin/accounts/{account_id}/2fa
+    adminRemovePin: DELETE /api/v3/admin/pins/{upload_id}
+    adminResetCluster: POST /api/v3/admin/clusters/{cluster_id}/reset
+    adminRevokeAccountToken: DELETE /api/v3/admin/accounts/{account_id}/tokens/{token_id}
+    adminSavePlan: PUT /api/v3/admin/plans/{code}
+    adminSetAccountPassword: PUT /api/v3/admin/accounts/{account_id}/password
+    adminUpdateAccount: PATCH /api/v3/admin/accounts/{account_id}
+    adminUpdateCluster: PATCH /api/v3/admin/clusters/{cluster_id}
+    changePassword: PUT /api/v3/users/me/password
+    changePlan: PUT /api/v3/plans/change
+    createPin: POST /api/v3/files/pin/{cid}
+    createPinBatch: POST /api/v3/files/pin-batch
+    createToken: POST /api/v3/tokens/generate
+    createWebhook: POST /api/v3/webhooks
+    deleteWebhook: DELETE /api/v3/webhooks/{id}
+    disableTwoFactor: POST /api/v3/auth/2fa/disable
+    enableTwoFactor: POST /api/v3/auth/2fa/enable
+    getAccount: GET /api/v3/users/me
+    getDocsFile: GET /api/v3/docs/{asset}
+    getDocsPage: GET /api/v3/docs
+    getGateway: GET /ipfs
+    getHealth: GET /api/v3/health
+    getMetrics: GET /metrics
+    getMyPlan: GET /api/v3/plans/my-plan
+    getOpenApiJson: GET /api/v3/docs/openapi.json
+    getOpenApiYaml: GET /api/v3/docs/openapi.yaml
+    getPinAllocations: GET /api/v3/allocations/{cid}
+    getPinStatus: GET /api/v3/status/{cid}
+    getPinStatusAllocations: GET /api/v3/status/allocations/{cid}
+    getPreferences: GET /api/v3/users/me/preferences
+    getRoot: GET /
+    getRootHealth: GET /health
+    getService: GET /api/v3
+    getTwoFactorStatus: GET /api/v3/auth/2fa/status
+    getUserPlan: GET /api/v3/users/me/plans
+    getWebhook: GET /api/v3/webhooks/{id}
+    listAuditEvents: GET /api/v3/users/me/logs
+    listClusters: GET /api/v3/users/me/clusters
+    listCountries: GET /api/v3/locales/countries
+    listDirectoryEntries: GET /api/v3/users/me/uploads/dag/{cid}
+    listLanguages: GET /api/v3/locales/languages
+    listPeers: GET /api/v3/peers
+    listPins: GET /api/v3/users/me/uploads
+    listPlans: GET /api/v3/plans
+    listReferrals: GET /api/v3/users/me/referrals
+    listTokens: GET /api/v3/tokens/list
+    listWebhookDeliveries: GET /api/v3/webhooks/{id}/deliveries
+    listWebhooks: GET /api/v3/webhooks
+    logIn: POST /api/v3/auth/login
+    logOut: POST /api/v3/auth/logout
+    removePin: DELETE /api/v3/files/remove/{cid}
+    removePinBatch: DELETE /api/v3/files/pin-batch
+    removeUpload: DELETE /api/v3/users/me/uploads/{cid}
+    renamePin: PUT /api/v3/files/rename/{upload_id}
+    revokeToken: DELETE /api/v3/tokens/revoke/{name}
+    revokeTokenByName: POST /api/v3/tokens/revoke
+    rotateWebhookSecret: POST /api/v3/webhooks/{id}/rotate-secret
+    setUpTwoFactor: POST /api/v3/auth/2fa/setup
+    signUp: POST /api/v3/auth/signup
+    streamPinStatus: GET /api/v3/status/{cid}/events
+    testWebhook: POST /api/v3/webhooks/{id}/test
+    updateAccount: PUT /api/v3/users/me
+    updatePreferences: PUT /api/v3/users/me/preferences
+    updateWebhook: PUT /api/v3/webhooks/{id}
+    uploadDirectory: POST /api/v3/files/directory-dag
+    uploadFile: POST /api/v3/files
+    uploadServerDirectory: POST /api/v3/files/directory
+    verifyTwoFactorLogin: POST /api/v3/auth/2fa/verify-login
+    ");
+}
+
+/// The page fills its forms with `example` and `default`; what it fills in must be what a client would send.
+#[tokio::test]
+async fn the_page_fills_in_no_optional_parameter() {
+    let api = Api::start().await;
+    let document = Document::of(&api).await;
+    for operation in document.operations() {
+        for parameter in operation.says["parameters"].as_array().into_iter().flatten() {
+            let fills = ["/example", "/examples", "/schema/example", "/schema/default"];
+            let is_filled = fills.iter().any(|pointer| parameter.pointer(pointer).is_some());
+            let is_required = parameter["required"] == true;
+            assert_eq!(is_filled, is_required, "{}: {}", operation.name(), parameter["name"]);
+        }
+    }
 }
 
 /// What an operation's description lacks.

@@ -8,6 +8,8 @@ const NODE_MODULES: &str = "helia/node_modules";
 const REQUESTS: &str = "requests-2.34.2";
 const SDK: &str = "sdk-py-3.1.1";
 const SCHEMATHESIS: &str = "schemathesis-4.32.5";
+const API_CLIENTS: &str = "api-clients/node_modules";
+const OAPI_CODEGEN: &str = "oapi-codegen";
 
 /// The repository's root.
 pub(crate) fn repository() -> PathBuf {
@@ -43,6 +45,16 @@ pub(crate) fn python_sdk() -> PathBuf {
 /// A folder for `PYTHONPATH` that holds schemathesis and what it imports.
 pub(crate) fn schemathesis() -> PathBuf {
     installed(SCHEMATHESIS)
+}
+
+/// The npm packages that drive a browser and generate TypeScript types.
+pub(crate) fn api_clients() -> PathBuf {
+    installed(API_CLIENTS)
+}
+
+/// The folder of `oapi-codegen`, with a Go module in `module` that vendors what its output imports.
+pub(crate) fn oapi_codegen() -> PathBuf {
+    installed(OAPI_CODEGEN)
 }
 
 fn installed(name: &str) -> PathBuf {

@@ -52,7 +52,7 @@ pub(crate) struct SessionReply {
 /// Sign up
 ///
 /// Makes an account with the first plan, and logs it in. An operator can have closed this: 403 `signup_closed`.
-#[utoipa::path(post, path = "/auth/signup", tag = "auth", security(()),
+#[utoipa::path(post, path = "/auth/signup", operation_id = "signUp", tag = "auth", security(()),
     request_body(content = SignupBody, example = json!({"name": "Ada", "email": "ada@example.org", "password": "correct horse battery staple"})),
     responses(Anyone, WithBody, Conflict, Storage,
         (status = 201, description = "The account is there and logged in.", body = SessionReply, example = json!(SessionReply::example())),
@@ -121,7 +121,7 @@ pub(crate) struct CodeNeeded {
 /// Gives a session token, or, for an account with two-factor authentication, a temporary token for
 /// `POST /auth/2fa/verify-login`. What is wrong with a wrong login is not said. Tries are limited by address and by
 /// account, much more tightly than other requests.
-#[utoipa::path(post, path = "/auth/login", tag = "auth", security(()),
+#[utoipa::path(post, path = "/auth/login", operation_id = "logIn", tag = "auth", security(()),
     request_body(content = LoginBody, example = json!({"email": "ada@example.org", "password": "correct horse battery staple"})),
     responses(Anyone, WithBody, Storage,
         (status = 200, description = "The password is right.", body = LoginReply, examples(
@@ -143,7 +143,7 @@ pub(crate) async fn login(
 /// Log out
 ///
 /// The session token is dead at once.
-#[utoipa::path(post, path = "/auth/logout", tag = "auth", security(("session" = [])),
+#[utoipa::path(post, path = "/auth/logout", operation_id = "logOut", tag = "auth", security(("session" = [])),
     responses((status = 200, description = "It is dead.", body = DoneReply, example = json!(DoneReply::new("Logged out"))), Guarded, Storage))]
 pub(crate) async fn logout(State(app): State<AppState>, caller: RequireSession) -> Result<DoneReply, Reject> {
     app.service().logins.logout(&caller).await?;

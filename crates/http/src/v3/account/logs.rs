@@ -46,7 +46,7 @@ pub(crate) struct LogsQuery {
 ///
 /// The audit log of the account: what was done by it, or to it. Newest first. A page by `cursor` costs the same wherever
 /// it is; `page` reaches the newest 10,000 entries that match, and `total` counts no more than those.
-#[utoipa::path(get, path = "/users/me/logs", tag = "users", security(("key" = ["logs:read"]), ("session" = [])),
+#[utoipa::path(get, path = "/users/me/logs", operation_id = "listAuditEvents", tag = "users", security(("key" = ["logs:read"]), ("session" = [])),
     params(LogsQuery),
     responses((status = 200, description = "A page of the log.", body = LogsReply, example = json!(LogsReply::example())), Guarded))]
 pub(crate) async fn list(

@@ -98,7 +98,7 @@ impl UserBody {
 }
 
 /// See your account
-#[utoipa::path(get, path = "/users/me", tag = "users", security(("key" = ["user:read"]), ("session" = [])),
+#[utoipa::path(get, path = "/users/me", operation_id = "getAccount", tag = "users", security(("key" = ["user:read"]), ("session" = [])),
     responses((status = 200, description = "The account.", body = UserBody, example = json!(UserBody::example())), Guarded))]
 pub(crate) async fn show(State(app): State<AppState>, caller: RequireScope<UserRead>) -> Json<UserBody> {
     Json(UserBody::new(&app, &caller))
@@ -118,7 +118,7 @@ pub(crate) struct ProfileBody {
 /// Change your account
 ///
 /// Its name. The address can't be changed: it is what the account is known by.
-#[utoipa::path(put, path = "/users/me", tag = "users", security(("key" = ["user:write"]), ("session" = [])),
+#[utoipa::path(put, path = "/users/me", operation_id = "updateAccount", tag = "users", security(("key" = ["user:write"]), ("session" = [])),
     request_body(content = Option<ProfileBody>, example = json!({"name": "Ada Lovelace"})),
     responses((status = 200, description = "The account, as it is now.", body = UserBody, example = json!(UserBody::example())), Guarded, WithBody, Storage))]
 pub(crate) async fn change(
@@ -155,7 +155,7 @@ pub(crate) struct PasswordBody {
 /// Change your password
 ///
 /// All other sessions of the account end. API keys stay as they are.
-#[utoipa::path(put, path = "/users/me/password", tag = "users", security(("session" = [])),
+#[utoipa::path(put, path = "/users/me/password", operation_id = "changePassword", tag = "users", security(("session" = [])),
     request_body(content = PasswordBody, example = json!({"currentPassword": "correct horse battery staple", "newPassword": "purple monkey dishwasher"})),
     responses(Guarded, WithBody, Storage,
         (status = 200, description = "It is changed.", body = DoneReply, example = json!(DoneReply::new("The password is changed"))),
@@ -179,7 +179,7 @@ type Preferences = BTreeMap<String, Value>;
 /// See your preferences
 ///
 /// Whatever clients have put there, such as `language` and `country`.
-#[utoipa::path(get, path = "/users/me/preferences", tag = "users", security(("key" = ["user:read"]), ("session" = [])),
+#[utoipa::path(get, path = "/users/me/preferences", operation_id = "getPreferences", tag = "users", security(("key" = ["user:read"]), ("session" = [])),
     responses((status = 200, description = "All preferences.", body = BTreeMap<String, Value>, example = json!({"language": "en", "country": "DE"})), Guarded))]
 pub(crate) async fn preferences(
     State(app): State<AppState>,
@@ -192,7 +192,7 @@ pub(crate) async fn preferences(
 /// Change your preferences
 ///
 /// Each name that is given is set to its value, or removed by `null`; the others stay. All together have at most 16 KiB.
-#[utoipa::path(put, path = "/users/me/preferences", tag = "users", security(("key" = ["user:write"]), ("session" = [])),
+#[utoipa::path(put, path = "/users/me/preferences", operation_id = "updatePreferences", tag = "users", security(("key" = ["user:write"]), ("session" = [])),
     request_body(content = Option<BTreeMap<String, Value>>, example = json!({"language": "en", "country": null})),
     responses((status = 200, description = "All preferences, as they are now.", body = BTreeMap<String, Value>, example = json!({"language": "en"})), Guarded, WithBody, Storage))]
 pub(crate) async fn set_preferences(

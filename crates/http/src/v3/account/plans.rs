@@ -99,7 +99,7 @@ pub(crate) struct PlanChangeBody {
 }
 
 /// List the plans
-#[utoipa::path(get, path = "/plans", tag = "plans", security(()),
+#[utoipa::path(get, path = "/plans", operation_id = "listPlans", tag = "plans", security(()),
     responses((status = 200, description = "The plans, that of new accounts first.", body = PlansReply, example = json!(PlansReply::example())), Anyone))]
 pub(crate) async fn list(State(app): State<AppState>) -> Json<PlansReply> {
     let ids = app.service().clusters.ids();
@@ -108,7 +108,7 @@ pub(crate) async fn list(State(app): State<AppState>) -> Json<PlansReply> {
 }
 
 /// See your plan
-#[utoipa::path(get, path = "/plans/my-plan", tag = "plans", security(("key" = ["plans:read"]), ("session" = [])),
+#[utoipa::path(get, path = "/plans/my-plan", operation_id = "getMyPlan", tag = "plans", security(("key" = ["plans:read"]), ("session" = [])),
     responses((status = 200, description = "The plan, and what is used of it.", body = MyPlanReply, example = json!(MyPlanReply::example())), Guarded))]
 pub(crate) async fn mine(
     State(app): State<AppState>,
@@ -121,7 +121,7 @@ pub(crate) async fn mine(
 /// See your plan, by another path
 ///
 /// The same as `GET /plans/my-plan`.
-#[utoipa::path(get, path = "/users/me/plans", tag = "plans", security(("key" = ["plans:read"]), ("session" = [])),
+#[utoipa::path(get, path = "/users/me/plans", operation_id = "getUserPlan", tag = "plans", security(("key" = ["plans:read"]), ("session" = [])),
     responses((status = 200, description = "The plan, and what is used of it.", body = MyPlanReply, example = json!(MyPlanReply::example())), Guarded))]
 pub(crate) async fn users_mine(
     state: State<AppState>,
@@ -135,7 +135,7 @@ pub(crate) async fn users_mine(
 /// To the plans that are marked `selfService`, unless the operator has it otherwise: 403 `plan_change_not_allowed` says
 /// to ask them. What is pinned must fit into the new plan (403 `quota_exceeded`). Pins keep their timelocks, also when
 /// the new plan has none.
-#[utoipa::path(put, path = "/plans/change", tag = "plans", security(("key" = ["plans:write"]), ("session" = [])),
+#[utoipa::path(put, path = "/plans/change", operation_id = "changePlan", tag = "plans", security(("key" = ["plans:write"]), ("session" = [])),
     request_body(content = PlanChangeBody, example = json!({"planId": "free"})),
     responses((status = 200, description = "The plan, and what is used of it.", body = MyPlanReply, example = json!(MyPlanReply::example())), Guarded, WithBody))]
 pub(crate) async fn change(

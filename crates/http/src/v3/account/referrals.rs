@@ -31,7 +31,7 @@ pub(crate) struct ReferralsQuery {
 /// See your referrals
 ///
 /// Whoever signs up with your `referralCode` is counted here, with the time, and without a name.
-#[utoipa::path(get, path = "/users/me/referrals", tag = "users", security(("key" = ["referrals:read"]), ("session" = [])),
+#[utoipa::path(get, path = "/users/me/referrals", operation_id = "listReferrals", tag = "users", security(("key" = ["referrals:read"]), ("session" = [])),
     params(ReferralsQuery),
     responses((status = 200, description = "Your code, and who came by it, newest first.", body = ReferralsReply, example = json!(ReferralsReply::example())), Guarded))]
 pub(crate) async fn list(

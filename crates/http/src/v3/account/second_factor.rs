@@ -30,7 +30,7 @@ pub(crate) struct SecondFactorReply {
 }
 
 /// See whether two-factor authentication is on
-#[utoipa::path(get, path = "/auth/2fa/status", tag = "auth", security(("session" = [])),
+#[utoipa::path(get, path = "/auth/2fa/status", operation_id = "getTwoFactorStatus", tag = "auth", security(("session" = [])),
     responses((status = 200, description = "Whether it is.", body = SecondFactorReply, example = json!(SecondFactorReply::new(true))), Guarded))]
 pub(crate) async fn status(caller: RequireSession) -> Json<SecondFactorReply> {
     Json(SecondFactorReply::new(caller.account.two_factor))
@@ -57,7 +57,7 @@ pub(crate) struct SetupReply {
 /// Set two-factor authentication up
 ///
 /// Gives a new secret for an authenticator app (TOTP, RFC 6238). It is in force after `POST /auth/2fa/enable`.
-#[utoipa::path(post, path = "/auth/2fa/setup", tag = "auth", security(("session" = [])),
+#[utoipa::path(post, path = "/auth/2fa/setup", operation_id = "setUpTwoFactor", tag = "auth", security(("session" = [])),
     responses((status = 200, description = "The secret.", body = SetupReply, example = json!(SetupReply::example())), Guarded, Conflict, Storage))]
 pub(crate) async fn set_up(
     State(app): State<AppState>,
@@ -102,7 +102,7 @@ pub(crate) struct CodeBody {
 /// Turn two-factor authentication on
 ///
 /// With a code of the secret that `POST /auth/2fa/setup` gave.
-#[utoipa::path(post, path = "/auth/2fa/enable", tag = "auth", security(("session" = [])),
+#[utoipa::path(post, path = "/auth/2fa/enable", operation_id = "enableTwoFactor", tag = "auth", security(("session" = [])),
     request_body(content = CodeBody, example = json!({"code": "287082"})),
     responses(Guarded, WithBody, Conflict, Storage,
         (status = 200, description = "It is on.", body = SecondFactorReply, example = json!(SecondFactorReply::new(true))),
@@ -132,7 +132,7 @@ pub(crate) struct DisableBody {
 }
 
 /// Turn two-factor authentication off
-#[utoipa::path(post, path = "/auth/2fa/disable", tag = "auth", security(("session" = [])),
+#[utoipa::path(post, path = "/auth/2fa/disable", operation_id = "disableTwoFactor", tag = "auth", security(("session" = [])),
     request_body(content = DisableBody, example = json!({"password": "correct horse battery staple", "code": "287082"})),
     responses(Guarded, WithBody, Conflict, Storage,
         (status = 200, description = "It is off.", body = SecondFactorReply, example = json!(SecondFactorReply::new(false))),
@@ -168,7 +168,7 @@ pub(crate) struct VerifyBody {
 /// Complete a login with a code
 ///
 /// A temporary token is good for five minutes, for five codes, and once.
-#[utoipa::path(post, path = "/auth/2fa/verify-login", tag = "auth", security(()),
+#[utoipa::path(post, path = "/auth/2fa/verify-login", operation_id = "verifyTwoFactorLogin", tag = "auth", security(()),
     request_body(content = VerifyBody, example = json!({"temporaryToken": "6f1c…", "code": "287082"})),
     responses(Anyone, WithBody, Storage,
         (status = 200, description = "Logged in.", body = SessionReply, example = json!(SessionReply::example())),

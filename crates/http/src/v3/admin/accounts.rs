@@ -148,7 +148,7 @@ pub(super) struct LeavingReply {
 ///
 /// Newest first. A page looks at a bounded number of accounts: it can have fewer than asked for and still name a
 /// `nextCursor`.
-#[utoipa::path(get, path = "/admin/accounts", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+#[utoipa::path(get, path = "/admin/accounts", operation_id = "adminListAccounts", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AccountsQuery),
     responses((status = 200, description = "A page of accounts.", body = AccountsReply, example = json!(AccountsReply::example())), Guarded))]
 pub(super) async fn list(
@@ -161,7 +161,7 @@ pub(super) async fn list(
 }
 
 /// Make an account
-#[utoipa::path(post, path = "/admin/accounts", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+#[utoipa::path(post, path = "/admin/accounts", operation_id = "adminCreateAccount", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     request_body(content = NewAccountBody, example = json!({"email": "ada@example.org", "name": "Ada", "password": "correct horse battery", "plan": "free"})),
     responses((status = 201, description = "The account.", body = AccountBody, example = json!(AccountBody::example())), Guarded, WithBody, Conflict))]
 pub(super) async fn create(
@@ -174,7 +174,7 @@ pub(super) async fn create(
 }
 
 /// See an account
-#[utoipa::path(get, path = "/admin/accounts/{account_id}", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+#[utoipa::path(get, path = "/admin/accounts/{account_id}", operation_id = "adminGetAccount", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AccountParam),
     responses((status = 200, description = "The account.", body = AccountBody, example = json!(AccountBody::example())), Missing, Guarded))]
 pub(super) async fn show(
@@ -188,7 +188,7 @@ pub(super) async fn show(
 /// Change an account
 ///
 /// All or nothing. The last account with the role admin that is not disabled stays so (409 `last_admin`).
-#[utoipa::path(patch, path = "/admin/accounts/{account_id}", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+#[utoipa::path(patch, path = "/admin/accounts/{account_id}", operation_id = "adminUpdateAccount", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AccountParam),
     request_body(content = Option<AccountChangeBody>, example = json!({"plan": "premium", "disabled": false})),
     responses((status = 200, description = "The account as it is now.", body = AccountBody, example = json!(AccountBody::example())), Missing, Guarded, WithBody, Conflict))]
@@ -206,7 +206,7 @@ pub(super) async fn change(
 ///
 /// With its keys and its sessions. One that has pins goes only with `force=true` (409 `account_has_pins` else): it is
 /// disabled at once, its pins end in the background, over restarts, and then it is gone. Its audit log stays.
-#[utoipa::path(delete, path = "/admin/accounts/{account_id}", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+#[utoipa::path(delete, path = "/admin/accounts/{account_id}", operation_id = "adminRemoveAccount", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AccountParam, RemoveQuery),
     responses((status = 200, description = "It is gone.", body = LeavingReply, example = json!(LeavingReply::of(Leaving::Gone))),
         (status = 202, description = "It goes when its pins are removed.", body = LeavingReply, example = json!(LeavingReply::of(Leaving::Begun { pins: 7 }))),
@@ -224,7 +224,7 @@ pub(super) async fn remove(
 /// Give an account another password
 ///
 /// All its sessions end; its API keys go on.
-#[utoipa::path(put, path = "/admin/accounts/{account_id}/password", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+#[utoipa::path(put, path = "/admin/accounts/{account_id}/password", operation_id = "adminSetAccountPassword", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AccountParam),
     request_body(content = NewPasswordBody, example = json!({"password": "correct horse battery"})),
     responses((status = 200, description = "It counts at once.", body = DoneReply, example = json!({"message": "The password is changed, and all sessions have ended"})), Missing, Guarded, WithBody))]
@@ -243,7 +243,7 @@ pub(super) async fn password(
 /// Remove an account's second factor
 ///
 /// For an owner who has lost it.
-#[utoipa::path(delete, path = "/admin/accounts/{account_id}/2fa", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+#[utoipa::path(delete, path = "/admin/accounts/{account_id}/2fa", operation_id = "adminRemoveAccountTwoFactor", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AccountParam),
     responses((status = 200, description = "Logging in needs none any more.", body = DoneReply, example = json!({"message": "The second factor is removed"})), Missing, Conflict, Guarded))]
 pub(super) async fn second_factor(
@@ -258,7 +258,7 @@ pub(super) async fn second_factor(
 /// End all sessions of an account
 ///
 /// Its API keys go on.
-#[utoipa::path(delete, path = "/admin/accounts/{account_id}/sessions", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+#[utoipa::path(delete, path = "/admin/accounts/{account_id}/sessions", operation_id = "adminEndAccountSessions", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AccountParam),
     responses((status = 200, description = "They prove nothing any more.", body = SessionsReply, example = json!(SessionsReply::of(2))), Missing, Guarded))]
 pub(super) async fn sessions(
@@ -272,7 +272,7 @@ pub(super) async fn sessions(
 /// List an account's API keys
 ///
 /// Without their secrets.
-#[utoipa::path(get, path = "/admin/accounts/{account_id}/tokens", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+#[utoipa::path(get, path = "/admin/accounts/{account_id}/tokens", operation_id = "adminListAccountTokens", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AccountParam),
     responses((status = 200, description = "The keys.", body = TokensReply, example = json!(TokensReply::example())), Missing, Guarded))]
 pub(super) async fn tokens(
@@ -284,7 +284,7 @@ pub(super) async fn tokens(
 }
 
 /// Revoke an account's API key
-#[utoipa::path(delete, path = "/admin/accounts/{account_id}/tokens/{token_id}", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+#[utoipa::path(delete, path = "/admin/accounts/{account_id}/tokens/{token_id}", operation_id = "adminRevokeAccountToken", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AccountParam, ("token_id" = String, Path, description = "The key's id.", example = "34407e29d027c001")),
     responses((status = 200, description = "It proves nothing any more.", body = DoneReply, example = json!({"message": "The API key is revoked"})), Missing, Guarded))]
 pub(super) async fn revoke_token(

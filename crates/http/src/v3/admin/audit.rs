@@ -76,7 +76,7 @@ struct AuditItem {
 /// List what was done by all
 ///
 /// Newest first. Entries stay when their account is gone.
-#[utoipa::path(get, path = "/admin/audit", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+#[utoipa::path(get, path = "/admin/audit", operation_id = "adminListAuditEvents", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AuditQuery),
     responses((status = 200, description = "A page of the log.", body = AuditReply, example = json!(AuditReply::example())), Guarded))]
 pub(super) async fn list(

@@ -109,7 +109,7 @@ struct GatewayChangeBody {
 /// List the clusters
 ///
 /// With their health and what they hold.
-#[utoipa::path(get, path = "/admin/clusters", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+#[utoipa::path(get, path = "/admin/clusters", operation_id = "adminListClusters", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     responses((status = 200, description = "All clusters.", body = AdminClustersReply, example = json!(AdminClustersReply::example())), Guarded))]
 pub(super) async fn list(
     _operator: RequireAdmin,
@@ -122,7 +122,7 @@ pub(super) async fn list(
 /// Change what is shown of a cluster
 ///
 /// Its label, region, country and gateways. `GET /users/me/clusters` shows it at once.
-#[utoipa::path(patch, path = "/admin/clusters/{cluster_id}", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+#[utoipa::path(patch, path = "/admin/clusters/{cluster_id}", operation_id = "adminUpdateCluster", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(ClusterParam),
     request_body(content = Option<ClusterChangeBody>, example = json!({"label": "Europe", "country": "DE", "gateways": [{"url": "https://gateway.example.org/ipfs/", "label": "Main"}]})),
     responses((status = 200, description = "The cluster as it is shown now.", body = ClusterBody, example = json!(ClusterBody::example())), Missing, Guarded, WithBody))]
@@ -139,7 +139,7 @@ pub(super) async fn change(
 /// Show of a cluster what is configured
 ///
 /// Forgets what was changed.
-#[utoipa::path(post, path = "/admin/clusters/{cluster_id}/reset", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+#[utoipa::path(post, path = "/admin/clusters/{cluster_id}/reset", operation_id = "adminResetCluster", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(ClusterParam),
     responses((status = 200, description = "The cluster as it is shown now.", body = ClusterBody, example = json!(ClusterBody::example())), Missing, Guarded))]
 pub(super) async fn reset(

@@ -99,7 +99,7 @@ pub(super) struct AdminPinReply {
 ///
 /// Newest first; with `cid` or `damaged` in the order in which the content came. A page looks at a bounded number of
 /// pins: it can have fewer than asked for and still name a `nextCursor`.
-#[utoipa::path(get, path = "/admin/pins", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+#[utoipa::path(get, path = "/admin/pins", operation_id = "adminListPins", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AdminPinsQuery),
     responses((status = 200, description = "A page of pins.", body = AdminPinsReply, example = json!(AdminPinsReply::example())), Guarded))]
 pub(super) async fn list(
@@ -112,7 +112,7 @@ pub(super) async fn list(
 }
 
 /// See a pin and its owners
-#[utoipa::path(get, path = "/admin/pins/{upload_id}", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+#[utoipa::path(get, path = "/admin/pins/{upload_id}", operation_id = "adminGetPin", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(PinParam),
     responses((status = 200, description = "The pin.", body = AdminPinReply, example = json!(AdminPinReply::example())), Missing, Guarded))]
 pub(super) async fn show(
@@ -126,7 +126,7 @@ pub(super) async fn show(
 /// Remove a pin
 ///
 /// Whosever it is, also when it is locked. It stands in its owner's audit log, and with a lock in yours, too.
-#[utoipa::path(delete, path = "/admin/pins/{upload_id}", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+#[utoipa::path(delete, path = "/admin/pins/{upload_id}", operation_id = "adminRemovePin", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(PinParam),
     responses((status = 200, description = "It is gone.", body = DoneReply, example = json!({"message": "The pin is removed"})), Missing, Guarded))]
 pub(super) async fn remove(

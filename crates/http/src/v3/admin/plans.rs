@@ -106,7 +106,7 @@ pub(super) struct PlanSaveBody {
 /// List the plans
 ///
 /// The configured ones and those that are saved.
-#[utoipa::path(get, path = "/admin/plans", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+#[utoipa::path(get, path = "/admin/plans", operation_id = "adminListPlans", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     responses((status = 200, description = "All plans.", body = AdminPlansReply, example = json!(AdminPlansReply::example())), Guarded))]
 pub(super) async fn list(
     _operator: RequireAdmin,
@@ -120,7 +120,7 @@ pub(super) async fn list(
 /// Save a plan
 ///
 /// A new one, or over the one of this code. It counts at once; accounts that have it follow.
-#[utoipa::path(put, path = "/admin/plans/{code}", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+#[utoipa::path(put, path = "/admin/plans/{code}", operation_id = "adminSavePlan", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(CodeParam),
     request_body(content = Option<PlanSaveBody>, example = json!({"name": "Team", "storageLimit": 1_099_511_627_776_u64, "timelockAllowed": true, "pricePerMonth": 9.5})),
     responses((status = 200, description = "The plan as it is now.", body = AdminPlanBody, example = json!(AdminPlanBody::example())), Guarded, WithBody))]
@@ -140,7 +140,7 @@ pub(super) async fn save(
 /// Delete a saved plan
 ///
 /// The configured one of its code comes back. Without such a one, a plan that accounts have stays (409 `plan_in_use`).
-#[utoipa::path(delete, path = "/admin/plans/{code}", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+#[utoipa::path(delete, path = "/admin/plans/{code}", operation_id = "adminDeletePlan", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(CodeParam),
     responses((status = 200, description = "It is deleted.", body = DoneReply, example = json!({"message": "The plan is deleted"})), Missing, Guarded, Conflict))]
 pub(super) async fn delete(

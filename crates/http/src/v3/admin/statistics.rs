@@ -83,7 +83,7 @@ struct DamagedCount {
 /// See the figures of the service
 ///
 /// Sums that are kept: asking for them costs the same at ten pins and at ten million.
-#[utoipa::path(get, path = "/admin/statistics", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
+#[utoipa::path(get, path = "/admin/statistics", operation_id = "adminGetStatistics", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     responses((status = 200, description = "The figures.", body = StatisticsReply, example = json!(StatisticsReply::example())), Guarded))]
 pub(super) async fn show(
     _operator: RequireAdmin,

@@ -123,7 +123,7 @@ struct RemoveItem {
 ///
 /// All of them, or none: every item is looked at, and if any can't be done, `errors` names all that is wrong. Nothing is
 /// waited for: 200 says that all are pinned, 202 that some are on their way, to be watched as any pin.
-#[utoipa::path(post, path = "/files/pin-batch", tag = "pins", security(("key" = ["files:write"]), ("session" = [])),
+#[utoipa::path(post, path = "/files/pin-batch", operation_id = "createPinBatch", tag = "pins", security(("key" = ["files:write"]), ("session" = [])),
     params(ClusterParams),
     request_body(content = PinBatchBody, example = json!({"items": [{"cid": EXAMPLE_CID, "customName": "wiki"}], "cl": "cl0-global"})),
     responses(
@@ -148,7 +148,7 @@ pub(crate) async fn pin_all(
 /// Remove many pins at once
 ///
 /// All of them, or none: if any is missing or locked, `errors` names it and nothing is removed.
-#[utoipa::path(delete, path = "/files/pin-batch", tag = "pins", security(("key" = ["files:delete"]), ("session" = [])),
+#[utoipa::path(delete, path = "/files/pin-batch", operation_id = "removePinBatch", tag = "pins", security(("key" = ["files:delete"]), ("session" = [])),
     params(ClusterFilterParams),
     request_body(content = RemoveBatchBody, example = json!({"cids": [EXAMPLE_CID]})),
     responses(

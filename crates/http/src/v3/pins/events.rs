@@ -56,7 +56,7 @@ struct LastEventParam {
 ///
 /// A stream of server-sent events: `state`, `progress` and, at last, `end`, each with the whole of what is known
 /// ([PinEvent](#/components/schemas/PinEvent)). `closed` says why the server ends the stream before that.
-#[utoipa::path(get, path = "/status/{cid}/events", tag = "status", security(("key" = ["cluster:read"]), ("session" = [])),
+#[utoipa::path(get, path = "/status/{cid}/events", operation_id = "streamPinStatus", tag = "status", security(("key" = ["cluster:read"]), ("session" = [])),
     params(CidParam, ClusterFilterParams, LastEventParam),
     responses(
         (status = 200, description = "Events, until the pin is pinned, has failed or is gone.", body = serde_json::Value, content_type = "text/event-stream", example = json!(EXAMPLE)),

@@ -46,7 +46,7 @@ pub(crate) enum PinOrDryRun {
 /// Pin content that is on IPFS
 ///
 /// Waits for the fetch up to 60 s, or as `Prefer` says. Once it is answered `pinned`, every block is verified and on disk.
-#[utoipa::path(post, path = "/files/pin/{cid}", tag = "pins", security(("key" = ["files:write"]), ("session" = [])),
+#[utoipa::path(post, path = "/files/pin/{cid}", operation_id = "createPin", tag = "pins", security(("key" = ["files:write"]), ("session" = [])),
     params(CidParam, ClusterParams, PinQuery, PreferParam),
     request_body(content = Option<PinOptionsBody>, description = "May be left out, or be empty.",
         example = json!({"customName": "wiki", "cl": "cl0-global"})),
@@ -110,7 +110,7 @@ impl RemovedReply {
 /// Remove a pin
 ///
 /// It is gone when this is answered; its space comes back soon after.
-#[utoipa::path(delete, path = "/files/remove/{cid}", tag = "pins", security(("key" = ["files:delete"]), ("session" = [])),
+#[utoipa::path(delete, path = "/files/remove/{cid}", operation_id = "removePin", tag = "pins", security(("key" = ["files:delete"]), ("session" = [])),
     params(CidParam, ClusterFilterParams),
     responses((status = 200, description = "It is gone.", body = RemovedReply, example = json!(RemovedReply::example())), Missing, Guarded))]
 pub(crate) async fn remove(
@@ -127,7 +127,7 @@ pub(crate) async fn remove(
 /// Remove an upload
 ///
 /// The same as `DELETE /files/remove/{cid}`.
-#[utoipa::path(delete, path = "/users/me/uploads/{cid}", tag = "uploads", security(("key" = ["files:delete"]), ("session" = [])),
+#[utoipa::path(delete, path = "/users/me/uploads/{cid}", operation_id = "removeUpload", tag = "uploads", security(("key" = ["files:delete"]), ("session" = [])),
     params(CidParam, ClusterFilterParams),
     responses((status = 200, description = "It is gone.", body = RemovedReply, example = json!(RemovedReply::example())), Missing, Guarded))]
 pub(crate) async fn remove_upload(

@@ -39,7 +39,7 @@ pub(crate) struct RenameBody {
 /// Rename a pin
 ///
 /// The name becomes its `customName`; where the content came from stays its `originalName`.
-#[utoipa::path(put, path = "/files/rename/{upload_id}", tag = "pins", security(("key" = ["files:rename"]), ("session" = [])),
+#[utoipa::path(put, path = "/files/rename/{upload_id}", operation_id = "renamePin", tag = "pins", security(("key" = ["files:rename"]), ("session" = [])),
     params(UploadIdParam),
     request_body(content = RenameBody, example = json!({"newName": "wiki"})),
     responses((status = 200, description = "It is called so now.", body = RenamedReply, example = json!(RenamedReply::example())), Missing, Guarded, WithBody))]

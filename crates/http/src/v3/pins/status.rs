@@ -21,7 +21,7 @@ use crate::v3::reject::Reject;
 /// See how a pin stands
 ///
 /// With its progress while it is fetched.
-#[utoipa::path(get, path = "/status/{cid}", tag = "status", security(("key" = ["cluster:read"]), ("session" = [])),
+#[utoipa::path(get, path = "/status/{cid}", operation_id = "getPinStatus", tag = "status", security(("key" = ["cluster:read"]), ("session" = [])),
     params(CidParam, ClusterFilterParams),
     responses((status = 200, description = "How it stands.", body = StatusReply, example = json!(StatusReply::example())), Missing, Guarded))]
 pub(crate) async fn status(
@@ -38,7 +38,7 @@ pub(crate) async fn status(
 /// See who has a pin
 ///
 /// The nodes of its cluster that keep it; none until it is pinned.
-#[utoipa::path(get, path = "/allocations/{cid}", tag = "status", security(("key" = ["cluster:read"]), ("session" = [])),
+#[utoipa::path(get, path = "/allocations/{cid}", operation_id = "getPinAllocations", tag = "status", security(("key" = ["cluster:read"]), ("session" = [])),
     params(CidParam, ClusterFilterParams),
     responses((status = 200, description = "Who has it.", body = AllocationsReply, example = json!(AllocationsReply::example())), Missing, Guarded))]
 pub(crate) async fn allocations(
@@ -53,7 +53,7 @@ pub(crate) async fn allocations(
 /// See who has a pin, by its older path
 ///
 /// As `/allocations/{cid}`.
-#[utoipa::path(get, path = "/status/allocations/{cid}", tag = "status", security(("key" = ["cluster:read"]), ("session" = [])),
+#[utoipa::path(get, path = "/status/allocations/{cid}", operation_id = "getPinStatusAllocations", tag = "status", security(("key" = ["cluster:read"]), ("session" = [])),
     params(CidParam, ClusterFilterParams),
     responses((status = 200, description = "Who has it.", body = AllocationsReply, example = json!(AllocationsReply::example())), Missing, Guarded))]
 pub(crate) async fn status_allocations(

@@ -31,7 +31,7 @@ static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
 /// A page to read and try the API
 ///
 /// Swagger UI with the document of this server.
-#[utoipa::path(get, path = "/docs", tag = "service", security(()),
+#[utoipa::path(get, path = "/docs", operation_id = "getDocsPage", tag = "service", security(()),
     responses((status = 303, description = "The page is at `docs/index.html`."), Anyone))]
 pub(crate) async fn page() -> Redirect {
     // The page's files are beside it, so its address must end in a name.
@@ -39,7 +39,7 @@ pub(crate) async fn page() -> Redirect {
 }
 
 /// A file of the page
-#[utoipa::path(get, path = "/docs/{asset}", tag = "service", security(()),
+#[utoipa::path(get, path = "/docs/{asset}", operation_id = "getDocsFile", tag = "service", security(()),
     params(("asset" = String, Path, description = "The file's name.", example = "index.html")),
     responses((status = 200, description = "The file.", content_type = "text/html", body = String, example = "<!DOCTYPE html>"), Missing, Anyone))]
 pub(crate) async fn file(name: Result<Path<String>, PathRejection>) -> Result<Response, Reject> {
@@ -63,14 +63,14 @@ pub(crate) async fn file(name: Result<Path<String>, PathRejection>) -> Result<Re
 }
 
 /// The OpenAPI document as JSON
-#[utoipa::path(get, path = "/docs/openapi.json", tag = "service", security(()),
+#[utoipa::path(get, path = "/docs/openapi.json", operation_id = "getOpenApiJson", tag = "service", security(()),
     responses((status = 200, description = "OpenAPI 3.1.", body = serde_json::Value, example = json!({"openapi": "3.1.0"})), Anyone))]
 pub(crate) async fn json(Extension(document): Extension<Arc<Document>>) -> impl IntoResponse {
     sent("application/json", document.json.clone())
 }
 
 /// The OpenAPI document as YAML
-#[utoipa::path(get, path = "/docs/openapi.yaml", tag = "service", security(()),
+#[utoipa::path(get, path = "/docs/openapi.yaml", operation_id = "getOpenApiYaml", tag = "service", security(()),
     responses((status = 200, description = "OpenAPI 3.1.", content_type = "application/yaml", body = serde_json::Value, example = json!({"openapi": "3.1.0"})), Anyone))]
 pub(crate) async fn yaml(Extension(document): Extension<Arc<Document>>) -> impl IntoResponse {
     sent("application/yaml", document.yaml.clone())

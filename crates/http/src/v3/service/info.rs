@@ -50,14 +50,14 @@ struct Links {
 }
 
 /// What this server is
-#[utoipa::path(get, path = "/", tag = "service", security(()),
+#[utoipa::path(get, path = "/", operation_id = "getRoot", tag = "service", security(()),
     responses((status = 200, description = "Its name, version and links.", body = ServiceReply, example = json!(ServiceReply::new())), Anyone))]
 pub(crate) async fn root() -> Json<ServiceReply> {
     Json(ServiceReply::new())
 }
 
 /// What this API is
-#[utoipa::path(get, path = "", tag = "service", security(()),
+#[utoipa::path(get, path = "", operation_id = "getService", tag = "service", security(()),
     responses((status = 200, description = "Its name, version and links.", body = ServiceReply, example = json!(ServiceReply::new())), Anyone))]
 pub(crate) async fn service() -> Json<ServiceReply> {
     Json(ServiceReply::new())
@@ -115,7 +115,7 @@ struct Condition {
 }
 
 /// How the service is
-#[utoipa::path(get, path = "/health", tag = "service", security(()),
+#[utoipa::path(get, path = "/health", operation_id = "getRootHealth", tag = "service", security(()),
     responses(
         Anyone,
         (status = 200, description = "It can do its job.", body = HealthReply, example = json!(HealthReply::example(None))),
@@ -127,7 +127,7 @@ pub(crate) async fn root_health(app: State<AppState>) -> HealthReply {
 /// How the service is
 ///
 /// 200 when it can do its job, 503 when it can't; `dependencies` says what fails.
-#[utoipa::path(get, path = "/health", tag = "service", security(()),
+#[utoipa::path(get, path = "/health", operation_id = "getHealth", tag = "service", security(()),
     responses(
         Anyone,
         (status = 200, description = "It can do its job.", body = HealthReply, example = json!(HealthReply::example(None))),
@@ -197,7 +197,7 @@ struct PeerBody {
 /// List the peers
 ///
 /// This node first, then whom it knows.
-#[utoipa::path(get, path = "/peers", tag = "service", security(()),
+#[utoipa::path(get, path = "/peers", operation_id = "listPeers", tag = "service", security(()),
     responses((status = 200, description = "The peers.", body = PeersReply, example = json!(PeersReply::example())), Anyone))]
 pub(crate) async fn peers(State(app): State<AppState>) -> Result<Json<PeersReply>, Reject> {
     let peers = app.service().clusters.peers().await?;
@@ -252,7 +252,7 @@ struct GatewayBody {
 }
 
 /// List the clusters of your plan
-#[utoipa::path(get, path = "/users/me/clusters", tag = "users", security(("key" = ["cluster:read"]), ("session" = [])),
+#[utoipa::path(get, path = "/users/me/clusters", operation_id = "listClusters", tag = "users", security(("key" = ["cluster:read"]), ("session" = [])),
     responses((status = 200, description = "The clusters.", body = [ClusterBody], example = json!([ClusterBody::example()])), Guarded))]
 pub(crate) async fn clusters(
     State(app): State<AppState>,
@@ -315,7 +315,7 @@ struct GatewayLinks {
 /// What stands here
 ///
 /// The bare path of a gateway. Content is served by the gateways that the clusters name.
-#[utoipa::path(get, path = "/ipfs", tag = "service", security(()),
+#[utoipa::path(get, path = "/ipfs", operation_id = "getGateway", tag = "service", security(()),
     responses((status = 200, description = "Where to go on.", body = GatewayReply, example = json!(GatewayReply::new())), Anyone))]
 pub(crate) async fn gateway() -> Json<GatewayReply> {
     Json(GatewayReply::new())

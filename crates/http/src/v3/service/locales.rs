@@ -31,14 +31,14 @@ pub(crate) struct CountriesReply {
 }
 
 /// List languages
-#[utoipa::path(get, path = "/locales/languages", tag = "service", security(()),
+#[utoipa::path(get, path = "/locales/languages", operation_id = "listLanguages", tag = "service", security(()),
     responses((status = 200, description = "The languages of ISO 639-1.", body = LanguagesReply, example = json!({"languages": [{"code": "en", "name": "English"}]})), Anyone))]
 pub(crate) async fn languages() -> Json<LanguagesReply> {
     Json(LanguagesReply { languages: read(LANGUAGES).collect() })
 }
 
 /// List countries
-#[utoipa::path(get, path = "/locales/countries", tag = "service", security(()),
+#[utoipa::path(get, path = "/locales/countries", operation_id = "listCountries", tag = "service", security(()),
     responses((status = 200, description = "The countries of ISO 3166-1.", body = CountriesReply, example = json!({"countries": [{"code": "IS", "name": "Iceland"}]})), Anyone))]
 pub(crate) async fn countries() -> Json<CountriesReply> {
     Json(CountriesReply { countries: read(COUNTRIES).collect() })

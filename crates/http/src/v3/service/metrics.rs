@@ -33,7 +33,7 @@ const GAUGES: [Gauge; 7] = [
 /// Figures for Prometheus
 ///
 /// Text format 0.0.4; for accounts of the role admin.
-#[utoipa::path(get, path = "/metrics", tag = "service", security(("key" = []), ("session" = [])),
+#[utoipa::path(get, path = "/metrics", operation_id = "getMetrics", tag = "service", security(("key" = []), ("session" = [])),
     responses((status = 200, description = "The figures.", content_type = "text/plain", body = String,
         example = "# TYPE pinfold_blocks gauge\npinfold_blocks{cluster=\"cl0-global\"} 12\n"), Guarded))]
 pub(crate) async fn metrics(

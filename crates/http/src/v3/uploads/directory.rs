@@ -54,7 +54,7 @@ struct DirectoryForm {
 ///
 /// Parts `files`, `files[]` or `files[0]`, `files[1]`…, whose filenames are the paths inside the directory, or pairs
 /// `files[i][path]` and `files[i][content]`. Paths have `/` (or `\`) between their segments, no `..`, no leading `/`, and no two are alike.
-#[utoipa::path(post, path = "/files/directory-dag", tag = "uploads", security(("key" = ["files:write"]), ("session" = [])),
+#[utoipa::path(post, path = "/files/directory-dag", operation_id = "uploadDirectory", tag = "uploads", security(("key" = ["files:write"]), ("session" = [])),
     params(ClusterParams),
     request_body(content = DirectoryForm, content_type = "multipart/form-data", example = json!({"files": ["hello"], "dirName": "site"})),
     responses(
@@ -100,7 +100,7 @@ pub(crate) struct FolderBody {
 ///
 /// Only below the roots that the operator set up; there are none by default. Symbolic links are not followed, and what is
 /// neither a file nor a folder is an error that names it.
-#[utoipa::path(post, path = "/files/directory", tag = "uploads", security(("key" = ["files:write"]), ("session" = [])),
+#[utoipa::path(post, path = "/files/directory", operation_id = "uploadServerDirectory", tag = "uploads", security(("key" = ["files:write"]), ("session" = [])),
     params(ClusterParams),
     request_body(content = FolderBody, example = json!({"dirPath": "/srv/shared/site", "cl": "cl0-global"})),
     responses(

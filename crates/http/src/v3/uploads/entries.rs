@@ -46,7 +46,7 @@ pub(crate) struct PageQuery {
 ///
 /// Of one that you have pinned: files and directories, nested ones too, each directory before what is in it. A page may
 /// have fewer entries than asked for; only a `nextCursor` of `null` says that it is the last.
-#[utoipa::path(get, path = "/users/me/uploads/dag/{cid}", tag = "uploads", security(("key" = ["files:read"]), ("session" = [])),
+#[utoipa::path(get, path = "/users/me/uploads/dag/{cid}", operation_id = "listDirectoryEntries", tag = "uploads", security(("key" = ["files:read"]), ("session" = [])),
     params(CidParam, PageQuery),
     responses((status = 200, description = "A page of entries.", body = EntriesReply, example = json!(EntriesReply::example())), Missing, Conflict, Guarded))]
 pub(crate) async fn list(

@@ -34,7 +34,7 @@ struct FileForm {
 /// Upload a file
 ///
 /// The fields may stand before or after the file. It streams: it may be larger than memory. What is cut off leaves nothing.
-#[utoipa::path(post, path = "/files", tag = "uploads", security(("key" = ["files:write"]), ("session" = [])),
+#[utoipa::path(post, path = "/files", operation_id = "uploadFile", tag = "uploads", security(("key" = ["files:write"]), ("session" = [])),
     params(ClusterParams),
     request_body(content = FileForm, content_type = "multipart/form-data", example = json!({"file": "hello", "customName": "greeting"})),
     responses(

@@ -55,7 +55,7 @@ pub(crate) struct UploadsQuery {
 ///
 /// Newest first. A page by `cursor` costs the same wherever it is. With `parentCid`, what is inside a directory that you
 /// have pinned, as by `/users/me/uploads/dag/{cid}` but in this shape; its items have `path` and `parentCid`, and no id.
-#[utoipa::path(get, path = "/users/me/uploads", tag = "uploads", security(("key" = ["files:read"]), ("session" = [])),
+#[utoipa::path(get, path = "/users/me/uploads", operation_id = "listPins", tag = "uploads", security(("key" = ["files:read"]), ("session" = [])),
     params(UploadsQuery),
     responses((status = 200, description = "A page of pins.", body = UploadsReply, example = json!(UploadsReply::example())), Missing, Conflict, Guarded))]
 pub(crate) async fn list(
