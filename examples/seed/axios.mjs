@@ -2,7 +2,7 @@
 import axios from "axios";
 
 const cid = process.argv[2] ?? "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi";
-const url = process.env.PINFOLD_URL ?? "http://127.0.0.1:3000";
+const url = process.env.PINFOLD_SERVER ?? "http://127.0.0.1:3000";
 
 try {
   const { data } = await axios.post(
@@ -10,7 +10,7 @@ try {
     { cl: "cl0-global" },
     {
       headers: {
-        "X-API-Key": process.env.PINARKIVE_API_KEY,
+        "X-API-Key": process.env.PINFOLD_API_KEY,
         "Content-Type": "application/json",
       },
     }

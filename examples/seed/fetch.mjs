@@ -1,11 +1,11 @@
 // Pins a CID with fetch: node fetch.mjs [CID]
 const cid = process.argv[2] ?? "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi";
-const url = process.env.PINFOLD_URL ?? "http://127.0.0.1:3000";
+const url = process.env.PINFOLD_SERVER ?? "http://127.0.0.1:3000";
 
 const response = await fetch(`${url}/api/v3/files/pin/${cid}`, {
   method: "POST",
   headers: {
-    "X-API-Key": process.env.PINARKIVE_API_KEY,
+    "X-API-Key": process.env.PINFOLD_API_KEY,
     "Content-Type": "application/json",
   },
   body: JSON.stringify({ cl: "cl0-global" }),

@@ -16,12 +16,12 @@ func main() {
 	if len(os.Args) > 1 {
 		cid = os.Args[1]
 	}
-	base := os.Getenv("PINFOLD_URL")
+	base := os.Getenv("PINFOLD_SERVER")
 	if base == "" {
 		base = "http://127.0.0.1:3000"
 	}
 	url := base + "/api/v3/files/pin/" + cid
-	apiKey := os.Getenv("PINARKIVE_API_KEY")
+	apiKey := os.Getenv("PINFOLD_API_KEY")
 	body, err := json.Marshal(map[string]string{"cl": "cl0-global"})
 	if err != nil {
 		log.Fatal(err)

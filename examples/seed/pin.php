@@ -1,8 +1,8 @@
 <?php
 // Pins a CID with PHP and curl: php pin.php [CID]
 $cid = $argv[1] ?? 'bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi';
-$url = (getenv('PINFOLD_URL') ?: 'http://127.0.0.1:3000') . "/api/v3/files/pin/$cid";
-$apiKey = getenv('PINARKIVE_API_KEY');
+$url = (getenv('PINFOLD_SERVER') ?: 'http://127.0.0.1:3000') . "/api/v3/files/pin/$cid";
+$apiKey = getenv('PINFOLD_API_KEY');
 $ch = curl_init($url);
 curl_setopt($ch, CURLOPT_POST, true);
 curl_setopt($ch, CURLOPT_POSTFIELDS, json_encode(['cl' => 'cl0-global']));

@@ -7,9 +7,9 @@ import sys
 import requests
 
 cid = sys.argv[1] if len(sys.argv) > 1 else "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi"
-url = f"{os.environ.get('PINFOLD_URL', 'http://127.0.0.1:3000')}/api/v3/files/pin/{cid}"
+url = f"{os.environ.get('PINFOLD_SERVER', 'http://127.0.0.1:3000')}/api/v3/files/pin/{cid}"
 headers = {
-    "X-API-Key": os.environ["PINARKIVE_API_KEY"],
+    "X-API-Key": os.environ["PINFOLD_API_KEY"],
     "Content-Type": "application/json",
 }
 payload = {"cl": "cl0-global"}

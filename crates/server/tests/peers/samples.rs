@@ -73,7 +73,7 @@ impl Samples {
         };
         let mut command = Command::new(program.0);
         command.args(program.1).arg(self.folder.path().join(name)).arg(cid);
-        command.env("PINFOLD_URL", &pinfold.url).env("PINARKIVE_API_KEY", &pinfold.key);
+        command.env("PINFOLD_SERVER", &pinfold.url).env("PINFOLD_API_KEY", &pinfold.key);
         command.env("PYTHONPATH", cache::python_requests());
         command
     }
