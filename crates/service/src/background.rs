@@ -81,12 +81,12 @@ impl PlacementWorker {
     pub async fn take_over(&self) -> Result<(), Error> {
         let now = self.core.clock.now();
         let latest = now.after(self.core.settings.retry_max);
-        let taken = self.core.store.take_over(now, latest).await.map_err(unavailable)?;
+        let taken = self.core.store.reset_placement_leases(now, latest).await.map_err(unavailable)?;
         if taken > 0 {
             tracing::info!(taken, "going on with what the last run left unfinished");
         }
-        self.core.store.take_over_webhooks(now).await.map_err(unavailable)?;
-        self.core.store.take_over_reservations().await.map_err(unavailable)?;
+        self.core.store.reset_webhook_leases(now).await.map_err(unavailable)?;
+        self.core.store.reset_reservations().await.map_err(unavailable)?;
         Ok(())
     }
 
@@ -210,7 +210,7 @@ async fn look(core: &Arc<Core>) -> Result<Option<Timestamp>, Error> {
         // The first hand that is free again wakes it.
         return Ok(None);
     }
-    core.store.next_work(core.clock.now(), hands).await.map_err(unavailable)
+    core.store.next_placement_due(core.clock.now(), hands).await.map_err(unavailable)
 }
 
 /// Claims as many due placements as there are hands, each with the hand that works on it.
@@ -222,9 +222,9 @@ async fn claim(core: &Core) -> Result<Vec<(LeasedPlacement, OwnedSemaphorePermit
     let now = core.clock.now();
     if core.was_set_back(now) {
         tracing::warn!(%now, "the clock was set back; what was due later is due now");
-        core.store.recall(now, now.after(core.settings.lease)).await.map_err(unavailable)?;
+        core.store.clamp_schedule(now, now.after(core.settings.lease)).await.map_err(unavailable)?;
     }
-    let due = core.store.next_work(now, hands).await.map_err(unavailable)?;
+    let due = core.store.next_placement_due(now, hands).await.map_err(unavailable)?;
     if hands == Capacity::default() || due.is_none_or(|due| due > now) {
         return Ok(Vec::new());
     }
@@ -250,7 +250,7 @@ async fn end_due(core: &Core) -> Result<usize, Error> {
         if core.store.next_expiry().await.map_err(unavailable)?.is_none_or(|due| due > now) {
             break;
         }
-        let pins = core.store.expire(now, EXPIRE_MAX).await.map_err(unavailable)?;
+        let pins = core.store.expire_pins(now, EXPIRE_MAX).await.map_err(unavailable)?;
         if pins.is_empty() {
             break;
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use pinfold_model::{Account, Plan, PlanCode, Plans};
-use pinfold_store::SavedCluster;
+use pinfold_store::SavedClusterInfo;
 
 use crate::core::{Core, unavailable};
 use crate::{ClusterInfo, ClusterSetup, Error, GatewayInfo};
@@ -78,7 +78,7 @@ impl Core {
     pub(crate) async fn reload_offer(&self) -> Result<Vec<Arc<Plan>>, Error> {
         let _turn = self.catalog.turn.lock().await;
         let plans = self.store.saved_plans().await.map_err(unavailable)?;
-        let saved = self.store.saved_clusters().await.map_err(unavailable)?;
+        let saved = self.store.saved_cluster_infos().await.map_err(unavailable)?;
         let infos = self.clusters.iter().map(|setup| shown(&setup.info, &saved));
         let offer = Offer {
             plans: Arc::new(self.settings.plans.overridden_by(plans)),
@@ -101,7 +101,7 @@ impl Core {
         let mut last = None;
         loop {
             let bytes = plan.limits.storage_bytes;
-            last = self.store.follow_plan(&plan.code, bytes, last).await.map_err(unavailable)?;
+            last = self.store.apply_plan_storage(&plan.code, bytes, last).await.map_err(unavailable)?;
             if last.is_none() {
                 return Ok(());
             }
@@ -127,7 +127,7 @@ pub(crate) async fn run(core: &Core) {
 }
 
 /// What is shown of a cluster: what is saved, or else what is configured.
-fn shown(configured: &ClusterInfo, saved: &[SavedCluster]) -> ClusterInfo {
+fn shown(configured: &ClusterInfo, saved: &[SavedClusterInfo]) -> ClusterInfo {
     let Some(saved) = saved.iter().find(|saved| saved.cluster == configured.id) else {
         return configured.clone();
     };

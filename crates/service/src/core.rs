@@ -205,7 +205,7 @@ impl Core {
         };
         let (store, now) = (self.store.clone(), self.clock.now());
         self.tasks.spawn(async move {
-            if let Err(error) = store.log(act, now).await {
+            if let Err(error) = store.record_audit_event(act, now).await {
                 tracing::warn!(%error, "writing the audit log");
             }
             drop(permit);
@@ -226,7 +226,7 @@ impl Core {
         if uses.is_empty() {
             return;
         }
-        if let Err(error) = self.store.tokens_used(uses).await {
+        if let Err(error) = self.store.record_token_use(uses).await {
             tracing::warn!(%error, "writing when keys were used");
         }
     }

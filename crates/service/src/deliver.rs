@@ -133,7 +133,7 @@ async fn tell(core: &Core, claim: LeasedWebhook, permit: OwnedSemaphorePermit) {
     let (began, mut turn) = (Instant::now(), Turn::new(&claim));
     for (told, delivery) in claim.deliveries.iter().enumerate() {
         // No more goes to where its owner wants nothing sent any longer.
-        if told > 0 && !core.store.is_as_claimed(claim.lease).await.unwrap_or(false) {
+        if told > 0 && !core.store.is_lease_current(claim.lease).await.unwrap_or(false) {
             break;
         }
         let sent = tokio::select! {

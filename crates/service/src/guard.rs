@@ -116,7 +116,7 @@ impl Core {
     async fn free_leftovers(&self) {
         let newest = lock(&self.guards.leftovers).as_ref().map(|left| left.newest);
         let Some(newest) = newest else { return };
-        match self.store.unsettled(newest).await {
+        match self.store.count_in_progress(newest).await {
             Ok(0) => {}
             Ok(_) => return,
             Err(error) => {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use pinfold_model::IdempotencyKey;
-use pinfold_store::{IdempotentRequest, RequestBounds, Reservation, Reserved, StoredResponse};
+use pinfold_store::{IdempotentRequest, RequestBounds, Reservation, ReserveOutcome, StoredResponse};
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 
@@ -91,12 +91,14 @@ impl Idempotency {
             made_after: now.before(KEEP_TIME),
         };
         match self.core.store.reserve(request, bounds, now.after(LEASE), now).await.map_err(unavailable)? {
-            Reserved::First(reservation) => {
+            ReserveOutcome::Acquired(reservation) => {
                 Ok(Begun::First(Running { core: Arc::clone(&self.core), reservation: Some(reservation) }))
             }
-            Reserved::Running => Err(Error::NameOfRequest(IdempotencyError::Running { retry_after: RETRY })),
-            Reserved::Other => Err(Error::NameOfRequest(IdempotencyError::Reused)),
-            Reserved::Answered(answer) => Ok(Begun::Again(answer)),
+            ReserveOutcome::InProgress => {
+                Err(Error::NameOfRequest(IdempotencyError::Running { retry_after: RETRY }))
+            }
+            ReserveOutcome::Mismatch => Err(Error::NameOfRequest(IdempotencyError::Reused)),
+            ReserveOutcome::Completed(answer) => Ok(Begun::Again(answer)),
         }
     }
 }

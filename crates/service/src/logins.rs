@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use pinfold_model::{Account, Email, Role, ScopeSet};
-use pinfold_store::{AuditEvent, ChallengeTry, NewChallenge, NewSession};
+use pinfold_store::{AuditEvent, ChallengeAttempt, NewChallenge, NewSession};
 use sha2::{Digest, Sha256};
 
 pub(crate) use session_key::{SessionClaim, SessionKey};
@@ -131,7 +131,7 @@ impl Logins {
     /// [`Error::Unavailable`] when too many try at one time.
     pub async fn login(&self, email: &str, password: String, via: Via) -> Result<Login, Error> {
         let found = match Email::parse(email) {
-            Ok(email) => self.core.store.login(&email).await.map_err(unavailable)?,
+            Ok(email) => self.core.store.account_with_password_hash(&email).await.map_err(unavailable)?,
             Err(_) => None,
         };
         let (account, hash) = found.map_or((None, None), |(account, hash)| (Some(account), hash));
@@ -172,17 +172,17 @@ impl Logins {
             .ok_or(Error::Login(LoginError::SecondFactorRequired))?;
         let (store, now) = (&self.core.store, self.core.clock.now());
         let hash = hash(temporary_token);
-        let tried = store.try_challenge(hash.clone(), CHALLENGE_TRIES_MAX, TRIES, now);
+        let tried = store.attempt_challenge(hash.clone(), CHALLENGE_TRIES_MAX, TRIES, now);
         let id = match tried.await.map_err(unavailable)? {
-            ChallengeTry::Gone => return Err(Error::Login(LoginError::TemporaryTokenInvalid)),
-            ChallengeTry::Wait(retry_after) => {
+            ChallengeAttempt::NotFound => return Err(Error::Login(LoginError::TemporaryTokenInvalid)),
+            ChallengeAttempt::Wait(retry_after) => {
                 return Err(Error::Login(LoginError::TooManyTries {
                     limit: TRIES.tries,
                     at: now,
                     retry_after,
                 }));
             }
-            ChallengeTry::Counted(account) => account,
+            ChallengeAttempt::Allowed(account) => account,
         };
         let account = store
             .account(id)
@@ -198,7 +198,7 @@ impl Logins {
         let session = self.new_session(&account);
         let passed = match right_code(&factor, code, now) {
             Some(used) => store
-                .pass_challenge(hash, used, session.clone(), via.by(Some(id)), now)
+                .complete_challenge(hash, used, session.clone(), via.by(Some(id)), now)
                 .await
                 .map_err(unavailable)?,
             None => None,
@@ -220,7 +220,7 @@ impl Logins {
             return Err(Error::Login(LoginError::SessionNeeded));
         };
         let now = self.core.clock.now();
-        let closed = self.core.store.close_session(caller.account.id, id, caller.by(), now);
+        let closed = self.core.store.delete_session(caller.account.id, id, caller.by(), now);
         // One that has ended meanwhile has ended.
         closed.await.map_err(unavailable)?;
         self.core.revoked.send_replace(());
@@ -242,7 +242,7 @@ impl Logins {
             expires_at: now.after(CHALLENGE_TIME),
             challenges_max: CHALLENGES_MAX,
         };
-        if !self.core.store.open_challenge(new, now).await.map_err(unavailable)? {
+        if !self.core.store.create_challenge(new, now).await.map_err(unavailable)? {
             return Err(Error::Login(LoginError::WrongLogin));
         }
         Ok(Login::NeedsCode { temporary_token: SessionToken(token) })
@@ -257,7 +257,8 @@ impl Logins {
         let (new, now) = (self.new_session(&account), self.core.clock.now());
         let expires_at = new.expires_at;
         let by = via.by(Some(account.id));
-        let opened = self.core.store.open_session(new, password_hash, by, now).await.map_err(unavailable)?;
+        let opened =
+            self.core.store.create_session(new, password_hash, by, now).await.map_err(unavailable)?;
         let session = opened.ok_or(Error::Login(LoginError::WrongLogin))?;
         let claim = SessionClaim { account: account.id, session, expires_at };
         self.logged_in(account, claim, via).await
@@ -309,7 +310,7 @@ fn hash(token: &str) -> String {
 
 /// Removes what is over, and says how much that was.
 pub(crate) async fn sweep(core: &Core) -> Result<u64, Error> {
-    core.store.sweep_sessions(core.clock.now(), SWEEP_MAX).await.map_err(unavailable)
+    core.store.delete_expired_sessions(core.clock.now(), SWEEP_MAX).await.map_err(unavailable)
 }
 
 /// Sweeps from time to time, until the service stops.

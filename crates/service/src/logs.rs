@@ -88,7 +88,7 @@ impl Logs {
         };
         // One more than asked for says whether there is a next page.
         let wanted = if skip < u64::from(COUNT_MAX) { limit + 1 } else { 0 };
-        let list = self.core.store.audit(&filter, query.cursor, skip, wanted, COUNT_MAX);
+        let list = self.core.store.list_audit(&filter, query.cursor, skip, wanted, COUNT_MAX);
         let mut list = list.await.map_err(unavailable)?;
         let has_more = list.entries.len() > limit as usize;
         list.entries.truncate(limit as usize);
@@ -111,6 +111,6 @@ impl Logs {
 impl Core {
     /// Writes an entry about what changes nothing else, such as a login.
     pub(crate) async fn log(&self, act: AuditEvent) -> Result<(), Error> {
-        self.store.log(act, self.clock.now()).await.map_err(unavailable)
+        self.store.record_audit_event(act, self.clock.now()).await.map_err(unavailable)
     }
 }

@@ -59,7 +59,7 @@ impl DamagedPins {
         let store = &self.core.store;
         let mut pins = Vec::new();
         for placement in store.damaged_placements(PLACEMENTS_MAX).await.map_err(unavailable)? {
-            let owners = store.owners(&placement.cid, &placement.cluster, ACCOUNTS_MAX).await;
+            let owners = store.owner_emails(&placement.cid, &placement.cluster, ACCOUNTS_MAX).await;
             pins.push(DamagedPin {
                 cid: placement.cid,
                 cluster: placement.cluster,
@@ -103,7 +103,7 @@ pub(crate) async fn look(core: &Core) -> Result<usize, Error> {
     let damage = changes(found, known, now);
     let changed = damage.len();
     if changed > 0 {
-        core.store.note_damage(damage, now).await.map_err(unavailable)?;
+        core.store.record_damage(damage, now).await.map_err(unavailable)?;
         core.wake.notify_one();
     }
     Ok(changed)

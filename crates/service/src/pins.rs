@@ -10,7 +10,7 @@ use pinfold_model::{
     ClusterId, Failure, FailureCode, Lifetime, PinId, PinName, PinOptions, PinPhase, PinState, PlacementId,
     PlacementState,
 };
-use pinfold_store::{CreatePin, CreatePinOutcome, PinFilter, PinRecord, Removed};
+use pinfold_store::{CreatePin, CreatePinOutcome, PinFilter, PinRecord, RemovePinOutcome};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -90,7 +90,7 @@ impl Pins {
         let core = Arc::clone(&self.core);
         let written = async move {
             match core.store.create_pin(wish, now).await.map_err(unavailable)? {
-                CreatePinOutcome::Done { pin, created, work, claim } => {
+                CreatePinOutcome::Done { pin, created, work, lease: claim } => {
                     if work {
                         core.wake.notify_one();
                     }
@@ -139,7 +139,7 @@ impl Pins {
         if pin.phase == PinPhase::Active {
             return Ok(pin);
         }
-        let wishes = pin.wishes;
+        let wishes = pin.request_count;
         let (mut changes, mut in_time) = match begun {
             // Nothing came of it before this was heard.
             Some(mut changes) => {
@@ -191,7 +191,7 @@ impl Pins {
     /// Removes a pin whose failure somebody was told, and gives the failure.
     async fn give_up(&self, pin: PinRecord, wishes: u64) -> Result<Error, Error> {
         let now = self.core.clock.now();
-        let ended = self.core.store.abandon(pin.id, wishes, now).await.map_err(unavailable)?;
+        let ended = self.core.store.cancel_pin(pin.id, wishes, now).await.map_err(unavailable)?;
         if ended.is_some_and(|ended| ended.work) {
             self.core.wake.notify_one();
         }
@@ -207,15 +207,20 @@ impl Pins {
         let (core, now) = (Arc::clone(&self.core), self.core.clock.now());
         let (account, by, cid, cluster) = (caller.account.id, caller.by(), *cid, cluster.cloned());
         let removed = async move {
-            match core.store.remove(account, &cid, cluster.as_ref(), by, now).await.map_err(unavailable)? {
-                Removed::Done(ended) => {
+            match core
+                .store
+                .remove_pin(account, &cid, cluster.as_ref(), by, now)
+                .await
+                .map_err(unavailable)?
+            {
+                RemovePinOutcome::Done(ended) => {
                     core.signals.tell(ended.placement, None);
                     core.wake.notify_one();
                     Ok(())
                 }
-                Removed::NotFound => Err(Error::PinNotFound),
-                Removed::Ambiguous => Err(ambiguous()),
-                Removed::Locked { until } => Err(Error::RetentionLocked { until }),
+                RemovePinOutcome::NotFound => Err(Error::PinNotFound),
+                RemovePinOutcome::Ambiguous => Err(ambiguous()),
+                RemovePinOutcome::Locked { until } => Err(Error::RetentionLocked { until }),
             }
         };
         self.core.see_through(removed).await?

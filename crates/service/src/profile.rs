@@ -127,7 +127,7 @@ impl Core {
     /// Removes the second factor of an account, as `by` wants.
     pub(crate) async fn remove_second_factor(&self, by: Actor, account: AccountId) -> Result<(), Error> {
         let now = self.clock.now();
-        let turned = self.store.turn_second_factor_off(account, None, by, now).await.map_err(unavailable)?;
+        let turned = self.store.disable_second_factor(account, None, by, now).await.map_err(unavailable)?;
         if turned { Ok(()) } else { Err(Error::Login(LoginError::SecondFactorOff)) }
     }
 }

@@ -53,7 +53,7 @@ fn is_fresh(core: &Core, claim: &LeasedPlacement) -> bool {
 /// Prolongs a lease, and says whether that was possible.
 async fn is_held(core: &Core, claim: &LeasedPlacement) -> bool {
     let until = core.clock.now().after(core.settings.lease);
-    match core.store.renew(vec![claim.lease], until).await {
+    match core.store.renew_leases(vec![claim.lease], until).await {
         Ok(held) => !held.is_empty(),
         Err(error) => {
             tracing::warn!(%error, "renewing a lease");
@@ -205,7 +205,7 @@ async fn unwanted(core: &Core, id: PlacementId, is_new: bool) {
         changes.changed().await;
     }
     loop {
-        match core.store.wanted(id).await {
+        match core.store.is_wanted(id).await {
             Ok(true) => {}
             Ok(false) => return,
             // The lease's renewal asks again.
@@ -221,7 +221,7 @@ async fn lease_lost(core: &Core, claim: &LeasedPlacement) {
     loop {
         tokio::time::sleep(pause).await;
         let until = core.clock.now().after(core.settings.lease);
-        match core.store.renew(vec![claim.lease], until).await {
+        match core.store.renew_leases(vec![claim.lease], until).await {
             Ok(held) if held.is_empty() => return,
             // Another process may have removed the last pin; whoever watches for that looks again.
             Ok(held) if held.iter().any(|(_, wanted)| !wanted) => core.tell(claim.placement.id, None),

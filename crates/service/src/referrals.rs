@@ -74,6 +74,6 @@ impl Referrals {
         if code.is_empty() || code.len() > CODE_LEN_MAX {
             return Ok(false);
         }
-        self.core.store.refer(account, code).await.map_err(unavailable)
+        self.core.store.set_referrer(account, code).await.map_err(unavailable)
     }
 }

@@ -32,7 +32,8 @@ pub(crate) async fn run(core: &Core) {
 pub(crate) async fn look(core: &Core) -> Result<usize, Error> {
     let mut done = 0;
     while !core.stop.is_cancelled() {
-        let step = core.store.remove_accounts(PINS_MAX, core.clock.now()).await.map_err(unavailable)?;
+        let step =
+            core.store.continue_account_removal(PINS_MAX, core.clock.now()).await.map_err(unavailable)?;
         match step {
             RemovalStep::Nothing => break,
             RemovalStep::Gone(account) => {

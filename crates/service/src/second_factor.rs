@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use data_encoding::BASE32_NOPAD;
 use pinfold_model::{Actor, Email, Timestamp};
-use pinfold_store::{AuditEvent, SecondFactor, TriesBucket, UsedCode};
+use pinfold_store::{AttemptBucket, AuditEvent, SecondFactor, TotpCode};
 use totp_rs::{Algorithm, Builder, Totp};
 
 use crate::core::unavailable;
@@ -30,7 +30,7 @@ const SECRET_LEN: usize = 20;
 
 /// Wrong codes that an account may be shown: a few at once, then one a minute. With three codes good out of a
 /// million, guessing takes months on average, and the owner never waits longer than a minute.
-pub(crate) const TRIES: TriesBucket = TriesBucket { tries: 10, refill: Duration::from_secs(60) };
+pub(crate) const TRIES: AttemptBucket = AttemptBucket { tries: 10, refill: Duration::from_secs(60) };
 
 /// The longest code that is looked at; apps show `123 456`.
 const CODE_LEN_MAX: usize = 16;
@@ -85,7 +85,7 @@ impl Accounts {
         let (id, now) = (caller.account.id, self.core.clock.now());
         let used = self.try_code(caller, &factor, code).await?;
         let turned =
-            self.core.store.turn_second_factor_on(id, used, caller.by(), now).await.map_err(unavailable)?;
+            self.core.store.enable_second_factor(id, used, caller.by(), now).await.map_err(unavailable)?;
         if turned { Ok(()) } else { Err(Error::Login(LoginError::SecondFactorInvalid)) }
     }
 
@@ -111,7 +111,7 @@ impl Accounts {
         let turned = self
             .core
             .store
-            .turn_second_factor_off(id, Some(used), caller.by(), now)
+            .disable_second_factor(id, Some(used), caller.by(), now)
             .await
             .map_err(unavailable)?;
         if turned { Ok(()) } else { Err(Error::Login(LoginError::SecondFactorInvalid)) }
@@ -139,7 +139,7 @@ impl Accounts {
         // It may have been removed since the credential was proven.
         let Some(factor) = self.factor(caller).await?.filter(|factor| factor.is_on) else { return Ok(()) };
         let used = self.try_code(caller, &factor, code).await?;
-        let was_new = self.core.store.use_code(caller.account.id, used).await.map_err(unavailable)?;
+        let was_new = self.core.store.consume_code(caller.account.id, used).await.map_err(unavailable)?;
         if was_new { Ok(()) } else { Err(Error::Login(LoginError::SecondFactorInvalid)) }
     }
 
@@ -153,13 +153,15 @@ impl Accounts {
         caller: &Caller,
         factor: &SecondFactor,
         code: Option<&str>,
-    ) -> Result<UsedCode, Error> {
+    ) -> Result<TotpCode, Error> {
         let code = code
             .map(str::trim)
             .filter(|code| !code.is_empty())
             .ok_or(Error::Login(LoginError::SecondFactorRequired))?;
         let (id, now) = (caller.account.id, self.core.clock.now());
-        if let Some(retry_after) = self.core.store.take_code_try(id, TRIES, now).await.map_err(unavailable)? {
+        if let Some(retry_after) =
+            self.core.store.take_code_attempt(id, TRIES, now).await.map_err(unavailable)?
+        {
             return Err(Error::Login(LoginError::TooManyTries { limit: TRIES.tries, at: now, retry_after }));
         }
         right_code(factor, code, now).ok_or_else(|| {
@@ -170,7 +172,7 @@ impl Accounts {
 }
 
 /// The code, if it is right now and newer than the last that was used.
-pub(crate) fn right_code(factor: &SecondFactor, code: &str, now: Timestamp) -> Option<UsedCode> {
+pub(crate) fn right_code(factor: &SecondFactor, code: &str, now: Timestamp) -> Option<TotpCode> {
     if code.len() > CODE_LEN_MAX {
         return None;
     }
@@ -181,7 +183,7 @@ pub(crate) fn right_code(factor: &SecondFactor, code: &str, now: Timestamp) -> O
     let mut window = present.saturating_sub(SKEW)..=present.saturating_add(SKEW);
     let step = window.find(|step| *step > last && totp.check(&digits, step * STEP_SECONDS).is_some())?;
     let step = i64::try_from(step).ok()?;
-    Some(UsedCode { secret: factor.secret.clone(), step, bucket: TRIES })
+    Some(TotpCode { secret: factor.secret.clone(), step, bucket: TRIES })
 }
 
 fn totp(secret: &str) -> Option<Totp> {

@@ -38,9 +38,11 @@ pub(crate) async fn run(core: &Core) {
 
 /// Counts one account that has changed, the next one after `last`; `None` if there is none.
 pub(crate) async fn look(core: &Core, last: Option<AccountId>) -> Result<Option<AccountId>, Error> {
-    let Some(account) = core.store.claim_distinct(last).await.map_err(unavailable)? else { return Ok(None) };
+    let Some(account) = core.store.start_dedup_count(last).await.map_err(unavailable)? else {
+        return Ok(None);
+    };
     match count(core, account).await? {
-        Ok(bytes) => core.store.set_distinct(account, bytes).await.map_err(unavailable)?,
+        Ok(bytes) => core.store.finish_dedup_count(account, bytes).await.map_err(unavailable)?,
         // It stays marked.
         Err(error) => tracing::warn!(%account, %error, "counting what an account takes"),
     }

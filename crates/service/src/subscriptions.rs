@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pinfold_model::{Account, Plan, PlanCode};
-use pinfold_store::{AccountChanges, Changed, PlanGrant};
+use pinfold_store::{AccountChanges, PlanGrant, UpdateAccountOutcome};
 
 use crate::core::{Core, unavailable};
 use crate::{Caller, Error};
@@ -64,7 +64,7 @@ impl Subscriptions {
         let grant = core.grant(&plan, true);
         let changes = AccountChanges { plan: Some(grant), ..AccountChanges::default() };
         let (id, now) = (caller.account.id, core.clock.now());
-        let done = core.store.change_account(id, changes, caller.by(), now).await.map_err(unavailable)?;
+        let done = core.store.update_account(id, changes, caller.by(), now).await.map_err(unavailable)?;
         Ok((changed(done)?, plan))
     }
 }
@@ -79,14 +79,16 @@ impl Core {
 }
 
 /// What came of the change of an account.
-pub(crate) fn changed(changed: Changed) -> Result<Account, Error> {
+pub(crate) fn changed(changed: UpdateAccountOutcome) -> Result<Account, Error> {
     match changed {
-        Changed::Done(account) => Ok(*account),
-        Changed::NotFound => Err(Error::AccountNotFound),
-        Changed::Removing => Err(Error::AccountLeaving),
-        Changed::LastAdmin => Err(Error::LastAdmin),
-        Changed::UnknownPlan => Err(Error::InvalidRequest("There is no such plan any more".to_owned())),
-        Changed::DoesNotFit { used_bytes, limit_bytes } => {
+        UpdateAccountOutcome::Done(account) => Ok(*account),
+        UpdateAccountOutcome::NotFound => Err(Error::AccountNotFound),
+        UpdateAccountOutcome::Removing => Err(Error::AccountLeaving),
+        UpdateAccountOutcome::LastAdmin => Err(Error::LastAdmin),
+        UpdateAccountOutcome::UnknownPlan => {
+            Err(Error::InvalidRequest("There is no such plan any more".to_owned()))
+        }
+        UpdateAccountOutcome::DoesNotFit { used_bytes, limit_bytes } => {
             Err(Error::PlanTooSmall { used_bytes, limit_bytes })
         }
     }

@@ -33,5 +33,8 @@ pub(crate) async fn look(core: &Core) -> Result<u64, Error> {
     let Some(kept) = core.settings.audit_kept else { return Ok(0) };
     let kept_ms = i64::try_from(kept.as_millis()).unwrap_or(i64::MAX);
     let before = core.clock.now().as_ms().saturating_sub(kept_ms);
-    core.store.sweep_audit(pinfold_model::Timestamp::from_ms(before), STEP).await.map_err(unavailable)
+    core.store
+        .delete_old_audit_entries(pinfold_model::Timestamp::from_ms(before), STEP)
+        .await
+        .map_err(unavailable)
 }

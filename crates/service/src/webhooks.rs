@@ -206,7 +206,7 @@ impl Core {
         let now = self.clock.now();
         let before = now.before(crate::deliver::AGE_MAX);
         while !self.stop.is_cancelled()
-            && self.store.sweep_webhooks(before, DONE_MAX, STEP).await.map_err(unavailable)?
+            && self.store.clean_up_webhooks(before, DONE_MAX, STEP).await.map_err(unavailable)?
         {
             tokio::task::yield_now().await;
         }

@@ -69,7 +69,7 @@ CREATE TABLE pins (
     -- 0 until it is kept.
     charged_bytes BIGINT NOT NULL,
     -- How often it was wished for: whoever gives it up must not take a later wish with it.
-    wishes BIGINT NOT NULL,
+    request_count BIGINT NOT NULL,
     -- Multiaddrs, one a line.
     origins TEXT,
     error_code TEXT,

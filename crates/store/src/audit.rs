@@ -17,8 +17,8 @@ use pinfold_model::{
 };
 use sqlx::{FromRow, QueryBuilder};
 
-use crate::row::{LIST_MAX, number, strange, word};
-use crate::writer::{Conn, Write};
+use crate::db::row::{LIST_MAX, number, unknown_value, word};
+use crate::db::write_queue::{Conn, Write};
 use crate::{PlacementRecord, Store, StoreError};
 
 /// The longest subject that is kept, in bytes: CIDs, names and addresses fit.
@@ -65,6 +65,18 @@ impl AuditEvent {
     #[must_use]
     pub fn refused(self) -> Self {
         Self { status: AuditStatus::Refused, ..self }
+    }
+}
+
+/// Something that an operator did, for the operator's own log.
+pub(crate) fn operator_event(by: Actor, action: &'static str, subject: &str) -> AuditEvent {
+    AuditEvent {
+        account: by.actor,
+        by,
+        action,
+        subject: subject.to_owned(),
+        status: AuditStatus::Done,
+        details: Details::default(),
     }
 }
 
@@ -259,7 +271,8 @@ struct AuditRow {
 
 impl AuditRow {
     fn into_entry(self) -> Result<AuditEntry, StoreError> {
-        let address = self.address.map(|text| text.parse::<IpAddr>().map_err(|_| strange("address", &text)));
+        let address =
+            self.address.map(|text| text.parse::<IpAddr>().map_err(|_| unknown_value("address", &text)));
         Ok(AuditEntry {
             id: AuditId(self.id),
             account: self.account_id.map(AccountId),
@@ -331,7 +344,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn log(&self, act: AuditEvent, now: Timestamp) -> Result<(), StoreError> {
+    pub async fn record_audit_event(&self, act: AuditEvent, now: Timestamp) -> Result<(), StoreError> {
         self.write(Log { act, now, journal: self.journal() }).await
     }
 
@@ -340,7 +353,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn audit(
+    pub async fn list_audit(
         &self,
         filter: &AuditFilter,
         before: Option<AuditCursor>,
@@ -361,7 +374,7 @@ impl Store {
             .bind(end_id)
             .bind(filter.actor.map(|actor| actor.0))
             .bind(i64::from(limit))
-            .bind(crate::row::column(skip))
+            .bind(crate::db::row::column(skip))
             .fetch_all(readers)
             .await?;
         let (all_at, all_id) = filter.end(None);
@@ -383,7 +396,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn sweep_audit(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+    pub async fn delete_old_audit_entries(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
         self.write(Sweep { before, limit }).await
     }
 }
@@ -442,7 +455,7 @@ mod tests {
 
         let store = Store::open(&path).await.unwrap();
         let filter = AuditFilter { account: Some(AccountId(7)), ..AuditFilter::default() };
-        let list = store.audit(&filter, None, 0, 10, 10).await.unwrap();
+        let list = store.list_audit(&filter, None, 0, 10, 10).await.unwrap();
         assert_eq!((list.entries[0].action.as_str(), list.entries[0].by), ("token.create", Actor::OPERATOR));
         assert!(store.id(Timestamp::from_ms(0)) > 8, "ids go on after those that are there");
     }

@@ -1,77 +1,57 @@
-//! The database: accounts, keys, pins, placements, audit. The only SQL of the project.
+//! The database: accounts, keys, pins, placements, audit log. The only SQL of the project.
 //!
-//! SQLite in WAL mode with full synchronisation: what a write answered survives power loss. All writes of a
-//! process go through one queue to one connection, many to a transaction ([`writer`](self)); readers have
-//! connections of their own and never wait for it. Other processes may open the same file.
+//! SQLite in WAL mode with full synchronisation: an acknowledged write survives power loss. All writes of a
+//! process go through one queue to one connection, many to a transaction (`db/write_queue.rs`). Readers have
+//! connections of their own and never wait for it.
 //!
-//! Each operation stands beside its row type. Operations that look and then write are one transaction; the
-//! moves of a placement are [`pinfold_model::PlacementState::after`]'s to decide, never this crate's. The
-//! SQL keeps to what PostgreSQL understands as well: `$1`, TEXT, BIGINT, `RETURNING`, `ON CONFLICT`.
+//! Each operation is next to its row type. An operation that reads and then writes is one transaction. The
+//! state transitions of a placement are decided by [`pinfold_model::PlacementState::after`], never by this crate.
+//! The SQL keeps to what PostgreSQL accepts as well: `$1`, TEXT, BIGINT, `RETURNING`, `ON CONFLICT`.
 
-mod account;
-mod admin_pins;
+mod accounts;
 mod audit;
-mod batch;
-mod challenge;
-mod charge;
-mod claim;
-mod damage;
-mod delivery;
-mod distinct;
-mod error;
-mod list;
-mod named;
-mod offer;
-mod outbox;
-mod password;
-mod pin;
-mod placement;
-#[cfg(test)]
+mod cluster_info;
+mod db;
+mod idempotency;
+mod pins;
+mod placements;
 mod plans;
-mod preferences;
-mod referral;
-mod remove;
-mod rename;
-mod reverify;
-mod row;
-mod second_factor;
+#[cfg(test)]
+mod query_plan_tests;
 mod secrets;
-mod session;
-mod settle;
-mod snapshot;
 mod statistics;
-mod store;
-mod token;
-mod webhook;
-mod wish;
-mod writer;
+mod webhooks;
 
-pub use account::{
-    AccountChanges, AccountFilter, AccountList, AccountRecord, Changed, NewAccount, PlanGrant, RemovalBegun,
-    RemovalStep,
-};
-pub use admin_pins::{AdminPinsCursor, AdminPinsCursorError, AdminPinsFilter, AdminPinsList};
+pub use accounts::account::NewAccount;
+pub use accounts::dedup_usage::ActivePlacement;
+pub use accounts::list::{AccountFilter, AccountList, AccountRecord};
+pub use accounts::login_challenge::{ChallengeAttempt, NewChallenge};
+pub use accounts::preferences::Preference;
+pub use accounts::referrals::{Referral, Referrals};
+pub use accounts::removal::{BeginRemovalOutcome, RemovalStep};
+pub use accounts::second_factor::{AttemptBucket, SecondFactor, TotpCode};
+pub use accounts::sessions::NewSession;
+pub use accounts::tokens::{AuthenticatedKey, CreateTokenOutcome, NewToken};
+pub use accounts::update::{AccountChanges, PlanGrant, UpdateAccountOutcome};
 pub use audit::{AuditEntry, AuditEvent, AuditFilter, AuditList};
-pub use batch::{CreatePinsOutcome, CreatedPin, RemovePinsOutcome, Unremovable};
-pub use challenge::{ChallengeTry, NewChallenge};
-pub use claim::{Capacity, Lease, LeasedPlacement};
-pub use damage::Damage;
-pub use delivery::{Attempt, DeliveredPin, Delivery, LeasedWebhook, Next, WebhookHealth, WebhookLease};
-pub use distinct::ActivePlacement;
-pub use error::StoreError;
-pub use list::{PinFilter, PinList};
-pub use named::{IdempotentRequest, RequestBounds, Reservation, Reserved, StoredResponse};
-pub use offer::{PlanDeleted, PlanSaved, SavedCluster};
-pub use pin::{PinRecord, PlacementRecord};
-pub use preferences::Preference;
-pub use referral::{Referral, Referrals};
-pub use remove::{Ended, Removed};
-pub use reverify::ReverifyCounts;
-pub use second_factor::{SecondFactor, TriesBucket, UsedCode};
-pub use session::NewSession;
-pub use settle::{CompleteOutcome, PlacementOutcome};
-pub use statistics::{AccountSum, Figures, PerCluster, PinSum};
-pub use store::Store;
-pub use token::{AuthenticatedKey, CreateTokenOutcome, NewToken};
-pub use webhook::{NewWebhook, WebhookChange};
-pub use wish::{CreatePin, CreatePinOutcome};
+pub use cluster_info::SavedClusterInfo;
+pub use db::connection::Store;
+pub use db::error::StoreError;
+pub use idempotency::{IdempotentRequest, RequestBounds, Reservation, ReserveOutcome, StoredResponse};
+pub use pins::admin_pins::{AdminPinsCursor, AdminPinsCursorError, AdminPinsFilter, AdminPinsList};
+pub use pins::bulk::{CreatePinsOutcome, CreatedPin, RemovePinError, RemovePinsOutcome};
+pub use pins::create::{CreatePin, CreatePinOutcome};
+pub use pins::list::{PinFilter, PinList};
+pub use pins::record::PinRecord;
+pub use pins::remove::{PinRemoval, RemovePinOutcome};
+pub use placements::complete::{CompleteOutcome, PlacementOutcome};
+pub use placements::damage::Damage;
+pub use placements::lease::{Capacity, Lease, LeasedPlacement};
+pub use placements::record::PlacementRecord;
+pub use placements::reverify::ReverifyCounts;
+pub use plans::{DeletePlanOutcome, SavePlanOutcome};
+pub use statistics::{AccountSum, PerCluster, PinSum, StoreStatistics};
+pub use webhooks::delivery::{
+    Attempt, DeliveredPin, Delivery, LeasedWebhook, Next, WebhookHealth, WebhookLease,
+};
+pub use webhooks::webhook::{NewWebhook, WebhookChange};

@@ -1,149 +1,305 @@
-//! Checks, for the queries that run all the time, how SQLite goes about them: rows that wait for their time
-//! must cost nothing while they wait.
+//! What an operator saved of plans and clusters, over what is configured. There is little of it: whoever serves
+//! requests keeps all of it in memory.
 
-use sqlx::{Row, SqlSafeStr};
+use pinfold_model::{AccountId, Actor, ClusterId, Details, Plan, PlanCode, PlanLimits, Timestamp};
+use sqlx::FromRow;
 
-use crate::{
-    Store, account, admin_pins, audit, charge, claim, delivery, list, named, pin, remove, session, settle,
-    wish,
-};
+use crate::audit::{Journal, operator_event};
+use crate::db::row::{column, number, unknown_value};
+use crate::db::write_queue::{Conn, Write};
+use crate::{Store, StoreError};
 
-/// The steps of SQLite's plan for a query.
-async fn plan(store: &Store, sql: &str) -> Vec<String> {
-    let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")).into_sql_str();
-    let rows = sqlx::query(explain).fetch_all(&store.readers).await.unwrap();
-    rows.iter().map(|row| row.get("detail")).collect()
+/// Plans that can be saved: all of them stand in one list, and in memory.
+const PLANS_MAX: i64 = 100;
+
+/// Accounts that follow a plan in one transaction: other writes wait so long.
+const APPLY_MAX: i64 = 1_000;
+
+/// What came of saving a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SavePlanOutcome {
+    /// It is saved.
+    Done,
+    /// Too many are saved; nothing was changed.
+    TooMany,
 }
 
-/// Every step goes into an index, and those named are among them.
-async fn assert_uses(store: &Store, sql: &str, indices: &[&str]) {
-    let steps = plan(store, sql).await;
-    // MIN and LIMIT stop a scan of an index at its first row.
-    let is_quick = |step: &String| step.starts_with("SEARCH") || step.contains("USING COVERING INDEX");
-    let is_noise = |step: &String| {
-        ["SUBQUERY", "BLOOM FILTER", "CONSTANT ROW", "CO-ROUTINE", "SCAN counted"]
-            .iter()
-            .any(|n| step.contains(n))
-    };
-    assert!(steps.iter().all(|step| is_quick(step) || is_noise(step)), "{sql}\n{steps:#?}");
-    for index in indices {
-        assert!(steps.iter().any(|step| step.contains(index)), "{sql}\n{steps:#?}");
+/// What came of deleting a saved plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeletePlanOutcome {
+    /// It is gone.
+    Done,
+    /// There is none of this code.
+    NotFound,
+    /// Accounts have it, and no other takes its place; nothing was changed.
+    InUse,
+}
+
+#[derive(Debug, FromRow)]
+struct PlanRow {
+    code: String,
+    name: String,
+    descriptions: String,
+    price_cents: i64,
+    self_service: i64,
+    storage_bytes: i64,
+    file_bytes_max: Option<i64>,
+    directory_bytes_max: Option<i64>,
+    timelock: i64,
+    retention_lock: i64,
+    clusters: Option<String>,
+    in_flight_pins_max: i64,
+    requests_per_minute: i64,
+    requests_per_second: i64,
+}
+
+impl PlanRow {
+    fn into_plan(self) -> Result<Plan, StoreError> {
+        let count = |value: i64| u32::try_from(value).unwrap_or(u32::MAX);
+        let cluster = |id: &str| ClusterId::parse(id).map_err(|_| unknown_value("cluster", id));
+        let clusters = self.clusters.map(|ids| {
+            ids.split(',').filter(|id| !id.is_empty()).map(cluster).collect::<Result<Vec<_>, _>>()
+        });
+        Ok(Plan {
+            code: PlanCode::parse(&self.code).map_err(|_| unknown_value("plan", &self.code))?,
+            name: self.name,
+            descriptions: self.descriptions.lines().map(str::to_owned).collect(),
+            price_cents: number(self.price_cents),
+            self_service: self.self_service != 0,
+            limits: PlanLimits {
+                storage_bytes: number(self.storage_bytes),
+                file_bytes_max: self.file_bytes_max.map(number),
+                directory_bytes_max: self.directory_bytes_max.map(number),
+                timelock: self.timelock != 0,
+                retention_lock: self.retention_lock != 0,
+                clusters: clusters.transpose()?,
+                in_flight_pins_max: count(self.in_flight_pins_max),
+                requests_per_minute: count(self.requests_per_minute),
+                requests_per_second: count(self.requests_per_second),
+            },
+        })
     }
 }
 
-async fn store(dir: &tempfile::TempDir) -> Store {
-    Store::open(&dir.path().join("pinfold.db")).await.unwrap()
-}
-
-#[tokio::test]
-async fn the_end_of_pins_comes_from_an_index() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(&dir).await;
-    assert_uses(&store, pin::NEXT_EXPIRY, &["pins_expiry"]).await;
-    assert_uses(&store, remove::SELECT_DUE, &["pins_expiry (<expr><?)"]).await;
-    let locked = "pins_locked (account_id=? AND retain_until_ms>?)";
-    assert_uses(&store, account::LOCKED, &[locked]).await;
-}
-
-#[tokio::test]
-async fn the_pins_of_a_cid_are_not_looked_for_among_all_of_an_account() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(&dir).await;
-    let indices = ["autoindex_placements_2 (cid=?)", "autoindex_pins_2 (account_id=? AND placement_id=?)"];
-    assert_uses(&store, remove::FIND, &indices).await;
-    let indices = ["autoindex_placements_2 (cid=? AND cluster=?)", indices[1]];
-    assert_uses(&store, wish::LOOK, &indices).await;
-    // The wishes themselves are all looked at.
-    let steps = plan(&store, &wish::LOOK_FOR_ALL.join("VALUES (0, 'a', 'b', 1), (1, 'a', 'b', 1)")).await;
-    assert!(indices.iter().all(|index| steps.iter().any(|step| step.contains(index))), "{steps:#?}");
-    let sql = settle::FIND_WAITING.join("VALUES (0, 1, 1), (1, 2, 2)");
-    let steps = plan(&store, &sql).await;
-    let by_number = ["autoindex_placements_1 (id=?)", "pins_placement (placement_id=?)"];
-    assert!(by_number.iter().all(|index| steps.iter().any(|step| step.contains(index))), "{steps:#?}");
-    let indices = ["autoindex_placements_2 (cid=?)", indices[1]];
-    for sql in [list::PAGES[1], list::TOTALS[1]] {
-        let steps = plan(&store, sql).await;
-        let has = |index: &str| steps.iter().any(|step| step.contains(index));
-        assert!(indices.into_iter().all(has) && !has("pins_list"), "{steps:#?}");
+impl Store {
+    /// The plans that are saved, in the order of their codes.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn saved_plans(&self) -> Result<Vec<Plan>, StoreError> {
+        let rows: Vec<PlanRow> = sqlx::query_as(
+            "SELECT code, name, descriptions, price_cents, self_service, storage_bytes, file_bytes_max, \
+             directory_bytes_max, timelock, retention_lock, clusters, in_flight_pins_max, requests_per_minute, \
+             requests_per_second FROM plans ORDER BY code",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        rows.into_iter().map(PlanRow::into_plan).collect()
     }
-    // The few that are found are sorted.
-    let steps = plan(&store, pin::OF_CID).await;
-    let has = |index: &str| steps.iter().any(|step| step.contains(index));
-    assert!(indices.into_iter().all(has) && !has("pins_list"), "{steps:#?}");
-}
 
-#[tokio::test]
-async fn work_comes_from_an_index() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(&dir).await;
-    let due = "placements_due (ready=? AND due_at_ms";
-    assert_uses(&store, pin::NEXT_WORK, &["placements_queue", "placements_releases", due]).await;
-    assert_uses(&store, claim::MAKE_READY, &[due]).await;
-    assert_uses(&store, claim::CLAIM_PIN, &["placements_queue"]).await;
-    assert_uses(&store, claim::CLAIM_RELEASE, &["placements_releases"]).await;
-    // All that is due is looked at, but not all there is.
-    let steps = plan(&store, pin::UNSETTLED).await;
-    assert!(steps.iter().any(|step| step.contains("placements_due")), "{steps:#?}");
-    let of_account = ["pins_placement (placement_id=?", "autoindex_accounts_1 (id=?"];
-    assert_uses(&store, charge::FAIL_UNPAID, &of_account).await;
-}
-
-#[tokio::test]
-async fn the_log_of_an_account_comes_from_an_index() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(&dir).await;
-    let indices = [
-        "audit_of_account (account_id=? AND at_ms>? AND at_ms<?)",
-        "audit_by_time (at_ms>? AND at_ms<?)",
-        "audit_actor (actor_id=? AND at_ms>? AND at_ms<?)",
-    ];
-    for (index, (list, count)) in indices.iter().zip(audit::LISTS.iter().zip(audit::COUNTS)) {
-        assert_uses(&store, list, &[index]).await;
-        assert_uses(&store, count, &[index]).await;
+    /// Saves a plan, over one of the same code. Its name and descriptions have no line breaks. The accounts that have
+    /// it follow with [`follow_plan`](Self::apply_plan_storage).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn save_plan(
+        &self,
+        plan: Plan,
+        by: Actor,
+        now: Timestamp,
+    ) -> Result<SavePlanOutcome, StoreError> {
+        self.write(SavePlan { plan, by, now, journal: self.journal() }).await
     }
-    assert_uses(&store, audit::SWEEP, &["audit_by_time (at_ms<?)"]).await;
-}
 
-#[tokio::test]
-async fn lists_of_operators_come_from_indices() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(&dir).await;
-    let of_accounts = ["accounts_admin", "accounts_disabled", "accounts_plan", "autoindex_accounts"];
-    for (index, name) in of_accounts.into_iter().enumerate() {
-        assert_uses(&store, account::ENDS[index], &[name]).await;
-        assert_uses(&store, account::PAGES[index], &[name]).await;
+    /// Deletes a saved plan, unless accounts have it; with `is_configured`, the configured one takes its place for
+    /// them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delete_plan(
+        &self,
+        code: PlanCode,
+        is_configured: bool,
+        by: Actor,
+        now: Timestamp,
+    ) -> Result<DeletePlanOutcome, StoreError> {
+        self.write(DeletePlan { code, is_configured, by, now, journal: self.journal() }).await
     }
-    let of_pins = [
-        "pins_list (account_id=?",
-        "pins_failed (",
-        "pins_all_pending (",
-        "autoindex_pins",
-        "pins_placement (placement_id=?",
-        "placements_damaged (id>?",
-    ];
-    for (index, name) in of_pins.into_iter().enumerate() {
-        assert_uses(&store, admin_pins::ENDS[index], &[name]).await;
-        assert_uses(&store, admin_pins::PAGES[index], &[name]).await;
+
+    /// Gives accounts of a plan the plan's storage: that of the saved one, or `configured_bytes` if none is saved.
+    /// Accounts with a storage of their own keep it. Takes a bounded number of accounts after `after`, and gives the
+    /// last of them: where to go on; `None` at the end.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn apply_plan_storage(
+        &self,
+        code: &PlanCode,
+        configured_bytes: u64,
+        after: Option<AccountId>,
+    ) -> Result<Option<AccountId>, StoreError> {
+        // Most of the time all have it, and nothing is written.
+        let ids: Vec<i64> = sqlx::query_scalar(
+            "SELECT id FROM accounts WHERE plan = $1 AND id > $3 AND storage_override_bytes IS NULL \
+             AND storage_limit_bytes <> COALESCE((SELECT storage_bytes FROM plans WHERE code = $1), $2) \
+             ORDER BY id LIMIT $4",
+        )
+        .bind(code.as_str())
+        .bind(column(configured_bytes))
+        .bind(after.map_or(-1, |id| id.0))
+        .bind(APPLY_MAX)
+        .fetch_all(&self.readers)
+        .await?;
+        let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(None) };
+        let follow = ApplyPlanStorage { code: code.clone(), configured_bytes, ids: (*first, *last) };
+        self.write(follow).await?;
+        Ok(Some(AccountId(*last)))
     }
 }
 
-#[tokio::test]
-async fn what_is_to_be_told_and_what_is_old_come_from_an_index() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(&dir).await;
-    assert_uses(&store, delivery::NEXT_DUE, &["webhooks_due"]).await;
-    assert_uses(&store, delivery::CLAIM_HOOK, &["webhooks_due", "webhooks_leased"]).await;
-    assert_uses(&store, delivery::OLD_DELIVERIES, &["webhook_deliveries_old"]).await;
-    assert_uses(&store, named::OLD_REQUESTS, &["named_requests_old"]).await;
+/// The storage of a plan, in a transaction: that of the saved one, or else `configured_bytes`; `None` if there is
+/// neither.
+pub(crate) async fn storage_of(
+    conn: &mut Conn,
+    code: &PlanCode,
+    configured_bytes: Option<u64>,
+) -> Result<Option<i64>, StoreError> {
+    let saved: Option<i64> = sqlx::query_scalar("SELECT storage_bytes FROM plans WHERE code = $1")
+        .bind(code.as_str())
+        .fetch_optional(conn)
+        .await?;
+    Ok(saved.or(configured_bytes.map(column)))
 }
 
-#[tokio::test]
-async fn sessions_that_are_over_come_from_an_index() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(&dir).await;
-    let indices = ["sessions_expiry (expires_at_ms<?)", "challenges_expiry (expires_at_ms<?)"];
-    for (sweep, index) in session::SWEEPS.into_iter().zip(indices) {
-        assert_uses(&store, sweep, &[index]).await;
+struct SavePlan {
+    plan: Plan,
+    by: Actor,
+    now: Timestamp,
+    journal: Journal,
+}
+
+impl Write for SavePlan {
+    type Out = SavePlanOutcome;
+
+    async fn run(&self, conn: &mut Conn) -> Result<SavePlanOutcome, StoreError> {
+        let others: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM plans WHERE code <> $1")
+            .bind(self.plan.code.as_str())
+            .fetch_one(&mut *conn)
+            .await?;
+        if others >= PLANS_MAX {
+            return Ok(SavePlanOutcome::TooMany);
+        }
+        self.upsert(conn).await?;
+        let limits = &self.plan.limits;
+        let details = Details::default()
+            .with("name", &self.plan.name)
+            .with("storageLimit", limits.storage_bytes)
+            .with("timelockAllowed", limits.timelock)
+            .with("retentionLockAllowed", limits.retention_lock);
+        let act = operator_event(self.by, "plan.save", self.plan.code.as_str()).with(details);
+        self.journal.log(conn, &act, self.now).await?;
+        Ok(SavePlanOutcome::Done)
     }
-    assert_uses(&store, session::NEXT_OVER, &indices).await;
+}
+
+impl SavePlan {
+    async fn upsert(&self, conn: &mut Conn) -> Result<(), StoreError> {
+        let (plan, limits) = (&self.plan, &self.plan.limits);
+        let clusters = limits.clusters.as_ref().map(|ids| {
+            let ids: Vec<&str> = ids.iter().map(ClusterId::as_str).collect();
+            ids.join(",")
+        });
+        sqlx::query(
+            "INSERT INTO plans (code, name, descriptions, price_cents, self_service, storage_bytes, file_bytes_max, \
+             directory_bytes_max, timelock, retention_lock, clusters, in_flight_pins_max, requests_per_minute, \
+             requests_per_second, updated_at_ms) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (code) DO UPDATE SET \
+             name = excluded.name, descriptions = excluded.descriptions, price_cents = excluded.price_cents, \
+             self_service = excluded.self_service, storage_bytes = excluded.storage_bytes, \
+             file_bytes_max = excluded.file_bytes_max, directory_bytes_max = excluded.directory_bytes_max, \
+             timelock = excluded.timelock, retention_lock = excluded.retention_lock, clusters = excluded.clusters, \
+             in_flight_pins_max = excluded.in_flight_pins_max, \
+             requests_per_minute = excluded.requests_per_minute, \
+             requests_per_second = excluded.requests_per_second, updated_at_ms = excluded.updated_at_ms",
+        )
+        .bind(plan.code.as_str())
+        .bind(&plan.name)
+        .bind(plan.descriptions.join("\n"))
+        .bind(column(plan.price_cents))
+        .bind(i64::from(plan.self_service))
+        .bind(column(limits.storage_bytes))
+        .bind(limits.file_bytes_max.map(column))
+        .bind(limits.directory_bytes_max.map(column))
+        .bind(i64::from(limits.timelock))
+        .bind(i64::from(limits.retention_lock))
+        .bind(clusters)
+        .bind(i64::from(limits.in_flight_pins_max))
+        .bind(i64::from(limits.requests_per_minute))
+        .bind(i64::from(limits.requests_per_second))
+        .bind(self.now.as_ms())
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
+}
+
+struct DeletePlan {
+    code: PlanCode,
+    is_configured: bool,
+    by: Actor,
+    now: Timestamp,
+    journal: Journal,
+}
+
+impl Write for DeletePlan {
+    type Out = DeletePlanOutcome;
+
+    async fn run(&self, conn: &mut Conn) -> Result<DeletePlanOutcome, StoreError> {
+        let code = self.code.as_str();
+        let saved: Option<i64> = sqlx::query_scalar("SELECT 1 FROM plans WHERE code = $1")
+            .bind(code)
+            .fetch_optional(&mut *conn)
+            .await?;
+        if saved.is_none() {
+            return Ok(DeletePlanOutcome::NotFound);
+        }
+        if !self.is_configured {
+            let used: Option<i64> = sqlx::query_scalar("SELECT id FROM accounts WHERE plan = $1 LIMIT 1")
+                .bind(code)
+                .fetch_optional(&mut *conn)
+                .await?;
+            if used.is_some() {
+                return Ok(DeletePlanOutcome::InUse);
+            }
+        }
+        sqlx::query("DELETE FROM plans WHERE code = $1").bind(code).execute(&mut *conn).await?;
+        self.journal.log(conn, &operator_event(self.by, "plan.delete", code), self.now).await?;
+        Ok(DeletePlanOutcome::Done)
+    }
+}
+
+struct ApplyPlanStorage {
+    code: PlanCode,
+    configured_bytes: u64,
+    ids: (i64, i64),
+}
+
+impl Write for ApplyPlanStorage {
+    type Out = ();
+
+    async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
+        // The plan is read here, so that of two changes the one that was saved last counts.
+        sqlx::query(
+            "UPDATE accounts SET storage_limit_bytes = \
+             COALESCE((SELECT storage_bytes FROM plans WHERE code = $1), $2) \
+             WHERE plan = $1 AND id >= $3 AND id <= $4 AND storage_override_bytes IS NULL",
+        )
+        .bind(self.code.as_str())
+        .bind(column(self.configured_bytes))
+        .bind(self.ids.0)
+        .bind(self.ids.1)
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
 }

@@ -1,6 +1,6 @@
 //! Secrets of the service itself: made once, kept with the data that depends on them.
 
-use crate::writer::{Conn, Write};
+use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};
 
 impl Store {

@@ -3,7 +3,7 @@
 use pinfold_model::{ClusterId, PinPhase, PlanCode};
 use sqlx::FromRow;
 
-use crate::row::{number, strange, word};
+use crate::db::row::{number, unknown_value, word};
 use crate::{Store, StoreError};
 
 /// As far as placements that are due, or damaged, are counted.
@@ -38,7 +38,7 @@ pub type PerCluster = Vec<(ClusterId, u64)>;
 
 /// The figures.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Figures {
+pub struct StoreStatistics {
     /// Accounts by plan.
     pub accounts: Vec<AccountSum>,
     /// Pins by cluster and phase.
@@ -67,7 +67,7 @@ struct PinSumRow {
 }
 
 fn cluster(id: &str) -> Result<ClusterId, StoreError> {
-    ClusterId::parse(id).map_err(|_| strange("cluster", id))
+    ClusterId::parse(id).map_err(|_| unknown_value("cluster", id))
 }
 
 pub(crate) const PINNING: &str = "SELECT p.cluster, COUNT(*) FROM placements p JOIN pins n ON n.placement_id = p.id \
@@ -78,7 +78,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn figures(&self) -> Result<Figures, StoreError> {
+    pub async fn statistics(&self) -> Result<StoreStatistics, StoreError> {
         let due: i64 = sqlx::query_scalar(
             "SELECT COUNT(*) FROM (SELECT 1 FROM placements WHERE due_at_ms IS NOT NULL LIMIT $1) due",
         )
@@ -98,7 +98,7 @@ impl Store {
                 .map(|(id, count)| Ok((cluster(&id)?, number(count))))
                 .collect::<Result<_, StoreError>>()
         };
-        Ok(Figures {
+        Ok(StoreStatistics {
             accounts: self.account_sums().await?,
             pins: self.pin_sums().await?,
             pinning: per_cluster(pinning)?,

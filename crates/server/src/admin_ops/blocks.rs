@@ -168,7 +168,7 @@ impl AdminOps {
         for DamagedBlock { cid, bytes, holds, .. } in found {
             let mut pins = Vec::new();
             for (root, cluster) in holds.iter().filter_map(pin_of) {
-                let owners = self.store.owners(&root, &cluster, ACCOUNTS_MAX).await?;
+                let owners = self.store.owner_emails(&root, &cluster, ACCOUNTS_MAX).await?;
                 let accounts = owners.iter().map(ToString::to_string).collect();
                 pins.push(DamagedPin { cid: root.to_string(), cluster: cluster.to_string(), accounts });
             }

@@ -423,7 +423,7 @@ impl Story {
             .next_expiry()
             .await
             .unwrap()
-            .or(store.next_work(SystemClock.now(), pinfold_store::Capacity::each(1)).await.unwrap())
+            .or(store.next_placement_due(SystemClock.now(), pinfold_store::Capacity::each(1)).await.unwrap())
         {
             assert!(Instant::now() < deadline, "something is still due at {due}");
             looks.tick().await;

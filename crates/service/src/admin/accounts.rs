@@ -3,7 +3,7 @@
 use pinfold_model::{
     Account, AccountId, Actor, PlanCode, PlanError, PlanLimits, Role, Timestamp, Token, TokenId,
 };
-use pinfold_store::{AccountChanges, AccountFilter, AccountRecord, RemovalBegun};
+use pinfold_store::{AccountChanges, AccountFilter, AccountRecord, BeginRemovalOutcome};
 
 use super::Admin;
 use crate::accounts::check_name;
@@ -125,7 +125,7 @@ impl Admin {
         let AccountEdit { name, role, disabled, storage_override_bytes, .. } = edit;
         let changes = AccountChanges { name, plan, role, disabled, storage_override: storage_override_bytes };
         let now = self.core.clock.now();
-        let done = self.core.store.change_account(id, changes, by, now).await.map_err(unavailable)?;
+        let done = self.core.store.update_account(id, changes, by, now).await.map_err(unavailable)?;
         // Its role may be less, or it may be shut out.
         self.core.revoked.send_replace(());
         changed(done)
@@ -171,7 +171,7 @@ impl Admin {
     /// [`Error::AccountNotFound`].
     pub async fn end_sessions(&self, by: Actor, id: AccountId) -> Result<u64, Error> {
         let now = self.core.clock.now();
-        let closed = self.core.store.close_sessions(id, by, now).await.map_err(unavailable)?;
+        let closed = self.core.store.delete_sessions(id, by, now).await.map_err(unavailable)?;
         self.core.revoked.send_replace(());
         closed.ok_or(Error::AccountNotFound)
     }
@@ -183,17 +183,17 @@ impl Admin {
     /// [`Error::AccountNotFound`], [`Error::LastAdmin`], [`Error::AccountHasPins`].
     pub async fn remove_account(&self, by: Actor, id: AccountId, force: bool) -> Result<Leaving, Error> {
         let now = self.core.clock.now();
-        let begun = self.core.store.begin_removal(id, force, by, now).await.map_err(unavailable)?;
+        let begun = self.core.store.begin_account_removal(id, force, by, now).await.map_err(unavailable)?;
         self.core.revoked.send_replace(());
         match begun {
-            RemovalBegun::Gone => Ok(Leaving::Gone),
-            RemovalBegun::Begun { pins } => {
+            BeginRemovalOutcome::Gone => Ok(Leaving::Gone),
+            BeginRemovalOutcome::Begun { pins } => {
                 self.core.wake_removal.notify_one();
                 Ok(Leaving::Begun { pins })
             }
-            RemovalBegun::NotFound => Err(Error::AccountNotFound),
-            RemovalBegun::LastAdmin => Err(Error::LastAdmin),
-            RemovalBegun::HasPins { pins } => Err(Error::AccountHasPins { pins }),
+            BeginRemovalOutcome::NotFound => Err(Error::AccountNotFound),
+            BeginRemovalOutcome::LastAdmin => Err(Error::LastAdmin),
+            BeginRemovalOutcome::HasPins { pins } => Err(Error::AccountHasPins { pins }),
         }
     }
 

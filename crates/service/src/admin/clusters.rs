@@ -2,7 +2,7 @@
 
 use pinfold_cluster::Usage;
 use pinfold_model::{Actor, ClusterId};
-use pinfold_store::SavedCluster;
+use pinfold_store::SavedClusterInfo;
 
 use super::Admin;
 use crate::core::unavailable;
@@ -56,7 +56,7 @@ impl Admin {
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Internal`].
     pub async fn clusters(&self) -> Result<Vec<ClusterView>, Error> {
-        let saved = self.core.store.saved_clusters().await.map_err(unavailable)?;
+        let saved = self.core.store.saved_cluster_infos().await.map_err(unavailable)?;
         let clusters = Clusters { core: self.core.clone() };
         let (health, usage) = tokio::join!(clusters.health(), clusters.usage());
         let view = |info: &ClusterInfo| {
@@ -97,7 +97,7 @@ impl Admin {
             label,
         };
         info.check()?;
-        let saved = SavedCluster {
+        let saved = SavedClusterInfo {
             cluster: info.id.clone(),
             label: info.label.clone(),
             region: info.region.clone(),
@@ -108,7 +108,7 @@ impl Admin {
                 .map(|gateway| (gateway.url.clone(), gateway.label.clone()))
                 .collect(),
         };
-        self.core.store.save_cluster(saved, by, self.core.clock.now()).await.map_err(unavailable)?;
+        self.core.store.save_cluster_info(saved, by, self.core.clock.now()).await.map_err(unavailable)?;
         self.refreshed(None).await?;
         Ok(info)
     }
@@ -119,7 +119,11 @@ impl Admin {
     /// [`Error::ClusterNotFound`].
     pub async fn reset_cluster(&self, by: Actor, id: &ClusterId) -> Result<ClusterInfo, Error> {
         let configured = self.core.cluster(id).ok_or(Error::ClusterNotFound)?.info.clone();
-        self.core.store.delete_cluster(id.clone(), by, self.core.clock.now()).await.map_err(unavailable)?;
+        self.core
+            .store
+            .delete_cluster_info(id.clone(), by, self.core.clock.now())
+            .await
+            .map_err(unavailable)?;
         self.refreshed(None).await?;
         Ok(configured)
     }

@@ -101,7 +101,7 @@ impl Admin {
     pub async fn remove_pin(&self, by: Actor, id: PinId) -> Result<(), Error> {
         let (core, now) = (Arc::clone(&self.core), self.core.clock.now());
         let removed = async move {
-            let ended = core.store.remove_pin(id, by, now).await.map_err(unavailable)?;
+            let ended = core.store.admin_remove_pin(id, by, now).await.map_err(unavailable)?;
             let ended = ended.ok_or(Error::PinNotFound)?;
             core.signals.tell(ended.placement, None);
             core.wake.notify_one();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use pinfold_model::{Actor, Plan, PlanCode};
-use pinfold_store::{PlanDeleted, PlanSaved};
+use pinfold_store::{DeletePlanOutcome, SavePlanOutcome};
 
 use super::Admin;
 use crate::Error;
@@ -67,8 +67,8 @@ impl Admin {
         check(&self.core, &plan)?;
         let (code, now) = (plan.code.clone(), self.core.clock.now());
         match self.core.store.save_plan(plan, by, now).await.map_err(unavailable)? {
-            PlanSaved::Done => {}
-            PlanSaved::TooMany => {
+            SavePlanOutcome::Done => {}
+            SavePlanOutcome::TooMany => {
                 return Err(Error::InvalidRequest("Too many plans are saved; delete some".to_owned()));
             }
         }
@@ -86,9 +86,9 @@ impl Admin {
         let now = self.core.clock.now();
         let deleted = self.core.store.delete_plan(code.clone(), is_configured, by, now);
         match deleted.await.map_err(unavailable)? {
-            PlanDeleted::Done => self.refreshed(Some(code.clone())).await,
-            PlanDeleted::NotFound => Err(Error::PlanNotFound),
-            PlanDeleted::InUse => Err(Error::PlanInUse),
+            DeletePlanOutcome::Done => self.refreshed(Some(code.clone())).await,
+            DeletePlanOutcome::NotFound => Err(Error::PlanNotFound),
+            DeletePlanOutcome::InUse => Err(Error::PlanInUse),
         }
     }
 

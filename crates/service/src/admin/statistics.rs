@@ -2,7 +2,7 @@
 
 use pinfold_cluster::Usage;
 use pinfold_model::{ClusterId, PinPhase, PlanCode};
-use pinfold_store::Figures;
+use pinfold_store::StoreStatistics;
 
 use super::Admin;
 use crate::core::unavailable;
@@ -65,7 +65,7 @@ impl Admin {
     /// [`Error::Unavailable`], [`Error::Internal`].
     pub async fn statistics(&self) -> Result<Statistics, Error> {
         let clusters = Clusters { core: self.core.clone() };
-        let (figures, usage) = tokio::join!(self.core.store.figures(), clusters.usage());
+        let (figures, usage) = tokio::join!(self.core.store.statistics(), clusters.usage());
         let figures = figures.map_err(unavailable)?;
         let mut accounts: Vec<PlanAccounts> = Vec::new();
         for sum in &figures.accounts {
@@ -91,7 +91,7 @@ impl Admin {
     }
 }
 
-fn cluster(id: ClusterId, figures: &Figures, usage: &[(ClusterId, Usage)]) -> ClusterStatistics {
+fn cluster(id: ClusterId, figures: &StoreStatistics, usage: &[(ClusterId, Usage)]) -> ClusterStatistics {
     let sums = |phase| figures.pins.iter().filter(move |sum| sum.phase == phase);
     let pins = |phase| -> u64 { sums(phase).filter(|sum| sum.cluster == id).map(|sum| sum.pins).sum() };
     let of = |list: &[(ClusterId, u64)]| {

@@ -10,7 +10,7 @@ use cid::Cid;
 use futures::StreamExt as _;
 use pinfold_model::{AccountId, Actor, ClusterId};
 use pinfold_store::{
-    CreatePin, CreatePinsOutcome, CreatedPin, LeasedPlacement, RemovePinsOutcome, Unremovable,
+    CreatePin, CreatePinsOutcome, CreatedPin, LeasedPlacement, RemovePinError, RemovePinsOutcome,
 };
 
 use super::{Pins, ambiguous};
@@ -126,11 +126,11 @@ async fn remove(
     (account, by): (AccountId, Actor),
 ) -> Result<Vec<RemovedPin>, BatchError> {
     let _turn = core.batch_turn().await?;
-    let removed = core.store.remove_all(account, &pins, by, core.clock.now()).await.map_err(unavailable)?;
+    let removed = core.store.remove_pins(account, &pins, by, core.clock.now()).await.map_err(unavailable)?;
     let ended = match removed {
         RemovePinsOutcome::Done(ended) => ended,
         RemovePinsOutcome::Refused(refused) => {
-            let fault = |(index, reason): (usize, Unremovable)| {
+            let fault = |(index, reason): (usize, RemovePinError)| {
                 let cid = pins.get(index).map(|(cid, _)| *cid).unwrap_or_default();
                 ItemFault { index, cid, error: refusal(reason) }
             };
@@ -152,12 +152,12 @@ fn check_length(items: usize) -> Result<(), Error> {
     }
 }
 
-fn refusal(reason: Unremovable) -> Error {
+fn refusal(reason: RemovePinError) -> Error {
     match reason {
-        Unremovable::NotFound => Error::PinNotFound,
-        Unremovable::Ambiguous => ambiguous(),
-        Unremovable::Locked { until } => Error::RetentionLocked { until },
-        Unremovable::Twice { first } => Error::Twice { first },
+        RemovePinError::NotFound => Error::PinNotFound,
+        RemovePinError::Ambiguous => ambiguous(),
+        RemovePinError::Locked { until } => Error::RetentionLocked { until },
+        RemovePinError::Twice { first } => Error::Twice { first },
     }
 }
 
@@ -213,7 +213,7 @@ fn begin(core: &Arc<Core>, granted: Vec<CreatedPin>) -> Vec<PinReceipt> {
     let mut claims = Vec::new();
     let (mut work, mut ends) = (false, false);
     let mut receipts = Vec::with_capacity(granted.len());
-    for CreatedPin { pin, created, work: has_work, claim } in granted {
+    for CreatedPin { pin, created, work: has_work, lease: claim } in granted {
         work |= has_work;
         ends |= pin.expires_at.is_some();
         claims.extend(claim.map(|claim| *claim));

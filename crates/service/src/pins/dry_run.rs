@@ -68,7 +68,7 @@ impl Pins {
         let is_live = pin.as_ref().is_some_and(|pin| pin.phase != PinPhase::Failed);
         if whole.is_none() && !is_live {
             let limit = caller.plan.limits.in_flight_pins_max;
-            if core.store.on_their_way(account, limit).await.map_err(unavailable)? >= limit {
+            if core.store.count_in_flight(account, limit).await.map_err(unavailable)? >= limit {
                 return Err(Error::TooManyInFlight { limit, at: core.clock.now() });
             }
         }

@@ -123,7 +123,7 @@ async fn an_upload_is_not_lost_to_a_search_that_began_before_it() {
             let keep = uploads.keep(uploader, received, UploadRequest::default());
             let answer_nobody = async {
                 let wished = async || world.store.pins_of_cid(uploader.account.id, &cid).await.unwrap();
-                while wished().await.first().is_none_or(|pin| pin.wishes < wishes) {
+                while wished().await.first().is_none_or(|pin| pin.request_count < wishes) {
                     tokio::task::yield_now().await;
                 }
                 gate.open();

@@ -11,7 +11,7 @@ use crate::world::{World, at, cid, created, gave_up, held, named, now, times, wi
 /// The log of an account, newest first; a story's is short.
 async fn log(world: &World, account: AccountId) -> Vec<AuditEntry> {
     let filter = AuditFilter { account: Some(account), ..AuditFilter::default() };
-    let list = world.store.audit(&filter, None, 0, 1_000, 1_000).await.unwrap();
+    let list = world.store.list_audit(&filter, None, 0, 1_000, 1_000).await.unwrap();
     assert_eq!(list.total, list.entries.len() as u64);
     list.entries
 }
@@ -31,7 +31,7 @@ async fn who_pins_and_removes_stands_beside_what() {
     let again = world.store.create_pin(wish.clone(), at(1)).await.unwrap();
     assert!(matches!(again, CreatePinOutcome::Done { created: false, .. }));
     world.store.create_pin(CreatePin { options: named("c"), ..wish }, at(2)).await.unwrap();
-    world.store.remove(ada, &cid(1), None, by, at(3)).await.unwrap();
+    world.store.remove_pin(ada, &cid(1), None, by, at(3)).await.unwrap();
 
     let log = log(&world, ada).await;
     let told: Vec<_> = log.iter().map(|entry| (entry.action.as_str(), entry.at)).collect();
@@ -60,7 +60,7 @@ async fn what_the_service_does_by_itself_is_told_to_everyone_whom_it_hits() {
     let claim = world.claim(now()).await;
     world.complete_placement(&claim, held(100)).await;
     assert_eq!(actions(&world, bea).await, ["pin.fail", "pin.create", "account.create"], "she can't pay");
-    assert_eq!(world.store.expire(at(10), 10).await.unwrap().len(), 2);
+    assert_eq!(world.store.expire_pins(at(10), 10).await.unwrap().len(), 2);
     assert_eq!(actions(&world, ada).await, ["pin.expire", "pin.create", "account.create"]);
     let ended = log(&world, ada).await.remove(0);
     assert_eq!((ended.by, ended.subject), (Actor::SYSTEM, cid(1).to_string()));
@@ -93,7 +93,7 @@ async fn write_many(world: &World, account: Option<AccountId>, count: u32) {
         let act =
             AuditEvent { account, ..AuditEvent::new(AccountId(0), Actor::OPERATOR, action, n.to_string()) };
         let act = act.with(Details::default().with("n", n));
-        world.store.log(act, at(i64::from(n)))
+        world.store.record_audit_event(act, at(i64::from(n)))
     });
     futures::future::join_all(entries).await.into_iter().for_each(|done| done.unwrap());
 }
@@ -108,7 +108,7 @@ async fn a_cursor_visits_every_entry_once_also_when_the_clock_stood_still() {
     let filter = AuditFilter { account: Some(ada), ..AuditFilter::default() };
     let (mut seen, mut before) = (HashSet::new(), None);
     loop {
-        let list = world.store.audit(&filter, before, 0, 7, 1_000).await.unwrap();
+        let list = world.store.list_audit(&filter, before, 0, 7, 1_000).await.unwrap();
         assert_eq!(list.total, 121);
         let Some(last) = list.entries.last() else { break };
         before = Some(last.cursor());
@@ -128,7 +128,7 @@ async fn filters_find_what_they_say_and_totals_are_bounded() {
     }
     let own = AuditFilter { account: Some(ada), ..AuditFilter::default() };
     let count = async |filter: &AuditFilter, count_max| {
-        let list = world.store.audit(filter, None, 0, 1_000, count_max).await.unwrap();
+        let list = world.store.list_audit(filter, None, 0, 1_000, count_max).await.unwrap();
         assert!(list.total == list.entries.len() as u64 || list.total == u64::from(count_max));
         list.total
     };
@@ -142,7 +142,7 @@ async fn filters_find_what_they_say_and_totals_are_bounded() {
     assert_eq!(count(&AuditFilter::default(), 1_000).await, 92, "those without an account too");
     let login = Some("account.login".to_owned());
     assert_eq!(count(&AuditFilter { action: login, ..AuditFilter::default() }, 1_000).await, 30);
-    let skipped = world.store.audit(&own, None, 28, 10, 1_000).await.unwrap();
+    let skipped = world.store.list_audit(&own, None, 28, 10, 1_000).await.unwrap();
     assert_eq!(skipped.entries.len(), 3);
 }
 
@@ -151,12 +151,12 @@ async fn the_oldest_end_is_swept_in_steps() {
     let world = World::start().await;
     write_many(&world, None, 10).await;
     let all = AuditFilter::default();
-    assert_eq!(world.store.sweep_audit(at(6), 4).await.unwrap(), 4);
-    let left = world.store.audit(&all, None, 0, 100, 100).await.unwrap().entries;
+    assert_eq!(world.store.delete_old_audit_entries(at(6), 4).await.unwrap(), 4);
+    let left = world.store.list_audit(&all, None, 0, 100, 100).await.unwrap().entries;
     assert_eq!(left.last().unwrap().at, at(4), "the oldest went first");
-    assert_eq!(world.store.sweep_audit(at(6), 4).await.unwrap(), 2);
-    assert_eq!(world.store.sweep_audit(at(6), 4).await.unwrap(), 0);
-    let left = world.store.audit(&all, None, 0, 100, 100).await.unwrap();
+    assert_eq!(world.store.delete_old_audit_entries(at(6), 4).await.unwrap(), 2);
+    assert_eq!(world.store.delete_old_audit_entries(at(6), 4).await.unwrap(), 0);
+    let left = world.store.list_audit(&all, None, 0, 100, 100).await.unwrap();
     assert_eq!((left.total, left.entries.last().unwrap().at), (4, at(6)));
 }
 
@@ -166,7 +166,7 @@ async fn a_subject_that_is_too_long_is_cut_between_characters() {
     let ada = world.account("ada", 1_000).await;
     let act =
         AuditEvent::new(ada, Actor::account(ada), "test.long", format!("x{}", "é".repeat(10_000))).refused();
-    world.store.log(act, now().after(Duration::from_secs(1))).await.unwrap();
+    world.store.record_audit_event(act, now().after(Duration::from_secs(1))).await.unwrap();
     let entry = log(&world, ada).await.remove(0);
     assert_eq!((entry.subject.len(), entry.status), (599, AuditStatus::Refused));
 }

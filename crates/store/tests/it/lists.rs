@@ -143,7 +143,7 @@ async fn a_pin_is_renamed_by_its_owner_alone() {
     assert_eq!(rename(ada, pin.id, "still mine").await, Some(name("still mine")));
     assert_eq!(world.pins(ada).await[0].custom_name, name("still mine"));
     let filter = AuditFilter { action: Some("pin.update".to_owned()), ..AuditFilter::default() };
-    let log = world.store.audit(&filter, None, 0, 10, 10).await.unwrap().entries;
+    let log = world.store.list_audit(&filter, None, 0, 10, 10).await.unwrap().entries;
     assert_eq!(log.len(), 2, "the same name again is no change: {log:?}");
     assert!(log.iter().all(|entry| entry.by == Actor::account(ada) && entry.subject == cid(1).to_string()));
     assert!(log[0].details.as_ref().unwrap().contains(r#""name":"still mine""#), "{log:?}");

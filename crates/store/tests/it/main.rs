@@ -1,21 +1,21 @@
-//! Stories of the store over a real database in a temporary folder, and a clock that the story keeps.
+//! Tests of the store on a real database in a temporary folder, with an injected clock.
 
-#![allow(clippy::unwrap_used, reason = "a story that can't go on fails")]
+#![allow(clippy::unwrap_used, reason = "a test that fails stops at once")]
 
+mod admin_lists;
 mod audit;
-mod batches;
-mod books;
-mod everyone;
-mod hooks;
-mod keys;
+mod bulk;
+mod combined_writes;
+mod idempotency;
 mod lists;
-mod named;
-mod offers;
 mod operator;
+mod placements;
+mod plans;
+mod quota;
 mod referrals;
 mod retention;
 mod sessions;
-mod sharing;
-mod states;
-mod together;
+mod shared_content;
+mod tokens;
+mod webhooks;
 mod world;

@@ -38,9 +38,9 @@ async fn what_is_pinned_is_walked_again_and_charged_once() {
     let world = World::start().await;
     let ada = pinned(&world, 1).await;
     let newest = world.store.newest_placement().await.unwrap().unwrap();
-    assert_eq!(world.store.unsettled(newest).await.unwrap(), 0);
+    assert_eq!(world.store.count_in_progress(newest).await.unwrap(), 0);
     assert_eq!(world.store.reverify_all(now()).await.unwrap(), 1);
-    assert_eq!(world.store.unsettled(newest).await.unwrap(), 1, "a guard of its blocks must wait");
+    assert_eq!(world.store.count_in_progress(newest).await.unwrap(), 1, "a guard of its blocks must wait");
     assert_eq!(world.store.reverify_counts().await.unwrap(), ReverifyCounts { due: 1, failing: 0 });
 
     let claim = world.claim(now()).await;
@@ -53,7 +53,7 @@ async fn what_is_pinned_is_walked_again_and_charged_once() {
     world.complete_placement(&claim, held(10)).await;
     assert_eq!(world.store.account(ada).await.unwrap().unwrap().used_bytes, 10);
     assert_eq!(world.store.reverify_counts().await.unwrap(), ReverifyCounts::default());
-    assert_eq!(world.store.unsettled(newest).await.unwrap(), 0);
+    assert_eq!(world.store.count_in_progress(newest).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn those_who_have_it_pinned_are_named() {
         let store = &world.store;
         async move {
             let owners =
-                store.owners(&cid(number), &pinfold_model::ClusterId::default(), limit).await.unwrap();
+                store.owner_emails(&cid(number), &pinfold_model::ClusterId::default(), limit).await.unwrap();
             owners.iter().map(ToString::to_string).collect::<Vec<_>>()
         }
     };
@@ -128,7 +128,7 @@ async fn nobody_who_pins_waits_for_what_is_damaged_however_often_that_is_tried()
     let world = World::start().await;
     let ada = pinned(&world, 1).await;
     let damage = Damage { cid: cid(1), cluster: wish(ada, cid(1)).cluster, blocks: 3 };
-    world.store.note_damage(vec![damage], at(5)).await.unwrap();
+    world.store.record_damage(vec![damage], at(5)).await.unwrap();
     world.wish(ada, cid(2)).await;
     let claims = world.store.lease_placements(Capacity::each(2), at(6), at(60)).await.unwrap();
     assert_eq!(claims.iter().map(|claim| claim.placement.cid).collect::<Vec<_>>(), [cid(2), cid(1)]);

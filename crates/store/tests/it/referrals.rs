@@ -32,7 +32,7 @@ async fn an_account_comes_once_and_not_by_its_own_word() {
     for (account, code) in [(ada, "ada"), (bea, "bea")] {
         world.store.referral_code(account, code.to_owned()).await.unwrap();
     }
-    let refer = |account, code: &str| world.store.refer(account, code.to_owned());
+    let refer = |account, code: &str| world.store.set_referrer(account, code.to_owned());
     assert!(!refer(bea, "nobody").await.unwrap());
     assert!(!refer(bea, "bea").await.unwrap());
     assert!(refer(bea, "ada").await.unwrap());
@@ -49,7 +49,7 @@ async fn referrals_have_pages_and_a_bounded_total() {
     world.store.referral_code(ada, "ada".to_owned()).await.unwrap();
     for n in 0..7 {
         let account = world.account(&format!("guest{n}"), 1).await;
-        assert!(world.store.refer(account, "ada".to_owned()).await.unwrap());
+        assert!(world.store.set_referrer(account, "ada".to_owned()).await.unwrap());
     }
     let page = world.store.referrals(ada, 4, 10, 5).await.unwrap();
     assert_eq!((page.total, page.referrals.len()), (5, 3));

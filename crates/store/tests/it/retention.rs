@@ -2,8 +2,8 @@
 
 use pinfold_model::{AccountId, Actor, LifetimeError, PinOptions, PinPhase, Timestamp};
 use pinfold_store::{
-    AuditEntry, AuditFilter, CreatePin, CreatePinOutcome, RemovalBegun, RemovalStep, RemovePinsOutcome,
-    Removed, Unremovable,
+    AuditEntry, AuditFilter, BeginRemovalOutcome, CreatePin, CreatePinOutcome, RemovalStep, RemovePinError,
+    RemovePinOutcome, RemovePinsOutcome,
 };
 
 use crate::world::{World, at, cid, created, gave_up, held, name, now, times, wish};
@@ -26,11 +26,11 @@ impl World {
     async fn entries_of(&self, account: AccountId, action: &str) -> Vec<AuditEntry> {
         let action = Some(action.to_owned());
         let filter = AuditFilter { account: Some(account), action, ..AuditFilter::default() };
-        self.store.audit(&filter, None, 0, 10, 10).await.unwrap().entries
+        self.store.list_audit(&filter, None, 0, 10, 10).await.unwrap().entries
     }
 
-    async fn remove_at(&self, account: AccountId, now: Timestamp) -> Removed {
-        self.store.remove(account, &cid(1), None, Actor::account(account), now).await.unwrap()
+    async fn remove_at(&self, account: AccountId, now: Timestamp) -> RemovePinOutcome {
+        self.store.remove_pin(account, &cid(1), None, Actor::account(account), now).await.unwrap()
     }
 }
 
@@ -39,15 +39,15 @@ async fn a_locked_pin_stays_until_its_time() {
     let world = World::start().await;
     let ada = world.account("ada", 100).await;
     world.lock(ada, 100).await;
-    let locked = Removed::Locked { until: at(100) };
+    let locked = RemovePinOutcome::Locked { until: at(100) };
     assert_eq!(world.remove_at(ada, now()).await, locked);
     // A clock that is set back ends no lock early.
     assert_eq!(world.remove_at(ada, at(-1_000_000)).await, locked);
-    let refused = world.store.remove_all(ada, &[(cid(1), None)], Actor::account(ada), at(99)).await.unwrap();
-    assert_eq!(refused, RemovePinsOutcome::Refused(vec![(0, Unremovable::Locked { until: at(100) })]));
+    let refused = world.store.remove_pins(ada, &[(cid(1), None)], Actor::account(ada), at(99)).await.unwrap();
+    assert_eq!(refused, RemovePinsOutcome::Refused(vec![(0, RemovePinError::Locked { until: at(100) })]));
     let pin = world.pins(ada).await.remove(0);
     assert_eq!((pin.phase, pin.retain_until), (PinPhase::Active, Some(at(100))));
-    assert!(matches!(world.remove_at(ada, at(100)).await, Removed::Done(_)));
+    assert!(matches!(world.remove_at(ada, at(100)).await, RemovePinOutcome::Done(_)));
 }
 
 #[tokio::test]
@@ -55,11 +55,11 @@ async fn a_pin_on_its_way_is_locked_and_one_that_failed_is_not() {
     let world = World::start().await;
     let ada = world.account("ada", 100).await;
     let pin = created(world.store.create_pin(timed(ada, None, Some(100)), now()).await.unwrap());
-    assert_eq!(world.remove_at(ada, now()).await, Removed::Locked { until: at(100) });
-    assert_eq!(world.store.abandon(pin.id, pin.wishes, now()).await.unwrap(), None);
+    assert_eq!(world.remove_at(ada, now()).await, RemovePinOutcome::Locked { until: at(100) });
+    assert_eq!(world.store.cancel_pin(pin.id, pin.request_count, now()).await.unwrap(), None);
     let claim = world.claim(now()).await;
     world.complete_placement(&claim, gave_up()).await;
-    assert!(matches!(world.remove_at(ada, now()).await, Removed::Done(_)), "it promises nothing");
+    assert!(matches!(world.remove_at(ada, now()).await, RemovePinOutcome::Done(_)), "it promises nothing");
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn a_lock_comes_through_a_reopening() {
     world.lock(ada, 100).await;
     world.store.close().await;
     world.store = world.open().await;
-    assert_eq!(world.remove_at(ada, at(99)).await, Removed::Locked { until: at(100) });
+    assert_eq!(world.remove_at(ada, at(99)).await, RemovePinOutcome::Locked { until: at(100) });
 }
 
 #[tokio::test]
@@ -111,10 +111,10 @@ async fn what_is_locked_does_not_expire_however_strange_its_row_is() {
     let pool = sqlx::SqlitePool::connect_with(file).await.unwrap();
     sqlx::query("UPDATE pins SET expires_at_ms = $1").bind(at(50).as_ms()).execute(&pool).await.unwrap();
     for seconds in [50, 99] {
-        assert_eq!(world.store.expire(at(seconds), 10).await.unwrap(), []);
+        assert_eq!(world.store.expire_pins(at(seconds), 10).await.unwrap(), []);
         assert_eq!(world.store.next_expiry().await.unwrap(), Some(at(100)), "nobody looks for it in vain");
     }
-    assert_eq!(world.store.expire(at(100), 10).await.unwrap().len(), 1);
+    assert_eq!(world.store.expire_pins(at(100), 10).await.unwrap().len(), 1);
     assert_eq!(world.store.next_expiry().await.unwrap(), None);
 }
 
@@ -131,12 +131,15 @@ async fn extending_and_removing_at_once_ends_in_one_of_both() {
         let extended = extended.unwrap();
         let is_new = matches!(extended, CreatePinOutcome::Done { created: true, .. });
         match (before, after) {
-            (Removed::Done(_), Removed::Locked { until }) | (Removed::Locked { until }, Removed::Done(_)) => {
+            (RemovePinOutcome::Done(_), RemovePinOutcome::Locked { until })
+            | (RemovePinOutcome::Locked { until }, RemovePinOutcome::Done(_)) => {
                 assert_eq!(until, at(500));
                 assert!(is_new, "it was removed, and is wished for anew");
             }
-            (Removed::Locked { .. }, Removed::Locked { .. }) => assert!(!is_new),
-            other => assert!(matches!(other, (Removed::Done(_), Removed::NotFound)), "{other:?}"),
+            (RemovePinOutcome::Locked { .. }, RemovePinOutcome::Locked { .. }) => assert!(!is_new),
+            other => {
+                assert!(matches!(other, (RemovePinOutcome::Done(_), RemovePinOutcome::NotFound)), "{other:?}")
+            }
         }
         let left = world.pins(ada).await;
         assert!(left.iter().all(|pin| pin.retain_until == Some(at(500))), "{left:?}");
@@ -149,7 +152,7 @@ async fn an_administrator_removes_what_is_locked_and_both_can_read_of_it() {
     let (ada, root) = (world.account("ada", 100).await, world.account("root", 100).await);
     world.lock(ada, 100).await;
     let pin = world.pins(ada).await.remove(0).id;
-    let remove = async || world.store.remove_pin(pin, Actor::account(root), now()).await.unwrap();
+    let remove = async || world.store.admin_remove_pin(pin, Actor::account(root), now()).await.unwrap();
     assert!(remove().await.is_some());
     assert!(world.pins(ada).await.is_empty());
     assert_eq!(remove().await, None);
@@ -167,8 +170,8 @@ async fn an_account_that_goes_with_its_locks_says_so_in_both_logs() {
     world.lock(ada, 100).await;
     created(world.wish(ada, cid(2)).await);
     let by = Actor::account(root);
-    let begun = world.store.begin_removal(ada, true, by, now()).await.unwrap();
-    assert_eq!(begun, RemovalBegun::Begun { pins: 2 });
+    let begun = world.store.begin_account_removal(ada, true, by, now()).await.unwrap();
+    assert_eq!(begun, BeginRemovalOutcome::Begun { pins: 2 });
     for account in [ada, root] {
         let log = world.entries_of(account, "account.remove").await;
         assert_eq!((log.len(), log[0].by), (1, by));
@@ -178,7 +181,7 @@ async fn an_account_that_goes_with_its_locks_says_so_in_both_logs() {
             assert!(details.contains(part), "{details}");
         }
     }
-    assert!(matches!(world.store.remove_accounts(10, now()).await.unwrap(), RemovalStep::Pins(_)));
+    assert!(matches!(world.store.continue_account_removal(10, now()).await.unwrap(), RemovalStep::Pins(_)));
     for (action, number) in [("pin.remove_locked", 1), ("pin.remove", 2)] {
         let log = world.entries_of(ada, action).await;
         assert_eq!((log.len(), &log[0].subject), (1, &cid(number).to_string()), "{action}");

@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use pinfold_model::{AccountId, Actor, SessionId, Timestamp};
-use pinfold_store::{ChallengeTry, NewChallenge, NewSession, TriesBucket, UsedCode};
+use pinfold_store::{AttemptBucket, ChallengeAttempt, NewChallenge, NewSession, TotpCode};
 
 use crate::world::{World, at, now};
 
-const BUCKET: TriesBucket = TriesBucket { tries: 100, refill: Duration::from_secs(1) };
+const BUCKET: AttemptBucket = AttemptBucket { tries: 100, refill: Duration::from_secs(1) };
 
 /// What stands for a password's hash.
 const HASH: &str = "$argon2id$";
 
-fn code(step: i64) -> UsedCode {
-    UsedCode { secret: "SECRET".to_owned(), step, bucket: BUCKET }
+fn code(step: i64) -> TotpCode {
+    TotpCode { secret: "SECRET".to_owned(), step, bucket: BUCKET }
 }
 
 fn session(account: AccountId, expires_at: Timestamp) -> NewSession {
@@ -38,7 +38,7 @@ impl World {
         let account = self.member(name).await;
         let secret = "SECRET".to_owned();
         assert!(self.store.set_up_second_factor(account, secret, Actor::SYSTEM, now()).await.unwrap());
-        assert!(self.store.turn_second_factor_on(account, code(7), Actor::SYSTEM, now()).await.unwrap());
+        assert!(self.store.enable_second_factor(account, code(7), Actor::SYSTEM, now()).await.unwrap());
         account
     }
 
@@ -49,7 +49,7 @@ impl World {
 
     async fn open_session(&self, account: AccountId, expires_at: Timestamp) -> SessionId {
         let new = session(account, expires_at);
-        self.store.open_session(new, HASH.to_owned(), Actor::SYSTEM, now()).await.unwrap().unwrap()
+        self.store.create_session(new, HASH.to_owned(), Actor::SYSTEM, now()).await.unwrap().unwrap()
     }
 
     async fn is_open(&self, id: SessionId) -> bool {
@@ -57,11 +57,11 @@ impl World {
     }
 
     async fn open_challenge(&self, account: AccountId, hash: &str) {
-        assert!(self.store.open_challenge(challenge(account, hash), now()).await.unwrap());
+        assert!(self.store.create_challenge(challenge(account, hash), now()).await.unwrap());
     }
 
-    async fn try_challenge(&self, hash: &str, now: Timestamp) -> ChallengeTry {
-        self.store.try_challenge(hash.to_owned(), 5, BUCKET, now).await.unwrap()
+    async fn try_challenge(&self, hash: &str, now: Timestamp) -> ChallengeAttempt {
+        self.store.attempt_challenge(hash.to_owned(), 5, BUCKET, now).await.unwrap()
     }
 }
 
@@ -87,9 +87,9 @@ async fn nobody_ends_the_session_of_another() {
     let world = World::start().await;
     let (ada, bob) = (world.member("ada").await, world.member("bob").await);
     let id = world.open_session(ada, at(60)).await;
-    assert!(!world.store.close_session(bob, id, Actor::SYSTEM, now()).await.unwrap());
+    assert!(!world.store.delete_session(bob, id, Actor::SYSTEM, now()).await.unwrap());
     assert_eq!(world.store.session(id).await.unwrap().unwrap().0.id, ada);
-    assert!(world.store.close_session(ada, id, Actor::SYSTEM, now()).await.unwrap());
+    assert!(world.store.delete_session(ada, id, Actor::SYSTEM, now()).await.unwrap());
     assert!(!world.is_open(id).await);
 }
 
@@ -101,10 +101,10 @@ async fn what_is_over_is_swept_in_steps() {
     let long = world.open_session(ada, at(1_000)).await;
     let bob = world.careful("bob").await;
     world.open_challenge(bob, "a").await;
-    assert_eq!(world.store.sweep_sessions(at(9), 1).await.unwrap(), 0);
-    assert_eq!(world.store.sweep_sessions(at(300), 1).await.unwrap(), 2, "one of each");
-    assert_eq!(world.store.sweep_sessions(at(300), 1).await.unwrap(), 1);
-    assert_eq!(world.store.sweep_sessions(at(300), 1).await.unwrap(), 0);
+    assert_eq!(world.store.delete_expired_sessions(at(9), 1).await.unwrap(), 0);
+    assert_eq!(world.store.delete_expired_sessions(at(300), 1).await.unwrap(), 2, "one of each");
+    assert_eq!(world.store.delete_expired_sessions(at(300), 1).await.unwrap(), 1);
+    assert_eq!(world.store.delete_expired_sessions(at(300), 1).await.unwrap(), 0);
     assert!(!world.is_open(short[0]).await && !world.is_open(short[1]).await && world.is_open(long).await);
 }
 
@@ -115,9 +115,9 @@ async fn the_oldest_half_done_login_makes_room_for_a_new_one() {
     for hash in ["a", "b", "c"] {
         world.open_challenge(ada, hash).await;
     }
-    assert_eq!(world.try_challenge("a", now()).await, ChallengeTry::Gone);
-    assert_eq!(world.try_challenge("b", now()).await, ChallengeTry::Counted(ada));
-    assert_eq!(world.try_challenge("b", at(300)).await, ChallengeTry::Gone, "its time is over");
+    assert_eq!(world.try_challenge("a", now()).await, ChallengeAttempt::NotFound);
+    assert_eq!(world.try_challenge("b", now()).await, ChallengeAttempt::Allowed(ada));
+    assert_eq!(world.try_challenge("b", at(300)).await, ChallengeAttempt::NotFound, "its time is over");
 }
 
 #[tokio::test]
@@ -126,7 +126,7 @@ async fn tries_are_counted_one_by_one_however_many_come_at_once() {
     let ada = world.careful("ada").await;
     world.open_challenge(ada, "a").await;
     let tries = futures::future::join_all((0..50).map(|_| world.try_challenge("a", now()))).await;
-    assert_eq!(tries.iter().filter(|tried| **tried == ChallengeTry::Counted(ada)).count(), 5);
+    assert_eq!(tries.iter().filter(|tried| **tried == ChallengeAttempt::Allowed(ada)).count(), 5);
 }
 
 #[tokio::test]
@@ -137,16 +137,16 @@ async fn a_code_that_was_used_up_meanwhile_opens_nothing() {
     let pass = async |step| {
         let passed = world
             .store
-            .pass_challenge("a".to_owned(), code(step), session(ada, at(60)), Actor::SYSTEM, now())
+            .complete_challenge("a".to_owned(), code(step), session(ada, at(60)), Actor::SYSTEM, now())
             .await;
         passed.unwrap().is_some()
     };
     assert!(!pass(7).await, "it was used");
-    let other = UsedCode { secret: "OTHER".to_owned(), ..code(9) };
-    assert!(!world.store.use_code(ada, other).await.unwrap(), "of a secret that is not in force");
+    let other = TotpCode { secret: "OTHER".to_owned(), ..code(9) };
+    assert!(!world.store.consume_code(ada, other).await.unwrap(), "of a secret that is not in force");
     assert!(pass(8).await);
     assert!(!pass(9).await, "the half-done login is done");
-    assert!(world.store.use_code(ada, code(9)).await.unwrap(), "and what was refused used no code up");
+    assert!(world.store.consume_code(ada, code(9)).await.unwrap(), "and what was refused used no code up");
 }
 
 #[tokio::test]
@@ -167,12 +167,12 @@ async fn a_password_that_was_changed_while_it_was_compared_opens_nothing() {
     let (ada, bob) = (world.member("ada").await, world.careful("bob").await);
     let open = async |account, hash: &str| {
         let new = session(account, at(60));
-        world.store.open_session(new, hash.to_owned(), Actor::SYSTEM, now()).await.unwrap().is_some()
+        world.store.create_session(new, hash.to_owned(), Actor::SYSTEM, now()).await.unwrap().is_some()
     };
     assert!(open(ada, HASH).await);
     assert!(!open(bob, HASH).await, "a second factor that was turned on meanwhile is asked for");
     assert!(
-        !world.store.open_challenge(challenge(ada, "a"), now()).await.unwrap(),
+        !world.store.create_challenge(challenge(ada, "a"), now()).await.unwrap(),
         "and none that is not there"
     );
     world.open_challenge(bob, "b").await;
@@ -180,6 +180,10 @@ async fn a_password_that_was_changed_while_it_was_compared_opens_nothing() {
         world.set_password(account, "another").await;
     }
     assert!(!open(ada, HASH).await && open(ada, "another").await);
-    assert!(!world.store.open_challenge(challenge(bob, "c"), now()).await.unwrap());
-    assert_eq!(world.try_challenge("b", now()).await, ChallengeTry::Gone, "half-done logins end as well");
+    assert!(!world.store.create_challenge(challenge(bob, "c"), now()).await.unwrap());
+    assert_eq!(
+        world.try_challenge("b", now()).await,
+        ChallengeAttempt::NotFound,
+        "half-done logins end as well"
+    );
 }

@@ -10,7 +10,7 @@ use pinfold_model::{
 };
 use pinfold_store::{
     Capacity, CompleteOutcome, CreatePin, CreatePinOutcome, LeasedPlacement, NewAccount, PinFilter,
-    PinRecord, PlacementOutcome, Removed, Store, StoreError,
+    PinRecord, PlacementOutcome, RemovePinOutcome, Store, StoreError,
 };
 use tempfile::TempDir;
 
@@ -74,8 +74,8 @@ impl World {
         list.pins
     }
 
-    pub(crate) async fn remove(&self, account: AccountId, cid: &Cid) -> Removed {
-        self.store.remove(account, cid, None, Actor::account(account), now()).await.unwrap()
+    pub(crate) async fn remove(&self, account: AccountId, cid: &Cid) -> RemovePinOutcome {
+        self.store.remove_pin(account, cid, None, Actor::account(account), now()).await.unwrap()
     }
 }
 

@@ -1,0 +1,103 @@
+//! Passwords, as hashes.
+
+use pinfold_model::{Account, AccountId, Actor, Email, SessionId, Timestamp};
+use sqlx::FromRow;
+
+use crate::accounts::account::AccountRow;
+use crate::audit::{AuditEvent, Journal};
+use crate::db::write_queue::{Conn, Write};
+use crate::{Store, StoreError};
+
+#[derive(Debug, FromRow)]
+struct LoginRow {
+    password_hash: Option<String>,
+    #[sqlx(flatten)]
+    account: AccountRow,
+}
+
+impl Store {
+    /// The account with this address, and the hash of its password if it has one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn account_with_password_hash(
+        &self,
+        email: &Email,
+    ) -> Result<Option<(Account, Option<String>)>, StoreError> {
+        let row: Option<LoginRow> = sqlx::query_as(
+            "SELECT password_hash, id, email, name, role, plan, disabled, totp_on, used_bytes, distinct_bytes, \
+             storage_limit_bytes, pin_count, created_at_ms FROM accounts WHERE email = $1",
+        )
+        .bind(email.as_str())
+        .fetch_optional(&self.readers)
+        .await?;
+        row.map(|row| Ok((row.account.into_account()?, row.password_hash))).transpose()
+    }
+
+    /// The hash of the account's password, if it has one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn password_hash(&self, account: AccountId) -> Result<Option<String>, StoreError> {
+        let query = sqlx::query_scalar("SELECT password_hash FROM accounts WHERE id = $1").bind(account.0);
+        let hash: Option<Option<String>> = query.fetch_optional(&self.readers).await?;
+        Ok(hash.flatten())
+    }
+
+    /// Gives the account another password, and ends its half-done logins and all its sessions but `keep`. False
+    /// when there is no such account, or its password's hash is not `expected` any more.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn set_password(
+        &self,
+        account: AccountId,
+        hash: String,
+        expected: Option<String>,
+        keep: Option<SessionId>,
+        by: Actor,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.write(Set { account, hash, expected, keep, by, now, journal: self.journal() }).await
+    }
+}
+
+struct Set {
+    account: AccountId,
+    hash: String,
+    expected: Option<String>,
+    keep: Option<SessionId>,
+    by: Actor,
+    now: Timestamp,
+    journal: Journal,
+}
+
+impl Write for Set {
+    type Out = bool;
+
+    async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            "UPDATE accounts SET password_hash = $2 WHERE id = $1 AND ($3 = '' OR password_hash = $3)",
+        )
+        .bind(self.account.0)
+        .bind(&self.hash)
+        .bind(self.expected.as_deref().unwrap_or_default())
+        .execute(&mut *conn)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        // No session has the number 0.
+        sqlx::query("DELETE FROM sessions WHERE account_id = $1 AND id <> $2")
+            .bind(self.account.0)
+            .bind(self.keep.map_or(0, |id| id.0))
+            .execute(&mut *conn)
+            .await?;
+        let query = sqlx::query("DELETE FROM challenges WHERE account_id = $1").bind(self.account.0);
+        query.execute(&mut *conn).await?;
+        self.journal
+            .log(conn, &AuditEvent::new(self.account, self.by, "account.password", ""), self.now)
+            .await?;
+        Ok(true)
+    }
+}

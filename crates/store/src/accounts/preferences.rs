@@ -1,0 +1,95 @@
+//! What an account's clients want to remember: names with JSON values, which nobody here reads.
+
+use std::collections::BTreeMap;
+
+use pinfold_model::AccountId;
+use sqlx::FromRow;
+
+use crate::db::write_queue::{Conn, Write};
+use crate::{Store, StoreError};
+
+/// One preference.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct Preference {
+    /// Its name.
+    pub name: String,
+    /// Its value, as JSON.
+    pub value: String,
+}
+
+impl Store {
+    /// The account's preferences, by name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn preferences(&self, account: AccountId) -> Result<Vec<Preference>, StoreError> {
+        let query = sqlx::query_as(SELECT).bind(account.0);
+        Ok(query.fetch_all(&self.readers).await?)
+    }
+
+    /// Sets preferences, removes those without a value, and gives all; `None`, and nothing is changed, when names
+    /// and values would have more than `bytes_max` bytes together.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn merge_preferences(
+        &self,
+        account: AccountId,
+        changes: Vec<(String, Option<String>)>,
+        bytes_max: usize,
+    ) -> Result<Option<Vec<Preference>>, StoreError> {
+        self.write(Merge { account, changes, bytes_max }).await
+    }
+}
+
+const SELECT: &str = "SELECT name, value FROM preferences WHERE account_id = $1 ORDER BY name";
+
+struct Merge {
+    account: AccountId,
+    changes: Vec<(String, Option<String>)>,
+    bytes_max: usize,
+}
+
+impl Write for Merge {
+    type Out = Option<Vec<Preference>>;
+
+    async fn run(&self, conn: &mut Conn) -> Result<Self::Out, StoreError> {
+        let rows: Vec<Preference> = sqlx::query_as(SELECT).bind(self.account.0).fetch_all(&mut *conn).await?;
+        let mut all: BTreeMap<_, _> = rows.into_iter().map(|row| (row.name, row.value)).collect();
+        for (name, value) in &self.changes {
+            match value {
+                Some(value) => all.insert(name.clone(), value.clone()),
+                None => all.remove(name),
+            };
+        }
+        if all.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > self.bytes_max {
+            return Ok(None);
+        }
+        for (name, value) in &self.changes {
+            change(conn, self.account, name, value.as_deref()).await?;
+        }
+        Ok(Some(all.into_iter().map(|(name, value)| Preference { name, value }).collect()))
+    }
+}
+
+async fn change(
+    conn: &mut Conn,
+    account: AccountId,
+    name: &str,
+    value: Option<&str>,
+) -> Result<(), StoreError> {
+    let query = match value {
+        Some(value) => sqlx::query(
+            "INSERT INTO preferences (account_id, name, value) VALUES ($1, $2, $3) \
+             ON CONFLICT (account_id, name) DO UPDATE SET value = $3",
+        )
+        .bind(account.0)
+        .bind(name)
+        .bind(value),
+        None => sqlx::query("DELETE FROM preferences WHERE account_id = $1 AND name = $2")
+            .bind(account.0)
+            .bind(name),
+    };
+    query.execute(conn).await?;
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! Referrals: under which word an account brings others, and whom it brought.
+
+use pinfold_model::{AccountId, Timestamp};
+use sqlx::FromRow;
+
+use crate::db::row::number;
+use crate::db::write_queue::{Conn, Write};
+use crate::{Store, StoreError};
+
+/// An account that came by another's word. Who it is stays its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Referral {
+    /// Its number.
+    pub account: AccountId,
+    /// When it came.
+    pub at: Timestamp,
+}
+
+/// A page of referrals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Referrals {
+    /// The referrals, newest first.
+    pub referrals: Vec<Referral>,
+    /// How many there are altogether, at most as many as were to be counted.
+    pub total: u64,
+}
+
+#[derive(Debug, FromRow)]
+struct ReferralRow {
+    id: i64,
+    created_at_ms: i64,
+}
+
+impl Store {
+    /// The account's word: the one that it has, or else `fresh`, which is its own from now on. `None` if `fresh` is
+    /// another's, or there is no such account.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn referral_code(
+        &self,
+        account: AccountId,
+        fresh: String,
+    ) -> Result<Option<String>, StoreError> {
+        let known: Option<Option<String>> =
+            sqlx::query_scalar("SELECT referral_code FROM accounts WHERE id = $1")
+                .bind(account.0)
+                .fetch_optional(&self.readers)
+                .await?;
+        match known.flatten() {
+            Some(known) => Ok(Some(known)),
+            None => self.write(SetReferralCode { account, fresh }).await,
+        }
+    }
+
+    /// Notes that an account came by this word. False, and nothing is changed, if nobody has it, or it is the account's
+    /// own, or the account came by one before.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn set_referrer(&self, account: AccountId, code: String) -> Result<bool, StoreError> {
+        self.write(SetReferrer { account, code }).await
+    }
+
+    /// Up to `limit` accounts that came by this account's word, newest first, without the first `skip`. At
+    /// most `count_max` are counted.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn referrals(
+        &self,
+        account: AccountId,
+        skip: u64,
+        limit: u32,
+        count_max: u32,
+    ) -> Result<Referrals, StoreError> {
+        let rows: Vec<ReferralRow> = sqlx::query_as(
+            "SELECT id, created_at_ms FROM accounts WHERE referred_by = $1 ORDER BY id DESC \
+             LIMIT $2 OFFSET $3",
+        )
+        .bind(account.0)
+        .bind(i64::from(limit))
+        .bind(crate::db::row::column(skip))
+        .fetch_all(&self.readers)
+        .await?;
+        let total: i64 = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM (SELECT 1 FROM accounts WHERE referred_by = $1 LIMIT $2) counted",
+        )
+        .bind(account.0)
+        .bind(i64::from(count_max))
+        .fetch_one(&self.readers)
+        .await?;
+        let referral = |row: ReferralRow| Referral {
+            account: AccountId(row.id),
+            at: Timestamp::from_ms(row.created_at_ms),
+        };
+        Ok(Referrals { referrals: rows.into_iter().map(referral).collect(), total: number(total) })
+    }
+}
+
+struct SetReferralCode {
+    account: AccountId,
+    fresh: String,
+}
+
+impl Write for SetReferralCode {
+    type Out = Option<String>;
+
+    async fn run(&self, conn: &mut Conn) -> Result<Option<String>, StoreError> {
+        let code: Option<Option<String>> = sqlx::query_scalar(
+            "UPDATE accounts SET referral_code = COALESCE(referral_code, $2) WHERE id = $1 \
+             AND (referral_code IS NOT NULL OR NOT EXISTS (SELECT 1 FROM accounts WHERE referral_code = $2)) \
+             RETURNING referral_code",
+        )
+        .bind(self.account.0)
+        .bind(&self.fresh)
+        .fetch_optional(conn)
+        .await?;
+        Ok(code.flatten())
+    }
+}
+
+struct SetReferrer {
+    account: AccountId,
+    code: String,
+}
+
+impl Write for SetReferrer {
+    type Out = bool;
+
+    async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            "UPDATE accounts SET referred_by = (SELECT id FROM accounts WHERE referral_code = $2) \
+             WHERE id = $1 AND referred_by IS NULL \
+             AND EXISTS (SELECT 1 FROM accounts WHERE referral_code = $2 AND id <> $1)",
+        )
+        .bind(self.account.0)
+        .bind(&self.code)
+        .execute(conn)
+        .await?;
+        Ok(done.rows_affected() > 0)
+    }
+}

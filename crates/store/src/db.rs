@@ -1,0 +1,7 @@
+//! The database connection, the write queue, and what every module needs to read and write rows.
+
+pub(crate) mod connection;
+pub(crate) mod error;
+pub(crate) mod row;
+mod snapshot;
+pub(crate) mod write_queue;

@@ -1,0 +1,57 @@
+//! Renaming a pin.
+
+use pinfold_model::{AccountId, Actor, Details, PinId, PinName, Timestamp};
+
+use crate::audit::{AuditEvent, Journal};
+use crate::db::write_queue::{Conn, Write};
+use crate::pins::record::{PinRow, select_pins};
+use crate::{PinRecord, Store, StoreError};
+
+impl Store {
+    /// Gives a pin of the account another name, as `by` wants; `None` if the account has no such pin.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn rename_pin(
+        &self,
+        account: AccountId,
+        pin: PinId,
+        name: PinName,
+        by: Actor,
+        now: Timestamp,
+    ) -> Result<Option<PinRecord>, StoreError> {
+        self.write(Rename { account, pin, name, by, now, journal: self.journal() }).await
+    }
+}
+
+struct Rename {
+    account: AccountId,
+    pin: PinId,
+    name: PinName,
+    by: Actor,
+    now: Timestamp,
+    journal: Journal,
+}
+
+impl Write for Rename {
+    type Out = Option<PinRecord>;
+
+    async fn run(&self, conn: &mut Conn) -> Result<Option<PinRecord>, StoreError> {
+        let query = select_pins!("WHERE n.id = $1 AND n.account_id = $2");
+        let query = sqlx::query_as::<_, PinRow>(query).bind(self.pin.0).bind(self.account.0);
+        let Some(row) = query.fetch_optional(&mut *conn).await? else { return Ok(None) };
+        let pin = row.into_record()?;
+        if pin.custom_name.as_ref() == Some(&self.name) {
+            return Ok(Some(pin));
+        }
+        sqlx::query("UPDATE pins SET custom_name = $2 WHERE id = $1")
+            .bind(self.pin.0)
+            .bind(self.name.as_str())
+            .execute(&mut *conn)
+            .await?;
+        let details = Details::default().with("cluster", &pin.placement.cluster).with("name", &self.name);
+        let act = AuditEvent::new(self.account, self.by, "pin.update", pin.placement.cid.to_string());
+        self.journal.log(conn, &act.with(details), self.now).await?;
+        Ok(Some(PinRecord { custom_name: Some(self.name.clone()), ..pin }))
+    }
+}

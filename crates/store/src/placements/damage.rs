@@ -1,0 +1,72 @@
+//! Damage: placements whose blocks are known to be damaged in their cluster.
+
+use cid::Cid;
+use pinfold_model::{ClusterId, Timestamp};
+
+use crate::db::row::column;
+use crate::db::write_queue::{Conn, Write};
+use crate::placements::record::{PlacementRow, select_placements};
+use crate::placements::reverify::QUEUE_STEP_MS;
+use crate::{PlacementRecord, Store, StoreError};
+
+/// How damaged a placement is found to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The root of its DAG.
+    pub cid: Cid,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its damaged blocks; 0 when it is whole again.
+    pub blocks: u64,
+}
+
+impl Store {
+    /// Writes down how damaged placements are. Those that are pinned and damaged, and that nobody works on, are due
+    /// now, behind whoever comes to pin something.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn record_damage(&self, damage: Vec<Damage>, now: Timestamp) -> Result<(), StoreError> {
+        self.write(NoteDamage { damage, now }).await
+    }
+
+    /// Placements with damaged blocks, at most `limit`, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn damaged_placements(&self, limit: u32) -> Result<Vec<PlacementRecord>, StoreError> {
+        let query = sqlx::query_as::<_, PlacementRow>(select_placements!(
+            "WHERE damaged_blocks > 0 ORDER BY id LIMIT $1"
+        ));
+        let rows = query.bind(i64::from(limit)).fetch_all(&self.readers).await?;
+        rows.into_iter().map(PlacementRow::into_record).collect()
+    }
+}
+
+struct NoteDamage {
+    damage: Vec<Damage>,
+    now: Timestamp,
+}
+
+impl Write for NoteDamage {
+    type Out = ();
+
+    async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
+        for Damage { cid, cluster, blocks } in &self.damage {
+            sqlx::query(
+                "UPDATE placements SET damaged_blocks = $3, due_at_ms = CASE \
+                 WHEN $3 > 0 AND state = 'pinned' AND due_at_ms IS NULL THEN $4 ELSE due_at_ms END, \
+                 queue_ms = CASE WHEN $3 > 0 AND state = 'pinned' AND due_at_ms IS NULL THEN $5 \
+                 ELSE queue_ms END WHERE cid = $1 AND cluster = $2",
+            )
+            .bind(cid.to_string())
+            .bind(cluster.as_str())
+            .bind(column(*blocks))
+            .bind(self.now.as_ms())
+            .bind(self.now.as_ms() + QUEUE_STEP_MS)
+            .execute(&mut *conn)
+            .await?;
+        }
+        Ok(())
+    }
+}

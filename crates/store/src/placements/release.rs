@@ -1,0 +1,76 @@
+//! What several writes do to a placement, inside their transactions.
+
+use std::collections::{BTreeMap, HashSet};
+
+use pinfold_model::{Event, PlacementId, PlacementState, Timestamp};
+use sqlx::QueryBuilder;
+
+use crate::PlacementRecord;
+use crate::StoreError;
+use crate::db::row::push_list;
+use crate::db::write_queue::Conn;
+use crate::placements::record::{PlacementRow, select_placements};
+
+/// Reads a placement for a change.
+pub(crate) async fn load(conn: &mut Conn, id: PlacementId) -> Result<Option<PlacementRecord>, StoreError> {
+    let query = sqlx::query_as::<_, PlacementRow>(select_placements!("WHERE id = $1")).bind(id.0);
+    query.fetch_optional(conn).await?.map(PlacementRow::into_record).transpose()
+}
+
+/// Whether a live pin wants it.
+pub(crate) async fn is_wanted(conn: &mut Conn, id: PlacementId) -> Result<bool, StoreError> {
+    let live: Option<i64> =
+        sqlx::query_scalar("SELECT 1 FROM pins WHERE placement_id = $1 AND phase <> 'failed' LIMIT 1")
+            .bind(id.0)
+            .fetch_optional(conn)
+            .await?;
+    Ok(live.is_some())
+}
+
+/// Moves those placements whose last live pin may just have gone, and drops the rows of which nothing is left. Gives
+/// those with work to do now. Takes at most [`LIST_MAX`](crate::db::row::LIST_MAX), each any number of times.
+pub(crate) async fn release_unreferenced(
+    conn: &mut Conn,
+    ids: &[i64],
+    now: Timestamp,
+) -> Result<HashSet<i64>, StoreError> {
+    let mut query = QueryBuilder::new(select_placements!(
+        "WHERE NOT EXISTS \
+         (SELECT 1 FROM pins WHERE pins.placement_id = placements.id AND pins.phase <> 'failed') AND id IN "
+    ));
+    let rows: Vec<PlacementRow> = push_list(&mut query, ids).build_query_as().fetch_all(&mut *conn).await?;
+    let (mut gone, mut moved) = (Vec::new(), BTreeMap::<&str, Vec<i64>>::new());
+    for row in rows {
+        let placement = row.into_record()?;
+        let state = placement.state.after(Event::Unwanted);
+        if state == PlacementState::Unpinned && !placement.leased {
+            gone.push(placement.id.0);
+        } else {
+            moved.entry(state.as_str()).or_default().push(placement.id.0);
+        }
+    }
+    if !gone.is_empty() {
+        forget(conn, &gone).await?;
+    }
+    for (state, ids) in &moved {
+        // Whoever has the lease is told by its own process; if that is gone, the lease ends.
+        let mut query = QueryBuilder::new("UPDATE placements SET state = ");
+        query.push_bind(*state).push(", attempts = 0, queue_ms = ").push_bind(now.as_ms());
+        query.push(", updated_at_ms = ").push_bind(now.as_ms());
+        query.push(", due_at_ms = CASE WHEN lease IS NULL THEN CAST(").push_bind(now.as_ms());
+        query.push(" AS BIGINT) ELSE due_at_ms END WHERE id IN ");
+        push_list(&mut query, ids).build().execute(&mut *conn).await?;
+    }
+    Ok(moved.into_values().flatten().collect())
+}
+
+/// Drops the rows of placements that hold nothing, unless a pin still names them. Takes at most
+/// [`LIST_MAX`](crate::db::row::LIST_MAX).
+pub(crate) async fn forget(conn: &mut Conn, ids: &[i64]) -> Result<(), StoreError> {
+    let mut query = QueryBuilder::new(
+        "DELETE FROM placements WHERE NOT EXISTS \
+         (SELECT 1 FROM pins WHERE pins.placement_id = placements.id) AND id IN ",
+    );
+    push_list(&mut query, ids).build().execute(conn).await?;
+    Ok(())
+}

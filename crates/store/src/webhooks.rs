@@ -1,0 +1,5 @@
+//! Webhooks and their deliveries.
+
+pub(crate) mod delivery;
+pub(crate) mod outbox;
+pub(crate) mod webhook;

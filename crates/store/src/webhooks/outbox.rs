@@ -1,0 +1,171 @@
+//! The outbox: what happened to pins, written for those webhooks that want to hear of it, in the transaction that
+//! makes it so.
+//!
+//! Whoever changes pins asks first, with one look at an index, whether an active webhook watches any of them. For
+//! accounts without one that is all. Each event is one row for each webhook, which the deliverer takes from there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pinfold_model::{IdSource, PinName, PinState, Timestamp, WebhookEvent};
+use sqlx::FromRow;
+use tokio::sync::Notify;
+
+use crate::db::row::column;
+use crate::db::write_queue::Conn;
+use crate::pins::record::{PinRow, select_pins};
+use crate::{PinRecord, StoreError};
+
+/// Deliveries of one webhook that may wait: twice as many as the pins that may end in one moment on a large account,
+/// and some 100 MB. What comes on top is not written, and counted.
+pub(crate) const PENDING_MAX: i64 = 200_000;
+
+/// Where events are written. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Outbox {
+    ids: Arc<IdSource>,
+    news: Arc<CommitSignal>,
+}
+
+/// Whether something was written that nobody was told of yet.
+#[derive(Default)]
+pub(crate) struct CommitSignal {
+    written: AtomicBool,
+    wake: Notify,
+}
+
+impl CommitSignal {
+    /// A transaction is durable: the deliverer can see what it wrote.
+    pub(crate) fn committed(&self) {
+        if self.written.swap(false, Ordering::AcqRel) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Returns after a transaction that wrote an event. Cancel-safe.
+    pub(crate) async fn written(&self) {
+        self.wake.notified().await;
+    }
+}
+
+#[derive(Debug, FromRow)]
+struct WebhookRow {
+    id: i64,
+    pending: i64,
+}
+
+/// An SQL condition: whether an active webhook watches the pins of this account.
+macro_rules! is_watched {
+    ($account:literal) => {
+        concat!("EXISTS (SELECT 1 FROM webhooks h WHERE h.account_id = ", $account, " AND h.active = 1)")
+    };
+}
+pub(crate) use is_watched;
+
+/// The same as a column, 1 or 0.
+macro_rules! watched {
+    ($account:literal) => {
+        concat!("CASE WHEN ", crate::webhooks::outbox::is_watched!($account), " THEN 1 ELSE 0 END AS watched")
+    };
+}
+pub(crate) use watched;
+
+impl Outbox {
+    pub(crate) fn new(ids: Arc<IdSource>, news: Arc<CommitSignal>) -> Self {
+        Self { ids, news }
+    }
+
+    /// Writes that something happened to a pin whose row is still there, if a webhook wants to hear of it.
+    pub(crate) async fn happened(
+        &self,
+        conn: &mut Conn,
+        event: WebhookEvent,
+        pin: i64,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let hooks: Vec<WebhookRow> = sqlx::query_as(
+            "SELECT h.id, h.pending FROM pins n JOIN webhooks h ON h.account_id = n.account_id AND h.active = 1 \
+             WHERE n.id = $1 AND (h.events & $2) <> 0",
+        )
+        .bind(pin)
+        .bind(event.bit())
+        .fetch_all(&mut *conn)
+        .await?;
+        if hooks.is_empty() {
+            return Ok(());
+        }
+        let row = sqlx::query_as::<_, PinRow>(select_pins!("WHERE n.id = $1")).bind(pin);
+        let Some(row) = row.fetch_optional(&mut *conn).await? else { return Ok(()) };
+        let pin = row.into_record()?;
+        for hook in hooks {
+            if hook.pending >= PENDING_MAX {
+                drop_one(conn, hook.id).await?;
+                continue;
+            }
+            self.deliver(conn, hook.id, event, Some(&pin), now).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes a delivery, makes the webhook due, and gives the delivery's number.
+    pub(crate) async fn deliver(
+        &self,
+        conn: &mut Conn,
+        hook: i64,
+        event: WebhookEvent,
+        pin: Option<&PinRecord>,
+        now: Timestamp,
+    ) -> Result<i64, StoreError> {
+        let id = self.ids.next(now);
+        let failure = pin.and_then(|pin| pin.error.as_ref()).filter(|_| event == WebhookEvent::Failed);
+        sqlx::query(
+            "INSERT INTO webhook_deliveries (id, webhook_id, event, at_ms, state, due_at_ms, pin_id, cid, cluster, \
+             pin_status, kind, bytes, original_name, custom_name, error_code, error_detail, pin_created_at_ms, \
+             expires_at_ms) VALUES ($1, $2, $3, $4, 'pending', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, \
+             $15, $16)",
+        )
+        .bind(id)
+        .bind(hook)
+        .bind(event.as_str())
+        .bind(now.as_ms())
+        .bind(pin.map(|pin| pin.id.0))
+        .bind(pin.map(|pin| pin.placement.cid.to_string()))
+        .bind(pin.map(|pin| pin.placement.cluster.as_str()))
+        .bind(pin.map(|_| state_after(event).as_str()))
+        .bind(pin.map(|pin| pin.placement.kind.as_str()))
+        .bind(pin.map(|pin| column(pin.charged_bytes)))
+        .bind(pin.and_then(|pin| pin.original_name.as_ref()).map(PinName::as_str))
+        .bind(pin.and_then(|pin| pin.custom_name.as_ref()).map(PinName::as_str))
+        .bind(failure.map(|failure| failure.code.as_str()))
+        .bind(failure.map(|failure| failure.detail.as_str()))
+        .bind(pin.map(|pin| pin.created_at.as_ms()))
+        .bind(pin.and_then(|pin| pin.expires_at).map(Timestamp::as_ms))
+        .execute(&mut *conn)
+        .await?;
+        // Whoever has the lease looks again when giving it back. A receiver that seems to be down gets its pause.
+        sqlx::query(
+            "UPDATE webhooks SET pending = pending + 1, due_at_ms = CASE WHEN lease IS NOT NULL THEN due_at_ms \
+             WHEN paused_until_ms > $2 THEN paused_until_ms ELSE CAST($2 AS BIGINT) END WHERE id = $1",
+        )
+        .bind(hook)
+        .bind(now.as_ms())
+        .execute(conn)
+        .await?;
+        self.news.written.store(true, Ordering::Release);
+        Ok(id)
+    }
+}
+
+/// How a pin stands after this has happened to it.
+fn state_after(event: WebhookEvent) -> PinState {
+    match event {
+        WebhookEvent::Pinned => PinState::Pinned,
+        WebhookEvent::Failed => PinState::Failed,
+        WebhookEvent::Expired | WebhookEvent::Removed | WebhookEvent::Test => PinState::Unpinned,
+    }
+}
+
+async fn drop_one(conn: &mut Conn, hook: i64) -> Result<(), StoreError> {
+    sqlx::query("UPDATE webhooks SET dropped = dropped + 1 WHERE id = $1").bind(hook).execute(conn).await?;
+    Ok(())
+}

@@ -1,0 +1,256 @@
+//! Placements from claim to claim.
+
+use std::time::Duration;
+
+use pinfold_model::{Actor, Event, PinKind, PinPhase, PlacementState};
+use pinfold_store::{
+    Capacity, CompleteOutcome, CreatePinOutcome, PinRemoval, PlacementOutcome, RemovePinOutcome,
+};
+
+use crate::world::{LEASE, World, at, cid, created, failure, gave_up, held, now, times, wish};
+
+/// Brings the one placement of `cid(1)` into a state in which it is due at once, or will be.
+async fn bring(world: &World, state: PlacementState) {
+    let account = world.account("ada", 1_000).await;
+    created(world.wish(account, cid(1)).await);
+    match state {
+        PlacementState::Queued => {}
+        PlacementState::Pinning => {
+            // Its lease runs out.
+            world.claim(now()).await;
+        }
+        PlacementState::Releasing => {
+            let claim = world.claim(now()).await;
+            world.complete_placement(&claim, held(10)).await;
+            assert!(matches!(
+                world.remove(account, &cid(1)).await,
+                RemovePinOutcome::Done(PinRemoval { work: true, .. })
+            ));
+        }
+        PlacementState::Pinned | PlacementState::Unpinned => panic!("nobody claims what is settled"),
+    }
+}
+
+#[tokio::test]
+async fn a_claim_moves_a_row_as_the_model_says() {
+    for state in PlacementState::ALL.iter().copied().filter(|state| !state.is_settled()) {
+        let world = World::start().await;
+        bring(&world, state).await;
+        let before = world.store.placements(None, 2).await.unwrap();
+        assert_eq!(before[0].state, state);
+        let claim = world.claim(at(1_000)).await;
+        assert_eq!(claim.placement.state, state.after(Event::Claimed), "{state}");
+        assert_eq!(world.store.placements(None, 2).await.unwrap(), [claim.placement]);
+    }
+}
+
+#[tokio::test]
+async fn nobody_claims_what_is_settled() {
+    for outcome in [held(10), gave_up()] {
+        let world = World::start().await;
+        let account = world.account("ada", 1_000).await;
+        created(world.wish(account, cid(1)).await);
+        let claim = world.claim(now()).await;
+        world.complete_placement(&claim, outcome.clone()).await;
+        let again = world.store.lease_placements(Capacity::each(1), at(1_000), at(2_000)).await.unwrap();
+        match outcome {
+            PlacementOutcome::Failed { .. } => {
+                assert!(!again[0].wanted, "what came of it is released");
+                assert_eq!(again[0].placement.state, PlacementState::Releasing);
+                world.complete_placement(&again[0], PlacementOutcome::Released).await;
+                assert_eq!(
+                    world.store.placements(None, 2).await.unwrap()[0].state,
+                    PlacementState::Unpinned,
+                    "the failed pin names it still"
+                );
+            }
+            PlacementOutcome::Held { .. }
+            | PlacementOutcome::Postponed { .. }
+            | PlacementOutcome::Released => {
+                assert!(again.is_empty(), "{again:?}");
+            }
+        }
+        assert!(
+            world.store.lease_placements(Capacity::each(1), at(1_000), at(2_000)).await.unwrap().is_empty()
+        );
+        assert_eq!(world.store.next_placement_due(at(1_000), Capacity::each(1)).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_ran_out_settles_nothing() {
+    let world = World::start().await;
+    let account = world.account("ada", 1_000).await;
+    created(world.wish(account, cid(1)).await);
+    let late = world.claim(now()).await;
+    let until = now().after(LEASE);
+    assert!(
+        world.store.lease_placements(Capacity::each(1), now(), until).await.unwrap().is_empty(),
+        "it is in work"
+    );
+    let next = world.claim(until).await;
+    assert_eq!(world.complete_placement(&late, held(10)).await, CompleteOutcome::LeaseLost);
+    assert_eq!(
+        world.store.renew_leases(vec![late.lease, next.lease], at(500)).await.unwrap(),
+        [(next.lease, true)]
+    );
+    let done = world.complete_placement(&next, held(20)).await;
+    assert_eq!(done, CompleteOutcome::Now { state: PlacementState::Pinned, work: false });
+    assert_eq!(world.store.account(account).await.unwrap().unwrap().used_bytes, 20);
+}
+
+#[tokio::test]
+async fn a_start_that_is_alone_takes_over_what_was_in_work() {
+    let world = World::start().await;
+    let account = world.account("ada", 1_000).await;
+    created(world.wish(account, cid(1)).await);
+    let lost = world.claim(now()).await;
+    let store = world.open().await;
+    assert_eq!(store.reset_placement_leases(now(), at(300)).await.unwrap(), 1);
+    let next = world.claim(now()).await;
+    assert_ne!(next.lease, lost.lease);
+    assert_eq!(world.complete_placement(&lost, held(10)).await, CompleteOutcome::LeaseLost);
+    world.complete_placement(&next, held(10)).await;
+    assert_eq!(store.reset_placement_leases(now(), at(300)).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn the_longest_in_the_queue_goes_first_and_nobody_fills_it() {
+    let world = World::start().await;
+    let (busy, other) = (world.account("busy", 1_000).await, world.account("other", 1_000).await);
+    for number in 0..20 {
+        created(world.wish(busy, cid(number)).await);
+    }
+    created(world.wish(other, cid(100)).await);
+    let claims = world.store.lease_placements(Capacity::each(3), now(), at(60)).await.unwrap();
+    let order: Vec<_> = claims.iter().map(|claim| claim.placement.cid).collect();
+    assert_eq!(order, [cid(0), cid(100), cid(1)]);
+}
+
+#[tokio::test]
+async fn what_is_put_off_is_in_nobodys_way_and_keeps_its_place() {
+    let world = World::start().await;
+    let account = world.account("ada", 1_000).await;
+    for number in 0..20 {
+        created(world.store.create_pin(wish(account, cid(number)), at(i64::from(number))).await.unwrap());
+    }
+    let claims = world.store.lease_placements(Capacity::each(19), at(30), at(90)).await.unwrap();
+    for claim in &claims {
+        let put_off = PlacementOutcome::Postponed { failure: Some(failure()), next_at: at(100) };
+        world.store.complete_placement(claim.lease, put_off, at(30)).await.unwrap();
+    }
+    assert_eq!(world.store.next_placement_due(at(30), Capacity::each(1)).await.unwrap(), Some(at(30)));
+    let last = world.claim(at(30)).await;
+    assert_eq!(last.placement.cid, cid(19));
+    world.complete_placement(&last, held(1)).await;
+    assert_eq!(world.store.next_placement_due(at(30), Capacity::each(1)).await.unwrap(), Some(at(100)));
+    let again = world.store.lease_placements(Capacity::each(3), at(100), at(160)).await.unwrap();
+    let again: Vec<_> = again.iter().map(|claim| claim.placement.cid).collect();
+    assert_eq!(again, [cid(0), cid(1), cid(2)], "who came first is first again");
+}
+
+#[tokio::test]
+async fn a_wish_that_comes_back_during_a_release_is_fetched_again() {
+    let world = World::start().await;
+    bring(&world, PlacementState::Releasing).await;
+    let release = world.claim(now()).await;
+    assert!(!release.wanted);
+    let account = world.store.accounts(None, 1).await.unwrap()[0].id;
+    let pin = created(world.wish(account, cid(1)).await);
+    assert_eq!((pin.phase, pin.charged_bytes), (PinPhase::Pending, 0));
+    let done = world.complete_placement(&release, PlacementOutcome::Released).await;
+    assert_eq!(done, CompleteOutcome::Now { state: PlacementState::Queued, work: true });
+    assert!(world.claim(now()).await.wanted);
+}
+
+#[tokio::test]
+async fn what_is_put_off_is_due_again_and_counts_its_tries() {
+    let world = World::start().await;
+    let account = world.account("ada", 1_000).await;
+    created(world.wish(account, cid(1)).await);
+    for (tries, failure) in [(1, Some(failure())), (1, None), (2, Some(failure()))] {
+        let claim = world.claim(at(100)).await;
+        world.complete_placement(&claim, PlacementOutcome::Postponed { failure, next_at: at(100) }).await;
+        let placement = world.store.placement(claim.lease.placement).await.unwrap().unwrap();
+        assert_eq!((placement.attempts, placement.state), (tries, PlacementState::Queued));
+        assert!(!placement.leased && placement.error.is_some());
+        assert_eq!(placement.due_at, Some(at(100)));
+        assert!(
+            world.store.lease_placements(Capacity::each(1), at(99), at(200)).await.unwrap().is_empty(),
+            "not before its time"
+        );
+    }
+}
+
+#[tokio::test]
+async fn only_those_who_can_pay_are_kept() {
+    let world = World::start().await;
+    let (poor, rich) = (world.account("poor", 50).await, world.account("rich", 100).await);
+    for account in [poor, rich] {
+        created(world.wish(account, cid(1)).await);
+    }
+    let claim = world.claim(now()).await;
+    assert_eq!(claim.budget_bytes, 100, "that of the one with the most");
+    world.complete_placement(&claim, held(100)).await;
+    assert_eq!(world.pins(poor).await[0].phase, PinPhase::Failed);
+    let kept = &world.pins(rich).await[0];
+    assert_eq!((kept.phase, kept.charged_bytes), (PinPhase::Active, 100));
+    assert_eq!(kept.placement.kind, PinKind::File);
+    assert!(matches!(world.wish(rich, cid(2)).await, CreatePinOutcome::OverQuota), "nothing is left");
+    assert!(
+        matches!(world.wish(poor, cid(1)).await, CreatePinOutcome::OverQuota),
+        "its size is known by now"
+    );
+    assert_eq!(world.pins(poor).await[0].phase, PinPhase::Failed, "nothing was changed");
+}
+
+#[tokio::test]
+async fn a_pin_ends_when_its_time_has_come() {
+    let world = World::start().await;
+    let account = world.account("ada", 1_000).await;
+    for (number, seconds) in [(1, Some(10)), (2, Some(20)), (3, None)] {
+        let options = times(seconds.map(at), None);
+        let wish = pinfold_store::CreatePin { options, ..wish(account, cid(number)) };
+        created(world.store.create_pin(wish, now()).await.unwrap());
+        let claim = world.claim(now()).await;
+        world.complete_placement(&claim, held(5)).await;
+    }
+    assert_eq!(world.store.next_expiry().await.unwrap(), Some(at(10)));
+    assert!(world.store.expire_pins(now().after(Duration::from_millis(9_999)), 10).await.unwrap().is_empty());
+    let ended = world.store.expire_pins(at(10), 10).await.unwrap();
+    assert!(ended.len() == 1 && ended[0].work);
+    assert_eq!(world.store.next_expiry().await.unwrap(), Some(at(20)));
+    assert_eq!(world.store.account(account).await.unwrap().unwrap().used_bytes, 10);
+    assert_eq!(world.claim(at(10)).await.placement.cid, cid(1), "its blocks are to be released");
+}
+
+#[tokio::test]
+async fn what_is_to_be_released_is_in_no_pins_way() {
+    let world = World::start().await;
+    let account = world.account("ada", 1_000).await;
+    for number in 0..3 {
+        created(world.wish(account, cid(number)).await);
+        let claim = world.claim(now()).await;
+        world.complete_placement(&claim, held(1)).await;
+    }
+    for number in 0..3 {
+        world.store.remove_pin(account, &cid(number), None, Actor::account(account), now()).await.unwrap();
+    }
+    created(world.store.create_pin(wish(account, cid(9)), at(1)).await.unwrap());
+    let hands = |pins, releases| Capacity { pins, releases };
+    assert_eq!(
+        world.store.next_placement_due(at(1), hands(0, 0)).await.unwrap(),
+        Some(now()),
+        "it is not looked at yet"
+    );
+    let pins = world.store.lease_placements(hands(2, 0), at(1), at(60)).await.unwrap();
+    assert_eq!(pins.iter().map(|claim| claim.placement.cid).collect::<Vec<_>>(), [cid(9)]);
+    assert_eq!(
+        world.store.next_placement_due(at(1), hands(2, 0)).await.unwrap(),
+        Some(at(60)),
+        "no hand for a release"
+    );
+    assert_eq!(world.store.next_placement_due(at(1), hands(0, 1)).await.unwrap(), Some(at(1)));
+    let releases = world.store.lease_placements(hands(2, 2), at(1), at(60)).await.unwrap();
+    assert_eq!(releases.iter().map(|claim| claim.placement.cid).collect::<Vec<_>>(), [cid(0), cid(1)]);
+}

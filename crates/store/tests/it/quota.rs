@@ -1,0 +1,372 @@
+//! The books: what an account is charged is what its kept pins say, whatever happens in whatever order.
+
+use std::collections::BTreeMap;
+
+use futures::future::join_all;
+use pinfold_model::{AccountId, Actor, PinId, PinPhase, PlacementId, PlacementState, Timestamp};
+use pinfold_store::{
+    Capacity, CompleteOutcome, CreatePin, CreatePinOutcome, CreatePinsOutcome, LeasedPlacement,
+    PlacementOutcome, RemovePinsOutcome,
+};
+use proptest::prelude::*;
+
+use crate::world::{World, at, cid, created, failure, gave_up, held, now, times, wish};
+
+const ACCOUNTS: usize = 3;
+const CIDS: u32 = 4;
+const LEASE_SECONDS: i64 = 5;
+
+#[derive(Debug, Clone)]
+enum Step {
+    CreatePin {
+        account: usize,
+        cid: u32,
+        expires_in: Option<i64>,
+        retain_in: Option<i64>,
+    },
+    /// Several at once, from a first one on.
+    CreatePinsWrite {
+        account: usize,
+        cids: std::ops::Range<u32>,
+        retain_in: Option<i64>,
+    },
+    /// Everybody at one time, each for all of them.
+    WishTogether {
+        cids: std::ops::Range<u32>,
+        expires_in: Option<i64>,
+        /// They work on what is new themselves.
+        claim: bool,
+    },
+    RemoveAll {
+        account: usize,
+        cids: std::ops::Range<u32>,
+    },
+    Remove {
+        account: usize,
+        cid: u32,
+    },
+    /// The first pin of an account, by the number of wishes that it has, or one less.
+    Abandon {
+        account: usize,
+        late: bool,
+    },
+    LeasedPlacement,
+    /// The oldest claim comes to an end, well or badly.
+    Settle {
+        luck: u8,
+    },
+    /// As many at one time as there are numbers.
+    SettleTogether {
+        luck: Vec<u8>,
+    },
+    /// Time passes: leases run out and pins end.
+    Pass {
+        seconds: i64,
+    },
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (account, number) = (0..ACCOUNTS, 0..CIDS);
+    let in_time = || proptest::option::weighted(0.2, 1..8_i64);
+    let cids =
+        || (0..CIDS).prop_flat_map(|from| (Just(from), from + 1..=CIDS)).prop_map(|(from, to)| from..to);
+    prop_oneof![
+        4 => (account.clone(), number.clone(), in_time(), in_time()).prop_map(
+            |(account, cid, expires_in, retain_in)| Step::CreatePin { account, cid, expires_in, retain_in }
+        ),
+        1 => (account.clone(), cids(), in_time())
+            .prop_map(|(account, cids, retain_in)| Step::CreatePinsWrite { account, cids, retain_in }),
+        1 => (cids(), in_time(), any::<bool>())
+            .prop_map(|(cids, expires_in, claim)| Step::WishTogether { cids, expires_in, claim }),
+        1 => (account.clone(), cids()).prop_map(|(account, cids)| Step::RemoveAll { account, cids }),
+        2 => (account.clone(), number).prop_map(|(account, cid)| Step::Remove { account, cid }),
+        1 => (account, any::<bool>()).prop_map(|(account, late)| Step::Abandon { account, late }),
+        4 => Just(Step::LeasedPlacement),
+        4 => (0..8_u8).prop_map(|luck| Step::Settle { luck }),
+        1 => proptest::collection::vec(0..8_u8, 1..5).prop_map(|luck| Step::SettleTogether { luck }),
+        1 => (1..8_i64).prop_map(|seconds| Step::Pass { seconds }),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+/// The same DAG always has the same size.
+fn bytes(claim: &LeasedPlacement) -> u64 {
+    let number = (0..CIDS).find(|number| cid(*number) == claim.placement.cid).unwrap();
+    40 * u64::from(number)
+}
+
+struct Books {
+    world: World,
+    accounts: Vec<AccountId>,
+    claims: Vec<LeasedPlacement>,
+    seconds: i64,
+}
+
+impl Books {
+    async fn open() -> Self {
+        let world = World::start().await;
+        let mut accounts = Vec::new();
+        for number in 0..ACCOUNTS {
+            // The smallest can't have the largest, and the largest can have all.
+            accounts.push(world.account(&format!("account{number}"), [100, 160, 240][number]).await);
+        }
+        Self { world, accounts, claims: Vec::new(), seconds: 0 }
+    }
+
+    fn now(&self) -> Timestamp {
+        at(self.seconds)
+    }
+
+    /// The live pins that are locked, and until when.
+    async fn locked(&self) -> Vec<(PinId, Timestamp)> {
+        let mut locked = Vec::new();
+        for account in &self.accounts {
+            let pins = self.world.pins(*account).await;
+            let live = pins.iter().filter(|pin| pin.phase != PinPhase::Failed);
+            locked.extend(live.filter_map(|pin| Some((pin.id, pin.lifetime().locked_until(self.now())?))));
+        }
+        locked
+    }
+
+    /// What was locked is still there, locked for as long at least.
+    async fn keeps(&self, promised: Vec<(PinId, Timestamp)>) {
+        for (id, until) in promised.into_iter().filter(|(_, until)| *until > self.now()) {
+            let pin = self.world.store.pin(id).await.unwrap().expect("it is locked");
+            assert!(pin.retain_until >= Some(until), "{pin:?}");
+            assert!(pin.expires_at.is_none_or(|end| Some(end) >= pin.retain_until), "{pin:?}");
+        }
+    }
+
+    fn wish(
+        &self,
+        account: usize,
+        number: u32,
+        expires_in: Option<i64>,
+        retain_in: Option<i64>,
+    ) -> CreatePin {
+        let at = |seconds| at(self.seconds + seconds);
+        let options = times(expires_in.map(at), retain_in.map(at));
+        CreatePin { options, in_flight_max: 3, ..wish(self.accounts[account], cid(number)) }
+    }
+
+    async fn take(&mut self, step: Step) {
+        let (now, store) = (self.now(), self.world.store.clone());
+        match step {
+            Step::CreatePin { account, cid, expires_in, retain_in } => {
+                store.create_pin(self.wish(account, cid, expires_in, retain_in), now).await.unwrap();
+            }
+            Step::CreatePinsWrite { account, cids, retain_in } => {
+                let before = self.world.pins(self.accounts[account]).await;
+                let wishes = cids.map(|cid| self.wish(account, cid, None, retain_in)).collect();
+                if !matches!(store.create_pins(wishes, now).await.unwrap(), CreatePinsOutcome::Done(_)) {
+                    assert_eq!(self.world.pins(self.accounts[account]).await, before, "all or none");
+                }
+            }
+            Step::WishTogether { cids, expires_in, claim } => {
+                self.wish_together(cids, expires_in, claim).await
+            }
+            Step::RemoveAll { account, cids } => {
+                let account = self.accounts[account];
+                let before = self.world.pins(account).await;
+                let pins: Vec<_> = cids.map(|number| (cid(number), None)).collect();
+                match store.remove_pins(account, &pins, Actor::account(account), now).await.unwrap() {
+                    RemovePinsOutcome::Done(ended) => assert_eq!(ended.len(), pins.len()),
+                    RemovePinsOutcome::Refused(_) => assert_eq!(self.world.pins(account).await, before),
+                }
+            }
+            Step::Remove { account, cid: number } => {
+                let owner = self.accounts[account];
+                store.remove_pin(owner, &cid(number), None, Actor::account(owner), now).await.unwrap();
+            }
+            Step::Abandon { account, late } => {
+                if let Some(pin) = self.world.pins(self.accounts[account]).await.first() {
+                    let ended =
+                        store.cancel_pin(pin.id, pin.request_count - u64::from(late), now).await.unwrap();
+                    let binds = pin.phase == PinPhase::Pending && pin.lifetime().locked_until(now).is_some();
+                    let may_end = !late && pin.phase != PinPhase::Active && !binds;
+                    assert_eq!(ended.is_some(), may_end, "{pin:?}");
+                }
+            }
+            Step::LeasedPlacement => {
+                let claims = store
+                    .lease_placements(Capacity::each(1), now, at(self.seconds + LEASE_SECONDS))
+                    .await
+                    .unwrap();
+                self.claims.extend(claims);
+            }
+            Step::Settle { luck } => self.complete_placement(&[luck]).await,
+            Step::SettleTogether { luck } => self.complete_placement(&luck).await,
+            Step::Pass { seconds } => {
+                self.seconds += seconds;
+                store.expire_pins(self.now(), 10).await.unwrap();
+            }
+            Step::Reopen => {
+                store.close().await;
+                self.world.store = self.world.open().await;
+            }
+        }
+    }
+
+    async fn wish_together(&mut self, cids: std::ops::Range<u32>, expires_in: Option<i64>, claim: bool) {
+        let lease_until = claim.then(|| at(self.seconds + LEASE_SECONDS));
+        let each = cids.flat_map(|cid| (0..ACCOUNTS).map(move |account| (account, cid)));
+        let wishes = each.map(|(account, cid)| self.wish(account, cid, expires_in, None));
+        let wishes =
+            wishes.map(|wish| self.world.store.create_pin(CreatePin { lease_until, ..wish }, self.now()));
+        for wished in join_all(wishes).await {
+            if let CreatePinOutcome::Done { lease: Some(claim), .. } = wished.unwrap() {
+                self.claims.push(*claim);
+            }
+        }
+    }
+
+    /// Settles the first claims at one time, each with its luck.
+    async fn complete_placement(&mut self, luck: &[u8]) {
+        let most = luck.len().min(self.claims.len());
+        let claims: Vec<_> = self.claims.drain(..most).collect();
+        let settles = claims.iter().zip(luck).map(|(claim, luck)| {
+            self.world.store.complete_placement(claim.lease, self.outcome(claim, *luck), self.now())
+        });
+        for settled in join_all(settles).await {
+            settled.unwrap();
+        }
+    }
+
+    fn outcome(&self, claim: &LeasedPlacement, luck: u8) -> PlacementOutcome {
+        let next_at = at(self.seconds + 1);
+        match luck {
+            6 => PlacementOutcome::Postponed { failure: Some(failure()), next_at },
+            7 => PlacementOutcome::Postponed { failure: None, next_at },
+            _ if !claim.wanted => PlacementOutcome::Released,
+            5 => gave_up(),
+            _ if bytes(claim) > claim.budget_bytes => PlacementOutcome::Failed {
+                failure: failure(),
+                over_budget_bytes: Some(claim.budget_bytes),
+                next_at,
+            },
+            _ => held(bytes(claim)),
+        }
+    }
+
+    /// What is so at any moment.
+    async fn balance(&self) {
+        self.sums_are_right().await;
+        for id in &self.accounts {
+            let account = self.world.store.account(*id).await.unwrap().unwrap();
+            let pins = self.world.pins(*id).await;
+            let charged: u64 = pins.iter().map(|pin| pin.charged_bytes).sum();
+            assert_eq!(account.used_bytes, charged, "{pins:?}");
+            assert!(account.used_bytes <= account.storage_limit_bytes);
+            for pin in &pins {
+                let kept = pin.phase == PinPhase::Active;
+                assert!(!kept || pin.placement.state == PlacementState::Pinned, "{pin:?}");
+                assert_eq!(pin.charged_bytes, if kept { pin.placement.bytes } else { 0 }, "{pin:?}");
+                assert_eq!(pin.error.is_some(), pin.phase == PinPhase::Failed, "{pin:?}");
+            }
+        }
+    }
+
+    /// What is kept for statistics is what a count says.
+    async fn sums_are_right(&self) {
+        let mut counted: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        let mut pinning = 0;
+        for id in &self.accounts {
+            for pin in self.world.pins(*id).await {
+                let (pins, bytes) = counted.entry(pin.phase.as_str()).or_default();
+                (*pins, *bytes) = (*pins + 1, *bytes + pin.charged_bytes);
+                let in_work = pin.placement.state == PlacementState::Pinning;
+                pinning += u64::from(pin.phase == PinPhase::Pending && in_work);
+            }
+        }
+        let figures = self.world.store.statistics().await.unwrap();
+        let kept = figures.pins.iter().map(|sum| (sum.phase.as_str(), (sum.pins, sum.bytes)));
+        assert_eq!(kept.collect::<BTreeMap<_, _>>(), counted);
+        assert_eq!(figures.pinning.iter().map(|(_, pins)| pins).sum::<u64>(), pinning);
+        assert_eq!(figures.accounts.iter().map(|sum| sum.accounts).sum::<u64>(), ACCOUNTS as u64);
+    }
+
+    /// Whoever was at work is gone; does all that is left, and looks at what came of it.
+    async fn finish(&mut self) {
+        self.claims.clear();
+        for _ in 0..100 {
+            self.seconds += LEASE_SECONDS + 1;
+            self.take(Step::LeasedPlacement).await;
+            if self.claims.is_empty() {
+                break;
+            }
+            while !self.claims.is_empty() {
+                self.complete_placement(&[0, 0]).await;
+            }
+        }
+        self.balance().await;
+        let mut named: Vec<(PlacementId, bool)> = Vec::new();
+        for id in &self.accounts {
+            let pins = self.world.pins(*id).await;
+            named.extend(pins.iter().map(|pin| (pin.placement.id, pin.phase != PinPhase::Failed)));
+        }
+        for placement in self.world.store.placements(None, 100).await.unwrap() {
+            assert!(placement.state.is_settled() && !placement.leased, "{placement:?}");
+            assert!(named.iter().any(|(id, _)| *id == placement.id), "nobody names {placement:?}");
+            let wanted = named.contains(&(placement.id, true));
+            assert_eq!(placement.state == PlacementState::Pinned, wanted, "{placement:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_books_balance_after_every_step(steps in proptest::collection::vec(step(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut books = Books::open().await;
+            for step in steps {
+                let promised = books.locked().await;
+                books.take(step).await;
+                books.keeps(promised).await;
+                books.balance().await;
+            }
+            books.finish().await;
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_charge_is_given_back_once() {
+    let world = World::start().await;
+    let ada = world.account("ada", 100).await;
+    for _ in 0..3 {
+        assert!(matches!(world.wish(ada, cid(1)).await, CreatePinOutcome::Done { .. }));
+        let claim = world.claim(at(0)).await;
+        let done = world.complete_placement(&claim, held(100)).await;
+        assert_eq!(done, CompleteOutcome::Now { state: PlacementState::Pinned, work: false });
+        for left in [0, 0] {
+            world.remove(ada, &cid(1)).await;
+            assert_eq!(world.store.account(ada).await.unwrap().unwrap().used_bytes, left);
+        }
+        let release = world.claim(at(0)).await;
+        world.complete_placement(&release, PlacementOutcome::Released).await;
+        assert!(world.store.placements(None, 1).await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn an_account_that_changes_all_the_time_keeps_no_other_from_being_counted() {
+    let world = World::start().await;
+    let (ada, ben) = (world.account("ada", 1_000).await, world.account("ben", 1_000).await);
+    let (mut last, mut counted) = (None, Vec::new());
+    for number in 0..4 {
+        for account in [ada, ben] {
+            created(world.wish(account, cid(number)).await);
+        }
+        let claim = world.claim(now()).await;
+        world.complete_placement(&claim, held(10)).await;
+        last = world.store.start_dedup_count(last).await.unwrap();
+        counted.extend(last);
+        world.store.finish_dedup_count(last.unwrap(), 10).await.unwrap();
+    }
+    assert_eq!(counted.iter().filter(|account| **account == ada).count(), 2);
+    assert_eq!(counted.iter().filter(|account| **account == ben).count(), 2);
+}

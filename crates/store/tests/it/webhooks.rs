@@ -1,0 +1,447 @@
+//! Webhooks: what happens to pins is written for them in the same moment, and claimed, told, given up, forgotten.
+
+use pinfold_model::{
+    AccountId, Actor, DeliveryState, FailureCode, PinOptions, PinState, Timestamp, Webhook, WebhookEvent,
+    WebhookEvents, WebhookSecret,
+};
+use pinfold_store::{
+    Attempt, BeginRemovalOutcome, CreatePin, CreatePinOutcome, CreatePinsOutcome, Delivery, LeasedWebhook,
+    NewWebhook, Next, PlacementOutcome, RemovalStep, RemovePinOutcome, RemovePinsOutcome, WebhookChange,
+    WebhookHealth,
+};
+
+use crate::world::{LEASE, World, at, cid, created, failure, gave_up, held, name, now, times, wish};
+
+fn new_hook(account: AccountId, events: &[WebhookEvent]) -> NewWebhook {
+    NewWebhook {
+        account,
+        url: "https://example.org/hook".to_owned(),
+        description: None,
+        events: WebhookEvents::new(events.iter().copied()).unwrap(),
+        active: true,
+        secret: WebhookSecret::of(&[7; 32]),
+    }
+}
+
+impl World {
+    pub(crate) async fn hook(&self, account: AccountId) -> Webhook {
+        self.hook_for(account, &WebhookEvent::OF_PINS).await
+    }
+
+    async fn hook_for(&self, account: AccountId, events: &[WebhookEvent]) -> Webhook {
+        self.store
+            .create_webhook(new_hook(account, events), 10, Actor::OPERATOR, now())
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    /// What a webhook is to be told and was told, oldest first.
+    async fn told(&self, hook: &Webhook) -> Vec<Delivery> {
+        let mut all = self.store.deliveries(hook.id, None, 1_000).await.unwrap();
+        all.reverse();
+        all
+    }
+
+    pub(crate) async fn events(&self, hook: &Webhook) -> Vec<WebhookEvent> {
+        self.told(hook).await.iter().map(|delivery| delivery.event).collect()
+    }
+
+    async fn fresh(&self, hook: &Webhook) -> Webhook {
+        let fresh = self.store.webhook(hook.account, hook.id).await.unwrap().unwrap();
+        let waiting = self.told(hook).await.iter().filter(|told| told.due_at.is_some()).count() as u64;
+        assert_eq!(fresh.pending, waiting, "the number in the row is that of the deliveries");
+        fresh
+    }
+
+    async fn claim_hooks(&self, now: Timestamp) -> Vec<LeasedWebhook> {
+        self.store.lease_webhooks(16, 4, now, now.after(LEASE)).await.unwrap()
+    }
+
+    async fn finish(
+        &self,
+        claim: &LeasedWebhook,
+        attempts: Vec<Attempt>,
+        health: WebhookHealth,
+        now: Timestamp,
+    ) -> bool {
+        self.store.finish_webhook(claim.lease, attempts, health, 3, now).await.unwrap()
+    }
+
+    async fn pinned(&self, account: AccountId, number: u32) {
+        created(self.wish(account, cid(number)).await);
+        let claim = self.claim(now()).await;
+        self.complete_placement(&claim, held(10)).await;
+    }
+}
+
+fn attempt(delivery: &Delivery, next: Next, now: Timestamp) -> Attempt {
+    let error = (next != Next::Delivered).then(|| "It answered 500".to_owned());
+    Attempt { delivery: delivery.id, at: now, response_status: Some(204), error, next }
+}
+
+fn all_delivered(claim: &LeasedWebhook, now: Timestamp) -> Vec<Attempt> {
+    claim.deliveries.iter().map(|delivery| attempt(delivery, Next::Delivered, now)).collect()
+}
+
+#[tokio::test]
+async fn what_happens_to_a_pin_is_written_with_it_for_those_who_watch() {
+    let world = World::start().await;
+    let (ada, bea, poor) = (
+        world.account("ada", 1_000).await,
+        world.account("bea", 1_000).await,
+        world.account("poor", 5).await,
+    );
+    let (hook, poors) = (world.hook(ada).await, world.hook(poor).await);
+    let wish_of_ada = CreatePin {
+        options: PinOptions { custom_name: name("mine"), ..times(Some(at(100)), None) },
+        ..wish(ada, cid(1))
+    };
+    created(world.store.create_pin(wish_of_ada, now()).await.unwrap());
+    for account in [bea, poor] {
+        created(world.wish(account, cid(1)).await);
+    }
+    assert!(world.told(&hook).await.is_empty(), "nothing has happened");
+    let claim = world.claim(now()).await;
+    world.complete_placement(&claim, held(10)).await;
+
+    let told = world.told(&hook).await.remove(0);
+    assert_eq!(
+        (told.event, told.state, told.due_at),
+        (WebhookEvent::Pinned, DeliveryState::Pending, Some(now()))
+    );
+    let pin = told.pin.unwrap();
+    assert_eq!((pin.cid, pin.bytes, pin.state), (cid(1), 10, PinState::Pinned));
+    assert_eq!((pin.kind.as_str(), pin.custom_name, pin.expires_at), ("file", name("mine"), Some(at(100))));
+    let told = world.told(&poors).await.remove(0);
+    let error = told.pin.unwrap().error.unwrap();
+    assert_eq!((told.event, error.code), (WebhookEvent::Failed, FailureCode::QuotaExceeded));
+
+    // What is here already, what is given up, what ends by itself, what is removed.
+    world.pinned(bea, 2).await;
+    assert!(matches!(world.wish(ada, cid(2)).await, CreatePinOutcome::Done { created: true, .. }));
+    created(world.wish(ada, cid(3)).await);
+    let claim = world.claim(now()).await;
+    world.complete_placement(&claim, gave_up()).await;
+    world.store.expire_pins(at(100), 10).await.unwrap();
+    assert!(matches!(world.remove(ada, &cid(2)).await, RemovePinOutcome::Done(_)));
+    use WebhookEvent::{Expired, Failed, Pinned, Removed as Gone};
+    assert_eq!(world.events(&hook).await, [Pinned, Pinned, Failed, Expired, Gone]);
+    let last = world.told(&hook).await.pop().unwrap().pin.unwrap();
+    assert_eq!((last.cid, last.state, last.bytes), (cid(2), PinState::Unpinned, 10), "as it was");
+    world.fresh(&hook).await;
+}
+
+#[tokio::test]
+async fn only_what_is_asked_for_is_written_and_only_while_it_is_active() {
+    let world = World::start().await;
+    let ada = world.account("ada", 1_000).await;
+    let pinned = world.hook_for(ada, &[WebhookEvent::Pinned]).await;
+    let removed = world.hook_for(ada, &[WebhookEvent::Removed]).await;
+    let off = world.hook(ada).await;
+    let change = WebhookChange { active: Some(false), ..WebhookChange::default() };
+    world.store.change_webhook(ada, off.id, change, Actor::OPERATOR, now()).await.unwrap().unwrap();
+    world.pinned(ada, 1).await;
+    world.remove(ada, &cid(1)).await;
+    assert_eq!(world.events(&pinned).await, [WebhookEvent::Pinned]);
+    assert_eq!(world.events(&removed).await, [WebhookEvent::Removed]);
+    assert_eq!(world.events(&off).await, []);
+    let release = world.claim(now()).await;
+    world.complete_placement(&release, PlacementOutcome::Released).await;
+    // A wish that changes nothing is no event, nor is a try that is put off.
+    created(world.wish(ada, cid(2)).await);
+    let claim = world.claim(now()).await;
+    world
+        .complete_placement(&claim, PlacementOutcome::Postponed { failure: Some(failure()), next_at: at(1) })
+        .await;
+    world.wish(ada, cid(2)).await;
+    assert_eq!(world.told(&pinned).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_batch_tells_of_each_of_its_pins_or_of_none() {
+    let world = World::start().await;
+    let (ada, bea) = (world.account("ada", 25).await, world.account("bea", 1_000).await);
+    for number in 0..3 {
+        world.pinned(bea, number).await;
+    }
+    let hook = world.hook(ada).await;
+    let wishes = |numbers: std::ops::Range<u32>| numbers.map(|number| wish(ada, cid(number))).collect();
+    let store = &world.store;
+    assert!(matches!(store.create_pins(wishes(0..3), now()).await.unwrap(), CreatePinsOutcome::OverQuota));
+    assert_eq!(world.events(&hook).await, [], "what was undone has not happened");
+    assert!(matches!(store.create_pins(wishes(0..2), now()).await.unwrap(), CreatePinsOutcome::Done(_)));
+    let pins = [(cid(0), None), (cid(1), None)];
+    let removed = store.remove_pins(ada, &pins, Actor::account(ada), now()).await.unwrap();
+    assert!(matches!(removed, RemovePinsOutcome::Done(_)));
+    use WebhookEvent::{Pinned, Removed as Gone};
+    assert_eq!(world.events(&hook).await, [Pinned, Pinned, Gone, Gone]);
+    // What an operator removes is told as well.
+    let pin = created(world.wish(ada, cid(2)).await);
+    store.admin_remove_pin(pin.id, Actor::OPERATOR, now()).await.unwrap().unwrap();
+    assert_eq!(world.events(&hook).await[4..], [Pinned, Gone]);
+    world.fresh(&hook).await;
+}
+
+#[tokio::test]
+async fn whoever_waits_for_news_hears_of_them_after_they_are_durable() {
+    let world = World::start().await;
+    let ada = world.account("ada", 1_000).await;
+    let hook = world.hook(ada).await;
+    let other = world.open().await;
+    world.pinned(ada, 1).await;
+    world.store.outbox_written().await;
+    assert_eq!(other.deliveries(hook.id, None, 10).await.unwrap().len(), 1);
+    assert_eq!(other.next_delivery().await.unwrap(), Some(now()));
+}
+
+#[tokio::test]
+async fn a_webhook_is_told_in_order_and_forgets_what_is_over() {
+    let world = World::start().await;
+    let ada = world.account("ada", 1_000).await;
+    let hook = world.hook(ada).await;
+    for number in 0..6 {
+        world.pinned(ada, number).await;
+    }
+    let claim = world.claim_hooks(now()).await.remove(0);
+    assert_eq!(claim.secret, WebhookSecret::of(&[7; 32]));
+    let cids = |claim: &LeasedWebhook| {
+        claim.deliveries.iter().map(|told| told.pin.as_ref().unwrap().cid).collect::<Vec<_>>()
+    };
+    assert_eq!(cids(&claim), [cid(0), cid(1), cid(2), cid(3)]);
+    assert!(world.claim_hooks(now()).await.is_empty(), "somebody has it");
+    world.pinned(ada, 6).await;
+    assert!(world.claim_hooks(now()).await.is_empty(), "also when more happens");
+    assert!(world.finish(&claim, all_delivered(&claim, now()), WebhookHealth::Well, now()).await);
+    assert_eq!(world.fresh(&hook).await.pending, 3);
+    let told = world.told(&hook).await;
+    assert_eq!(
+        told.iter().filter(|told| told.state == DeliveryState::Delivered).count(),
+        3,
+        "the last of them"
+    );
+    let claim = world.claim_hooks(now()).await.remove(0);
+    assert_eq!(cids(&claim), [cid(4), cid(5), cid(6)]);
+    assert!(world.finish(&claim, all_delivered(&claim, now()), WebhookHealth::Well, now()).await);
+    assert_eq!(world.store.next_delivery().await.unwrap(), None);
+    assert!(world.claim_hooks(at(1_000)).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_failed_comes_again_at_its_time_and_others_need_not_wait_for_it() {
+    let world = World::start().await;
+    let ada = world.account("ada", 1_000).await;
+    let hook = world.hook(ada).await;
+    for number in 0..2 {
+        world.pinned(ada, number).await;
+    }
+    let claim = world.claim_hooks(now()).await.remove(0);
+    let failing = WebhookHealth::Failing { failures: 1, since: now(), paused_until: at(5), turn_off: None };
+    let attempts = vec![attempt(&claim.deliveries[0], Next::Again(at(60)), now())];
+    assert!(world.finish(&claim, attempts, failing, now()).await);
+    assert_eq!(world.fresh(&hook).await.failing_since, Some(now()));
+    world.pinned(ada, 2).await;
+    assert_eq!(world.store.next_delivery().await.unwrap(), Some(at(5)), "also news wait for the pause");
+    assert!(world.claim_hooks(at(4)).await.is_empty());
+
+    let claim = world.claim_hooks(at(5)).await.remove(0);
+    assert_eq!((claim.failures, claim.deliveries.len()), (1, 2));
+    world.finish(&claim, all_delivered(&claim, at(5)), WebhookHealth::Well, at(5)).await;
+    assert_eq!(world.fresh(&hook).await.failing_since, None);
+    assert_eq!(world.store.next_delivery().await.unwrap(), Some(at(60)));
+    // News go before the one that still rests.
+    world.pinned(ada, 3).await;
+    assert_eq!(world.claim_hooks(at(6)).await[0].deliveries.len(), 1);
+
+    let world_later = at(6).after(LEASE);
+    let claim = world.claim_hooks(world_later).await.remove(0);
+    let again = claim.deliveries.iter().find(|told| told.attempts == 1).unwrap();
+    assert_eq!((again.response_status, again.error.as_deref()), (Some(204), Some("It answered 500")));
+    world
+        .finish(&claim, vec![attempt(again, Next::GiveUp, world_later)], WebhookHealth::Well, world_later)
+        .await;
+    let told = world.store.delivery(again.id).await.unwrap().unwrap();
+    assert_eq!((told.state, told.attempts, told.due_at), (DeliveryState::Failed, 2, None));
+}
+
+#[tokio::test]
+async fn a_lease_that_ran_out_finishes_nothing_and_a_start_ends_all() {
+    let world = World::start().await;
+    let ada = world.account("ada", 1_000).await;
+    let hook = world.hook(ada).await;
+    world.pinned(ada, 1).await;
+    let late = world.claim_hooks(now()).await.remove(0);
+    let next = world.claim_hooks(now().after(LEASE)).await.remove(0);
+    assert!(!world.finish(&late, all_delivered(&late, now()), WebhookHealth::Well, now()).await);
+    assert_eq!(world.fresh(&hook).await.pending, 1, "it is told once more");
+    assert_eq!(world.store.reset_webhook_leases(at(61)).await.unwrap(), 1);
+    let last = world.claim_hooks(at(61)).await.remove(0);
+    assert_eq!(last.deliveries[0].id, next.deliveries[0].id, "under the same id");
+    assert!(!world.finish(&next, all_delivered(&next, at(61)), WebhookHealth::Well, at(61)).await);
+    assert!(world.finish(&last, all_delivered(&last, at(61)), WebhookHealth::Well, at(61)).await);
+}
+
+#[tokio::test]
+async fn who_waited_longest_has_the_next_turn_and_no_account_has_all_hands() {
+    let world = World::start().await;
+    let (ada, bea) = (world.account("ada", 1_000).await, world.account("bea", 1_000).await);
+    for _ in 0..6 {
+        world.hook(ada).await;
+    }
+    let beas = world.hook(bea).await;
+    world.pinned(ada, 1).await;
+    for number in 2..8 {
+        world.store.create_pin(wish(bea, cid(number)), at(1)).await.unwrap();
+        let claim = world.claim(at(1)).await;
+        world.store.complete_placement(claim.lease, held(1), at(1)).await.unwrap();
+    }
+    let claims = world.claim_hooks(at(2)).await;
+    let of_ada = claims.iter().filter(|claim| claim.hook.account == ada).count();
+    assert_eq!((of_ada, claims.len()), (4, 5));
+    let of_bea = claims.iter().find(|claim| claim.hook.id == beas.id).unwrap();
+    world.finish(&claims[0], all_delivered(&claims[0], at(2)), WebhookHealth::Well, at(2)).await;
+    world.finish(of_bea, all_delivered(of_bea, at(2)), WebhookHealth::Well, at(2)).await;
+    // Bea has more to hear, and stands behind those who had no turn yet.
+    let next = world.store.lease_webhooks(1, 4, at(2), at(60)).await.unwrap();
+    assert_eq!(next[0].hook.account, ada);
+    let next = world.store.lease_webhooks(1, 4, at(2), at(60)).await.unwrap();
+    assert_eq!(next[0].hook.id, beas.id);
+}
+
+#[tokio::test]
+async fn one_that_is_turned_off_says_so_until_its_owner_turns_it_on() {
+    let world = World::start().await;
+    let ada = world.account("ada", 1_000).await;
+    let hook = world.hook(ada).await;
+    world.pinned(ada, 1).await;
+    let claim = world.claim_hooks(now()).await.remove(0);
+    let turn_off = Some("every try has failed".to_owned());
+    let failing = WebhookHealth::Failing { failures: 12, since: now(), paused_until: at(300), turn_off };
+    let attempts = vec![attempt(&claim.deliveries[0], Next::Again(at(500)), now())];
+    world.finish(&claim, attempts, failing, now()).await;
+    let off = world.fresh(&hook).await;
+    assert_eq!((off.active, off.disabled_reason.as_deref()), (false, Some("every try has failed")));
+    assert_eq!(world.store.test_webhook(ada, hook.id, now()).await.unwrap(), None);
+    assert!(world.claim_hooks(at(1_000)).await.is_empty());
+    world.pinned(ada, 2).await;
+    assert_eq!(world.fresh(&hook).await.pending, 1, "nothing is written for it");
+
+    let change = WebhookChange { active: Some(true), ..WebhookChange::default() };
+    let on =
+        world.store.change_webhook(ada, hook.id, change, Actor::OPERATOR, at(400)).await.unwrap().unwrap();
+    assert_eq!((on.active, on.disabled_reason, on.failing_since), (true, None, None));
+    assert_eq!(world.claim_hooks(at(400)).await[0].deliveries.len(), 1, "what waits is told at once");
+}
+
+#[tokio::test]
+async fn a_turn_undoes_nothing_that_the_owner_has_changed_since() {
+    let world = World::start().await;
+    let ada = world.account("ada", 1_000).await;
+    let hook = world.hook(ada).await;
+    world.pinned(ada, 1).await;
+    let claim = world.claim_hooks(at(1)).await.remove(0);
+    assert!(world.store.is_lease_current(claim.lease).await.unwrap());
+    let change = WebhookChange { active: Some(true), ..WebhookChange::default() };
+    world.store.change_webhook(ada, hook.id, change, Actor::OPERATOR, at(2)).await.unwrap().unwrap();
+    assert!(!world.store.is_lease_current(claim.lease).await.unwrap(), "its turn ends");
+    let turn_off = Some("every try has failed".to_owned());
+    let failing = WebhookHealth::Failing { failures: 12, since: now(), paused_until: at(300), turn_off };
+    let attempts = vec![attempt(&claim.deliveries[0], Next::Again(at(500)), at(3))];
+    assert!(world.finish(&claim, attempts, failing, at(3)).await);
+    let fresh = world.fresh(&hook).await;
+    assert_eq!((fresh.active, fresh.disabled_reason, fresh.failing_since), (true, None, None));
+}
+
+#[tokio::test]
+async fn what_could_not_be_told_for_long_is_given_up_in_steps() {
+    let world = World::start().await;
+    let ada = world.account("ada", 1_000).await;
+    let hook = world.hook(ada).await;
+    for number in 0..5 {
+        world.pinned(ada, number).await;
+    }
+    assert!(!world.store.clean_up_webhooks(now(), 3, 2).await.unwrap(), "nothing is older");
+    assert!(world.store.clean_up_webhooks(at(1), 3, 2).await.unwrap());
+    assert_eq!(world.fresh(&hook).await.pending, 3);
+    while world.store.clean_up_webhooks(at(1), 3, 2).await.unwrap() {}
+    assert_eq!(world.fresh(&hook).await.pending, 0);
+    let told = world.told(&hook).await;
+    assert_eq!(told.len(), 3, "the last are kept to be looked at");
+    assert!(told.iter().all(|told| told.state == DeliveryState::Failed && told.error.is_some()));
+    assert!(world.claim_hooks(at(10)).await.is_empty());
+}
+
+#[tokio::test]
+async fn an_account_has_its_own_webhooks_and_only_so_many() {
+    let world = World::start().await;
+    let (ada, bea) = (world.account("ada", 1_000).await, world.account("bea", 1_000).await);
+    let hook = world.hook(ada).await;
+    world.hook(ada).await;
+    let third = world
+        .store
+        .create_webhook(new_hook(ada, &[WebhookEvent::Pinned]), 2, Actor::OPERATOR, now())
+        .await
+        .unwrap();
+    assert_eq!(third, None);
+    let store = &world.store;
+    let change =
+        || WebhookChange { url: Some("https://example.com/".to_owned()), ..WebhookChange::default() };
+    assert_eq!(store.webhook(bea, hook.id).await.unwrap(), None);
+    assert_eq!(store.change_webhook(bea, hook.id, change(), Actor::OPERATOR, now()).await.unwrap(), None);
+    let secret = WebhookSecret::of(&[8; 32]);
+    assert_eq!(
+        store.rotate_webhook_secret(bea, hook.id, secret.clone(), Actor::OPERATOR, now()).await.unwrap(),
+        None
+    );
+    assert_eq!(store.test_webhook(bea, hook.id, now()).await.unwrap(), None);
+    assert!(!store.remove_webhook(bea, hook.id, Actor::OPERATOR, now()).await.unwrap());
+
+    let changed =
+        store.change_webhook(ada, hook.id, change(), Actor::OPERATOR, at(9)).await.unwrap().unwrap();
+    assert_eq!((changed.url.as_str(), changed.updated_at), ("https://example.com/", at(9)));
+    store.rotate_webhook_secret(ada, hook.id, secret.clone(), Actor::OPERATOR, now()).await.unwrap().unwrap();
+    let test = store.test_webhook(ada, hook.id, now()).await.unwrap().unwrap();
+    let claim = world.claim_hooks(now()).await.remove(0);
+    assert_eq!((&claim.secret, claim.deliveries[0].id, &claim.deliveries[0].pin), (&secret, test, &None));
+}
+
+#[tokio::test]
+async fn a_webhook_that_is_removed_is_gone_at_once_and_its_rows_in_steps() {
+    let world = World::start().await;
+    let ada = world.account("ada", 1_000).await;
+    let hook = world.hook(ada).await;
+    for number in 0..5 {
+        world.pinned(ada, number).await;
+    }
+    let claim = world.claim_hooks(now()).await.remove(0);
+    assert!(world.store.remove_webhook(ada, hook.id, Actor::OPERATOR, now()).await.unwrap());
+    assert!(world.store.webhooks(ada, 10).await.unwrap().is_empty());
+    assert!(!world.store.remove_webhook(ada, hook.id, Actor::OPERATOR, now()).await.unwrap());
+    assert!(!world.finish(&claim, all_delivered(&claim, now()), WebhookHealth::Well, now()).await);
+    assert_eq!(world.store.next_delivery().await.unwrap(), None);
+    assert!(world.store.clean_up_webhooks(now(), 3, 2).await.unwrap());
+    assert_eq!(world.told(&hook).await.len(), 3);
+    while world.store.clean_up_webhooks(now(), 3, 2).await.unwrap() {}
+    assert!(world.told(&hook).await.is_empty());
+}
+
+#[tokio::test]
+async fn an_account_goes_after_what_it_has_much_of_and_takes_the_rest_with_it() {
+    let world = World::start().await;
+    let ada = world.account("ada", 1_000).await;
+    let hook = world.hook(ada).await;
+    let store = &world.store;
+    let tests = (0..2_500).map(|_| store.test_webhook(ada, hook.id, now()));
+    assert!(futures::future::join_all(tests).await.into_iter().all(|test| test.unwrap().is_some()));
+    let begun = store.begin_account_removal(ada, false, Actor::OPERATOR, now()).await.unwrap();
+    assert_eq!(begun, BeginRemovalOutcome::Begun { pins: 0 }, "not at once: others would wait for it");
+    let mut steps = 0;
+    while store.continue_account_removal(10, now()).await.unwrap() != RemovalStep::Gone(ada) {
+        steps += 1;
+        assert!(steps < 10, "it has an end");
+    }
+    assert_eq!(steps, 1, "a thousand rows each");
+    assert!(store.deliveries(hook.id, None, 1).await.unwrap().is_empty());
+    assert_eq!(store.webhook(ada, hook.id).await.unwrap(), None);
+    assert_eq!(store.next_delivery().await.unwrap(), None);
+}
