@@ -1,4 +1,4 @@
-//! What all requests share.
+//! The state that handlers share.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,22 +9,18 @@ use pinfold_service::Service;
 use tokio_util::sync::CancellationToken;
 
 use crate::Settings;
-use crate::middleware::rate_limit::{Limits, Ticks};
+use crate::middleware::Context;
+use crate::middleware::rate_limit::{RateLimiter, TimeSource};
 
-/// What all requests share: the service, the settings, the clock. Cheap to clone.
+/// The service, the settings and the clock, and whether the server is stopping. Cheap to clone.
 #[derive(Clone)]
-pub struct AppState(Arc<Shared>);
-
-struct Shared {
-    service: Service,
-    settings: Settings,
-    clock: Arc<dyn Clock>,
-    limits: Limits,
+pub struct AppState {
+    context: Context,
     stopping: CancellationToken,
 }
 
 impl AppState {
-    /// Puts it together. When `stopping` is cancelled, [`serve`](crate::server::acceptor) ends, and requests that wait
+    /// When `stopping` is cancelled, [`serve`](crate::server::acceptor) ends, and requests that wait
     /// for a pin are answered at once.
     #[must_use]
     pub fn new(
@@ -33,11 +29,12 @@ impl AppState {
         clock: Arc<dyn Clock>,
         stopping: CancellationToken,
     ) -> Self {
-        let limits = Limits::new(settings.rates.holders_max, Ticks::Machine(Instant::now()));
-        Self::with(service, settings, clock, limits, stopping)
+        let limiter = RateLimiter::new(settings.rates.holders_max, TimeSource::Machine(Instant::now()));
+        Self::with(service, settings, clock, limiter, stopping)
     }
 
-    /// The same, with requests counted by `clock` instead of the machine's own, which is never set: for tests of rates.
+    /// As [`new`](Self::new), with rate limits that take the time from `clock` instead of the machine's monotonic clock: for
+    /// tests of rate limits.
     #[must_use]
     pub fn counting_by_clock(
         service: Service,
@@ -45,38 +42,38 @@ impl AppState {
         clock: Arc<dyn Clock>,
         stopping: CancellationToken,
     ) -> Self {
-        let limits = Limits::new(settings.rates.holders_max, Ticks::Clock(Arc::clone(&clock)));
-        Self::with(service, settings, clock, limits, stopping)
+        let limiter = RateLimiter::new(settings.rates.holders_max, TimeSource::Clock(Arc::clone(&clock)));
+        Self::with(service, settings, clock, limiter, stopping)
     }
 
     fn with(
         service: Service,
         settings: Settings,
         clock: Arc<dyn Clock>,
-        limits: Limits,
+        limiter: RateLimiter,
         stopping: CancellationToken,
     ) -> Self {
-        Self(Arc::new(Shared { service, settings, clock, limits, stopping }))
+        Self { context: Context::new(service, settings, clock, limiter), stopping }
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
     }
 
     pub(crate) fn service(&self) -> &Service {
-        &self.0.service
+        self.context.service()
     }
 
     pub(crate) fn settings(&self) -> &Settings {
-        &self.0.settings
-    }
-
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.0.limits
+        self.context.settings()
     }
 
     pub(crate) fn stopping(&self) -> &CancellationToken {
-        &self.0.stopping
+        &self.stopping
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        self.0.clock.now()
+        self.context.now()
     }
 
     /// Runs `work` to its end, or until the server stops: `None` then, and the work is dropped.
@@ -84,7 +81,7 @@ impl AppState {
         tokio::select! {
             biased;
             done = work => Some(done),
-            () = self.0.stopping.cancelled() => None,
+            () = self.stopping.cancelled() => None,
         }
     }
 }

@@ -6,26 +6,24 @@
 //! - `v3` is the API v3: its routes, its words (`cl`, `timelock`, `uploadId`) and its errors.
 
 mod app;
+mod body;
 mod middleware;
 mod prefer;
 mod server;
 mod settings;
-mod upload_body;
+mod surface;
 mod v3;
 
 use axum::Router;
-use tower::Layer;
-use tower_http::normalize_path::NormalizePathLayer;
 
 pub use app::AppState;
 pub use server::serve;
 pub use settings::{Bodies, Connections, Events, Rate, Rates, Settings};
 
-/// All that this server answers. Each path also with a trailing slash.
+/// All that this server answers: every surface, with its middleware.
 ///
 /// The requests should know their peer's address as `ConnectInfo<SocketAddr>`, as [`serve`] sees to; without
 /// it everyone without a key shares one budget.
 pub fn router(app: AppState) -> Router {
-    // A router matches before its own layers run, so the slash must go before this one is asked.
-    Router::new().fallback_service(NormalizePathLayer::trim_trailing_slash().layer(v3::router(app)))
+    surface::compose(&app, [v3::surface()])
 }

@@ -1,9 +1,7 @@
-//! The API v3: its routes and their order of checks.
+//! The API v3: its routes, with the policy of each, and its error body.
 //!
-//! A request passes, from the outside in: its name and its log line ([`attend`](crate::middleware::trace)), CORS, the
-//! gate that counts it and looks at its credential, what does a named request once
-//! ([`idempotency`]), a net for panics, the route, the extractors in the order
-//! in which its handler names them (scope, then syntax), and the service (plan, quota, network).
+//! Behind the middleware, a request passes the extractors in the order in which its handler names them (permission, then
+//! syntax), and the service (plan, quota, network).
 
 mod account;
 mod admin;
@@ -18,20 +16,15 @@ mod tokens;
 mod uploads;
 mod webhooks;
 
-use std::any::Any;
-
+use axum::Extension;
 use axum::http::Uri;
-use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Router};
 use openapi::{Document, Documented};
 use reject::Reject;
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{AllowHeaders, Any as AnyValue, CorsLayer};
 use utoipa_axum::routes;
 
-use crate::middleware::trace::attend;
-use crate::{AppState, Settings};
+use crate::middleware::{BodyLimit, ErrorBody, MiddlewareError, RoutePolicy};
+use crate::surface::{Surface, is_under};
 
 /// Where the API lives.
 const BASE: &str = "/api/v3";
@@ -42,21 +35,29 @@ const GONE: [&str; 2] = ["/api/v1", "/api/v2"];
 /// What other servers of this API have here, and this one has not.
 const PAYMENTS: &str = "/api/v3/payments";
 
-/// Every route of the API, and what else this server answers.
-pub(crate) fn router(app: AppState) -> Router {
-    let cors = cors(app.settings());
-    let (router, api) = documented().split();
-    router
-        .method_not_allowed_fallback(|| async { Reject::wrong_method() })
-        .fallback(no_route)
-        .layer(Extension(Document::of(&api)))
-        .layer(CatchPanicLayer::custom(on_panic))
-        .layer(from_fn_with_state(app.clone(), crate::middleware::idempotency::once))
-        .layer(from_fn_with_state(app.clone(), crate::middleware::auth::count))
-        .layer(cors)
-        .layer(from_fn_with_state(app.clone(), crate::middleware::auth::set_rate_limit_headers))
-        .layer(from_fn(attend))
-        .with_state(app)
+/// What an `Idempotency-Key` does where answers hold no secret: they are stored and sent again.
+const STORED: RoutePolicy = RoutePolicy::STRICT.answer_stored();
+/// Reads that clients repeat while they wait for a pin.
+const POLLED: RoutePolicy = RoutePolicy::STRICT.polled();
+/// Sessions and second factors.
+const AUTH: RoutePolicy = RoutePolicy::STRICT.without_idempotency();
+/// Attempts to get a session, by callers who have no credential.
+const LOGIN: RoutePolicy = AUTH.login();
+
+/// The API v3, and what is at `/`.
+pub(crate) fn surface() -> Surface {
+    let (routes, policies, api) = documented().split();
+    Surface {
+        prefix: "",
+        routes: routes.layer(Extension(Document::of(&api))),
+        policies,
+        fallback: no_route,
+        error_body: ErrorBody::new(error_body),
+    }
+}
+
+fn error_body(error: MiddlewareError) -> Response {
+    Reject::from(error).into_response()
 }
 
 /// Every route with its entry in the OpenAPI document.
@@ -80,34 +81,34 @@ fn routes() -> Documented {
         .with(routes!(service::docs::json))
         .with(routes!(service::docs::yaml))
         .with(routes!(service::docs::file))
-        .with(routes!(account::auth::signup))
-        .with(routes!(account::auth::login))
-        .with(routes!(account::auth::logout))
-        .with(routes!(account::second_factor::status))
-        .with(routes!(account::second_factor::set_up))
-        .with(routes!(account::second_factor::enable))
-        .with(routes!(account::second_factor::disable))
-        .with(routes!(account::second_factor::verify_login))
+        .with_policy(LOGIN, routes!(account::auth::signup))
+        .with_policy(LOGIN, routes!(account::auth::login))
+        .with_policy(AUTH, routes!(account::auth::logout))
+        .with_policy(AUTH, routes!(account::second_factor::status))
+        .with_policy(AUTH, routes!(account::second_factor::set_up))
+        .with_policy(AUTH, routes!(account::second_factor::enable))
+        .with_policy(AUTH, routes!(account::second_factor::disable))
+        .with_policy(LOGIN, routes!(account::second_factor::verify_login))
         .with(routes!(account::me::show, account::me::change))
         .with(routes!(account::me::change_password))
         .with(routes!(account::me::preferences, account::me::set_preferences))
-        .with(routes!(uploads::file::file))
-        .with(routes!(uploads::directory::form))
-        .with(routes!(uploads::directory::folder))
-        .with(routes!(pins::pin::pin))
-        .with(routes!(pins::batch::pin_all, pins::batch::remove_all))
+        .with_policy(STORED.body(BodyLimit::Stream), routes!(uploads::file::file))
+        .with_policy(STORED.body(BodyLimit::Stream), routes!(uploads::directory::form))
+        .with_policy(STORED, routes!(uploads::directory::folder))
+        .with_policy(STORED, routes!(pins::pin::pin))
+        .with_policy(STORED.body(BodyLimit::Batch), routes!(pins::batch::pin_all, pins::batch::remove_all))
         .with(routes!(pins::pin::remove))
         .with(routes!(pins::rename::rename))
         .with(routes!(pins::pin::remove_upload))
-        .with(routes!(uploads::list::list))
+        .with_policy(POLLED, routes!(uploads::list::list))
         .with(routes!(uploads::entries::list))
-        .with(routes!(pins::status::status))
-        .with(routes!(pins::events::events))
-        .with(routes!(pins::status::allocations))
-        .with(routes!(pins::status::status_allocations))
+        .with_policy(POLLED, routes!(pins::status::status))
+        .with_policy(POLLED, routes!(pins::events::events))
+        .with_policy(POLLED, routes!(pins::status::allocations))
+        .with_policy(POLLED, routes!(pins::status::status_allocations))
         .with(routes!(tokens::generate))
         .with(routes!(tokens::list))
-        .with(routes!(tokens::revoke))
+        .with_policy(STORED, routes!(tokens::revoke))
         .with(routes!(tokens::revoke_named))
         .with(routes!(account::logs::list))
         .with(routes!(account::referrals::list))
@@ -116,7 +117,7 @@ fn routes() -> Documented {
         .with(routes!(webhooks::list, webhooks::create))
         .with(routes!(webhooks::show, webhooks::change, webhooks::remove))
         .with(routes!(webhooks::rotate_secret))
-        .with(routes!(webhooks::test))
+        .with_policy(STORED, routes!(webhooks::test))
         .with(routes!(webhooks::deliveries))
         .with(routes!(account::plans::list))
         .with(routes!(account::plans::mine))
@@ -125,54 +126,35 @@ fn routes() -> Documented {
     admin::with_routes(routes)
 }
 
-async fn no_route(uri: Uri) -> Reject {
-    let is_under = |base: &str| {
-        uri.path().strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    if GONE.into_iter().any(is_under) {
+fn no_route(uri: &Uri) -> Response {
+    let is_under = |base: &str| is_under(uri.path(), base);
+    let reject = if GONE.into_iter().any(is_under) {
         Reject::gone(BASE)
     } else if is_under(PAYMENTS) {
         Reject::payments_disabled()
     } else {
         Reject::no_route()
-    }
-}
-
-/// Browsers of the configured origins may call, without cookies, and may read every header.
-fn cors(settings: &Settings) -> CorsLayer {
-    if settings.cors_origins.is_empty() {
-        return CorsLayer::new();
-    }
-    CorsLayer::new()
-        .allow_origin(settings.cors_origins.clone())
-        .allow_methods(AnyValue)
-        // Browsers do not count `Authorization` as part of `*`.
-        .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers(AnyValue)
-}
-
-/// A panic is a fault of ours: logged with its text, answered without it.
-fn on_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text");
-    tracing::error!(panic = text, "a handler panicked");
-    Reject::internal().into_response()
+    };
+    reject.into_response()
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::body::to_bytes;
-
     use super::*;
+    use crate::middleware::IdempotencyPolicy;
 
-    #[tokio::test]
-    async fn a_panics_text_stays_here() {
-        for panic in [Box::new("secret") as Box<dyn Any + Send>, Box::new("secret".to_owned()), Box::new(7)] {
-            let response = on_panic(panic);
-            assert_eq!(response.status(), 500);
-            let body = to_bytes(response.into_body(), 1024).await.expect("a body");
-            let text = String::from_utf8_lossy(&body).into_owned();
-            assert!(text.contains("Internal Server Error") && !text.contains("secret"), "{text}");
+    #[test]
+    fn answers_that_may_hold_a_secret_are_not_stored() {
+        let (_, policies, _) = documented().split();
+        let idempotency = |route: &str| policies.of(route).idempotency;
+        for stored in ["/api/v3/files/pin/{cid}", "/api/v3/files", "/api/v3/webhooks/{id}/test"] {
+            assert_eq!(idempotency(stored), IdempotencyPolicy::AnswerStored, "{stored}");
+        }
+        for secret in ["/api/v3/tokens/generate", "/api/v3/webhooks", "/api/v3/webhooks/{id}/rotate-secret"] {
+            assert_eq!(idempotency(secret), IdempotencyPolicy::StatusStored, "{secret}");
+        }
+        for login in ["/api/v3/auth/signup", "/api/v3/auth/login", "/api/v3/auth/2fa/enable"] {
+            assert_eq!(idempotency(login), IdempotencyPolicy::Ignored, "{login}");
         }
     }
 }

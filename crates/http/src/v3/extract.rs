@@ -1,23 +1,19 @@
 //! What handlers take out of requests, parsed once.
 
-use std::time::Duration;
-
-use axum::body::HttpBody;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use cid::Cid;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use pinfold_model::{WebhookId, parse_cid};
 use pinfold_service::Error;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
 use utoipa::IntoParams;
 
 use super::reject::Reject;
 use crate::AppState;
+use crate::body;
+use crate::middleware::{BodyLimit, RoutePolicy};
 use crate::prefer::Preference;
-use crate::upload_body::BodyFault;
 
 /// The header that names a cluster where neither body nor query does.
 const X_CLUSTER: &str = "x-cluster";
@@ -161,7 +157,7 @@ impl FromRequestParts<AppState> for Preference {
 }
 
 /// A JSON body that need not be there: none, an empty one, `null`, `{}` and `[]` (which PHP makes of an empty
-/// array) are all the same. Unknown fields are ignored. What it is called in `Content-Type` does not matter.
+/// array) are all the same. Unknown fields and `Content-Type` are ignored. The route's policy bounds its size.
 pub(super) struct MaybeJson<T>(pub(super) T);
 
 impl<T: DeserializeOwned + Default> FromRequest<AppState> for MaybeJson<T> {
@@ -169,42 +165,14 @@ impl<T: DeserializeOwned + Default> FromRequest<AppState> for MaybeJson<T> {
 
     async fn from_request(request: Request, app: &AppState) -> Result<Self, Reject> {
         let bounds = &app.settings().bodies;
-        json(request, bounds.json_bytes_max, bounds.json_time).await.map(Self)
+        let policy = request.extensions().get::<RoutePolicy>().unwrap_or(&RoutePolicy::STRICT);
+        let bytes_max = match policy.body {
+            BodyLimit::Json | BodyLimit::Stream => bounds.json_bytes_max,
+            BodyLimit::Batch => bounds.batch_bytes_max,
+        };
+        let body = body::read(request.into_body(), bytes_max, bounds.json_time).await?;
+        parse(body.trim_ascii()).map(Self)
     }
-}
-
-/// As [`MaybeJson`], for a batch: a body with a larger bound of its own.
-pub(super) struct BatchJson<T>(pub(super) T);
-
-impl<T: DeserializeOwned + Default> FromRequest<AppState> for BatchJson<T> {
-    type Rejection = Reject;
-
-    async fn from_request(request: Request, app: &AppState) -> Result<Self, Reject> {
-        let bounds = &app.settings().bodies;
-        json(request, bounds.batch_bytes_max, bounds.json_time).await.map(Self)
-    }
-}
-
-async fn json<T: DeserializeOwned + Default>(
-    request: Request,
-    bytes_max: usize,
-    time: Duration,
-) -> Result<T, Reject> {
-    let too_large = || Reject::too_large(format!("A JSON body has at most {bytes_max} bytes here"));
-    let body = request.into_body();
-    // What says that it is too large is not waited for.
-    if usize::try_from(body.size_hint().lower()).map_or(true, |bytes| bytes > bytes_max) {
-        return Err(too_large());
-    }
-    let body = Limited::new(body, bytes_max).collect();
-    let body = timeout(time, body).await.map_err(|_| BodyFault::TooSlow)?;
-    let body =
-        body.map_err(
-            |error| {
-                if error.is::<LengthLimitError>() { too_large() } else { BodyFault::CutOff.into() }
-            },
-        )?;
-    parse(body.to_bytes().trim_ascii())
 }
 
 /// Reads a JSON object; nothing has many spellings.

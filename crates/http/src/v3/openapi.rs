@@ -34,7 +34,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use super::reject::RejectBody;
 use crate::AppState;
-use crate::middleware::idempotency::NOT_NAMED;
+use crate::middleware::{IdempotencyPolicy, RoutePolicies, RoutePolicy};
 
 /// The groups of routes, in the order of the page.
 pub(super) const TAGS: [(&str, &str); 10] = [
@@ -53,6 +53,7 @@ pub(super) const TAGS: [(&str, &str); 10] = [
 /// Routes, each with its entry in the document.
 pub(super) struct Documented {
     router: OpenApiRouter<AppState>,
+    policies: RoutePolicies,
     /// Schemas of one name that say different things.
     clashes: Vec<String>,
 }
@@ -74,10 +75,22 @@ impl Documented {
             .servers(Some([Server::new("/")]))
             .components(Some(components()))
             .build();
-        Self { router: OpenApiRouter::with_openapi(api), clashes: Vec::new() }
+        Self {
+            router: OpenApiRouter::with_openapi(api),
+            policies: RoutePolicies::default(),
+            clashes: Vec::new(),
+        }
     }
 
-    /// Adds the handlers of one path.
+    /// Adds the handlers of one path, with this policy.
+    pub(super) fn with_policy(mut self, policy: RoutePolicy, routes: UtoipaMethodRouter<AppState>) -> Self {
+        for path in routes.1.paths.keys() {
+            self.policies.declare(path.clone(), policy);
+        }
+        self.with(routes)
+    }
+
+    /// Adds the handlers of one path, with the strict policy.
     pub(super) fn with(mut self, routes: UtoipaMethodRouter<AppState>) -> Self {
         let known = self.router.get_openapi().components.as_ref().map(|components| &components.schemas);
         let clash = |(name, schema): &&(String, _)| {
@@ -89,27 +102,32 @@ impl Documented {
 
     /// Puts all of them under `base`.
     pub(super) fn under(self, base: &str, inner: Self) -> Self {
-        let mut clashes = self.clashes;
+        let (mut clashes, mut policies) = (self.clashes, self.policies);
         clashes.extend(inner.clashes);
-        Self { router: self.router.nest(base, inner.router), clashes }
+        policies.declare_under(base, inner.policies);
+        Self { router: self.router.nest(base, inner.router), policies, clashes }
     }
 
-    /// The router, and the document.
-    pub(super) fn split(self) -> (axum::Router<AppState>, OpenApi) {
+    /// The router, the policies of its routes, and the document.
+    pub(super) fn split(self) -> (axum::Router<AppState>, RoutePolicies, OpenApi) {
         debug_assert!(self.clashes.is_empty(), "schemas with one name: {:?}", self.clashes);
         let (router, mut api) = self.router.split_for_parts();
+        let policies = self.policies;
+        for (path, item) in &mut api.paths.paths {
+            let ignores_keys = policies.of(path).idempotency == IdempotencyPolicy::Ignored;
+            if let Some(post) = item.post.as_mut().filter(|post| !ignores_keys && needs_credential(post)) {
+                take_names(post);
+            }
+        }
         // A parameter that takes the rest of the path is one like any other in the document.
         let paths = std::mem::take(&mut api.paths.paths);
         api.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
-        for (path, item) in &mut api.paths.paths {
-            if let Some(post) = item.post.as_mut().filter(|post| takes_names(path, post)) {
-                take_names(post);
-            }
+        for item in api.paths.paths.values_mut() {
             for operation in operations_mut(item) {
                 complete(operation);
             }
         }
-        (router, api)
+        (router, policies, api)
     }
 }
 
@@ -153,10 +171,9 @@ fn operations_mut(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
     [get, put, post, delete, options, head, patch, trace].into_iter().flatten()
 }
 
-/// Whether a POST takes an `Idempotency-Key`: it needs a credential, and is no login.
-fn takes_names(path: &str, post: &Operation) -> bool {
-    let mut ways = post.security.iter().flatten();
-    !path.starts_with(NOT_NAMED) && ways.any(|way| *way != SecurityRequirement::default())
+/// Whether an operation needs a credential.
+fn needs_credential(operation: &Operation) -> bool {
+    operation.security.iter().flatten().any(|way| *way != SecurityRequirement::default())
 }
 
 /// Says how a POST takes a name.

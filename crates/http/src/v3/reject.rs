@@ -11,8 +11,9 @@ use pinfold_service::{AuthError, BatchError, Error, IdempotencyError, ItemFault,
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::body::BodyError;
+use crate::middleware::MiddlewareError;
 use crate::middleware::rate_limit::Reading;
-use crate::upload_body::BodyFault;
 
 /// When to come back if too many pins are on their way: some of them will have settled by then.
 const IN_FLIGHT_RETRY: Duration = Duration::from_secs(10);
@@ -108,30 +109,30 @@ impl From<ItemFault> for ItemReject {
 }
 
 impl Reject {
-    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
         let error = status.canonical_reason().unwrap_or("Error");
         let body = Box::new(RejectBody { error, message: message.into(), ..RejectBody::default() });
         Self { status, headers: HeaderMap::new(), body }
     }
 
     /// 400: something in the request is not right; the sentence says what.
-    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
     /// 413.
-    pub(crate) fn too_large(message: impl Into<String>) -> Self {
+    pub(super) fn too_large(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, message).code("FILE_TOO_LARGE")
     }
 
     /// 401: there was no credential.
-    pub(crate) fn no_credential() -> Self {
+    fn no_credential() -> Self {
         let message = "Send an API key in X-API-Key or as Authorization: Bearer";
         Self::new(StatusCode::UNAUTHORIZED, message).code("UNAUTHORIZED").challenge()
     }
 
     /// 403: the credential is good, but not for this.
-    pub(crate) fn missing_scope(required: Scope) -> Self {
+    fn missing_scope(required: Scope) -> Self {
         let message = format!("This API key lacks the scope {required}");
         let mut reject = Self::new(StatusCode::FORBIDDEN, message).code("missing_scope");
         reject.body.required = Some(required.as_str());
@@ -139,12 +140,12 @@ impl Reject {
     }
 
     /// 403: only an operator may do this.
-    pub(crate) fn not_admin() -> Self {
+    fn not_admin() -> Self {
         Self::new(StatusCode::FORBIDDEN, "Only an account with the role admin may do this").code("admin_only")
     }
 
     /// 429: too many requests.
-    pub(crate) fn rate_limited(reading: Reading, retry_after: Duration, now: Timestamp) -> Self {
+    fn rate_limited(reading: Reading, retry_after: Duration, now: Timestamp) -> Self {
         let message = format!("Too many requests; try again in {} s", whole_seconds(retry_after));
         Self::over_limit(message, reading, retry_after, now)
     }
@@ -154,35 +155,48 @@ impl Reject {
         let mut reject = Self::new(StatusCode::TOO_MANY_REQUESTS, message).code("RATE_LIMIT");
         reject.body.limit = Some(reading.limit);
         reject.body.remaining = Some(reading.remaining);
-        reject.body.reset_time = Some(now.after(reading.whole_in).to_string());
+        reject.body.reset_time = Some(now.after(reading.full_in).to_string());
         reject.body.reading = Some(reading);
         reject.retry_after(retry_after)
     }
 
     /// 429: too much goes on at once.
     fn too_many_at_once(message: String, limit: u32, now: Timestamp) -> Self {
-        let reading = Reading { limit, remaining: 0, whole_in: IN_FLIGHT_RETRY };
+        let reading = Reading { limit, remaining: 0, full_in: IN_FLIGHT_RETRY };
         Self::over_limit(message, reading, IN_FLIGHT_RETRY, now)
     }
 
     /// 404: no such route.
-    pub(crate) fn no_route() -> Self {
+    pub(super) fn no_route() -> Self {
         Self::new(StatusCode::NOT_FOUND, "There is nothing at this path; GET /api/v3 lists what there is")
     }
 
+    fn invalid_idempotency_key(message: impl Into<String>) -> Self {
+        Self::invalid(message).code("invalid_idempotency_key")
+    }
+
+    /// 409: the request was carried out earlier, and its answer was not stored.
+    fn answer_not_stored(status: u16) -> Self {
+        let message = format!(
+            "This request was carried out before and answered {status}; that answer may hold a secret, which is shown \
+             only once"
+        );
+        Self::new(StatusCode::CONFLICT, message).code("answer_not_kept")
+    }
+
     /// 503: there is nothing to pay here.
-    pub(crate) fn payments_disabled() -> Self {
+    pub(super) fn payments_disabled() -> Self {
         let message = "This server takes no payments; ask its operator for another plan";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, message).code("payments_disabled")
     }
 
     /// 405. The router adds `Allow`.
-    pub(crate) fn wrong_method() -> Self {
+    fn wrong_method() -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "This path does not take this method; see the header Allow")
     }
 
     /// 410: an API that is gone.
-    pub(crate) fn gone(current_api_base: &'static str) -> Self {
+    pub(super) fn gone(current_api_base: &'static str) -> Self {
         let message = format!("This version of the API is gone; use {current_api_base}");
         let mut reject = Self::new(StatusCode::GONE, message);
         reject.body.error = "api_version_deprecated";
@@ -191,7 +205,7 @@ impl Reject {
     }
 
     /// 500. What happened is in the log, under the request's id.
-    pub(crate) fn internal() -> Self {
+    pub(super) fn internal() -> Self {
         let message = "The server failed at this; the operator finds more under the X-Request-Id";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
@@ -226,7 +240,7 @@ impl Reject {
         self
     }
 
-    pub(crate) fn code(mut self, code: &'static str) -> Self {
+    pub(super) fn code(mut self, code: &'static str) -> Self {
         self.body.code = Some(code);
         self
     }
@@ -352,7 +366,7 @@ impl From<LoginError> for Reject {
             LoginError::SecondFactorOn => Self::new(S::CONFLICT, message).code("2fa_already_enabled"),
             LoginError::SecondFactorOff => Self::new(S::CONFLICT, message).code("2fa_not_enabled"),
             LoginError::TooManyTries { limit, at, retry_after } => {
-                let reading = Reading { limit, remaining: 0, whole_in: retry_after };
+                let reading = Reading { limit, remaining: 0, full_in: retry_after };
                 Self::over_limit(message, reading, retry_after, at)
             }
         }
@@ -373,11 +387,39 @@ impl From<AuthError> for Reject {
     }
 }
 
-impl From<BodyFault> for Reject {
-    fn from(fault: BodyFault) -> Self {
-        match fault {
-            BodyFault::CutOff | BodyFault::EndlessHead => Self::invalid(fault.to_string()),
-            BodyFault::TooSlow => Self::new(StatusCode::REQUEST_TIMEOUT, fault.to_string()),
+impl From<BodyError> for Reject {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::CutOff | BodyError::EndlessHead => Self::invalid(error.to_string()),
+            BodyError::TooSlow => Self::new(StatusCode::REQUEST_TIMEOUT, error.to_string()),
+            BodyError::TooLarge { bytes_max } => {
+                Self::too_large(format!("A JSON body has at most {bytes_max} bytes here"))
+            }
+        }
+    }
+}
+
+impl From<MiddlewareError> for Reject {
+    fn from(error: MiddlewareError) -> Self {
+        use MiddlewareError as E;
+        match error {
+            E::RateLimited { reading, retry_after, now } => Self::rate_limited(reading, retry_after, now),
+            E::NoCredential => Self::no_credential(),
+            E::Credential(error) => error.into(),
+            E::MissingScope(scope) => Self::missing_scope(scope),
+            E::SessionRequired => LoginError::SessionNeeded.into(),
+            E::AdminRequired => Self::not_admin(),
+            E::RepeatedIdempotencyKey => Self::invalid_idempotency_key("Send one Idempotency-Key"),
+            E::InvalidIdempotencyKey(error) => Self::invalid_idempotency_key(error.to_string()),
+            E::Idempotency(error) => error.into(),
+            E::AnswerNotStored { status } => Self::answer_not_stored(status),
+            E::Body(BodyError::TooLarge { bytes_max }) => Self::too_large(format!(
+                "With an Idempotency-Key, a body that is no form has at most {bytes_max} bytes"
+            )),
+            E::Body(error) => error.into(),
+            E::MethodNotAllowed => Self::wrong_method(),
+            E::Service(error) => error.into(),
+            E::Internal => Self::internal(),
         }
     }
 }
@@ -411,7 +453,7 @@ mod tests {
 
     #[test]
     fn a_refused_request_knows_when_to_come_back() {
-        let reading = Reading { limit: 60, remaining: 0, whole_in: Duration::from_secs(30) };
+        let reading = Reading { limit: 60, remaining: 0, full_in: Duration::from_secs(30) };
         let now = Timestamp::from_ms(1_767_225_600_000);
         let reject = Reject::rate_limited(reading, Duration::from_millis(1), now);
         assert_eq!(reject.headers[header::RETRY_AFTER], "1");

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::AppState;
-use crate::middleware::auth::{RequireSession, count_login};
+use crate::middleware::auth::RequireSession;
+use crate::middleware::rate_limit::count_login;
 use crate::v3::account::me::UserBody;
 use crate::v3::extract::MaybeJson;
 use crate::v3::openapi::{Anyone, Conflict, Guarded, Storage, WithBody};
@@ -63,7 +64,7 @@ pub(crate) async fn signup(
     MaybeJson(body): MaybeJson<SignupBody>,
 ) -> Result<(StatusCode, Json<SessionReply>), Reject> {
     let new = body.parse()?;
-    count_login(&app, new.email.as_str())?;
+    count_login(app.context(), new.email.as_str())?;
     let done = app.service().logins.signup(new, via).await?;
     Ok((StatusCode::CREATED, Json(SessionReply::new(&app, &done))))
 }
@@ -135,7 +136,7 @@ pub(crate) async fn login(
     MaybeJson(body): MaybeJson<LoginBody>,
 ) -> Result<Json<LoginReply>, Reject> {
     let (email, password) = (needed("email", body.email)?, needed("password", body.password)?);
-    count_login(&app, &email)?;
+    count_login(app.context(), &email)?;
     let login = app.service().logins.login(&email, password, via).await?;
     Ok(Json(LoginReply::new(&app, &login)))
 }

@@ -11,7 +11,8 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::AppState;
-use crate::middleware::auth::{RequireScope, RequireSession, UserRead, UserWrite, count_login};
+use crate::middleware::auth::{RequireScope, RequireSession, UserRead, UserWrite};
+use crate::middleware::rate_limit::count_login;
 use crate::v3::account::auth::{DoneReply, needed};
 use crate::v3::extract::MaybeJson;
 use crate::v3::openapi::{Guarded, Storage, WithBody};
@@ -168,7 +169,7 @@ pub(crate) async fn change_password(
     let current = needed("currentPassword", body.current_password)?;
     let new = Password::parse(needed("newPassword", body.new_password)?);
     let new = new.map_err(|error| Reject::invalid(format!("`newPassword`: {error}")))?;
-    count_login(&app, caller.account.email.as_str())?;
+    count_login(app.context(), caller.account.email.as_str())?;
     app.service().accounts.change_password(&caller, current, new).await?;
     Ok(DoneReply::new("The password is changed"))
 }

@@ -11,7 +11,8 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::AppState;
-use crate::middleware::auth::{RequireSession, count_login};
+use crate::middleware::auth::RequireSession;
+use crate::middleware::rate_limit::count_login;
 use crate::v3::account::auth::{SessionReply, needed};
 use crate::v3::extract::MaybeJson;
 use crate::v3::openapi::{Anyone, Conflict, Guarded, Storage, WithBody};
@@ -144,7 +145,7 @@ pub(crate) async fn disable(
     MaybeJson(body): MaybeJson<DisableBody>,
 ) -> Result<Json<SecondFactorReply>, Reject> {
     let password = needed("password", body.password)?;
-    count_login(&app, caller.account.email.as_str())?;
+    count_login(app.context(), caller.account.email.as_str())?;
     app.service()
         .accounts
         .disable_second_factor(&caller, password, body.other.code_or(body.code.as_ref()).as_deref())

@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use crate::AppState;
 use crate::middleware::auth::{FilesDelete, FilesWrite, RequireScope};
 use crate::v3::extract::{
-    BatchJson, ClusterFilter, ClusterFilterParams, ClusterHint, ClusterParams, EXAMPLE_CID, parse,
+    ClusterFilter, ClusterFilterParams, ClusterHint, ClusterParams, EXAMPLE_CID, MaybeJson, parse,
 };
 use crate::v3::openapi::{Guarded, Storage, WithBody};
 use crate::v3::options::{PinOptionsBody, filled, parse_cluster};
@@ -134,7 +134,7 @@ pub(crate) async fn pin_all(
     State(app): State<AppState>,
     caller: RequireScope<FilesWrite>,
     ClusterHint(hint): ClusterHint,
-    BatchJson(body): BatchJson<PinBatchBody>,
+    MaybeJson(body): MaybeJson<PinBatchBody>,
 ) -> Result<PinBatchReply, Reject> {
     let PinBatchItems { wishes, mut faults } = body.parse(hint.as_deref(), app.now());
     if !faults.is_empty() {
@@ -158,7 +158,7 @@ pub(crate) async fn remove_all(
     State(app): State<AppState>,
     caller: RequireScope<FilesDelete>,
     ClusterFilter(hint): ClusterFilter,
-    BatchJson(body): BatchJson<RemoveBatchBody>,
+    MaybeJson(body): MaybeJson<RemoveBatchBody>,
 ) -> Result<Json<RemoveBatchReply>, Reject> {
     let pins = body.parse(hint.as_deref())?;
     let removed = app.service().pins.remove_all(&caller, pins).await?;

@@ -26,7 +26,7 @@ use tokio::time::{Instant, Interval, interval_at, sleep_until};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::AppState;
-use crate::middleware::auth::{ClusterRead, Proof, RequireScope};
+use crate::middleware::auth::{ClusterRead, CredentialCheck, RequireScope};
 use crate::v3::extract::{CidParam, CidText, ClusterFilter, ClusterFilterParams};
 use crate::v3::openapi::{Guarded, Missing};
 use crate::v3::options::parse_cluster;
@@ -69,13 +69,13 @@ pub(crate) async fn events(
     ClusterFilter(hint): ClusterFilter,
     _accepts: AcceptsEvents,
     LastEvent(seen): LastEvent,
-    proof: Proof,
+    credential: CredentialCheck<ClusterRead>,
 ) -> Result<Response, Reject> {
     let cluster = parse_cluster(hint.as_deref())?;
     // Before the watch, so that a key that is revoked from here on is noticed.
     let revocations = app.service().tokens.revocations();
     let watch = app.service().pins.watch(&caller, &cid, cluster.as_ref(), seen).await?;
-    let body = Body::from_stream(stream(Listener::new(app, watch, proof, revocations)));
+    let body = Body::from_stream(stream(Listener::new(app, watch, credential, revocations)));
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM)),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -137,7 +137,7 @@ impl FromRequestParts<AppState> for LastEvent {
 struct Listener {
     app: AppState,
     watch: PinWatch,
-    proof: Proof,
+    credential: CredentialCheck<ClusterRead>,
     revocations: Receiver<()>,
     heartbeat: Interval,
     ends_at: Instant,
@@ -154,12 +154,17 @@ enum Next {
 }
 
 impl Listener {
-    fn new(app: AppState, watch: PinWatch, proof: Proof, revocations: Receiver<()>) -> Self {
+    fn new(
+        app: AppState,
+        watch: PinWatch,
+        credential: CredentialCheck<ClusterRead>,
+        revocations: Receiver<()>,
+    ) -> Self {
         let bounds = &app.settings().events;
         let now = Instant::now();
         let heartbeat = interval_at(now + bounds.heartbeat, bounds.heartbeat);
         let ends_at = now + bounds.life;
-        Self { app, watch, proof, revocations, heartbeat, ends_at, has_begun: false, has_ended: false }
+        Self { app, watch, credential, revocations, heartbeat, ends_at, has_begun: false, has_ended: false }
     }
 
     async fn next(&mut self) -> Next {
@@ -177,7 +182,11 @@ impl Listener {
             Ok(()) = self.revocations.changed() => {}
             _ = self.heartbeat.tick() => {}
         }
-        if self.proof.is_good(&self.app).await { Next::Heartbeat } else { Next::Closed("credential") }
+        if self.credential.passes(&self.app.service().tokens).await {
+            Next::Heartbeat
+        } else {
+            Next::Closed("credential")
+        }
     }
 
     async fn chunk(&mut self) -> Option<Bytes> {

@@ -10,7 +10,7 @@ use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
 use crate::Bodies;
-use crate::upload_body::{UploadBody, Watch};
+use crate::body::{PacedBody, Watch};
 use crate::v3::reject::Reject;
 use crate::v3::uploads::disposition::Disposition;
 
@@ -35,7 +35,7 @@ impl Form {
         let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let boundary = multer::parse_boundary(content_type.unwrap_or_default())
             .map_err(|_| Reject::invalid("Send the content as multipart/form-data"))?;
-        let (body, watch) = UploadBody::new(request.into_body().into_data_stream(), bounds);
+        let (body, watch) = PacedBody::new(request.into_body().into_data_stream(), bounds);
         let parts = Multipart::new(body, boundary);
         Ok(Self { parts, watch, field_bytes_max: bounds.field_bytes_max })
     }
@@ -58,7 +58,7 @@ impl Form {
     /// What really went wrong when the reader of a part's content failed: a fault of the body, if there is
     /// one, and else what the reader says.
     pub(crate) fn or_fault(&self, reject: impl Into<Reject>) -> Reject {
-        self.watch.fault().map_or_else(|| reject.into(), Reject::from)
+        self.watch.error().map_or_else(|| reject.into(), Reject::from)
     }
 
     fn reject(&self, error: &multer::Error) -> Reject {
@@ -102,7 +102,7 @@ impl Part {
     }
 
     fn reject(&self, error: &multer::Error) -> Reject {
-        self.watch.fault().map_or_else(|| wording(error), Reject::from)
+        self.watch.error().map_or_else(|| wording(error), Reject::from)
     }
 }
 

@@ -1,5 +1,5 @@
-//! The body of an upload on its way in: paced, watched and bounded, so that neither a client that drips nor one
-//! that sends a part header without end can hold memory or a connection.
+//! The body of an upload while it is received. Its pace and the size of multipart headers are bounded, so that neither a
+//! client that sends a few bytes at a time nor one that sends an endless header holds memory or a connection.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,63 +13,50 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::BodyError;
 use crate::Bodies;
 
-/// The most bytes that may go by in search of the next part: its boundary and its headers.
+/// The largest boundary and headers of one part, in bytes.
 const HEAD_BYTES_MAX: u64 = 64 * 1024;
 
-/// Stands in the count of head bytes while a part's content is read, which has no bound here.
+/// The count of head bytes while a part's content is read, which has no bound here.
 const NOT_IN_HEAD: u64 = u64::MAX;
 
-/// Why a body broke off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BodyFault {
-    /// The client went away, or broke the encoding.
-    #[error("The upload was cut off")]
-    CutOff,
-    /// Nothing came for too long, or too little altogether.
-    #[error("The body came too slowly")]
-    TooSlow,
-    /// A part's headers have no end.
-    #[error("A part of the form has headers without end")]
-    EndlessHead,
-}
-
-/// Says what the body should look for, and what became of it.
+/// Tells the body which section of the form is read, and reports its error.
 #[derive(Debug, Clone)]
 pub(crate) struct Watch(Arc<Watched>);
 
 #[derive(Debug)]
 struct Watched {
     head_bytes: AtomicU64,
-    fault: OnceLock<BodyFault>,
+    error: OnceLock<BodyError>,
 }
 
 impl Watch {
-    /// From now on the next part's head is looked for.
+    /// The reader expects a boundary and headers next.
     pub(crate) fn expect_head(&self) {
         self.0.head_bytes.store(0, Ordering::Relaxed);
     }
 
-    /// From now on a part's content is read.
+    /// The reader expects the content of a part next.
     pub(crate) fn expect_content(&self) {
         self.0.head_bytes.store(NOT_IN_HEAD, Ordering::Relaxed);
     }
 
-    /// Why the body broke off, if it did.
-    pub(crate) fn fault(&self) -> Option<BodyFault> {
-        self.0.fault.get().copied()
+    /// The first error of the body.
+    pub(crate) fn error(&self) -> Option<BodyError> {
+        self.0.error.get().copied()
     }
 }
 
-/// A request's body as the multipart reader gets it. After each chunk it pauses for a moment: the reader takes
-/// whatever is ready before it looks at it, and would take a whole file.
-pub(crate) struct UploadBody {
+/// The body of a request as the multipart reader gets it. It yields once after each chunk: the reader buffers whatever is
+/// ready before it parses, and would buffer a whole file.
+pub(crate) struct PacedBody {
     body: BodyDataStream,
     watch: Watch,
     idle_time: Duration,
     rate_min: u64,
-    /// Runs out when the client keeps us waiting; set anew each time a wait begins.
+    /// Ends when the client has sent nothing for too long; reset when a wait begins.
     idle: Pin<Box<Sleep>>,
     waiting_since: Option<Instant>,
     waited: Duration,
@@ -77,10 +64,10 @@ pub(crate) struct UploadBody {
     pause: bool,
 }
 
-impl UploadBody {
-    /// A body, and the watch over it. Must be made inside a tokio runtime.
+impl PacedBody {
+    /// Wraps a body. Must be called inside a tokio runtime.
     pub(crate) fn new(body: BodyDataStream, bounds: &Bodies) -> (Self, Watch) {
-        let watch = Watch(Arc::new(Watched { head_bytes: AtomicU64::new(0), fault: OnceLock::new() }));
+        let watch = Watch(Arc::new(Watched { head_bytes: AtomicU64::new(0), error: OnceLock::new() }));
         let this = Self {
             body,
             watch: watch.clone(),
@@ -95,13 +82,13 @@ impl UploadBody {
         (this, watch)
     }
 
-    fn break_off(&self, fault: BodyFault) -> Poll<Option<Result<Bytes, BodyFault>>> {
-        // Only the first reason counts; those after it follow from it.
-        let first = *self.watch.0.fault.get_or_init(|| fault);
+    fn fail(&self, error: BodyError) -> Poll<Option<Result<Bytes, BodyError>>> {
+        // Later errors follow from the first one.
+        let first = *self.watch.0.error.get_or_init(|| error);
         Poll::Ready(Some(Err(first)))
     }
 
-    fn head_is_endless(&self) -> bool {
+    fn is_head_too_large(&self) -> bool {
         let head_bytes = self.watch.0.head_bytes.load(Ordering::Relaxed);
         head_bytes != NOT_IN_HEAD && head_bytes > HEAD_BYTES_MAX
     }
@@ -115,8 +102,8 @@ impl UploadBody {
         }
     }
 
-    /// Starts or goes on waiting for the client; ready when it has taken too long.
-    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Waits for the client; ready when it has taken too long.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.waiting_since.is_none() {
             let now = Instant::now();
             self.waiting_since = Some(now);
@@ -125,38 +112,38 @@ impl UploadBody {
         self.idle.as_mut().poll(cx)
     }
 
-    /// Ends a wait. Only time spent waiting counts against the client: our own disk may be slow as well.
-    fn end_wait(&mut self) -> Result<(), BodyFault> {
+    /// Ends a wait. Only time spent waiting for the client counts, since the server's own disk may be slow as well.
+    fn end_wait(&mut self) -> Result<(), BodyError> {
         if let Some(since) = self.waiting_since.take() {
             self.waited += since.elapsed();
         }
         let expected = self.rate_min.saturating_mul(self.waited.as_secs());
-        let drips = self.waited > self.idle_time && self.received_bytes < expected;
-        if drips { Err(BodyFault::TooSlow) } else { Ok(()) }
+        let is_slow = self.waited > self.idle_time && self.received_bytes < expected;
+        if is_slow { Err(BodyError::TooSlow) } else { Ok(()) }
     }
 }
 
-impl Stream for UploadBody {
-    type Item = Result<Bytes, BodyFault>;
+impl Stream for PacedBody {
+    type Item = Result<Bytes, BodyError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        if let Some(fault) = this.watch.fault() {
-            return Poll::Ready(Some(Err(fault)));
+        if let Some(error) = this.watch.error() {
+            return Poll::Ready(Some(Err(error)));
         }
         if std::mem::take(&mut this.pause) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if this.head_is_endless() {
-            return this.break_off(BodyFault::EndlessHead);
+        if this.is_head_too_large() {
+            return this.fail(BodyError::EndlessHead);
         }
         let Poll::Ready(next) = this.body.poll_next_unpin(cx) else {
-            ready!(this.poll_patience(cx));
-            return this.break_off(BodyFault::TooSlow);
+            ready!(this.poll_idle(cx));
+            return this.fail(BodyError::TooSlow);
         };
-        if let Err(fault) = this.end_wait() {
-            return this.break_off(fault);
+        if let Err(error) = this.end_wait() {
+            return this.fail(error);
         }
         match next {
             Some(Ok(chunk)) => {
@@ -164,7 +151,7 @@ impl Stream for UploadBody {
                 this.pause = true;
                 Poll::Ready(Some(Ok(chunk)))
             }
-            Some(Err(_disconnected)) => this.break_off(BodyFault::CutOff),
+            Some(Err(_disconnected)) => this.fail(BodyError::CutOff),
             None => Poll::Ready(None),
         }
     }

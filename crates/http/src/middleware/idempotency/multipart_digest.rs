@@ -1,41 +1,41 @@
-//! The hash of a multipart form, whatever boundary its client made up this time.
+//! The digest of a multipart form, independent of its boundary.
 //!
-//! Clients take a new random boundary for each try, so the bytes of two tries differ. Hashed is therefore what stands
-//! between the boundaries (heads and contents), piece by piece, up to the closing one. It streams: held back is never
-//! more than a boundary's length.
+//! Clients choose a new random boundary for each attempt, so the bytes of two attempts differ. The digest therefore covers
+//! what is between the boundaries (heads and contents), section by section, up to the closing one. It streams, and buffers
+//! at most the length of a boundary.
 
 use data_encoding::HEXLOWER;
 use memchr::memmem::Finder;
 use sha2::{Digest, Sha256};
 
-/// What tells the closing boundary from the others.
+/// Follows the closing boundary, and no other.
 const CLOSING: &[u8] = b"--";
 
-/// A form that is being hashed.
-pub(crate) struct FormPrint {
+/// The digest of a form that is being read.
+pub(crate) struct MultipartDigest {
     delimiter: Finder<'static>,
-    /// Bytes that may be the beginning of a delimiter.
+    /// Bytes that may be the start of a delimiter.
     held: Vec<u8>,
-    piece: Sha256,
-    pieces: Sha256,
+    section: Sha256,
+    sections: Sha256,
     is_closed: bool,
 }
 
-impl FormPrint {
-    /// A form with this boundary.
+impl MultipartDigest {
+    /// An empty digest of a form with this boundary.
     pub(crate) fn new(boundary: &str) -> Self {
         let delimiter = Finder::new(format!("\r\n--{boundary}").as_bytes()).into_owned();
-        // The first delimiter may stand at the very beginning.
+        // The first delimiter may be at the very start.
         Self {
             delimiter,
             held: b"\r\n".to_vec(),
-            piece: Sha256::new(),
-            pieces: Sha256::new(),
+            section: Sha256::new(),
+            sections: Sha256::new(),
             is_closed: false,
         }
     }
 
-    /// Takes what comes next, in whatever chunks.
+    /// Adds the next bytes, in chunks of any size.
     pub(crate) fn update(&mut self, chunk: &[u8]) {
         if self.is_closed {
             return;
@@ -44,14 +44,14 @@ impl FormPrint {
         let mut from = 0;
         while let Some(at) = self.delimiter.find(&self.held[from..]).map(|at| from + at) {
             let end = at + self.delimiter.needle().len();
-            // Two more bytes say whether it is the last.
+            // The next two bytes say whether it is the closing one.
             let Some(after) = self.held.get(end..end + CLOSING.len()) else {
                 self.take(from, at);
                 return;
             };
             self.is_closed = after == CLOSING;
-            self.piece.update(&self.held[from..at]);
-            self.pieces.update(self.piece.finalize_reset());
+            self.section.update(&self.held[from..at]);
+            self.sections.update(self.section.finalize_reset());
             if self.is_closed {
                 self.held = Vec::new();
                 return;
@@ -62,15 +62,15 @@ impl FormPrint {
         self.take(from, open.max(from));
     }
 
-    /// Hashes what can be no delimiter, and lets go of what stands before it too.
+    /// Hashes bytes that can't be part of a delimiter, and drops them.
     fn take(&mut self, from: usize, to: usize) {
-        self.piece.update(&self.held[from..to]);
+        self.section.update(&self.held[from..to]);
         self.held.drain(..to);
     }
 
-    /// The hash, if the form has come to its end.
+    /// The hash, once the closing boundary was read.
     pub(crate) fn hash(&self) -> Option<String> {
-        self.is_closed.then(|| HEXLOWER.encode(&self.pieces.clone().finalize()))
+        self.is_closed.then(|| HEXLOWER.encode(&self.sections.clone().finalize()))
     }
 }
 
@@ -84,16 +84,16 @@ mod tests {
     }
 
     fn hash_in_chunks(boundary: &str, text: &str, size: usize) -> Option<String> {
-        let mut print = FormPrint::new(boundary);
+        let mut digest = MultipartDigest::new(boundary);
         for chunk in text.as_bytes().chunks(size) {
-            print.update(chunk);
-            assert!(print.held.len() <= size + boundary.len() + 8, "it holds no more than it must");
+            digest.update(chunk);
+            assert!(digest.held.len() <= size + boundary.len() + 8, "it buffers no more than it must");
         }
-        print.hash()
+        digest.hash()
     }
 
     #[test]
-    fn a_form_is_the_same_under_another_boundary_and_in_other_chunks() {
+    fn hash_is_independent_of_boundary_and_chunks() {
         let parts = ["a: b\r\n\r\nhello", "c: d\r\n\r\n\r\n--\r\n--x\r\n-- ", "e: f\r\n\r\n"];
         let expected = hash_in_chunks("x1", &form("x1", &parts), 1_000).expect("it ends");
         for size in 1..60 {
@@ -102,12 +102,12 @@ mod tests {
                 assert_eq!(hash.as_ref(), Some(&expected), "{boundary} {size}");
             }
         }
-        let with_epilogue = format!("{}what follows counts not", form("x1", &parts));
+        let with_epilogue = format!("{}an epilogue is ignored", form("x1", &parts));
         assert_eq!(hash_in_chunks("x1", &with_epilogue, 7), Some(expected));
     }
 
     #[test]
-    fn another_form_is_another() {
+    fn different_forms_have_different_hashes() {
         let all = [
             form("x", &["a\r\n\r\nhello"]),
             form("x", &["a\r\n\r\nhello "]),
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_without_its_end_has_no_hash() {
+    fn form_without_closing_boundary_has_no_hash() {
         let whole = form("x", &["a\r\n\r\nhello"]);
         for length in 0..whole.len() - 2 {
             assert_eq!(hash_in_chunks("x", &whole[..length], 4), None, "{length}");
