@@ -14,7 +14,7 @@ test *ARGS:
 # The suite beside Kubo, Helia and the samples' runtimes, which it installs into a cache folder.
 peers *ARGS:
     ci/peers
-    cargo test --workspace --features pinfold-server/foreign-peers --test peers -- {{ARGS}}
+    cargo test --workspace --features pinfold-server/foreign-peers --test peers --test docs -- {{ARGS}}
 
 # Pinfold's speed beside Kubo's.
 bench:

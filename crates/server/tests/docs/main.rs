@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `sh` | runs it; every command must succeed |
 //! | `sh background` | starts it, and waits until it has printed the text block that follows |
+//! | `sh proxy` | runs it behind nginx and again behind Caddy, in the suite with foreign peers (`proxies`) |
 //! | `sh not-run REASON` | only checks that REASON is there; `blocks_that_are_not_run` lists them |
 //! | `text`, `json` | what the `sh` block before it prints; `…` stands for any text |
 //! | `LANGUAGE file=PATH` | writes the block to PATH |
@@ -17,6 +18,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod page;
+#[cfg(feature = "foreign-peers")]
+mod proxies;
 mod session;
 
 use page::{Kind, Page};
@@ -37,13 +40,16 @@ CID=$(pinfold add --quiet hello.txt)
 ```
 ";
 
+fn start_of_a_guide() -> Page {
+    Page::parse("the start of every guide", BEFORE_A_GUIDE)
+}
+
 fn run(path: &str) {
-    let page = Page::read(path);
     let mut session = Session::start();
     if path.starts_with("docs/guides/") {
-        session.run(&Page::parse("the start of every guide", BEFORE_A_GUIDE));
+        session.run(&start_of_a_guide());
     }
-    session.run(&page);
+    session.run(&Page::read(path));
     session.finish();
 }
 
@@ -62,6 +68,15 @@ macro_rules! pages {
 pages! {
     readme = "README.md",
     getting_started = "docs/getting-started.md",
+    accounts_and_keys = "docs/guides/accounts-and-keys.md",
+    backup_and_move = "docs/guides/backup-and-move.md",
+    closing_sign_up = "docs/guides/closing-sign-up.md",
+    monitoring = "docs/guides/monitoring.md",
+    reverse_proxy = "docs/guides/reverse-proxy.md",
+    sharing = "docs/guides/sharing.md",
+    systemd = "docs/guides/systemd.md",
+    troubleshooting = "docs/guides/troubleshooting.md",
+    upgrade = "docs/guides/upgrade.md",
 }
 
 #[test]
@@ -85,6 +100,16 @@ fn blocks_that_are_not_run() {
             }
         }
     }
-    let expected = ["README.md: builds Pinfold", "docs/getting-started.md: builds Pinfold"];
+    let expected = [
+        "README.md: builds Pinfold",
+        "docs/getting-started.md: builds Pinfold",
+        "docs/guides/reverse-proxy.md: needs root",
+        "docs/guides/reverse-proxy.md: needs root",
+        "docs/guides/systemd.md: needs root",
+        "docs/guides/systemd.md: needs root",
+        "docs/guides/systemd.md: needs root",
+        "docs/guides/systemd.md: needs root",
+        "docs/guides/upgrade.md: builds Pinfold",
+    ];
     assert_eq!(not_run, expected);
 }

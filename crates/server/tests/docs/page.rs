@@ -17,6 +17,8 @@ pub(crate) struct Block {
 pub(crate) enum Kind {
     Run,
     Background,
+    /// Run behind each reverse proxy that the page configures.
+    Proxy,
     NotRun {
         reason: String,
     },
@@ -76,6 +78,7 @@ impl Kind {
         match (language, mark.split_once(' ').unwrap_or((mark, ""))) {
             ("sh", ("", _)) => Self::Run,
             ("sh", ("background", "")) => Self::Background,
+            ("sh", ("proxy", "")) => Self::Proxy,
             ("sh", ("not-run", reason)) => Self::NotRun { reason: reason.to_owned() },
             ("text" | "json", ("", _)) => Self::Output { json: language == "json" },
             ("bash" | "shell" | "console" | "", _) | ("sh", _) => {

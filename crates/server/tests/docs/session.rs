@@ -20,13 +20,13 @@ use tempfile::TempDir;
 use crate::page::{Block, Kind, Page, repository};
 
 /// How long one block may take. It bounds a test that fails; none that passes waits for it.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct Session {
     folder: TempDir,
     shell: Child,
     input: ChildStdin,
-    /// A line for each block that has ended: its exit status.
+    /// A line for each block: `ended`, or `failed`.
     ended: Receiver<String>,
     /// Pairs of what a page has and what this session has instead.
     replaced: Vec<(&'static str, String)>,
@@ -59,7 +59,8 @@ impl Session {
         // A group of its own, so that its end can take everything with it that a failed page left behind.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut shell = command.spawn().unwrap();
-        let input = shell.stdin.take().unwrap();
+        let mut input = shell.stdin.take().unwrap();
+        input.write_all(b"exec 3>&1; trap 'echo failed >&3' EXIT; set -e\n").unwrap();
         let output = BufReader::new(shell.stdout.take().unwrap());
         let (send, ended) = sync_channel(1);
         std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
@@ -83,11 +84,9 @@ impl Session {
             match &block.kind {
                 Kind::Run => self.run_block(&place, block, expected.copied()),
                 Kind::Background => self.start_block(&place, block, expected.copied()),
-                Kind::File { path } => {
-                    fs::write(self.work(&self.replace(path)), self.replace(&block.text)).unwrap()
-                }
+                Kind::File { path } => self.write(path, &block.text),
                 Kind::Stop => self.stop(&place),
-                Kind::NotRun { .. } | Kind::Output { .. } | Kind::Other => {}
+                Kind::Proxy | Kind::NotRun { .. } | Kind::Output { .. } | Kind::Other => {}
             }
         }
     }
@@ -149,17 +148,29 @@ impl Session {
         File::create(&output).unwrap();
         let (script, out) = (script.display(), output.display());
         // `set -e` ends the shell with the first command that fails.
-        let line = format!("set -e; . {script} </dev/null >{out} 2>&1{how}\necho ended\n");
+        let line = format!(". {script} </dev/null >{out} 2>&1{how}\necho ended >&3\n");
         self.input.write_all(line.as_bytes()).unwrap();
         let ended = self.ended.recv_timeout(PATIENCE);
         let printed = || fs::read_to_string(&output).unwrap_or_default();
         assert!(
-            ended.is_ok(),
+            ended.is_ok_and(|line| line == "ended"),
             "{place}: a command failed or did not end\n{}\nit printed\n{}",
             block.text,
             printed()
         );
         output
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.work(&self.replace(path));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, self.replace(text)).unwrap();
+    }
+
+    /// The temporary folder: `work`, `home`, `etc` and so on are in it.
+    #[cfg(feature = "foreign-peers")]
+    pub(crate) fn root(&self) -> PathBuf {
+        self.folder.path().canonicalize().unwrap()
     }
 
     fn work(&self, path: &str) -> PathBuf {
@@ -204,7 +215,7 @@ fn wrapper(pid: &std::path::Path) -> String {
 }
 
 /// A port below those that systems give to connections, so that nothing takes it before the server does.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static TAKEN: AtomicU16 = AtomicU16::new(0);
     let start = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
     let next = || start + TAKEN.fetch_add(1, Ordering::Relaxed);
