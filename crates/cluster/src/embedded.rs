@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cid::Cid;
 use pinfold_node::car::import::{ImportCarError, ImportedCar, import_car};
-use pinfold_node::net::AGENT;
+use pinfold_node::swarm::AGENT;
 use pinfold_node::unixfs::{self, DirectoryBuilder, ImportError, Kind, Profile, ReadError};
 use pinfold_node::{
     Block, BlocksError, FetchError, FetchLimits, FetchRequest, HoldId, HoldName, Node, Progress,
@@ -156,7 +156,7 @@ impl Cluster for Embedded {
             let Imported { root, content_bytes, dag_bytes } = *file;
             // A write that failed meanwhile took everything with it that the hold was given since its last commit. A
             // file's root is given last, so that all of the file is there if it is.
-            if Block::inline(&root).is_none() && !blocks.is_kept(hold, &root)? {
+            if Block::inline(&root).is_none() && !blocks.has_edge(hold, &root)? {
                 return Err(ClusterError::Unavailable(format!("{path:?} was taken in and is lost")));
             }
             directory.insert(path, unixfs::Imported { root, size_bytes: content_bytes, dag_bytes })?;

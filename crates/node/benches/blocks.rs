@@ -56,7 +56,7 @@ async fn run(dir: &Path, count: usize, length: usize) -> Outcome {
     let again = blocks.open(&HoldName::parse("again").ok_or("name")?)?;
     let start = Instant::now();
     for cid in &cids {
-        if !blocks.keep(again, cid)? {
+        if !blocks.add_edge(again, cid)? {
             return Err("a block is missing".into());
         }
     }

@@ -1,12 +1,12 @@
-//! Where blocks live, and the holds that keep them.
+//! Block storage, and the holds that protect blocks from deletion.
 //!
-//! A **hold** is a named set of blocks, kept as (block, hold) edges: adding and removing are idempotent. A
-//! block lives while one edge names it. A fetch or an upload *builds* a hold; once all of the DAG is in,
-//! the hold is *sealed*. An unsealed hold survives a restart with all that was committed, so that the
-//! same work can go on, or be released whole.
+//! A **hold** is a named set of blocks, stored as (block, hold) edges. Adding and removing an edge are idempotent. A
+//! block exists as long as at least one edge references it. A fetch or an upload *builds* a hold; once the whole DAG
+//! is stored, the hold is *sealed*. An unsealed hold survives a restart with everything that was committed, so the
+//! same work can continue, or the hold can be released as a whole.
 //!
-//! Blocks are stored under their multihash: CIDs that differ in version or codec alone share the bytes.
-//! Identity CIDs are never stored; [`Block::inline`] has them.
+//! Blocks are stored under their multihash: CIDs that differ only in version or codec share the bytes. Blocks of
+//! identity CIDs are never stored; [`Block::inline`] decodes them.
 
 #[cfg(test)]
 mod contract;
@@ -20,20 +20,22 @@ use roaring::RoaringTreemap;
 use crate::Block;
 
 pub use memory::MemoryBlocks;
+#[cfg(test)]
+pub(crate) use segments::scrub_step;
 pub use segments::{
-    DamagedBlock, KeepAll, LostSegment, OpenError, ScrubStep, SegmentBlocks, SegmentConfig, Snapshot,
-    VerifyProgress,
+    DamagedBlock, LostSegment, OpenError, ReclaimPause, ScrubStep, SegmentBlocks, SegmentConfig, Snapshot,
+    VerifyProgress, scrub,
 };
 
-/// The name of a hold, chosen by the caller, such as `pin/bafy…`. 1 to 255 bytes.
+/// The name of a hold, chosen by the caller, such as `pin/bafy…`. 1 to 255 bytes long.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HoldName(String);
 
 impl HoldName {
-    /// The longest name, in bytes: room for a prefix and any CID in base32.
+    /// The maximum length in bytes: room for a prefix and any CID in base32.
     pub const LEN_MAX: usize = 255;
 
-    /// Takes a name of 1 to [`Self::LEN_MAX`] bytes; `None` for any other.
+    /// Checks the length; `None` if it is not 1 to [`Self::LEN_MAX`] bytes.
     #[must_use]
     pub fn parse(name: impl Into<String>) -> Option<Self> {
         let name = name.into();
@@ -47,87 +49,84 @@ impl HoldName {
     }
 }
 
-/// A hold's number inside its store; valid until the hold is released.
+/// A handle on an open hold of one store. Valid until the hold is released, or until a write to the store fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HoldId(pub u64);
 
-/// How much a hold keeps: its distinct blocks and their bytes.
+/// The size of a hold: its distinct blocks and their bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HoldStats {
     /// Distinct blocks, by multihash.
     pub blocks: u64,
-    /// The sum of their lengths.
     pub bytes: u64,
 }
 
-/// A hold as [`Blocks::holds`] lists it.
+/// A hold as listed by [`Blocks::holds`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HoldInfo {
-    /// Its name.
     pub name: HoldName,
-    /// Whether it was sealed.
     pub sealed: bool,
-    /// What it keeps, as far as it is committed.
+    /// Committed blocks only.
     pub stats: HoldStats,
 }
 
-/// What a store has in all.
+/// Totals over a whole store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Files that blocks lie in.
+    /// Segment files.
     pub segments: u64,
     /// Distinct blocks, by multihash.
     pub blocks: u64,
-    /// Their bytes: each block counts once.
+    /// Bytes of the distinct blocks.
     pub bytes: u64,
-    /// Holds, also those that are being built.
+    /// Holds, including those that are being built.
     pub holds: u64,
-    /// The blocks of all holds added up: each counts as often as it is kept.
+    /// The sum of the blocks of all holds: a block counts once for each hold that references it.
     pub held_blocks: u64,
-    /// The bytes of all holds added up.
+    /// The sum of the bytes of all holds.
     pub held_bytes: u64,
-    /// What all of it takes on disk, as the file system counts it; 0 where there is no disk.
+    /// Disk usage as the file system counts it; 0 for a store in memory.
     pub disk_bytes: u64,
     /// Blocks that are known to be damaged.
     pub damaged_blocks: u64,
 }
 
-/// Counts the blocks of several holds of one store, each once.
+/// Counts the distinct blocks of several holds of one store.
 #[derive(Debug, Clone, Default)]
 pub struct Distinct {
-    /// The numbers that the store has given its blocks.
+    /// The ids that the store assigned to its blocks.
     blocks: RoaringTreemap,
     bytes: u64,
 }
 
 impl Distinct {
-    /// Counts a block, by its number in its store, unless it was counted before.
+    /// Counts a block, identified by its id in the store, unless it was counted before.
     pub fn add(&mut self, block: u64, bytes: u64) {
         if self.blocks.insert(block) {
             self.bytes += bytes;
         }
     }
 
-    /// The bytes of all that was counted.
+    /// The bytes of the counted blocks.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 }
 
-/// What went wrong in a block store.
+/// Why an operation on a block store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BlocksError {
-    /// The disk is full; nothing was acknowledged, and writing works again once there is space.
-    #[error("no space left for blocks")]
+    /// The disk is full. Nothing was acknowledged. Writes succeed again once there is space.
+    #[error("no disk space left for blocks")]
     Full,
-    /// The stored bytes do not match the CID any more.
+    /// The stored bytes no longer match the CID.
     #[error("block {0} is damaged on disk")]
     Damaged(Cid),
-    /// The hold was released meanwhile.
-    #[error("the hold is gone")]
+    /// The hold does not exist: it was released.
+    #[error("the hold does not exist")]
     NoSuchHold,
-    /// Any other failure of the disk or the index, which is logged where it arose.
+    /// Any other failure of the disk or the index. It is logged where it occurs.
     #[error("the block store failed: {0}")]
     Failed(String),
     /// The store is shutting down.
@@ -135,55 +134,53 @@ pub enum BlocksError {
     Closed,
 }
 
-/// A durable store of blocks. One contract suite (`blocks/contract.rs`) holds for every implementation.
+/// A durable store of blocks. Every implementation passes the contract suite in `blocks/contract.rs`.
 ///
-/// `size` and `keep` look into the index and are quick; `get` may read the disk, so async callers run it
-/// where blocking is allowed. Whatever writes may block for the moment in which the writer takes a full
-/// queue.
+/// `size` and `add_edge` only look into the index and are fast. `get` may read the disk, so async callers run it where
+/// blocking is allowed. Operations that write may block for the moment in which the writer takes a full queue.
 ///
-/// After [`BlocksError::Full`] or [`BlocksError::Failed`] from a write, what the hold was given since its last
-/// commit may be lost: its [`HoldId`] fails from then on, and the hold has to be [opened](Self::open) again.
+/// After a write returned [`BlocksError::Full`] or [`BlocksError::Failed`], everything that was added to the hold since
+/// its last commit may be lost. Its [`HoldId`] fails from then on, and the hold must be [opened](Self::open) again.
 #[async_trait]
 pub trait Blocks: Send + Sync + 'static {
-    /// The length of a stored block in bytes, `None` if it is not here.
+    /// The length of a stored block in bytes; `None` if it is not stored.
     fn size(&self, cid: &Cid) -> Result<Option<u64>, BlocksError>;
 
-    /// Reads and verifies a block, also one that is put but not committed yet. May block on the disk.
+    /// Reads and verifies a block, including one that was put but not committed yet. May block on the disk.
     fn get(&self, cid: &Cid) -> Result<Option<Block>, BlocksError>;
 
-    /// Opens the hold of this name for building; creates it if need be. Opening a hold that is there
-    /// (from a run before, or sealed) goes on with what it has.
+    /// Opens the hold of this name for building, and creates it if it does not exist. A hold that exists (from an
+    /// earlier run, or sealed) keeps its blocks.
     fn open(&self, name: &HoldName) -> Result<HoldId, BlocksError>;
 
-    /// Adds a block and its edge. Waits while too much is unwritten; durable only after
-    /// [`commit`](Self::commit) or [`seal`](Self::seal). Cancel-safe: the block is in or it is not.
+    /// Adds a block and its edge. Waits while too many bytes are queued. Durable only after
+    /// [`commit`](Self::commit) or [`seal`](Self::seal). Cancel-safe: the block is either added or not.
     async fn put(&self, hold: HoldId, block: Block) -> Result<(), BlocksError>;
 
-    /// Stores a block anew, durably, that is stored and damaged; everything that kept it keeps it. Does nothing if
-    /// it is not stored. Dropping the future does not stop it.
+    /// Durably rewrites a stored block that is damaged. All its edges stay. Does nothing if the block is not stored.
+    /// Dropping the future does not stop the write.
     async fn repair(&self, block: Block) -> Result<(), BlocksError>;
 
-    /// Adds an edge to a block that is stored already; false if it is not.
-    fn keep(&self, hold: HoldId, cid: &Cid) -> Result<bool, BlocksError>;
+    /// Adds an edge to a block that is stored already; false if it is not stored.
+    fn add_edge(&self, hold: HoldId, cid: &Cid) -> Result<bool, BlocksError>;
 
     /// Whether the hold has an edge to this block.
-    fn is_kept(&self, hold: HoldId, cid: &Cid) -> Result<bool, BlocksError>;
+    fn has_edge(&self, hold: HoldId, cid: &Cid) -> Result<bool, BlocksError>;
 
-    /// What the hold keeps by now, uncommitted edges included.
+    /// The size of the hold, including uncommitted edges.
     fn stats(&self, hold: HoldId) -> Result<HoldStats, BlocksError>;
 
-    /// Returns once everything that this hold was given before the call survives power loss.
+    /// Returns once everything that was added to this hold before the call survives power loss.
     async fn commit(&self, hold: HoldId) -> Result<HoldStats, BlocksError>;
 
-    /// [`commit`](Self::commit), and marks the hold as complete in the same step.
+    /// [`commit`](Self::commit), and marks the hold as complete in the same batch.
     async fn seal(&self, hold: HoldId) -> Result<HoldStats, BlocksError>;
 
-    /// Durably removes the hold, and frees the space of every block that no other hold keeps. The space
-    /// is given back in the background, also after a restart. A name that is not there is fine.
+    /// Durably removes the hold. The space of every block that no other hold references is reclaimed in the background,
+    /// also after a restart. Succeeds if there is no hold of this name.
     async fn release(&self, name: &HoldName) -> Result<(), BlocksError>;
 
-    /// The holds whose name starts with `prefix`, in the order of names, at most `limit` of them after
-    /// `after`.
+    /// The holds whose name starts with `prefix`, ordered by name, starting after `after`, at most `limit`.
     fn holds(
         &self,
         prefix: &str,
@@ -191,23 +188,23 @@ pub trait Blocks: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<HoldInfo>, BlocksError>;
 
-    /// Whether a block of this hold is known to be damaged: [`keep`](Self::keep) is false for it, as if it were not
-    /// stored, until it is [put](Self::put) or [repaired](Self::repair).
+    /// Whether a block of this hold is known to be damaged. For such a block [`add_edge`](Self::add_edge) returns false,
+    /// as if it were not stored, until it is [put](Self::put) or [repaired](Self::repair).
     fn is_damaged(&self, _name: &HoldName) -> Result<bool, BlocksError> {
         Ok(false)
     }
 
-    /// The holds with blocks that are known to be damaged, and how many each has, in the order of names. Looks at
-    /// `limit` damaged blocks at most.
+    /// The holds with blocks that are known to be damaged, and how many each has, ordered by name. Considers at most
+    /// `limit` damaged blocks.
     fn damaged_holds(&self, _limit: usize) -> Result<Vec<(HoldName, u64)>, BlocksError> {
         Ok(Vec::new())
     }
 
-    /// Counts the committed blocks of a hold, besides those that were counted before. Costs as much as the hold is
-    /// large. A name that is not there counts nothing.
+    /// Adds the committed blocks of a hold to `counted`. The cost is proportional to the size of the hold. Does nothing
+    /// if there is no hold of this name.
     fn count(&self, name: &HoldName, counted: &mut Distinct) -> Result<(), BlocksError>;
 
-    /// What the store has in all, as far as it is committed. May ask the file system for the size of each file.
+    /// The totals of the store, committed data only. May ask the file system for the size of each file.
     fn totals(&self) -> Result<Totals, BlocksError>;
 
     /// The hold of this name, if there is one.

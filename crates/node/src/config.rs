@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use libp2p::Multiaddr;
 
-use crate::bitswap::BitswapConfig;
+use crate::exchange::BitswapConfig;
 use crate::identity::Identity;
 
 /// The settings of a node. Start from [`NodeConfig::new`] or [`NodeConfig::loopback`].

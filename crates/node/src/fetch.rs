@@ -11,8 +11,8 @@ use std::time::Duration;
 use cid::Cid;
 use libp2p::Multiaddr;
 
-use crate::bitswap::Bitswap;
-use crate::source::Source;
+use crate::exchange::Bitswap;
+use crate::sources::Source;
 use crate::{Blocks, BlocksError, HoldName, HoldStats};
 
 mod run;

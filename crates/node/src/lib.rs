@@ -13,18 +13,17 @@
 //! - [`fetch`]: the walker that brings a whole DAG under a hold;
 //! - [`node`]: all of it behind one handle.
 
-pub mod bitswap;
 pub mod block;
 pub mod blocks;
 pub mod car;
 pub mod config;
 pub mod dag;
+pub mod exchange;
 pub mod fetch;
 pub mod identity;
-pub mod net;
 pub mod node;
-pub mod scrub;
-pub mod source;
+pub mod sources;
+pub mod swarm;
 pub mod unixfs;
 
 pub use block::{Block, BlockError};
@@ -34,5 +33,5 @@ pub use fetch::{
     Cut, FetchError, FetchLimits, FetchRequest, Progress, ProgressReading, Reach, Survey, SurveyRequest,
 };
 pub use identity::{Identity, IdentityError};
-pub use net::{DialError, Net, PeerEvent, PeerInfo, StartError};
 pub use node::Node;
+pub use swarm::{DialError, PeerEvent, PeerInfo, StartError, SwarmHandle};

@@ -8,22 +8,23 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::bitswap::Bitswap;
 use crate::config::NodeConfig;
+use crate::exchange::Bitswap;
 use crate::fetch::{Fetcher, Survey, SurveyRequest};
-use crate::net::{self, DialError, Net, PeerInfo, StartError};
+use crate::sources::DhtSource;
+use crate::swarm::{self, DialError, PeerInfo, StartError, SwarmHandle};
 use crate::{Blocks, FetchError, FetchRequest, HoldStats, Progress};
 
 /// A running IPFS node. Cheap to clone. When the last clone is dropped it stops, without a farewell to its
 /// peers; [`stop`](Self::stop) is the polite way.
 #[derive(Clone)]
 pub struct Node {
-    net: Net,
+    swarm: SwarmHandle,
     blocks: Arc<dyn Blocks>,
     bitswap: Bitswap,
     fetcher: Fetcher,
     stopping: CancellationToken,
-    swarm: Arc<Mutex<Option<JoinHandle<()>>>>,
+    swarm_task: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl Node {
@@ -34,28 +35,29 @@ impl Node {
     /// [`StartError`]: an address in use, a peer address without an identity, and the like.
     pub async fn start(config: NodeConfig, blocks: Arc<dyn Blocks>) -> Result<Self, StartError> {
         let (exchange, bitswap) = Bitswap::new(Arc::clone(&blocks), config.bitswap.clone());
-        let (net, task) = net::start(&config, exchange).await?;
-        let dht = Arc::new(net.dht());
+        let (swarm, task) = swarm::start(&config, exchange).await?;
+        let dht = Arc::new(DhtSource::new(swarm.clone()));
         // Other ways of finding content are added to this list.
-        let fetcher = Fetcher::new(Arc::clone(&blocks), bitswap.clone(), Arc::new(net.clone()), vec![dht]);
-        let swarm = Arc::new(Mutex::new(Some(task)));
-        Ok(Self { net, blocks, bitswap, fetcher, stopping: CancellationToken::new(), swarm })
+        let fetcher = Fetcher::new(Arc::clone(&blocks), bitswap.clone(), Arc::new(swarm.clone()), vec![dht]);
+        let swarm_task = Arc::new(Mutex::new(Some(task)));
+        let stopping = CancellationToken::new();
+        Ok(Self { swarm, blocks, bitswap, fetcher, stopping, swarm_task })
     }
 
     /// This node's identity.
     #[must_use]
     pub fn peer_id(&self) -> PeerId {
-        self.net.local_peer_id()
+        self.swarm.local_peer_id()
     }
 
     /// Where this node is reached, announced addresses first, each with `/p2p/ID` and its real port.
     pub async fn listen_addresses(&self) -> Vec<Multiaddr> {
-        self.net.listen_addresses().await
+        self.swarm.listen_addresses().await
     }
 
     /// The connected peers.
     pub async fn peers(&self) -> Vec<PeerInfo> {
-        self.net.peers().await
+        self.swarm.peers().await
     }
 
     /// The block store.
@@ -72,8 +74,8 @@ impl Node {
 
     /// The network.
     #[must_use]
-    pub fn net(&self) -> &Net {
-        &self.net
+    pub fn swarm(&self) -> &SwarmHandle {
+        &self.swarm
     }
 
     /// Brings a whole DAG under a hold; see [`Fetcher::fetch`]. Dropping the future is safe: the hold
@@ -119,18 +121,18 @@ impl Node {
     /// # Errors
     /// [`DialError`], also for an address that leads to no peer.
     pub async fn connect(&self, address: Multiaddr) -> Result<(), DialError> {
-        let peer = net::peer_of(&address).map_err(|reason| {
+        let peer = swarm::peer_of(&address).map_err(|reason| {
             DialError::Failed(format!("{address} is not the address of a peer: {reason}"))
         })?;
-        self.net.dial_trusted(peer, address).await
+        self.swarm.dial_trusted(peer, address).await
     }
 
     /// Ends all fetches, says goodbye to all peers and stops; returns when the swarm is gone and its ports
     /// are free. Takes two seconds at most. Further calls do nothing.
     pub async fn stop(&self) {
         self.stopping.cancel();
-        self.net.stop().await;
-        if let Some(task) = self.swarm.lock().await.take()
+        self.swarm.stop().await;
+        if let Some(task) = self.swarm_task.lock().await.take()
             && let Err(error) = task.await
         {
             tracing::error!(%error, "the swarm ended badly");
@@ -144,6 +146,8 @@ impl fmt::Debug for Node {
     }
 }
 
+#[cfg(test)]
+mod repair_tests;
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

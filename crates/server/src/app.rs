@@ -15,7 +15,7 @@ use pinfold_cluster::Embedded;
 use pinfold_http::AppState;
 use pinfold_model::SystemClock;
 use pinfold_node::blocks::SegmentBlocks;
-use pinfold_node::scrub::scrub;
+use pinfold_node::blocks::scrub;
 use pinfold_node::unixfs::Profile;
 use pinfold_node::{Identity, Node};
 use pinfold_service::{ApiKey, Background, ClusterSetup, Service, Wait};

@@ -1,4 +1,4 @@
-//! What every [`Blocks`] must do. Each function is one promise; each engine runs all of them.
+//! The contract of [`Blocks`]: each function tests one property, and each implementation runs all of them.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub(super) async fn a_block_is_there_as_soon_as_it_is_put(blocks: impl Blocks) {
     for committed in [false, true] {
         assert_eq!(blocks.size(hello.cid()).unwrap(), Some(5), "committed: {committed}");
         assert_eq!(blocks.get(hello.cid()).unwrap().unwrap(), hello);
-        assert!(blocks.is_kept(hold, hello.cid()).unwrap());
+        assert!(blocks.has_edge(hold, hello.cid()).unwrap());
         assert_eq!(blocks.stats(hold).unwrap(), stats(1, 5));
         assert_eq!(blocks.commit(hold).await.unwrap(), stats(1, 5));
     }
@@ -46,8 +46,8 @@ pub(super) async fn putting_and_keeping_again_change_nothing(blocks: impl Blocks
         assert_eq!(blocks.open(&name("a")).unwrap(), hold);
         blocks.put(hold, block("x")).await.unwrap();
         blocks.put(hold, block("")).await.unwrap();
-        assert!(blocks.keep(hold, block("x").cid()).unwrap());
-        assert!(!blocks.keep(hold, block("elsewhere").cid()).unwrap());
+        assert!(blocks.add_edge(hold, block("x").cid()).unwrap());
+        assert!(!blocks.add_edge(hold, block("elsewhere").cid()).unwrap());
         assert_eq!(blocks.stats(hold).unwrap(), stats(2, 1));
         assert_eq!(blocks.seal(hold).await.unwrap(), stats(2, 1));
     }
@@ -62,7 +62,7 @@ pub(super) async fn cids_of_one_multihash_share_the_block(blocks: impl Blocks) {
     let b = blocks.open(&name("b")).unwrap();
     blocks.put(a, old.clone()).await.unwrap();
     blocks.put(a, new.clone()).await.unwrap();
-    assert!(blocks.keep(b, raw.cid()).unwrap());
+    assert!(blocks.add_edge(b, raw.cid()).unwrap());
     assert_eq!(blocks.seal(a).await.unwrap(), stats(1, 4));
     assert_eq!(blocks.seal(b).await.unwrap(), stats(1, 4));
     blocks.release(&name("a")).await.unwrap();
@@ -76,8 +76,8 @@ pub(super) async fn identity_blocks_are_everywhere_and_nowhere(blocks: impl Bloc
     let inline = Block::inline(&cid).unwrap();
     let hold = blocks.open(&name("a")).unwrap();
     blocks.put(hold, inline.clone()).await.unwrap();
-    assert!(blocks.keep(hold, &cid).unwrap());
-    assert!(blocks.is_kept(hold, &cid).unwrap());
+    assert!(blocks.add_edge(hold, &cid).unwrap());
+    assert!(blocks.has_edge(hold, &cid).unwrap());
     assert_eq!(blocks.size(&cid).unwrap(), Some(inline.data().len() as u64));
     assert_eq!(blocks.get(&cid).unwrap(), Some(inline));
     assert_eq!(blocks.seal(hold).await.unwrap(), stats(0, 0));
@@ -131,8 +131,8 @@ pub(super) async fn a_released_hold_is_gone(blocks: impl Blocks) {
     blocks.release(&name("never there")).await.unwrap();
     assert!(blocks.hold(&name("a")).unwrap().is_none());
     assert!(matches!(blocks.put(hold, block("y")).await, Err(BlocksError::NoSuchHold)));
-    assert!(matches!(blocks.keep(hold, block("x").cid()), Err(BlocksError::NoSuchHold)));
-    assert!(matches!(blocks.is_kept(hold, block("x").cid()), Err(BlocksError::NoSuchHold)));
+    assert!(matches!(blocks.add_edge(hold, block("x").cid()), Err(BlocksError::NoSuchHold)));
+    assert!(matches!(blocks.has_edge(hold, block("x").cid()), Err(BlocksError::NoSuchHold)));
     assert!(matches!(blocks.stats(hold), Err(BlocksError::NoSuchHold)));
     assert!(matches!(blocks.commit(hold).await, Err(BlocksError::NoSuchHold)));
     assert!(matches!(blocks.seal(hold).await, Err(BlocksError::NoSuchHold)));
@@ -209,7 +209,7 @@ pub(super) async fn putting_what_is_being_freed_keeps_it(blocks: impl Blocks) {
         let new = blocks.open(&name(format!("new/{round}"))).unwrap();
         for n in 0..300 {
             let block = block(format!("{n}"));
-            if n % 2 == 0 || !blocks.keep(new, block.cid()).unwrap() {
+            if n % 2 == 0 || !blocks.add_edge(new, block.cid()).unwrap() {
                 blocks.put(new, block).await.unwrap();
             }
         }
@@ -219,14 +219,14 @@ pub(super) async fn putting_what_is_being_freed_keeps_it(blocks: impl Blocks) {
     }
 }
 
-/// One test for each promise: `contract!(engine)`, where `engine()` makes an empty store and what it needs
-/// to live.
+/// Defines one test for each property: `contract!(store)`, where `store` evaluates to an empty store and a guard that
+/// keeps it alive.
 macro_rules! contract {
-    ($make:expr; $($promise:ident)*) => {$(
+    ($make:expr; $($property:ident)*) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $promise() {
+        async fn $property() {
             let (_home, blocks) = $make;
-            crate::blocks::contract::$promise(blocks).await;
+            crate::blocks::contract::$property(blocks).await;
         }
     )*};
     ($make:expr) => {

@@ -1,7 +1,6 @@
-//! Blocks in memory: the engine for tests, and the model that the durable one is compared with.
+//! A block store in memory: for tests, and as the model that the durable store is compared with.
 //!
-//! It keeps everything it is given until it is released and has no bound on memory, so it is not meant
-//! for a server.
+//! Its memory is not bounded, so it must not be used in a server.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -32,20 +31,20 @@ struct State {
 #[derive(Debug)]
 struct Stored {
     data: Bytes,
-    /// How many holds have it in `Hold::kept`.
+    /// How many holds reference it.
     holds: usize,
 }
 
 #[derive(Debug, Default)]
 struct Hold {
     sealed: bool,
-    kept: HashSet<Multihash<64>>,
+    blocks: HashSet<Multihash<64>>,
     bytes: u64,
 }
 
 impl Hold {
     fn stats(&self) -> HoldStats {
-        HoldStats { blocks: self.kept.len() as u64, bytes: self.bytes }
+        HoldStats { blocks: self.blocks.len() as u64, bytes: self.bytes }
     }
 
     fn info(&self, name: &HoldName) -> HoldInfo {
@@ -53,7 +52,7 @@ impl Hold {
     }
 
     fn add(&mut self, hash: Multihash<64>, stored: &mut Stored) {
-        if self.kept.insert(hash) {
+        if self.blocks.insert(hash) {
             stored.holds += 1;
             self.bytes += stored.data.len() as u64;
         }
@@ -67,7 +66,7 @@ impl MemoryBlocks {
         Self::default()
     }
 
-    /// Distinct blocks in the store, under whatever hold.
+    /// The number of distinct blocks in the store.
     #[must_use]
     pub fn len(&self) -> usize {
         self.state().blocks.len()
@@ -79,7 +78,7 @@ impl MemoryBlocks {
         self.len() == 0
     }
 
-    /// Spoils the bytes of a block, as a bad disk would.
+    /// Corrupts the bytes of a block, as a faulty disk would.
     #[cfg(test)]
     pub(crate) fn damage(&self, cid: &Cid) {
         if let Some(stored) = self.state().blocks.get_mut(cid.hash()) {
@@ -144,7 +143,7 @@ impl Blocks for MemoryBlocks {
         Ok(())
     }
 
-    fn keep(&self, hold: HoldId, cid: &Cid) -> Result<bool, BlocksError> {
+    fn add_edge(&self, hold: HoldId, cid: &Cid) -> Result<bool, BlocksError> {
         let mut state = self.state();
         let State { blocks, holds, .. } = &mut *state;
         let hold = holds.get_mut(&hold).ok_or(BlocksError::NoSuchHold)?;
@@ -156,10 +155,10 @@ impl Blocks for MemoryBlocks {
         Ok(true)
     }
 
-    fn is_kept(&self, hold: HoldId, cid: &Cid) -> Result<bool, BlocksError> {
+    fn has_edge(&self, hold: HoldId, cid: &Cid) -> Result<bool, BlocksError> {
         let state = self.state();
         let hold = state.holds.get(&hold).ok_or(BlocksError::NoSuchHold)?;
-        Ok(Block::inline(cid).is_some() || hold.kept.contains(cid.hash()))
+        Ok(Block::inline(cid).is_some() || hold.blocks.contains(cid.hash()))
     }
 
     fn stats(&self, hold: HoldId) -> Result<HoldStats, BlocksError> {
@@ -181,7 +180,7 @@ impl Blocks for MemoryBlocks {
         let mut state = self.state();
         let State { blocks, holds, names, .. } = &mut *state;
         let Some(hold) = names.remove(name).and_then(|id| holds.remove(&id)) else { return Ok(()) };
-        for hash in hold.kept {
+        for hash in hold.blocks {
             if let Entry::Occupied(mut stored) = blocks.entry(hash) {
                 stored.get_mut().holds -= 1;
                 if stored.get().holds == 0 {
@@ -212,7 +211,7 @@ impl Blocks for MemoryBlocks {
     fn count(&self, name: &HoldName, counted: &mut Distinct) -> Result<(), BlocksError> {
         let state = self.state();
         let Some(hold) = state.names.get(name).and_then(|hold| state.holds.get(hold)) else { return Ok(()) };
-        for hash in &hold.kept {
+        for hash in &hold.blocks {
             // Blocks have no numbers here; the beginning of their digest is as good.
             let number = hash.digest().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
             counted.add(number, state.blocks.get(hash).map_or(0, |stored| stored.data.len() as u64));

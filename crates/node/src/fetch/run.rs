@@ -13,8 +13,8 @@ use super::search::Search;
 use super::walk::{Stop, Walk, unfit};
 use super::window::Window;
 use super::{FetchError, FetchRequest, Fetcher, Progress};
-use crate::bitswap::{Bitswap, Closed, Delivery, Session};
 use crate::blocks::HoldId;
+use crate::exchange::{Bitswap, Closed, Delivery, Session};
 use crate::{Blocks, BlocksError, HoldStats};
 
 /// Links visited before the fetch looks at its other affairs.

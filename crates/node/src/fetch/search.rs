@@ -11,7 +11,8 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use tokio::time::Instant;
 
-use crate::source::{Found, Source};
+use crate::sources::{Provider, Source};
+use crate::swarm::SwarmHandle;
 
 /// When to search again, if nothing came; then after twice as long each time.
 const PAUSE: Duration = Duration::from_secs(15);
@@ -28,12 +29,18 @@ pub trait Dial: Send + Sync + 'static {
     fn dial(&self, peer: PeerId, addresses: Vec<Multiaddr>);
 }
 
+impl Dial for SwarmHandle {
+    fn dial(&self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        self.start_dial(peer, addresses);
+    }
+}
+
 /// The searches of one fetch. Dropping it ends them.
 pub(super) struct Search {
     dial: Arc<dyn Dial>,
     sources: Vec<Arc<dyn Source>>,
     origins: Vec<(PeerId, Multiaddr)>,
-    running: SelectAll<BoxStream<'static, Found>>,
+    running: SelectAll<BoxStream<'static, Provider>>,
     again_at: Instant,
     pause: Duration,
     searches: u64,
@@ -91,7 +98,7 @@ impl Search {
         loop {
             tokio::select! {
                 Some(found) = self.running.next(), if !self.running.is_empty() => match found {
-                    Found::Peer { peer, addresses } => {
+                    Provider::Peer { peer, addresses } => {
                         if self.found.len() < FOUND_MAX {
                             self.found.insert(peer);
                         }

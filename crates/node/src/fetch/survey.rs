@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::search::Search;
 use super::walk::{check, has_links, links_of, unfit};
 use super::{FetchError, Fetcher};
-use crate::bitswap::{Closed, Delivery};
+use crate::exchange::{Closed, Delivery};
 use crate::{Block, Blocks, BlocksError, dag};
 
 /// Blocks visited between two looks at the time.

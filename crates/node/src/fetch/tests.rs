@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cid::Cid;
+use libp2p::{Multiaddr, PeerId};
+use tokio::sync::mpsc;
 
-use super::{FetchError, FetchLimits, FetchRequest, Fetcher, Progress};
-use crate::bitswap::testnet::{Node, node, raw, raws, soon, tree, until};
+use super::{Dial, FetchError, FetchLimits, FetchRequest, Fetcher, Progress};
+use crate::exchange::testnet::{Node, node, raw, raws, soon, tree, until};
 use crate::{Block, Blocks, HoldName, HoldStats};
 
 fn name() -> HoldName {
@@ -27,8 +29,23 @@ fn request(root: Cid) -> FetchRequest {
     }
 }
 
+/// Passes dials on to the swarm of a test node.
+struct Dialler(mpsc::Sender<Multiaddr>);
+
+impl Dial for Dialler {
+    fn dial(&self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        for address in addresses {
+            let _full = self.0.try_send(address.with_p2p(peer).unwrap());
+        }
+    }
+}
+
+fn dialler(node: &Node) -> Arc<dyn Dial> {
+    Arc::new(Dialler(node.dial_queue()))
+}
+
 fn fetcher(node: &Node) -> Fetcher {
-    Fetcher::new(node.blocks.clone(), node.bitswap.clone(), node.dialler(), Vec::new())
+    Fetcher::new(node.blocks.clone(), node.bitswap.clone(), dialler(node), Vec::new())
 }
 
 async fn fetch(node: &Node, request: FetchRequest) -> Result<HoldStats, FetchError> {
@@ -49,7 +66,7 @@ async fn a_dag_comes_whole_from_an_origin_that_is_dialled() {
     let blocks = tree(raws(500, 4096), 20);
     bob.store(&blocks).await;
     let mut request = request(root(&blocks));
-    request.origins.push(bob.net.origin());
+    request.origins.push(bob.swarm.origin());
 
     let progress = Arc::new(Progress::default());
     let held = soon(fetcher(&alice).fetch(request, progress.clone())).await.unwrap();
@@ -78,7 +95,7 @@ async fn shared_sub_trees_are_fetched_once() {
     let top = root(&blocks);
     blocks.extend(inner);
     bob.store(&blocks).await;
-    alice.connect(&bob.net).await;
+    alice.connect(&bob.swarm).await;
     let held = fetch(&alice, request(top)).await.unwrap();
     assert_eq!(held.blocks, blocks.len() as u64);
     let stats = alice.bitswap.stats();
@@ -88,7 +105,7 @@ async fn shared_sub_trees_are_fetched_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_has_it() {
     let (alice, bob) = (Node::start().await, Node::start().await);
-    alice.connect(&bob.net).await;
+    alice.connect(&bob.swarm).await;
     let absent = *raw("absent").cid();
     let mut request = request(absent);
     request.limits.find_time = Duration::from_millis(300);
@@ -104,7 +121,7 @@ async fn a_block_that_stays_missing_is_named() {
     let mut blocks = tree(raws(30, 2000), 10);
     let lost = *blocks.remove(13).cid();
     bob.store(&blocks).await;
-    alice.connect(&bob.net).await;
+    alice.connect(&bob.swarm).await;
     let mut request = request(root(&blocks));
     request.limits.stall_time = Duration::from_millis(300);
     let error = fetch(&alice, request).await.unwrap_err();
@@ -120,7 +137,7 @@ async fn a_fetch_that_was_dropped_goes_on_from_what_it_has() {
     let mut some = all.clone();
     some.drain(180..200);
     bob.store(&some).await;
-    alice.connect(&bob.net).await;
+    alice.connect(&bob.swarm).await;
     let progress = Arc::new(Progress::default());
     let fetcher = fetcher(&alice);
     let fetching = tokio::spawn({
@@ -145,7 +162,7 @@ async fn a_dag_over_the_limits_ends_the_fetch() {
     let (alice, bob) = (Node::start().await, Node::start().await);
     let blocks = tree(raws(300, 2000), 20);
     bob.store(&blocks).await;
-    alice.connect(&bob.net).await;
+    alice.connect(&bob.swarm).await;
     let mut over_bytes = request(root(&blocks));
     over_bytes.limits.bytes_max = 100_000;
     let mut over_blocks = request(root(&blocks));
@@ -159,7 +176,7 @@ async fn a_dag_over_the_limits_ends_the_fetch() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_never_be_pinned_is_refused_by_name() {
     let (alice, bob) = (Node::start().await, Node::start().await);
-    alice.connect(&bob.net).await;
+    alice.connect(&bob.swarm).await;
     let digest = *raw("x").cid().hash();
     let sha1 = cid::multihash::Multihash::wrap(0x11, &[7; 20]).unwrap();
     let cut_short = cid::multihash::Multihash::wrap(0x12, &[7; 20]).unwrap();
@@ -219,7 +236,7 @@ async fn large_blocks_come_whole() {
     leaves.extend(raws(8, crate::block::BLOCK_SIZE_MAX));
     let blocks = tree(leaves, 174);
     bob.store(&blocks).await;
-    alice.connect(&bob.net).await;
+    alice.connect(&bob.swarm).await;
     let held = fetch(&alice, request(root(&blocks))).await.unwrap();
     assert_eq!(held.bytes, bytes(&blocks));
 }
@@ -227,13 +244,13 @@ async fn large_blocks_come_whole() {
 /// A source that finds one peer.
 struct Knows(libp2p::PeerId, libp2p::Multiaddr);
 
-impl crate::source::Source for Knows {
+impl crate::sources::Source for Knows {
     fn name(&self) -> &'static str {
         "test"
     }
 
-    fn find(&self, _: &Cid) -> futures::stream::BoxStream<'static, crate::source::Found> {
-        let found = crate::source::Found::Peer { peer: self.0, addresses: vec![self.1.clone()] };
+    fn find(&self, _: &Cid) -> futures::stream::BoxStream<'static, crate::sources::Provider> {
+        let found = crate::sources::Provider::Peer { peer: self.0, addresses: vec![self.1.clone()] };
         Box::pin(futures::stream::iter([found]))
     }
 }
@@ -243,8 +260,8 @@ async fn whoever_a_source_finds_is_dialled_at_once() {
     let (alice, bob) = (Node::start().await, Node::start().await);
     let blocks = tree(raws(30, 2000), 10);
     bob.store(&blocks).await;
-    let source: Arc<dyn crate::source::Source> = Arc::new(Knows(bob.net.id, bob.net.address.clone()));
-    let fetcher = Fetcher::new(alice.blocks.clone(), alice.bitswap.clone(), alice.dialler(), vec![source]);
+    let source: Arc<dyn crate::sources::Source> = Arc::new(Knows(bob.swarm.id, bob.swarm.address.clone()));
+    let fetcher = Fetcher::new(alice.blocks.clone(), alice.bitswap.clone(), dialler(&alice), vec![source]);
     let held = soon(fetcher.fetch(request(root(&blocks)), Arc::new(Progress::default()))).await.unwrap();
     assert_eq!(held.blocks, blocks.len() as u64);
 }
@@ -254,7 +271,7 @@ async fn two_fetches_of_one_dag_share_what_comes() {
     let (alice, bob) = (Node::start().await, Node::start().await);
     let blocks = tree(raws(400, 2000), 20);
     bob.store(&blocks).await;
-    alice.connect(&bob.net).await;
+    alice.connect(&bob.swarm).await;
     let mut other = request(root(&blocks));
     other.hold = HoldName::parse("pin/other").unwrap();
     let (one, two) = tokio::join!(fetch(&alice, request(root(&blocks))), fetch(&alice, other));
@@ -284,7 +301,7 @@ async fn what_is_damaged_here_is_fetched_again_and_repaired() {
     let blocks = tree(raws(30, 2000), 10);
     alice.store(&blocks).await;
     bob.store(&blocks).await;
-    alice.connect(&bob.net).await;
+    alice.connect(&bob.swarm).await;
     let damaged = [&blocks[30], &blocks[32]];
     for block in damaged {
         alice.blocks.damage(block.cid());

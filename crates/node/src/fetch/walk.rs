@@ -196,7 +196,7 @@ impl Walk {
             return Ok(true);
         }
         if !has_links(&cid) {
-            if !self.blocks.keep(self.hold, &cid)? {
+            if !self.blocks.add_edge(self.hold, &cid)? {
                 self.want_missing(cid, depth, wants)?;
             }
             return Ok(true);
@@ -204,7 +204,7 @@ impl Walk {
         if self.visited.contains(&self.print(&cid)) {
             return Ok(true);
         }
-        if !self.blocks.keep(self.hold, &cid)? {
+        if !self.blocks.add_edge(self.hold, &cid)? {
             self.first_visit(&cid);
             self.want_missing(cid, depth, wants)?;
             return Ok(true);
@@ -221,7 +221,7 @@ impl Walk {
     }
 
     fn want_missing(&mut self, cid: Cid, depth: u32, wants: &mut Vec<Cid>) -> Result<(), FetchError> {
-        if self.mends && self.blocks.is_kept(self.hold, &cid)? {
+        if self.mends && self.blocks.has_edge(self.hold, &cid)? {
             self.want_again(cid, depth, wants);
             return Ok(());
         }
@@ -351,8 +351,8 @@ pub(super) fn unfit(cid: &Cid, reason: String) -> FetchError {
 mod tests {
     use super::*;
     use crate::HoldName;
-    use crate::bitswap::testnet::node;
     use crate::blocks::MemoryBlocks;
+    use crate::exchange::testnet::node;
 
     #[test]
     fn identity_blocks_take_no_memory_however_many_there_are() {

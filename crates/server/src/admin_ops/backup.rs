@@ -93,7 +93,7 @@ impl AdminOps {
     async fn fill(&self, partial: &Path, dir: &Path) -> anyhow::Result<BackupReport> {
         let segments = partial.join(SEGMENTS);
         make_dir(&segments)?;
-        let keep_all = self.blocks.keep_all();
+        let keep_all = self.blocks.pause_reclaim();
         let totals = tokio::task::spawn_blocking({
             let blocks = self.blocks.clone();
             move || blocks.totals()

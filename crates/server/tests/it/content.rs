@@ -164,11 +164,11 @@ impl Blocks for MadeBlocks {
         Err(BlocksError::Full)
     }
 
-    fn keep(&self, _hold: HoldId, _cid: &Cid) -> Result<bool, BlocksError> {
+    fn add_edge(&self, _hold: HoldId, _cid: &Cid) -> Result<bool, BlocksError> {
         Err(BlocksError::NoSuchHold)
     }
 
-    fn is_kept(&self, _hold: HoldId, _cid: &Cid) -> Result<bool, BlocksError> {
+    fn has_edge(&self, _hold: HoldId, _cid: &Cid) -> Result<bool, BlocksError> {
         Err(BlocksError::NoSuchHold)
     }
 

@@ -76,7 +76,7 @@ impl Cluster for Disk {
             if let Some(fault) = now.filter(|fault| fault.own) {
                 return Err(fault.error.clone());
             }
-            let block = if Block::inline(&cid).is_some() || self.blocks.keep(hold, &cid)? {
+            let block = if Block::inline(&cid).is_some() || self.blocks.add_edge(hold, &cid)? {
                 self.load(&cid)
             } else {
                 if let Some(fault) = now {
@@ -128,7 +128,7 @@ impl Cluster for Disk {
             if !seen.insert(cid) {
                 continue;
             }
-            if Block::inline(&cid).is_none() && !self.blocks.keep(hold, &cid)? {
+            if Block::inline(&cid).is_none() && !self.blocks.add_edge(hold, &cid)? {
                 return Ok(None);
             }
             left.extend(links(&self.load(&cid)).unwrap().into_iter().map(|link| link.cid));

@@ -31,15 +31,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 use cid::multihash::Multihash;
 use fjall::compaction::Leveled;
 use fjall::config::{CompressionPolicy, PartitioningPolicy};
-use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use crate::blocks::HoldName;
 
+mod changes;
 mod journal;
 mod record;
 
-use record::decode_location;
-pub(super) use record::{Damage, Edge, HeldRecord, HoldRecord, Location, SegmentRecord, Stored};
+pub(crate) use changes::Changes;
+pub(crate) use record::{Damage, Edge, HoldRecord, HoldTotals, Location, SegmentRecord, Stored, now_ms};
+use record::{decode_location, number, pair};
 
 /// Bytes of the read cache: enough for the hot upper levels of some million blocks.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
@@ -58,7 +60,7 @@ const OPEN_FILES_MAX: usize = 64;
 
 /// Why the index did not answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum IndexError {
+pub(crate) enum IndexError {
     #[error("index: {0}")]
     Fjall(#[from] fjall::Error),
     #[error("index: {0}")]
@@ -74,11 +76,11 @@ type Result<T> = std::result::Result<T, IndexError>;
 struct Tables {
     db: Database,
     blocks: Keyspace,
-    kept: Keyspace,
-    keepers: Keyspace,
+    hold_blocks: Keyspace,
+    block_holds: Keyspace,
     holds: Keyspace,
     names: Keyspace,
-    going: Keyspace,
+    releasing: Keyspace,
     dead: Keyspace,
     segments: Keyspace,
     damaged: Keyspace,
@@ -107,11 +109,11 @@ impl Tables {
             .open()?;
         Ok(Self {
             blocks: db.keyspace("blocks", options)?,
-            kept: db.keyspace("kept", options)?,
-            keepers: db.keyspace("keepers", options)?,
+            hold_blocks: db.keyspace("hold_blocks", options)?,
+            block_holds: db.keyspace("block_holds", options)?,
             holds: db.keyspace("holds", options)?,
             names: db.keyspace("names", options)?,
-            going: db.keyspace("going", options)?,
+            releasing: db.keyspace("releasing", options)?,
             dead: db.keyspace("dead", options)?,
             segments: db.keyspace("segments", options)?,
             damaged: db.keyspace("damaged", options)?,
@@ -122,8 +124,22 @@ impl Tables {
 
     /// Writes everything out of memory into table files, so that nothing depends on the journals.
     fn flush(&self) -> Result<()> {
-        let Self { db: _, blocks, kept, keepers, holds, names, going, dead, segments, damaged, meta } = self;
-        for table in [blocks, kept, keepers, holds, names, going, dead, segments, damaged, meta] {
+        let Self {
+            db: _,
+            blocks,
+            hold_blocks,
+            block_holds,
+            holds,
+            names,
+            releasing,
+            dead,
+            segments,
+            damaged,
+            meta,
+        } = self;
+        for table in
+            [blocks, hold_blocks, block_holds, holds, names, releasing, dead, segments, damaged, meta]
+        {
             table.rotate_memtable_and_wait()?;
         }
         Ok(())
@@ -137,13 +153,13 @@ impl Tables {
 
 /// The open index. After an error while writing, fjall takes no more writes until it is
 /// [reopened](Self::reopen).
-pub(super) struct Index {
+pub(crate) struct Index {
     path: PathBuf,
     tables: RwLock<Option<Tables>>,
 }
 
 impl Index {
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         Ok(Self { path: path.to_owned(), tables: RwLock::new(Some(Tables::open(path)?)) })
     }
 
@@ -153,7 +169,7 @@ impl Index {
     /// After a failed sync the page cache may show what never reached the disk, as if it had. A journal that is
     /// read from there must not be added to: what is acknowledged behind a part that is lost would be lost with it.
     /// So what the journals show is written once more, and synced, before they are read.
-    pub(super) fn reopen(&self) -> Result<()> {
+    pub(crate) fn reopen(&self) -> Result<()> {
         journal::write_again(&self.path)?;
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         // Closing may write what was still in a buffer.
@@ -164,7 +180,7 @@ impl Index {
     }
 
     /// Writes everything out of memory, for an index that is complete.
-    pub(super) fn flush(&self) -> Result<()> {
+    pub(crate) fn flush(&self) -> Result<()> {
         self.with(Tables::flush)
     }
 
@@ -173,7 +189,7 @@ impl Index {
         work(tables.as_ref().ok_or(IndexError::Down)?)
     }
 
-    pub(super) fn find(&self, hash: &Multihash<64>) -> Result<Option<Stored>> {
+    pub(crate) fn find(&self, hash: &Multihash<64>) -> Result<Option<Stored>> {
         self.with(|tables| {
             let Some(value) = tables.blocks.get(hash.to_bytes())? else { return Ok(None) };
             Stored::decode(&value).map(Some).ok_or(IndexError::Corrupt("block"))
@@ -181,7 +197,7 @@ impl Index {
     }
 
     /// Up to `limit` blocks in the order of their multihashes, from after `after`.
-    pub(super) fn blocks(
+    pub(crate) fn blocks(
         &self,
         after: Option<&Multihash<64>>,
         limit: usize,
@@ -194,7 +210,7 @@ impl Index {
 
     /// The blocks of one segment from `offset` on, at most `limit` of them, in the order of their offsets. Looks
     /// at every block there is: for when the segment itself cannot be read.
-    pub(super) fn blocks_in(
+    pub(crate) fn blocks_in(
         &self,
         segment: u32,
         offset: u32,
@@ -216,18 +232,18 @@ impl Index {
         })
     }
 
-    pub(super) fn has_edge(&self, hold: u64, block: u64) -> Result<bool> {
-        self.with(|tables| Ok(tables.keepers.contains_key(pair(block, hold))?))
+    pub(crate) fn has_edge(&self, hold: u64, block: u64) -> Result<bool> {
+        self.with(|tables| Ok(tables.block_holds.contains_key(pair(block, hold))?))
     }
 
-    pub(super) fn hold(&self, hold: u64) -> Result<Option<HoldRecord>> {
+    pub(crate) fn hold(&self, hold: u64) -> Result<Option<HoldRecord>> {
         self.with(|tables| {
             let Some(value) = tables.holds.get(hold.to_be_bytes())? else { return Ok(None) };
             HoldRecord::decode(&value).map(Some).ok_or(IndexError::Corrupt("hold"))
         })
     }
 
-    pub(super) fn hold_named(&self, name: &HoldName) -> Result<Option<u64>> {
+    pub(crate) fn hold_named(&self, name: &HoldName) -> Result<Option<u64>> {
         self.with(|tables| {
             let Some(value) = tables.names.get(name.as_str())? else { return Ok(None) };
             number(&value).map(Some).ok_or(IndexError::Corrupt("name"))
@@ -235,7 +251,7 @@ impl Index {
     }
 
     /// Names that start with `prefix` and their holds, in order, from after `after`.
-    pub(super) fn names(
+    pub(crate) fn names(
         &self,
         prefix: &str,
         after: Option<&HoldName>,
@@ -263,29 +279,29 @@ impl Index {
     ///
     /// Whoever removes edges as it goes passes where it was: stepping over those that were just removed
     /// costs as much as reading them.
-    pub(super) fn edges(&self, hold: u64, after: Option<u64>, limit: usize) -> Result<Vec<Edge>> {
+    pub(crate) fn edges(&self, hold: u64, after: Option<u64>, limit: usize) -> Result<Vec<Edge>> {
         let start = match after {
             Some(after) => Excluded(pair(hold, after)),
             None => Included(pair(hold, 0)),
         };
         self.with(|tables| {
-            let items = tables.kept.range((start, Included(pair(hold, u64::MAX)))).take(limit);
+            let items = tables.hold_blocks.range((start, Included(pair(hold, u64::MAX)))).take(limit);
             items.map(|item| decode_edge(hold, item.into_inner()?)).collect()
         })
     }
 
     /// Up to `limit` holds that keep a block.
-    pub(super) fn keepers(&self, block: u64, limit: usize) -> Result<Vec<u64>> {
+    pub(crate) fn holds_of(&self, block: u64, limit: usize) -> Result<Vec<u64>> {
         self.with(|tables| {
-            let items = tables.keepers.prefix(block.to_be_bytes()).take(limit);
+            let items = tables.block_holds.prefix(block.to_be_bytes()).take(limit);
             items
-                .map(|item| item.key()?.get(8..).and_then(number).ok_or(IndexError::Corrupt("keeper")))
+                .map(|item| item.key()?.get(8..).and_then(number).ok_or(IndexError::Corrupt("block_holds")))
                 .collect()
         })
     }
 
     /// What is dead in a segment and not given back yet; at most `limit`.
-    pub(super) fn dead(&self, segment: u32, limit: usize) -> Result<Vec<Location>> {
+    pub(crate) fn dead(&self, segment: u32, limit: usize) -> Result<Vec<Location>> {
         self.with(|tables| {
             let items = tables.dead.prefix(segment.to_be_bytes()).take(limit);
             items.map(|item| decode_dead(item.into_inner()?)).collect()
@@ -293,14 +309,14 @@ impl Index {
     }
 
     /// The segments with something dead that is not given back yet.
-    pub(super) fn dead_segments(&self) -> Result<BTreeSet<u32>> {
+    pub(crate) fn dead_segments(&self) -> Result<BTreeSet<u32>> {
         self.with(|tables| {
             tables.dead.iter().map(|item| Ok(decode_dead(item.into_inner()?)?.segment)).collect()
         })
     }
 
     /// Blocks that were found damaged, in the order of multihashes, at most `limit` from after `after`.
-    pub(super) fn damaged(
+    pub(crate) fn damaged(
         &self,
         after: Option<&Multihash<64>>,
         limit: usize,
@@ -317,14 +333,14 @@ impl Index {
         })
     }
 
-    pub(super) fn segment(&self, id: u32) -> Result<Option<SegmentRecord>> {
+    pub(crate) fn segment(&self, id: u32) -> Result<Option<SegmentRecord>> {
         self.with(|tables| {
             let Some(value) = tables.segments.get(id.to_be_bytes())? else { return Ok(None) };
             SegmentRecord::decode(&value).map(Some).ok_or(IndexError::Corrupt("segment"))
         })
     }
 
-    pub(super) fn segments(&self) -> Result<Vec<(u32, SegmentRecord)>> {
+    pub(crate) fn segments(&self) -> Result<Vec<(u32, SegmentRecord)>> {
         self.with(|tables| {
             let mut found = Vec::new();
             for item in tables.segments.iter() {
@@ -337,27 +353,31 @@ impl Index {
         })
     }
 
-    pub(super) fn going(&self) -> Result<Vec<u64>> {
+    pub(crate) fn releasing(&self) -> Result<Vec<u64>> {
         self.with(|tables| {
-            tables.going.iter().map(|item| number(&item.key()?).ok_or(IndexError::Corrupt("going"))).collect()
+            tables
+                .releasing
+                .iter()
+                .map(|item| number(&item.key()?).ok_or(IndexError::Corrupt("releasing")))
+                .collect()
         })
     }
 
-    pub(super) fn next_segment(&self) -> Result<u32> {
+    pub(crate) fn next_segment(&self) -> Result<u32> {
         let decode = |bytes: &[u8]| bytes.try_into().ok().map(u32::from_be_bytes);
         Ok(self.with(|tables| tables.meta("next_segment", decode))?.unwrap_or(1))
     }
 
-    pub(super) fn next_block(&self) -> Result<u64> {
+    pub(crate) fn next_block(&self) -> Result<u64> {
         Ok(self.with(|tables| tables.meta("next_block", number))?.unwrap_or(1))
     }
 
-    pub(super) fn held(&self) -> Result<HeldRecord> {
-        Ok(self.with(|tables| tables.meta("held", HeldRecord::decode))?.unwrap_or_default())
+    pub(crate) fn hold_totals(&self) -> Result<HoldTotals> {
+        Ok(self.with(|tables| tables.meta("hold_totals", HoldTotals::decode))?.unwrap_or_default())
     }
 
     /// How far the scrub is: the last block that was looked at, and when its round began.
-    pub(super) fn scrubbed(&self) -> Result<Option<(Multihash<64>, u64)>> {
+    pub(crate) fn scrubbed(&self) -> Result<Option<(Multihash<64>, u64)>> {
         let decode = |bytes: &[u8]| {
             let (began, hash) = bytes.split_first_chunk()?;
             Some((Multihash::from_bytes(hash).ok()?, u64::from_be_bytes(*began)))
@@ -366,10 +386,10 @@ impl Index {
     }
 
     /// The highest hold id in use, of released ones too.
-    pub(super) fn last_hold(&self) -> Result<u64> {
+    pub(crate) fn last_hold(&self) -> Result<u64> {
         self.with(|tables| {
             let mut last = 0;
-            for table in [&tables.holds, &tables.going] {
+            for table in [&tables.holds, &tables.releasing] {
                 if let Some(item) = table.last_key_value() {
                     last = last.max(number(&item.key()?).ok_or(IndexError::Corrupt("hold"))?);
                 }
@@ -379,118 +399,15 @@ impl Index {
     }
 
     /// Makes the changes that `fill` writes down, all or none, and syncs them if `synced`.
-    pub(super) fn change(&self, synced: bool, fill: impl FnOnce(&mut Changes<'_>)) -> Result<()> {
+    pub(crate) fn change(&self, synced: bool, fill: impl FnOnce(&mut Changes<'_>)) -> Result<()> {
         self.with(|tables| {
             let durability = if synced { PersistMode::SyncData } else { PersistMode::Buffer };
             let batch = tables.db.batch().durability(Some(durability));
-            let mut changes = Changes { tables, batch };
+            let mut changes = Changes::new(tables, batch);
             fill(&mut changes);
-            Ok(changes.batch.commit()?)
+            Ok(changes.commit()?)
         })
     }
-}
-
-/// A batch in the making. No key may be changed twice in one batch.
-pub(super) struct Changes<'a> {
-    tables: &'a Tables,
-    batch: OwnedWriteBatch,
-}
-
-impl Changes<'_> {
-    pub(super) fn put_block(&mut self, hash: &Multihash<64>, stored: &Stored) {
-        self.batch.insert(&self.tables.blocks, hash.to_bytes(), stored.encode());
-    }
-
-    pub(super) fn remove_block(&mut self, hash: &Multihash<64>) {
-        self.batch.remove(&self.tables.blocks, hash.to_bytes());
-    }
-
-    pub(super) fn put_edge(&mut self, edge: &Edge) {
-        let value = [&edge.length.to_be_bytes()[..], &edge.hash.to_bytes()].concat();
-        self.batch.insert(&self.tables.kept, pair(edge.hold, edge.block), value);
-        self.batch.insert(&self.tables.keepers, pair(edge.block, edge.hold), []);
-    }
-
-    pub(super) fn remove_edge(&mut self, edge: &Edge) {
-        self.batch.remove(&self.tables.kept, pair(edge.hold, edge.block));
-        self.batch.remove(&self.tables.keepers, pair(edge.block, edge.hold));
-    }
-
-    pub(super) fn put_hold(&mut self, id: u64, record: &HoldRecord) {
-        self.batch.insert(&self.tables.holds, id.to_be_bytes(), record.encode());
-    }
-
-    pub(super) fn remove_hold(&mut self, id: u64) {
-        self.batch.remove(&self.tables.holds, id.to_be_bytes());
-    }
-
-    pub(super) fn name_hold(&mut self, name: &HoldName, id: Option<u64>) {
-        match id {
-            Some(id) => self.batch.insert(&self.tables.names, name.as_str(), id.to_be_bytes()),
-            None => self.batch.remove(&self.tables.names, name.as_str()),
-        }
-    }
-
-    pub(super) fn put_going(&mut self, id: u64) {
-        self.batch.insert(&self.tables.going, id.to_be_bytes(), []);
-    }
-
-    pub(super) fn remove_going(&mut self, id: u64) {
-        self.batch.remove(&self.tables.going, id.to_be_bytes());
-    }
-
-    pub(super) fn put_dead(&mut self, location: &Location) {
-        let mut value = location.length.to_be_bytes().to_vec();
-        value.push(location.head);
-        self.batch.insert(&self.tables.dead, location.key(), value);
-    }
-
-    pub(super) fn remove_dead(&mut self, location: &Location) {
-        self.batch.remove(&self.tables.dead, location.key());
-    }
-
-    pub(super) fn put_segment(&mut self, id: u32, record: &SegmentRecord) {
-        self.batch.insert(&self.tables.segments, id.to_be_bytes(), record.encode());
-    }
-
-    pub(super) fn remove_segment(&mut self, id: u32) {
-        self.batch.remove(&self.tables.segments, id.to_be_bytes());
-    }
-
-    pub(super) fn put_damaged(&mut self, hash: &Multihash<64>, damage: &Damage) {
-        self.batch.insert(&self.tables.damaged, hash.to_bytes(), damage.encode());
-    }
-
-    pub(super) fn remove_damaged(&mut self, hash: &Multihash<64>) {
-        self.batch.remove(&self.tables.damaged, hash.to_bytes());
-    }
-
-    pub(super) fn set_next_segment(&mut self, id: u32) {
-        self.batch.insert(&self.tables.meta, "next_segment", id.to_be_bytes());
-    }
-
-    pub(super) fn set_next_block(&mut self, id: u64) {
-        self.batch.insert(&self.tables.meta, "next_block", id.to_be_bytes());
-    }
-
-    pub(super) fn set_held(&mut self, held: &HeldRecord) {
-        self.batch.insert(&self.tables.meta, "held", held.encode());
-    }
-
-    pub(super) fn set_scrubbed(&mut self, last: Option<&Multihash<64>>, began_ms: u64) {
-        match last {
-            Some(last) => {
-                let value = [&began_ms.to_be_bytes()[..], &last.to_bytes()].concat();
-                self.batch.insert(&self.tables.meta, "scrubbed", value);
-            }
-            None => self.batch.remove(&self.tables.meta, "scrubbed"),
-        }
-    }
-}
-
-/// The key of an edge, from either side.
-fn pair(first: u64, second: u64) -> [u8; 16] {
-    (u128::from(first) << 64 | u128::from(second)).to_be_bytes()
 }
 
 fn from_after(after: Option<&Multihash<64>>) -> std::ops::Bound<Vec<u8>> {
@@ -512,14 +429,10 @@ fn decode_edge(hold: u64, (key, value): (fjall::UserKey, fjall::UserValue)) -> R
             length: u32::from_be_bytes(*length),
         })
     });
-    decoded.ok_or(IndexError::Corrupt("kept"))
+    decoded.ok_or(IndexError::Corrupt("hold_blocks"))
 }
 
 fn decode_dead((key, value): (fjall::UserKey, fjall::UserValue)) -> Result<Location> {
     let location = key.as_ref().try_into().ok().and_then(|key| decode_location(key, &value));
     location.ok_or(IndexError::Corrupt("dead"))
-}
-
-fn number(bytes: &[u8]) -> Option<u64> {
-    bytes.try_into().ok().map(u64::from_be_bytes)
 }

@@ -1,12 +1,17 @@
 //! The contract, and what only a store on disk can get wrong.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::index::Location;
+use super::store::Found;
 use super::*;
+use crate::Block;
 use crate::blocks::contract::{block, contract, name};
+use crate::blocks::{Blocks, BlocksError, HoldName, HoldStats};
 
 mod copies;
+mod crash;
 mod damage;
 mod faults;
 mod space;
@@ -66,7 +71,7 @@ async fn what_was_committed_is_there_after_reopening_and_goes_on() {
     assert_eq!((info.sealed, info.stats), (false, before));
     let hold = blocks.open(&name("building")).unwrap();
     for n in 0..60 {
-        assert_eq!(blocks.is_kept(hold, big(n, 5_000).cid()).unwrap(), n < 40);
+        assert_eq!(blocks.has_edge(hold, big(n, 5_000).cid()).unwrap(), n < 40);
         blocks.put(hold, big(n, 5_000)).await.unwrap();
     }
     assert_eq!(blocks.seal(hold).await.unwrap(), HoldStats { blocks: 60, bytes: 300_000 });
@@ -112,7 +117,7 @@ async fn released_space_is_given_back_to_the_file_system() {
     drop(blocks);
     // Whatever was not freed by then is freed after the next start.
     let blocks = reopen(dir.path());
-    wait_until(&blocks, || blocks.shared.index.going().unwrap().is_empty()).await;
+    wait_until(&blocks, || blocks.shared.index.releasing().unwrap().is_empty()).await;
     assert!(used(dir.path()) < before / 4, "{} of {before} bytes are left", used(dir.path()));
     for n in (0..64).step_by(16) {
         assert!(blocks.get(big(n, 32 * 1024).cid()).unwrap().is_some());

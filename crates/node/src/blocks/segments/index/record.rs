@@ -1,5 +1,7 @@
 //! The records of the index, and how they are written.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use cid::Cid;
 use cid::multihash::Multihash;
 
@@ -8,40 +10,40 @@ use crate::car;
 
 /// Where a block's bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(in crate::blocks::segments) struct Location {
-    pub(in crate::blocks::segments) segment: u32,
+pub(crate) struct Location {
+    pub(crate) segment: u32,
     /// From the start of the segment file.
-    pub(in crate::blocks::segments) offset: u32,
-    pub(in crate::blocks::segments) length: u32,
+    pub(crate) offset: u32,
+    pub(crate) length: u32,
     /// The length of what stands in front of it in its section: the section's length, and the CID.
-    pub(in crate::blocks::segments) head: u8,
+    pub(crate) head: u8,
 }
 
 impl Location {
-    pub(in crate::blocks::segments) fn key(&self) -> [u8; 8] {
+    pub(crate) fn key(&self) -> [u8; 8] {
         (u64::from(self.segment) << 32 | u64::from(self.offset)).to_be_bytes()
     }
 
     /// Where its section begins.
-    pub(in crate::blocks::segments) fn start(&self) -> u64 {
+    pub(crate) fn start(&self) -> u64 {
         u64::from(self.offset) - u64::from(self.head)
     }
 
     /// Where its section ends.
-    pub(in crate::blocks::segments) fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         u64::from(self.offset) + u64::from(self.length)
     }
 }
 
 /// A block that is stored: the name that its edges use, and where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::blocks::segments) struct Stored {
-    pub(in crate::blocks::segments) id: u64,
-    pub(in crate::blocks::segments) at: Location,
+pub(crate) struct Stored {
+    pub(crate) id: u64,
+    pub(crate) at: Location,
 }
 
 impl Stored {
-    pub(in crate::blocks::segments) fn encode(&self) -> [u8; 21] {
+    pub(crate) fn encode(&self) -> [u8; 21] {
         let mut bytes = [0; 21];
         bytes[..8].copy_from_slice(&self.id.to_be_bytes());
         bytes[8..16].copy_from_slice(&self.at.key());
@@ -50,7 +52,7 @@ impl Stored {
         bytes
     }
 
-    pub(in crate::blocks::segments) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (id, rest) = bytes.split_first_chunk()?;
         let (place, rest) = rest.split_first_chunk()?;
         Some(Self { id: u64::from_be_bytes(*id), at: decode_location(*place, rest)? })
@@ -58,7 +60,7 @@ impl Stored {
 }
 
 /// A location from its key, and its length and head.
-pub(in crate::blocks::segments) fn decode_location(key: [u8; 8], rest: &[u8]) -> Option<Location> {
+pub(crate) fn decode_location(key: [u8; 8], rest: &[u8]) -> Option<Location> {
     let key = u64::from_be_bytes(key);
     let (length, head) = rest.split_first_chunk()?;
     let [head] = head else { return None };
@@ -73,18 +75,18 @@ pub(in crate::blocks::segments) fn decode_location(key: [u8; 8], rest: &[u8]) ->
 
 /// A hold as it is committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::blocks::segments) struct HoldRecord {
-    pub(in crate::blocks::segments) name: HoldName,
-    pub(in crate::blocks::segments) sealed: bool,
-    pub(in crate::blocks::segments) stats: HoldStats,
+pub(crate) struct HoldRecord {
+    pub(crate) name: HoldName,
+    pub(crate) sealed: bool,
+    pub(crate) stats: HoldStats,
 }
 
 impl HoldRecord {
-    pub(in crate::blocks::segments) fn new(name: HoldName) -> Self {
+    pub(crate) fn new(name: HoldName) -> Self {
         Self { name, sealed: false, stats: HoldStats::default() }
     }
 
-    pub(in crate::blocks::segments) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![u8::from(self.sealed)];
         bytes.extend(self.stats.blocks.to_be_bytes());
         bytes.extend(self.stats.bytes.to_be_bytes());
@@ -92,7 +94,7 @@ impl HoldRecord {
         bytes
     }
 
-    pub(in crate::blocks::segments) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (sealed, rest) = bytes.split_first()?;
         let (blocks, rest) = rest.split_first_chunk()?;
         let (bytes, name) = rest.split_first_chunk()?;
@@ -106,41 +108,41 @@ impl HoldRecord {
 
 /// A segment as it is committed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::blocks::segments) struct SegmentRecord {
+pub(crate) struct SegmentRecord {
     /// The length of the file as far as it counts.
-    pub(in crate::blocks::segments) end: u64,
-    pub(in crate::blocks::segments) live_blocks: u64,
-    pub(in crate::blocks::segments) live_bytes: u64,
+    pub(crate) end: u64,
+    pub(crate) live_blocks: u64,
+    pub(crate) live_bytes: u64,
     /// What the sections of live blocks take: their heads, too.
-    pub(in crate::blocks::segments) live_space: u64,
+    pub(crate) live_space: u64,
     /// Bytes of dead blocks that were given back to the file system.
-    pub(in crate::blocks::segments) punched_bytes: u64,
+    pub(crate) punched_bytes: u64,
 }
 
 impl SegmentRecord {
     /// Bytes that the file takes and no block needs.
-    pub(in crate::blocks::segments) fn waste_bytes(&self) -> u64 {
+    pub(crate) fn waste_bytes(&self) -> u64 {
         let needed = car::HEADER.len() as u64 + self.live_space + self.punched_bytes;
         self.end.saturating_sub(needed)
     }
 
-    pub(in crate::blocks::segments) fn add(&mut self, block: &Location) {
+    pub(crate) fn add(&mut self, block: &Location) {
         self.live_blocks += 1;
         self.live_bytes += u64::from(block.length);
         self.live_space += block.end() - block.start();
     }
 
-    pub(in crate::blocks::segments) fn take(&mut self, block: &Location) {
+    pub(crate) fn remove(&mut self, block: &Location) {
         self.live_blocks = self.live_blocks.saturating_sub(1);
         self.live_bytes = self.live_bytes.saturating_sub(u64::from(block.length));
         self.live_space = self.live_space.saturating_sub(block.end() - block.start());
     }
 
-    pub(in crate::blocks::segments) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         encode_numbers([self.end, self.live_blocks, self.live_bytes, self.live_space, self.punched_bytes])
     }
 
-    pub(in crate::blocks::segments) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let [end, live_blocks, live_bytes, live_space, punched_bytes] = decode_numbers(bytes)?;
         Some(Self { end, live_blocks, live_bytes, live_space, punched_bytes })
     }
@@ -148,17 +150,17 @@ impl SegmentRecord {
 
 /// What all holds keep, added up: a block counts as often as it is kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::blocks::segments) struct HeldRecord {
-    pub(in crate::blocks::segments) holds: u64,
-    pub(in crate::blocks::segments) stats: HoldStats,
+pub(crate) struct HoldTotals {
+    pub(crate) holds: u64,
+    pub(crate) stats: HoldStats,
 }
 
-impl HeldRecord {
-    pub(in crate::blocks::segments) fn encode(&self) -> Vec<u8> {
+impl HoldTotals {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         encode_numbers([self.holds, self.stats.blocks, self.stats.bytes])
     }
 
-    pub(in crate::blocks::segments) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let [holds, blocks, bytes] = decode_numbers(bytes)?;
         Some(Self { holds, stats: HoldStats { blocks, bytes } })
     }
@@ -182,28 +184,45 @@ fn decode_numbers<const N: usize>(bytes: &[u8]) -> Option<[u64; N]> {
 
 /// An edge from a hold to a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::blocks::segments) struct Edge {
-    pub(in crate::blocks::segments) hold: u64,
-    pub(in crate::blocks::segments) hash: Multihash<64>,
-    pub(in crate::blocks::segments) block: u64,
-    pub(in crate::blocks::segments) length: u32,
+pub(crate) struct Edge {
+    pub(crate) hold: u64,
+    pub(crate) hash: Multihash<64>,
+    pub(crate) block: u64,
+    pub(crate) length: u32,
 }
 
 /// A block that was found damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::blocks::segments) struct Damage {
+pub(crate) struct Damage {
     /// As it was put, or as a raw block if that cannot be read any more.
-    pub(in crate::blocks::segments) cid: Cid,
-    pub(in crate::blocks::segments) found_at_ms: u64,
+    pub(crate) cid: Cid,
+    pub(crate) found_at_ms: u64,
 }
 
 impl Damage {
-    pub(in crate::blocks::segments) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         [&self.found_at_ms.to_be_bytes()[..], &self.cid.to_bytes()].concat()
     }
 
-    pub(in crate::blocks::segments) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (found, cid) = bytes.split_first_chunk()?;
         Some(Self { found_at_ms: u64::from_be_bytes(*found), cid: Cid::try_from(cid).ok()? })
     }
+}
+
+/// The key of an edge, from either side.
+pub(super) fn pair(first: u64, second: u64) -> [u8; 16] {
+    (u128::from(first) << 64 | u128::from(second)).to_be_bytes()
+}
+
+pub(super) fn number(bytes: &[u8]) -> Option<u64> {
+    bytes.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// The time in Unix milliseconds.
+pub(crate) fn now_ms() -> u64 {
+    // Only shown to people: a clock before 1970 does no harm.
+    #[expect(clippy::disallowed_methods, reason = "the node stands alone and has no clock of its own")]
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

@@ -28,7 +28,7 @@ async fn a_snapshot_has_what_was_committed_and_never_changes() {
 
     // Everything goes, and something else comes.
     let other = blocks.open(&name("b")).unwrap();
-    assert!(blocks.keep(other, big(7, 40_000).cid()).unwrap());
+    assert!(blocks.add_edge(other, big(7, 40_000).cid()).unwrap());
     blocks.put(other, block("later")).await.unwrap();
     blocks.seal(other).await.unwrap();
     blocks.release(&name("a")).await.unwrap();
@@ -74,7 +74,7 @@ async fn nothing_is_freed_while_everything_is_kept() {
         blocks.put(hold, big(n, 40_000)).await.unwrap();
     }
     blocks.seal(hold).await.unwrap();
-    let keep_all = blocks.keep_all();
+    let pause = blocks.pause_reclaim();
     blocks.release(&name("a")).await.unwrap();
     // Each of these is a turn of the writer, in which it could have freed.
     for n in 0..20 {
@@ -84,7 +84,7 @@ async fn nothing_is_freed_while_everything_is_kept() {
     for n in 0..20 {
         assert_eq!(blocks.get(big(n, 40_000).cid()).unwrap(), Some(big(n, 40_000)));
     }
-    drop(keep_all);
+    drop(pause);
     wait_until(&blocks, || segment_files(dir.path()).is_empty()).await;
 }
 

@@ -62,8 +62,8 @@ async fn nobody_can_count_on_a_damaged_block_until_it_is_brought_again() {
     assert_eq!(blocks.size(hurt.cid()).unwrap(), None);
     assert!(blocks.is_damaged(&name("a")).unwrap());
     let other = blocks.open(&name("b")).unwrap();
-    assert!(!blocks.keep(other, hurt.cid()).unwrap());
-    assert!(blocks.is_kept(blocks.open(&name("a")).unwrap(), hurt.cid()).unwrap());
+    assert!(!blocks.add_edge(other, hurt.cid()).unwrap());
+    assert!(blocks.has_edge(blocks.open(&name("a")).unwrap(), hurt.cid()).unwrap());
 
     blocks.put(other, hurt.clone()).await.unwrap();
     assert_eq!(blocks.seal(other).await.unwrap().blocks, 1);
@@ -74,7 +74,7 @@ async fn nobody_can_count_on_a_damaged_block_until_it_is_brought_again() {
     assert_eq!(blocks.hold(&name("a")).unwrap().unwrap().stats.blocks, 4, "who kept it keeps it");
     assert_eq!(blocks.totals().unwrap().blocks, 4);
     blocks.release(&name("b")).await.unwrap();
-    wait_until(&blocks, || blocks.shared.index.going().unwrap().is_empty()).await;
+    wait_until(&blocks, || blocks.shared.index.releasing().unwrap().is_empty()).await;
     assert_eq!(blocks.get(hurt.cid()).unwrap(), Some(hurt));
 }
 
@@ -104,7 +104,7 @@ async fn who_keeps_a_damaged_block_counts_it_once_also_while_somebody_else_bring
         (0..3).map(|n| big(n, 3_000)).find(|block| blocks.size(block.cid()).unwrap().is_none()).unwrap();
     let (a, b) = (blocks.open(&name("a")).unwrap(), blocks.open(&name("b")).unwrap());
     blocks.put(b, hurt.clone()).await.unwrap();
-    assert!(blocks.keep(a, hurt.cid()).unwrap());
+    assert!(blocks.add_edge(a, hurt.cid()).unwrap());
     blocks.put(a, hurt.clone()).await.unwrap();
     blocks.seal(b).await.unwrap();
     assert_eq!(blocks.seal(a).await.unwrap(), HoldStats { blocks: 3, bytes: 9_000 });
@@ -212,7 +212,7 @@ async fn an_old_index_is_recognised_also_when_it_misses_less_than_a_segment() {
 #[tokio::test]
 async fn an_index_is_made_anew_from_the_segments_alone() {
     let dir = stored(200, 2_000).await;
-    for lost in ["index", "VERSION", "MARK"] {
+    for lost in ["index", "VERSION", "WATERMARK"] {
         let path = dir.path().join(lost);
         if path.is_dir() {
             std::fs::remove_dir_all(path).unwrap()
@@ -230,7 +230,7 @@ async fn an_index_is_made_anew_from_the_segments_alone() {
     // Whoever wants some of them takes them over; the rest goes with the guard.
     let hold = blocks.open(&name("a")).unwrap();
     for n in 0..50 {
-        assert!(blocks.keep(hold, big(n, 2_000).cid()).unwrap());
+        assert!(blocks.add_edge(hold, big(n, 2_000).cid()).unwrap());
     }
     blocks.seal(hold).await.unwrap();
     blocks.release(&guard()).await.unwrap();

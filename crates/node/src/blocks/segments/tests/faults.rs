@@ -7,7 +7,7 @@ use super::*;
 #[tokio::test]
 async fn a_segment_that_cannot_be_opened_keeps_nobody_from_writing() {
     let (dir, blocks) = fresh();
-    let keep_all = blocks.keep_all();
+    let pause = blocks.pause_reclaim();
     let (keep, go) = (blocks.open(&name("keep")).unwrap(), blocks.open(&name("go")).unwrap());
     for n in 0..300 {
         blocks.put(if n % 5 == 0 { keep } else { go }, big(n, 900)).await.unwrap();
@@ -17,7 +17,7 @@ async fn a_segment_that_cannot_be_opened_keeps_nobody_from_writing() {
     blocks.release(&name("go")).await.unwrap();
     let files = segment_files(dir.path());
     std::fs::remove_file(&files[0]).unwrap();
-    drop(keep_all);
+    drop(pause);
     wait_until(&blocks, || !files[1].exists()).await;
     let hold = blocks.open(&name("later")).unwrap();
     blocks.put(hold, block("later")).await.unwrap();

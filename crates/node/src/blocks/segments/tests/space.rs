@@ -19,7 +19,7 @@ async fn tidy(blocks: &SegmentBlocks, dir: &Path) {
     let length = |file: &PathBuf| std::fs::metadata(file).map_or(0, |found| found.len());
     let active = || segment_files(dir).last().map_or(0, length);
     wait_until(blocks, || {
-        let is_freed = blocks.shared.index.going().unwrap().is_empty();
+        let is_freed = blocks.shared.index.releasing().unwrap().is_empty();
         let is_given_back = blocks.shared.index.dead_segments().unwrap().len() <= 1;
         // At most a quarter of finished segments is waste, and heads take some.
         is_freed && is_given_back && used(dir) <= live() * 3 / 2 + active() + 64 * 1024
@@ -65,7 +65,7 @@ async fn a_segment_verifies_as_a_car_also_where_blocks_were_given_back() {
     let blocks = SegmentBlocks::open(dir.path(), &large).unwrap();
     release_all_but(&blocks, 40, 200_000, |n| n % 2 == 0).await;
     wait_until(&blocks, || {
-        blocks.shared.index.going().unwrap().is_empty()
+        blocks.shared.index.releasing().unwrap().is_empty()
             && blocks.shared.index.dead_segments().unwrap().is_empty()
     })
     .await;
@@ -88,7 +88,7 @@ async fn the_segment_that_is_written_gives_back_what_is_dead_in_it() {
     release_all_but(&blocks, 20, 200_000, |n| n % 10 < 9).await;
     let left = |dead: usize| {
         let dead_here = blocks.shared.index.dead(1, 10).unwrap().len();
-        blocks.shared.index.going().unwrap().is_empty() && dead_here == dead
+        blocks.shared.index.releasing().unwrap().is_empty() && dead_here == dead
     };
     wait_until(&blocks, || left(1)).await;
     let before = used(dir.path());
@@ -121,7 +121,7 @@ async fn a_hold_keeps_its_blocks_while_they_move() {
     // Another hold comes to some of them while they are on their way.
     let other = blocks.open(&name("other")).unwrap();
     for n in (0..400).step_by(10) {
-        assert!(blocks.keep(other, big(n, 900).cid()).unwrap());
+        assert!(blocks.add_edge(other, big(n, 900).cid()).unwrap());
     }
     blocks.seal(other).await.unwrap();
     blocks.release(&name("keep")).await.unwrap();

@@ -1,0 +1,471 @@
+//! The asking side without a network: the tests move the time themselves.
+
+use std::collections::HashSet;
+
+use super::*;
+use crate::exchange::testnet::{raw, raws};
+use crate::exchange::wire::{WANT_BLOCK, WANT_HAVE};
+
+struct Sim {
+    client: Client,
+    now: Instant,
+    inboxes: HashMap<SessionKey, Arc<Inbox>>,
+}
+
+/// What a peer is told about a CID.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Have,
+    Block,
+    Cancel,
+}
+
+impl Sim {
+    fn new() -> Self {
+        let client = Client::new(Arc::default());
+        Self { client, now: Instant::now(), inboxes: HashMap::new() }
+    }
+
+    fn connect(&mut self, key: PeerKey) {
+        self.client.connect(key, PeerId::random(), Arc::default(), self.now);
+    }
+
+    fn session(&mut self) -> SessionKey {
+        let inbox = Arc::new(Inbox::default());
+        let key = self.client.open(inbox.clone());
+        self.inboxes.insert(key, inbox);
+        key
+    }
+
+    fn want(&mut self, session: SessionKey, blocks: &[Block]) {
+        let cids: Vec<Cid> = blocks.iter().map(|block| *block.cid()).collect();
+        self.client.want(session, &cids, self.now);
+    }
+
+    /// What the next message tells a peer.
+    fn told(&mut self, key: PeerKey) -> Vec<(Cid, Told)> {
+        let (entries, _) = self.client.take_changes(key, usize::MAX);
+        let told = entries.iter().map(|entry| {
+            let what = match (entry.cancel, entry.want_type) {
+                (true, _) => Told::Cancel,
+                (false, WANT_HAVE) => Told::Have,
+                (false, WANT_BLOCK) => Told::Block,
+                (false, other) => panic!("want type {other}"),
+            };
+            (Cid::try_from(entry.cid.as_ref()).unwrap(), what)
+        });
+        told.collect()
+    }
+
+    fn sends(&mut self, key: PeerKey, block: &Block) -> Received {
+        self.client.received(key, vec![Arrived::Block(block.clone())], &[], self.now)
+    }
+
+    fn says(&mut self, key: PeerKey, block: &Block, has: bool) {
+        self.client.received(key, Vec::new(), &[(*block.cid(), has)], self.now);
+    }
+
+    /// Lets time go by in ticks.
+    fn pass(&mut self, time: Duration) {
+        let tick = Duration::from_millis(500);
+        let mut left = time;
+        while left > Duration::ZERO {
+            self.now += tick;
+            self.client.tick(self.now);
+            left = left.saturating_sub(tick);
+        }
+    }
+
+    fn delivered(&self, session: SessionKey) -> usize {
+        self.inboxes[&session].take().len()
+    }
+}
+
+#[test]
+fn the_only_peer_is_asked_at_once() {
+    let mut sim = Sim::new();
+    let block = raw("a");
+    sim.connect(1);
+    let session = sim.session();
+    sim.want(session, std::slice::from_ref(&block));
+    assert_eq!(sim.told(1), [(*block.cid(), Told::Block)]);
+    sim.sends(1, &block);
+    assert_eq!(sim.delivered(session), 1);
+    assert_eq!(sim.told(1), [], "who delivered needs no cancel");
+}
+
+#[test]
+fn of_many_peers_the_first_that_has_it_is_asked_and_the_others_are_let_off() {
+    let mut sim = Sim::new();
+    let block = raw("a");
+    let session = sim.session();
+    for key in 1..=3 {
+        sim.connect(key);
+    }
+    sim.want(session, std::slice::from_ref(&block));
+    for key in 1..=3 {
+        assert_eq!(sim.told(key), [(*block.cid(), Told::Have)]);
+    }
+    sim.says(1, &block, false);
+    sim.says(2, &block, true);
+    sim.says(3, &block, true);
+    assert_eq!(sim.told(2), [(*block.cid(), Told::Block)]);
+    sim.sends(2, &block);
+    assert_eq!(sim.delivered(session), 1);
+    assert_eq!(sim.told(1), [(*block.cid(), Told::Cancel)]);
+    assert_eq!(sim.told(3), [], "it forgot the want when it answered");
+}
+
+#[test]
+fn each_block_of_a_session_is_asked_of_one_peer() {
+    let mut sim = Sim::new();
+    let blocks = raws(40, 16);
+    let session = sim.session();
+    sim.connect(1);
+    sim.connect(2);
+    sim.want(session, &blocks[..1]);
+    sim.says(1, &blocks[0], true);
+    sim.says(2, &blocks[0], true);
+    sim.sends(1, &blocks[0]);
+    sim.told(1);
+    sim.told(2);
+    sim.want(session, &blocks[1..]);
+    let (one, two) = (sim.told(1), sim.told(2));
+    assert_eq!(one.len() + two.len(), 39);
+    assert!(one.len() >= 10 && two.len() >= 10, "{} and {}", one.len(), two.len());
+    assert!(one.iter().chain(&two).all(|(_, told)| *told == Told::Block));
+}
+
+#[test]
+fn a_peer_that_says_dont_have_is_not_asked_again_until_it_says_have() {
+    let mut sim = Sim::new();
+    let block = raw("a");
+    let session = sim.session();
+    sim.connect(1);
+    sim.want(session, std::slice::from_ref(&block));
+    sim.told(1);
+    sim.says(1, &block, false);
+    assert_eq!(sim.told(1), []);
+    sim.pass(Duration::from_secs(9));
+    assert_eq!(sim.told(1), []);
+    sim.says(1, &block, true);
+    assert_eq!(sim.told(1), [(*block.cid(), Told::Block)]);
+}
+
+#[test]
+fn a_want_that_nobody_has_is_broadcast_again_ever_more_seldom() {
+    let mut sim = Sim::new();
+    let block = raw("a");
+    let session = sim.session();
+    sim.connect(1);
+    sim.connect(2);
+    sim.want(session, std::slice::from_ref(&block));
+    let mut asked = sim.told(1).len();
+    for _ in 0..100 {
+        sim.says(1, &block, false);
+        sim.says(2, &block, false);
+        sim.pass(Duration::from_secs(1));
+        asked += sim.told(1).len();
+    }
+    assert!((3..=5).contains(&asked), "{asked}");
+}
+
+#[test]
+fn a_new_peer_is_asked_for_what_is_missing() {
+    let mut sim = Sim::new();
+    let block = raw("a");
+    let session = sim.session();
+    sim.want(session, std::slice::from_ref(&block));
+    sim.connect(1);
+    assert_eq!(sim.told(1).len(), 1);
+    sim.says(1, &block, false);
+    sim.connect(2);
+    assert_eq!(sim.told(2), [(*block.cid(), Told::Have)]);
+}
+
+#[test]
+fn a_peer_that_says_have_and_never_delivers_is_passed_over() {
+    let mut sim = Sim::new();
+    let block = raw("a");
+    let session = sim.session();
+    sim.connect(1);
+    sim.connect(2);
+    sim.want(session, std::slice::from_ref(&block));
+    sim.told(1);
+    sim.told(2);
+    sim.says(1, &block, true);
+    assert_eq!(sim.told(1), [(*block.cid(), Told::Block)]);
+    sim.says(2, &block, true);
+    sim.pass(Duration::from_secs(6));
+    assert_eq!(sim.told(1), [(*block.cid(), Told::Cancel)]);
+    assert_eq!(sim.told(2), [(*block.cid(), Told::Block)]);
+    sim.sends(2, &block);
+    assert_eq!(sim.delivered(session), 1);
+}
+
+#[test]
+fn the_only_peer_is_asked_again_when_it_is_late() {
+    let mut sim = Sim::new();
+    let block = raw("a");
+    let session = sim.session();
+    sim.connect(1);
+    sim.want(session, std::slice::from_ref(&block));
+    sim.told(1);
+    sim.pass(Duration::from_secs(6));
+    let told = sim.told(1);
+    assert_eq!(told, [(*block.cid(), Told::Have)], "first it is asked whether it has it");
+    sim.says(1, &block, true);
+    assert_eq!(sim.told(1), [(*block.cid(), Told::Block)]);
+}
+
+#[test]
+fn what_a_lost_peer_was_asked_goes_to_others() {
+    let mut sim = Sim::new();
+    let blocks = raws(20, 16);
+    let session = sim.session();
+    sim.connect(1);
+    sim.want(session, &blocks);
+    assert_eq!(sim.told(1).len(), 20);
+    sim.sends(1, &blocks[0]);
+    sim.connect(2);
+    sim.says(2, &blocks[19], true);
+    sim.told(2);
+    sim.client.disconnect(1, sim.now);
+    let told = sim.told(2);
+    assert_eq!(told.iter().filter(|(_, told)| *told == Told::Block).count(), 19);
+}
+
+#[test]
+fn two_sessions_share_a_want_and_both_get_the_block() {
+    let mut sim = Sim::new();
+    let block = raw("a");
+    sim.connect(1);
+    let (one, two) = (sim.session(), sim.session());
+    sim.want(one, std::slice::from_ref(&block));
+    sim.want(two, std::slice::from_ref(&block));
+    assert_eq!(sim.told(1).len(), 1);
+    sim.client.close(one, sim.now);
+    assert_eq!(sim.told(1), [], "the other still wants it");
+    sim.sends(1, &block);
+    assert_eq!(sim.delivered(two), 1);
+    assert_eq!(sim.client.wanted(), 0);
+}
+
+#[test]
+fn closing_a_session_takes_its_wants_back() {
+    let mut sim = Sim::new();
+    let blocks = raws(5, 16);
+    sim.connect(1);
+    let session = sim.session();
+    sim.want(session, &blocks);
+    sim.told(1);
+    sim.client.close(session, sim.now);
+    assert_eq!(sim.client.wanted(), 0);
+    let told = sim.told(1);
+    assert_eq!(told.len(), 5);
+    assert!(told.iter().all(|(_, told)| *told == Told::Cancel));
+    // What is on its way all the same is no offence, and changes nothing.
+    assert!(!sim.sends(1, &blocks[0]).refuse);
+}
+
+#[test]
+fn a_want_and_its_cancel_that_were_not_sent_leave_nothing_to_say() {
+    let mut sim = Sim::new();
+    let blocks = raws(5, 16);
+    sim.connect(1);
+    let session = sim.session();
+    sim.want(session, &blocks);
+    sim.client.close(session, sim.now);
+    assert_eq!(sim.told(1), []);
+    assert!(!sim.client.has_changes(1));
+}
+
+#[test]
+fn a_flood_of_blocks_that_nobody_wants_is_refused() {
+    let mut sim = Sim::new();
+    sim.connect(1);
+    let refused_at = raws(1000, 1024).iter().position(|block| sim.sends(1, block).refuse);
+    assert!(refused_at.is_some_and(|at| at < 300), "{refused_at:?}");
+}
+
+#[test]
+fn a_peer_of_an_old_version_is_asked_for_blocks_only() {
+    let mut sim = Sim::new();
+    let block = raw("a");
+    let session = sim.session();
+    sim.connect(1);
+    sim.connect(2);
+    sim.want(session, std::slice::from_ref(&block));
+    sim.client.set_dialect(1, Dialect::V1_1);
+    assert_eq!(sim.told(1), [(*block.cid(), Told::Block)]);
+    assert_eq!(sim.told(2), [(*block.cid(), Told::Have)]);
+}
+
+#[test]
+fn after_a_lost_message_everything_is_told_anew() {
+    let mut sim = Sim::new();
+    let blocks = raws(3, 16);
+    sim.connect(1);
+    let session = sim.session();
+    sim.want(session, &blocks);
+    assert_eq!(sim.told(1).len(), 3);
+    sim.client.resend_all(1);
+    let (entries, full) = sim.client.take_changes(1, usize::MAX);
+    assert_eq!((entries.len(), full), (3, true));
+}
+
+#[test]
+fn wants_for_two_peers_that_each_have_half_reach_the_right_one() {
+    let mut sim = Sim::new();
+    let blocks = raws(200, 16);
+    let session = sim.session();
+    sim.connect(1);
+    sim.connect(2);
+    sim.want(session, &blocks);
+    let mut left: HashSet<Cid> = blocks.iter().map(|block| *block.cid()).collect();
+    let by_cid: HashMap<Cid, (usize, &Block)> =
+        blocks.iter().enumerate().map(|(at, block)| (*block.cid(), (at, block))).collect();
+    for _ in 0..1000 {
+        for key in [1, 2] {
+            for (cid, told) in sim.told(key) {
+                let (at, block) = by_cid[&cid];
+                let has = at % 2 == usize::try_from(key - 1).unwrap();
+                match told {
+                    Told::Cancel => {}
+                    Told::Block if has => {
+                        left.remove(&cid);
+                        sim.sends(key, block);
+                    }
+                    Told::Have | Told::Block => sim.says(key, block, has),
+                }
+            }
+        }
+    }
+    assert_eq!(left.len(), 0);
+    assert_eq!(sim.delivered(session), 200);
+}
+
+#[test]
+fn a_peer_whose_answer_came_too_late_is_asked_the_next_time() {
+    let mut sim = Sim::new();
+    let blocks = raws(40, 16);
+    let session = sim.session();
+    sim.connect(1);
+    sim.connect(2);
+    sim.want(session, &blocks[..1]);
+    sim.told(1);
+    sim.told(2);
+    sim.says(1, &blocks[0], true);
+    sim.sends(1, &blocks[0]);
+    sim.says(2, &blocks[0], true);
+    sim.told(1);
+    sim.told(2);
+    sim.want(session, &blocks[1..]);
+    assert!(!sim.told(2).is_empty());
+}
+
+#[test]
+fn a_slow_peer_gets_less_and_is_not_forgotten() {
+    let mut sim = Sim::new();
+    let blocks = raws(2000, 16);
+    let session = sim.session();
+    sim.connect(1);
+    sim.connect(2);
+    sim.want(session, &blocks[..20]);
+    for key in [1, 2] {
+        sim.says(key, &blocks[0], true);
+        sim.says(key, &blocks[1], true);
+    }
+    let mut asked: HashMap<PeerKey, VecDeque<Cid>> = HashMap::new();
+    let by_cid: HashMap<Cid, &Block> = blocks.iter().map(|block| (*block.cid(), block)).collect();
+    let (mut next, mut by_slow) = (20, 0);
+    for round in 0.. {
+        for key in [1, 2] {
+            let told = sim.told(key).into_iter().filter(|(_, told)| *told == Told::Block);
+            asked.entry(key).or_default().extend(told.map(|(cid, _)| cid));
+            // The first delivers ten blocks in 10 ms, the second one.
+            for _ in 0..if key == 1 { 10 } else { 1 } {
+                let Some(cid) = asked.get_mut(&key).and_then(VecDeque::pop_front) else { break };
+                sim.sends(key, by_cid[&cid]);
+                by_slow += usize::from(key == 2);
+            }
+        }
+        let room = 20 - sim.client.wanted();
+        let until = (next + room).min(blocks.len());
+        sim.want(session, &blocks[next..until]);
+        next = until;
+        sim.now += Duration::from_millis(10);
+        if round % 50 == 0 {
+            sim.client.tick(sim.now);
+        }
+        if sim.client.wanted() == 0 {
+            break;
+        }
+        assert!(round < 1000, "it takes too long");
+    }
+    assert_eq!(sim.delivered(session), 2000);
+    assert!((20..400).contains(&by_slow), "{by_slow}");
+}
+
+#[test]
+fn peers_that_only_say_have_do_not_shut_out_one_that_delivers() {
+    let mut sim = Sim::new();
+    let blocks = raws(2, 16);
+    let session = sim.session();
+    let honest = 1000;
+    sim.connect(honest);
+    sim.want(session, &blocks);
+    for key in 1..=u64::try_from(SESSION_PEERS_MAX).unwrap() {
+        sim.connect(key);
+        sim.says(key, &blocks[0], true);
+    }
+    sim.sends(honest, &blocks[0]);
+    assert!(sim.client.sessions[&session].peers.contains(&honest));
+    assert_eq!(sim.client.sessions[&session].peers.len(), SESSION_PEERS_MAX);
+}
+
+#[test]
+fn a_peer_that_changes_its_mind_all_the_time_costs_no_memory() {
+    let mut sim = Sim::new();
+    let blocks = raws(100, 16);
+    let session = sim.session();
+    sim.connect(1);
+    sim.connect(2);
+    sim.want(session, &blocks);
+    // It has none of them, so that as many are broadcast as may be, and the others wait.
+    sim.says(1, &blocks[0], true);
+    let none: Vec<(Cid, bool)> = blocks.iter().map(|block| (*block.cid(), false)).collect();
+    for _ in 0..10 {
+        sim.client.received(1, Vec::new(), &none, sim.now);
+    }
+    let waits = |block: &&Block| sim.client.wants[block.cid()].state == State::Queued;
+    let cid = *blocks.iter().find(waits).unwrap().cid();
+    let moods = [(cid, true), (cid, false)].repeat(10_000);
+    for _ in 0..5 {
+        sim.client.received(1, Vec::new(), &moods, sim.now);
+    }
+    let queued = sim.client.sessions[&session].queue.len();
+    assert!(queued < 1000, "{queued} entries for 100 wants");
+}
+
+#[test]
+fn what_a_peer_could_never_be_told_is_forgotten() {
+    let mut sim = Sim::new();
+    sim.connect(1);
+    for block in raws(2000, 16) {
+        let session = sim.session();
+        sim.want(session, &[block]);
+        sim.client.close(session, sim.now);
+    }
+    assert!(sim.client.peers[&1].queued() < 200, "{} changes are kept", sim.client.peers[&1].queued());
+}
+
+#[test]
+fn a_flood_is_not_looked_at_to_its_end() {
+    let mut sim = Sim::new();
+    sim.connect(1);
+    let flood = raws(1000, 16).into_iter().map(Arrived::Block).collect();
+    assert!(sim.client.received(1, flood, &[], sim.now).refuse);
+    let unwanted = sim.client.counters.unwanted.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(unwanted < 300, "{unwanted}");
+}
