@@ -13,7 +13,7 @@ use super::queue::{Shared, damaged_in};
 use super::watermark::{CommitPoint, Watermark};
 use super::writer::Writer;
 
-const VERSION: &str = "pinfold blocks 2\n";
+const VERSION: &str = "pinfold blocks 3\n";
 /// Locations have 32 bits for the offset; this leaves room for a block that goes past the end.
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
