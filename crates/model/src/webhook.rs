@@ -1,42 +1,43 @@
-//! Webhooks: what an account wants to be told of, and where.
+//! Webhooks: event types, secrets, and the webhook itself.
 
 use std::fmt;
 use std::str::FromStr;
+
+use data_encoding::BASE64;
 
 use crate::pin::{UnknownWord, words};
 use crate::{AccountId, Timestamp, WebhookId};
 
 words!(
-    /// Something that happens to a pin and that a webhook can be told of.
+    /// Type of an event that is delivered to webhooks.
     WebhookEvent, "event", {
-    /// Every block is here and durable.
+    /// Every block of the pin is verified and durable.
     Pinned = "pin.pinned",
-    /// It was given up.
+    /// The pin failed, without further attempts.
     Failed = "pin.failed",
-    /// It ended by itself, at its time.
+    /// The pin ended at its `expires_at`.
     Expired = "pin.expired",
-    /// Its owner removed it.
+    /// The owner or an operator removed the pin.
     Removed = "pin.removed",
-    /// Nothing happened: the owner of the webhook tries it.
+    /// The owner of the webhook requested a test.
     Test = "webhook.test",
 });
 
 words!(
-    /// How it stands with telling a webhook of an event.
+    /// State of the delivery of an event to a webhook.
     DeliveryState, "delivery state", {
-    /// Not told yet.
     Pending = "pending",
-    /// Told: the receiver said so.
+    /// The receiver responded with 2xx.
     Delivered = "delivered",
-    /// Given up.
+    /// Not delivered, without further attempts.
     Failed = "failed",
 });
 
 impl WebhookEvent {
-    /// Those that one can ask for; a test is told to whoever tests.
+    /// The events that a webhook can subscribe to. Tests are always delivered.
     pub const OF_PINS: [Self; 4] = [Self::Pinned, Self::Failed, Self::Expired, Self::Removed];
 
-    /// Its place in a [`WebhookEvents`], which is stored: it never changes.
+    /// Its bit in [`WebhookEvents`]. The bits are stored and must never change.
     #[must_use]
     pub fn bit(self) -> i64 {
         match self {
@@ -49,24 +50,24 @@ impl WebhookEvent {
     }
 }
 
-/// The events that a webhook is told of: one or more of [`WebhookEvent::OF_PINS`].
+/// The events that a webhook subscribes to: one or more of [`WebhookEvent::OF_PINS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WebhookEvents(i64);
 
 impl WebhookEvents {
-    /// A set; `None` of nothing. A test need not be asked for.
+    /// The set of these events, ignoring [`WebhookEvent::Test`]. `None` if it is empty.
     #[must_use]
     pub fn new(events: impl IntoIterator<Item = WebhookEvent>) -> Option<Self> {
         Self::from_bits(events.into_iter().fold(0, |bits, event| bits | event.bit()))
     }
 
-    /// What [`bits`](Self::bits) gave.
+    /// The inverse of [`bits`](Self::bits). `None` if there is an unknown bit or no bit.
     #[must_use]
     pub fn from_bits(bits: i64) -> Option<Self> {
         (1..16).contains(&bits).then_some(Self(bits))
     }
 
-    /// As it is stored.
+    /// The stored form.
     #[must_use]
     pub fn bits(self) -> i64 {
         self.0
@@ -78,31 +79,39 @@ impl WebhookEvents {
     }
 }
 
-/// What signs the deliveries of a webhook. `Debug` hides it; [`reveal`](Self::reveal) is the one way out.
+/// The key that signs the deliveries of a webhook. Its text form is that of the Standard Webhooks specification:
+/// `whsec_` and the base64 of the key. `Debug` hides it; [`reveal`](Self::reveal) shows it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct WebhookSecret(String);
+pub struct WebhookSecret([u8; Self::KEY_LEN]);
 
 impl WebhookSecret {
-    /// What every secret begins with.
     pub const PREFIX: &str = "whsec_";
+    /// In bytes. The specification allows 24 to 64.
+    pub const KEY_LEN: usize = 32;
 
-    /// A secret of so much randomness.
+    /// A secret from random bytes.
     #[must_use]
-    pub fn of(random: &[u8; 32]) -> Self {
-        let digits = random.iter().map(|byte| format!("{byte:02x}"));
-        Self(format!("{}{}", Self::PREFIX, digits.collect::<String>()))
+    pub fn new(random: [u8; Self::KEY_LEN]) -> Self {
+        Self(random)
     }
 
-    /// What was stored.
+    /// Parses what [`reveal`](Self::reveal) returned. `None` if the text is not a secret.
     #[must_use]
-    pub fn from_stored(text: String) -> Self {
-        Self(text)
+    pub fn parse(text: &str) -> Option<Self> {
+        let key = BASE64.decode(text.strip_prefix(Self::PREFIX)?.as_bytes()).ok()?;
+        key.try_into().ok().map(Self)
     }
 
-    /// Its text, whose bytes are the key of the HMAC.
+    /// The key of the HMAC.
     #[must_use]
-    pub fn reveal(&self) -> &str {
+    pub fn key(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The text form: `whsec_…`.
+    #[must_use]
+    pub fn reveal(&self) -> String {
+        format!("{}{}", Self::PREFIX, BASE64.encode(&self.0))
     }
 }
 
@@ -115,29 +124,23 @@ impl fmt::Debug for WebhookSecret {
 /// A webhook without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
-    /// Its number.
     pub id: WebhookId,
-    /// Whose it is.
     pub account: AccountId,
-    /// Where it is told.
     pub url: String,
-    /// A note of its owner.
     pub description: Option<String>,
-    /// Of what.
     pub events: WebhookEvents,
-    /// Whether it is told at all.
+    /// Whether events are recorded for it and delivered.
     pub active: bool,
-    /// Why it was turned off, if its owner did not do it.
+    /// Why it was deactivated, unless its owner did so.
     pub disabled_reason: Option<String>,
-    /// Since when no delivery has succeeded, if the last one failed.
+    /// When the first of the failures since the last successful attempt occurred.
     pub failing_since: Option<Timestamp>,
-    /// Deliveries that wait.
+    /// Number of pending deliveries.
     pub pending: u64,
-    /// Events that were not written down because too many waited.
+    /// Number of events that were not recorded because too many deliveries were pending.
     pub dropped: u64,
-    /// When it was made.
     pub created_at: Timestamp,
-    /// When its owner changed it last.
+    /// When its owner last changed it.
     pub updated_at: Timestamp,
 }
 
@@ -146,22 +149,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_never_shows_itself() {
-        let secret = WebhookSecret::of(&[0xa7; 32]);
+    fn secret_is_hidden_in_debug_output() {
+        let secret = WebhookSecret::new([0xa7; 32]);
         assert_eq!(format!("{secret:?}"), "WebhookSecret(whsec_…)");
-        assert_eq!(secret.reveal(), format!("whsec_{}", "a7".repeat(32)));
+        assert_eq!(secret.reveal(), format!("whsec_{}p6c=", "p6en".repeat(10)));
     }
 
     #[test]
-    fn a_set_of_events_reads_what_it_writes() {
+    fn secret_parses_from_its_text() {
+        let secret = WebhookSecret::new([0xa7; 32]);
+        assert_eq!(WebhookSecret::parse(&secret.reveal()), Some(secret));
+        for text in ["", "whsec_", "p6en", "whsec_p6en", "whsec_p6en*", &format!("whsec_{}", "a7".repeat(32))]
+        {
+            assert_eq!(WebhookSecret::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn set_of_events_parses_from_its_bits() {
         let events =
             WebhookEvents::new([WebhookEvent::Removed, WebhookEvent::Pinned, WebhookEvent::Test]).unwrap();
         assert_eq!(WebhookEvents::from_bits(events.bits()), Some(events));
         assert_eq!(events.iter().collect::<Vec<_>>(), [WebhookEvent::Pinned, WebhookEvent::Removed]);
         assert_eq!(WebhookEvents::new(WebhookEvent::OF_PINS).unwrap().iter().count(), 4);
-        assert_eq!(WebhookEvents::new([WebhookEvent::Test]), None, "that is nothing to wait for");
-        for strange in [-1, 0, 16, i64::MAX] {
-            assert_eq!(WebhookEvents::from_bits(strange), None);
+        assert_eq!(WebhookEvents::new([WebhookEvent::Test]), None, "a test is not in the set");
+        for invalid in [-1, 0, 16, i64::MAX] {
+            assert_eq!(WebhookEvents::from_bits(invalid), None);
         }
     }
 }

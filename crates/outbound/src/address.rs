@@ -1,9 +1,9 @@
-//! Which addresses are anybody's, after the registries of IANA (RFC 6890 and what came since).
+//! Which IP addresses are public, after the special-purpose registries of IANA (RFC 6890 and later additions).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether an address belongs to the public internet: not to this machine, its networks, a group, a document, or
-/// something reserved. An IPv6 address that carries an IPv4 one, and leads there, is judged by that.
+/// Whether an address is on the public internet: not loopback, private, link-local, multicast, reserved or for
+/// documentation. An IPv6 address that embeds an IPv4 address and routes to it is public if that address is.
 #[must_use]
 pub fn is_public(address: IpAddr) -> bool {
     match address {
@@ -12,24 +12,24 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Networks of IPv4 that are nobody's in public: address and length of the prefix.
+/// IPv4 networks that are not public: address and prefix length.
 const NOT_PUBLIC_V4: [(Ipv4Addr, u32); 16] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8),        // this network
     (Ipv4Addr::new(10, 0, 0, 0), 8),       // private
-    (Ipv4Addr::new(100, 64, 0, 0), 10),    // shared by a provider's customers (CGNAT)
+    (Ipv4Addr::new(100, 64, 0, 0), 10),    // shared address space (CGNAT)
     (Ipv4Addr::new(127, 0, 0, 0), 8),      // loopback
-    (Ipv4Addr::new(169, 254, 0, 0), 16),   // link-local, and what clouds tell their machines
+    (Ipv4Addr::new(169, 254, 0, 0), 16),   // link-local, and cloud metadata services
     (Ipv4Addr::new(172, 16, 0, 0), 12),    // private
-    (Ipv4Addr::new(192, 0, 0, 0), 24),     // protocols
-    (Ipv4Addr::new(192, 0, 2, 0), 24),     // documents
+    (Ipv4Addr::new(192, 0, 0, 0), 24),     // IETF protocol assignments
+    (Ipv4Addr::new(192, 0, 2, 0), 24),     // documentation
     (Ipv4Addr::new(192, 88, 99, 0), 24),   // 6to4 relays
     (Ipv4Addr::new(192, 168, 0, 0), 16),   // private
-    (Ipv4Addr::new(198, 18, 0, 0), 15),    // benchmarks
-    (Ipv4Addr::new(198, 51, 100, 0), 24),  // documents
-    (Ipv4Addr::new(203, 0, 113, 0), 24),   // documents
+    (Ipv4Addr::new(198, 18, 0, 0), 15),    // benchmarking
+    (Ipv4Addr::new(198, 51, 100, 0), 24),  // documentation
+    (Ipv4Addr::new(203, 0, 113, 0), 24),   // documentation
     (Ipv4Addr::new(224, 0, 0, 0), 4),      // multicast
-    (Ipv4Addr::new(240, 0, 0, 0), 4),      // reserved, and broadcast
-    (Ipv4Addr::new(168, 63, 129, 16), 32), // what Azure tells its machines, on a public address
+    (Ipv4Addr::new(240, 0, 0, 0), 4),      // reserved, with broadcast
+    (Ipv4Addr::new(168, 63, 129, 16), 32), // metadata service of Azure, on an otherwise public address
 ];
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
@@ -42,15 +42,15 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
     match address.segments() {
-        // ::ffff:a.b.c.d is an IPv4 address in another notation.
+        // IPv4-mapped: ::ffff:a.b.c.d.
         [0, 0, 0, 0, 0, 0xffff, high, low] => is_public_v4(embedded(high, low)),
-        // NAT64 (RFC 6052) leads to the IPv4 address at the end.
+        // NAT64 (RFC 6052) routes to the IPv4 address in the last 32 bits.
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => is_public_v4(embedded(high, low)),
-        // 6to4 leads to the IPv4 address after the prefix.
+        // 6to4 routes to the IPv4 address after the prefix.
         [0x2002, high, low, ..] => is_public_v4(embedded(high, low)),
-        // Protocols of the IETF, with Teredo and ORCHID; documents.
+        // IETF protocol assignments, with Teredo and ORCHID; documentation.
         [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => false,
-        // All that is public is in 2000::/3: no ::1, ::, fc00::/7 (ULA), fe80::/10 (link-local), ff00::/8 (multicast).
+        // Global unicast is 2000::/3. This excludes ::1, ::, fc00::/7 (ULA), fe80::/10 (link-local), ff00::/8 (multicast).
         [first, ..] => first & 0xe000 == 0x2000,
     }
 }
@@ -66,11 +66,11 @@ mod tests {
     use super::*;
 
     fn public(text: &str) -> bool {
-        is_public(text.parse().unwrap_or_else(|_| panic!("{text} is an address")))
+        is_public(text.parse().unwrap_or_else(|_| panic!("{text} is not an address")))
     }
 
     #[test]
-    fn what_is_anybodys_is_public() {
+    fn global_addresses_are_public() {
         for text in [
             "1.1.1.1",
             "9.255.255.255",
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_somebodys_own_is_not() {
+    fn special_purpose_addresses_are_not_public() {
         for text in [
             "0.0.0.0",
             "0.1.2.3",
@@ -161,7 +161,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_notation_of_an_ipv4_address_is_judged_alike(bits: u32) {
+        fn embedded_ipv4_addresses_are_public_if_the_ipv4_address_is(bits: u32) {
             let v4 = Ipv4Addr::from_bits(bits);
             let expected = is_public(v4.into());
             prop_assert_eq!(is_public(v4.to_ipv6_mapped().into()), expected);

@@ -1,18 +1,23 @@
-//! Requests that this server makes to places that others name: to whom they may go, and what a webhook's looks like.
+//! HTTP requests to addresses that users name: which targets are allowed, and what a webhook request looks like.
 //!
-//! Whoever names an address can otherwise use the server to knock at doors inside its own network. So [`is_public`]
-//! says which addresses are anybody's; a name is resolved here, every address that it has is checked, and the
-//! connection goes to exactly what was checked. Proxies of the environment and redirects are not followed.
+//! A user who names an address could make the server send requests into its own network (SSRF). Therefore
+//! [`is_public`] decides which addresses are public, host names are resolved here, each resolved address is checked,
+//! and the connection goes to exactly the address that was checked. Proxies from the environment and redirects are not
+//! followed.
 //!
-//! The crate knows no accounts and no pins, and stands alone.
+//! Webhook requests follow the [Standard Webhooks](https://www.standardwebhooks.com) specification 1.0.0.
+//!
+//! The crate knows neither accounts nor pins, and depends on no other crate of the workspace.
 
 mod address;
-mod notice;
+mod payload;
 mod resolve;
 mod sender;
+mod signature;
 mod target;
 
 pub use address::is_public;
-pub use notice::{WebhookPayload, WebhookPayloadData, signature};
-pub use sender::{SendError, Sender};
-pub use target::{Reach, Target, TargetError};
+pub use payload::{WebhookPayload, WebhookPayloadData};
+pub use sender::{SendError, Sender, SignedRequest};
+pub use signature::sign;
+pub use target::{Target, TargetError, TargetPolicy};

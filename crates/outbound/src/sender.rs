@@ -1,4 +1,4 @@
-//! Sends what a webhook is told.
+//! Sends webhook requests.
 
 use std::error::Error;
 use std::sync::{Mutex, PoisonError};
@@ -8,137 +8,145 @@ use reqwest::header::{CONTENT_TYPE, USER_AGENT};
 use reqwest::{Client, Response, redirect};
 use tokio::time::{Instant, timeout_at};
 
-use crate::notice::signature;
-use crate::resolve::{Guarded, NameError};
-use crate::target::{Reach, Target};
+use crate::resolve::{NameError, RestrictedResolver};
+use crate::signature::sign;
+use crate::target::{Target, TargetPolicy};
 
-/// How long one request may take, from the lookup of its name to the end of the answer.
+/// Time limit of one request, from resolving the host name to the end of the response.
 const TIME_MAX: Duration = Duration::from_secs(10);
-/// What is read of an answer, so that its sender sees it taken; nobody looks at it.
-const ANSWER_BYTES_MAX: usize = 1_024;
+/// How much of a response body is read, so that the receiver sees it accepted. The content is ignored.
+const RESPONSE_BYTES_MAX: usize = 1_024;
 
-const SIGNATURE: &str = "pinfold-signature";
-const EVENT: &str = "pinfold-event";
-const DELIVERY: &str = "pinfold-delivery";
+// Header names of the Standard Webhooks specification.
+const ID: &str = "webhook-id";
+const TIMESTAMP: &str = "webhook-timestamp";
+const SIGNATURE: &str = "webhook-signature";
 
-/// Why nobody was told. Its text is for the owner of the webhook: what an address inside answers is not in it.
+/// Why a request failed. The text is shown to the webhook's owner and contains nothing of the response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// It answered, but not with 2xx.
-    #[error("It answered {0}")]
-    Answered(u16),
-    /// It did not answer in time.
-    #[error("It did not answer within {} s", TIME_MAX.as_secs())]
+    /// The response status is not 2xx.
+    #[error("The receiver responded with status {0}")]
+    Status(u16),
+    #[error("The receiver did not respond within {} s", TIME_MAX.as_secs())]
     TimedOut,
-    /// It is, or has become, an address that is not public.
-    #[error("Its host has an address that is not public")]
+    #[error("The host resolves to an address that is not public")]
     NotPublic,
-    /// Its name leads nowhere.
-    #[error("Its host has no address")]
-    NoAddress,
-    /// It can't be connected to; this includes certificates that prove nothing.
-    #[error("It could not be connected to")]
+    #[error("The host name does not resolve")]
+    NotResolved,
+    /// Includes TLS errors, such as an invalid certificate.
+    #[error("The connection could not be established")]
     NotConnected,
-    /// The connection broke.
-    #[error("The connection broke off")]
-    Broken,
-    /// This server can't send at all.
-    #[error("This server cannot make requests at the moment")]
-    Unable,
+    #[error("The connection was closed before a response arrived")]
+    ConnectionLost,
+    /// The HTTP client could not be built.
+    #[error("The server cannot send requests at the moment")]
+    ClientUnavailable,
 }
 
-/// Sends to wherever its reach goes. Cheap to clone.
+/// One attempt to deliver a body.
+#[derive(Clone)]
+pub struct SignedRequest<'a> {
+    /// Identifies the event. The same in each attempt; without a full stop.
+    pub id: &'a str,
+    /// The time of this attempt, in seconds since 1970.
+    pub unix_s: i64,
+    /// The HMAC keys. The request has one signature for each, in this order.
+    pub keys: Vec<&'a [u8]>,
+    pub body: String,
+}
+
+impl SignedRequest<'_> {
+    /// The value of `webhook-signature`: a list of signatures, separated by spaces.
+    fn signatures(&self) -> String {
+        let signatures: Vec<_> =
+            self.keys.iter().map(|key| sign(key, self.id, self.unix_s, &self.body)).collect();
+        signatures.join(" ")
+    }
+}
+
+/// Sends requests to the targets that its policy allows.
 pub struct Sender {
-    reach: Reach,
+    policy: TargetPolicy,
     client: Mutex<Option<Client>>,
 }
 
 impl Sender {
-    /// A sender with this reach.
     #[must_use]
-    pub fn new(reach: Reach) -> Self {
-        Self { reach, client: Mutex::default() }
+    pub fn new(policy: TargetPolicy) -> Self {
+        Self { policy, client: Mutex::default() }
     }
 
-    /// Where its requests may go.
     #[must_use]
-    pub fn reach(&self) -> Reach {
-        self.reach
+    pub fn policy(&self) -> TargetPolicy {
+        self.policy
     }
 
-    /// Posts a body, signed with `secret` at `unix_s`; gives the status if that is 2xx. Takes at most 10 s. Dropping
-    /// the future ends the request, which may have been received.
+    /// Posts a request and returns the response status if it is 2xx. Takes at most 10 s. Dropping the future cancels the
+    /// request, which the receiver may have received.
     ///
     /// # Errors
     /// [`SendError`].
-    pub async fn post(
-        &self,
-        target: &Target,
-        secret: &str,
-        unix_s: i64,
-        (event, delivery): (&str, &str),
-        body: String,
-    ) -> Result<u16, SendError> {
-        // What was stored under another setting is looked at again; the resolver sees names alone.
-        Target::parse(target.as_str(), self.reach).map_err(|_| SendError::NotPublic)?;
+    pub async fn post(&self, target: &Target, request: SignedRequest<'_>) -> Result<u16, SendError> {
+        // The policy may have changed since the target was stored. The resolver checks only host names.
+        Target::parse(target.as_str(), self.policy).map_err(|_| SendError::NotPublic)?;
         let request = self
             .client()?
             .post(target.url().clone())
             .header(USER_AGENT, concat!("pinfold/", env!("CARGO_PKG_VERSION")))
             .header(CONTENT_TYPE, "application/json")
-            .header(SIGNATURE, signature(secret, unix_s, &body))
-            .header(EVENT, event)
-            .header(DELIVERY, delivery)
-            .body(body);
+            .header(ID, request.id)
+            .header(TIMESTAMP, request.unix_s)
+            .header(SIGNATURE, request.signatures())
+            .body(request.body);
         let until = Instant::now() + TIME_MAX;
         let response = timeout_at(until, request.send()).await.map_err(|_| SendError::TimedOut)?;
-        let response = response.map_err(|error| wording(&error))?;
+        let response = response.map_err(|error| send_error(&error))?;
         let status = response.status();
-        // It has answered, however slowly the rest of that comes.
-        let _rest = timeout_at(until, take(response)).await;
-        if status.is_success() { Ok(status.as_u16()) } else { Err(SendError::Answered(status.as_u16())) }
+        // The status decides. A slow or broken body changes nothing.
+        let _ignored = timeout_at(until, read_beginning(response)).await;
+        if status.is_success() { Ok(status.as_u16()) } else { Err(SendError::Status(status.as_u16())) }
     }
 
-    /// The client, made when it is first needed: a machine without certificates of authorities has none.
+    /// The HTTP client, built on first use. Building fails on a machine without root certificates.
     fn client(&self) -> Result<Client, SendError> {
         let mut slot = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = &*slot {
             return Ok(client.clone());
         }
-        // Whoever was first has chosen for all.
-        let _already = rustls::crypto::ring::default_provider().install_default();
+        // Fails if the process already has a default provider, which then applies.
+        let _already_set = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .no_proxy()
             .redirect(redirect::Policy::none())
-            .dns_resolver(Guarded::new(self.reach))
-            // A name is looked at anew with each request.
+            .dns_resolver(RestrictedResolver::new(self.policy))
+            // A pooled connection would skip resolving and checking the host name.
             .pool_max_idle_per_host(0)
             .timeout(TIME_MAX)
             .build();
         match client {
             Ok(client) => Ok(slot.insert(client).clone()),
             Err(error) => {
-                tracing::error!(%error, "making a client for webhooks");
-                Err(SendError::Unable)
+                tracing::error!(%error, "failed to build the HTTP client for webhooks");
+                Err(SendError::ClientUnavailable)
             }
         }
     }
 }
 
-/// Reads the beginning of an answer and lets the rest go.
-async fn take(mut response: Response) {
-    let mut taken = 0;
-    while taken < ANSWER_BYTES_MAX {
-        // The status was read: what follows changes nothing.
+/// Reads up to [`RESPONSE_BYTES_MAX`] of the body and drops the rest.
+async fn read_beginning(mut response: Response) {
+    let mut read = 0;
+    while read < RESPONSE_BYTES_MAX {
         let Ok(Some(chunk)) = response.chunk().await else { return };
-        taken += chunk.len();
+        read += chunk.len();
     }
 }
 
-fn wording(error: &reqwest::Error) -> SendError {
+fn send_error(error: &reqwest::Error) -> SendError {
     if let Some(name) = cause::<NameError>(error) {
         return match name {
-            NameError::Unknown => SendError::NoAddress,
+            NameError::Unknown => SendError::NotResolved,
             NameError::NotPublic => SendError::NotPublic,
         };
     }
@@ -147,11 +155,11 @@ fn wording(error: &reqwest::Error) -> SendError {
     } else if error.is_connect() {
         SendError::NotConnected
     } else {
-        SendError::Broken
+        SendError::ConnectionLost
     }
 }
 
-/// The first of this kind among an error's causes.
+/// The first error of type `E` in the chain of sources.
 fn cause<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -170,39 +178,41 @@ mod tests {
 
     use super::*;
 
-    const ANY: Reach = Reach { plain_http: true, private: true };
+    const ANY: TargetPolicy = TargetPolicy { allow_http: true, allow_private: true };
 
-    /// Answers one request with this text, and gives the request.
-    async fn answer(listener: TcpListener, text: &'static str) -> String {
-        let (mut stream, _) = listener.accept().await.expect("a connection");
+    /// Responds to one request with `text` and returns the request.
+    async fn respond(listener: TcpListener, text: &'static str) -> String {
+        let (mut stream, _) = listener.accept().await.expect("accepts");
         let mut request = Vec::new();
         while !request.ends_with(b"{}") {
-            let read = stream.read_buf(&mut request).await.expect("a request");
-            assert!(read > 0, "it ended early");
+            let read = stream.read_buf(&mut request).await.expect("reads");
+            assert!(read > 0, "the request is incomplete");
         }
-        stream.write_all(text.as_bytes()).await.expect("it listens");
-        String::from_utf8(request).expect("text")
+        stream.write_all(text.as_bytes()).await.expect("the client reads");
+        String::from_utf8(request).expect("is UTF-8")
+    }
+
+    fn request<'a>(keys: &[&'a [u8]]) -> SignedRequest<'a> {
+        SignedRequest { id: "1", unix_s: 7, keys: keys.to_vec(), body: "{}".to_owned() }
     }
 
     async fn send(text: &'static str) -> (Result<u16, SendError>, String) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://localhost:{}/hook", listener.local_addr().expect("an address").port());
-        let target = Target::parse(&url, ANY).expect("a target");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let url = format!("http://localhost:{}/hook", listener.local_addr().expect("has an address").port());
+        let target = Target::parse(&url, ANY).expect("is a target");
         let sender = Sender::new(ANY);
-        let post = sender.post(&target, "s", 7, ("pin.pinned", "1"), "{}".to_owned());
-        tokio::join!(post, answer(listener, text))
+        tokio::join!(sender.post(&target, request(&[b"k", b"old"])), respond(listener, text))
     }
 
     #[tokio::test]
-    async fn what_is_posted_is_signed_and_named() {
+    async fn request_has_the_headers_of_the_specification() {
         let (sent, request) = send("HTTP/1.1 204 No Content\r\n\r\n").await;
         assert_eq!(sent, Ok(204));
-        let request = request.to_ascii_lowercase();
-        assert!(request.starts_with("post /hook http/1.1\r\n"), "{request}");
+        assert!(request.starts_with("POST /hook HTTP/1.1\r\n"), "{request}");
         for line in [
-            format!("pinfold-signature: {}", signature("s", 7, "{}")),
-            "pinfold-event: pin.pinned".to_owned(),
-            "pinfold-delivery: 1".to_owned(),
+            "webhook-id: 1".to_owned(),
+            "webhook-timestamp: 7".to_owned(),
+            format!("webhook-signature: {} {}", sign(b"k", "1", 7, "{}"), sign(b"old", "1", 7, "{}")),
             "content-type: application/json".to_owned(),
         ] {
             assert!(request.contains(&format!("\r\n{line}\r\n")), "{line}: {request}");
@@ -210,14 +220,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_redirect_is_followed() {
+    async fn redirects_are_not_followed() {
         let (sent, _) =
             send("HTTP/1.1 307 x\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n").await;
-        assert_eq!(sent, Err(SendError::Answered(307)));
+        assert_eq!(sent, Err(SendError::Status(307)));
     }
 
     #[tokio::test]
-    async fn an_answer_without_end_is_not_read_to_it() {
+    async fn large_response_is_not_read_to_its_end() {
         let text = Box::leak(
             format!("HTTP/1.1 200 OK\r\ncontent-length: 999999999\r\n\r\n{}", "x".repeat(5_000)).into(),
         );
@@ -225,29 +235,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_leads_inside_is_refused_before_anything_is_sent() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let reach = Reach { plain_http: true, private: false };
-        let url = format!("http://localhost:{}/", listener.local_addr().expect("an address").port());
-        let target = Target::parse(&url, reach).expect("its text says nothing");
-        let sent = Sender::new(reach).post(&target, "s", 7, ("e", "1"), "{}".to_owned()).await;
+    async fn private_targets_are_rejected_before_anything_is_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let policy = TargetPolicy { allow_http: true, allow_private: false };
+        let url = format!("http://localhost:{}/", listener.local_addr().expect("has an address").port());
+        let target = Target::parse(&url, policy).expect("a host name is not resolved yet");
+        let sent = Sender::new(policy).post(&target, request(&[])).await;
         assert_eq!(sent, Err(SendError::NotPublic));
-        // An address that was allowed when it was stored, and is not any more.
+        // An address that was allowed when the target was stored and is no longer.
         let literal = url.replace("localhost", "127.0.0.1");
-        let target = Target::parse(&literal, ANY).expect("it was allowed");
-        let sent = Sender::new(reach).post(&target, "s", 7, ("e", "1"), "{}".to_owned()).await;
+        let target = Target::parse(&literal, ANY).expect("was allowed");
+        let sent = Sender::new(policy).post(&target, request(&[])).await;
         assert_eq!(sent, Err(SendError::NotPublic));
-        let nobody = futures::FutureExt::now_or_never(listener.accept());
-        assert!(nobody.is_none(), "nothing came");
+        let connection = futures::FutureExt::now_or_never(listener.accept());
+        assert!(connection.is_none(), "nothing connected");
     }
 
     #[tokio::test]
-    async fn where_nobody_listens_is_no_connection() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}/", listener.local_addr().expect("an address"));
+    async fn refused_connection_is_reported() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let url = format!("http://{}/", listener.local_addr().expect("has an address"));
         drop(listener);
-        let target = Target::parse(&url, ANY).expect("a target");
-        let sent = Sender::new(ANY).post(&target, "s", 7, ("e", "1"), "{}".to_owned()).await;
+        let target = Target::parse(&url, ANY).expect("is a target");
+        let sent = Sender::new(ANY).post(&target, request(&[])).await;
         assert_eq!(sent, Err(SendError::NotConnected));
     }
 }

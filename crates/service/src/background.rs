@@ -2,10 +2,12 @@
 //!
 //! Several loops, so that none waits for another: one works on placements, one ends the pins whose time has come,
 //! one asks the clusters for damage ([`mend`]), one counts what accounts share ([`sharing`]), one drops the oldest end of
-//! the audit log ([`sweep`]), one the sessions that are over ([`logins`]), one tells webhooks what happened ([`deliver`]), one takes away what is too old of those and
+//! the audit log ([`sweep`]), one the sessions that are over ([`logins`]), one tells webhooks what happened ([`webhook_delivery`]), one takes away what is too old of those and
 //! of named requests. The first two register for the wake-up before they look, so none
 //! is lost, and take no hints: what is to be done stands in the rows. Between wake-ups they rest until the next
 //! row is due, with an eye on the clock alone: rows that wait cost nothing, however many they are.
+
+mod webhook_delivery;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +21,11 @@ use crate::Error;
 use crate::catalog;
 use crate::core::{Core, unavailable};
 use crate::logins;
+use crate::mend;
 use crate::reconcile::work;
 use crate::removal;
 use crate::sharing;
 use crate::sweep;
-use crate::{deliver, mend};
 
 /// The longest rest between two looks at the rows: another process may have changed them.
 const REST_MAX: Duration = Duration::from_secs(60);
@@ -67,8 +69,8 @@ impl PlacementWorker {
         sweep::look(core).await?;
         logins::sweep(core).await?;
         core.write_uses().await;
-        let told = deliver::turn(core).await?;
-        deliver::sweep(core).await?;
+        let told = webhook_delivery::turn(core).await?;
+        webhook_delivery::cleanup(core).await?;
         Ok(ended + damaged + worked + removed + released + told)
     }
 
@@ -133,8 +135,8 @@ async fn run(core: Arc<Core>) {
         removal::run(&core),
         sweep::run(&core),
         logins::run(&core),
-        deliver::run(&core),
-        deliver::run_sweep(&core),
+        webhook_delivery::run(&core),
+        webhook_delivery::run_cleanup(&core),
     );
 }
 

@@ -71,11 +71,11 @@ pub(crate) struct Core {
     pub(crate) wake_expiry: Notify,
     /// Tells those who remove accounts that there is one to go.
     pub(crate) wake_removal: Notify,
-    /// Tells the deliverer that a webhook may be told something.
+    /// Wakes the webhook delivery loop.
     pub(crate) wake_webhooks: Notify,
-    /// Permits to tell webhooks.
-    pub(crate) couriers: Arc<Semaphore>,
-    /// Sends what they are told.
+    /// Permits for webhook deliveries.
+    pub(crate) delivery_permits: Arc<Semaphore>,
+    /// Sends webhook requests.
     pub(crate) sender: Sender,
     /// Permits for work on placements.
     pub(crate) slots: Arc<Semaphore>,
@@ -114,8 +114,8 @@ impl Core {
         let catalog = Catalog::new(&settings.plans, &clusters);
         let slots = Arc::new(Semaphore::new(settings.placements_at_once.max(1)));
         let release_slots = Arc::new(Semaphore::new(settings.placements_at_once.max(1)));
-        let couriers = Arc::new(Semaphore::new(settings.webhooks_at_once.max(1)));
-        let sender = Sender::new(settings.webhooks_reach);
+        let delivery_permits = Arc::new(Semaphore::new(settings.webhooks_at_once.max(1)));
+        let sender = Sender::new(settings.webhook_targets);
         Self {
             store,
             clusters,
@@ -130,7 +130,7 @@ impl Core {
             wake_expiry: Notify::new(),
             wake_removal: Notify::new(),
             wake_webhooks: Notify::new(),
-            couriers,
+            delivery_permits,
             sender,
             slots,
             release_slots,

@@ -11,7 +11,6 @@ mod caller;
 mod catalog;
 mod clusters;
 mod core;
-mod deliver;
 mod entries;
 mod error;
 mod folder;
@@ -56,7 +55,7 @@ pub use logs::{LogPage, LogQuery, Logs};
 pub use mend::{DamagedPin, DamagedPins};
 pub use password::{Password, PasswordError};
 pub use pinfold_cluster::{Cut, EntryKind, Position, Reach, Survey, Usage, WalkEntry};
-pub use pinfold_outbound::Reach as WebhookReach;
+pub use pinfold_outbound::TargetPolicy;
 pub use pinfold_store::{
     AdminPinsCursor, AuditEntry, AuditEvent, DeliveredPin, Delivery, Preference, Referral, StoredResponse,
 };

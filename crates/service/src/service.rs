@@ -12,7 +12,7 @@ use crate::background::Background;
 use crate::core::Core;
 use crate::{
     Accounts, Admin, ClusterSetup, Clusters, DamagedPins, Error, Idempotency, Logins, Logs, Pins,
-    PlacementWorker, PlanChange, Referrals, Subscriptions, Tokens, Uploads, WebhookReach, Webhooks,
+    PlacementWorker, PlanChange, Referrals, Subscriptions, TargetPolicy, Tokens, Uploads, Webhooks,
 };
 
 /// All use cases. Cheap to clone; all clones are the same service.
@@ -88,10 +88,10 @@ pub struct Settings {
     pub watch_events_per_second: u32,
     /// How long entries of the audit log are kept; `None` for ever.
     pub audit_kept: Option<Duration>,
-    /// Webhooks that are told at once.
+    /// Webhooks that receive deliveries at the same time.
     pub webhooks_at_once: usize,
-    /// Where webhooks may be.
-    pub webhooks_reach: WebhookReach,
+    /// Which URLs webhooks can have.
+    pub webhook_targets: TargetPolicy,
 }
 
 impl Default for Settings {
@@ -116,7 +116,7 @@ impl Default for Settings {
             watch_events_per_second: 4,
             audit_kept: Some(Duration::from_hours(365 * 24)),
             webhooks_at_once: 32,
-            webhooks_reach: WebhookReach::default(),
+            webhook_targets: TargetPolicy::default(),
         }
     }
 }

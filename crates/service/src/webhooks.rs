@@ -1,5 +1,7 @@
-//! Webhooks: made, changed, tried, watched. What happens to pins is written for them where it happens
-//! (`pinfold_store`), and told to them by [`deliver`](crate::deliver).
+//! The webhooks of an account: create, list, change, remove, rotate the secret, test, list deliveries.
+//!
+//! `pinfold_store` records an event in the transaction that changes the pin;
+//! [`webhook_delivery`](crate::background) delivers it.
 
 use std::sync::Arc;
 
@@ -8,15 +10,14 @@ use pinfold_outbound::Target;
 use pinfold_store::{Delivery, NewWebhook, WebhookChange};
 
 use crate::core::{Core, unavailable};
-use crate::deliver::DONE_MAX;
 use crate::{Caller, Error};
 
-/// Webhooks of one account: each event is told to all of them.
-const HOOKS_MAX: u32 = 10;
-/// The longest description, in bytes.
+/// Webhooks of one account. Each event is delivered to all of them.
+const WEBHOOKS_MAX: u32 = 10;
+/// In bytes.
 const DESCRIPTION_LEN_MAX: usize = 255;
 /// Deliveries on one page.
-const LIMIT_MAX: u32 = 100;
+const PAGE_LEN_MAX: u32 = 100;
 
 /// The webhooks of all accounts. Cheap to clone.
 #[derive(Clone)]
@@ -24,55 +25,48 @@ pub struct Webhooks {
     pub(crate) core: Arc<Core>,
 }
 
-/// What a new webhook shall be.
+/// A webhook to create.
 #[derive(Debug, Clone)]
 pub struct WebhookDraft {
-    /// Where it is told: an `https://` URL (`http://` where the operator allows it) of a public host.
+    /// An `https://` URL of a public host, or another that [`TargetPolicy`](crate::TargetPolicy) allows.
     pub url: String,
-    /// Of what.
     pub events: WebhookEvents,
-    /// A note of its owner, at most 255 bytes.
+    /// At most 255 bytes.
     pub description: Option<String>,
-    /// Whether it is told from the start.
     pub active: bool,
 }
 
-/// What of a webhook shall be another; `None` leaves what is there.
+/// Changes to a webhook. `None` leaves a field unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct WebhookEdit {
     /// As in [`WebhookDraft`].
     pub url: Option<String>,
-    /// As in [`WebhookDraft`].
     pub events: Option<WebhookEvents>,
-    /// As in [`WebhookDraft`]; an empty one for none.
+    /// As in [`WebhookDraft`]. An empty text removes the description.
     pub description: Option<String>,
-    /// Whether it is told.
     pub active: Option<bool>,
 }
 
-/// A webhook whose secret was just made.
+/// A webhook and its new secret, which cannot be read again.
 #[derive(Debug)]
 pub struct CreatedWebhook {
-    /// The webhook.
-    pub hook: Webhook,
-    /// Its secret: show it once.
+    pub webhook: Webhook,
     pub secret: WebhookSecret,
 }
 
 /// A page of deliveries, newest first.
 #[derive(Debug, Clone)]
 pub struct DeliveryPage {
-    /// The deliveries.
     pub deliveries: Vec<Delivery>,
-    /// Where the next page begins, if there is one.
+    /// The cursor of the next page, if there is one.
     pub next_cursor: Option<DeliveryId>,
 }
 
 impl Webhooks {
-    /// Makes a webhook of the caller's account.
+    /// Creates a webhook of the caller's account.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] (a URL that may not be asked, a long description, too many webhooks).
+    /// [`Error::InvalidRequest`] (a URL that is not allowed, a description that is too long, too many webhooks).
     pub async fn create(&self, caller: &Caller, draft: WebhookDraft) -> Result<CreatedWebhook, Error> {
         let secret = new_secret()?;
         let new = NewWebhook {
@@ -84,12 +78,10 @@ impl Webhooks {
             secret: secret.clone(),
         };
         let now = self.core.clock.now();
-        let hook =
-            self.core.store.create_webhook(new, HOOKS_MAX, caller.by(), now).await.map_err(unavailable)?;
-        let too_many = || {
-            Error::InvalidRequest(format!("An account can have {HOOKS_MAX} webhooks; remove or change one"))
-        };
-        Ok(CreatedWebhook { hook: hook.ok_or_else(too_many)?, secret })
+        let created = self.core.store.create_webhook(new, WEBHOOKS_MAX, caller.by(), now).await;
+        let too_many =
+            || Error::InvalidRequest(format!("An account can have at most {WEBHOOKS_MAX} webhooks"));
+        Ok(CreatedWebhook { webhook: created.map_err(unavailable)?.ok_or_else(too_many)?, secret })
     }
 
     /// The caller's webhooks, oldest first.
@@ -97,7 +89,7 @@ impl Webhooks {
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Internal`].
     pub async fn list(&self, caller: &Caller) -> Result<Vec<Webhook>, Error> {
-        self.core.store.webhooks(caller.account.id, HOOKS_MAX).await.map_err(unavailable)
+        self.core.store.webhooks(caller.account.id, WEBHOOKS_MAX).await.map_err(unavailable)
     }
 
     /// One of the caller's webhooks.
@@ -109,8 +101,8 @@ impl Webhooks {
         found.ok_or(Error::WebhookNotFound)
     }
 
-    /// Changes a webhook. One that is active afterwards is told at once of what waits, and what failed before counts
-    /// no longer.
+    /// Changes a webhook and resets its failure count. If it is active afterwards, its pending deliveries are due
+    /// immediately.
     ///
     /// # Errors
     /// [`Error::WebhookNotFound`]; [`Error::InvalidRequest`] as in [`create`](Self::create).
@@ -123,39 +115,40 @@ impl Webhooks {
             active: edit.active,
         };
         let now = self.core.clock.now();
-        let hook = self.core.store.change_webhook(caller.account.id, id, change, caller.by(), now).await;
+        let changed = self.core.store.change_webhook(caller.account.id, id, change, caller.by(), now).await;
         self.core.wake_webhooks.notify_one();
-        hook.map_err(unavailable)?.ok_or(Error::WebhookNotFound)
+        changed.map_err(unavailable)?.ok_or(Error::WebhookNotFound)
     }
 
-    /// Removes a webhook, and all that waits for it. A delivery that is on its way may still arrive.
+    /// Removes a webhook and its deliveries. A delivery that is in flight may still arrive.
     ///
     /// # Errors
     /// [`Error::WebhookNotFound`].
     pub async fn remove(&self, caller: &Caller, id: WebhookId) -> Result<(), Error> {
         let now = self.core.clock.now();
-        let gone = self
+        let removed = self
             .core
             .store
             .remove_webhook(caller.account.id, id, caller.by(), now)
             .await
             .map_err(unavailable)?;
-        if gone { Ok(()) } else { Err(Error::WebhookNotFound) }
+        if removed { Ok(()) } else { Err(Error::WebhookNotFound) }
     }
 
-    /// Gives a webhook another secret, which signs from now on.
+    /// Replaces the secret of a webhook.
     ///
     /// # Errors
     /// [`Error::WebhookNotFound`].
     pub async fn rotate_secret(&self, caller: &Caller, id: WebhookId) -> Result<CreatedWebhook, Error> {
         let secret = new_secret()?;
         let (account, now) = (caller.account.id, self.core.clock.now());
-        let hook = self.core.store.rotate_webhook_secret(account, id, secret.clone(), caller.by(), now).await;
-        let hook = hook.map_err(unavailable)?.ok_or(Error::WebhookNotFound)?;
-        Ok(CreatedWebhook { hook, secret })
+        let webhook =
+            self.core.store.rotate_webhook_secret(account, id, secret.clone(), caller.by(), now).await;
+        let webhook = webhook.map_err(unavailable)?.ok_or(Error::WebhookNotFound)?;
+        Ok(CreatedWebhook { webhook, secret })
     }
 
-    /// Has a webhook told that it is tried, soon after this returns.
+    /// Records a test event for a webhook. It is delivered soon after this returns.
     ///
     /// # Errors
     /// [`Error::WebhookNotFound`]; [`Error::WebhookInactive`].
@@ -169,7 +162,7 @@ impl Webhooks {
         delivery.ok_or(Error::WebhookNotFound)
     }
 
-    /// What a webhook is to be told and was told, newest first: all that waits, and the last 100 that are over.
+    /// The deliveries of a webhook, newest first: all that are pending, and the last 100 that are finished.
     ///
     /// # Errors
     /// [`Error::WebhookNotFound`].
@@ -181,46 +174,31 @@ impl Webhooks {
         limit: u32,
     ) -> Result<DeliveryPage, Error> {
         self.find(caller, id).await?;
-        let limit = limit.clamp(1, LIMIT_MAX);
-        // One more than asked for says whether there is a next page.
+        let limit = limit.clamp(1, PAGE_LEN_MAX);
+        // One more than requested shows whether there is a next page.
         let mut deliveries = self.core.store.deliveries(id, cursor, limit + 1).await.map_err(unavailable)?;
-        let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
-        let has_more = deliveries.len() > wanted;
-        deliveries.truncate(wanted);
+        let page_len = usize::try_from(limit).unwrap_or(usize::MAX);
+        let has_more = deliveries.len() > page_len;
+        deliveries.truncate(page_len);
         let next_cursor = deliveries.last().filter(|_| has_more).map(|last| last.id);
         Ok(DeliveryPage { deliveries, next_cursor })
     }
 
     fn check_url(&self, url: &str) -> Result<String, Error> {
-        let target = Target::parse(url, self.core.sender.reach());
+        let target = Target::parse(url, self.core.sender.policy());
         target
             .map(|target| target.as_str().to_owned())
             .map_err(|error| Error::InvalidRequest(error.to_string()))
     }
 }
 
-impl Core {
-    /// Takes away what is too old for webhooks, in steps.
-    pub(crate) async fn sweep_webhooks(&self) -> Result<(), Error> {
-        const STEP: u32 = 500;
-        let now = self.clock.now();
-        let before = now.before(crate::deliver::AGE_MAX);
-        while !self.stop.is_cancelled()
-            && self.store.clean_up_webhooks(before, DONE_MAX, STEP).await.map_err(unavailable)?
-        {
-            tokio::task::yield_now().await;
-        }
-        Ok(())
-    }
-}
-
 fn new_secret() -> Result<WebhookSecret, Error> {
-    let mut random = [0; 32];
+    let mut random = [0; WebhookSecret::KEY_LEN];
     getrandom::fill(&mut random).map_err(|error| {
-        tracing::error!(%error, "the system has no randomness");
+        tracing::error!(%error, "failed to get random bytes");
         Error::Internal
     })?;
-    Ok(WebhookSecret::of(&random))
+    Ok(WebhookSecret::new(random))
 }
 
 fn check_description(text: Option<String>) -> Result<Option<String>, Error> {
@@ -228,7 +206,7 @@ fn check_description(text: Option<String>) -> Result<Option<String>, Error> {
     let fits = |text: &String| text.len() <= DESCRIPTION_LEN_MAX && !text.chars().any(char::is_control);
     if text.as_ref().is_some_and(|text| !fits(text)) {
         return Err(Error::InvalidRequest(format!(
-            "A description has at most {DESCRIPTION_LEN_MAX} bytes and no control characters"
+            "A description can have at most {DESCRIPTION_LEN_MAX} bytes and no control characters"
         )));
     }
     Ok(text)

@@ -1,4 +1,4 @@
-//! `/webhooks`: where an account is told what happens to its pins.
+//! `/webhooks`: the webhooks of an account and their deliveries.
 
 use axum::Json;
 use axum::extract::State;
@@ -15,19 +15,19 @@ use super::reject::Reject;
 use crate::AppState;
 use crate::middleware::auth::{RequireScope, WebhooksRead, WebhooksWrite};
 
-/// Deliveries on a page that says nothing of it.
+/// Deliveries on a page without `limit`.
 const LIMIT_DEFAULT: u32 = 20;
 
-/// What a client says of a webhook.
+/// A webhook to create, or the fields to change.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(super) struct WebhookBody {
-    /// Where to tell: an `https://` URL of a public host.
+    /// Where to send events: an `https://` URL of a public host. Required when creating a webhook.
     url: Option<String>,
-    /// Of what: `pin.pinned`, `pin.failed`, `pin.expired`, `pin.removed`; all of them if left out.
+    /// The event types to send: `pin.pinned`, `pin.failed`, `pin.expired`, `pin.removed`. All of them by default.
     events: Option<Vec<String>>,
-    /// A note, up to 255 bytes.
+    /// A note of up to 255 bytes. An empty text removes it.
     description: Option<String>,
-    /// Whether to tell at all.
+    /// Whether events are sent. `true` by default.
     active: Option<bool>,
 }
 
@@ -36,7 +36,7 @@ impl WebhookBody {
         let events = self.events()?.or_else(|| WebhookEvents::new(WebhookEvent::OF_PINS));
         let url = self.url.filter(|url| !url.trim().is_empty());
         Ok(WebhookDraft {
-            url: url.ok_or_else(|| Reject::invalid("`url`: say where to tell"))?,
+            url: url.ok_or_else(|| Reject::invalid("`url` is required"))?,
             events: events.ok_or_else(Reject::internal)?,
             description: self.description,
             active: self.active.unwrap_or(true),
@@ -58,44 +58,45 @@ impl WebhookBody {
             let event = WebhookEvent::OF_PINS.into_iter().find(|event| event.as_str() == word.trim());
             event.ok_or_else(|| {
                 let word: String = word.chars().take(64).collect();
-                Reject::invalid(format!("`events`: there is no event {word:?}"))
+                Reject::invalid(format!("`events`: unknown event type {word:?}"))
             })
         };
         let events = words.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-        let none = || Reject::invalid("`events`: name at least one");
+        let none = || Reject::invalid("`events`: at least one is required");
         WebhookEvents::new(events).ok_or_else(none).map(Some)
     }
 }
 
 /// List webhooks
 #[utoipa::path(get, path = "/webhooks", operation_id = "listWebhooks", tag = "webhooks", security(("key" = ["webhooks:read"]), ("session" = [])),
-    responses((status = 200, description = "Your webhooks, oldest first; at most 10.", body = WebhooksReply,
+    responses((status = 200, description = "Your webhooks, oldest first. At most 10.", body = WebhooksReply,
         example = json!(WebhooksReply::example())), Guarded))]
 pub(super) async fn list(
     State(app): State<AppState>,
     caller: RequireScope<WebhooksRead>,
 ) -> Result<Json<WebhooksReply>, Reject> {
-    let hooks = app.service().webhooks.list(&caller).await?;
-    Ok(Json(WebhooksReply { webhooks: hooks.iter().map(WebhookReply::new).collect() }))
+    let webhooks = app.service().webhooks.list(&caller).await?;
+    Ok(Json(WebhooksReply { webhooks: webhooks.iter().map(WebhookReply::new).collect() }))
 }
 
-/// Make a webhook
+/// Create a webhook
 ///
-/// The answer holds its secret, which signs what is told and is shown only now.
+/// The response contains the secret that signs its deliveries. It cannot be read again. Deliveries follow the
+/// [Standard Webhooks](https://www.standardwebhooks.com) specification, so that its libraries can verify them.
 #[utoipa::path(post, path = "/webhooks", operation_id = "createWebhook", tag = "webhooks", security(("key" = ["webhooks:write"]), ("session" = [])),
-    request_body(content = WebhookBody, example = json!({"url": "https://example.org/hook", "events": ["pin.pinned", "pin.failed"]})),
-    responses((status = 201, description = "It is told from now on.", body = WebhookSecretReply,
+    request_body(content = WebhookBody, example = json!({"url": "https://example.org/pinfold", "events": ["pin.pinned", "pin.failed"]})),
+    responses((status = 201, description = "The webhook was created.", body = WebhookSecretReply,
         example = json!(WebhookSecretReply::example())), Guarded, WithBody))]
 pub(super) async fn create(
     State(app): State<AppState>,
     caller: RequireScope<WebhooksWrite>,
     MaybeJson(body): MaybeJson<WebhookBody>,
 ) -> Result<(StatusCode, Json<WebhookSecretReply>), Reject> {
-    let opened = app.service().webhooks.create(&caller, body.draft()?).await?;
-    Ok((StatusCode::CREATED, Json(WebhookSecretReply::new(&opened))))
+    let created = app.service().webhooks.create(&caller, body.draft()?).await?;
+    Ok((StatusCode::CREATED, Json(WebhookSecretReply::new(&created))))
 }
 
-/// See a webhook
+/// Get a webhook
 #[utoipa::path(get, path = "/webhooks/{id}", operation_id = "getWebhook", tag = "webhooks", security(("key" = ["webhooks:read"]), ("session" = [])),
     params(WebhookParam),
     responses((status = 200, description = "The webhook.", body = WebhookReply, example = json!(WebhookReply::example())),
@@ -105,17 +106,18 @@ pub(super) async fn show(
     caller: RequireScope<WebhooksRead>,
     WebhookPath(id): WebhookPath,
 ) -> Result<Json<WebhookReply>, Reject> {
-    let hook = app.service().webhooks.find(&caller, id).await?;
-    Ok(Json(WebhookReply::new(&hook)))
+    let webhook = app.service().webhooks.find(&caller, id).await?;
+    Ok(Json(WebhookReply::new(&webhook)))
 }
 
 /// Change a webhook
 ///
-/// What is left out stays. One that is active afterwards is told at once of what waits, however often that failed.
+/// Fields that are left out stay unchanged. If the webhook is active afterwards, its pending deliveries are sent
+/// immediately.
 #[utoipa::path(put, path = "/webhooks/{id}", operation_id = "updateWebhook", tag = "webhooks", security(("key" = ["webhooks:write"]), ("session" = [])),
     params(WebhookParam),
     request_body(content = Option<WebhookBody>, example = json!({"active": true})),
-    responses((status = 200, description = "The webhook as it is now.", body = WebhookReply,
+    responses((status = 200, description = "The changed webhook.", body = WebhookReply,
         example = json!(WebhookReply::example())), Missing, Guarded, WithBody))]
 pub(super) async fn change(
     State(app): State<AppState>,
@@ -123,16 +125,16 @@ pub(super) async fn change(
     WebhookPath(id): WebhookPath,
     MaybeJson(body): MaybeJson<WebhookBody>,
 ) -> Result<Json<WebhookReply>, Reject> {
-    let hook = app.service().webhooks.edit(&caller, id, body.edit()?).await?;
-    Ok(Json(WebhookReply::new(&hook)))
+    let webhook = app.service().webhooks.edit(&caller, id, body.edit()?).await?;
+    Ok(Json(WebhookReply::new(&webhook)))
 }
 
 /// Remove a webhook
 ///
-/// What waits for it goes with it.
+/// Its pending deliveries are removed too.
 #[utoipa::path(delete, path = "/webhooks/{id}", operation_id = "deleteWebhook", tag = "webhooks", security(("key" = ["webhooks:write"]), ("session" = [])),
     params(WebhookParam),
-    responses((status = 200, description = "It is gone.", body = WebhookRemovedReply,
+    responses((status = 200, description = "The webhook was removed.", body = WebhookRemovedReply,
         example = json!({"id": "34407e29d027c000", "removed": true})), Missing, Guarded))]
 pub(super) async fn remove(
     State(app): State<AppState>,
@@ -143,9 +145,9 @@ pub(super) async fn remove(
     Ok(Json(WebhookRemovedReply { id: id.to_string(), removed: true }))
 }
 
-/// Give a webhook another secret
+/// Rotate the secret of a webhook
 ///
-/// The new one signs from now on; the answer is the only time that it is shown.
+/// The response contains the new secret, which cannot be read again.
 #[utoipa::path(post, path = "/webhooks/{id}/rotate-secret", operation_id = "rotateWebhookSecret", tag = "webhooks",
     security(("key" = ["webhooks:write"]), ("session" = [])), params(WebhookParam),
     responses((status = 200, description = "The webhook and its new secret.", body = WebhookSecretReply,
@@ -155,17 +157,17 @@ pub(super) async fn rotate_secret(
     caller: RequireScope<WebhooksWrite>,
     WebhookPath(id): WebhookPath,
 ) -> Result<Json<WebhookSecretReply>, Reject> {
-    let opened = app.service().webhooks.rotate_secret(&caller, id).await?;
-    Ok(Json(WebhookSecretReply::new(&opened)))
+    let created = app.service().webhooks.rotate_secret(&caller, id).await?;
+    Ok(Json(WebhookSecretReply::new(&created)))
 }
 
-/// Try a webhook
+/// Test a webhook
 ///
-/// It is told the event `webhook.test` soon after; the list of deliveries says how that went.
+/// Sends the event `webhook.test`. The list of deliveries shows the result.
 #[utoipa::path(post, path = "/webhooks/{id}/test", operation_id = "testWebhook", tag = "webhooks",
     security(("key" = ["webhooks:write"]), ("session" = [])), params(WebhookParam),
-    responses((status = 202, description = "It will be told.", body = DeliveryReply,
-        example = json!(DeliveryReply::example_of_a_test())), Missing, Conflict, Guarded))]
+    responses((status = 202, description = "The event will be sent.", body = DeliveryReply,
+        example = json!(DeliveryReply::test_example())), Missing, Conflict, Guarded))]
 pub(super) async fn test(
     State(app): State<AppState>,
     caller: RequireScope<WebhooksWrite>,
@@ -175,20 +177,20 @@ pub(super) async fn test(
     Ok((StatusCode::ACCEPTED, Json(DeliveryReply::new(&delivery))))
 }
 
-/// Which deliveries.
+/// Paging of deliveries.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct DeliveriesQuery {
-    /// Deliveries on a page, up to 100.
+    /// The number of deliveries on a page, up to 100.
     #[param(value_type = Option<u32>, minimum = 1, example = 20)]
     limit: Option<String>,
-    /// The `nextCursor` of the page before.
+    /// The `nextCursor` of the previous page.
     cursor: Option<String>,
 }
 
-/// See what a webhook was told
+/// List the deliveries of a webhook
 ///
-/// Newest first: all that waits, and the last 100 that are over.
+/// Newest first: all pending deliveries and the last 100 finished ones.
 #[utoipa::path(get, path = "/webhooks/{id}/deliveries", operation_id = "listWebhookDeliveries", tag = "webhooks",
     security(("key" = ["webhooks:read"]), ("session" = [])), params(WebhookParam, DeliveriesQuery),
     responses((status = 200, description = "A page of deliveries.", body = DeliveriesReply,
@@ -210,10 +212,10 @@ impl DeliveriesQuery {
             Some(text) => text.trim().parse().ok().filter(|limit| *limit > 0),
             None => Some(LIMIT_DEFAULT),
         };
-        let limit = limit.ok_or_else(|| Reject::invalid("`limit`: a whole number from 1 is needed"))?;
+        let limit = limit.ok_or_else(|| Reject::invalid("`limit` must be a positive integer"))?;
         let cursor = filled(self.cursor.as_deref()).map(str::parse::<DeliveryId>).transpose();
-        let strange = |_| Reject::invalid("`cursor`: give a `nextCursor` of an earlier answer");
-        Ok((cursor.map_err(strange)?, limit))
+        let invalid = |_| Reject::invalid("`cursor` must be the `nextCursor` of an earlier response");
+        Ok((cursor.map_err(invalid)?, limit))
     }
 }
 
@@ -233,23 +235,23 @@ pub(super) struct WebhookReply {
     description: Option<String>,
     events: Vec<&'static str>,
     active: bool,
-    /// Why it was turned off, if you did not do it.
+    /// Why the server deactivated the webhook. `null` if you did.
     disabled_reason: Option<String>,
-    /// Since when nothing could be told, if the last try failed.
+    /// When the first of the failures since the last successful attempt occurred.
     failing_since: Option<String>,
     pending_deliveries: u64,
-    /// Events that were not written down because too many waited.
+    /// Events that were discarded because too many deliveries were pending.
     dropped_events: u64,
     created_at: String,
     updated_at: String,
 }
 
-/// A webhook with its secret.
+/// A webhook with its new secret.
 #[derive(Serialize, ToSchema)]
 pub(super) struct WebhookSecretReply {
     #[serde(flatten)]
     webhook: WebhookReply,
-    /// What signs. It is shown only this once.
+    /// The secret that signs deliveries: `whsec_` and the base64 of the key. It cannot be read again.
     secret: String,
 }
 
@@ -268,23 +270,25 @@ pub(super) struct DeliveriesReply {
     next_cursor: Option<String>,
 }
 
-/// Something that a webhook is to be told, or was.
+/// The delivery of an event to a webhook.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Delivery)]
 pub(super) struct DeliveryReply {
+    /// The `webhook-id` of the request, the same in each attempt.
     id: String,
     #[serde(rename = "type")]
     event: &'static str,
+    /// When the event occurred.
     created_at: String,
     /// `pending`, `delivered` or `failed`.
     status: &'static str,
     attempts: u32,
     next_attempt_at: Option<String>,
     last_attempt_at: Option<String>,
-    /// The HTTP status of the last answer.
+    /// The HTTP status of the last response.
     response_status: Option<u16>,
-    /// Why the last try failed.
+    /// Why the last attempt failed.
     error: Option<String>,
     cid: Option<String>,
     cluster_id: Option<String>,
@@ -292,26 +296,26 @@ pub(super) struct DeliveryReply {
 }
 
 impl WebhookReply {
-    fn new(hook: &Webhook) -> Self {
+    fn new(webhook: &Webhook) -> Self {
         Self {
-            id: hook.id.to_string(),
-            url: hook.url.clone(),
-            description: hook.description.clone(),
-            events: hook.events.iter().map(WebhookEvent::as_str).collect(),
-            active: hook.active,
-            disabled_reason: hook.disabled_reason.clone(),
-            failing_since: hook.failing_since.map(|at| at.to_string()),
-            pending_deliveries: hook.pending,
-            dropped_events: hook.dropped,
-            created_at: hook.created_at.to_string(),
-            updated_at: hook.updated_at.to_string(),
+            id: webhook.id.to_string(),
+            url: webhook.url.clone(),
+            description: webhook.description.clone(),
+            events: webhook.events.iter().map(WebhookEvent::as_str).collect(),
+            active: webhook.active,
+            disabled_reason: webhook.disabled_reason.clone(),
+            failing_since: webhook.failing_since.map(|at| at.to_string()),
+            pending_deliveries: webhook.pending,
+            dropped_events: webhook.dropped,
+            created_at: webhook.created_at.to_string(),
+            updated_at: webhook.updated_at.to_string(),
         }
     }
 
     fn example() -> Self {
         Self {
             id: "34407e29d027c000".to_owned(),
-            url: "https://example.org/hook".to_owned(),
+            url: "https://example.org/pinfold".to_owned(),
             description: None,
             events: vec!["pin.pinned", "pin.failed"],
             active: true,
@@ -332,18 +336,21 @@ impl WebhooksReply {
 }
 
 impl WebhookSecretReply {
-    fn new(opened: &CreatedWebhook) -> Self {
-        Self { webhook: WebhookReply::new(&opened.hook), secret: opened.secret.reveal().to_owned() }
+    fn new(created: &CreatedWebhook) -> Self {
+        Self { webhook: WebhookReply::new(&created.webhook), secret: created.secret.reveal() }
     }
 
     fn example() -> Self {
-        Self { webhook: WebhookReply::example(), secret: format!("whsec_{}", "0123456789abcdef".repeat(4)) }
+        Self {
+            webhook: WebhookReply::example(),
+            secret: "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=".to_owned(),
+        }
     }
 }
 
 impl DeliveryReply {
     fn new(delivery: &Delivery) -> Self {
-        let of_pin = |field: fn(&DeliveredPin) -> String| delivery.pin.as_ref().map(field);
+        let pin_field = |field: fn(&DeliveredPin) -> String| delivery.pin.as_ref().map(field);
         Self {
             id: delivery.id.to_string(),
             event: delivery.event.as_str(),
@@ -354,9 +361,9 @@ impl DeliveryReply {
             last_attempt_at: delivery.tried_at.map(|at| at.to_string()),
             response_status: delivery.response_status,
             error: delivery.error.clone(),
-            cid: of_pin(|pin| pin.cid.to_string()),
-            cluster_id: of_pin(|pin| pin.cluster.to_string()),
-            upload_id: of_pin(|pin| pin.id.to_string()),
+            cid: pin_field(|pin| pin.cid.to_string()),
+            cluster_id: pin_field(|pin| pin.cluster.to_string()),
+            upload_id: pin_field(|pin| pin.id.to_string()),
         }
     }
 
@@ -371,11 +378,11 @@ impl DeliveryReply {
             cid: Some(EXAMPLE_CID.to_owned()),
             cluster_id: Some("cl0-global".to_owned()),
             upload_id: Some("34407e29d027c000".to_owned()),
-            ..Self::example_of_a_test()
+            ..Self::test_example()
         }
     }
 
-    fn example_of_a_test() -> Self {
+    fn test_example() -> Self {
         Self {
             id: "34407e29d027c001".to_owned(),
             event: "webhook.test",

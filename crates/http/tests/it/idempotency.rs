@@ -202,7 +202,7 @@ async fn an_upload_that_was_refused_before_its_end_leaves_its_name() {
 async fn a_secret_is_answered_once_and_made_once() {
     let api = Api::start().await;
     let key = api.key("free", "webhooks:read,webhooks:write").await;
-    let body = json!({"url": "https://example.org/hook"}).to_string();
+    let body = json!({"url": "https://example.org/pinfold"}).to_string();
     let send = || api.post("/api/v3/webhooks").key(&key).header("idempotency-key", "one").body(&body);
     let first = send().await;
     let secret = first.json()["secret"].as_str().expect("a secret").to_owned();

@@ -73,9 +73,9 @@ pub(crate) fn service(config: &Config) -> anyhow::Result<service::Settings> {
         watch_events_per_second: pins.watch_events_per_second,
         audit_kept: days(config.audit.keep_days),
         webhooks_at_once: config.webhooks.at_once,
-        webhooks_reach: service::WebhookReach {
-            plain_http: config.webhooks.allow_http,
-            private: config.webhooks.allow_private,
+        webhook_targets: service::TargetPolicy {
+            allow_http: config.webhooks.allow_http,
+            allow_private: config.webhooks.allow_private,
         },
     })
 }

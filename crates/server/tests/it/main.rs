@@ -14,7 +14,7 @@ mod crash_rounds;
 mod disk_faults;
 mod faulty_disk;
 mod first_start;
-mod hooks;
+mod idempotency;
 mod large_dags;
 mod pin_events;
 mod pinning;
@@ -24,3 +24,7 @@ mod repair;
 mod server;
 mod shutdown;
 mod sources;
+#[path = "../../../outbound/tests/support/webhook_receiver.rs"]
+#[expect(dead_code, reason = "other suites use the rest")]
+mod webhook_receiver;
+mod webhooks;

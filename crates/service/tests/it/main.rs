@@ -20,12 +20,14 @@ mod pins;
 mod quotas;
 mod races;
 mod rebuilt;
-mod receiver;
 mod retention;
 mod second_factor;
 mod simulation;
 mod timelocks;
 mod uploads;
 mod watch;
+#[path = "../../../outbound/tests/support/webhook_receiver.rs"]
+#[expect(dead_code, reason = "other suites use the rest")]
+mod webhook_receiver;
 mod webhooks;
 mod world;

@@ -1,22 +1,24 @@
-//! Stories of webhooks: told, failing, slow, turned off.
+//! Webhook delivery: order, signatures, retries, slow receivers, deactivation, secret rotation, target checks.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use pinfold_cluster::{ClusterError, Fate};
-use pinfold_model::{PinOptions, WebhookEvent, WebhookEvents, WebhookId};
+use pinfold_model::{PinOptions, WebhookEvent, WebhookEvents, WebhookId, WebhookSecret};
 use pinfold_service::{
-    Caller, Delivery, Error, PinRequest, Settings, WebhookDraft, WebhookEdit, WebhookReach,
+    Caller, Delivery, Error, PinRequest, Settings, TargetPolicy, WebhookDraft, WebhookEdit,
 };
+use serde_json::{Value, json};
 
-use crate::receiver::{Answer, Receiver};
+use crate::webhook_receiver::{Receiver, Request, Response};
 use crate::world::{DEADLINE, World};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
 
 fn settings() -> Settings {
-    let reach = WebhookReach { plain_http: true, private: true };
-    Settings { attempts_max: 3, webhooks_reach: reach, webhooks_at_once: 2, ..Settings::default() }
+    let webhook_targets = TargetPolicy { allow_http: true, allow_private: true };
+    Settings { attempts_max: 3, webhook_targets, webhooks_at_once: 2, ..Settings::default() }
 }
 
 fn draft(url: &str) -> WebhookDraft {
@@ -25,9 +27,9 @@ fn draft(url: &str) -> WebhookDraft {
 }
 
 impl World {
-    async fn hook(&self, caller: &Caller, receiver: &Receiver) -> (WebhookId, String) {
-        let opened = self.service.webhooks.create(caller, draft(receiver.url())).await.unwrap();
-        (opened.hook.id, opened.secret.reveal().to_owned())
+    async fn webhook(&self, caller: &Caller, receiver: &Receiver) -> (WebhookId, String) {
+        let created = self.service.webhooks.create(caller, draft(&receiver.url())).await.unwrap();
+        (created.webhook.id, created.secret.reveal())
     }
 
     async fn deliveries(&self, caller: &Caller, id: WebhookId) -> Vec<Delivery> {
@@ -42,11 +44,11 @@ impl World {
 }
 
 #[tokio::test]
-async fn all_that_happens_is_told_once_in_order_and_signed() {
+async fn events_are_delivered_once_in_order_and_signed() {
     let world = World::start_with(settings()).await;
     let alice = world.account("alice", "premium").await;
     let receiver = Receiver::start().await;
-    let (_, secret) = world.hook(&alice, &receiver).await;
+    let (_, secret) = world.webhook(&alice, &receiver).await;
     let kept = world.pin_one(&alice, "kept").await;
     let cid = world.cluster.publish("for an hour", 5);
     let timelock = Some(world.in_an_hour());
@@ -63,51 +65,62 @@ async fn all_that_happens_is_told_once_in_order_and_signed() {
     world.run_until_idle().await;
 
     assert_eq!(receiver.events(), ["pin.pinned", "pin.pinned", "pin.failed", "pin.expired", "pin.removed"]);
-    let told = receiver.told();
-    assert!(told.iter().all(|told| told.is_signed_with(&secret) && !told.is_signed_with("whsec_")));
-    assert!(told[2].body.contains(r#""error":"no DAG","errorCode":"unfit""#), "{}", told[2].body);
+    let requests = receiver.requests();
+    let other = WebhookSecret::new([0; 32]).reveal();
     assert!(
-        told[4].body.contains(&format!(r#""cid":"{kept}""#))
-            && told[4].body.contains(r#""status":"unpinned""#)
+        requests.iter().all(|request| request.is_signed_with(&secret) && !request.is_signed_with(&other))
     );
-    assert!(told.iter().all(|told| told.body.contains(&format!(r#"{{"id":"{}""#, told.delivery))));
+    let data = |index: usize| requests[index].json()["data"].clone();
+    assert_eq!((&data(2)["error"], &data(2)["errorCode"]), (&json!("no DAG"), &json!("unfit")));
+    assert_eq!((&data(4)["cid"], &data(4)["status"]), (&json!(kept.to_string()), &json!("unpinned")));
+    let ids: HashSet<_> = requests.iter().map(Request::id).collect();
+    assert_eq!(ids.len(), 5, "each event has an id");
+    for request in &requests {
+        assert_eq!(request.header("content-type"), "application/json");
+        let payload = request.json();
+        let fields: Vec<_> = payload.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(fields, ["data", "timestamp", "type"]);
+    }
 }
 
 #[tokio::test]
-async fn whoever_has_no_webhook_is_not_in_it() {
+async fn events_of_other_accounts_are_not_delivered() {
     let world = World::start_with(settings()).await;
     let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "free").await);
     let receiver = Receiver::start().await;
-    world.hook(&alice, &receiver).await;
+    world.webhook(&alice, &receiver).await;
     let cid = world.pin_one(&bob, "bobs").await;
     world.remove(&bob, &cid).await.unwrap();
     world.run_until_idle().await;
-    assert!(receiver.told().is_empty());
+    assert!(receiver.requests().is_empty());
 }
 
 #[tokio::test]
-async fn what_fails_is_tried_again_under_the_same_id_until_it_is_heard() {
+async fn failed_delivery_is_retried_with_the_same_id() {
     let mut world = World::start_with(settings()).await;
     let alice = world.account("alice", "free").await;
     let receiver = Receiver::start().await;
-    receiver.script([Answer::Status(500), Answer::Status(302), Answer::Status(404)]);
-    let (id, _) = world.hook(&alice, &receiver).await;
+    receiver.script([Response::Status(500), Response::Status(302), Response::Status(404)]);
+    let (id, secret) = world.webhook(&alice, &receiver).await;
     world.pin_one(&alice, "a").await;
-    for tries in 1..=3 {
-        assert_eq!(receiver.told().len(), tries);
-        let told = world.deliveries(&alice, id).await.remove(0);
-        assert_eq!((told.attempts as usize, told.state.as_str()), (tries, "pending"));
-        assert_eq!(told.response_status, Some([500, 302, 404][tries - 1]));
+    for attempts in 1..=3 {
+        assert_eq!(receiver.requests().len(), attempts);
+        let delivery = world.deliveries(&alice, id).await.remove(0);
+        assert_eq!((delivery.attempts as usize, delivery.state.as_str()), (attempts, "pending"));
+        assert_eq!(delivery.response_status, Some([500, 302, 404][attempts - 1]));
         world.run_until_idle().await;
-        assert_eq!(receiver.told().len(), tries, "not before its time");
-        // A restart changes nothing of that.
+        assert_eq!(receiver.requests().len(), attempts, "not before it is due");
+        // A restart does not change the schedule.
         world.restart().await;
-        world.clock.set(told.due_at.unwrap());
+        world.clock.set(delivery.due_at.unwrap());
         world.run_until_idle().await;
     }
-    let told = receiver.told();
-    assert_eq!(told.len(), 4);
-    assert!(told.iter().all(|again| again.delivery == told[0].delivery && again.body == told[0].body));
+    let requests = receiver.requests();
+    assert_eq!(requests.len(), 4);
+    let first = &requests[0];
+    assert!(requests.iter().all(|retry| retry.id() == first.id() && retry.body == first.body));
+    assert!(requests.iter().all(|request| request.is_signed_with(&secret)));
+    assert!(requests.windows(2).all(|pair| pair[0].timestamp() < pair[1].timestamp()), "of each attempt");
     let done = world.deliveries(&alice, id).await.remove(0);
     assert_eq!((done.state.as_str(), done.response_status, done.error), ("delivered", Some(200), None));
     let hook = world.service.webhooks.find(&alice, id).await.unwrap();
@@ -115,30 +128,31 @@ async fn what_fails_is_tried_again_under_the_same_id_until_it_is_heard() {
 }
 
 #[tokio::test]
-async fn one_event_that_nobody_wants_to_hear_holds_up_no_other() {
+async fn failed_delivery_does_not_delay_later_events() {
     let world = World::start_with(settings()).await;
     let alice = world.account("alice", "free").await;
     let receiver = Receiver::start().await;
-    receiver.script([Answer::Status(500)]);
-    let (id, _) = world.hook(&alice, &receiver).await;
+    receiver.script([Response::Status(500)]);
+    let (id, _) = world.webhook(&alice, &receiver).await;
     world.pin_one(&alice, "a").await;
     world.pin_one(&alice, "b").await;
-    assert_eq!(receiver.told().len(), 1, "it is left alone for a moment");
+    assert_eq!(receiver.requests().len(), 1, "the webhook pauses after a failure");
     world.clock.advance(2 * SECOND);
     world.run_until_idle().await;
-    assert_eq!(receiver.told().len(), 2);
-    let states: Vec<_> = world.deliveries(&alice, id).await.iter().map(|told| told.state.as_str()).collect();
+    assert_eq!(receiver.requests().len(), 2);
+    let deliveries = world.deliveries(&alice, id).await;
+    let states: Vec<_> = deliveries.iter().map(|delivery| delivery.state.as_str()).collect();
     assert_eq!(states, ["delivered", "pending"]);
 }
 
 #[tokio::test]
-async fn a_slow_receiver_holds_up_nobody_and_neither_does_its_account() {
+async fn slow_receiver_does_not_delay_other_accounts() {
     let world = World::start_with(settings()).await;
     let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "free").await);
-    let (slow, quick) = (Receiver::start().await, Receiver::start().await);
-    slow.always(Answer::Waits);
-    world.hook(&alice, &slow).await;
-    world.hook(&bob, &quick).await;
+    let (slow, fast) = (Receiver::start().await, Receiver::start().await);
+    slow.respond_with(Response::Waits);
+    world.webhook(&alice, &slow).await;
+    world.webhook(&bob, &fast).await;
     let background = world.service.run();
     for seed in ["a", "b", "c"] {
         let cid = world.cluster.publish(seed, 5);
@@ -146,42 +160,43 @@ async fn a_slow_receiver_holds_up_nobody_and_neither_does_its_account() {
             world.service.pins.pin(caller, PinRequest::new(cid), crate::world::LONG).await.unwrap();
         }
     }
-    slow.until_told(1).await;
-    quick.until_told(3).await;
-    assert_eq!(slow.told().len(), 1, "it hears one after another");
-    slow.open();
-    slow.until_told(3).await;
+    slow.until_requests(1).await;
+    fast.until_requests(3).await;
+    assert_eq!(slow.requests().len(), 1, "deliveries of a webhook are sent one after another");
+    slow.release();
+    slow.until_requests(3).await;
     background.stop().await;
 }
 
 #[tokio::test]
-async fn a_receiver_that_is_down_for_days_is_turned_off_until_its_owner_says() {
+async fn webhook_is_deactivated_after_days_of_failures_until_its_owner_activates_it() {
     let world = World::start_with(settings()).await;
     let alice = world.account("alice", "free").await;
     let receiver = Receiver::start().await;
-    receiver.always(Answer::Status(503));
-    let (id, _) = world.hook(&alice, &receiver).await;
+    receiver.respond_with(Response::Status(503));
+    let (id, _) = world.webhook(&alice, &receiver).await;
     world.pin_one(&alice, "a").await;
-    let mut tries = 1;
+    let mut attempts = 1;
     while let Some(due) = world.deliveries(&alice, id).await[0].due_at {
         world.clock.set(due);
         world.run_until_idle().await;
-        tries += 1;
-        assert!(tries <= 12, "it has an end");
+        attempts += 1;
+        assert!(attempts <= 12, "attempts are limited");
     }
-    assert_eq!((tries, receiver.told().len()), (12, 12));
-    let told = world.deliveries(&alice, id).await.remove(0);
-    assert_eq!((told.state.as_str(), told.error.as_deref()), ("failed", Some("It answered 503")));
-    let off = world.service.webhooks.find(&alice, id).await.unwrap();
-    assert!(!off.active && off.disabled_reason.is_some_and(|reason| reason.contains("It answered 503")));
+    assert_eq!((attempts, receiver.requests().len()), (12, 12));
+    let delivery = world.deliveries(&alice, id).await.remove(0);
+    let error = "The receiver responded with status 503";
+    assert_eq!((delivery.state.as_str(), delivery.error.as_deref()), ("failed", Some(error)));
+    let inactive = world.service.webhooks.find(&alice, id).await.unwrap();
+    assert!(!inactive.active && inactive.disabled_reason.is_some_and(|reason| reason.contains(error)));
     assert_eq!(world.service.webhooks.test(&alice, id).await.err(), Some(Error::WebhookInactive));
     world.pin_one(&alice, "b").await;
-    assert_eq!(receiver.told().len(), 12);
+    assert_eq!(receiver.requests().len(), 12);
 
-    receiver.always(Answer::Status(200));
+    receiver.respond_with(Response::Status(200));
     let edit = WebhookEdit { active: Some(true), ..WebhookEdit::default() };
-    let on = world.service.webhooks.edit(&alice, id, edit).await.unwrap();
-    assert!(on.active && on.disabled_reason.is_none());
+    let active = world.service.webhooks.edit(&alice, id, edit).await.unwrap();
+    assert!(active.active && active.disabled_reason.is_none());
     world.pin_one(&alice, "c").await;
     world.service.webhooks.test(&alice, id).await.unwrap();
     world.run_until_idle().await;
@@ -189,55 +204,55 @@ async fn a_receiver_that_is_down_for_days_is_turned_off_until_its_owner_says() {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_webhook_that_is_off_is_given_up_after_days() {
+async fn pending_deliveries_of_an_inactive_webhook_are_given_up_after_days() {
     let world = World::start_with(settings()).await;
     let alice = world.account("alice", "free").await;
     let receiver = Receiver::start().await;
-    receiver.always(Answer::Status(500));
-    let (id, _) = world.hook(&alice, &receiver).await;
+    receiver.respond_with(Response::Status(500));
+    let (id, _) = world.webhook(&alice, &receiver).await;
     world.pin_one(&alice, "a").await;
     let edit = WebhookEdit { active: Some(false), ..WebhookEdit::default() };
     world.service.webhooks.edit(&alice, id, edit).await.unwrap();
     world.clock.advance(4 * 24 * HOUR);
     world.run_until_idle().await;
-    let told = world.deliveries(&alice, id).await.remove(0);
-    assert_eq!((told.state.as_str(), told.attempts), ("failed", 1));
+    let delivery = world.deliveries(&alice, id).await.remove(0);
+    assert_eq!((delivery.state.as_str(), delivery.attempts), ("failed", 1));
     assert_eq!(world.service.webhooks.find(&alice, id).await.unwrap().pending, 0);
 }
 
 #[tokio::test]
-async fn a_new_secret_signs_from_then_on() {
+async fn new_secret_signs_after_rotation() {
     let world = World::start_with(settings()).await;
     let alice = world.account("alice", "free").await;
     let receiver = Receiver::start().await;
-    let (id, old) = world.hook(&alice, &receiver).await;
+    let (id, old) = world.webhook(&alice, &receiver).await;
     let new = world.service.webhooks.rotate_secret(&alice, id).await.unwrap().secret;
     world.service.webhooks.test(&alice, id).await.unwrap();
     world.run_until_idle().await;
-    let told = receiver.told().remove(0);
-    assert!(told.is_signed_with(new.reveal()) && !told.is_signed_with(&old));
-    assert!(told.body.contains(r#""type":"webhook.test""#) && told.body.contains(r#""data":null"#));
+    let request = receiver.requests().remove(0);
+    assert!(request.is_signed_with(&new.reveal()) && !request.is_signed_with(&old));
+    assert_eq!((&request.json()["type"], &request.json()["data"]), (&json!("webhook.test"), &Value::Null));
 }
 
 #[tokio::test]
-async fn nothing_inside_is_ever_asked_unless_the_operator_allows_it() {
+async fn private_targets_are_rejected_unless_the_operator_allows_them() {
     let mut world = World::start_with(settings()).await;
     let alice = world.account("alice", "free").await;
     let receiver = Receiver::start().await;
-    let (id, _) = world.hook(&alice, &receiver).await;
+    let (id, _) = world.webhook(&alice, &receiver).await;
     let named = receiver.url().replace("127.0.0.1", "localhost");
-    let by_name = world.service.webhooks.create(&alice, draft(&named)).await.unwrap().hook.id;
-    // The operator allows it no longer.
-    let reach = WebhookReach { plain_http: true, private: false };
-    world.restart_with(Settings { webhooks_reach: reach, ..settings() }).await;
+    let by_name = world.service.webhooks.create(&alice, draft(&named)).await.unwrap().webhook.id;
+    // The operator no longer allows private targets.
+    let webhook_targets = TargetPolicy { allow_http: true, allow_private: false };
+    world.restart_with(Settings { webhook_targets, ..settings() }).await;
     world.pin_one(&alice, "a").await;
-    for hook in [id, by_name] {
-        let told = world.deliveries(&alice, hook).await.remove(0);
-        assert_eq!(told.error.as_deref(), Some("Its host has an address that is not public"));
-        assert_eq!((told.attempts, told.response_status), (1, None));
+    for webhook in [id, by_name] {
+        let delivery = world.deliveries(&alice, webhook).await.remove(0);
+        assert_eq!(delivery.error.as_deref(), Some("The host resolves to an address that is not public"));
+        assert_eq!((delivery.attempts, delivery.response_status), (1, None));
     }
-    assert!(receiver.told().is_empty());
-    let refused = world.service.webhooks.create(&alice, draft(receiver.url())).await.err();
+    assert!(receiver.requests().is_empty());
+    let refused = world.service.webhooks.create(&alice, draft(&receiver.url())).await.err();
     assert_eq!(refused, Some(Error::InvalidRequest("The URL's host must be a public address".to_owned())));
     world.restart_with(Settings::default()).await;
     let refused = world.service.webhooks.create(&alice, draft("http://example.org/")).await.err();
@@ -245,20 +260,20 @@ async fn nothing_inside_is_ever_asked_unless_the_operator_allows_it() {
 }
 
 #[tokio::test]
-async fn a_stop_in_the_middle_of_a_delivery_tells_it_again_at_the_next_start() {
+async fn delivery_interrupted_by_a_stop_is_repeated_after_the_next_start() {
     let mut world = World::start_with(settings()).await;
     let alice = world.account("alice", "free").await;
     let receiver = Receiver::start().await;
-    receiver.script([Answer::Waits]);
-    world.hook(&alice, &receiver).await;
+    receiver.script([Response::Waits]);
+    world.webhook(&alice, &receiver).await;
     let background = world.service.run();
     let cid = world.cluster.publish("a", 5);
     world.service.pins.pin(&alice, PinRequest::new(cid), crate::world::LONG).await.unwrap();
-    receiver.until_told(1).await;
-    tokio::time::timeout(DEADLINE, background.stop()).await.expect("it waits for nobody");
+    receiver.until_requests(1).await;
+    tokio::time::timeout(DEADLINE, background.stop()).await.expect("the stop does not wait for the receiver");
     world.restart().await;
     world.run_until_idle().await;
-    let told = receiver.told();
-    assert_eq!(told.len(), 2);
-    assert_eq!(told[0].delivery, told[1].delivery);
+    let requests = receiver.requests();
+    assert_eq!(requests.len(), 2);
+    assert_eq!(requests[0].id(), requests[1].id());
 }

@@ -34,8 +34,7 @@ pub struct WebhookLease {
 pub struct LeasedWebhook {
     /// The right to do so.
     pub lease: WebhookLease,
-    /// The webhook.
-    pub hook: Webhook,
+    pub webhook: Webhook,
     /// What signs.
     pub secret: WebhookSecret,
     /// How often it has failed since it last succeeded.
@@ -383,8 +382,8 @@ impl LeaseWebhooks {
         number: i64,
     ) -> Result<Option<LeasedWebhook>, StoreError> {
         let id = webhook.0;
-        let hook = sqlx::query_as::<_, WebhookRow>(select_hooks!("WHERE id = $1")).bind(id);
-        let hook = hook.fetch_one(&mut *conn).await?.into_hook()?;
+        let row = sqlx::query_as::<_, WebhookRow>(select_hooks!("WHERE id = $1")).bind(id);
+        let hook = row.fetch_one(&mut *conn).await?.into_hook()?;
         let keeps: KeepsRow = sqlx::query_as("SELECT secret, failures FROM webhooks WHERE id = $1")
             .bind(id)
             .fetch_one(&mut *conn)
@@ -396,9 +395,16 @@ impl LeaseWebhooks {
             due.bind(id).bind(self.now.as_ms()).bind(i64::from(self.deliveries)).fetch_all(conn).await?;
         let deliveries: Vec<_> = due.into_iter().map(DeliveryRow::into_delivery).collect::<Result<_, _>>()?;
         let failures = u32::try_from(keeps.failures).unwrap_or(u32::MAX);
-        let secret = WebhookSecret::from_stored(keeps.secret);
+        let secret =
+            WebhookSecret::parse(&keeps.secret).ok_or_else(|| unknown_value("webhook secret", "…"))?;
         let lease = WebhookLease { webhook, number, as_of: hook.updated_at };
-        Ok((!deliveries.is_empty()).then_some(LeasedWebhook { lease, hook, secret, failures, deliveries }))
+        Ok((!deliveries.is_empty()).then_some(LeasedWebhook {
+            lease,
+            webhook: hook,
+            secret,
+            failures,
+            deliveries,
+        }))
     }
 }
 
@@ -640,7 +646,7 @@ impl Sweep {
 /// Whose webhook it is, in logs.
 impl std::fmt::Display for LeasedWebhook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (id, account): (WebhookId, AccountId) = (self.hook.id, self.hook.account);
+        let (id, account): (WebhookId, AccountId) = (self.webhook.id, self.webhook.account);
         write!(f, "webhook {id} of {account}")
     }
 }

@@ -19,7 +19,7 @@ fn new_hook(account: AccountId, events: &[WebhookEvent]) -> NewWebhook {
         description: None,
         events: WebhookEvents::new(events.iter().copied()).unwrap(),
         active: true,
-        secret: WebhookSecret::of(&[7; 32]),
+        secret: WebhookSecret::new([7; 32]),
     }
 }
 
@@ -204,7 +204,7 @@ async fn a_webhook_is_told_in_order_and_forgets_what_is_over() {
         world.pinned(ada, number).await;
     }
     let claim = world.claim_hooks(now()).await.remove(0);
-    assert_eq!(claim.secret, WebhookSecret::of(&[7; 32]));
+    assert_eq!(claim.secret, WebhookSecret::new([7; 32]));
     let cids = |claim: &LeasedWebhook| {
         claim.deliveries.iter().map(|told| told.pin.as_ref().unwrap().cid).collect::<Vec<_>>()
     };
@@ -296,16 +296,16 @@ async fn who_waited_longest_has_the_next_turn_and_no_account_has_all_hands() {
         world.store.complete_placement(claim.lease, held(1), at(1)).await.unwrap();
     }
     let claims = world.claim_hooks(at(2)).await;
-    let of_ada = claims.iter().filter(|claim| claim.hook.account == ada).count();
+    let of_ada = claims.iter().filter(|claim| claim.webhook.account == ada).count();
     assert_eq!((of_ada, claims.len()), (4, 5));
-    let of_bea = claims.iter().find(|claim| claim.hook.id == beas.id).unwrap();
+    let of_bea = claims.iter().find(|claim| claim.webhook.id == beas.id).unwrap();
     world.finish(&claims[0], all_delivered(&claims[0], at(2)), WebhookHealth::Well, at(2)).await;
     world.finish(of_bea, all_delivered(of_bea, at(2)), WebhookHealth::Well, at(2)).await;
     // Bea has more to hear, and stands behind those who had no turn yet.
     let next = world.store.lease_webhooks(1, 4, at(2), at(60)).await.unwrap();
-    assert_eq!(next[0].hook.account, ada);
+    assert_eq!(next[0].webhook.account, ada);
     let next = world.store.lease_webhooks(1, 4, at(2), at(60)).await.unwrap();
-    assert_eq!(next[0].hook.id, beas.id);
+    assert_eq!(next[0].webhook.id, beas.id);
 }
 
 #[tokio::test]
@@ -388,7 +388,7 @@ async fn an_account_has_its_own_webhooks_and_only_so_many() {
         || WebhookChange { url: Some("https://example.com/".to_owned()), ..WebhookChange::default() };
     assert_eq!(store.webhook(bea, hook.id).await.unwrap(), None);
     assert_eq!(store.change_webhook(bea, hook.id, change(), Actor::OPERATOR, now()).await.unwrap(), None);
-    let secret = WebhookSecret::of(&[8; 32]);
+    let secret = WebhookSecret::new([8; 32]);
     assert_eq!(
         store.rotate_webhook_secret(bea, hook.id, secret.clone(), Actor::OPERATOR, now()).await.unwrap(),
         None

@@ -1,0 +1,370 @@
+//! Delivers pin events to webhooks.
+//!
+//! The unit of work is a turn: a webhook is leased, up to [`TURN_DELIVERIES_MAX`] of its due deliveries are sent one
+//! after another, the outcome is recorded in one transaction, and the webhook goes to the end of the queue. Therefore a
+//! slow receiver delays others by at most one turn, and the store limits how many webhooks of one account are leased at
+//! a time.
+//!
+//! The first failure ends a turn. The webhook then pauses for a while that grows with each failure, and the failed
+//! delivery is retried with its own growing delay until it is given up after [`ATTEMPTS_MAX`] attempts or
+//! [`AGE_MAX`]. A webhook whose attempts have all failed for [`DISABLE_AFTER`] is deactivated.
+//!
+//! Delivery is at least once: after a crash, the deliveries of an unrecorded turn are sent again with the same ids.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pinfold_model::Timestamp;
+use pinfold_outbound::{SendError, SignedRequest, Target, WebhookPayload, WebhookPayloadData};
+use pinfold_store::{Attempt, DeliveredPin, Delivery, LeasedWebhook, Next, WebhookHealth};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use crate::Error;
+use crate::background::rest;
+use crate::core::{Core, unavailable};
+
+/// Finished deliveries that are kept for each webhook.
+const FINISHED_MAX: u32 = 100;
+/// A delivery older than this is given up.
+const AGE_MAX: Duration = Duration::from_hours(3 * 24);
+
+/// Deliveries in one turn. Also the most deliveries of a webhook that are repeated after a crash.
+const TURN_DELIVERIES_MAX: u32 = 16;
+/// No further delivery of a turn begins after this time.
+const TURN_TIME_MAX: Duration = Duration::from_secs(10);
+/// Lease duration of a webhook: several times the longest turn.
+const LEASE: Duration = Duration::from_mins(2);
+
+/// Attempts of one delivery. With the delays below, the last attempt is 50 to 63 hours after the first. This is longer
+/// than [`DISABLE_AFTER`], so that a receiver that fails each attempt is deactivated, and shorter than [`AGE_MAX`].
+const ATTEMPTS_MAX: u32 = 12;
+/// Delay after the first failed attempt. Each further delay is three times the previous one. Up to a fifth, at random, is
+/// subtracted.
+const RETRY_DELAY_FIRST: Duration = Duration::from_secs(10);
+const RETRY_DELAY_MAX: Duration = Duration::from_hours(18);
+
+/// Pause of a webhook after its first failure. Each further pause is twice the previous one.
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_mins(5);
+
+/// A webhook is deactivated after this many failures in a row, if the first of them is [`DISABLE_AFTER`] old.
+const DISABLE_AFTER_FAILURES: u32 = ATTEMPTS_MAX;
+const DISABLE_AFTER: Duration = Duration::from_hours(2 * 24);
+
+/// Interval of [`cleanup`].
+const CLEANUP_INTERVAL: Duration = Duration::from_mins(1);
+/// Rows that one transaction of [`cleanup`] changes. Other writes wait for it.
+const CLEANUP_ROWS_MAX: u32 = 500;
+/// Wait when every due webhook belongs to an account that has its maximum of leases.
+const BUSY_REST: Duration = Duration::from_secs(1);
+/// Wait between two attempts to record a turn.
+const RECORD_RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Delivers until the service stops.
+pub(crate) async fn run(core: &Arc<Core>) {
+    while !core.stop.is_cancelled() {
+        let next_due = start_turns(core).await;
+        tokio::select! {
+            () = core.store.outbox_written() => {}
+            () = core.wake_webhooks.notified() => {}
+            () = rest(core, next_due) => {}
+            () = core.stop.cancelled() => {}
+        }
+    }
+}
+
+/// Runs [`cleanup`] at intervals until the service stops.
+pub(crate) async fn run_cleanup(core: &Core) {
+    while core.stop.run_until_cancelled(tokio::time::sleep(CLEANUP_INTERVAL)).await.is_some() {
+        if let Err(error) = cleanup(core).await {
+            tracing::warn!(%error, "failed to delete old deliveries and idempotency keys");
+        }
+    }
+}
+
+/// Gives up old deliveries, and deletes removed webhooks and expired idempotency keys.
+pub(crate) async fn cleanup(core: &Core) -> Result<(), Error> {
+    let before = core.clock.now().before(AGE_MAX);
+    while !core.stop.is_cancelled()
+        && core.store.clean_up_webhooks(before, FINISHED_MAX, CLEANUP_ROWS_MAX).await.map_err(unavailable)?
+    {
+        tokio::task::yield_now().await;
+    }
+    core.delete_expired_requests().await
+}
+
+/// Runs one turn of each webhook that is due. Returns the number of turns.
+pub(crate) async fn turn(core: &Core) -> Result<usize, Error> {
+    let leased = lease(core).await?;
+    let turns = leased.len();
+    let runs = leased.into_iter().map(|(webhook, permit)| run_turn(core, webhook, permit));
+    futures::future::join_all(runs).await;
+    Ok(turns)
+}
+
+/// Spawns a turn of each webhook that is due, as far as there are permits. Returns when the next webhook is due.
+async fn start_turns(core: &Arc<Core>) -> Result<Option<Timestamp>, Error> {
+    for (webhook, permit) in lease(core).await? {
+        let core = Arc::clone(core);
+        let tasks = core.tasks.clone();
+        tasks.spawn(async move {
+            run_turn(&core, webhook, permit).await;
+            core.wake_webhooks.notify_one();
+        });
+    }
+    if core.delivery_permits.available_permits() == 0 {
+        // The next turn that ends wakes the loop.
+        return Ok(None);
+    }
+    let now = core.clock.now();
+    let due = core.store.next_delivery().await.map_err(unavailable)?;
+    Ok(due.map(|due| if due <= now { now.after(BUSY_REST) } else { due }))
+}
+
+async fn lease(core: &Core) -> Result<Vec<(LeasedWebhook, OwnedSemaphorePermit)>, Error> {
+    let now = core.clock.now();
+    if core.store.next_delivery().await.map_err(unavailable)?.is_none_or(|due| due > now) {
+        return Ok(Vec::new());
+    }
+    let mut permits = Vec::new();
+    while let Ok(permit) = Arc::clone(&core.delivery_permits).try_acquire_owned() {
+        permits.push(permit);
+    }
+    if permits.is_empty() {
+        return Ok(Vec::new());
+    }
+    let webhooks_max = u32::try_from(permits.len()).unwrap_or(u32::MAX);
+    let leased = core.store.lease_webhooks(webhooks_max, TURN_DELIVERIES_MAX, now, now.after(LEASE)).await;
+    Ok(leased.map_err(unavailable)?.into_iter().zip(permits).collect())
+}
+
+async fn run_turn(core: &Core, webhook: LeasedWebhook, permit: OwnedSemaphorePermit) {
+    let (began, mut turn) = (Instant::now(), Turn::new(&webhook));
+    for (sent_before, delivery) in webhook.deliveries.iter().enumerate() {
+        // The owner may have changed or removed the webhook during the turn.
+        if sent_before > 0 && !core.store.is_lease_current(webhook.lease).await.unwrap_or(false) {
+            break;
+        }
+        let sent = tokio::select! {
+            sent = send(core, &webhook, delivery) => sent,
+            // The interrupted delivery is sent again after the next start.
+            () = core.stop.cancelled() => break,
+        };
+        let failed = sent.is_err();
+        turn.record(delivery, sent, core.clock.now());
+        if failed || began.elapsed() >= TURN_TIME_MAX {
+            break;
+        }
+    }
+    if let WebhookHealth::Failing { failures, turn_off, .. } = &turn.health {
+        let deactivated = turn_off.is_some();
+        tracing::info!(%webhook, failures, deactivated, "webhook delivery failed");
+    }
+    record_turn(core, &webhook, turn).await;
+    drop(permit);
+}
+
+async fn send(core: &Core, webhook: &LeasedWebhook, delivery: &Delivery) -> Result<u16, SendError> {
+    // The target policy may have changed since the URL was stored.
+    let target =
+        Target::parse(&webhook.webhook.url, core.sender.policy()).map_err(|_| SendError::NotPublic)?;
+    let request = SignedRequest {
+        id: &delivery.id.to_string(),
+        unix_s: core.clock.now().as_ms() / 1_000,
+        keys: vec![webhook.secret.key()],
+        body: payload(delivery).body(),
+    };
+    core.sender.post(&target, request).await
+}
+
+fn payload(delivery: &Delivery) -> WebhookPayload {
+    WebhookPayload {
+        event: delivery.event.as_str(),
+        timestamp: delivery.at.to_string(),
+        data: delivery.pin.as_ref().map(payload_data),
+    }
+}
+
+fn payload_data(pin: &DeliveredPin) -> WebhookPayloadData {
+    WebhookPayloadData {
+        cid: pin.cid.to_string(),
+        cluster_id: pin.cluster.to_string(),
+        upload_id: pin.id.to_string(),
+        status: pin.state.as_str(),
+        size: pin.bytes,
+        kind: pin.kind.as_str(),
+        original_name: pin.original_name.as_ref().map(ToString::to_string),
+        custom_name: pin.custom_name.as_ref().map(ToString::to_string),
+        created_at: pin.created_at.to_string(),
+        expires_at: pin.expires_at.map(|at| at.to_string()),
+        error: pin.error.as_ref().map(|error| error.detail.clone()),
+        error_code: pin.error.as_ref().map(|error| error.code.as_str()),
+    }
+}
+
+/// The outcome of a turn so far.
+struct Turn {
+    attempts: Vec<Attempt>,
+    health: WebhookHealth,
+    failures: u32,
+    failing_since: Option<Timestamp>,
+}
+
+impl Turn {
+    fn new(webhook: &LeasedWebhook) -> Self {
+        Self {
+            attempts: Vec::new(),
+            health: WebhookHealth::Unknown,
+            failures: webhook.failures,
+            failing_since: webhook.webhook.failing_since,
+        }
+    }
+
+    fn record(&mut self, delivery: &Delivery, sent: Result<u16, SendError>, now: Timestamp) {
+        let (next, response_status) = match &sent {
+            Ok(status) => (Next::Delivered, Some(*status)),
+            Err(SendError::Status(status)) => (after_failure(delivery, now), Some(*status)),
+            Err(
+                SendError::TimedOut
+                | SendError::NotPublic
+                | SendError::NotResolved
+                | SendError::NotConnected
+                | SendError::ConnectionLost
+                | SendError::ClientUnavailable,
+            ) => (after_failure(delivery, now), None),
+        };
+        let error = sent.err().map(|error| error.to_string());
+        match &error {
+            None => self.succeeded(),
+            Some(error) => self.failed(error, now),
+        }
+        self.attempts.push(Attempt { delivery: delivery.id, at: now, response_status, error, next });
+    }
+
+    fn succeeded(&mut self) {
+        (self.failures, self.failing_since) = (0, None);
+        self.health = WebhookHealth::Well;
+    }
+
+    fn failed(&mut self, error: &str, now: Timestamp) {
+        self.failures = self.failures.saturating_add(1);
+        let since = *self.failing_since.get_or_insert(now);
+        let is_down = self.failures >= DISABLE_AFTER_FAILURES && now.since(since) >= DISABLE_AFTER;
+        let reason =
+            || format!("Deactivated at {now}: every attempt since {since} failed. Last error: {error}");
+        let pause = grown(PAUSE_FIRST, 2, self.failures, PAUSE_MAX);
+        self.health = WebhookHealth::Failing {
+            failures: self.failures,
+            since,
+            paused_until: now.after(pause),
+            turn_off: is_down.then(reason),
+        };
+    }
+}
+
+/// What follows a failed attempt.
+fn after_failure(delivery: &Delivery, now: Timestamp) -> Next {
+    let attempts = delivery.attempts.saturating_add(1);
+    if attempts >= ATTEMPTS_MAX || now.since(delivery.at) >= AGE_MAX {
+        return Next::GiveUp;
+    }
+    let delay = grown(RETRY_DELAY_FIRST, 3, attempts, RETRY_DELAY_MAX);
+    // Without a random number, nothing is subtracted.
+    let jitter = delay / 5 * getrandom::u32().unwrap_or(0).min(u32::MAX - 1) / u32::MAX;
+    Next::Again(now.after(delay - jitter))
+}
+
+/// `first`, multiplied by `factor` with each time after the first, up to `max`.
+fn grown(first: Duration, factor: u32, times: u32, max: Duration) -> Duration {
+    let grown = factor.checked_pow(times.saturating_sub(1)).and_then(|factor| first.checked_mul(factor));
+    grown.map_or(max, |pause| pause.min(max))
+}
+
+/// Records a turn and returns the lease. Retries while the store fails, as long as the lease certainly holds. If that is
+/// not enough, the deliveries are sent again when the lease has expired.
+async fn record_turn(core: &Core, webhook: &LeasedWebhook, turn: Turn) {
+    let began = Instant::now();
+    loop {
+        let (attempts, health) = (turn.attempts.clone(), turn.health.clone());
+        let now = core.clock.now();
+        match core.store.finish_webhook(webhook.lease, attempts, health, FINISHED_MAX, now).await {
+            Ok(true) => return,
+            Ok(false) => {
+                return tracing::warn!(%webhook, "webhook turn not recorded: lease lost or webhook removed");
+            }
+            Err(error) => tracing::error!(%webhook, %error, "failed to record webhook deliveries"),
+        }
+        let pause = core.stop.run_until_cancelled(tokio::time::sleep(RECORD_RETRY_DELAY)).await;
+        if pause.is_none() || began.elapsed() > LEASE / 2 {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pinfold_model::{DeliveryId, DeliveryState, WebhookEvent};
+
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_ms(1_767_225_600_000 + seconds * 1_000)
+    }
+
+    fn delivery(attempts: u32) -> Delivery {
+        Delivery {
+            id: DeliveryId(1),
+            event: WebhookEvent::Pinned,
+            at: at(0),
+            pin: None,
+            state: DeliveryState::Pending,
+            due_at: Some(at(0)),
+            attempts,
+            tried_at: None,
+            response_status: None,
+            error: None,
+        }
+    }
+
+    #[test]
+    fn delivery_is_attempted_twelve_times_within_three_days() {
+        let mut now = at(0);
+        let mut failures = 0;
+        while let Next::Again(next) = after_failure(&delivery(failures), now) {
+            let delay = grown(RETRY_DELAY_FIRST, 3, failures + 1, RETRY_DELAY_MAX);
+            assert!(next <= now.after(delay) && next >= now.after(delay / 5 * 4), "{failures}: {next}");
+            now = now.after(delay);
+            failures += 1;
+        }
+        assert_eq!(failures + 1, ATTEMPTS_MAX);
+        let (longest, shortest) = (now.since(at(0)), now.since(at(0)) / 5 * 4);
+        assert!(shortest > DISABLE_AFTER && longest < AGE_MAX, "{longest:?}");
+        assert_eq!(after_failure(&delivery(0), at(3 * 24 * 3_600)), Next::GiveUp, "the delivery is too old");
+    }
+
+    #[test]
+    fn webhook_is_deactivated_after_two_days_of_failures() {
+        let mut turn =
+            Turn { attempts: Vec::new(), health: WebhookHealth::Unknown, failures: 0, failing_since: None };
+        let is_deactivated =
+            |turn: &Turn| matches!(&turn.health, WebhookHealth::Failing { turn_off: Some(_), .. });
+        for day in 0..20 {
+            turn.failed("The receiver responded with status 500", at(day * 12 * 3_600));
+            assert_eq!(is_deactivated(&turn), day >= 11, "{day}");
+        }
+        turn.succeeded();
+        turn.failed("The receiver responded with status 500", at(100 * 24 * 3_600));
+        assert!(!is_deactivated(&turn));
+        let WebhookHealth::Failing { failures, paused_until, .. } = turn.health else {
+            panic!("the last attempt failed")
+        };
+        assert_eq!((failures, paused_until), (1, at(100 * 24 * 3_600 + 1)));
+    }
+
+    #[test]
+    fn pause_grows_up_to_its_maximum() {
+        let pause = |times| grown(PAUSE_FIRST, 2, times, PAUSE_MAX).as_secs();
+        assert_eq!([pause(1), pause(2), pause(9), pause(10), pause(u32::MAX)], [1, 2, 256, 300, 300]);
+    }
+}
