@@ -1,9 +1,11 @@
-//! Pinfold's HTTP side: it proves who calls, parses what they say once, asks `pinfold-service`, and words the
-//! answer. It holds no rule and no query.
+//! The HTTP server of Pinfold: it authenticates callers, parses requests once, calls `pinfold-service`, and formats the
+//! answers. It holds no rule and no query.
 //!
-//! - [`router`] puts the routes together; [`AppState`] is what they share; [`Settings`] bounds them;
-//! - [`serve`] runs connections: bounded in number and in time, ended gracefully;
-//! - `v3` is the API v3: its routes, its words (`cl`, `timelock`, `uploadId`) and its errors.
+//! - [`router`] composes the surfaces; [`AppState`] is what handlers share; [`Settings`] bounds them.
+//! - `surface` is how an API with its own paths and error body is added.
+//! - `middleware` is what every surface needs around its routes.
+//! - `v3` is the API v3: its routes and their policies, its wire types, its error body.
+//! - [`serve`] accepts and runs connections: bounded in number and in time, ended gracefully.
 
 mod app;
 mod body;
@@ -17,13 +19,13 @@ mod v3;
 use axum::Router;
 
 pub use app::AppState;
-pub use server::serve;
+pub use server::{Accepted, ConnectionLimits, Listener, serve, serve_listener};
 pub use settings::{Bodies, Connections, Events, Rate, Rates, Settings};
 
-/// All that this server answers: every surface, with its middleware.
+/// The router of this server: every surface, with its middleware.
 ///
-/// The requests should know their peer's address as `ConnectInfo<SocketAddr>`, as [`serve`] sees to; without
-/// it everyone without a key shares one budget.
+/// Requests should carry the peer's address as `ConnectInfo<SocketAddr>`, as [`serve`] provides it. Without it, all callers
+/// without a credential share one rate limit.
 pub fn router(app: AppState) -> Router {
     surface::compose(&app, [v3::surface()])
 }

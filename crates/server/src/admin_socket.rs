@@ -8,19 +8,14 @@
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use pinfold_http::{Accepted, ConnectionLimits, Listener, serve_listener};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 pub(crate) mod routes;
 
@@ -32,8 +27,8 @@ const BACKLOG: i32 = 64;
 const HEADER_TIME: Duration = Duration::from_secs(10);
 /// How long commands may go on when the server stops.
 const GRACE_TIME: Duration = Duration::from_secs(2);
-/// How long to pause after an accept that failed: the usual cause is a lack of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The largest head of a request, in bytes.
+const HEADER_BYTES_MAX: usize = 64 * 1024;
 
 /// A socket that is answered.
 pub(crate) struct AdminSocket {
@@ -47,7 +42,8 @@ impl AdminSocket {
     pub(crate) fn start(path: PathBuf, router: Router, stopping: CancellationToken) -> Option<Self> {
         match bind(&path) {
             Ok((listener, owner)) => {
-                let task = tokio::spawn(answer(listener, owner, router, stopping));
+                let listener = AdminConnections { listener, owner };
+                let task = tokio::spawn(serve_listener(listener, router, limits(), stopping));
                 Some(Self { path, task })
             }
             Err(error) => {
@@ -90,66 +86,32 @@ fn bind(path: &Path) -> io::Result<(UnixListener, u32)> {
     Ok((UnixListener::from_std(listener)?, owner))
 }
 
-async fn answer(listener: UnixListener, owner: u32, router: Router, stopping: CancellationToken) {
-    let (cut, commands) = (CancellationToken::new(), TaskTracker::new());
-    let places = Arc::new(Semaphore::new(COMMANDS_MAX));
-    loop {
-        let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await.ok()?;
-            Some((accept(&listener, owner).await?, place))
-        };
-        let accepted = tokio::select! {
-            () = stopping.cancelled() => break,
-            accepted = accepted => accepted,
-        };
-        let Some((stream, place)) = accepted else { continue };
-        let (router, cut, stopping) = (router.clone(), cut.clone(), stopping.clone());
-        commands.spawn(async move {
-            tokio::select! {
-                () = converse(stream, router, stopping) => {}
-                () = cut.cancelled() => {}
-            }
-            drop(place);
-        });
-    }
-    drop(listener);
-    commands.close();
-    if tokio::time::timeout(GRACE_TIME, commands.wait()).await.is_err() {
-        cut.cancel();
-        commands.wait().await;
+/// The connections of the socket's owner and of root; those of other users are refused.
+struct AdminConnections {
+    listener: UnixListener,
+    owner: u32,
+}
+
+impl Listener for AdminConnections {
+    type Stream = UnixStream;
+    type Guard = ();
+
+    async fn accept(&self) -> io::Result<Option<Accepted<UnixStream, ()>>> {
+        let (stream, _) = self.listener.accept().await?;
+        let user = stream.peer_cred().ok().map(|peer| peer.uid());
+        let is_allowed = user.is_some_and(|user| user == self.owner || user == 0);
+        Ok(is_allowed.then_some(Accepted { stream, address: None, guard: () }))
     }
 }
 
-/// The next connection of the socket's owner, or of root.
-async fn accept(listener: &UnixListener, owner: u32) -> Option<UnixStream> {
-    match listener.accept().await {
-        Ok((stream, _)) => {
-            let user = stream.peer_cred().ok()?.uid();
-            (user == owner || user == 0).then_some(stream)
-        }
-        Err(error) => {
-            tracing::warn!(%error, "accepting on the control socket");
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            None
-        }
-    }
-}
-
-async fn converse(stream: UnixStream, router: Router, stopping: CancellationToken) {
-    let service = TowerToHyperService::new(router);
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let outcome = tokio::select! {
-        outcome = &mut connection => outcome,
-        () = stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = outcome {
-        tracing::debug!(%error, "a command's connection broke");
+fn limits() -> ConnectionLimits {
+    ConnectionLimits {
+        max: COMMANDS_MAX,
+        header_time: HEADER_TIME,
+        // An export may wait for a slow disk.
+        write_time: None,
+        header_bytes_max: HEADER_BYTES_MAX,
+        grace_time: GRACE_TIME,
     }
 }
 

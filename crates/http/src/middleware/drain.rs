@@ -1,8 +1,8 @@
-//! What is left of a request's body when its answer is there.
+//! Drains the unread body of a request before its answer is sent.
 //!
-//! A request can be refused before its body was read, or has come. A connection with an unread body can't go on, and a
-//! client that keeps its connections would find out by the failure of its next request. So the rest is read first when it
-//! is little, and if it is not, the answer says that the connection closes.
+//! A request can be refused before its body was read, or has arrived. A connection with an unread body can't be used again,
+//! and a client with a connection pool would notice by the failure of its next request. A small rest is therefore read
+//! first; for a large one, the answer says that the connection closes.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -16,40 +16,40 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// How much of a rest is read: the JSON body of a common request.
-const REST_BYTES_MAX: usize = 64 * 1024;
+/// The largest rest that is read, in bytes: the JSON body of a common request.
+const UNREAD_BYTES_MAX: usize = 64 * 1024;
 
-/// How long a rest is waited for. Clients send it right behind the head.
-const REST_TIME: Duration = Duration::from_millis(250);
+/// How long to wait for the rest. Clients send it right after the head.
+const DRAIN_TIME: Duration = Duration::from_millis(250);
 
-/// A body that gives itself back when it is dropped before its end.
+/// A body that is sent back when it is dropped before its end.
 struct Lent {
     body: Option<Incoming>,
     back: Option<oneshot::Sender<Incoming>>,
 }
 
-/// The rest of a body that was lent.
-pub(crate) struct Rest {
+/// The unread rest of a body that was lent.
+pub(crate) struct Unread {
     back: oneshot::Receiver<Incoming>,
-    /// Whether the client waits for a word before it sends: reading would ask it to.
+    /// Whether the client waits for `100 Continue` before it sends: reading would make it send.
     expects: bool,
 }
 
-/// Lends a request's body to whoever answers it.
-pub(crate) fn lend(request: Request<Incoming>) -> (Request<Body>, Rest) {
+/// Lends the body of a request to its handler.
+pub(crate) fn lend(request: Request<Incoming>) -> (Request<Body>, Unread) {
     let (sender, back) = oneshot::channel();
     let expects = request.headers().contains_key(EXPECT);
     let request = request.map(|body| Body::new(Lent { body: Some(body), back: Some(sender) }));
-    (request, Rest { back, expects })
+    (request, Unread { back, expects })
 }
 
-impl Rest {
-    /// Reads what is left, or has the answer say that the connection closes.
-    pub(crate) async fn settle(mut self, mut response: Response<Body>) -> Response<Body> {
-        // Nothing comes back of a body that was read to its end; one that is still read is its reader's.
+impl Unread {
+    /// Reads the rest, or announces in the answer that the connection closes.
+    pub(crate) async fn drain(mut self, mut response: Response<Body>) -> Response<Body> {
+        // A body that was read to its end is not sent back, nor one that is still being read.
         let Ok(rest) = self.back.try_recv() else { return response };
         let is_read = !self.expects
-            && timeout(REST_TIME, Limited::new(rest, REST_BYTES_MAX).collect())
+            && timeout(DRAIN_TIME, Limited::new(rest, UNREAD_BYTES_MAX).collect())
                 .await
                 .is_ok_and(|read| read.is_ok());
         if !is_read {
@@ -90,7 +90,7 @@ impl Drop for Lent {
             return;
         }
         if let (Some(body), Some(back)) = (self.body.take(), self.back.take()) {
-            // Nobody may ask for it any more.
+            // The receiver may be gone.
             let _ = back.send(body);
         }
     }
