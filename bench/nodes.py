@@ -199,8 +199,8 @@ def table(unit, rows):
     second figure of CPU is that of the node on the other side. Ratios are to the first label."""
     medians = {label: [statistics.median(column) for column in zip(*runs)] for label, runs in rows.items()}
     base = next(iter(medians.values()))
-    names = ["its CPU s", "the giver's CPU s"][: len(base) - 2]
-    header = [unit, "ratio", *names, "ratio of its CPU", "peak MB"]
+    names = ["CPU s", "sender's CPU s"][: len(base) - 2]
+    header = [unit, "ratio", *names, "CPU ratio", "peak MB"]
     lines = ["| | " + " | ".join(header) + " |", "| --- " * (len(header) + 1) + "|"]
     for label, (rate, *cpu, peak) in medians.items():
         seconds = [f"{figure:.1f}" for figure in cpu]
