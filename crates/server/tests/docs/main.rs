@@ -101,6 +101,7 @@ fn blocks_that_are_not_run() {
         }
     }
     let expected = [
+        "README.md: is this test",
         "README.md: builds Pinfold",
         "docs/getting-started.md: builds Pinfold",
         "docs/guides/reverse-proxy.md: needs root",
