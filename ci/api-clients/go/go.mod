@@ -3,8 +3,8 @@ module pinfold.test/client
 go 1.26.0
 
 require (
-	github.com/oapi-codegen/nullable v1.2.0
 	github.com/oapi-codegen/runtime v1.9.0
+	go.yaml.in/yaml/v3 v3.0.5
 )
 
 require (

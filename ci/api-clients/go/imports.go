@@ -2,7 +2,7 @@
 package client
 
 import (
-	_ "github.com/oapi-codegen/nullable"
 	_ "github.com/oapi-codegen/runtime"
 	_ "github.com/oapi-codegen/runtime/types"
+	_ "go.yaml.in/yaml/v3"
 )

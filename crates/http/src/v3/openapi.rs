@@ -11,7 +11,7 @@
 //!   [`Guarded`], [`Missing`], [`Conflict`], [`WithBody`], [`Storage`].
 //! - A request body has an `example`, too. Wire types derive `ToSchema`; their names are unique among all of them.
 //!
-//! - A body that may say nothing is `content = Option<…>`: it may be left out, or be `null` or `[]`.
+//! - A body that may be left out is `content = Option<…>`. It may also be `null` or `[]`, which the document does not say.
 //!
 //! What all answers have in common (`X-Request-Id`, `X-RateLimit-…`, `Retry-After`) is added here.
 
@@ -25,9 +25,9 @@ use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
 };
 use utoipa::openapi::{
-    ArrayBuilder, Components, ContentBuilder, HeaderBuilder, InfoBuilder, LicenseBuilder, ObjectBuilder,
-    OneOfBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Schema, Server,
-    Type, path::Operation, path::PathItem, request_body::RequestBody, tag::TagBuilder,
+    Components, ContentBuilder, HeaderBuilder, InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi,
+    OpenApiBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Schema, Server, Type, path::Operation,
+    path::PathItem, request_body::RequestBody, tag::TagBuilder,
 };
 use utoipa::{IntoResponses, PartialSchema, ToSchema};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
@@ -204,22 +204,23 @@ fn take_names(post: &mut Operation) {
     }
 }
 
-/// A JSON body that may say nothing may do so by `[]`, too, which PHP makes of an empty array.
-fn take_nothing(body: &mut RequestBody) {
+/// Describes an optional JSON body by its object alone.
+///
+/// The server also takes `null` and `[]`, which some clients send for an empty object. Generators would make a union
+/// type of those, and no client needs to send them.
+fn describe_as_object(body: &mut RequestBody) {
     if body.required == Some(Required::True) {
         return;
     }
     let Some(RefOr::T(content)) = body.content.get_mut("application/json") else { return };
-    let nothing = ArrayBuilder::new().max_items(Some(0)).build();
-    content.schema = content.schema.take().map(|schema| match schema {
-        RefOr::T(Schema::OneOf(mut ways)) => {
-            ways.items.push(nothing.into());
-            Schema::OneOf(ways).into()
+    match &mut content.schema {
+        Some(RefOr::T(Schema::OneOf(ways))) => {
+            let object = ways.items.iter().find(|way| matches!(way, RefOr::Ref(_))).cloned();
+            content.schema = object.or_else(|| content.schema.take());
         }
-        other @ (RefOr::Ref(_) | RefOr::T(_)) => {
-            Schema::OneOf(OneOfBuilder::new().item(other).item(nothing).build()).into()
-        }
-    });
+        Some(RefOr::T(Schema::Object(object))) => object.schema_type = Type::Object.into(),
+        Some(RefOr::T(_) | RefOr::Ref(_)) | None => {}
+    }
 }
 
 /// Moves the example of an optional parameter into its schema's `examples`.
@@ -240,7 +241,7 @@ fn leave_out(parameter: &mut Parameter) {
     *parameter = ParameterBuilder::from(bare).example(None).build();
 }
 
-/// Adds what every operation has: headers of answers, ways to say nothing.
+/// Adds what every operation has: headers of answers; and makes forms and clients of it simple.
 fn complete(operation: &mut Operation) {
     for parameter in operation.parameters.iter_mut().flatten() {
         if let RefOr::T(parameter) = parameter {
@@ -248,7 +249,7 @@ fn complete(operation: &mut Operation) {
         }
     }
     if let Some(RefOr::T(body)) = &mut operation.request_body {
-        take_nothing(body);
+        describe_as_object(body);
     }
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else { continue };

@@ -11,8 +11,9 @@
 //! | `program.rs` | a child process that ends with its test |
 //! | `kubo.rs`, `helia.rs`, `pinfold.rs` | one driver for each kind of node |
 //! | `data.rs`, `vector.rs` | bytes and folders to move, and the published CIDs |
-//! | `exchange.rs`, `routing.rs`, `import.rs`, `samples.rs`, `sdk.rs`, `fuzz.rs`, `tours.rs` | the stories |
+//! | `exchange.rs`, `routing.rs`, `import.rs`, `samples.rs`,  `sdk.rs`, `fuzz.rs`, `tours.rs`, `api_page.rs`, `openapi_clients.rs` | the stories |
 
+mod api_page;
 mod cache;
 mod data;
 mod exchange;
@@ -20,6 +21,7 @@ mod fuzz;
 mod helia;
 mod import;
 mod kubo;
+mod openapi_clients;
 mod pinfold;
 mod program;
 mod routing;

@@ -81,6 +81,13 @@ impl Pinfold {
         assert_eq!(answer["status"], "pinned");
     }
 
+    /// Its OpenAPI document.
+    pub(crate) async fn document(&self) -> Value {
+        let (status, document) = self.request("GET", "/api/v3/docs/openapi.json", &[]).await;
+        assert_eq!(status, 200);
+        document
+    }
+
     /// Uploads a file with `POST /files`; its CID.
     pub(crate) async fn upload(&self, path: &Path) -> String {
         let form = format!("file=@{}", path.display());

@@ -35,31 +35,42 @@ const INDEX_LENGTH_MAX: usize = 64;
 /// How many paths that came twice are named; after so many the rest of the form is not read.
 const DUPLICATES_MAX: usize = 10;
 
-/// The files of a directory with their options.
+/// The files of a directory with their options. As for a file, the examples of optional fields are empty.
 #[derive(ToSchema)]
 #[schema(as = DirectoryForm, rename_all = "camelCase")]
 #[expect(dead_code, reason = "the document reads its fields")]
 struct DirectoryForm {
-    /// The files; each part's filename is its path inside the directory.
+    /// The files. The filename of each part is its path inside the directory.
     #[schema(value_type = Vec<String>, format = Binary)]
     files: Vec<Vec<u8>>,
+    /// Name of the directory.
+    #[schema(example = "")]
     dir_name: Option<String>,
+    /// Your name for the pin; up to 255 bytes.
+    #[schema(example = "")]
     custom_name: Option<String>,
+    /// Cluster to pin in. Default: `cl0-global`.
+    #[schema(example = "")]
     cl: Option<String>,
+    /// When the pin ends, in RFC 3339 with an offset, such as `2036-12-31T23:59:59Z`.
+    #[schema(example = "")]
     timelock: Option<String>,
+    /// The pin cannot be removed before this time (RFC 3339 with an offset).
+    #[schema(example = "")]
     retain_until: Option<String>,
 }
 
 /// Upload a directory
 ///
-/// Parts `files`, `files[]` or `files[0]`, `files[1]`…, whose filenames are the paths inside the directory, or pairs
-/// `files[i][path]` and `files[i][content]`. Paths have `/` (or `\`) between their segments, no `..`, no leading `/`, and no two are alike.
+/// The form has parts named `files`, `files[]` or `files[0]`, `files[1]`, …, whose filenames are paths inside the directory, or
+/// pairs of `files[i][path]` and `files[i][content]`. Segments of a path are separated by `/` or `\`. A path with `..` or a
+/// leading `/`, or a path that appears twice, is refused.
 #[utoipa::path(post, path = "/files/directory-dag", operation_id = "uploadDirectory", tag = "uploads", security(("key" = ["files:write"]), ("session" = [])),
     params(ClusterParams),
     request_body(content = DirectoryForm, content_type = "multipart/form-data", example = json!({"files": ["hello"], "dirName": "site"})),
     responses(
-        (status = 201, description = "It is pinned.", body = DirectoryBody, example = json!(DirectoryBody::example())),
-        (status = 202, description = "It is here, and being pinned; `Location` names where to watch it.", body = DirectoryBody, example = json!(DirectoryBody::example())),
+        (status = 201, description = "The content is stored and pinned.", body = DirectoryBody, example = json!(DirectoryBody::example())),
+        (status = 202, description = "The content is stored, and pinning is in progress. `Location` is the URL of its status.", body = DirectoryBody, example = json!(DirectoryBody::example())),
         Guarded, WithBody, Storage))]
 pub(crate) async fn form(
     State(app): State<AppState>,
@@ -82,30 +93,32 @@ pub(crate) async fn form(
 #[serde(rename_all = "camelCase")]
 #[schema(as = Folder)]
 pub(crate) struct FolderBody {
-    /// Its absolute path; below a root that the operator set up.
+    /// Absolute path of the folder, below a root that the operator has configured.
     #[schema(value_type = String, example = "/srv/shared/site")]
     dir_path: Option<String>,
+    /// Name of the content at its source; up to 255 bytes. Default: the name of the folder.
     original_name: Option<String>,
+    /// Your name for the pin; up to 255 bytes.
     custom_name: Option<String>,
-    /// The cluster.
+    /// Cluster to pin in. Default: `cl0-global`.
     #[schema(example = "cl0-global")]
     cl: Option<String>,
-    /// When the pin ends by itself.
+    /// When the pin ends (RFC 3339 with an offset).
     timelock: Option<String>,
-    /// Until when it can't be removed.
+    /// The pin cannot be removed before this time (RFC 3339 with an offset).
     retain_until: Option<String>,
 }
 
-/// Upload a folder that is on the server
+/// Upload a folder of the server
 ///
-/// Only below the roots that the operator set up; there are none by default. Symbolic links are not followed, and what is
-/// neither a file nor a folder is an error that names it.
+/// Imports a folder of the server's file system. It must be below one of the roots in `uploads.server_roots`; by default there are
+/// none. Symbolic links are not followed. An entry that is neither a file nor a folder is an error that names it.
 #[utoipa::path(post, path = "/files/directory", operation_id = "uploadServerDirectory", tag = "uploads", security(("key" = ["files:write"]), ("session" = [])),
     params(ClusterParams),
     request_body(content = FolderBody, example = json!({"dirPath": "/srv/shared/site", "cl": "cl0-global"})),
     responses(
-        (status = 201, description = "It is pinned.", body = DirectoryBody, example = json!(DirectoryBody::example())),
-        (status = 202, description = "It is here, and being pinned; `Location` names where to watch it.", body = DirectoryBody, example = json!(DirectoryBody::example())),
+        (status = 201, description = "The content is stored and pinned.", body = DirectoryBody, example = json!(DirectoryBody::example())),
+        (status = 202, description = "The content is stored, and pinning is in progress. `Location` is the URL of its status.", body = DirectoryBody, example = json!(DirectoryBody::example())),
         Guarded, WithBody, Storage))]
 pub(crate) async fn folder(
     State(app): State<AppState>,

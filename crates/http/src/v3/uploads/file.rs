@@ -17,6 +17,9 @@ use crate::v3::reject::Reject;
 use crate::v3::uploads::form::{Form, Part};
 
 /// A file with its options.
+///
+/// Examples of optional fields are empty: the API page would otherwise send the text `string`. An empty field counts as
+/// absent.
 #[derive(ToSchema)]
 #[schema(as = FileForm, rename_all = "camelCase")]
 #[expect(dead_code, reason = "the document reads its fields")]
@@ -24,22 +27,33 @@ struct FileForm {
     /// The content.
     #[schema(value_type = String, format = Binary)]
     file: Vec<u8>,
+    /// Name of the content at its source; up to 255 bytes.
+    #[schema(example = "")]
     original_name: Option<String>,
+    /// Your name for the pin; up to 255 bytes.
+    #[schema(example = "")]
     custom_name: Option<String>,
+    /// Cluster to pin in. Default: `cl0-global`.
+    #[schema(example = "")]
     cl: Option<String>,
+    /// When the pin ends, in RFC 3339 with an offset, such as `2036-12-31T23:59:59Z`.
+    #[schema(example = "")]
     timelock: Option<String>,
+    /// The pin cannot be removed before this time (RFC 3339 with an offset).
+    #[schema(example = "")]
     retain_until: Option<String>,
 }
 
 /// Upload a file
 ///
-/// The fields may stand before or after the file. It streams: it may be larger than memory. What is cut off leaves nothing.
+/// Form fields may come before or after the file. The file is streamed to disk and may be larger than memory. An upload that is
+/// cut off leaves nothing behind.
 #[utoipa::path(post, path = "/files", operation_id = "uploadFile", tag = "uploads", security(("key" = ["files:write"]), ("session" = [])),
     params(ClusterParams),
     request_body(content = FileForm, content_type = "multipart/form-data", example = json!({"file": "hello", "customName": "greeting"})),
     responses(
-        (status = 201, description = "It is pinned.", body = PinBody, example = json!(PinBody::example())),
-        (status = 202, description = "It is here, and being pinned; `Location` names where to watch it.", body = PinBody, example = json!(PinBody::example_on_its_way())),
+        (status = 201, description = "The content is stored and pinned.", body = PinBody, example = json!(PinBody::example())),
+        (status = 202, description = "The content is stored, and pinning is in progress. `Location` is the URL of its status.", body = PinBody, example = json!(PinBody::example_on_its_way())),
         Guarded, WithBody, Storage))]
 pub(crate) async fn file(
     State(app): State<AppState>,

@@ -1,5 +1,8 @@
-"""What schemathesis does not try: a query value that is empty. Clients send one for what they leave out, and it counts as
-that; to schemathesis it is an error that goes unnoticed."""
+"""Values that schemathesis does not try, because the server takes more than its document says:
+
+- an empty query value, which counts as absent
+- a body of `null` or `[]`, which counts as an empty object
+"""
 
 import schemathesis
 
@@ -7,3 +10,8 @@ import schemathesis
 @schemathesis.hook
 def filter_query(context, query):
     return not any(isinstance(value, str) and not value.strip() for value in (query or {}).values())
+
+
+@schemathesis.hook
+def filter_body(context, body):
+    return body is not None and body != []
