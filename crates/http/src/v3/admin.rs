@@ -1,5 +1,5 @@
-//! `/admin`: what operators do. Every handler names [`RequireAdmin`](crate::middleware::auth::RequireAdmin) first, so that nobody else even
-//! learns what is there.
+//! `/admin`: operations for administrators. Every handler names [`RequireAdmin`](crate::middleware::auth::RequireAdmin) first, so that other
+//! callers cannot learn which objects exist.
 
 mod accounts;
 mod audit;
@@ -22,9 +22,9 @@ use super::options::filled;
 use super::reject::Reject;
 use crate::AppState;
 
-/// The largest page.
+/// Largest page.
 const LIMIT_MAX: u32 = 100;
-/// A page that nobody asked to be larger or smaller.
+/// Page size if the request names none.
 const LIMIT_DEFAULT: u32 = 50;
 
 /// Adds the routes.
@@ -48,10 +48,10 @@ pub(super) fn with_routes(routes: Documented) -> Documented {
         .with(routes!(statistics::show))
 }
 
-/// What is said of a path whose percent-encoding is broken.
+/// Error message for a path with invalid percent-encoding.
 const UNREADABLE_PATH: &str = "The path can't be read";
 
-/// The last segment of the path as an id, or whatever has such a text.
+/// The last segment of the path, parsed.
 pub(super) struct PathText<T>(pub(super) T);
 
 impl<T> FromRequestParts<AppState> for PathText<T>
@@ -67,29 +67,29 @@ where
     }
 }
 
-/// How an account's id in the path is documented.
+/// OpenAPI description of an account ID in the path.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "the document reads its fields")]
 struct AccountParam {
-    /// The account's id.
+    /// Account ID.
     #[param(example = "34407e29d027c000")]
     account_id: String,
 }
 
-/// Something was done.
+/// Confirmation.
 #[derive(Serialize, ToSchema)]
 struct DoneReply {
     message: &'static str,
 }
 
-/// The filter `field`, parsed; an empty one counts as left out.
+/// Parses the filter `field`. An empty value counts as absent.
 fn filter<T: FromStr<Err: std::fmt::Display>>(field: &str, text: Option<&str>) -> Result<Option<T>, Reject> {
     let value = filled(text).map(|text| text.trim().parse::<T>()).transpose();
     value.map_err(|error| Reject::invalid(format!("`{field}`: {error}")))
 }
 
-/// A whole number from 0, or nothing, or `null`.
+/// A number of bytes, `null`, or absent.
 fn size(field: &str, value: Option<&Value>) -> Result<Option<Option<u64>>, Reject> {
     match value {
         None => Ok(None),
@@ -101,7 +101,7 @@ fn size(field: &str, value: Option<&Value>) -> Result<Option<Option<u64>>, Rejec
     }
 }
 
-/// A text, or nothing, or `null`.
+/// A string, `null`, or absent.
 fn text(field: &str, value: Option<&Value>) -> Result<Option<Option<String>>, Reject> {
     match value {
         None => Ok(None),
@@ -113,7 +113,7 @@ fn text(field: &str, value: Option<&Value>) -> Result<Option<Option<String>>, Re
     }
 }
 
-/// Keeps what a field says also when that is `null`, which is something else than leaving it out.
+/// Distinguishes a `null` field from an absent one.
 fn present<'de, D: serde::Deserializer<'de>>(field: D) -> Result<Option<Value>, D::Error> {
     serde::Deserialize::deserialize(field).map(Some)
 }

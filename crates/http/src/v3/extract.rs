@@ -21,52 +21,52 @@ const X_CLUSTER: &str = "x-cluster";
 /// The CID of examples.
 pub(super) const EXAMPLE_CID: &str = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi";
 
-/// How a CID in the path is documented.
+/// OpenAPI description of a CID in the path.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "the document reads its fields")]
 pub(super) struct CidParam {
-    /// A CID of version 0 or 1, in any multibase.
+    /// CID, version 0 or 1, in any multibase.
     #[param(example = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi")]
     cid: String,
 }
 
-/// How a webhook in the path is documented.
+/// OpenAPI description of a webhook ID in the path.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "the document reads its fields")]
 pub(super) struct WebhookParam {
-    /// The id of a webhook.
+    /// Webhook ID.
     #[param(example = "34407e29d027c000")]
     id: String,
 }
 
-/// How a cluster in the query is documented.
+/// OpenAPI description of the cluster of a new pin.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "the document reads its fields")]
 pub(super) struct ClusterParams {
-    /// The cluster; also as header `X-Cluster`.
+    /// Cluster to pin in; also as header `X-Cluster`. Default: `cl0-global`.
     #[param(example = "cl0-global")]
     cl: Option<String>,
 }
 
-/// How a cluster in the query is documented where it is about a pin that is there.
+/// OpenAPI description of the cluster of an existing pin.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "the document reads its fields")]
 pub(super) struct ClusterFilterParams {
-    /// The cluster, if the CID is pinned in several.
+    /// Cluster of the pin, if the CID is pinned in several clusters.
     #[param(example = "cl0-global")]
     cl: Option<String>,
 }
 
-/// How `Prefer` is documented.
+/// OpenAPI description of `Prefer`.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "the document reads its fields")]
 pub(super) struct PreferParam {
-    /// `wait=N` waits N seconds at most, `respond-async` not at all (RFC 7240).
+    /// How long to wait for the pin (RFC 7240): `wait=N` for at most N seconds, `respond-async` not at all.
     #[param(rename = "Prefer", example = "wait=5")]
     prefer: Option<String>,
 }

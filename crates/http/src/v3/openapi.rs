@@ -1,4 +1,4 @@
-//! The OpenAPI document: made from the routes themselves, so that it can't say anything else than what is served.
+//! The OpenAPI document, generated from the routes, so that it describes exactly what is served.
 //!
 //! [`Documented`] is the only way to add a route, and takes only handlers with `#[utoipa::path]`. To write one:
 //!
@@ -7,13 +7,13 @@
 //! - `security(("key" = ["files:read"]), ("session" = []))` names the scope that the handler's [`RequireScope`](crate::middleware::auth::RequireScope)
 //!   asks for; a public route has `security(())`; one for sessions alone names `session` alone.
 //! - `params`: each path parameter with an example; queries derive `IntoParams`.
-//! - `responses`: the good answers with their body and an `example`, then the groups of refusals that fit: [`Anyone`] or
+//! - `responses`: the successful responses with their body and an `example`, then the groups of errors that apply: [`Anyone`] or
 //!   [`Guarded`], [`Missing`], [`Conflict`], [`WithBody`], [`Storage`].
 //! - A request body has an `example`, too. Wire types derive `ToSchema`; their names are unique among all of them.
 //!
 //! - A body that may be left out is `content = Option<…>`. It may also be `null` or `[]`, which the document does not say.
 //!
-//! What all answers have in common (`X-Request-Id`, `X-RateLimit-…`, `Retry-After`) is added here.
+//! Headers that all responses have (`X-Request-Id`, `X-RateLimit-…`, `Retry-After`) are added here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,23 +38,23 @@ use crate::middleware::{IdempotencyPolicy, RoutePolicies, RoutePolicy};
 
 /// The groups of routes, in the order of the page.
 pub(super) const TAGS: [(&str, &str); 10] = [
-    ("pins", "Pin content that is on IPFS, and let go of it."),
+    ("pins", "Pin content from IPFS and remove pins."),
     ("uploads", "Upload files and directories."),
-    ("status", "How pins stand, and where they are."),
-    ("auth", "Sign up, log in, second factor."),
-    ("users", "The account that calls."),
+    ("status", "Status of pins and the nodes that store them."),
+    ("auth", "Sign-up, login and two-factor authentication."),
+    ("users", "The account of the caller."),
     ("tokens", "API keys."),
-    ("plans", "What an account may use."),
-    ("webhooks", "Be told what happens to pins."),
-    ("service", "The service itself."),
-    ("admin", "For operators: accounts of the role admin."),
+    ("plans", "Plans and quotas."),
+    ("webhooks", "Notifications about pins."),
+    ("service", "Service information: health, peers, clusters, documentation."),
+    ("admin", "Operations for accounts with the role `admin`."),
 ];
 
 /// Routes, each with its entry in the document.
 pub(super) struct Documented {
     router: OpenApiRouter<AppState>,
     policies: RoutePolicies,
-    /// Schemas of one name that say different things.
+    /// Names of schemas that were registered with different contents.
     clashes: Vec<String>,
 }
 
@@ -64,7 +64,7 @@ impl Documented {
             .title("Pinfold")
             .version(env!("CARGO_PKG_VERSION"))
             .description(Some(
-                "An IPFS pinning service. A pin that is answered `pinned` is verified, on disk, and stays.",
+                "An IPFS pinning service. When the status of a pin is `pinned`, every block has been verified and is on disk.",
             ))
             .license(Some(LicenseBuilder::new().name("MIT OR Apache-2.0").build()))
             .build();
@@ -100,7 +100,7 @@ impl Documented {
         Self { router: self.router.routes(routes), ..self }
     }
 
-    /// Puts all of them under `base`.
+    /// Nests the routes of `inner` under `base`.
     pub(super) fn under(self, base: &str, inner: Self) -> Self {
         let (mut clashes, mut policies) = (self.clashes, self.policies);
         clashes.extend(inner.clashes);
@@ -108,7 +108,7 @@ impl Documented {
         Self { router: self.router.nest(base, inner.router), policies, clashes }
     }
 
-    /// The router, the policies of its routes, and the document.
+    /// Splits into the router, the policies of its routes, and the finished document.
     pub(super) fn split(self) -> (axum::Router<AppState>, RoutePolicies, OpenApi) {
         debug_assert!(self.clashes.is_empty(), "schemas with one name: {:?}", self.clashes);
         let (router, mut api) = self.router.split_for_parts();
@@ -116,10 +116,10 @@ impl Documented {
         for (path, item) in &mut api.paths.paths {
             let ignores_keys = policies.of(path).idempotency == IdempotencyPolicy::Ignored;
             if let Some(post) = item.post.as_mut().filter(|post| !ignores_keys && needs_credential(post)) {
-                take_names(post);
+                add_idempotency_key(post);
             }
         }
-        // A parameter that takes the rest of the path is one like any other in the document.
+        // OpenAPI has no wildcard parameters: `{*name}` becomes `{name}`.
         let paths = std::mem::take(&mut api.paths.paths);
         api.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
         for item in api.paths.paths.values_mut() {
@@ -131,7 +131,7 @@ impl Documented {
     }
 }
 
-/// The document as it is sent.
+/// The serialized document.
 #[derive(Clone)]
 pub(super) struct Document {
     pub(super) json: Bytes,
@@ -139,14 +139,14 @@ pub(super) struct Document {
 }
 
 impl Document {
-    /// Writes the document once. It is plain data, so that this can't fail but by a fault of ours.
+    /// Serializes the document once.
     pub(super) fn of(api: &OpenApi) -> Arc<Self> {
         let (json, yaml) = (api.to_json(), api.to_yaml());
         if let Err(error) = &json {
-            tracing::error!(%error, "writing the OpenAPI document");
+            tracing::error!(%error, "failed to serialize the OpenAPI document");
         }
         if let Err(error) = &yaml {
-            tracing::error!(%error, "writing the OpenAPI document");
+            tracing::error!(%error, "failed to serialize the OpenAPI document");
         }
         Arc::new(Self { json: json.unwrap_or_default().into(), yaml: yaml.unwrap_or_default().into() })
     }
@@ -155,12 +155,13 @@ impl Document {
 fn components() -> Components {
     let mut components = Components::new();
     components.schemas.insert(RejectBody::name().into_owned(), RejectBody::schema());
-    let key = ApiKeyValue::with_description("X-API-Key", "An API key; also as `Authorization: Bearer KEY`.");
+    let key =
+        ApiKeyValue::with_description("X-API-Key", "An API key. `Authorization: Bearer KEY` works as well.");
     components.add_security_scheme("key", SecurityScheme::ApiKey(ApiKey::Header(key)));
     let session = Http::builder()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT")
-        .description(Some("The session token of a login, which has every scope."))
+        .description(Some("The session token of a login. It has every scope of the account."))
         .build();
     components.add_security_scheme("session", SecurityScheme::Http(session));
     components
@@ -176,14 +177,14 @@ fn needs_credential(operation: &Operation) -> bool {
     operation.security.iter().flatten().any(|way| *way != SecurityRequirement::default())
 }
 
-/// Says how a POST takes a name.
-fn take_names(post: &mut Operation) {
+/// Documents the `Idempotency-Key` of a POST.
+fn add_idempotency_key(post: &mut Operation) {
     let schema =
         ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(255)).build();
     let key = ParameterBuilder::new()
         .name("Idempotency-Key")
         .parameter_in(ParameterIn::Header)
-        .description(Some("Your own name of this request, kept for 24 h: the same again is answered as before and not done twice."))
+        .description(Some("A name that you choose for this request, valid for 24 h. A repeated request with the same key gets the first response and is not executed again."))
         .schema(Some(schema))
         .example(Some(json!("5e7c0f0e-6c0f-4b7e-9a51-0d6f4c1f3f6e")))
         .build();
@@ -191,12 +192,12 @@ fn take_names(post: &mut Operation) {
     for (status, refusal) in [
         refusal(
             "409",
-            "The first request with this Idempotency-Key is still running (`idempotency_in_progress`), or its answer held a secret (`answer_not_kept`).",
+            "The first request with this `Idempotency-Key` is still running (`idempotency_in_progress`), or its response contained a secret and was not stored (`answer_not_kept`).",
             json!({"error": "Conflict", "message": "The first request with this Idempotency-Key is still running; try again in a moment", "code": "idempotency_in_progress", "retryAfter": 2}),
         ),
         refusal(
             "422",
-            "The Idempotency-Key belongs to another request.",
+            "The `Idempotency-Key` belongs to a different request.",
             json!({"error": "Unprocessable Entity", "message": "This Idempotency-Key belongs to another request; take a new one for each request", "code": "idempotency_key_reused"}),
         ),
     ] {
@@ -225,9 +226,9 @@ fn describe_as_object(body: &mut RequestBody) {
 
 /// Moves the example of an optional parameter into its schema's `examples`.
 ///
-/// The API page fills a form with `example`, and nobody means to filter a list by every filter there is, or to send one
-/// `Idempotency-Key` with two requests.
-fn leave_out(parameter: &mut Parameter) {
+/// The API page fills its forms with `example`. A form that filters a list by every filter, or sends the same
+/// `Idempotency-Key` with every request, would be useless.
+fn unfill(parameter: &mut Parameter) {
     if parameter.required == Required::True {
         return;
     }
@@ -241,11 +242,11 @@ fn leave_out(parameter: &mut Parameter) {
     *parameter = ParameterBuilder::from(bare).example(None).build();
 }
 
-/// Adds what every operation has: headers of answers; and makes forms and clients of it simple.
+/// Adds response headers, and adapts parameters and bodies to the API page and to client generators.
 fn complete(operation: &mut Operation) {
     for parameter in operation.parameters.iter_mut().flatten() {
         if let RefOr::T(parameter) = parameter {
-            leave_out(parameter);
+            unfill(parameter);
         }
     }
     if let Some(RefOr::T(body)) = &mut operation.request_body {
@@ -258,32 +259,40 @@ fn complete(operation: &mut Operation) {
             let header = HeaderBuilder::new().schema(Some(schema)).description(Some(text)).build();
             response.headers.insert(name.to_owned(), header.into());
         };
-        header("X-Request-Id", Type::String, "Names the request; the one that was sent, if there was one.");
-        header("X-RateLimit-Limit", Type::Integer, "Requests in a minute.");
-        header("X-RateLimit-Remaining", Type::Integer, "Requests that could follow at once.");
-        header("X-RateLimit-Reset", Type::Integer, "When the budget is whole again, in Unix seconds.");
+        header(
+            "X-Request-Id",
+            Type::String,
+            "Identifies the request in the server's log. The value that the client sent, if any.",
+        );
+        header("X-RateLimit-Limit", Type::Integer, "Requests per minute that the strictest limit allows.");
+        header("X-RateLimit-Remaining", Type::Integer, "Requests that can be sent immediately.");
+        header(
+            "X-RateLimit-Reset",
+            Type::Integer,
+            "Unix time in seconds at which the full budget is available again.",
+        );
         if status == "429" {
-            header("Retry-After", Type::Integer, "Seconds until a request would pass.");
+            header("Retry-After", Type::Integer, "Seconds to wait before the next request.");
         }
     }
 }
 
-/// What any route can answer.
+/// Errors of every route.
 pub(super) enum Anyone {}
 
-/// What a route that needs a credential can answer.
+/// Errors of a route that needs a credential.
 pub(super) enum Guarded {}
 
-/// What a route answers when what its path names is not there.
+/// The error of a route whose path names an object that does not exist.
 pub(super) enum Missing {}
 
-/// What a route answers when something else stands against it.
+/// The error of a route that can conflict with the current state.
 pub(super) enum Conflict {}
 
-/// What a route that takes a body can answer.
+/// Errors of a route that takes a body.
 pub(super) enum WithBody {}
 
-/// What a route that stores blocks can answer.
+/// The error of a route that stores blocks.
 pub(super) enum Storage {}
 
 type Refusals = BTreeMap<String, RefOr<Response>>;
@@ -291,10 +300,10 @@ type Refusals = BTreeMap<String, RefOr<Response>>;
 impl IntoResponses for Anyone {
     fn responses() -> Refusals {
         [
-            refusal("400", "Something in the request is not right; the message names it.", json!({"error": "Bad Request", "message": "`limit`: a whole number from 1 is needed"})),
+            refusal("400", "The request is invalid; `message` names the cause.", json!({"error": "Bad Request", "message": "`limit`: a whole number from 1 is needed"})),
             refusal("429", "Too many requests.", json!({"error": "Too Many Requests", "message": "Too many requests; try again in 1 s", "code": "RATE_LIMIT", "retryAfter": 1, "limit": 300, "remaining": 0, "resetTime": "2026-01-01T00:00:30.000Z"})),
-            refusal("500", "A fault of the server.", json!({"error": "Internal Server Error", "message": "The server failed at this; the operator finds more under the X-Request-Id"})),
-            refusal("503", "Something that the service needs does not answer. `Retry-After` where it is known.", json!({"error": "Service Unavailable", "message": "The service can't do this right now; try again later"})),
+            refusal("500", "Internal error. The server's log has details under the `X-Request-Id`.", json!({"error": "Internal Server Error", "message": "The server failed at this; the operator finds more under the X-Request-Id"})),
+            refusal("503", "A dependency of the service is unavailable. `Retry-After` is set if the delay is known.", json!({"error": "Service Unavailable", "message": "The service can't do this right now; try again later"})),
         ]
         .into()
     }
@@ -304,8 +313,8 @@ impl IntoResponses for Guarded {
     fn responses() -> Refusals {
         let mut refusals = Anyone::responses();
         refusals.extend([
-            refusal("401", "No credential (`UNAUTHORIZED`), or one that is wrong, expired or revoked (`INVALID_API_KEY`).", json!({"error": "Unauthorized", "message": "The API key is not valid", "code": "INVALID_API_KEY"})),
-            refusal("403", "The credential, the account or its plan does not allow this; `code` says which.", json!({"error": "Forbidden", "message": "This API key lacks the scope files:write", "code": "missing_scope", "required": "files:write"})),
+            refusal("401", "The credential is missing (`UNAUTHORIZED`), or it is wrong, expired or revoked (`INVALID_API_KEY`).", json!({"error": "Unauthorized", "message": "The API key is not valid", "code": "INVALID_API_KEY"})),
+            refusal("403", "The credential, the account or its plan does not permit this; `code` names the reason.", json!({"error": "Forbidden", "message": "This API key lacks the scope files:write", "code": "missing_scope", "required": "files:write"})),
         ]);
         refusals
     }
@@ -315,7 +324,7 @@ impl IntoResponses for Missing {
     fn responses() -> Refusals {
         [refusal(
             "404",
-            "It is not there, or not yours.",
+            "The object does not exist, or it belongs to another account.",
             json!({"error": "Not Found", "message": "Pin not found for this CID"}),
         )]
         .into()
@@ -326,7 +335,7 @@ impl IntoResponses for Conflict {
     fn responses() -> Refusals {
         [refusal(
             "409",
-            "Something else stands against it.",
+            "The request conflicts with the current state.",
             json!({"error": "Conflict", "message": "An API key of this name exists already"}),
         )]
         .into()
@@ -336,8 +345,8 @@ impl IntoResponses for Conflict {
 impl IntoResponses for WithBody {
     fn responses() -> Refusals {
         [
-            refusal("408", "The body came too slowly.", json!({"error": "Request Timeout", "message": "The body came too slowly"})),
-            refusal("413", "The body is too large.", json!({"error": "Payload Too Large", "message": "A JSON body has at most 65536 bytes", "code": "FILE_TOO_LARGE"})),
+            refusal("408", "The request body arrived too slowly.", json!({"error": "Request Timeout", "message": "The body came too slowly"})),
+            refusal("413", "The request body is too large.", json!({"error": "Payload Too Large", "message": "A JSON body has at most 65536 bytes", "code": "FILE_TOO_LARGE"})),
         ]
         .into()
     }
@@ -345,7 +354,7 @@ impl IntoResponses for WithBody {
 
 impl IntoResponses for Storage {
     fn responses() -> Refusals {
-        [refusal("507", "The disk is full.", json!({"error": "Insufficient Storage", "message": "The storage is full; try again later", "code": "storage_full"}))].into()
+        [refusal("507", "The server's disk is full.", json!({"error": "Insufficient Storage", "message": "The storage is full; try again later", "code": "storage_full"}))].into()
     }
 }
 

@@ -11,17 +11,18 @@ use super::reject::Reject;
 #[serde(rename_all = "camelCase")]
 #[schema(as = PinOptions)]
 pub(crate) struct PinOptionsBody {
-    /// What the content was called where it came from; up to 255 bytes.
+    /// Name of the content at its source; up to 255 bytes.
     pub(crate) original_name: Option<String>,
-    /// What you call it; up to 255 bytes.
+    /// Your name for the pin; up to 255 bytes.
     pub(crate) custom_name: Option<String>,
-    /// The cluster.
+    /// Cluster to pin in. Default: `cl0-global`.
     #[schema(example = "cl0-global")]
     pub(crate) cl: Option<String>,
-    /// When it ends by itself: RFC 3339 with an offset.
+    /// When the pin ends, in RFC 3339 with an offset. Needs a plan with `timelockAllowed`.
     #[schema(example = "2036-12-31T23:59:59Z")]
     pub(crate) timelock: Option<String>,
-    /// Until when it can't be removed: RFC 3339 with an offset. Can only be extended.
+    /// The pin cannot be removed before this time (RFC 3339 with an offset). It can be extended, but not shortened. Needs a plan
+    /// with `retentionLockAllowed`.
     #[schema(example = "2030-12-31T23:59:59Z")]
     pub(crate) retain_until: Option<String>,
 }

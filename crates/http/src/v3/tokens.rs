@@ -1,4 +1,4 @@
-//! `/tokens`: the account's API keys. A key's text is shown once, when it is made.
+//! `/tokens`: the API keys of the account. The secret of a key is sent once, when the key is created.
 
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
@@ -18,52 +18,52 @@ use crate::AppState;
 use crate::middleware::auth::{RequireScope, TokensDelete, TokensRead, TokensWrite};
 use crate::v3::uploads::disposition::percent_decoded;
 
-/// The label of a key that comes without one.
+/// Label of a key that is created without one.
 const LABEL_DEFAULT: &str = "cli-access";
 
-/// What stands before a key's name in the path.
+/// The segment before the name of a key in the path.
 const BEFORE_NAME: &str = "/revoke/";
 
-/// What a new key shall be.
+/// A new API key.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct GenerateBody {
-    /// Its name; unique in the account.
+    /// Name, 1 to 100 bytes, unique in the account.
     name: Option<String>,
-    /// A note for yourself; `cli-access` if left out.
+    /// Note of up to 255 bytes. Default: `cli-access`.
     label: Option<String>,
-    /// What it may do; `user:read` and `files:read` if left out. Also as text with commas.
+    /// Scopes, as a list or as a comma-separated string. Default: `user:read` and `files:read`.
     #[schema(value_type = Option<Vec<String>>)]
     scopes: Option<Value>,
-    /// An older word for `scopes`, which goes before it.
+    /// Older name of `scopes`. Ignored if `scopes` is given.
     #[schema(value_type = Option<Vec<String>>)]
     permissions: Option<Value>,
-    /// In how many days it ends, 1 to 3650; left out: never, or with the key that makes it.
+    /// Lifetime in days, 1 to 3650. Default: unlimited, or that of the key that creates this one.
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 3650)]
     expires_in_days: Option<Value>,
-    /// From where it may be used: addresses and networks. Left out: from everywhere, or as the key that makes it.
+    /// IP addresses and networks that may use the key. Default: all, or those of the key that creates this one.
     #[schema(value_type = Option<Vec<String>>)]
     ip_allowlist: Option<Value>,
     #[serde(flatten)]
     factor: FactorBody,
 }
 
-/// The second factor, which accounts that have one must show.
+/// Code of the second factor. Required for accounts with two-factor authentication.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct FactorBody {
-    /// A code of the second factor, as text or as a number, for accounts that have one.
+    /// Six-digit code, as a string or as a number.
     #[schema(value_type = Value, required = false, example = "123456")]
     totp_code: Option<Value>,
-    /// The same, under another name.
+    /// Same as `totpCode`.
     #[schema(value_type = Value, required = false, example = "123456")]
     two_factor_code: Option<Value>,
 }
 
-/// Which key to revoke.
+/// The key to revoke.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(super) struct RevokeBody {
-    /// Its name.
+    /// Name of the key.
     name: Option<String>,
     #[serde(flatten)]
     factor: FactorBody,
@@ -94,7 +94,7 @@ fn parse_name(text: Option<&str>) -> Result<TokenName, Reject> {
     TokenName::parse(text).map_err(|error| Reject::invalid(format!("`name`: {error}")))
 }
 
-/// A list of words, as a list or as text with commas; `None` if there is no word in it.
+/// A list of strings or a comma-separated string; `None` if it is empty.
 fn words(field: &str, value: Option<&Value>) -> Result<Option<Vec<String>>, Reject> {
     let wrong = || Reject::invalid(format!("`{field}`: a list of words is needed, or text with commas"));
     let words: Vec<String> = match value {
@@ -111,7 +111,7 @@ fn words(field: &str, value: Option<&Value>) -> Result<Option<Vec<String>>, Reje
     Ok((!words.is_empty()).then_some(words))
 }
 
-/// A number of days; forms send it as text.
+/// A number of days, as a number or as text.
 fn days(value: Option<&Value>) -> Result<Option<TokenLife>, Reject> {
     let number = match value {
         None | Some(Value::Null) => return Ok(None),
@@ -144,42 +144,42 @@ impl FactorBody {
     }
 }
 
-/// A key without its secret.
+/// An API key without its secret.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct TokenBody {
     id: String,
     name: String,
     label: Option<String>,
-    /// The first characters of the key.
+    /// First characters of the secret.
     prefix: String,
     scopes: Vec<&'static str>,
-    /// From where it may be used; empty for everywhere.
+    /// IP addresses and networks that may use the key; empty for all.
     ip_allowlist: Vec<String>,
     created_at: String,
-    /// About when it was last used.
+    /// Approximate time of the last use.
     last_used_at: Option<String>,
     expires_at: Option<String>,
 }
 
-/// A key that was just made.
+/// A new API key with its secret.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct GenerateReply {
-    /// The key itself: it is shown this once.
+    /// The secret. It cannot be retrieved later.
     token: String,
     #[serde(flatten)]
     body: TokenBody,
 }
 
-/// The account's keys.
+/// API keys of the account.
 #[derive(Serialize, ToSchema)]
 pub(super) struct TokensReply {
     tokens: Vec<TokenBody>,
     total: usize,
 }
 
-/// A revoked key.
+/// The revoked key.
 #[derive(Serialize, ToSchema)]
 pub(super) struct RevokedReply {
     message: &'static str,
@@ -187,12 +187,12 @@ pub(super) struct RevokedReply {
     revoked: bool,
 }
 
-/// Make an API key
+/// Create an API key
 ///
-/// A key can't make one with scopes that it lacks itself, nor one that lives longer or may be used from more addresses.
+/// An API key cannot create a key with scopes that it lacks, with a longer lifetime, or for more IP addresses.
 #[utoipa::path(post, path = "/tokens/generate", operation_id = "createToken", tag = "tokens", security(("key" = ["tokens:write"]), ("session" = [])),
     request_body(content = GenerateBody, example = json!({"name": "ci", "scopes": ["files:write"], "expiresInDays": 90})),
-    responses((status = 201, description = "The key, shown this once.", body = GenerateReply, example = json!(GenerateReply::example())),
+    responses((status = 201, description = "The key with its secret, which cannot be retrieved later.", body = GenerateReply, example = json!(GenerateReply::example())),
         Guarded, WithBody, Conflict))]
 pub(super) async fn generate(
     State(app): State<AppState>,
@@ -206,7 +206,7 @@ pub(super) async fn generate(
 
 /// List API keys
 ///
-/// Without their secrets, oldest first.
+/// Oldest first, without secrets.
 #[utoipa::path(get, path = "/tokens/list", operation_id = "listTokens", tag = "tokens", security(("key" = ["tokens:read"]), ("session" = [])),
     responses((status = 200, description = "All keys of the account.", body = TokensReply, example = json!(TokensReply::example())), Guarded))]
 pub(super) async fn list(
@@ -219,11 +219,11 @@ pub(super) async fn list(
 
 /// Revoke an API key
 ///
-/// From then on it proves nothing. The name may be percent-encoded, and may have slashes.
+/// The key is invalid from then on. The name may contain slashes and may be percent-encoded.
 #[utoipa::path(delete, path = "/tokens/revoke/{*name}", operation_id = "revokeToken", tag = "tokens", security(("key" = ["tokens:delete"]), ("session" = [])),
     params(NameParam),
-    request_body(content = Option<FactorBody>, description = "Only for accounts that have a second factor.", example = json!({"totpCode": "123456"})),
-    responses((status = 200, description = "It is gone.", body = RevokedReply, example = json!(RevokedReply::example())),
+    request_body(content = Option<FactorBody>, description = "Needed only for accounts with two-factor authentication.", example = json!({"totpCode": "123456"})),
+    responses((status = 200, description = "The key is revoked.", body = RevokedReply, example = json!(RevokedReply::example())),
         Missing, Guarded, WithBody))]
 pub(super) async fn revoke(
     State(app): State<AppState>,
@@ -236,12 +236,12 @@ pub(super) async fn revoke(
     Ok(Json(revoke_one(&app, &caller, &name, factor.code().as_deref()).await?))
 }
 
-/// Revoke an API key by its name in the body
+/// Revoke an API key (name in the body)
 ///
-/// The same as `DELETE /tokens/revoke/{name}`.
+/// Same as `DELETE /tokens/revoke/{name}`.
 #[utoipa::path(post, path = "/tokens/revoke", operation_id = "revokeTokenByName", tag = "tokens", security(("key" = ["tokens:delete"]), ("session" = [])),
     request_body(content = RevokeBody, example = json!({"name": "ci"})),
-    responses((status = 200, description = "It is gone.", body = RevokedReply, example = json!(RevokedReply::example())),
+    responses((status = 200, description = "The key is revoked.", body = RevokedReply, example = json!(RevokedReply::example())),
         Missing, Guarded, WithBody))]
 pub(super) async fn revoke_named(
     State(app): State<AppState>,
@@ -262,12 +262,12 @@ async fn revoke_one(
     Ok(RevokedReply { message: "The API key is revoked", name: name.to_string(), revoked: true })
 }
 
-/// How a key's name in the path is documented.
+/// OpenAPI description of the name of a key in the path.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "the document reads its fields")]
 pub(super) struct NameParam {
-    /// The key's name.
+    /// Name of the key.
     #[param(example = "ci")]
     name: String,
 }

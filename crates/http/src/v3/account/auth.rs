@@ -1,4 +1,4 @@
-//! Signing up, logging in and out.
+//! Sign-up, login and logout.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -21,43 +21,43 @@ use crate::v3::reject::{Reject, RejectBody};
 /// A session token of examples, cut short.
 pub(crate) const EXAMPLE_TOKEN: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJwaW5mb2xkIn0.rK0h…";
 
-/// Who wants an account. What a client calls `username` is the same as `name`.
+/// A new account.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct SignupBody {
-    /// What to call it; the part of the address before the `@` if left out.
+    /// Display name. Default: the part of the address before the `@`.
     name: Option<String>,
-    /// The same, as some clients say it.
+    /// Same as `name`.
     username: Option<String>,
-    /// The address to log in with.
+    /// Email address, used to log in.
     email: Option<String>,
-    /// 8 to 1,024 bytes.
+    /// Password: 8 to 1,024 bytes.
     password: Option<String>,
-    /// The word of the account that it came by. One that nobody has is ignored.
+    /// Referral code of another account. An unknown code is ignored.
     #[serde(rename = "referralCode")]
     referral_code: Option<String>,
-    /// The same, as some clients say it.
+    /// Same as `referralCode`.
     referral: Option<String>,
-    /// The same, as links say it.
+    /// Same as `referralCode`, as links name it.
     #[serde(rename = "ref")]
     referral_in_link: Option<String>,
 }
 
-/// What came of a login that is done.
+/// A session.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SessionReply {
-    /// Send it as `Authorization: Bearer TOKEN`.
+    /// Session token, to be sent as `Authorization: Bearer TOKEN`.
     token: String,
     user: UserBody,
 }
 
 /// Sign up
 ///
-/// Makes an account with the first plan, and logs it in. An operator can have closed this: 403 `signup_closed`.
+/// Creates an account with the default plan and logs it in. The operator can disable sign-up (403 `signup_closed`).
 #[utoipa::path(post, path = "/auth/signup", operation_id = "signUp", tag = "auth", security(()),
     request_body(content = SignupBody, example = json!({"name": "Ada", "email": "ada@example.org", "password": "correct horse battery staple"})),
     responses(Anyone, WithBody, Conflict, Storage,
-        (status = 201, description = "The account is there and logged in.", body = SessionReply, example = json!(SessionReply::example())),
-        (status = 403, description = "Accounts are made by the operator.", body = RejectBody, example = json!({"error": "Forbidden", "message": "Accounts are made by the operator of this server; ask them for one", "code": "signup_closed"}))))]
+        (status = 201, description = "The account is created and logged in.", body = SessionReply, example = json!(SessionReply::example())),
+        (status = 403, description = "Sign-up is disabled.", body = RejectBody, example = json!({"error": "Forbidden", "message": "Accounts are made by the operator of this server; ask them for one", "code": "signup_closed"}))))]
 pub(crate) async fn signup(
     State(app): State<AppState>,
     Extension(via): Extension<Via>,
@@ -88,44 +88,44 @@ pub(crate) fn needed(field: &str, text: Option<String>) -> Result<String, Reject
     text.filter(|text| !text.is_empty()).ok_or_else(|| Reject::invalid(format!("`{field}` is needed")))
 }
 
-/// Who wants to log in.
+/// Credentials of a login.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct LoginBody {
-    /// The account's address.
+    /// Email address of the account.
     email: Option<String>,
-    /// Its password.
+    /// Password of the account.
     password: Option<String>,
 }
 
-/// What came of the right password.
+/// Result of a login.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum LoginReply {
-    /// It was enough.
+    /// The login is complete.
     Done(Box<SessionReply>),
-    /// A code is needed as well.
+    /// A code is needed.
     NeedsCode(CodeNeeded),
 }
 
-/// A login that waits for a code.
+/// A login that needs a code.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CodeNeeded {
     #[serde(rename = "requires2FA")]
     requires_2fa: bool,
-    /// Show it with the code; good for five minutes, and once.
+    /// To be sent with the code. Valid for five minutes, once.
     temporary_token: String,
 }
 
 /// Log in
 ///
-/// Gives a session token, or, for an account with two-factor authentication, a temporary token for
-/// `POST /auth/2fa/verify-login`. What is wrong with a wrong login is not said. Tries are limited by address and by
-/// account, much more tightly than other requests.
+/// Returns a session token or, for an account with two-factor authentication, a temporary token for
+/// `POST /auth/2fa/verify-login`. The error does not say whether the address or the password is wrong. Attempts are limited
+/// per IP address and per account, with lower limits than other requests.
 #[utoipa::path(post, path = "/auth/login", operation_id = "logIn", tag = "auth", security(()),
     request_body(content = LoginBody, example = json!({"email": "ada@example.org", "password": "correct horse battery staple"})),
     responses(Anyone, WithBody, Storage,
-        (status = 200, description = "The password is right.", body = LoginReply, examples(
+        (status = 200, description = "The password is correct.", body = LoginReply, examples(
             ("done" = (summary = "Logged in", value = json!(SessionReply::example()))),
             ("code" = (summary = "A code is needed", value = json!({"requires2FA": true, "temporaryToken": "6f1c…"}))))),
         (status = 401, description = "The address or the password is wrong.", body = RejectBody, example = json!({"error": "Unauthorized", "message": "The e-mail address or the password is wrong", "code": "invalid_credentials"})),
@@ -143,9 +143,9 @@ pub(crate) async fn login(
 
 /// Log out
 ///
-/// The session token is dead at once.
+/// Ends the session. Its token is invalid from then on.
 #[utoipa::path(post, path = "/auth/logout", operation_id = "logOut", tag = "auth", security(("session" = [])),
-    responses((status = 200, description = "It is dead.", body = DoneReply, example = json!(DoneReply::new("Logged out"))), Guarded, Storage))]
+    responses((status = 200, description = "The session has ended.", body = DoneReply, example = json!(DoneReply::new("Logged out"))), Guarded, Storage))]
 pub(crate) async fn logout(State(app): State<AppState>, caller: RequireSession) -> Result<DoneReply, Reject> {
     app.service().logins.logout(&caller).await?;
     Ok(DoneReply::new("Logged out"))
@@ -173,7 +173,7 @@ impl LoginReply {
     }
 }
 
-/// What there is to say when something is done.
+/// Confirmation.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Done)]
 pub(crate) struct DoneReply {

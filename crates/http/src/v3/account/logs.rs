@@ -16,36 +16,36 @@ use crate::v3::options::filled;
 use crate::v3::query::{Pagination, number, time};
 use crate::v3::reject::Reject;
 
-/// The largest page.
+/// Largest page.
 const LIMIT_MAX: u32 = 100;
 
-/// The filters as they came; an empty one counts as left out.
+/// The filters as received. An empty value counts as absent.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct LogsQuery {
-    /// The page, from 1.
+    /// Page number, from 1.
     #[param(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64, example = 1)]
     page: Option<String>,
-    /// Entries on a page, up to 100.
+    /// Page size, up to 100.
     #[param(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64, example = 20)]
     limit: Option<String>,
-    /// Where to go on: `nextCursor` of the answer before.
+    /// `nextCursor` of the previous page.
     cursor: Option<String>,
-    /// Only entries of this action.
+    /// Action, such as `pin.create`.
     #[param(example = "pin.create")]
     action: Option<String>,
-    /// Only entries of this time and later.
+    /// Earliest time (inclusive).
     #[param(example = "2026-01-01T00:00:00Z")]
     from: Option<String>,
-    /// Only entries before this time.
+    /// Latest time (exclusive).
     #[param(example = "2026-02-01")]
     to: Option<String>,
 }
 
-/// List what was done
+/// List your audit events
 ///
-/// The audit log of the account: what was done by it, or to it. Newest first. A page by `cursor` costs the same wherever
-/// it is; `page` reaches the newest 10,000 entries that match, and `total` counts no more than those.
+/// The audit log of the account: events that it caused or that concern it, newest first. With `cursor`, every page takes the same
+/// time to load. `page` reaches the newest 10,000 matching events, and `total` counts at most 10,000.
 #[utoipa::path(get, path = "/users/me/logs", operation_id = "listAuditEvents", tag = "users", security(("key" = ["logs:read"]), ("session" = [])),
     params(LogsQuery),
     responses((status = 200, description = "A page of the log.", body = LogsReply, example = json!(LogsReply::example())), Guarded))]
@@ -79,9 +79,9 @@ impl LogsQuery {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LogsReply {
     logs: Vec<LogItem>,
-    /// How many entries match, up to 10,000.
+    /// Number of matching events, counted up to 10,000.
     total: u64,
-    /// False if there may be more than `total` says.
+    /// `false` if there can be more than `total`.
     total_is_exact: bool,
     pagination: Pagination,
     next_cursor: Option<String>,
@@ -92,18 +92,18 @@ pub(crate) struct LogsReply {
 struct LogItem {
     id: String,
     action: String,
-    /// What it was done to.
+    /// Object of the action.
     subject: String,
-    /// The subject, if it is a CID.
+    /// `subject`, if it is a CID.
     cid: Option<String>,
     /// `API`, `WEB`, `OPERATOR` or `SYSTEM`.
     source: &'static str,
-    /// Who did it: `you`, `admin`, `operator`, `system`, or `unknown` for who showed no good credential.
+    /// `you`, `admin`, `operator`, `system`, or `unknown` for a caller without a valid credential.
     actor: &'static str,
     ip: Option<String>,
     /// `success` or `failure`.
     status: &'static str,
-    /// What else there is to say.
+    /// Details, depending on the action.
     #[schema(value_type = Object)]
     details: Value,
     created_at: String,
@@ -156,12 +156,12 @@ impl LogItem {
     }
 }
 
-/// Whether it was done by the account, or by somebody who is not known. An administrator's address is not shown.
+/// Whether the account or an unknown caller caused the event. IP addresses of administrators are not shown.
 fn is_own(entry: &AuditEntry, caller: &Caller) -> bool {
     entry.by.actor.is_none_or(|actor| actor == caller.account.id)
 }
 
-/// Who did it, in one word: which administrator it was is not the account's business.
+/// The kind of actor. The account does not learn which administrator it was.
 fn actor(entry: &AuditEntry, caller: &Caller) -> &'static str {
     match (entry.by.actor, entry.by.source) {
         (Some(actor), _) if actor == caller.account.id => "you",

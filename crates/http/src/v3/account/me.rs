@@ -1,4 +1,4 @@
-//! The account that calls: what it is, its password, what its clients remember.
+//! The account of the caller: profile, password and preferences.
 
 use std::collections::BTreeMap;
 
@@ -23,33 +23,33 @@ use crate::v3::service::info::ClusterBody;
 /// The deepest nesting of a preference.
 const PREFERENCE_DEPTH_MAX: usize = 8;
 
-/// An account, as its owner sees it.
+/// The account of the caller.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = User)]
 pub(crate) struct UserBody {
     id: String,
-    /// The same id, under the name that some clients read.
+    /// Same as `id`.
     #[serde(rename = "_id")]
     id_again: String,
     name: String,
-    /// The same as `name`.
+    /// Same as `name`.
     username: String,
     email: String,
     role: &'static str,
-    /// What the plan is called.
+    /// Name of the plan.
     plan: String,
-    /// The same.
+    /// Same as `plan`.
     plan_name: String,
-    /// The plan's id, which is its code: what `PUT /plans/change` takes.
+    /// Code of the plan, as `PUT /plans/change` takes it.
     plan_id: String,
-    /// The clusters that pins can go to.
+    /// Clusters that the plan allows.
     clusters: Vec<ClusterBody>,
-    /// Bytes of all pins.
+    /// Bytes charged for all pins.
     used_storage: u64,
-    /// Bytes that all pins may have.
+    /// Storage quota in bytes.
     storage_limit: u64,
-    /// Pins, failed ones included.
+    /// Number of pins, including failed ones.
     uploads_count: u64,
     two_factor_enabled: bool,
     created_at: String,
@@ -98,30 +98,30 @@ impl UserBody {
     }
 }
 
-/// See your account
+/// Get your account
 #[utoipa::path(get, path = "/users/me", operation_id = "getAccount", tag = "users", security(("key" = ["user:read"]), ("session" = [])),
     responses((status = 200, description = "The account.", body = UserBody, example = json!(UserBody::example())), Guarded))]
 pub(crate) async fn show(State(app): State<AppState>, caller: RequireScope<UserRead>) -> Json<UserBody> {
     Json(UserBody::new(&app, &caller))
 }
 
-/// What shall be different. What is left out stays; what can't be changed here is ignored.
+/// Fields to change. Absent fields keep their value; unknown fields are ignored.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct ProfileBody {
-    /// What to call the account.
+    /// Display name.
     name: Option<String>,
-    /// The same, as some clients say it.
+    /// Same as `name`.
     username: Option<String>,
-    /// Only the address that it has already.
+    /// Must be the present address, which cannot be changed.
     email: Option<String>,
 }
 
-/// Change your account
+/// Update your account
 ///
-/// Its name. The address can't be changed: it is what the account is known by.
+/// Changes the display name. The email address cannot be changed.
 #[utoipa::path(put, path = "/users/me", operation_id = "updateAccount", tag = "users", security(("key" = ["user:write"]), ("session" = [])),
     request_body(content = Option<ProfileBody>, example = json!({"name": "Ada Lovelace"})),
-    responses((status = 200, description = "The account, as it is now.", body = UserBody, example = json!(UserBody::example())), Guarded, WithBody, Storage))]
+    responses((status = 200, description = "The updated account.", body = UserBody, example = json!(UserBody::example())), Guarded, WithBody, Storage))]
 pub(crate) async fn change(
     State(app): State<AppState>,
     caller: RequireScope<UserWrite>,
@@ -147,20 +147,20 @@ impl ProfileBody {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PasswordBody {
-    /// The present one.
+    /// The present password.
     current_password: Option<String>,
-    /// The new one: 8 to 1,024 bytes.
+    /// The new password: 8 to 1,024 bytes.
     new_password: Option<String>,
 }
 
 /// Change your password
 ///
-/// All other sessions of the account end. API keys stay as they are.
+/// Ends all other sessions of the account. API keys stay valid.
 #[utoipa::path(put, path = "/users/me/password", operation_id = "changePassword", tag = "users", security(("session" = [])),
     request_body(content = PasswordBody, example = json!({"currentPassword": "correct horse battery staple", "newPassword": "purple monkey dishwasher"})),
     responses(Guarded, WithBody, Storage,
-        (status = 200, description = "It is changed.", body = DoneReply, example = json!(DoneReply::new("The password is changed"))),
-        (status = 403, description = "The present password is wrong, or the credential is an API key.", body = RejectBody, example = json!({"error": "Forbidden", "message": "The password is wrong", "code": "wrong_password"}))))]
+        (status = 200, description = "The password is changed.", body = DoneReply, example = json!(DoneReply::new("The password is changed"))),
+        (status = 403, description = "The present password is wrong, or the credential is not a session.", body = RejectBody, example = json!({"error": "Forbidden", "message": "The password is wrong", "code": "wrong_password"}))))]
 pub(crate) async fn change_password(
     State(app): State<AppState>,
     caller: RequireSession,
@@ -177,9 +177,9 @@ pub(crate) async fn change_password(
 /// Preferences by name.
 type Preferences = BTreeMap<String, Value>;
 
-/// See your preferences
+/// Get your preferences
 ///
-/// Whatever clients have put there, such as `language` and `country`.
+/// Returns the values that clients have stored, such as `language` and `country`.
 #[utoipa::path(get, path = "/users/me/preferences", operation_id = "getPreferences", tag = "users", security(("key" = ["user:read"]), ("session" = [])),
     responses((status = 200, description = "All preferences.", body = BTreeMap<String, Value>, example = json!({"language": "en", "country": "DE"})), Guarded))]
 pub(crate) async fn preferences(
@@ -190,12 +190,13 @@ pub(crate) async fn preferences(
     Ok(Json(shown(all)))
 }
 
-/// Change your preferences
+/// Update your preferences
 ///
-/// Each name that is given is set to its value, or removed by `null`; the others stay. All together have at most 16 KiB.
+/// Sets each given name to its value, or removes it if the value is `null`. Other names keep their values. All preferences
+/// together have at most 16 KiB.
 #[utoipa::path(put, path = "/users/me/preferences", operation_id = "updatePreferences", tag = "users", security(("key" = ["user:write"]), ("session" = [])),
     request_body(content = Option<BTreeMap<String, Value>>, example = json!({"language": "en", "country": null})),
-    responses((status = 200, description = "All preferences, as they are now.", body = BTreeMap<String, Value>, example = json!({"language": "en"})), Guarded, WithBody, Storage))]
+    responses((status = 200, description = "All preferences after the update.", body = BTreeMap<String, Value>, example = json!({"language": "en"})), Guarded, WithBody, Storage))]
 pub(crate) async fn set_preferences(
     State(app): State<AppState>,
     caller: RequireScope<UserWrite>,

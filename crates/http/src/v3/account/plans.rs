@@ -1,4 +1,4 @@
-//! Plans: what is on offer, what the caller has, and how it gets another one.
+//! Plans: the list, the plan of the caller, and changing it.
 
 use std::sync::Arc;
 
@@ -20,32 +20,32 @@ use crate::v3::reject::Reject;
 #[serde(rename_all = "camelCase")]
 #[schema(as = Plan)]
 pub(crate) struct PlanBody {
-    /// The same as `code`.
+    /// Same as `code`.
     id: String,
     code: String,
     name: String,
     descriptions: Vec<String>,
-    /// The bytes that all pins may have together.
+    /// Storage quota of all pins, in bytes.
     storage_limit: u64,
-    /// The bytes that one uploaded file may have.
+    /// Largest uploaded file, in bytes.
     max_file_size_bytes: u64,
-    /// The bytes that the files of one uploaded directory may have together.
+    /// Largest uploaded directory (sum of its files), in bytes.
     max_directory_size_bytes: u64,
     timelock_allowed: bool,
     retention_lock_allowed: bool,
-    /// The clusters that pins can go to.
+    /// Clusters that the plan allows.
     allowed_cluster_ids: Vec<String>,
     price_per_month: f64,
-    /// Whether accounts may change to it by themselves.
+    /// Whether accounts may change to this plan themselves.
     self_service: bool,
-    /// Pins that may be on their way at one time.
+    /// Pins that can be in progress at the same time.
     max_pins_in_flight: u32,
     requests_per_minute: u32,
     requests_per_second: u32,
     rate_limits: RateLimitsBody,
 }
 
-/// Request rates of one key.
+/// Request rates of one API key.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = RateLimits)]
@@ -54,13 +54,13 @@ struct RateLimitsBody {
     requests_per_second: u32,
 }
 
-/// The plans on offer.
+/// All plans.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct PlansReply {
     plans: Vec<PlanBody>,
 }
 
-/// The caller's plan, and what is used of it.
+/// The plan of the caller and its usage.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct MyPlanReply {
@@ -70,46 +70,46 @@ pub(crate) struct MyPlanReply {
     message: Option<&'static str>,
 }
 
-/// What an account uses.
+/// Usage of an account.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = PlanUsage)]
 struct UsageBody {
-    /// The bytes that the pins are charged with.
+    /// Bytes charged for all pins.
     used_storage: u64,
-    /// The same when blocks that pins share count once; counted a little behind the changes.
+    /// Bytes of distinct blocks: shared blocks count once. Updated with a short delay.
     distinct_storage: u64,
-    /// The bytes that the pins may have together: the plan's, unless the operator gave the account its own.
+    /// Storage quota in bytes: that of the plan, unless the operator has set one for the account.
     storage_limit: u64,
     remaining_storage: u64,
-    /// Pins, failed ones too.
+    /// Number of pins, including failed ones.
     pins: u64,
 }
 
-/// Which plan.
+/// The plan to change to. One of the fields is needed.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PlanChangeBody {
-    /// The `id` of the plan.
+    /// `id` of the plan.
     plan_id: Option<String>,
-    /// The same, under another name.
+    /// Same as `planId`.
     plan: Option<String>,
-    /// The same, under yet another.
+    /// Same as `planId`.
     code: Option<String>,
 }
 
-/// List the plans
+/// List plans
 #[utoipa::path(get, path = "/plans", operation_id = "listPlans", tag = "plans", security(()),
-    responses((status = 200, description = "The plans, that of new accounts first.", body = PlansReply, example = json!(PlansReply::example())), Anyone))]
+    responses((status = 200, description = "The plans. The first one is that of new accounts.", body = PlansReply, example = json!(PlansReply::example())), Anyone))]
 pub(crate) async fn list(State(app): State<AppState>) -> Json<PlansReply> {
     let ids = app.service().clusters.ids();
     let plans = app.service().subscriptions.plans();
     Json(PlansReply { plans: plans.iter().map(|plan| PlanBody::new(plan, &ids)).collect() })
 }
 
-/// See your plan
+/// Get your plan
 #[utoipa::path(get, path = "/plans/my-plan", operation_id = "getMyPlan", tag = "plans", security(("key" = ["plans:read"]), ("session" = [])),
-    responses((status = 200, description = "The plan, and what is used of it.", body = MyPlanReply, example = json!(MyPlanReply::example())), Guarded))]
+    responses((status = 200, description = "The plan and its usage.", body = MyPlanReply, example = json!(MyPlanReply::example())), Guarded))]
 pub(crate) async fn mine(
     State(app): State<AppState>,
     caller: RequireScope<PlansRead>,
@@ -118,11 +118,11 @@ pub(crate) async fn mine(
     Ok(Json(MyPlanReply::new(&account, &plan, &app.service().clusters.ids())))
 }
 
-/// See your plan, by another path
+/// Get your plan (other path)
 ///
-/// The same as `GET /plans/my-plan`.
+/// Same as `GET /plans/my-plan`.
 #[utoipa::path(get, path = "/users/me/plans", operation_id = "getUserPlan", tag = "plans", security(("key" = ["plans:read"]), ("session" = [])),
-    responses((status = 200, description = "The plan, and what is used of it.", body = MyPlanReply, example = json!(MyPlanReply::example())), Guarded))]
+    responses((status = 200, description = "The plan and its usage.", body = MyPlanReply, example = json!(MyPlanReply::example())), Guarded))]
 pub(crate) async fn users_mine(
     state: State<AppState>,
     caller: RequireScope<PlansRead>,
@@ -132,12 +132,11 @@ pub(crate) async fn users_mine(
 
 /// Change your plan
 ///
-/// To the plans that are marked `selfService`, unless the operator has it otherwise: 403 `plan_change_not_allowed` says
-/// to ask them. What is pinned must fit into the new plan (403 `quota_exceeded`). Pins keep their timelocks, also when
-/// the new plan has none.
+/// Changes to a plan with `selfService`, unless the operator has configured otherwise (403 `plan_change_not_allowed`). The
+/// account's pins must fit into the new plan (403 `quota_exceeded`). Pins keep their timelocks even if the new plan allows none.
 #[utoipa::path(put, path = "/plans/change", operation_id = "changePlan", tag = "plans", security(("key" = ["plans:write"]), ("session" = [])),
     request_body(content = PlanChangeBody, example = json!({"planId": "free"})),
-    responses((status = 200, description = "The plan, and what is used of it.", body = MyPlanReply, example = json!(MyPlanReply::example())), Guarded, WithBody))]
+    responses((status = 200, description = "The plan and its usage.", body = MyPlanReply, example = json!(MyPlanReply::example())), Guarded, WithBody))]
 pub(crate) async fn change(
     State(app): State<AppState>,
     caller: RequireScope<PlansWrite>,

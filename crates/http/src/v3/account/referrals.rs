@@ -51,7 +51,7 @@ pub(crate) async fn list(
 pub(crate) struct ReferralsReply {
     referral_code: String,
     referrals: Vec<ReferralItem>,
-    /// How many came, up to 10,000.
+    /// Number of referred accounts; counted up to 10,000.
     total: u64,
     pagination: Pagination,
 }
@@ -59,7 +59,7 @@ pub(crate) struct ReferralsReply {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct ReferralItem {
-    /// When the account was made.
+    /// When the referred account was created.
     created_at: String,
 }
 

@@ -1,4 +1,4 @@
-//! The second factor: codes of an authenticator app.
+//! Two-factor authentication with TOTP codes.
 
 use axum::extract::State;
 use axum::{Extension, Json};
@@ -22,7 +22,7 @@ use crate::v3::tokens::FactorBody;
 /// How wide and high a QR code is at least, in pixels: phones read it from a screen.
 const QR_PIXELS_MIN: u32 = 240;
 
-/// Whether a second factor is in force.
+/// Whether two-factor authentication is enabled.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SecondFactorReply {
@@ -30,9 +30,9 @@ pub(crate) struct SecondFactorReply {
     two_factor_enabled: bool,
 }
 
-/// See whether two-factor authentication is on
+/// Get the state of two-factor authentication
 #[utoipa::path(get, path = "/auth/2fa/status", operation_id = "getTwoFactorStatus", tag = "auth", security(("session" = [])),
-    responses((status = 200, description = "Whether it is.", body = SecondFactorReply, example = json!(SecondFactorReply::new(true))), Guarded))]
+    responses((status = 200, description = "Whether it is enabled.", body = SecondFactorReply, example = json!(SecondFactorReply::new(true))), Guarded))]
 pub(crate) async fn status(caller: RequireSession) -> Json<SecondFactorReply> {
     Json(SecondFactorReply::new(caller.account.two_factor))
 }
@@ -43,21 +43,21 @@ impl SecondFactorReply {
     }
 }
 
-/// What an authenticator app is given: any of the three.
+/// The secret for an authenticator app, in three forms.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SetupReply {
-    /// To type.
+    /// Base32 text, to type in.
     secret: String,
-    /// To open.
+    /// `otpauth://` URL, to open.
     otpauth_url: String,
-    /// To scan: an SVG image as a data URL.
+    /// QR code, to scan: an SVG image as a data URL.
     qr_code: String,
 }
 
-/// Set two-factor authentication up
+/// Set up two-factor authentication
 ///
-/// Gives a new secret for an authenticator app (TOTP, RFC 6238). It is in force after `POST /auth/2fa/enable`.
+/// Returns a new secret for an authenticator app (TOTP, RFC 6238). It takes effect after `POST /auth/2fa/enable`.
 #[utoipa::path(post, path = "/auth/2fa/setup", operation_id = "setUpTwoFactor", tag = "auth", security(("session" = [])),
     responses((status = 200, description = "The secret.", body = SetupReply, example = json!(SetupReply::example())), Guarded, Conflict, Storage))]
 pub(crate) async fn set_up(
@@ -93,21 +93,21 @@ impl SetupReply {
 /// A code.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct CodeBody {
-    /// The six digits that the app shows now.
+    /// The current six-digit code.
     #[schema(value_type = Value, required = false, example = "287082")]
     code: Option<Value>,
     #[serde(flatten)]
     other: FactorBody,
 }
 
-/// Turn two-factor authentication on
+/// Enable two-factor authentication
 ///
-/// With a code of the secret that `POST /auth/2fa/setup` gave.
+/// Takes a code of the secret that `POST /auth/2fa/setup` returned.
 #[utoipa::path(post, path = "/auth/2fa/enable", operation_id = "enableTwoFactor", tag = "auth", security(("session" = [])),
     request_body(content = CodeBody, example = json!({"code": "287082"})),
     responses(Guarded, WithBody, Conflict, Storage,
-        (status = 200, description = "It is on.", body = SecondFactorReply, example = json!(SecondFactorReply::new(true))),
-        (status = 400, description = "No code (`2fa_required`), or a wrong one (`2fa_invalid`).", body = RejectBody, example = json!(invalid_code()))))]
+        (status = 200, description = "Two-factor authentication is enabled.", body = SecondFactorReply, example = json!(SecondFactorReply::new(true))),
+        (status = 400, description = "The code is missing (`2fa_required`) or wrong (`2fa_invalid`).", body = RejectBody, example = json!(invalid_code()))))]
 pub(crate) async fn enable(
     State(app): State<AppState>,
     caller: RequireSession,
@@ -125,20 +125,20 @@ pub(crate) async fn enable(
 pub(crate) struct DisableBody {
     /// The account's password.
     password: Option<String>,
-    /// The six digits that the app shows now.
+    /// The current six-digit code.
     #[schema(value_type = Value, required = false, example = "287082")]
     code: Option<Value>,
     #[serde(flatten)]
     other: FactorBody,
 }
 
-/// Turn two-factor authentication off
+/// Disable two-factor authentication
 #[utoipa::path(post, path = "/auth/2fa/disable", operation_id = "disableTwoFactor", tag = "auth", security(("session" = [])),
     request_body(content = DisableBody, example = json!({"password": "correct horse battery staple", "code": "287082"})),
     responses(Guarded, WithBody, Conflict, Storage,
-        (status = 200, description = "It is off.", body = SecondFactorReply, example = json!(SecondFactorReply::new(false))),
-        (status = 400, description = "No code (`2fa_required`), or a wrong one (`2fa_invalid`).", body = RejectBody, example = json!(invalid_code())),
-        (status = 403, description = "The password is wrong, or the credential is an API key.", body = RejectBody, example = json!({"error": "Forbidden", "message": "The password is wrong", "code": "wrong_password"}))))]
+        (status = 200, description = "Two-factor authentication is disabled.", body = SecondFactorReply, example = json!(SecondFactorReply::new(false))),
+        (status = 400, description = "The code is missing (`2fa_required`) or wrong (`2fa_invalid`).", body = RejectBody, example = json!(invalid_code())),
+        (status = 403, description = "The password is wrong, or the credential is not a session.", body = RejectBody, example = json!({"error": "Forbidden", "message": "The password is wrong", "code": "wrong_password"}))))]
 pub(crate) async fn disable(
     State(app): State<AppState>,
     caller: RequireSession,
@@ -157,9 +157,9 @@ pub(crate) async fn disable(
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct VerifyBody {
-    /// The token that the login gave.
+    /// `temporaryToken` of the login.
     temporary_token: Option<String>,
-    /// The six digits that the app shows now.
+    /// The current six-digit code.
     #[schema(value_type = Value, required = false, example = "287082")]
     code: Option<Value>,
     #[serde(flatten)]
@@ -168,13 +168,13 @@ pub(crate) struct VerifyBody {
 
 /// Complete a login with a code
 ///
-/// A temporary token is good for five minutes, for five codes, and once.
+/// A temporary token is valid for five minutes, allows five attempts, and can be used once.
 #[utoipa::path(post, path = "/auth/2fa/verify-login", operation_id = "verifyTwoFactorLogin", tag = "auth", security(()),
     request_body(content = VerifyBody, example = json!({"temporaryToken": "6f1c…", "code": "287082"})),
     responses(Anyone, WithBody, Storage,
         (status = 200, description = "Logged in.", body = SessionReply, example = json!(SessionReply::example())),
-        (status = 400, description = "No code (`2fa_required`), or a wrong one (`2fa_invalid`).", body = RejectBody, example = json!(invalid_code())),
-        (status = 401, description = "The temporary token is unknown, used, too old, or was tried too often.", body = RejectBody, example = json!({"error": "Unauthorized", "message": "The login has taken too long or was tried too often; log in again", "code": "temporary_token_invalid"})),
+        (status = 400, description = "The code is missing (`2fa_required`) or wrong (`2fa_invalid`).", body = RejectBody, example = json!(invalid_code())),
+        (status = 401, description = "The temporary token is unknown, used or expired, or its attempts are used up.", body = RejectBody, example = json!({"error": "Unauthorized", "message": "The login has taken too long or was tried too often; log in again", "code": "temporary_token_invalid"})),
         (status = 403, description = "The account is disabled.", body = RejectBody, example = json!({"error": "Forbidden", "message": "The account is disabled", "code": "account_disabled"}))))]
 pub(crate) async fn verify_login(
     State(app): State<AppState>,

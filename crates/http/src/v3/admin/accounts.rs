@@ -1,4 +1,4 @@
-//! `/admin/accounts`: accounts and their keys.
+//! `/admin/accounts`: accounts and their API keys.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -23,26 +23,26 @@ use crate::v3::query::{flag, number, search};
 use crate::v3::reject::Reject;
 use crate::v3::tokens::TokensReply;
 
-/// The filters as they came; an empty one counts as left out.
+/// The filters as received. An empty value counts as absent.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct AccountsQuery {
-    /// Only accounts with this text in the address or the name.
+    /// Text that the address or the name contains.
     #[param(example = "ada")]
     search: Option<String>,
-    /// Only accounts with this plan.
+    /// Plan code.
     #[param(example = "free")]
     plan: Option<String>,
-    /// Only accounts with this role: `user` or `admin`.
+    /// Role: `user` or `admin`.
     #[param(example = "user")]
     role: Option<String>,
-    /// Only accounts that are disabled, or (`false`) are not.
+    /// `true`: only disabled accounts; `false`: only enabled ones.
     #[param(value_type = Option<bool>, example = false)]
     disabled: Option<String>,
-    /// Accounts on a page, up to 100.
+    /// Page size, up to 100.
     #[param(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64, example = 50)]
     limit: Option<String>,
-    /// Where to go on: `nextCursor` of the answer before.
+    /// `nextCursor` of the previous page.
     cursor: Option<String>,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct AccountsReply {
     next_cursor: Option<String>,
 }
 
-/// An account, as an operator sees it.
+/// An account, for administrators.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Account)]
@@ -63,20 +63,20 @@ pub(super) struct AccountBody {
     email: String,
     name: String,
     role: &'static str,
-    /// The code of its plan.
+    /// Plan code.
     plan: String,
     disabled: bool,
     two_factor_enabled: bool,
-    /// The bytes that its pins are charged with.
+    /// Bytes charged for all pins.
     used_storage: u64,
-    /// The same when blocks that its pins share count once.
+    /// Bytes of distinct blocks: shared blocks count once.
     distinct_storage: u64,
     storage_limit: u64,
-    /// Its own storage, whatever its plan says.
+    /// Storage quota of this account, in bytes; overrides that of the plan.
     storage_override: Option<u64>,
     pins: u64,
     created_at: String,
-    /// Since when it is on its way out.
+    /// When the removal of the account began.
     removing_since: Option<String>,
 }
 
@@ -85,68 +85,68 @@ pub(super) struct AccountBody {
 #[serde(rename_all = "camelCase")]
 pub(super) struct NewAccountBody {
     email: Option<String>,
-    /// What it calls itself; the part of the address before the `@` if left out.
+    /// Display name. Default: the part of the address before the `@`.
     name: Option<String>,
-    /// Its password; without one it can't log in, but have keys.
+    /// Password. An account without one cannot log in, but can have API keys.
     password: Option<String>,
-    /// The code of its plan; `free` if left out.
+    /// Plan code. Default: `free`.
     plan: Option<String>,
-    /// `user` or `admin`.
+    /// Role: `user` or `admin`.
     role: Option<String>,
 }
 
-/// What shall be different. What is left out stays.
+/// Fields to change. Absent fields keep their value.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct AccountChangeBody {
     name: Option<String>,
-    /// The code of its plan. Pins stay, also when they don't fit.
+    /// Plan code. Existing pins stay even if they exceed the new plan.
     plan: Option<String>,
-    /// `user` or `admin`.
+    /// Role: `user` or `admin`.
     role: Option<String>,
     disabled: Option<bool>,
-    /// A storage of its own, in bytes; `null` for that of its plan.
+    /// Storage quota of this account, in bytes; `null` to use that of the plan.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<u64>, maximum = 9007199254740991_u64)]
     storage_override: Option<Value>,
 }
 
-/// A password.
+/// The new password.
 #[derive(Default, Deserialize, ToSchema)]
 pub(super) struct NewPasswordBody {
     password: Option<String>,
 }
 
-/// Sessions that ended.
+/// Ended sessions.
 #[derive(Serialize, ToSchema)]
 pub(super) struct SessionsReply {
     message: &'static str,
-    /// How many there were.
+    /// Number of sessions.
     ended: u64,
 }
 
-/// How to remove an account.
+/// Query of the removal of an account.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct RemoveQuery {
-    /// Whether its pins go with it, also those that are locked.
+    /// Also remove the pins of the account, including locked ones.
     #[param(value_type = Option<bool>, example = true)]
     force: Option<String>,
 }
 
-/// How an account goes.
+/// Progress of the removal of an account.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct LeavingReply {
     message: &'static str,
     removed: bool,
-    /// The pins that go first.
+    /// Pins that are removed before the account.
     pins: u64,
 }
 
 /// List accounts
 ///
-/// Newest first. A page looks at a bounded number of accounts: it can have fewer than asked for and still name a
+/// Newest first. A page examines a bounded number of accounts, so it can have fewer entries than `limit` and still have a
 /// `nextCursor`.
 #[utoipa::path(get, path = "/admin/accounts", operation_id = "adminListAccounts", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AccountsQuery),
@@ -160,7 +160,7 @@ pub(super) async fn list(
     Ok(Json(AccountsReply::new(&page)))
 }
 
-/// Make an account
+/// Create an account
 #[utoipa::path(post, path = "/admin/accounts", operation_id = "adminCreateAccount", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     request_body(content = NewAccountBody, example = json!({"email": "ada@example.org", "name": "Ada", "password": "correct horse battery", "plan": "free"})),
     responses((status = 201, description = "The account.", body = AccountBody, example = json!(AccountBody::example())), Guarded, WithBody, Conflict))]
@@ -173,7 +173,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(AccountBody::of(&account))))
 }
 
-/// See an account
+/// Get an account
 #[utoipa::path(get, path = "/admin/accounts/{account_id}", operation_id = "adminGetAccount", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AccountParam),
     responses((status = 200, description = "The account.", body = AccountBody, example = json!(AccountBody::example())), Missing, Guarded))]
@@ -185,13 +185,13 @@ pub(super) async fn show(
     Ok(Json(AccountBody::new(&app.service().admin.account(id).await?)))
 }
 
-/// Change an account
+/// Update an account
 ///
-/// All or nothing. The last account with the role admin that is not disabled stays so (409 `last_admin`).
+/// Applies all changes or none. The last enabled account with the role `admin` cannot be demoted or disabled (409 `last_admin`).
 #[utoipa::path(patch, path = "/admin/accounts/{account_id}", operation_id = "adminUpdateAccount", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AccountParam),
     request_body(content = Option<AccountChangeBody>, example = json!({"plan": "premium", "disabled": false})),
-    responses((status = 200, description = "The account as it is now.", body = AccountBody, example = json!(AccountBody::example())), Missing, Guarded, WithBody, Conflict))]
+    responses((status = 200, description = "The updated account.", body = AccountBody, example = json!(AccountBody::example())), Missing, Guarded, WithBody, Conflict))]
 pub(super) async fn change(
     operator: RequireAdmin,
     State(app): State<AppState>,
@@ -204,12 +204,13 @@ pub(super) async fn change(
 
 /// Remove an account
 ///
-/// With its keys and its sessions. One that has pins goes only with `force=true` (409 `account_has_pins` else): it is
-/// disabled at once, its pins end in the background, over restarts, and then it is gone. Its audit log stays.
+/// Removes the account with its API keys and sessions. An account with pins is removed only with `force=true` (else 409
+/// `account_has_pins`): it is disabled immediately, its pins are removed in the background, and then the account. Its audit
+/// log stays.
 #[utoipa::path(delete, path = "/admin/accounts/{account_id}", operation_id = "adminRemoveAccount", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AccountParam, RemoveQuery),
-    responses((status = 200, description = "It is gone.", body = LeavingReply, example = json!(LeavingReply::of(Leaving::Gone))),
-        (status = 202, description = "It goes when its pins are removed.", body = LeavingReply, example = json!(LeavingReply::of(Leaving::Begun { pins: 7 }))),
+    responses((status = 200, description = "The account is removed.", body = LeavingReply, example = json!(LeavingReply::of(Leaving::Gone))),
+        (status = 202, description = "The removal has begun; the account's pins are being removed.", body = LeavingReply, example = json!(LeavingReply::of(Leaving::Begun { pins: 7 }))),
         Missing, Guarded, Conflict))]
 pub(super) async fn remove(
     operator: RequireAdmin,
@@ -221,13 +222,13 @@ pub(super) async fn remove(
     Ok(LeavingReply::of(app.service().admin.remove_account(operator.by(), id, force).await?))
 }
 
-/// Give an account another password
+/// Set the password of an account
 ///
-/// All its sessions end; its API keys go on.
+/// Ends all its sessions. API keys stay valid.
 #[utoipa::path(put, path = "/admin/accounts/{account_id}/password", operation_id = "adminSetAccountPassword", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AccountParam),
     request_body(content = NewPasswordBody, example = json!({"password": "correct horse battery"})),
-    responses((status = 200, description = "It counts at once.", body = DoneReply, example = json!({"message": "The password is changed, and all sessions have ended"})), Missing, Guarded, WithBody))]
+    responses((status = 200, description = "The password is set.", body = DoneReply, example = json!({"message": "The password is changed, and all sessions have ended"})), Missing, Guarded, WithBody))]
 pub(super) async fn password(
     operator: RequireAdmin,
     State(app): State<AppState>,
@@ -240,12 +241,12 @@ pub(super) async fn password(
     Ok(Json(DoneReply { message: "The password is changed, and all sessions have ended" }))
 }
 
-/// Remove an account's second factor
+/// Disable two-factor authentication of an account
 ///
-/// For an owner who has lost it.
+/// For an owner who has lost access to the authenticator app.
 #[utoipa::path(delete, path = "/admin/accounts/{account_id}/2fa", operation_id = "adminRemoveAccountTwoFactor", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AccountParam),
-    responses((status = 200, description = "Logging in needs none any more.", body = DoneReply, example = json!({"message": "The second factor is removed"})), Missing, Conflict, Guarded))]
+    responses((status = 200, description = "Two-factor authentication is disabled.", body = DoneReply, example = json!({"message": "The second factor is removed"})), Missing, Conflict, Guarded))]
 pub(super) async fn second_factor(
     operator: RequireAdmin,
     State(app): State<AppState>,
@@ -257,10 +258,10 @@ pub(super) async fn second_factor(
 
 /// End all sessions of an account
 ///
-/// Its API keys go on.
+/// API keys stay valid.
 #[utoipa::path(delete, path = "/admin/accounts/{account_id}/sessions", operation_id = "adminEndAccountSessions", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AccountParam),
-    responses((status = 200, description = "They prove nothing any more.", body = SessionsReply, example = json!(SessionsReply::of(2))), Missing, Guarded))]
+    responses((status = 200, description = "The sessions have ended.", body = SessionsReply, example = json!(SessionsReply::of(2))), Missing, Guarded))]
 pub(super) async fn sessions(
     operator: RequireAdmin,
     State(app): State<AppState>,

@@ -17,29 +17,29 @@ use crate::v3::options::filled;
 use crate::v3::query::{number, time};
 use crate::v3::reject::Reject;
 
-/// The filters as they came; an empty one counts as left out.
+/// The filters as received. An empty value counts as absent.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct AuditQuery {
-    /// Only entries in the log of this account, by its id.
+    /// Account ID: only events in its log.
     #[param(example = "34407e29d027c000")]
     account: Option<String>,
-    /// Only what this account did, by its id.
+    /// Account ID: only events caused by it.
     #[param(example = "34407e29d027c000")]
     actor: Option<String>,
-    /// Only entries of this action.
+    /// Action, such as `pin.create`.
     #[param(example = "account.disable")]
     action: Option<String>,
-    /// Only entries of this time and later.
+    /// Earliest time (inclusive).
     #[param(example = "2026-01-01T00:00:00Z")]
     from: Option<String>,
-    /// Only entries before this time.
+    /// Latest time (exclusive).
     #[param(example = "2026-02-01")]
     to: Option<String>,
-    /// Entries on a page, up to 100.
+    /// Page size, up to 100.
     #[param(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64, example = 50)]
     limit: Option<String>,
-    /// Where to go on: `nextCursor` of the answer before.
+    /// `nextCursor` of the previous page.
     cursor: Option<String>,
 }
 
@@ -55,27 +55,27 @@ pub(super) struct AuditReply {
 #[serde(rename_all = "camelCase")]
 struct AuditItem {
     id: String,
-    /// In whose log it stands; `null` for what concerns no account.
+    /// Account whose log has the event; `null` if it concerns no account.
     account_id: Option<String>,
-    /// The account that did it; `null` for the command line and the service itself.
+    /// Account that caused the event; `null` for the command line and the service.
     actor_id: Option<String>,
     action: String,
-    /// What it was done to.
+    /// Object of the action.
     subject: String,
     /// `API`, `WEB`, `OPERATOR` or `SYSTEM`.
     source: &'static str,
     ip: Option<String>,
     /// `success` or `failure`.
     status: &'static str,
-    /// What else there is to say.
+    /// Details, depending on the action.
     #[schema(value_type = Object)]
     details: Value,
     created_at: String,
 }
 
-/// List what was done by all
+/// List audit events of all accounts
 ///
-/// Newest first. Entries stay when their account is gone.
+/// Newest first. Events of removed accounts are kept.
 #[utoipa::path(get, path = "/admin/audit", operation_id = "adminListAuditEvents", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AuditQuery),
     responses((status = 200, description = "A page of the log.", body = AuditReply, example = json!(AuditReply::example())), Guarded))]

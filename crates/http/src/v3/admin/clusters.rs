@@ -1,4 +1,4 @@
-//! `/admin/clusters`: how clusters are, and what is shown of them and their gateways.
+//! `/admin/clusters`: health, usage, and displayed information of clusters.
 
 use axum::Json;
 use axum::extract::State;
@@ -17,12 +17,12 @@ use crate::v3::options::agreed;
 use crate::v3::reject::Reject;
 use crate::v3::service::info::ClusterBody;
 
-/// How a cluster in the path is documented.
+/// OpenAPI description of a cluster ID in the path.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "the document reads its fields")]
 pub(super) struct ClusterParam {
-    /// The cluster.
+    /// Cluster ID.
     #[param(example = "cl0-global")]
     cluster_id: String,
 }
@@ -44,53 +44,53 @@ pub(super) struct AdminClustersReply {
     clusters: Vec<AdminClusterBody>,
 }
 
-/// A cluster, as an operator sees it.
+/// A cluster, for administrators.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = AdminCluster)]
 struct AdminClusterBody {
     #[serde(flatten)]
     cluster: ClusterBody,
-    /// `configured`, or `saved` if somebody changed what is shown.
+    /// `configured`, or `saved` if the displayed information was changed.
     source: &'static str,
     /// `ok` or `failing`.
     health: &'static str,
-    /// `null` if it does not answer.
+    /// `null` if the cluster does not respond.
     usage: Option<ClusterUsageBody>,
 }
 
-/// What a cluster holds.
+/// Usage of a cluster.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ClusterUsage)]
 pub(super) struct ClusterUsageBody {
-    /// Distinct blocks, and their bytes: each counts once.
+    /// Number of distinct blocks.
     blocks: u64,
     distinct_bytes: u64,
-    /// DAGs that are held or on their way.
+    /// DAGs that are stored or being fetched.
     dags: u64,
-    /// Bytes of all DAGs added up.
+    /// Sum of the bytes of all DAGs.
     held_bytes: u64,
-    /// What is taken on disk.
+    /// Bytes on disk.
     disk_bytes: u64,
     damaged_blocks: u64,
 }
 
-/// What shall be shown. What is left out stays.
+/// Displayed information to change. Absent fields keep their value.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ClusterChangeBody {
-    /// What people call it.
+    /// Display name.
     label: Option<String>,
-    /// Where it is; `null` for nothing.
+    /// Region, or `null`.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
     region: Option<Value>,
-    /// Its country: two capital letters of ISO 3166, or `null`.
+    /// ISO 3166-1 code of the country (two capital letters), or `null`.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
     country: Option<Value>,
-    /// Its gateways, best first; they replace all there are.
+    /// Gateways, best first. The list replaces the existing one.
     gateways: Option<Vec<GatewayChangeBody>>,
 }
 
@@ -98,17 +98,17 @@ pub(super) struct ClusterChangeBody {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct GatewayChangeBody {
-    /// Its base URL, which ends in `/ipfs/`.
+    /// Base URL, which ends in `/ipfs/`.
     url: Option<String>,
-    /// The same, under its other name.
+    /// Same as `url`.
     public_url: Option<String>,
-    /// What people call it; the cluster's label if left out.
+    /// Display name. Default: the label of the cluster.
     label: Option<String>,
 }
 
-/// List the clusters
+/// List clusters
 ///
-/// With their health and what they hold.
+/// Includes health and usage.
 #[utoipa::path(get, path = "/admin/clusters", operation_id = "adminListClusters", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     responses((status = 200, description = "All clusters.", body = AdminClustersReply, example = json!(AdminClustersReply::example())), Guarded))]
 pub(super) async fn list(
@@ -119,13 +119,13 @@ pub(super) async fn list(
     Ok(Json(AdminClustersReply { clusters: clusters.iter().map(AdminClusterBody::new).collect() }))
 }
 
-/// Change what is shown of a cluster
+/// Update a cluster
 ///
-/// Its label, region, country and gateways. `GET /users/me/clusters` shows it at once.
+/// Changes its label, region, country and gateways, as `GET /users/me/clusters` displays them.
 #[utoipa::path(patch, path = "/admin/clusters/{cluster_id}", operation_id = "adminUpdateCluster", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(ClusterParam),
     request_body(content = Option<ClusterChangeBody>, example = json!({"label": "Europe", "country": "DE", "gateways": [{"url": "https://gateway.example.org/ipfs/", "label": "Main"}]})),
-    responses((status = 200, description = "The cluster as it is shown now.", body = ClusterBody, example = json!(ClusterBody::example())), Missing, Guarded, WithBody))]
+    responses((status = 200, description = "The cluster as it is displayed.", body = ClusterBody, example = json!(ClusterBody::example())), Missing, Guarded, WithBody))]
 pub(super) async fn change(
     operator: RequireAdmin,
     State(app): State<AppState>,
@@ -136,12 +136,12 @@ pub(super) async fn change(
     Ok(Json(ClusterBody::new(&info)))
 }
 
-/// Show of a cluster what is configured
+/// Reset a cluster
 ///
-/// Forgets what was changed.
+/// Discards the changes, so that the configured information is displayed.
 #[utoipa::path(post, path = "/admin/clusters/{cluster_id}/reset", operation_id = "adminResetCluster", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(ClusterParam),
-    responses((status = 200, description = "The cluster as it is shown now.", body = ClusterBody, example = json!(ClusterBody::example())), Missing, Guarded))]
+    responses((status = 200, description = "The cluster as it is displayed.", body = ClusterBody, example = json!(ClusterBody::example())), Missing, Guarded))]
 pub(super) async fn reset(
     operator: RequireAdmin,
     State(app): State<AppState>,

@@ -1,4 +1,4 @@
-//! `/admin/pins`: everybody's pins.
+//! `/admin/pins`: pins of all accounts.
 
 use axum::Json;
 use axum::extract::State;
@@ -18,39 +18,39 @@ use crate::v3::pins::reply::{shown_name, text};
 use crate::v3::query::{flag, number};
 use crate::v3::reject::Reject;
 
-/// How a pin's id in the path is documented.
+/// OpenAPI description of an upload ID in the path.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "the document reads its fields")]
 pub(super) struct PinParam {
-    /// The pin's `uploadId`.
+    /// `uploadId` of the pin.
     #[param(example = "34407e29d027c000")]
     upload_id: String,
 }
 
-/// The filters as they came; an empty one counts as left out.
+/// The filters as received. An empty value counts as absent.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct AdminPinsQuery {
-    /// Only pins of this CID.
+    /// CID.
     #[param(example = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi")]
     cid: Option<String>,
-    /// Only pins of this account, by its id.
+    /// Account ID.
     #[param(example = "34407e29d027c000")]
     account: Option<String>,
-    /// Only pins that stand so: `queued`, `pinning`, `pinned` or `failed`.
+    /// Status: `queued`, `pinning`, `pinned` or `failed`.
     #[param(example = "failed")]
     status: Option<String>,
-    /// Only pins in this cluster.
+    /// Cluster ID.
     #[param(example = "cl0-global")]
     cl: Option<String>,
-    /// Only pins with damaged blocks.
+    /// `true`: only pins with damaged blocks.
     #[param(value_type = Option<bool>, example = true)]
     damaged: Option<String>,
-    /// Pins on a page, up to 100.
+    /// Page size, up to 100.
     #[param(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64, example = 50)]
     limit: Option<String>,
-    /// Where to go on: `nextCursor` of the answer before.
+    /// `nextCursor` of the previous page.
     cursor: Option<String>,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct AdminPinsReply {
     next_cursor: Option<String>,
 }
 
-/// A pin, and whose it is.
+/// A pin with its account.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = AdminPin)]
@@ -83,22 +83,22 @@ struct AdminPinBody {
     error: Option<String>,
     created_at: String,
     expires_at: Option<String>,
-    /// Until when it is locked.
+    /// The pin cannot be removed before this time.
     retain_until: Option<String>,
 }
 
-/// A pin, and who else pins the same.
+/// A pin with all pins of the same content.
 #[derive(Serialize, ToSchema)]
 pub(super) struct AdminPinReply {
     pin: AdminPinBody,
-    /// The pins of the same content in the same cluster, this one too, oldest first; at most 100.
+    /// Pins of the same content in the same cluster, including this one, oldest first; at most 100.
     owners: Vec<AdminPinBody>,
 }
 
 /// List pins of all accounts
 ///
-/// Newest first; with `cid` or `damaged` in the order in which the content came. A page looks at a bounded number of
-/// pins: it can have fewer than asked for and still name a `nextCursor`.
+/// Newest first; with `cid` or `damaged`, in the order in which the content was added. A page examines a bounded number of
+/// pins, so it can have fewer entries than `limit` and still have a `nextCursor`.
 #[utoipa::path(get, path = "/admin/pins", operation_id = "adminListPins", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AdminPinsQuery),
     responses((status = 200, description = "A page of pins.", body = AdminPinsReply, example = json!(AdminPinsReply::example())), Guarded))]
@@ -111,7 +111,7 @@ pub(super) async fn list(
     Ok(Json(AdminPinsReply::new(&page)))
 }
 
-/// See a pin and its owners
+/// Get a pin and its owners
 #[utoipa::path(get, path = "/admin/pins/{upload_id}", operation_id = "adminGetPin", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(PinParam),
     responses((status = 200, description = "The pin.", body = AdminPinReply, example = json!(AdminPinReply::example())), Missing, Guarded))]
@@ -125,10 +125,11 @@ pub(super) async fn show(
 
 /// Remove a pin
 ///
-/// Whosever it is, also when it is locked. It stands in its owner's audit log, and with a lock in yours, too.
+/// Removes a pin of any account, including a locked one. The event is recorded in the owner's audit log and, for a locked pin, also
+/// in the caller's.
 #[utoipa::path(delete, path = "/admin/pins/{upload_id}", operation_id = "adminRemovePin", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(PinParam),
-    responses((status = 200, description = "It is gone.", body = DoneReply, example = json!({"message": "The pin is removed"})), Missing, Guarded))]
+    responses((status = 200, description = "The pin is removed.", body = DoneReply, example = json!({"message": "The pin is removed"})), Missing, Guarded))]
 pub(super) async fn remove(
     operator: RequireAdmin,
     State(app): State<AppState>,

@@ -1,4 +1,4 @@
-//! `/admin/plans`: plans that are saved over the configured ones.
+//! `/admin/plans`: plans saved in the database, which override the configured ones.
 
 use axum::Json;
 use axum::extract::State;
@@ -16,15 +16,15 @@ use crate::v3::extract::MaybeJson;
 use crate::v3::openapi::{Conflict, Guarded, Missing, WithBody};
 use crate::v3::reject::Reject;
 
-/// The highest price that a body can name.
+/// Highest accepted price.
 const PRICE_MAX: f64 = 10_000_000.0;
 
-/// How a plan's code in the path is documented.
+/// OpenAPI description of a plan code in the path.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "the document reads its fields")]
 pub(super) struct CodeParam {
-    /// The plan's code: a-z, 0-9, '-' and '_'.
+    /// Plan code: `a-z`, `0-9`, `-` and `_`.
     #[param(example = "team")]
     code: String,
 }
@@ -46,66 +46,66 @@ pub(super) struct AdminPlansReply {
     plans: Vec<AdminPlanBody>,
 }
 
-/// A plan, as an operator sees it.
+/// A plan, for administrators.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = AdminPlan)]
 pub(super) struct AdminPlanBody {
     #[serde(flatten)]
     plan: PlanBody,
-    /// Whether one file has a limit of its own.
+    /// Whether the plan limits the size of a file.
     has_file_limit: bool,
     has_directory_limit: bool,
-    /// Whether it allows every cluster, also those that come.
+    /// Whether the plan allows every cluster, including future ones.
     allows_all_clusters: bool,
-    /// `configured`, `saved`, or `overridden` for one that is saved over the configured one.
+    /// `configured`; `saved`; or `overridden`: saved, and also configured.
     source: &'static str,
-    /// How many accounts have it.
+    /// Number of accounts with the plan.
     accounts: u64,
 }
 
-/// A plan to save. What is left out stays as it is, or is as in `free` for a new one.
+/// A plan to save. Absent fields keep their value, or are those of `free` for a new plan.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PlanSaveBody {
-    /// What people call it; its code if it is new.
+    /// Display name. Default for a new plan: its code.
     name: Option<String>,
     descriptions: Option<Vec<String>>,
-    /// The bytes that all pins of an account may have together; needed for a new plan.
+    /// Storage quota of an account, in bytes. Required for a new plan.
     #[schema(maximum = 9007199254740991_u64)]
     storage_limit: Option<u64>,
-    /// The bytes that one uploaded file may have; `null` for what the storage allows.
+    /// Largest uploaded file, in bytes; `null` for no limit besides the storage quota.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 9007199254740991_u64)]
     max_file_size_bytes: Option<Value>,
-    /// The bytes that the files of one uploaded directory may have together; `null` for what the storage allows.
+    /// Largest uploaded directory (sum of its files), in bytes; `null` for no limit besides the storage quota.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<u64>, minimum = 1, maximum = 9007199254740991_u64)]
     max_directory_size_bytes: Option<Value>,
     timelock_allowed: Option<bool>,
     retention_lock_allowed: Option<bool>,
-    /// The clusters that may be used; `null` for all.
+    /// Allowed clusters; `null` for all.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<Vec<String>>)]
     allowed_cluster_ids: Option<Value>,
-    /// It is only shown.
+    /// Price to display.
     price_per_month: Option<f64>,
-    /// Whether accounts may change to it by themselves.
+    /// Whether accounts may change to this plan themselves.
     self_service: Option<bool>,
-    /// Pins that may be on their way at one time.
+    /// Pins that can be in progress at the same time.
     #[schema(value_type = Option<u64>, maximum = 4294967295_u64)]
     max_pins_in_flight: Option<u32>,
-    /// Requests a minute of one key.
+    /// Requests per minute of one API key.
     #[schema(value_type = Option<u64>, maximum = 4294967295_u64)]
     requests_per_minute: Option<u32>,
-    /// Requests a second of one key.
+    /// Requests per second of one API key.
     #[schema(value_type = Option<u64>, maximum = 4294967295_u64)]
     requests_per_second: Option<u32>,
 }
 
-/// List the plans
+/// List plans
 ///
-/// The configured ones and those that are saved.
+/// Includes configured and saved plans.
 #[utoipa::path(get, path = "/admin/plans", operation_id = "adminListPlans", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     responses((status = 200, description = "All plans.", body = AdminPlansReply, example = json!(AdminPlansReply::example())), Guarded))]
 pub(super) async fn list(
@@ -119,11 +119,11 @@ pub(super) async fn list(
 
 /// Save a plan
 ///
-/// A new one, or over the one of this code. It counts at once; accounts that have it follow.
+/// Creates a plan or overrides the one with this code. It takes effect immediately for all accounts with the plan.
 #[utoipa::path(put, path = "/admin/plans/{code}", operation_id = "adminSavePlan", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(CodeParam),
     request_body(content = Option<PlanSaveBody>, example = json!({"name": "Team", "storageLimit": 1_099_511_627_776_u64, "timelockAllowed": true, "pricePerMonth": 9.5})),
-    responses((status = 200, description = "The plan as it is now.", body = AdminPlanBody, example = json!(AdminPlanBody::example())), Guarded, WithBody))]
+    responses((status = 200, description = "The saved plan.", body = AdminPlanBody, example = json!(AdminPlanBody::example())), Guarded, WithBody))]
 pub(super) async fn save(
     operator: RequireAdmin,
     State(app): State<AppState>,
@@ -139,10 +139,11 @@ pub(super) async fn save(
 
 /// Delete a saved plan
 ///
-/// The configured one of its code comes back. Without such a one, a plan that accounts have stays (409 `plan_in_use`).
+/// The configured plan with the same code takes effect again. If there is none, a plan that accounts have is not deleted (409
+/// `plan_in_use`).
 #[utoipa::path(delete, path = "/admin/plans/{code}", operation_id = "adminDeletePlan", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(CodeParam),
-    responses((status = 200, description = "It is deleted.", body = DoneReply, example = json!({"message": "The plan is deleted"})), Missing, Guarded, Conflict))]
+    responses((status = 200, description = "The plan is deleted.", body = DoneReply, example = json!({"message": "The plan is deleted"})), Missing, Guarded, Conflict))]
 pub(super) async fn delete(
     operator: RequireAdmin,
     State(app): State<AppState>,
@@ -153,7 +154,7 @@ pub(super) async fn delete(
 }
 
 impl PlanSaveBody {
-    /// The plan as it is now, or a new one, with what was given.
+    /// Applies the given fields to the present plan, or to a new one.
     fn over(self, now: Option<&Plan>, code: PlanCode) -> Result<Plan, Reject> {
         let mut plan = match now {
             Some(plan) => plan.clone(),

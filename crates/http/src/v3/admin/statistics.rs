@@ -1,4 +1,4 @@
-//! `/admin/statistics`: figures of the whole service, from sums that are kept.
+//! `/admin/statistics`: statistics of the whole service, from maintained sums.
 
 use axum::Json;
 use axum::extract::State;
@@ -13,16 +13,16 @@ use crate::middleware::auth::RequireAdmin;
 use crate::v3::openapi::Guarded;
 use crate::v3::reject::Reject;
 
-/// The figures.
+/// Statistics.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct StatisticsReply {
     accounts: AccountsCount,
-    /// The pins of all accounts, by state.
+    /// Pins of all accounts, by status.
     pins: PinsCount,
     bytes: BytesCount,
     clusters: Vec<ClusterCount>,
-    /// DAGs that are due to be worked on, now or at their next try; at most 100,000 are counted.
+    /// Placements waiting for work, including those that wait for their next attempt; counted up to 100,000.
     queue: u64,
     damaged: DamagedCount,
 }
@@ -54,11 +54,11 @@ struct PinsCount {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct BytesCount {
-    /// What accounts are charged with: content that two pin counts twice.
+    /// Bytes charged to accounts: content pinned by two accounts counts twice.
     logical: u64,
-    /// Bytes of distinct blocks: each counts once.
+    /// Bytes of distinct blocks.
     distinct: u64,
-    /// What is taken on disk.
+    /// Bytes on disk.
     on_disk: u64,
 }
 
@@ -69,22 +69,22 @@ struct ClusterCount {
     pins: PinsCount,
     logical_bytes: u64,
     damaged_dags: u64,
-    /// `null` if it does not answer.
+    /// `null` if the cluster does not respond.
     usage: Option<ClusterUsageBody>,
 }
 
 #[derive(Serialize, ToSchema)]
 struct DamagedCount {
-    /// DAGs with damaged blocks; at most 100,000 are counted.
+    /// DAGs with damaged blocks; counted up to 100,000.
     dags: u64,
     blocks: u64,
 }
 
-/// See the figures of the service
+/// Get statistics
 ///
-/// Sums that are kept: asking for them costs the same at ten pins and at ten million.
+/// The sums are maintained with each change, so that the cost of this request does not depend on the number of pins.
 #[utoipa::path(get, path = "/admin/statistics", operation_id = "adminGetStatistics", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
-    responses((status = 200, description = "The figures.", body = StatisticsReply, example = json!(StatisticsReply::example())), Guarded))]
+    responses((status = 200, description = "The statistics.", body = StatisticsReply, example = json!(StatisticsReply::example())), Guarded))]
 pub(super) async fn show(
     _operator: RequireAdmin,
     State(app): State<AppState>,

@@ -1,4 +1,4 @@
-//! `POST` and `DELETE /files/pin-batch`: many pins, all of them or none.
+//! `POST` and `DELETE /files/pin-batch`: many pins in one transaction.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -63,15 +63,15 @@ impl<'de> Deserialize<'de> for Items {
     }
 }
 
-/// What shall be pinned.
+/// Pins to create.
 #[derive(Default, Deserialize, ToSchema)]
 #[schema(as = PinBatch)]
 pub(crate) struct PinBatchBody {
-    /// Up to 1,000 of them.
+    /// 1 to 1,000 items.
     #[serde(default)]
     #[schema(value_type = Vec<PinItem>, min_items = 1, max_items = 1000)]
     items: Items,
-    /// The cluster of all items that name none.
+    /// Cluster of the items that name none.
     #[schema(example = "cl0-global")]
     cl: Option<String>,
 }
@@ -82,53 +82,53 @@ struct CidField {
     cid: Option<String>,
 }
 
-/// What shall be pinned, how, and where.
+/// A pin to create.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "the document reads its fields")]
 struct PinItem {
-    /// A CID of version 0 or 1, in any multibase.
+    /// CID, version 0 or 1, in any multibase.
     cid: String,
     #[schema(inline)]
     #[serde(flatten)]
     options: PinOptionsBody,
 }
 
-/// What shall be removed: `items` or `cids`.
+/// Pins to remove, as `items` or as `cids`.
 #[derive(Default, Deserialize, ToSchema)]
 #[schema(as = RemoveBatch)]
 pub(crate) struct RemoveBatchBody {
-    /// Up to 1,000 of them.
+    /// 1 to 1,000 items.
     #[serde(default)]
     #[schema(value_type = Vec<RemoveItem>, max_items = 1000)]
     items: Items,
-    /// Instead of `items`, where no cluster has to be named.
+    /// CIDs, as a shorter form of `items`.
     #[serde(default)]
     #[schema(value_type = Vec<String>, max_items = 1000)]
     cids: Items,
-    /// The cluster of all items that name none.
+    /// Cluster of the items that name none.
     cl: Option<String>,
 }
 
-/// What shall be removed.
+/// A pin to remove.
 #[derive(Default, Deserialize, ToSchema)]
 struct RemoveItem {
-    /// A CID of version 0 or 1, in any multibase.
+    /// CID, version 0 or 1, in any multibase.
     #[schema(required)]
     cid: Option<String>,
-    /// Its cluster, if it is pinned in several.
+    /// Cluster of the pin, if the CID is pinned in several clusters.
     cl: Option<String>,
 }
 
-/// Pin many CIDs at once
+/// Pin several CIDs
 ///
-/// All of them, or none: every item is looked at, and if any can't be done, `errors` names all that is wrong. Nothing is
-/// waited for: 200 says that all are pinned, 202 that some are on their way, to be watched as any pin.
+/// Creates up to 1,000 pins, all or none. If an item is refused, `errors` lists every problem and no pin is created. The request
+/// does not wait for fetches: 200 means that all content is pinned, 202 that some pins are in progress.
 #[utoipa::path(post, path = "/files/pin-batch", operation_id = "createPinBatch", tag = "pins", security(("key" = ["files:write"]), ("session" = [])),
     params(ClusterParams),
     request_body(content = PinBatchBody, example = json!({"items": [{"cid": EXAMPLE_CID, "customName": "wiki"}], "cl": "cl0-global"})),
     responses(
-        (status = 200, description = "All are pinned.", body = PinBatchReply, example = json!(PinBatchReply::example())),
-        (status = 202, description = "All are accepted, and some are still on their way.", body = PinBatchReply, example = json!(PinBatchReply::example_on_its_way())),
+        (status = 200, description = "All content is pinned.", body = PinBatchReply, example = json!(PinBatchReply::example())),
+        (status = 202, description = "All pins are created, and some are in progress.", body = PinBatchReply, example = json!(PinBatchReply::example_in_progress())),
         Guarded, WithBody, Storage))]
 pub(crate) async fn pin_all(
     State(app): State<AppState>,
@@ -145,14 +145,14 @@ pub(crate) async fn pin_all(
     Ok(PinBatchReply::new(&app.service().pins.pin_all(&caller, wishes).await?))
 }
 
-/// Remove many pins at once
+/// Remove several pins
 ///
-/// All of them, or none: if any is missing or locked, `errors` names it and nothing is removed.
+/// Removes up to 1,000 pins, all or none. If a pin does not exist or is locked, `errors` names it and nothing is removed.
 #[utoipa::path(delete, path = "/files/pin-batch", operation_id = "removePinBatch", tag = "pins", security(("key" = ["files:delete"]), ("session" = [])),
     params(ClusterFilterParams),
     request_body(content = RemoveBatchBody, example = json!({"cids": [EXAMPLE_CID]})),
     responses(
-        (status = 200, description = "All are gone.", body = RemoveBatchReply, example = json!(RemoveBatchReply::example())),
+        (status = 200, description = "All pins are removed.", body = RemoveBatchReply, example = json!(RemoveBatchReply::example())),
         crate::v3::openapi::Missing, Guarded, WithBody))]
 pub(crate) async fn remove_all(
     State(app): State<AppState>,
@@ -165,7 +165,7 @@ pub(crate) async fn remove_all(
     Ok(Json(RemoveBatchReply::new(&removed)))
 }
 
-/// The good items with their places, and what is wrong with the others.
+/// The valid items with their indexes, and the errors of the others.
 struct PinBatchItems {
     wishes: Vec<(usize, PinRequest)>,
     faults: Vec<ItemReject>,
@@ -243,25 +243,25 @@ fn shown_cid(item: &RawValue) -> Option<String> {
     Some(text.get(..end).unwrap_or(&text).to_owned())
 }
 
-/// What came of a batch of pins.
+/// Result of a batch of pins.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PinBatchResult)]
 pub(crate) struct PinBatchReply {
-    /// How each pin stands, in the order of the items.
+    /// The pins, in the order of the items.
     results: Vec<PinnedItem>,
-    /// How many items there were.
+    /// Number of items.
     total: usize,
-    /// How many stand how: words as in `status`.
+    /// Number of pins for each `status`.
     #[serde(rename = "byStatus")]
     by_status: BTreeMap<&'static str, usize>,
 }
 
-/// How one pin of a batch stands.
+/// One pin of a batch.
 #[derive(Serialize, ToSchema)]
 struct PinnedItem {
-    /// Its place in the batch, from 0.
+    /// Index in the batch, from 0.
     index: usize,
-    /// Whether it is new.
+    /// Whether the pin is new.
     created: bool,
     #[serde(flatten)]
     pin: PinBody,
@@ -289,8 +289,8 @@ impl PinBatchReply {
         Self::of_one(PinBody::example(), PinState::Pinned)
     }
 
-    fn example_on_its_way() -> Self {
-        Self::of_one(PinBody::example_on_its_way(), PinState::Pinning)
+    fn example_in_progress() -> Self {
+        Self::of_one(PinBody::example_in_progress(), PinState::Pinning)
     }
 }
 
@@ -302,22 +302,22 @@ impl IntoResponse for PinBatchReply {
     }
 }
 
-/// What came of a batch of removals.
+/// Result of a batch of removals.
 #[derive(Serialize, ToSchema)]
 #[schema(as = RemoveBatchResult)]
 pub(crate) struct RemoveBatchReply {
     removed: bool,
-    /// What was removed, in the order of the items.
+    /// The removed pins, in the order of the items.
     results: Vec<RemovedItem>,
-    /// How many there were.
+    /// Number of items.
     total: usize,
 }
 
-/// A pin that was removed.
+/// One removed pin.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct RemovedItem {
-    /// Its place in the batch, from 0.
+    /// Index in the batch, from 0.
     index: usize,
     cid: String,
     cluster_id: String,

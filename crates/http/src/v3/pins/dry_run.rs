@@ -1,4 +1,4 @@
-//! `POST /files/pin/:cid?dryRun=true`: what a pin would come to.
+//! `POST /files/pin/:cid?dryRun=true`: the estimate of a pin.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -12,7 +12,7 @@ use crate::prefer::{PREFERENCE_APPLIED, Preference};
 use crate::v3::extract::EXAMPLE_CID;
 use crate::v3::reject::Reject;
 
-/// Says what a pin would come to, within the time that the client wants to wait and the server allows.
+/// Estimates a pin within the time that the client asks for and the server allows.
 pub(crate) async fn dry_run(
     app: &AppState,
     caller: &RequireScope<FilesWrite>,
@@ -28,7 +28,7 @@ pub(crate) async fn dry_run(
     Ok((headers, Json(DryRunReply::new(&run))).into_response())
 }
 
-/// What a pin would come to. Nothing was written, and nothing is charged.
+/// Estimate of a pin. Nothing was stored or charged.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = DryRun)]
@@ -36,47 +36,48 @@ pub(crate) struct DryRunReply {
     dry_run: bool,
     cid: String,
     cluster_id: String,
-    /// Whether you have it pinned there already.
+    /// Whether the account already has the content pinned in this cluster.
     pinned: bool,
-    /// How your pin of it stands, if you have one.
+    /// Status of the account's pin, if there is one.
     status: Option<&'static str>,
     upload_id: Option<String>,
-    /// The bytes of the distinct blocks that are known: all of them if `complete`.
+    /// Bytes of the known distinct blocks; the whole DAG if `complete`.
     size: u64,
-    /// The bytes that the root claims for the whole DAG, repeated blocks counted each time. Nobody has proven it.
+    /// Bytes of the whole DAG as the root block claims, with repeated blocks counted each time. Not verified.
     claimed_size: Option<u64>,
     blocks: SurveyedBlocks,
-    /// Whether every block is on the server: a pin would be done at once.
+    /// Whether every block is on the server, so that a pin would complete immediately.
     complete: bool,
-    /// Why not all that is here was counted: `time` or `blocks`.
+    /// Why the count is incomplete: `time` or `blocks`.
     cut: Option<&'static str>,
-    /// `here`; `found` (a peer sent the root); `announced` (peers are said to have it); `not_found` in this time.
+    /// `here`: stored on the server; `found`: a peer sent the root; `announced`: providers are known; `not_found`: none of these
+    /// within the time limit.
     availability: &'static str,
-    /// How many peers are said to have it, if they were asked for.
+    /// Number of known providers, if they were looked up.
     providers: Option<u64>,
     quota: QuotaBody,
 }
 
-/// The blocks of a DAG, as far as they are known.
+/// Known blocks of a DAG.
 #[derive(Serialize, ToSchema)]
 struct SurveyedBlocks {
     here: u64,
-    /// Linked to, and not here. What they link to is not known.
+    /// Blocks that are linked to and not on the server. Their own links are not counted.
     missing: u64,
 }
 
-/// What a pin would do to your storage.
+/// Effect of the pin on the account's storage.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct QuotaBody {
-    /// The bytes that would be charged, as far as they are known.
+    /// Bytes that would be charged, as far as known.
     charge: u64,
-    /// Whether `charge` is all of it.
+    /// Whether `charge` is the final size.
     exact: bool,
     used: u64,
     limit: u64,
     left: u64,
-    /// Whether it fits; null if that depends on blocks that are not here.
+    /// Whether the pin fits; `null` if that depends on blocks that are not on the server.
     fits: Option<bool>,
 }
 

@@ -42,25 +42,25 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 /// What an event's lines look like.
 const EXAMPLE: &str = "retry: 3000\n\nid: 34407e29d027c000-pinning-6a09e667f3bcc908\nevent: progress\ndata: {\"cid\":\"bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi\",\"uploadId\":\"34407e29d027c000\",\"clusterId\":\"cl0-global\",\"state\":\"pinning\",\"blocks\":12,\"bytes\":3145728,\"totalBytes\":null,\"sources\":2,\"rate\":1048576,\"error\":null,\"errorCode\":null,\"attempts\":0,\"nextTryAt\":null,\"expiresAt\":null}\n\n";
 
-/// How the last event is documented.
+/// OpenAPI description of `Last-Event-ID`.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "the document reads its fields")]
 struct LastEventParam {
-    /// The id of the last event that you saw: you are told what is new since.
+    /// ID of the last event that the client received. The server sends only later events.
     #[param(rename = "Last-Event-ID", example = "34407e29d027c000-pinning-6a09e667f3bcc908")]
     last_event_id: Option<String>,
 }
 
-/// Follow a pin
+/// Stream the status of a pin
 ///
-/// A stream of server-sent events: `state`, `progress` and, at last, `end`, each with the whole of what is known
-/// ([PinEvent](#/components/schemas/PinEvent)). `closed` says why the server ends the stream before that.
+/// Server-sent events: `state`, `progress` and finally `end`, each with the complete status (schema `PinEvent`). If the server
+/// ends the stream earlier, the event `closed` gives the reason.
 #[utoipa::path(get, path = "/status/{cid}/events", operation_id = "streamPinStatus", tag = "status", security(("key" = ["cluster:read"]), ("session" = [])),
     params(CidParam, ClusterFilterParams, LastEventParam),
     responses(
-        (status = 200, description = "Events, until the pin is pinned, has failed or is gone.", body = serde_json::Value, content_type = "text/event-stream", example = json!(EXAMPLE)),
-        (status = 406, description = "The client does not take event streams.", body = RejectBody, example = json!({"error": "Not Acceptable", "message": "This is a stream of events; send `Accept: text/event-stream`", "code": "not_acceptable"})),
+        (status = 200, description = "Events until the pin is pinned, has failed or is removed.", body = serde_json::Value, content_type = "text/event-stream", example = json!(EXAMPLE)),
+        (status = 406, description = "The client does not accept event streams.", body = RejectBody, example = json!({"error": "Not Acceptable", "message": "This is a stream of events; send `Accept: text/event-stream`", "code": "not_acceptable"})),
         Missing, Guarded))]
 pub(crate) async fn events(
     State(app): State<AppState>,
@@ -231,7 +231,7 @@ fn told(event: &PinEvent) -> Bytes {
     text.into()
 }
 
-/// How a pin stands.
+/// Status of a pin in an event.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = PinEvent)]

@@ -23,17 +23,17 @@ use crate::v3::pins::reply::{PinBody, PinReply};
 use crate::v3::query::flag;
 use crate::v3::reject::{Reject, RejectBody};
 
-/// Whether a pin is only tried out.
+/// Query of a pin request.
 #[derive(Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query, rename_all = "camelCase")]
 pub(crate) struct PinQuery {
-    /// `true` answers what the pin would come to, within 5 s, and writes nothing.
+    /// `true` estimates the pin within 5 s and stores nothing.
     #[param(example = "false")]
     dry_run: Option<String>,
 }
 
-/// A pin, or what it would come to.
+/// A pin, or the estimate of a dry run.
 #[derive(ToSchema)]
 #[schema(as = PinOrDryRun)]
 #[serde(untagged)]
@@ -43,19 +43,20 @@ pub(crate) enum PinOrDryRun {
     DryRun(DryRunReply),
 }
 
-/// Pin content that is on IPFS
+/// Pin content from IPFS
 ///
-/// Waits for the fetch up to 60 s, or as `Prefer` says. Once it is answered `pinned`, every block is verified and on disk.
+/// Fetches the DAG of the CID and keeps it. The request waits up to 60 s for the fetch, or as long as `Prefer` says. When
+/// `status` is `pinned`, every block has been verified and is on disk.
 #[utoipa::path(post, path = "/files/pin/{cid}", operation_id = "createPin", tag = "pins", security(("key" = ["files:write"]), ("session" = [])),
     params(CidParam, ClusterParams, PinQuery, PreferParam),
-    request_body(content = Option<PinOptionsBody>, description = "May be left out, or be empty.",
+    request_body(content = Option<PinOptionsBody>, description = "Options of the pin. The body and each of its fields are optional.",
         example = json!({"customName": "wiki", "cl": "cl0-global"})),
     responses(
-        (status = 201, description = "Newly pinned.", body = PinBody, example = json!(PinBody::example())),
-        (status = 200, description = "You had pinned it before; names and times given now are applied. Or a dry run: what would come of it.", body = PinOrDryRun,
+        (status = 201, description = "The content is pinned; the pin is new.", body = PinBody, example = json!(PinBody::example())),
+        (status = 200, description = "The CID was already pinned; the given names and times have been applied. Or the estimate of a dry run.", body = PinOrDryRun,
             examples(("Pinned before" = (value = json!(PinBody::example()))), ("Dry run" = (value = json!(DryRunReply::example()))))),
-        (status = 202, description = "Still on its way; `Location` names where to watch it.", body = PinBody, example = json!(PinBody::example_on_its_way())),
-        (status = 404, description = "Nobody delivered it. Nothing is left behind.", body = RejectBody, example = json!({"error": "Not Found", "message": "CID not found"})),
+        (status = 202, description = "The content is still being fetched. `Location` is the URL of the status.", body = PinBody, example = json!(PinBody::example_in_progress())),
+        (status = 404, description = "No peer delivered the content. No pin was stored.", body = RejectBody, example = json!({"error": "Not Found", "message": "CID not found"})),
         Guarded, WithBody, Storage))]
 pub(crate) async fn pin(
     State(app): State<AppState>,
@@ -94,7 +95,7 @@ async fn pin_and_wait(
     }
 }
 
-/// A removed pin.
+/// The removed pin.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RemovedReply {
     cid: String,
@@ -109,10 +110,10 @@ impl RemovedReply {
 
 /// Remove a pin
 ///
-/// It is gone when this is answered; its space comes back soon after.
+/// The pin is removed immediately. Its disk space is reclaimed shortly after, unless another pin needs the content.
 #[utoipa::path(delete, path = "/files/remove/{cid}", operation_id = "removePin", tag = "pins", security(("key" = ["files:delete"]), ("session" = [])),
     params(CidParam, ClusterFilterParams),
-    responses((status = 200, description = "It is gone.", body = RemovedReply, example = json!(RemovedReply::example())), Missing, Guarded))]
+    responses((status = 200, description = "The pin is removed.", body = RemovedReply, example = json!(RemovedReply::example())), Missing, Guarded))]
 pub(crate) async fn remove(
     State(app): State<AppState>,
     caller: RequireScope<FilesDelete>,
@@ -126,10 +127,10 @@ pub(crate) async fn remove(
 
 /// Remove an upload
 ///
-/// The same as `DELETE /files/remove/{cid}`.
+/// Same as `DELETE /files/remove/{cid}`.
 #[utoipa::path(delete, path = "/users/me/uploads/{cid}", operation_id = "removeUpload", tag = "uploads", security(("key" = ["files:delete"]), ("session" = [])),
     params(CidParam, ClusterFilterParams),
-    responses((status = 200, description = "It is gone.", body = RemovedReply, example = json!(RemovedReply::example())), Missing, Guarded))]
+    responses((status = 200, description = "The pin is removed.", body = RemovedReply, example = json!(RemovedReply::example())), Missing, Guarded))]
 pub(crate) async fn remove_upload(
     app: State<AppState>,
     caller: RequireScope<FilesDelete>,

@@ -1,4 +1,4 @@
-//! `PUT /files/rename/:uploadId`: another name for a pin.
+//! `PUT /files/rename/:uploadId`: sets the name of a pin.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -16,7 +16,7 @@ use crate::v3::options::parse_name;
 use crate::v3::pins::reply::{shown_name, text};
 use crate::v3::reject::Reject;
 
-/// How an upload's id in the path is documented.
+/// OpenAPI description of an upload ID in the path.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "the document reads its fields")]
@@ -31,18 +31,18 @@ struct UploadIdParam {
 #[serde(rename_all = "camelCase")]
 #[schema(as = Rename)]
 pub(crate) struct RenameBody {
-    /// 1 to 255 bytes without control characters.
+    /// The new name: 1 to 255 bytes without control characters.
     #[schema(value_type = String, example = "wiki")]
     new_name: Option<String>,
 }
 
 /// Rename a pin
 ///
-/// The name becomes its `customName`; where the content came from stays its `originalName`.
+/// Sets `customName`. `originalName` does not change.
 #[utoipa::path(put, path = "/files/rename/{upload_id}", operation_id = "renamePin", tag = "pins", security(("key" = ["files:rename"]), ("session" = [])),
     params(UploadIdParam),
     request_body(content = RenameBody, example = json!({"newName": "wiki"})),
-    responses((status = 200, description = "It is called so now.", body = RenamedReply, example = json!(RenamedReply::example())), Missing, Guarded, WithBody))]
+    responses((status = 200, description = "The pin is renamed.", body = RenamedReply, example = json!(RenamedReply::example())), Missing, Guarded, WithBody))]
 pub(crate) async fn rename(
     State(app): State<AppState>,
     caller: RequireScope<FilesRename>,
@@ -64,7 +64,7 @@ impl RenameBody {
     }
 }
 
-/// A renamed pin.
+/// The renamed pin.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Renamed)]

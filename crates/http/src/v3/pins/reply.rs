@@ -1,4 +1,4 @@
-//! The answers of the API v3 about pins, field by field.
+//! Response bodies of pins in the API v3.
 
 use axum::Json;
 use axum::http::header::{self, HeaderValue};
@@ -12,9 +12,9 @@ use utoipa::ToSchema;
 use crate::prefer::PREFERENCE_APPLIED;
 use crate::v3::extract::EXAMPLE_CID;
 
-/// What came of a wish to pin, or of an upload.
+/// Response to a pin request or an upload.
 pub(crate) struct PinReply {
-    /// The status if the pin is done; 202 if it is not.
+    /// The status code if the pin is complete; otherwise 202 is sent.
     done: StatusCode,
     body: PinBody,
     location: Option<HeaderValue>,
@@ -29,7 +29,7 @@ pub(crate) struct PinBody {
     cid: String,
     cluster_id: String,
     expires_at: Option<String>,
-    /// Until when it can't be removed.
+    /// The pin cannot be removed before this time.
     retain_until: Option<String>,
     pinned: bool,
     status: &'static str,
@@ -80,20 +80,20 @@ impl PinBody {
         }
     }
 
-    pub(crate) fn example_on_its_way() -> Self {
+    pub(crate) fn example_in_progress() -> Self {
         let (status, kind) = (PinState::Pinning.as_str(), PinKind::Unknown.as_str());
         Self { pinned: false, status, kind, size: 0, ..Self::example() }
     }
 }
 
 impl PinReply {
-    /// The answer to a wish: 201 if it is new, 200 if it was there.
+    /// Response to a pin request: 201 if the pin is new, else 200.
     pub(crate) fn of_pin(receipt: &PinReceipt) -> Self {
         let done = if receipt.created { StatusCode::CREATED } else { StatusCode::OK };
         Self::new(done, &receipt.view, receipt.view.size_bytes)
     }
 
-    /// The answer to an upload of a file: 201. Its size is the file's, without what UnixFS adds.
+    /// Response to the upload of a file: 201. `size` is the length of the file without UnixFS overhead.
     pub(crate) fn of_file(receipt: &PinReceipt, file_bytes: u64) -> Self {
         Self::new(StatusCode::CREATED, &receipt.view, file_bytes)
     }
@@ -104,7 +104,7 @@ impl PinReply {
         Self { done, body, location, preference_applied: None }
     }
 
-    /// Says which preferences were honoured.
+    /// Sets `Preference-Applied`.
     pub(crate) fn applied(mut self, preference_applied: Option<HeaderValue>) -> Self {
         self.preference_applied = preference_applied;
         self
@@ -121,13 +121,13 @@ impl IntoResponse for PinReply {
     }
 }
 
-/// Where a pin's progress can be seen.
+/// URL of the status of a pin, for `Location`.
 pub(crate) fn status_location(view: &PinView) -> Option<HeaderValue> {
     // CIDs and cluster ids are plain words, which stand in a URL as they are.
     HeaderValue::try_from(format!("/api/v3/status/{}?cl={}", view.cid, view.cluster)).ok()
 }
 
-/// What a pin is called: by its owner, or else where it came from.
+/// `customName`, or else `originalName`.
 pub(crate) fn shown_name(view: &PinView) -> Option<String> {
     text(view.custom_name.as_ref().or(view.original_name.as_ref()))
 }

@@ -1,5 +1,4 @@
-//! `GET /status/:cid`: how a pin stands, with its progress while it is fetched; and `GET /allocations/:cid`: who has
-//! it.
+//! `GET /status/:cid`: the status and progress of a pin; and `GET /allocations/:cid`: the nodes that store it.
 
 use std::collections::BTreeMap;
 
@@ -18,12 +17,12 @@ use crate::v3::openapi::{Guarded, Missing};
 use crate::v3::options::parse_cluster;
 use crate::v3::reject::Reject;
 
-/// See how a pin stands
+/// Get the status of a pin
 ///
-/// With its progress while it is fetched.
+/// Includes progress while the content is being fetched, and the last error with the time of the next attempt.
 #[utoipa::path(get, path = "/status/{cid}", operation_id = "getPinStatus", tag = "status", security(("key" = ["cluster:read"]), ("session" = [])),
     params(CidParam, ClusterFilterParams),
-    responses((status = 200, description = "How it stands.", body = StatusReply, example = json!(StatusReply::example())), Missing, Guarded))]
+    responses((status = 200, description = "The status.", body = StatusReply, example = json!(StatusReply::example())), Missing, Guarded))]
 pub(crate) async fn status(
     State(app): State<AppState>,
     caller: RequireScope<ClusterRead>,
@@ -35,37 +34,37 @@ pub(crate) async fn status(
     Ok(Json(StatusReply::new(&status)))
 }
 
-/// See who has a pin
+/// Get the allocations of a pin
 ///
-/// The nodes of its cluster that keep it; none until it is pinned.
+/// Lists the nodes of the cluster that store the content; empty until it is pinned.
 #[utoipa::path(get, path = "/allocations/{cid}", operation_id = "getPinAllocations", tag = "status", security(("key" = ["cluster:read"]), ("session" = [])),
     params(CidParam, ClusterFilterParams),
-    responses((status = 200, description = "Who has it.", body = AllocationsReply, example = json!(AllocationsReply::example())), Missing, Guarded))]
+    responses((status = 200, description = "The allocations.", body = AllocationsReply, example = json!(AllocationsReply::example())), Missing, Guarded))]
 pub(crate) async fn allocations(
     State(app): State<AppState>,
     caller: RequireScope<ClusterRead>,
     CidText(cid): CidText,
     ClusterFilter(hint): ClusterFilter,
 ) -> Result<Json<AllocationsReply>, Reject> {
-    who_has(&app, &caller, cid, hint).await
+    get_allocations(&app, &caller, cid, hint).await
 }
 
-/// See who has a pin, by its older path
+/// Get the allocations of a pin (older path)
 ///
-/// As `/allocations/{cid}`.
+/// Same as `GET /allocations/{cid}`.
 #[utoipa::path(get, path = "/status/allocations/{cid}", operation_id = "getPinStatusAllocations", tag = "status", security(("key" = ["cluster:read"]), ("session" = [])),
     params(CidParam, ClusterFilterParams),
-    responses((status = 200, description = "Who has it.", body = AllocationsReply, example = json!(AllocationsReply::example())), Missing, Guarded))]
+    responses((status = 200, description = "The allocations.", body = AllocationsReply, example = json!(AllocationsReply::example())), Missing, Guarded))]
 pub(crate) async fn status_allocations(
     State(app): State<AppState>,
     caller: RequireScope<ClusterRead>,
     CidText(cid): CidText,
     ClusterFilter(hint): ClusterFilter,
 ) -> Result<Json<AllocationsReply>, Reject> {
-    who_has(&app, &caller, cid, hint).await
+    get_allocations(&app, &caller, cid, hint).await
 }
 
-async fn who_has(
+async fn get_allocations(
     app: &AppState,
     caller: &Caller,
     cid: Cid,
@@ -76,7 +75,7 @@ async fn who_has(
     Ok(Json(AllocationsReply::new(&status)))
 }
 
-/// Who has a pin. The words in lower case are those of IPFS Cluster.
+/// Allocations of a pin. The fields in snake case are named as in IPFS Cluster.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Allocations)]
 pub(crate) struct AllocationsReply {
@@ -128,7 +127,7 @@ fn peer_map(status: &PinStatus) -> BTreeMap<String, PeerBody> {
     status.allocations.iter().map(peer).collect()
 }
 
-/// How a pin stands.
+/// Status of a pin.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StatusReply {
@@ -166,7 +165,7 @@ struct ProgressBody {
     peers: u64,
 }
 
-/// What one node of the cluster has of it.
+/// Status of the pin on one node of the cluster.
 #[derive(Serialize, ToSchema)]
 #[schema(as = PeerStatus)]
 struct PeerBody {

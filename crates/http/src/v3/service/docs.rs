@@ -1,4 +1,4 @@
-//! The OpenAPI document, and a page to read and try it: Swagger UI, out of the binary, so that it needs no other host.
+//! The OpenAPI document and the API page: Swagger UI, served from the binary, without requests to other hosts.
 
 use std::sync::{Arc, LazyLock};
 
@@ -28,19 +28,19 @@ static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
     Arc::new(config.use_base_layout())
 });
 
-/// A page to read and try the API
+/// API page
 ///
-/// Swagger UI with the document of this server.
+/// Redirects to Swagger UI with the OpenAPI document of this server.
 #[utoipa::path(get, path = "/docs", operation_id = "getDocsPage", tag = "service", security(()),
-    responses((status = 303, description = "The page is at `docs/index.html`."), Anyone))]
+    responses((status = 303, description = "`Location` is the URL of the page."), Anyone))]
 pub(crate) async fn page() -> Redirect {
     // The page's files are beside it, so its address must end in a name.
     Redirect::to("/api/v3/docs/index.html")
 }
 
-/// A file of the page
+/// File of the API page
 #[utoipa::path(get, path = "/docs/{asset}", operation_id = "getDocsFile", tag = "service", security(()),
-    params(("asset" = String, Path, description = "The file's name.", example = "index.html")),
+    params(("asset" = String, Path, description = "File name.", example = "index.html")),
     responses((status = 200, description = "The file.", content_type = "text/html", body = String, example = "<!DOCTYPE html>"), Missing, Anyone))]
 pub(crate) async fn file(name: Result<Path<String>, PathRejection>) -> Result<Response, Reject> {
     let Ok(Path(name)) = name else { return Err(Reject::no_route()) };
@@ -56,22 +56,22 @@ pub(crate) async fn file(name: Result<Path<String>, PathRejection>) -> Result<Re
         }
         Ok(None) => Err(Reject::no_route()),
         Err(error) => {
-            tracing::error!(%error, "reading a file of the page");
+            tracing::error!(%error, "failed to read a file of the API page");
             Err(Reject::internal())
         }
     }
 }
 
-/// The OpenAPI document as JSON
+/// OpenAPI document as JSON
 #[utoipa::path(get, path = "/docs/openapi.json", operation_id = "getOpenApiJson", tag = "service", security(()),
-    responses((status = 200, description = "OpenAPI 3.1.", body = serde_json::Value, example = json!({"openapi": "3.1.0"})), Anyone))]
+    responses((status = 200, description = "OpenAPI 3.1 document.", body = serde_json::Value, example = json!({"openapi": "3.1.0"})), Anyone))]
 pub(crate) async fn json(Extension(document): Extension<Arc<Document>>) -> impl IntoResponse {
     sent("application/json", document.json.clone())
 }
 
-/// The OpenAPI document as YAML
+/// OpenAPI document as YAML
 #[utoipa::path(get, path = "/docs/openapi.yaml", operation_id = "getOpenApiYaml", tag = "service", security(()),
-    responses((status = 200, description = "OpenAPI 3.1.", content_type = "application/yaml", body = serde_json::Value, example = json!({"openapi": "3.1.0"})), Anyone))]
+    responses((status = 200, description = "OpenAPI 3.1 document.", content_type = "application/yaml", body = serde_json::Value, example = json!({"openapi": "3.1.0"})), Anyone))]
 pub(crate) async fn yaml(Extension(document): Extension<Arc<Document>>) -> impl IntoResponse {
     sent("application/yaml", document.yaml.clone())
 }

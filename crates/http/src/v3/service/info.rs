@@ -1,4 +1,4 @@
-//! What the service says of itself: what it is, how it is, its clusters and peers, and what it no longer has.
+//! Service information: name and version, health, peers and clusters.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::v3::BASE;
 use crate::v3::openapi::{Anyone, Guarded};
 use crate::v3::reject::Reject;
 
-/// What this is, and where to go on.
+/// Name, version and links of the service.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ServiceReply {
@@ -49,16 +49,16 @@ struct Links {
     docs: &'static str,
 }
 
-/// What this server is
+/// Get the name and version of the server
 #[utoipa::path(get, path = "/", operation_id = "getRoot", tag = "service", security(()),
-    responses((status = 200, description = "Its name, version and links.", body = ServiceReply, example = json!(ServiceReply::new())), Anyone))]
+    responses((status = 200, description = "Name, version and links.", body = ServiceReply, example = json!(ServiceReply::new())), Anyone))]
 pub(crate) async fn root() -> Json<ServiceReply> {
     Json(ServiceReply::new())
 }
 
-/// What this API is
+/// Get the name and version of the API
 #[utoipa::path(get, path = "", operation_id = "getService", tag = "service", security(()),
-    responses((status = 200, description = "Its name, version and links.", body = ServiceReply, example = json!(ServiceReply::new())), Anyone))]
+    responses((status = 200, description = "Name, version and links.", body = ServiceReply, example = json!(ServiceReply::new())), Anyone))]
 pub(crate) async fn service() -> Json<ServiceReply> {
     Json(ServiceReply::new())
 }
@@ -91,7 +91,7 @@ impl ServiceReply {
     }
 }
 
-/// How the service is. The reasons of what fails are the operator's: they are logged, not sent.
+/// Health of the service. Causes of failures are logged and not sent.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct HealthReply {
     status: &'static str,
@@ -114,24 +114,24 @@ struct Condition {
     status: &'static str,
 }
 
-/// How the service is
+/// Get the health of the service (root path)
 #[utoipa::path(get, path = "/health", operation_id = "getRootHealth", tag = "service", security(()),
     responses(
         Anyone,
-        (status = 200, description = "It can do its job.", body = HealthReply, example = json!(HealthReply::example(None))),
-        (status = 503, description = "It can't.", body = HealthReply, example = json!(HealthReply::example(Some("disk"))))))]
+        (status = 200, description = "All dependencies work.", body = HealthReply, example = json!(HealthReply::example(None))),
+        (status = 503, description = "A dependency fails.", body = HealthReply, example = json!(HealthReply::example(Some("disk"))))))]
 pub(crate) async fn root_health(app: State<AppState>) -> HealthReply {
     health(app).await
 }
 
-/// How the service is
+/// Get the health of the service
 ///
-/// 200 when it can do its job, 503 when it can't; `dependencies` says what fails.
+/// 200 if all dependencies work, else 503; `dependencies` names those that fail.
 #[utoipa::path(get, path = "/health", operation_id = "getHealth", tag = "service", security(()),
     responses(
         Anyone,
-        (status = 200, description = "It can do its job.", body = HealthReply, example = json!(HealthReply::example(None))),
-        (status = 503, description = "It can't.", body = HealthReply, example = json!(HealthReply::example(Some("disk"))))))]
+        (status = 200, description = "All dependencies work.", body = HealthReply, example = json!(HealthReply::example(None))),
+        (status = 503, description = "A dependency fails.", body = HealthReply, example = json!(HealthReply::example(Some("disk"))))))]
 pub(crate) async fn health(State(app): State<AppState>) -> HealthReply {
     HealthReply::new(&app.service().clusters.health().await)
 }
@@ -177,7 +177,7 @@ impl IntoResponse for HealthReply {
     }
 }
 
-/// The peers that the clusters know, this node first.
+/// Peers of the clusters.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct PeersReply {
     peers: Vec<PeerBody>,
@@ -194,9 +194,9 @@ struct PeerBody {
     agent: Option<String>,
 }
 
-/// List the peers
+/// List peers
 ///
-/// This node first, then whom it knows.
+/// The first entry is this node; the others are peers that it knows.
 #[utoipa::path(get, path = "/peers", operation_id = "listPeers", tag = "service", security(()),
     responses((status = 200, description = "The peers.", body = PeersReply, example = json!(PeersReply::example())), Anyone))]
 pub(crate) async fn peers(State(app): State<AppState>) -> Result<Json<PeersReply>, Reject> {
@@ -227,7 +227,7 @@ impl PeerBody {
     }
 }
 
-/// A cluster that the caller's pins can go to. Clients read the id as `id` or as `clusterId`.
+/// A cluster that the caller can pin in. `id` and `clusterId` are the same.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Cluster)]
@@ -251,9 +251,9 @@ struct GatewayBody {
     order: usize,
 }
 
-/// List the clusters of your plan
+/// List your clusters
 #[utoipa::path(get, path = "/users/me/clusters", operation_id = "listClusters", tag = "users", security(("key" = ["cluster:read"]), ("session" = [])),
-    responses((status = 200, description = "The clusters.", body = [ClusterBody], example = json!([ClusterBody::example()])), Guarded))]
+    responses((status = 200, description = "The clusters that the plan allows.", body = [ClusterBody], example = json!([ClusterBody::example()])), Guarded))]
 pub(crate) async fn clusters(
     State(app): State<AppState>,
     caller: RequireScope<ClusterRead>,
@@ -297,7 +297,7 @@ impl GatewayBody {
     }
 }
 
-/// What stands where gateways have their content.
+/// Information at the path of a gateway.
 #[derive(Serialize, ToSchema)]
 #[schema(as = GatewayPath)]
 pub(crate) struct GatewayReply {
@@ -312,11 +312,11 @@ struct GatewayLinks {
     gateways: &'static str,
 }
 
-/// What stands here
+/// Get information about gateways
 ///
-/// The bare path of a gateway. Content is served by the gateways that the clusters name.
+/// This server has no gateway of its own. `GET /users/me/clusters` lists the gateways of the clusters.
 #[utoipa::path(get, path = "/ipfs", operation_id = "getGateway", tag = "service", security(()),
-    responses((status = 200, description = "Where to go on.", body = GatewayReply, example = json!(GatewayReply::new())), Anyone))]
+    responses((status = 200, description = "Links to the API and the list of gateways.", body = GatewayReply, example = json!(GatewayReply::new())), Anyone))]
 pub(crate) async fn gateway() -> Json<GatewayReply> {
     Json(GatewayReply::new())
 }
@@ -325,7 +325,7 @@ impl GatewayReply {
     fn new() -> Self {
         Self {
             name: "Pinfold",
-            message: "This server has no gateway of its own; your clusters name those that serve their content",
+            message: "This server has no gateway; GET /api/v3/users/me/clusters lists the gateways of your clusters",
             links: GatewayLinks { api: BASE, gateways: "/api/v3/users/me/clusters" },
         }
     }

@@ -1,4 +1,4 @@
-//! `/locales`: the languages (ISO 639-1) and countries (ISO 3166-1) of the world, for forms.
+//! `/locales`: languages (ISO 639-1) and countries (ISO 3166-1).
 
 use axum::Json;
 use serde::Serialize;
@@ -14,7 +14,7 @@ const COUNTRIES: &str = include_str!("locales/countries.txt");
 #[derive(Serialize, ToSchema)]
 struct Locale {
     code: &'static str,
-    /// Its name in English.
+    /// English name.
     name: &'static str,
 }
 
@@ -32,14 +32,14 @@ pub(crate) struct CountriesReply {
 
 /// List languages
 #[utoipa::path(get, path = "/locales/languages", operation_id = "listLanguages", tag = "service", security(()),
-    responses((status = 200, description = "The languages of ISO 639-1.", body = LanguagesReply, example = json!({"languages": [{"code": "en", "name": "English"}]})), Anyone))]
+    responses((status = 200, description = "Languages of ISO 639-1.", body = LanguagesReply, example = json!({"languages": [{"code": "en", "name": "English"}]})), Anyone))]
 pub(crate) async fn languages() -> Json<LanguagesReply> {
     Json(LanguagesReply { languages: read(LANGUAGES).collect() })
 }
 
 /// List countries
 #[utoipa::path(get, path = "/locales/countries", operation_id = "listCountries", tag = "service", security(()),
-    responses((status = 200, description = "The countries of ISO 3166-1.", body = CountriesReply, example = json!({"countries": [{"code": "IS", "name": "Iceland"}]})), Anyone))]
+    responses((status = 200, description = "Countries of ISO 3166-1.", body = CountriesReply, example = json!({"countries": [{"code": "IS", "name": "Iceland"}]})), Anyone))]
 pub(crate) async fn countries() -> Json<CountriesReply> {
     Json(CountriesReply { countries: read(COUNTRIES).collect() })
 }

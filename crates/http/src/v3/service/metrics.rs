@@ -1,4 +1,4 @@
-//! `GET /metrics`: figures for Prometheus (text format 0.0.4), for accounts with the role `admin`.
+//! `GET /metrics`: metrics for Prometheus (text format 0.0.4), for accounts with the role `admin`.
 
 use std::fmt::Write as _;
 
@@ -15,7 +15,7 @@ use crate::v3::reject::Reject;
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// One figure of a cluster: its name, what it is, and how it is read.
+/// A gauge of a cluster: name, help text, and reader.
 type Gauge = (&'static str, &'static str, fn(&Usage) -> u64);
 
 const GAUGES: [Gauge; 7] = [
@@ -30,11 +30,11 @@ const GAUGES: [Gauge; 7] = [
     ("pinfold_damaged_blocks", "Blocks that are known to be damaged.", |usage| usage.damaged_blocks),
 ];
 
-/// Figures for Prometheus
+/// Get metrics
 ///
-/// Text format 0.0.4; for accounts of the role admin.
+/// Metrics in the Prometheus text format 0.0.4. Any API key of an account with the role `admin` can read them.
 #[utoipa::path(get, path = "/metrics", operation_id = "getMetrics", tag = "service", security(("key" = []), ("session" = [])),
-    responses((status = 200, description = "The figures.", content_type = "text/plain", body = String,
+    responses((status = 200, description = "The metrics.", content_type = "text/plain", body = String,
         example = "# TYPE pinfold_blocks gauge\npinfold_blocks{cluster=\"cl0-global\"} 12\n"), Guarded))]
 pub(crate) async fn metrics(
     _admin: RequireAdminRole,

@@ -1,4 +1,4 @@
-//! `GET /users/me/uploads/dag/:cid`: what is inside a directory pin.
+//! `GET /users/me/uploads/dag/:cid`: the content of a pinned directory.
 
 use axum::Json;
 use axum::extract::State;
@@ -15,37 +15,37 @@ use crate::v3::query::{Pagination, number};
 use crate::v3::reject::Reject;
 use crate::v3::uploads::file::base_name;
 
-/// Entries on a page if the client does not say.
+/// Page size if the request names none.
 const LIMIT_DEFAULT: u32 = 100;
-/// The largest page.
+/// Largest page.
 const LIMIT_MAX: u32 = 1_000;
-/// How many directories deep a listing goes at most.
+/// Largest depth of a listing.
 const DEPTH_MAX: u32 = 128;
 
-/// Which part of the listing.
+/// Query of a listing.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct PageQuery {
-    /// The page, from 1.
+    /// Page number, from 1.
     #[param(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64, example = 1)]
     page: Option<String>,
-    /// Entries on a page, up to 1,000.
+    /// Page size, up to 1,000.
     #[param(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64, example = 100)]
     limit: Option<String>,
-    /// How many directories deep, up to 128: 1 lists what is directly inside.
+    /// Depth of the listing, 1 to 128. 1 lists the direct entries only.
     #[param(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64, example = 1)]
     depth: Option<String>,
-    /// Where to go on: `nextCursor` of the answer before.
+    /// `nextCursor` of the previous page.
     cursor: Option<String>,
-    /// The cluster, when the CID is pinned in several.
+    /// Cluster of the pin, if the CID is pinned in several clusters.
     #[param(example = "cl0-global")]
     cl: Option<String>,
 }
 
-/// List what is inside a directory
+/// List the entries of a directory
 ///
-/// Of one that you have pinned: files and directories, nested ones too, each directory before what is in it. A page may
-/// have fewer entries than asked for; only a `nextCursor` of `null` says that it is the last.
+/// Lists files and directories inside a directory that the account has pinned, including nested ones; each directory comes before its
+/// entries. A page can have fewer entries than `limit`; only a `nextCursor` of `null` marks the last page.
 #[utoipa::path(get, path = "/users/me/uploads/dag/{cid}", operation_id = "listDirectoryEntries", tag = "uploads", security(("key" = ["files:read"]), ("session" = [])),
     params(CidParam, PageQuery),
     responses((status = 200, description = "A page of entries.", body = EntriesReply, example = json!(EntriesReply::example())), Missing, Conflict, Guarded))]
@@ -67,13 +67,13 @@ pub(crate) async fn list(
     Ok(Json(EntriesReply::new(&entries, page, limit)))
 }
 
-/// Where a listing goes on.
+/// Parses the cursor of a listing.
 pub(crate) fn parse_cursor(text: Option<&str>) -> Result<Option<Position>, Reject> {
     let cursor = filled(text).map(str::parse::<Position>).transpose();
     cursor.map_err(|_| Reject::invalid("`cursor`: give a `nextCursor` of an earlier answer"))
 }
 
-/// A page of what is inside a directory.
+/// A page of the entries of a directory.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Entries)]
@@ -84,7 +84,7 @@ pub(crate) struct EntriesReply {
     #[serde(rename = "type")]
     kind: &'static str,
     entries: Vec<EntryItem>,
-    /// `null` when there are too many to be counted soon.
+    /// Number of entries; `null` if there are too many to count.
     total: Option<u64>,
     pagination: Pagination,
     next_cursor: Option<String>,
@@ -97,7 +97,7 @@ pub(crate) struct EntryItem {
     pub(crate) path: String,
     pub(crate) name: String,
     pub(crate) cid: String,
-    /// The bytes of a file's content; `null` for all else, and where they are not known.
+    /// Length of a file in bytes; `null` for other entries, and if unknown.
     pub(crate) size: Option<u64>,
     #[serde(rename = "type")]
     pub(crate) kind: &'static str,

@@ -53,7 +53,7 @@ struct FileForm {
     request_body(content = FileForm, content_type = "multipart/form-data", example = json!({"file": "hello", "customName": "greeting"})),
     responses(
         (status = 201, description = "The content is stored and pinned.", body = PinBody, example = json!(PinBody::example())),
-        (status = 202, description = "The content is stored, and pinning is in progress. `Location` is the URL of its status.", body = PinBody, example = json!(PinBody::example_on_its_way())),
+        (status = 202, description = "The content is stored, and pinning is in progress. `Location` is the URL of its status.", body = PinBody, example = json!(PinBody::example_in_progress())),
         Guarded, WithBody, Storage))]
 pub(crate) async fn file(
     State(app): State<AppState>,

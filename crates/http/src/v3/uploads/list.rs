@@ -21,40 +21,40 @@ use crate::v3::uploads::entries::{EntryItem, parse_cursor};
 /// The largest page.
 const LIMIT_MAX: u32 = 100;
 
-/// The filters as they came; an empty one counts as left out.
+/// The filters as received. An empty value counts as absent.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
 pub(crate) struct UploadsQuery {
-    /// The page, from 1.
+    /// Page number, from 1.
     #[param(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64, example = 1)]
     page: Option<String>,
-    /// Pins on a page, up to 100.
+    /// Page size, up to 100.
     #[param(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64, example = 20)]
     limit: Option<String>,
-    /// Only pins of this CID.
+    /// CID.
     cid: Option<String>,
-    /// Instead of pins, what is inside this directory, which you have pinned. Then no filter but `cl` may be there.
+    /// CID of a pinned directory: lists its content instead of pins. Of the filters only `cl` can be combined with it.
     parent_cid: Option<String>,
-    /// Only pins that end by themselves (or, `false`, do not).
+    /// `true`: only pins with a timelock; `false`: only pins without one.
     #[param(value_type = Option<bool>, example = true)]
     has_expiration: Option<String>,
-    /// Only pins with this text in a name or in the CID.
+    /// Text that a name or the CID contains.
     search: Option<String>,
-    /// Only pins that stand so.
+    /// Status: `queued`, `pinning`, `pinned` or `failed`.
     #[param(example = "pinned")]
     status: Option<String>,
-    /// Only pins of this cluster.
+    /// Cluster ID.
     #[param(example = "cl0-global")]
     cl: Option<String>,
-    /// Where to go on: `nextCursor` of the answer before.
+    /// `nextCursor` of the previous page.
     cursor: Option<String>,
 }
 
 /// List pins
 ///
-/// Newest first. A page by `cursor` costs the same wherever it is. With `parentCid`, what is inside a directory that you
-/// have pinned, as by `/users/me/uploads/dag/{cid}` but in this shape; its items have `path` and `parentCid`, and no id.
+/// Newest first. With `cursor`, every page takes the same time to load. With `parentCid`, lists the content of a pinned directory,
+/// as `GET /users/me/uploads/dag/{cid}` does; these items have `path` and `parentCid`, and no `uploadId`.
 #[utoipa::path(get, path = "/users/me/uploads", operation_id = "listPins", tag = "uploads", security(("key" = ["files:read"]), ("session" = [])),
     params(UploadsQuery),
     responses((status = 200, description = "A page of pins.", body = UploadsReply, example = json!(UploadsReply::example())), Missing, Conflict, Guarded))]
@@ -125,7 +125,7 @@ impl UploadsQuery {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct UploadsReply {
     uploads: Vec<UploadItem>,
-    /// `null` when there are too many to be counted soon, which only those inside a directory can be.
+    /// Number of items; `null` if a directory has too many to count.
     total: Option<u64>,
     pagination: Pagination,
     next_cursor: Option<String>,
@@ -134,22 +134,22 @@ pub(crate) struct UploadsReply {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct UploadItem {
-    /// `null` for what is inside a directory: it is no upload of its own, and can't be renamed or removed.
+    /// `null` for an item inside a directory, which cannot be renamed or removed.
     upload_id: Option<String>,
-    /// The same id, under the name that some clients read.
+    /// Same as `uploadId`.
     #[serde(rename = "_id")]
     id: Option<String>,
     cid: String,
-    /// The directory that it is inside of.
+    /// CID of the directory that contains the item.
     #[serde(skip_serializing_if = "Option::is_none")]
     parent_cid: Option<String>,
-    /// Its path in that directory.
+    /// Path in that directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
     name: Option<String>,
     original_name: Option<String>,
     custom_name: Option<String>,
-    /// `null` where it is not known, which only is so inside a directory.
+    /// Size in bytes; `null` if unknown, which is possible only inside a directory.
     size: Option<u64>,
     #[serde(rename = "type")]
     kind: &'static str,
