@@ -5,6 +5,7 @@
 
 mod account;
 mod admin;
+mod error_code;
 mod extract;
 mod openapi;
 mod options;

@@ -18,8 +18,11 @@ use crate::prefer::Preference;
 /// The header that names a cluster where neither body nor query does.
 const X_CLUSTER: &str = "x-cluster";
 
-/// The CID of examples.
-pub(super) const EXAMPLE_CID: &str = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi";
+/// CID in examples: a file of 12 bytes.
+pub(super) const EXAMPLE_CID: &str = "bafkreiexp7jgrrnl7i37debwszffmd5oqujkwlu6472bthy4ezpvmwfcw4";
+
+/// CID of a directory in examples.
+pub(super) const EXAMPLE_DIRECTORY_CID: &str = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi";
 
 /// OpenAPI description of a CID in the path.
 #[derive(IntoParams)]
@@ -27,7 +30,7 @@ pub(super) const EXAMPLE_CID: &str = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqa
 #[expect(dead_code, reason = "the document reads its fields")]
 pub(super) struct CidParam {
     /// CID, version 0 or 1, in any multibase.
-    #[param(example = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi")]
+    #[param(example = "bafkreiexp7jgrrnl7i37debwszffmd5oqujkwlu6472bthy4ezpvmwfcw4")]
     cid: String,
 }
 

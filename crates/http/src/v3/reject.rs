@@ -1,4 +1,4 @@
-//! Why a request of the API v3 got no better answer: the one place where faults become status codes and words.
+//! Error responses of the API v3: the one place where errors become status codes, codes and messages.
 
 use std::time::Duration;
 
@@ -11,17 +11,18 @@ use pinfold_service::{AuthError, BatchError, Error, IdempotencyError, ItemFault,
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::error_code::ErrorCode;
 use crate::body::BodyError;
 use crate::middleware::MiddlewareError;
 use crate::middleware::rate_limit::Reading;
 
-/// When to come back if too many pins are on their way: some of them will have settled by then.
+/// `Retry-After` if too many pins are in progress: some of them will have completed by then.
 const IN_FLIGHT_RETRY: Duration = Duration::from_secs(10);
 
-/// Faults of a batch that are told; a client that has more has one and the same in many of them.
+/// Errors of a batch that are sent. More of them mostly have the same cause.
 const ITEM_ERRORS_MAX: usize = 100;
 
-/// An answer that is an error. Its text is for the person who called; nothing internal may stand in it.
+/// An error response. Its message is for the caller and must not contain internal details.
 #[derive(Debug)]
 pub(crate) struct Reject {
     status: StatusCode,
@@ -30,16 +31,16 @@ pub(crate) struct Reject {
     body: Box<RejectBody>,
 }
 
-/// What every error says.
+/// Body of every error.
 #[derive(Debug, Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Error)]
 pub(super) struct RejectBody {
     /// The reason phrase of the status.
     error: &'static str,
-    /// A sentence to act on.
+    /// Cause of the error, for people.
     message: String,
-    /// A word for programs.
+    /// Cause of the error, for programs. See the reference of error codes.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,26 +55,26 @@ pub(super) struct RejectBody {
     reset_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     current_api_base: Option<&'static str>,
-    /// Until when the pin is locked.
+    /// The pin is locked until this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     retain_until: Option<String>,
-    /// What is wrong with which items of a batch; at most 100.
+    /// Errors of the items of a batch; at most 100.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<ItemErrorBody>,
-    /// How many there are in all.
+    /// Number of errors of a batch.
     #[serde(skip_serializing_if = "Option::is_none")]
     error_count: Option<usize>,
-    /// The budget that refused, for the headers.
+    /// The exceeded rate limit, for the headers.
     #[serde(skip)]
     reading: Option<Reading>,
 }
 
-/// What is wrong with one item of a batch.
+/// Error of one item of a batch.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ItemError)]
 struct ItemErrorBody {
-    /// Its place in the batch, from 0.
+    /// Index in the batch, from 0.
     index: usize,
     cid: Option<String>,
     message: String,
@@ -82,7 +83,7 @@ struct ItemErrorBody {
     retain_until: Option<String>,
 }
 
-/// What is wrong with one item of a batch.
+/// Error of one item of a batch.
 pub(super) struct ItemReject {
     index: usize,
     cid: Option<String>,
@@ -96,8 +97,14 @@ impl ItemReject {
 
     fn into_body(self) -> ItemErrorBody {
         let RejectBody { message, code, retain_until, .. } = *self.reject.body;
-        let code =
-            code.unwrap_or(if self.reject.status == StatusCode::NOT_FOUND { "not_found" } else { "invalid" });
+        let code = code.unwrap_or(
+            if self.reject.status == StatusCode::NOT_FOUND {
+                ErrorCode::NotFound
+            } else {
+                ErrorCode::Invalid
+            }
+            .as_str(),
+        );
         ItemErrorBody { index: self.index, cid: self.cid, message, code, retain_until }
     }
 }
@@ -115,33 +122,34 @@ impl Reject {
         Self { status, headers: HeaderMap::new(), body }
     }
 
-    /// 400: something in the request is not right; the sentence says what.
+    /// 400: the request is invalid; `message` says why.
     pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
     /// 413.
     pub(super) fn too_large(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, message).code("FILE_TOO_LARGE")
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, message).code(ErrorCode::TooLarge)
     }
 
-    /// 401: there was no credential.
+    /// 401: the request has no credential.
     fn no_credential() -> Self {
         let message = "Send an API key in X-API-Key or as Authorization: Bearer";
-        Self::new(StatusCode::UNAUTHORIZED, message).code("UNAUTHORIZED").challenge()
+        Self::new(StatusCode::UNAUTHORIZED, message).code(ErrorCode::Unauthorized).challenge()
     }
 
-    /// 403: the credential is good, but not for this.
+    /// 403: the credential lacks a scope.
     fn missing_scope(required: Scope) -> Self {
         let message = format!("This API key lacks the scope {required}");
-        let mut reject = Self::new(StatusCode::FORBIDDEN, message).code("missing_scope");
+        let mut reject = Self::new(StatusCode::FORBIDDEN, message).code(ErrorCode::MissingScope);
         reject.body.required = Some(required.as_str());
         reject
     }
 
-    /// 403: only an operator may do this.
+    /// 403: the account is not an administrator.
     fn not_admin() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "Only an account with the role admin may do this").code("admin_only")
+        Self::new(StatusCode::FORBIDDEN, "Only an account with the role admin may do this")
+            .code(ErrorCode::AdminOnly)
     }
 
     /// 429: too many requests.
@@ -150,9 +158,9 @@ impl Reject {
         Self::over_limit(message, reading, retry_after, now)
     }
 
-    /// 429: nothing is left of this. The headers tell of it, too.
+    /// 429: a limit is exceeded. The rate-limit headers describe this limit.
     fn over_limit(message: String, reading: Reading, retry_after: Duration, now: Timestamp) -> Self {
-        let mut reject = Self::new(StatusCode::TOO_MANY_REQUESTS, message).code("RATE_LIMIT");
+        let mut reject = Self::new(StatusCode::TOO_MANY_REQUESTS, message).code(ErrorCode::RateLimit);
         reject.body.limit = Some(reading.limit);
         reject.body.remaining = Some(reading.remaining);
         reject.body.reset_time = Some(now.after(reading.full_in).to_string());
@@ -160,7 +168,7 @@ impl Reject {
         reject.retry_after(retry_after)
     }
 
-    /// 429: too much goes on at once.
+    /// 429: too many operations are in progress.
     fn too_many_at_once(message: String, limit: u32, now: Timestamp) -> Self {
         let reading = Reading { limit, remaining: 0, full_in: IN_FLIGHT_RETRY };
         Self::over_limit(message, reading, IN_FLIGHT_RETRY, now)
@@ -172,7 +180,7 @@ impl Reject {
     }
 
     fn invalid_idempotency_key(message: impl Into<String>) -> Self {
-        Self::invalid(message).code("invalid_idempotency_key")
+        Self::invalid(message).code(ErrorCode::InvalidIdempotencyKey)
     }
 
     /// 409: the request was carried out earlier, and its answer was not stored.
@@ -181,13 +189,13 @@ impl Reject {
             "This request was carried out before and answered {status}; that answer may hold a secret, which is shown \
              only once"
         );
-        Self::new(StatusCode::CONFLICT, message).code("answer_not_kept")
+        Self::new(StatusCode::CONFLICT, message).code(ErrorCode::AnswerNotKept)
     }
 
-    /// 503: there is nothing to pay here.
+    /// 503: the server takes no payments.
     pub(super) fn payments_disabled() -> Self {
         let message = "This server takes no payments; ask its operator for another plan";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, message).code("payments_disabled")
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, message).code(ErrorCode::PaymentsDisabled)
     }
 
     /// 405. The router adds `Allow`.
@@ -195,7 +203,7 @@ impl Reject {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "This path does not take this method; see the header Allow")
     }
 
-    /// 410: an API that is gone.
+    /// 410: a removed version of the API.
     pub(super) fn gone(current_api_base: &'static str) -> Self {
         let message = format!("This version of the API is gone; use {current_api_base}");
         let mut reject = Self::new(StatusCode::GONE, message);
@@ -204,32 +212,34 @@ impl Reject {
         reject
     }
 
-    /// 500. What happened is in the log, under the request's id.
+    /// 500. The log has the cause, under the request ID.
     pub(super) fn internal() -> Self {
         let message = "The server failed at this; the operator finds more under the X-Request-Id";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 
-    /// A batch of which nothing was done. Its status and code are those that all faults share; if they differ, it is
-    /// 400 and `batch_refused`.
+    /// A refused batch. Status and code are those that all errors share; if they differ, 400 and `batch_refused`.
     pub(super) fn of_items(mut faults: Vec<ItemReject>) -> Self {
         faults.sort_by_key(|fault| fault.index);
         let Some(first) = faults.first() else { return Self::internal() };
         let is_one = |what: &dyn Fn(&Reject) -> bool| faults.iter().all(|fault| what(&fault.reject));
         let (status, code) = (first.reject.status, first.reject.body.code);
-        let code = code.filter(|_| is_one(&|reject| reject.body.code == code)).unwrap_or("batch_refused");
+        let code = code
+            .filter(|_| is_one(&|reject| reject.body.code == code))
+            .unwrap_or(ErrorCode::BatchRefused.as_str());
         let status = if is_one(&|reject| reject.status == status) { status } else { StatusCode::BAD_REQUEST };
         let message = match faults.len() {
             1 => format!("Nothing was done, because of item {}: {}", first.index, first.reject.body.message),
             count => format!("Nothing was done: {count} things are wrong; `errors` names them"),
         };
-        let mut reject = Self::new(status, message).code(code);
+        let mut reject = Self::new(status, message);
+        reject.body.code = Some(code);
         reject.body.error_count = Some(faults.len());
         reject.body.errors = faults.into_iter().take(ITEM_ERRORS_MAX).map(ItemReject::into_body).collect();
         reject
     }
 
-    /// 503: the server ends, and can't wait for it.
+    /// 503: the server is stopping.
     pub(super) fn stopping() -> Self {
         let message = "The server is stopping; try again in a moment";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(Duration::from_secs(5))
@@ -240,8 +250,9 @@ impl Reject {
         self
     }
 
-    pub(super) fn code(mut self, code: &'static str) -> Self {
-        self.body.code = Some(code);
+    pub(super) fn code(mut self, code: ErrorCode) -> Self {
+        debug_assert!(code.statuses().contains(&self.status.as_u16()), "{code:?} with {}", self.status);
+        self.body.code = Some(code.as_str());
         self
     }
 
@@ -271,51 +282,59 @@ impl From<Error> for Reject {
         match error {
             Error::InvalidRequest(_) | Error::UnknownCluster | Error::Unfit(_) => Self::invalid(message),
             Error::UploadCutOff => Self::invalid(message),
-            Error::TimelockNotAllowed => Self::new(S::FORBIDDEN, message).code("timelock_not_allowed"),
-            Error::RetentionNotAllowed => Self::new(S::FORBIDDEN, message).code("retention_not_allowed"),
+            Error::TimelockNotAllowed => Self::new(S::FORBIDDEN, message).code(ErrorCode::TimelockNotAllowed),
+            Error::RetentionNotAllowed => {
+                Self::new(S::FORBIDDEN, message).code(ErrorCode::RetentionNotAllowed)
+            }
             Error::RetentionLocked { until } => {
-                Self::new(S::FORBIDDEN, message).code("retention_locked").locked_until(until)
+                Self::new(S::FORBIDDEN, message).code(ErrorCode::RetentionLocked).locked_until(until)
             }
             Error::Lifetime(LifetimeError::Shortened { until }) => {
-                Self::invalid(message).code("retention_shortened").locked_until(until)
+                Self::invalid(message).code(ErrorCode::RetentionShortened).locked_until(until)
             }
             Error::Lifetime(LifetimeError::EndsBeforeLock { until }) => {
-                Self::invalid(message).code("timelock_before_retention").locked_until(until)
+                Self::invalid(message).code(ErrorCode::TimelockBeforeRetention).locked_until(until)
             }
             Error::Lifetime(LifetimeError::LockBeyondEnd { .. }) => {
-                Self::invalid(message).code("retention_beyond_timelock")
+                Self::invalid(message).code(ErrorCode::RetentionBeyondTimelock)
             }
-            Error::Twice { .. } => Self::invalid(message).code("duplicate_item"),
-            Error::ClusterNotAllowed => Self::new(S::FORBIDDEN, message).code("cluster_not_allowed"),
+            Error::Twice { .. } => Self::invalid(message).code(ErrorCode::DuplicateItem),
+            Error::ClusterNotAllowed => Self::new(S::FORBIDDEN, message).code(ErrorCode::ClusterNotAllowed),
             Error::FileTooLarge { .. } | Error::DirectoryTooLarge { .. } => Self::too_large(message),
-            Error::QuotaExceeded => Self::new(S::FORBIDDEN, message).code("quota_exceeded"),
-            Error::ScopeNotHeld => Self::new(S::FORBIDDEN, message).code("scope_not_held"),
-            Error::FolderNotAllowed => Self::new(S::FORBIDDEN, message).code("server_folder_not_allowed"),
+            Error::QuotaExceeded => Self::new(S::FORBIDDEN, message).code(ErrorCode::QuotaExceeded),
+            Error::ScopeNotHeld => Self::new(S::FORBIDDEN, message).code(ErrorCode::ScopeNotHeld),
+            Error::FolderNotAllowed => {
+                Self::new(S::FORBIDDEN, message).code(ErrorCode::ServerFolderNotAllowed)
+            }
             Error::CidNotFound | Error::PinNotFound | Error::UploadNotFound => {
                 Self::new(S::NOT_FOUND, message)
             }
-            Error::NotPinned(_) => Self::new(S::CONFLICT, message).code("not_pinned"),
-            Error::LifeNotHeld => Self::new(S::FORBIDDEN, message).code("expiry_not_held"),
-            Error::AddressesNotHeld => Self::new(S::FORBIDDEN, message).code("ip_allowlist_not_held"),
-            Error::CredentialGone => Self::new(S::UNAUTHORIZED, message).code("INVALID_API_KEY").challenge(),
+            Error::NotPinned(_) => Self::new(S::CONFLICT, message).code(ErrorCode::NotPinned),
+            Error::LifeNotHeld => Self::new(S::FORBIDDEN, message).code(ErrorCode::ExpiryNotHeld),
+            Error::AddressesNotHeld => Self::new(S::FORBIDDEN, message).code(ErrorCode::IpAllowlistNotHeld),
+            Error::CredentialGone => {
+                Self::new(S::UNAUTHORIZED, message).code(ErrorCode::InvalidApiKey).challenge()
+            }
             Error::TokenNotFound | Error::AccountNotFound => Self::new(S::NOT_FOUND, message),
             Error::PlanNotFound | Error::ClusterNotFound => Self::new(S::NOT_FOUND, message),
-            Error::PlanChangeNotAllowed => Self::new(S::FORBIDDEN, message).code("plan_change_not_allowed"),
-            Error::PlanTooSmall { .. } => Self::new(S::FORBIDDEN, message).code("quota_exceeded"),
-            Error::PlanInUse => Self::new(S::CONFLICT, message).code("plan_in_use"),
-            Error::LastAdmin => Self::new(S::CONFLICT, message).code("last_admin"),
-            Error::AccountHasPins { .. } => Self::new(S::CONFLICT, message).code("account_has_pins"),
-            Error::AccountLeaving => Self::new(S::CONFLICT, message).code("account_leaving"),
+            Error::PlanChangeNotAllowed => {
+                Self::new(S::FORBIDDEN, message).code(ErrorCode::PlanChangeNotAllowed)
+            }
+            Error::PlanTooSmall { .. } => Self::new(S::FORBIDDEN, message).code(ErrorCode::QuotaExceeded),
+            Error::PlanInUse => Self::new(S::CONFLICT, message).code(ErrorCode::PlanInUse),
+            Error::LastAdmin => Self::new(S::CONFLICT, message).code(ErrorCode::LastAdmin),
+            Error::AccountHasPins { .. } => Self::new(S::CONFLICT, message).code(ErrorCode::AccountHasPins),
+            Error::AccountLeaving => Self::new(S::CONFLICT, message).code(ErrorCode::AccountLeaving),
             Error::WebhookNotFound => Self::new(S::NOT_FOUND, message),
             Error::NameTaken | Error::EmailTaken => Self::new(S::CONFLICT, message),
-            Error::WebhookInactive => Self::new(S::CONFLICT, message).code("webhook_inactive"),
+            Error::WebhookInactive => Self::new(S::CONFLICT, message).code(ErrorCode::WebhookInactive),
             Error::NameOfRequest(error) => error.into(),
             Error::TooManyInFlight { limit, at } | Error::TooManyWatches { limit, at } => {
                 Self::too_many_at_once(message, limit, at)
             }
             Error::Login(error) => error.into(),
-            Error::Stalled(_) => Self::new(S::SERVICE_UNAVAILABLE, message).code("stalled"),
-            Error::StorageFull => Self::new(S::INSUFFICIENT_STORAGE, message).code("storage_full"),
+            Error::Stalled(_) => Self::new(S::SERVICE_UNAVAILABLE, message).code(ErrorCode::Stalled),
+            Error::StorageFull => Self::new(S::INSUFFICIENT_STORAGE, message).code(ErrorCode::StorageFull),
             Error::Unavailable { retry_after: None } => Self::new(S::SERVICE_UNAVAILABLE, message),
             Error::Unavailable { retry_after: Some(wait) } => {
                 Self::new(S::SERVICE_UNAVAILABLE, message).retry_after(wait)
@@ -339,10 +358,10 @@ impl From<IdempotencyError> for Reject {
         let message = error.to_string();
         match error {
             IdempotencyError::Reused => {
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, message).code("idempotency_key_reused")
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, message).code(ErrorCode::IdempotencyKeyReused)
             }
             IdempotencyError::Running { retry_after } => Self::new(StatusCode::CONFLICT, message)
-                .code("idempotency_in_progress")
+                .code(ErrorCode::IdempotencyInProgress)
                 .retry_after(retry_after),
         }
     }
@@ -353,18 +372,18 @@ impl From<LoginError> for Reject {
         use StatusCode as S;
         let message = error.to_string();
         match error {
-            LoginError::SignupClosed => Self::new(S::FORBIDDEN, message).code("signup_closed"),
-            LoginError::WrongLogin => Self::new(S::UNAUTHORIZED, message).code("invalid_credentials"),
+            LoginError::SignupClosed => Self::new(S::FORBIDDEN, message).code(ErrorCode::SignupClosed),
+            LoginError::WrongLogin => Self::new(S::UNAUTHORIZED, message).code(ErrorCode::InvalidCredentials),
             LoginError::TemporaryTokenInvalid => {
-                Self::new(S::UNAUTHORIZED, message).code("temporary_token_invalid")
+                Self::new(S::UNAUTHORIZED, message).code(ErrorCode::TemporaryTokenInvalid)
             }
-            LoginError::WrongPassword => Self::new(S::FORBIDDEN, message).code("wrong_password"),
-            LoginError::AccountDisabled => Self::new(S::FORBIDDEN, message).code("account_disabled"),
-            LoginError::SessionNeeded => Self::new(S::FORBIDDEN, message).code("session_required"),
-            LoginError::SecondFactorRequired => Self::invalid(message).code("2fa_required"),
-            LoginError::SecondFactorInvalid => Self::invalid(message).code("2fa_invalid"),
-            LoginError::SecondFactorOn => Self::new(S::CONFLICT, message).code("2fa_already_enabled"),
-            LoginError::SecondFactorOff => Self::new(S::CONFLICT, message).code("2fa_not_enabled"),
+            LoginError::WrongPassword => Self::new(S::FORBIDDEN, message).code(ErrorCode::WrongPassword),
+            LoginError::AccountDisabled => Self::new(S::FORBIDDEN, message).code(ErrorCode::AccountDisabled),
+            LoginError::SessionNeeded => Self::new(S::FORBIDDEN, message).code(ErrorCode::SessionRequired),
+            LoginError::SecondFactorRequired => Self::invalid(message).code(ErrorCode::SecondFactorRequired),
+            LoginError::SecondFactorInvalid => Self::invalid(message).code(ErrorCode::SecondFactorInvalid),
+            LoginError::SecondFactorOn => Self::new(S::CONFLICT, message).code(ErrorCode::SecondFactorOn),
+            LoginError::SecondFactorOff => Self::new(S::CONFLICT, message).code(ErrorCode::SecondFactorOff),
             LoginError::TooManyTries { limit, at, retry_after } => {
                 let reading = Reading { limit, remaining: 0, full_in: retry_after };
                 Self::over_limit(message, reading, retry_after, at)
@@ -378,10 +397,14 @@ impl From<AuthError> for Reject {
         let message = error.to_string();
         match error {
             AuthError::Invalid => {
-                Self::new(StatusCode::UNAUTHORIZED, message).code("INVALID_API_KEY").challenge()
+                Self::new(StatusCode::UNAUTHORIZED, message).code(ErrorCode::InvalidApiKey).challenge()
             }
-            AuthError::IpNotAllowed => Self::new(StatusCode::FORBIDDEN, message).code("ip_not_allowed"),
-            AuthError::AccountDisabled => Self::new(StatusCode::FORBIDDEN, message).code("account_disabled"),
+            AuthError::IpNotAllowed => {
+                Self::new(StatusCode::FORBIDDEN, message).code(ErrorCode::IpNotAllowed)
+            }
+            AuthError::AccountDisabled => {
+                Self::new(StatusCode::FORBIDDEN, message).code(ErrorCode::AccountDisabled)
+            }
             AuthError::Unavailable => Self::new(StatusCode::SERVICE_UNAVAILABLE, message),
         }
     }

@@ -19,6 +19,7 @@ mod openapi;
 mod parts;
 mod pin;
 mod plans;
+mod reference;
 mod security;
 mod upload;
 mod uploads;

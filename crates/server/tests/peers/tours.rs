@@ -1,5 +1,5 @@
 //! One tour of the API for each HTTP library that clients of it are written with. Each does what such a client does;
-//! what came of it must be what the operations say, and what the table in `docs/api/compatibility.md` says.
+//! what came of it must be what the operations say, and what the table in `docs/reference/compatibility.md` says.
 
 mod operations;
 pub(crate) mod table;

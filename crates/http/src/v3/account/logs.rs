@@ -130,7 +130,7 @@ impl LogsReply {
             actor: "you",
             ip: Some("192.0.2.7".to_owned()),
             status: AuditStatus::Done.as_str(),
-            details: serde_json::json!({"cluster": "cl0-global", "name": "wiki"}),
+            details: serde_json::json!({"cluster": "cl0-global", "name": "hello.txt"}),
             created_at: "2026-01-01T00:00:00.000Z".to_owned(),
         };
         let pagination = Pagination::new(1, 20, Some(1));

@@ -33,7 +33,7 @@ pub(super) struct PinParam {
 #[into_params(parameter_in = Query)]
 pub(super) struct AdminPinsQuery {
     /// CID.
-    #[param(example = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi")]
+    #[param(example = "bafkreiexp7jgrrnl7i37debwszffmd5oqujkwlu6472bthy4ezpvmwfcw4")]
     cid: Option<String>,
     /// Account ID.
     #[param(example = "34407e29d027c000")]
@@ -209,11 +209,11 @@ impl AdminPinBody {
             cid: EXAMPLE_CID.to_owned(),
             cluster_id: "cl0-global".to_owned(),
             status: PinState::Pinned.as_str(),
-            name: Some("wiki".to_owned()),
+            name: Some("hello.txt".to_owned()),
             original_name: None,
-            custom_name: Some("wiki".to_owned()),
-            size: 4_194_304,
-            kind: "directory",
+            custom_name: Some("hello.txt".to_owned()),
+            size: 12,
+            kind: "file",
             damaged_blocks: 0,
             error: None,
             created_at: "2026-01-01T00:00:00.000Z".to_owned(),

@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 
 use crate::AppState;
 use crate::middleware::auth::{FilesDelete, FilesWrite, RequireScope};
+use crate::v3::error_code::ErrorCode;
 use crate::v3::extract::{
     ClusterFilter, ClusterFilterParams, ClusterHint, ClusterParams, EXAMPLE_CID, MaybeJson, parse,
 };
@@ -125,7 +126,7 @@ struct RemoveItem {
 /// does not wait for fetches: 200 means that all content is pinned, 202 that some pins are in progress.
 #[utoipa::path(post, path = "/files/pin-batch", operation_id = "createPinBatch", tag = "pins", security(("key" = ["files:write"]), ("session" = [])),
     params(ClusterParams),
-    request_body(content = PinBatchBody, example = json!({"items": [{"cid": EXAMPLE_CID, "customName": "wiki"}], "cl": "cl0-global"})),
+    request_body(content = PinBatchBody, example = json!({"items": [{"cid": EXAMPLE_CID, "customName": "hello.txt"}], "cl": "cl0-global"})),
     responses(
         (status = 200, description = "All content is pinned.", body = PinBatchReply, example = json!(PinBatchReply::example())),
         (status = 202, description = "All pins are created, and some are in progress.", body = PinBatchReply, example = json!(PinBatchReply::example_in_progress())),
@@ -219,8 +220,9 @@ fn item_cid(item: &RawValue) -> Result<Cid, Reject> {
 }
 
 fn cid_of(text: Option<&str>) -> Result<Cid, Reject> {
-    let text = filled(text).ok_or_else(|| Reject::invalid("`cid`: a CID is needed").code("invalid_cid"))?;
-    parse_cid(text).map_err(|error| Reject::invalid(error.to_string()).code("invalid_cid"))
+    let text =
+        filled(text).ok_or_else(|| Reject::invalid("`cid`: a CID is needed").code(ErrorCode::InvalidCid))?;
+    parse_cid(text).map_err(|error| Reject::invalid(error.to_string()).code(ErrorCode::InvalidCid))
 }
 
 fn removal(item: &RawValue, hint: Option<&str>) -> Result<(Cid, Option<ClusterId>), Reject> {

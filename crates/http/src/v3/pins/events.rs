@@ -27,6 +27,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::AppState;
 use crate::middleware::auth::{ClusterRead, CredentialCheck, RequireScope};
+use crate::v3::error_code::ErrorCode;
 use crate::v3::extract::{CidParam, CidText, ClusterFilter, ClusterFilterParams};
 use crate::v3::openapi::{Guarded, Missing};
 use crate::v3::options::parse_cluster;
@@ -40,7 +41,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What an event's lines look like.
-const EXAMPLE: &str = "retry: 3000\n\nid: 34407e29d027c000-pinning-6a09e667f3bcc908\nevent: progress\ndata: {\"cid\":\"bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi\",\"uploadId\":\"34407e29d027c000\",\"clusterId\":\"cl0-global\",\"state\":\"pinning\",\"blocks\":12,\"bytes\":3145728,\"totalBytes\":null,\"sources\":2,\"rate\":1048576,\"error\":null,\"errorCode\":null,\"attempts\":0,\"nextTryAt\":null,\"expiresAt\":null}\n\n";
+const EXAMPLE: &str = "retry: 3000\n\nid: 34407e29d027c000-pinning-6a09e667f3bcc908\nevent: progress\ndata: {\"cid\":\"bafkreiexp7jgrrnl7i37debwszffmd5oqujkwlu6472bthy4ezpvmwfcw4\",\"uploadId\":\"34407e29d027c000\",\"clusterId\":\"cl0-global\",\"state\":\"pinning\",\"blocks\":12,\"bytes\":3145728,\"totalBytes\":null,\"sources\":2,\"rate\":1048576,\"error\":null,\"errorCode\":null,\"attempts\":0,\"nextTryAt\":null,\"expiresAt\":null}\n\n";
 
 /// OpenAPI description of `Last-Event-ID`.
 #[derive(IntoParams)]
@@ -95,7 +96,7 @@ impl FromRequestParts<AppState> for AcceptsEvents {
             return Ok(Self);
         }
         let message = format!("This is a stream of events; send `Accept: {EVENT_STREAM}`");
-        Err(Reject::new(StatusCode::NOT_ACCEPTABLE, message).code("not_acceptable"))
+        Err(Reject::new(StatusCode::NOT_ACCEPTABLE, message).code(ErrorCode::NotAcceptable))
     }
 }
 

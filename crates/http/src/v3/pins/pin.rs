@@ -50,7 +50,7 @@ pub(crate) enum PinOrDryRun {
 #[utoipa::path(post, path = "/files/pin/{cid}", operation_id = "createPin", tag = "pins", security(("key" = ["files:write"]), ("session" = [])),
     params(CidParam, ClusterParams, PinQuery, PreferParam),
     request_body(content = Option<PinOptionsBody>, description = "Options of the pin. The body and each of its fields are optional.",
-        example = json!({"customName": "wiki", "cl": "cl0-global"})),
+        example = json!({"customName": "hello.txt", "cl": "cl0-global"})),
     responses(
         (status = 201, description = "The content is pinned; the pin is new.", body = PinBody, example = json!(PinBody::example())),
         (status = 200, description = "The CID was already pinned; the given names and times have been applied. Or the estimate of a dry run.", body = PinOrDryRun,

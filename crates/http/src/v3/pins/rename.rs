@@ -32,7 +32,7 @@ struct UploadIdParam {
 #[schema(as = Rename)]
 pub(crate) struct RenameBody {
     /// The new name: 1 to 255 bytes without control characters.
-    #[schema(value_type = String, example = "wiki")]
+    #[schema(value_type = String, example = "hello.txt")]
     new_name: Option<String>,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct RenameBody {
 /// Sets `customName`. `originalName` does not change.
 #[utoipa::path(put, path = "/files/rename/{upload_id}", operation_id = "renamePin", tag = "pins", security(("key" = ["files:rename"]), ("session" = [])),
     params(UploadIdParam),
-    request_body(content = RenameBody, example = json!({"newName": "wiki"})),
+    request_body(content = RenameBody, example = json!({"newName": "hello.txt"})),
     responses((status = 200, description = "The pin is renamed.", body = RenamedReply, example = json!(RenamedReply::example())), Missing, Guarded, WithBody))]
 pub(crate) async fn rename(
     State(app): State<AppState>,
@@ -81,7 +81,7 @@ pub(crate) struct RenamedReply {
 
 impl RenamedReply {
     fn example() -> Self {
-        let name = || Some("wiki".to_owned());
+        let name = || Some("hello.txt".to_owned());
         Self {
             updated: true,
             new_name: name(),

@@ -71,11 +71,11 @@ impl PinBody {
             pinned: true,
             status: PinState::Pinned.as_str(),
             upload_id: "34407e29d027c000".to_owned(),
-            name: Some("wiki".to_owned()),
+            name: Some("hello.txt".to_owned()),
             original_name: None,
-            custom_name: Some("wiki".to_owned()),
-            size: 4_194_304,
-            kind: PinKind::Directory.as_str(),
+            custom_name: Some("hello.txt".to_owned()),
+            size: 12,
+            kind: PinKind::File.as_str(),
             created_at: "2026-01-01T00:00:00.000Z".to_owned(),
         }
     }

@@ -21,7 +21,7 @@ use utoipa::ToSchema;
 
 use crate::AppState;
 use crate::middleware::auth::{FilesWrite, RequireScope};
-use crate::v3::extract::{ClusterHint, ClusterParams, EXAMPLE_CID, MaybeJson};
+use crate::v3::extract::{ClusterHint, ClusterParams, EXAMPLE_CID, EXAMPLE_DIRECTORY_CID, MaybeJson};
 use crate::v3::openapi::{Guarded, Storage, WithBody};
 use crate::v3::options::{PinOptionsBody, filled};
 use crate::v3::pins::reply::status_location;
@@ -367,7 +367,7 @@ impl DirectoryBody {
         };
         Self {
             message: "The directory is pinned",
-            cid: EXAMPLE_CID.to_owned(),
+            cid: EXAMPLE_DIRECTORY_CID.to_owned(),
             filename: Some("site".to_owned()),
             size: 1_200,
             kind: "directory",

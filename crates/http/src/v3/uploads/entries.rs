@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::AppState;
 use crate::middleware::auth::{FilesRead, RequireScope};
-use crate::v3::extract::{CidParam, CidText, EXAMPLE_CID, QueryOf};
+use crate::v3::extract::{CidParam, CidText, EXAMPLE_CID, EXAMPLE_DIRECTORY_CID, QueryOf};
 use crate::v3::openapi::{Conflict, Guarded, Missing};
 use crate::v3::options::{filled, parse_cluster};
 use crate::v3::query::{Pagination, number};
@@ -113,7 +113,7 @@ impl EntriesReply {
             kind: word(EntryKind::File),
         };
         Self {
-            cid: EXAMPLE_CID.to_owned(),
+            cid: EXAMPLE_DIRECTORY_CID.to_owned(),
             upload_id: "34407e29d027c000".to_owned(),
             cluster_id: "cl0-global".to_owned(),
             kind: word(EntryKind::Directory),

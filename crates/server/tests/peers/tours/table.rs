@@ -1,10 +1,10 @@
-//! The table of `docs/api/compatibility.md`, which says what ran and nothing else.
+//! The table of `docs/reference/compatibility.md`, which says what ran and nothing else.
 
 use std::collections::BTreeMap;
 
 use crate::cache;
 
-const DOCUMENT: &str = "docs/api/compatibility.md";
+const DOCUMENT: &str = "docs/reference/compatibility.md";
 
 /// What stands in a cell for what a client has no method for.
 const NONE: &str = "–";
