@@ -5,6 +5,7 @@
 
 mod account;
 mod audit;
+mod backoff;
 mod cid_text;
 mod clock;
 mod cluster;
@@ -24,6 +25,7 @@ mod webhook;
 
 pub use account::{Account, Email, EmailError, Role, RoleError};
 pub use audit::{Actor, AuditCursor, AuditCursorError, AuditStatus, Details, Source};
+pub use backoff::Backoff;
 pub use cid_text::{CID_TEXT_LEN_MAX, CidError, parse_cid};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use cluster::{ClusterId, ClusterIdError};

@@ -27,7 +27,7 @@ use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirLock, Locked};
 
 /// The largest answer that is no stream, in bytes.
-const ANSWER_BYTES_MAX: usize = 8 << 20;
+const RESPONSE_BYTES_MAX: usize = 8 << 20;
 
 /// Why an answer is of no use.
 const MISUNDERSTOOD: &str = "the answer makes no sense; is the server of another version?";
@@ -137,7 +137,7 @@ impl AdminClient {
         }
         let status = response.status();
         let body =
-            to_bytes(response.into_body(), ANSWER_BYTES_MAX).await.context("the answer was cut off")?;
+            to_bytes(response.into_body(), RESPONSE_BYTES_MAX).await.context("the answer was cut off")?;
         let reason: Option<Value> = serde_json::from_slice(&body).ok();
         match reason.as_ref().and_then(|reason| reason["error"].as_str()) {
             Some(reason) => bail!("{reason}"),
@@ -152,7 +152,7 @@ impl AdminClient {
     pub(crate) async fn ask<T: DeserializeOwned>(&self, request: Request<Body>) -> anyhow::Result<T> {
         let response = self.send(request).await?;
         let body =
-            to_bytes(response.into_body(), ANSWER_BYTES_MAX).await.context("the answer was cut off")?;
+            to_bytes(response.into_body(), RESPONSE_BYTES_MAX).await.context("the answer was cut off")?;
         serde_json::from_slice(&body).context(MISUNDERSTOOD)
     }
 
@@ -222,7 +222,7 @@ impl Lines {
                 return Ok(Some(serde_json::from_slice(&line).context(MISUNDERSTOOD)?));
             }
             match link.next(&mut self.pieces).await? {
-                Some(piece) if self.buffer.len() + piece.len() <= ANSWER_BYTES_MAX => {
+                Some(piece) if self.buffer.len() + piece.len() <= RESPONSE_BYTES_MAX => {
                     self.buffer.extend_from_slice(&piece);
                 }
                 Some(_) => bail!(MISUNDERSTOOD),

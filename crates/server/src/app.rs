@@ -171,7 +171,7 @@ pub(crate) async fn start_service(config: &Config, store: &Store, node: &Node) -
     let settings = settings::service(config)?;
     let service = Service::new(store.clone(), clusters, Arc::new(SystemClock), settings).await?;
     // The data folder's lock says that nobody else works on this store.
-    service.reconciler.take_over().await?;
+    service.workers.take_over().await?;
     Ok(service)
 }
 

@@ -86,7 +86,7 @@ async fn end(
     let later = clock.now().after(Duration::from_hours(24 * 365));
     clock.advance(Duration::from_hours(1));
     let (began, now) = (Instant::now(), clock.now());
-    service.reconciler.wake();
+    service.workers.wake();
     let mut slowest = Duration::ZERO;
     let mut probes = 0;
     while store.next_expiry().await?.is_some_and(|next| next <= now) {
@@ -122,14 +122,14 @@ async fn idle(what: &str, service: &Service) -> PlacementOutcome {
     settle(service).await?;
     let began = Instant::now();
     for _ in 0..TURNS {
-        service.reconciler.turn().await?;
+        service.workers.turn().await?;
     }
     println!("a look of the idle reconciler {what}: {:.0?}", began.elapsed() / TURNS);
     Ok(())
 }
 
 async fn settle(service: &Service) -> PlacementOutcome {
-    while service.reconciler.turn().await? > 0 {}
+    while service.workers.turn().await? > 0 {}
     Ok(())
 }
 

@@ -1,82 +1,96 @@
-//! Accounts: made, listed, found.
+//! Accounts: creating and finding.
+
+#[cfg(test)]
+mod login_timing_tests;
+mod profile;
+pub(crate) mod referrals;
+mod second_factor;
+mod signup;
+pub(crate) mod subscriptions;
 
 use std::sync::Arc;
 
 use pinfold_model::{Account, AccountId, Actor, Email, IpRules, PlanCode, Role, ScopeSet, TokenName};
 
-use crate::core::{Core, unavailable};
-use crate::{ApiKey, Caller, Credential, Error, NewToken, Password, Tokens, Via};
+pub use self::profile::PREFERENCES_LEN_MAX;
+use self::referrals::Referrals;
+pub use self::second_factor::SecondFactorSetup;
+pub use self::signup::NewSignup;
+use crate::auth::Auth;
+use crate::error::log_store_error;
+use crate::{ApiKey, Caller, Credential, Error, Logins, NewToken, Password, Tokens, Via};
 
-/// The address of the account that the first start makes, unless another one is set.
+/// E-mail address of the account that the first start creates, unless another one is configured.
 pub const ADMIN_EMAIL: &str = "admin@localhost";
 
-/// The longest name, in bytes.
+/// Maximum length of a name in bytes.
 const NAME_LEN_MAX: usize = 255;
 
-/// Accounts in one list.
+/// Maximum accounts in one list.
 const LIST_MAX: u32 = 10_000;
 
 /// The accounts. Cheap to clone.
 #[derive(Clone)]
 pub struct Accounts {
-    pub(crate) core: Arc<Core>,
+    pub(crate) auth: Arc<Auth>,
+    pub(crate) logins: Logins,
+    pub(crate) referrals: Referrals,
+    /// Whether anyone may sign up.
+    pub(crate) signup_open: bool,
 }
 
-/// The account that the first start makes.
+/// The account that the first start creates.
 #[derive(Debug, Clone)]
 pub struct FirstAdmin {
-    /// Its address.
     pub email: Email,
-    /// Its password; without one it can't log in, but has a key.
+    /// Without a password the account can't log in, but has an API key.
     pub password: Option<Password>,
 }
 
-/// What a new account shall be.
+/// A new account.
 #[derive(Debug, Clone)]
 pub struct NewAccount {
-    /// Its address; unique.
+    /// Unique.
     pub email: Email,
-    /// What it calls itself; at most 255 bytes.
+    /// At most 255 bytes.
     pub name: String,
-    /// Its plan.
     pub plan: PlanCode,
-    /// Its role.
     pub role: Role,
-    /// Its password; without one it can't log in, but have keys.
+    /// Without a password the account can't log in, but can have API keys.
     pub password: Option<Password>,
 }
 
 impl Accounts {
-    /// Makes an account, as an operator's command.
+    /// Creates an account. For operators.
     ///
     /// # Errors
-    /// [`Error::EmailTaken`], [`Error::InvalidRequest`] (no such plan, a name that is too long, a
-    /// password that does not suit).
+    /// [`Error::EmailTaken`], [`Error::InvalidRequest`] (unknown plan, invalid name or
+    /// password).
     pub async fn create(&self, new: NewAccount) -> Result<Account, Error> {
         self.create_by(Actor::OPERATOR, new).await
     }
 
-    /// Makes an account, as `by` wants.
+    /// Creates an account on behalf of `actor`.
     ///
     /// # Errors
     /// As [`create`](Self::create).
-    pub async fn create_by(&self, by: Actor, new: NewAccount) -> Result<Account, Error> {
-        self.insert(new, false, by).await?.ok_or(Error::EmailTaken)
+    pub async fn create_by(&self, actor: Actor, new: NewAccount) -> Result<Account, Error> {
+        self.insert(new, false, actor).await?.ok_or(Error::EmailTaken)
     }
 
+    /// Creates an account; `None` if the address is taken, or `only_first` and there is an account already.
     pub(crate) async fn insert(
         &self,
         new: NewAccount,
         only_first: bool,
-        by: Actor,
+        actor: Actor,
     ) -> Result<Option<Account>, Error> {
         check_name(&new.name)?;
         if let Some(password) = &new.password {
-            password.suits(&new.email)?;
+            password.check_for(&new.email)?;
         }
-        let plan = self.core.plan(&new.plan).await?;
-        let plan = plan.ok_or_else(|| Error::InvalidRequest(format!("Unknown plan: {}", new.plan)))?;
-        let configured = self.core.settings.plans.find(&plan.code);
+        let plan = self.auth.catalog.requested_plan(&new.plan).await?;
+        let configured = self.auth.catalog.configured_plan(&plan.code);
         let row = pinfold_store::NewAccount {
             email: new.email,
             name: new.name,
@@ -85,79 +99,82 @@ impl Accounts {
             storage_limit_bytes: configured.unwrap_or(&plan).limits.storage_bytes,
             plan_is_configured: configured.is_some(),
             password_hash: match new.password {
-                Some(password) => Some(self.core.hasher.hash(password).await?),
+                Some(password) => Some(self.auth.hasher.hash(password).await?),
                 None => None,
             },
         };
-        self.core.store.create_account(row, only_first, by, self.core.clock.now()).await.map_err(unavailable)
+        self.auth
+            .store
+            .create_account(row, only_first, actor, self.auth.clock.now())
+            .await
+            .map_err(log_store_error)
     }
 
-    /// All accounts, oldest first; at most 10,000.
+    /// Lists accounts, oldest first; at most 10,000.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Internal`].
     pub async fn list(&self) -> Result<Vec<Account>, Error> {
-        self.core.store.accounts(None, LIST_MAX).await.map_err(unavailable)
+        self.auth.store.accounts(None, LIST_MAX).await.map_err(log_store_error)
     }
 
-    /// Whether there is any account.
+    /// Whether an account exists.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Internal`].
     pub async fn any(&self) -> Result<bool, Error> {
-        let some = self.core.store.accounts(None, 1).await.map_err(unavailable)?;
+        let some = self.auth.store.accounts(None, 1).await.map_err(log_store_error)?;
         Ok(!some.is_empty())
     }
 
-    /// The oldest account: the one that the first start made, as long as it is there.
+    /// Returns the oldest account: the one that the first start created, as long as it exists.
     ///
     /// # Errors
-    /// [`Error::AccountNotFound`] when there is none at all.
+    /// [`Error::AccountNotFound`] if there is no account.
     pub async fn oldest(&self) -> Result<Account, Error> {
-        let oldest = self.core.store.accounts(None, 1).await.map_err(unavailable)?;
+        let oldest = self.auth.store.accounts(None, 1).await.map_err(log_store_error)?;
         oldest.into_iter().next().ok_or(Error::AccountNotFound)
     }
 
-    /// The account with this address.
+    /// Finds the account with this e-mail address.
     ///
     /// # Errors
     /// [`Error::AccountNotFound`].
     pub async fn by_email(&self, email: &Email) -> Result<Account, Error> {
-        let found = self.core.store.account_by_email(email).await.map_err(unavailable)?;
+        let found = self.auth.store.account_by_email(email).await.map_err(log_store_error)?;
         found.ok_or(Error::AccountNotFound)
     }
 
-    /// An account as the caller of use cases that an operator begins in its name: with every scope, and bound
-    /// by its plan as ever.
+    /// Returns an account as the caller of operations that an operator begins on its behalf: with all scopes, and within the
+    /// limits of its plan.
     ///
     /// # Errors
-    /// [`Error::AccountNotFound`]; [`Error::InvalidRequest`] when it is disabled or its plan is not set up.
+    /// [`Error::AccountNotFound`]; [`Error::InvalidRequest`] if the account is disabled or its plan does not exist.
     pub async fn caller(&self, email: &Email) -> Result<Caller, Error> {
         let account = self.by_email(email).await?;
         if account.disabled {
             return Err(Error::InvalidRequest(format!("The account {email} is disabled")));
         }
-        let plan = self.core.plan_of(&account).await?;
-        let plan = plan.ok_or_else(|| Error::InvalidRequest(format!("Unknown plan: {}", account.plan)))?;
+        let plan = self.auth.catalog.requested_plan(&account.plan).await?;
         let (credential, via) = (Credential::Operator, Via::OPERATOR);
         Ok(Caller { account, plan, scopes: ScopeSet::all(), credential, via })
     }
 
-    /// The account with this id, as it is now.
+    /// Reads the account with this id.
     ///
     /// # Errors
     /// [`Error::AccountNotFound`].
     pub async fn by_id(&self, id: AccountId) -> Result<Account, Error> {
-        self.core.store.account(id).await.map_err(unavailable)?.ok_or(Error::AccountNotFound)
+        self.auth.store.account(id).await.map_err(log_store_error)?.ok_or(Error::AccountNotFound)
     }
 
-    /// On the very first start, makes the first account (role admin, plan premium or else the last plan on offer) and
-    /// a key with every scope, and gives the key; `None` when there are accounts already.
+    /// On the very first start, creates the first account (role admin, plan premium or else the last plan) and an API key with
+    /// all scopes, and returns the key; `None` if there is an account already.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Internal`].
     pub async fn ensure_admin(&self, first: FirstAdmin) -> Result<Option<ApiKey>, Error> {
-        let plans = self.core.plans();
+        let plans = self.auth.catalog.plans();
         let premium = plans.find(&PlanCode::new("premium")).or_else(|| plans.iter().last());
         let admin = NewAccount {
             email: first.email,
@@ -175,15 +192,17 @@ impl Accounts {
             ip_allowlist: IpRules::default(),
             expires_at: None,
         };
-        let tokens = Tokens { core: Arc::clone(&self.core) };
+        let tokens = Tokens { auth: Arc::clone(&self.auth) };
         Ok(Some(tokens.create(account.id, new).await?.secret))
     }
 }
 
-/// A name that an account may have.
+/// Checks the name of an account.
 pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     if !name.trim().is_empty() && name.len() <= NAME_LEN_MAX && !name.chars().any(char::is_control) {
         return Ok(());
     }
-    Err(Error::InvalidRequest(format!("A name has 1 to {NAME_LEN_MAX} bytes and no control characters")))
+    Err(Error::InvalidRequest(format!(
+        "The name must have 1 to {NAME_LEN_MAX} bytes and no control characters"
+    )))
 }

@@ -1,7 +1,7 @@
-//! What operators do: with accounts, plans, clusters and everybody's pins.
+//! Administration of accounts, plans, clusters and all pins.
 //!
-//! Whoever calls these has proven to be an operator ([`Caller::is_admin`], or the command line). Every act says who it
-//! was, and stands in the audit log of the account that it touches, or in the operator's own if it touches none.
+//! The caller must have been authorized before ([`Caller::is_admin`](crate::Caller::is_admin), or the command line). Every
+//! operation names its actor, and is recorded in the audit log of the account that it affects, or in the actor's own log.
 
 mod accounts;
 mod clusters;
@@ -11,16 +11,29 @@ mod statistics;
 
 use std::sync::Arc;
 
-use crate::core::Core;
+use pinfold_model::Clock;
+use pinfold_store::Store;
+use tokio::sync::Notify;
 
-pub use accounts::{AccountEdit, AccountPage, AccountQuery, AccountView, Leaving};
+use crate::Clusters;
+use crate::auth::Auth;
+use crate::catalog::Catalog;
+use crate::placements::Placements;
+
+pub use accounts::{AccountEdit, AccountPage, AccountQuery, AccountView, RemoveAccountOutcome};
 pub use clusters::{ClusterEdit, ClusterView, GatewayEdit};
 pub use pins::{OwnedPin, OwnedPinPage, OwnedPinQuery, PinOwners};
 pub use plans::{PlanSource, PlanView};
 pub use statistics::{ClusterStatistics, PinCounts, PlanAccounts, Statistics};
 
-/// What operators do. Cheap to clone.
+/// Administration. Cheap to clone.
 #[derive(Clone)]
 pub struct Admin {
-    pub(crate) core: Arc<Core>,
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) auth: Arc<Auth>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) clusters: Clusters,
+    pub(crate) placements: Arc<Placements>,
+    pub(crate) accounts_to_remove: Arc<Notify>,
 }

@@ -1,133 +1,161 @@
-//! What is on offer at this moment: the plans, and what is shown of the clusters.
+//! The catalog: the plans and the descriptions of clusters that are in force.
 //!
-//! What an operator saved lies over what is configured. All of it is one value that is swapped as a whole, so that a
-//! request reads it without asking the database, and never sees half of a change. Who changes it here swaps it at
-//! once; what another process changed, such as a command beside the server, is looked for every few seconds.
+//! Saved plans and descriptions override the configured ones. The catalog is one value that is replaced as a whole, so that a
+//! request reads it from memory and never sees half of a change. A change in this process replaces it at once; changes by
+//! another process, such as a command, are read every few seconds.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use pinfold_model::{Account, Plan, PlanCode, Plans};
-use pinfold_store::SavedClusterInfo;
+use pinfold_store::{PlanGrant, SavedClusterInfo, Store};
 
-use crate::core::{Core, unavailable};
-use crate::{ClusterInfo, ClusterSetup, Error, GatewayInfo};
+use crate::Error;
+use crate::clusters::cluster_set::{ClusterInfo, ClusterSet, GatewayInfo};
+use crate::error::log_store_error;
+use crate::tasks::Tasks;
 
-/// The rest between two looks at what is saved.
-const PAUSE: Duration = Duration::from_secs(5);
+/// Wait between two looks at the saved rows.
+const INTERVAL: Duration = Duration::from_secs(5);
 
-/// The value that is swapped.
+/// The plans and cluster descriptions in force.
 pub(crate) struct Catalog {
-    now: RwLock<Arc<Offer>>,
-    /// Whoever reads anew holds this until it has swapped: an older state never comes after a newer one.
-    turn: tokio::sync::Mutex<()>,
+    store: Store,
+    clusters: ClusterSet,
+    configured_plans: Plans,
+    current: RwLock<Arc<Offer>>,
+    /// Locked from reading the rows until the value is replaced, so that an older state never replaces a newer one.
+    reload: tokio::sync::Mutex<()>,
 }
 
-/// What is on offer.
+/// One state of the catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Offer {
-    pub(crate) plans: Arc<Plans>,
-    pub(crate) clusters: Arc<Vec<ClusterInfo>>,
+struct Offer {
+    plans: Arc<Plans>,
+    clusters: Arc<Vec<ClusterInfo>>,
 }
 
 impl Catalog {
-    /// What is configured.
-    pub(crate) fn new(plans: &Plans, clusters: &[ClusterSetup]) -> Self {
-        let clusters = clusters.iter().map(|setup| setup.info.clone()).collect();
-        let offer = Offer { plans: Arc::new(plans.clone()), clusters: Arc::new(clusters) };
-        Self { now: RwLock::new(Arc::new(offer)), turn: tokio::sync::Mutex::default() }
+    /// Reads the saved plans and descriptions.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Internal`] if the store fails.
+    pub(crate) async fn load(
+        store: Store,
+        clusters: ClusterSet,
+        configured_plans: Plans,
+    ) -> Result<Self, Error> {
+        let infos = clusters.iter().map(|setup| setup.info.clone()).collect();
+        let offer = Offer { plans: Arc::new(configured_plans.clone()), clusters: Arc::new(infos) };
+        let current = RwLock::new(Arc::new(offer));
+        let catalog =
+            Self { store, clusters, configured_plans, current, reload: tokio::sync::Mutex::default() };
+        catalog.reload().await?;
+        Ok(catalog)
     }
 
-    /// What is on offer now.
-    pub(crate) fn now(&self) -> Arc<Offer> {
-        Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner))
+    fn current(&self) -> Arc<Offer> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn swap(&self, offer: Offer) {
-        *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(offer);
-    }
-}
-
-impl Core {
-    /// The plans on offer now.
+    /// The plans in force.
     pub(crate) fn plans(&self) -> Arc<Plans> {
-        Arc::clone(&self.catalog.now().plans)
+        Arc::clone(&self.current().plans)
     }
 
-    /// What is shown of the clusters now.
+    /// The configured plan with this code, whether or not a saved one overrides it.
+    pub(crate) fn configured_plan(&self, code: &PlanCode) -> Option<&Arc<Plan>> {
+        self.configured_plans.find(code)
+    }
+
+    /// The descriptions of the clusters in force.
     pub(crate) fn cluster_infos(&self) -> Arc<Vec<ClusterInfo>> {
-        Arc::clone(&self.catalog.now().clusters)
+        Arc::clone(&self.current().clusters)
     }
 
-    /// The plan of an account, if there is such a plan.
+    /// The plan of an account, if it exists.
     pub(crate) async fn plan_of(&self, account: &Account) -> Result<Option<Arc<Plan>>, Error> {
         self.plan(&account.plan).await
     }
 
-    /// The plan of this code, if there is one; it may have been saved by another process a moment ago.
+    /// The plan with this code, if it exists. Another process may have saved it a moment ago.
     pub(crate) async fn plan(&self, code: &PlanCode) -> Result<Option<Arc<Plan>>, Error> {
         if let Some(plan) = self.plans().find(code) {
             return Ok(Some(Arc::clone(plan)));
         }
-        self.reload_offer().await?;
+        self.reload().await?;
         Ok(self.plans().find(code).map(Arc::clone))
     }
 
-    /// Reads what is saved, and swaps what is on offer if that is different. Gives the plans whose storage is another
-    /// one than before.
-    pub(crate) async fn reload_offer(&self) -> Result<Vec<Arc<Plan>>, Error> {
-        let _turn = self.catalog.turn.lock().await;
-        let plans = self.store.saved_plans().await.map_err(unavailable)?;
-        let saved = self.store.saved_cluster_infos().await.map_err(unavailable)?;
-        let infos = self.clusters.iter().map(|setup| shown(&setup.info, &saved));
+    /// As [`plan`](Self::plan), for a code in a request.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] if the plan does not exist.
+    pub(crate) async fn requested_plan(&self, code: &PlanCode) -> Result<Arc<Plan>, Error> {
+        let plan = self.plan(code).await?;
+        plan.ok_or_else(|| Error::InvalidRequest(format!("Unknown plan: {code}")))
+    }
+
+    /// The grant of a plan to an account.
+    pub(crate) fn grant(&self, plan: &Plan, must_fit: bool) -> PlanGrant {
+        let configured_bytes = self.configured_plan(&plan.code).map(|plan| plan.limits.storage_bytes);
+        PlanGrant { code: plan.code.clone(), configured_bytes, must_fit }
+    }
+
+    /// Reads the saved rows, and replaces the catalog if they changed. Returns the plans whose storage changed.
+    pub(crate) async fn reload(&self) -> Result<Vec<Arc<Plan>>, Error> {
+        let _turn = self.reload.lock().await;
+        let plans = self.store.saved_plans().await.map_err(log_store_error)?;
+        let saved = self.store.saved_cluster_infos().await.map_err(log_store_error)?;
+        let infos = self.clusters.iter().map(|setup| effective_info(&setup.info, &saved));
         let offer = Offer {
-            plans: Arc::new(self.settings.plans.overridden_by(plans)),
+            plans: Arc::new(self.configured_plans.overridden_by(plans)),
             clusters: Arc::new(infos.collect()),
         };
-        let before = self.catalog.now();
+        let before = self.current();
         if *before == offer {
             return Ok(Vec::new());
         }
         let storage = |plans: &Plans, code: &PlanCode| plans.find(code).map(|plan| plan.limits.storage_bytes);
-        let is_other =
+        let is_changed =
             |plan: &&Arc<Plan>| storage(&before.plans, &plan.code) != Some(plan.limits.storage_bytes);
-        let changed = offer.plans.iter().filter(is_other).map(Arc::clone).collect();
-        self.catalog.swap(offer);
+        let changed = offer.plans.iter().filter(is_changed).map(Arc::clone).collect();
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(offer);
         Ok(changed)
     }
 
-    /// Gives the accounts of a plan the plan's storage, in bounded steps.
-    pub(crate) async fn follow_plan(&self, plan: &Plan) -> Result<(), Error> {
+    /// Applies a plan's storage to its accounts, in bounded steps.
+    pub(crate) async fn apply_plan(&self, plan: &Plan) -> Result<(), Error> {
         let mut last = None;
         loop {
             let bytes = plan.limits.storage_bytes;
-            last = self.store.apply_plan_storage(&plan.code, bytes, last).await.map_err(unavailable)?;
+            last = self.store.apply_plan_storage(&plan.code, bytes, last).await.map_err(log_store_error)?;
             if last.is_none() {
                 return Ok(());
             }
         }
     }
 
-    /// Reads what is saved, and has accounts follow.
-    pub(crate) async fn refresh_offer(&self) -> Result<(), Error> {
-        for plan in self.reload_offer().await? {
-            self.follow_plan(&plan).await?;
+    /// Reads the saved rows, and applies changed plans to their accounts.
+    pub(crate) async fn refresh(&self) -> Result<(), Error> {
+        for plan in self.reload().await? {
+            self.apply_plan(&plan).await?;
         }
         Ok(())
     }
-}
 
-/// Looks for changes of other processes until the service stops.
-pub(crate) async fn run(core: &Core) {
-    while core.stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_some() {
-        if let Err(error) = core.refresh_offer().await {
-            tracing::warn!(%error, "looking for changed plans");
+    /// Reads changes by other processes until the service stops.
+    pub(crate) async fn run(&self, tasks: &Tasks) {
+        while tasks.sleep(INTERVAL).await {
+            if let Err(error) = self.refresh().await {
+                tracing::warn!(%error, "failed to reload plans and cluster descriptions");
+            }
         }
     }
 }
 
-/// What is shown of a cluster: what is saved, or else what is configured.
-fn shown(configured: &ClusterInfo, saved: &[SavedClusterInfo]) -> ClusterInfo {
+/// The saved description of a cluster, or else the configured one.
+fn effective_info(configured: &ClusterInfo, saved: &[SavedClusterInfo]) -> ClusterInfo {
     let Some(saved) = saved.iter().find(|saved| saved.cluster == configured.id) else {
         return configured.clone();
     };

@@ -1,72 +1,83 @@
-//! Requests that their clients gave a name: done once, and answered again as they were.
+//! Idempotency keys: a request with a key runs once, and a repeated request gets the stored response.
 //!
-//! A name is known in its account for a day, among the credentials that may do the same. The same request under it is
-//! answered as before; another is refused; one that comes while the first still runs is to come again. What runs
-//! has a lease, so that a name does not stay taken when its process is gone: then the request runs again.
+//! A key is known for a day, per account and set of scopes. The same request with the key gets the stored response; another
+//! request is refused; a request that arrives while the first one is running is told to retry. A running request has a lease,
+//! so that its key becomes free if its process dies: then the request runs again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
-use pinfold_model::IdempotencyKey;
-use pinfold_store::{IdempotentRequest, RequestBounds, Reservation, ReserveOutcome, StoredResponse};
+use pinfold_model::{Clock, IdempotencyKey};
+use pinfold_store::{IdempotentRequest, RequestBounds, Reservation, ReserveOutcome, Store};
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 
-use crate::core::{Core, unavailable};
-use crate::{Caller, Error, IdempotencyError};
+use crate::error::log_store_error;
+use crate::tasks::Tasks;
+use crate::{Caller, Error, IdempotencyError, StoredResponse};
 
-/// How long a name is known.
+/// How long a key is known.
 const KEEP_TIME: Duration = Duration::from_hours(24);
-/// How long a request that runs has its name without a sign of life.
+/// Lease duration of a running request.
 const LEASE: Duration = Duration::from_secs(60);
-/// When to come back while the first one runs.
+/// When to retry while the first request is running.
 const RETRY: Duration = Duration::from_secs(2);
-/// Names of one account that are known at one time; then the oldest are forgotten.
+/// Keys of one account that are stored; then the oldest are deleted.
 const REQUESTS_MAX: u64 = 50_000;
-/// The bytes of all answers that are kept of one account.
+/// Maximum size in bytes of all stored responses of one account.
 const BYTES_MAX: u64 = 64 << 20;
-/// The largest answer that is kept, in bytes: that of a directory of some hundred files.
-const ANSWER_BYTES_MAX: usize = 256 << 10;
-/// Names that are forgotten in one transaction.
-const SWEEP_STEP: u32 = 500;
+/// Maximum size of a stored response in bytes: that of a directory with some hundred files.
+const RESPONSE_BYTES_MAX: usize = 256 << 10;
+/// Keys that are deleted in one transaction.
+const CLEANUP_STEP: u32 = 500;
 
-/// The named requests of all accounts. Cheap to clone.
+/// Wait between two looks for old keys.
+const CLEANUP_INTERVAL: Duration = Duration::from_mins(1);
+
+/// The idempotency keys of all accounts. Cheap to clone.
 #[derive(Clone)]
 pub struct Idempotency {
-    pub(crate) core: Arc<Core>,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    tasks: Tasks,
 }
 
-/// What a request asks for, as hashes: two that have the same are the same request.
+/// Hashes of a request. Requests with the same hashes are the same request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestFingerprint {
-    /// Of all but the body.
+    /// Hash of everything except the body.
     pub head: String,
-    /// Of the body, if that is read before the request runs.
+    /// Hash of the body, if it is read before the request runs.
     pub body: Option<String>,
 }
 
-/// What comes of a named request.
+/// What to do with a request that has a key.
 #[derive(Debug)]
 pub enum Begun {
-    /// It is the first of its name, or the others left nothing: run it.
+    /// It is the first with this key: run it.
     First(Running),
-    /// It was answered so, if its body has this hash. Without a text the answer held a secret.
+    /// The stored response of an earlier request, which applies if the body has the same hash. A response without a text
+    /// contained a secret.
     Again(StoredResponse),
 }
 
-/// A named request that runs. When this is dropped, the name is free again.
+/// A running request with a key. Dropping it frees the key.
 #[must_use]
 pub struct Running {
-    core: Arc<Core>,
+    idempotency: Idempotency,
     reservation: Option<Reservation>,
 }
 
 impl Idempotency {
-    /// The largest answer that is kept, in bytes.
-    pub const ANSWER_BYTES_MAX: usize = ANSWER_BYTES_MAX;
+    /// Maximum size of a stored response in bytes.
+    pub const RESPONSE_BYTES_MAX: usize = RESPONSE_BYTES_MAX;
 
-    /// Begins a named request.
+    pub(crate) fn new(store: Store, clock: Arc<dyn Clock>, tasks: Tasks) -> Self {
+        Self { store, clock, tasks }
+    }
+
+    /// Begins a request with a key.
     ///
     /// # Errors
     /// [`IdempotencyError`].
@@ -76,8 +87,8 @@ impl Idempotency {
         key: &IdempotencyKey,
         print: RequestFingerprint,
     ) -> Result<Begun, Error> {
-        let now = self.core.clock.now();
-        // Who may do less must not be told what others were answered.
+        let now = self.clock.now();
+        // A caller with fewer scopes must not get the responses of others.
         let name = format!("{}\n{}", caller.scopes, key.as_str());
         let request = IdempotentRequest {
             account: caller.account.id,
@@ -90,35 +101,32 @@ impl Idempotency {
             bytes_max: BYTES_MAX,
             made_after: now.before(KEEP_TIME),
         };
-        match self.core.store.reserve(request, bounds, now.after(LEASE), now).await.map_err(unavailable)? {
+        match self.store.reserve(request, bounds, now.after(LEASE), now).await.map_err(log_store_error)? {
             ReserveOutcome::Acquired(reservation) => {
-                Ok(Begun::First(Running { core: Arc::clone(&self.core), reservation: Some(reservation) }))
+                Ok(Begun::First(Running { idempotency: self.clone(), reservation: Some(reservation) }))
             }
             ReserveOutcome::InProgress => {
-                Err(Error::NameOfRequest(IdempotencyError::Running { retry_after: RETRY }))
+                Err(Error::Idempotency(IdempotencyError::Running { retry_after: RETRY }))
             }
-            ReserveOutcome::Mismatch => Err(Error::NameOfRequest(IdempotencyError::Reused)),
+            ReserveOutcome::Mismatch => Err(Error::Idempotency(IdempotencyError::Reused)),
             ReserveOutcome::Completed(answer) => Ok(Begun::Again(answer)),
         }
     }
-}
 
-impl Idempotency {
-    /// Does a named request to its end, also when its client goes away, so that the next of this name is answered what
-    /// came of it.
+    /// Runs a request to its end, also if the client goes away, so that the next request with the key gets its response.
     ///
     /// # Errors
-    /// [`Error::Internal`] if it panics.
-    pub async fn see_through<T: Send + 'static>(
+    /// [`Error::Internal`] if the work panics.
+    pub async fn run_to_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Error> {
-        self.core.see_through(work).await
+        self.tasks.run_to_end(work).await
     }
 }
 
 impl Running {
-    /// Runs the request, and keeps its name taken for as long as that takes.
+    /// Runs the request, and renews the lease of the key meanwhile.
     pub async fn run<T>(&self, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
         loop {
@@ -131,39 +139,39 @@ impl Running {
 
     async fn renew(&self) {
         let Some(reservation) = self.reservation else { return };
-        let until = self.core.clock.now().after(LEASE);
-        match self.core.store.renew_reservation(reservation, until).await {
+        let until = self.idempotency.clock.now().after(LEASE);
+        match self.idempotency.store.renew_reservation(reservation, until).await {
             Ok(true) => {}
-            Ok(false) => tracing::warn!("a named request took so long that its name was given away"),
-            Err(error) => tracing::warn!(%error, "keeping the name of a request"),
+            Ok(false) => tracing::warn!("lease of an idempotency key lost while its request was running"),
+            Err(error) => tracing::warn!(%error, "failed to renew the lease of an idempotency key"),
         }
     }
 
-    /// Keeps what it was answered. When that fails, the name is free again after a while.
-    pub async fn keep(mut self, answer: StoredResponse) {
+    /// Stores the response. If that fails, the key becomes free when its lease expires.
+    pub async fn complete(mut self, response: StoredResponse) {
         let Some(reservation) = self.reservation.take() else { return };
-        if let Err(error) = self.core.store.store_response(reservation, answer).await {
-            tracing::warn!(%error, "keeping the answer of a named request");
+        if let Err(error) = self.idempotency.store.store_response(reservation, response).await {
+            tracing::warn!(%error, "failed to store the response of a request with an idempotency key");
         }
     }
 
-    /// Keeps nothing: the next request of this name runs. It can come as soon as this returns.
-    pub async fn let_go(mut self) {
+    /// Frees the key: the next request with it runs.
+    pub async fn release(mut self) {
         if let Some(reservation) = self.reservation.take() {
-            release(&self.core, reservation).await;
+            self.idempotency.release(reservation).await;
         }
     }
 }
 
 impl Drop for Running {
-    /// The client went away, or the server stops: the name is given back in the background.
+    /// The client went away, or the server stops: frees the key in the background.
     fn drop(&mut self) {
         let (Some(reservation), Ok(runtime)) = (self.reservation.take(), Handle::try_current()) else {
             return;
         };
-        let core = Arc::clone(&self.core);
-        let tasks = core.tasks.clone();
-        tasks.spawn_on(async move { release(&core, reservation).await }, &runtime);
+        let idempotency = self.idempotency.clone();
+        let tasks = idempotency.tasks.clone();
+        tasks.spawn_on(async move { idempotency.release(reservation).await }, &runtime);
     }
 }
 
@@ -173,18 +181,27 @@ impl std::fmt::Debug for Running {
     }
 }
 
-async fn release(core: &Core, reservation: Reservation) {
-    if let Err(error) = core.store.release_reservation(reservation).await {
-        tracing::warn!(%error, "giving the name of a request back");
+impl Idempotency {
+    async fn release(&self, reservation: Reservation) {
+        if let Err(error) = self.store.release_reservation(reservation).await {
+            tracing::warn!(%error, "failed to release an idempotency key");
+        }
     }
-}
 
-impl Core {
-    /// Forgets names that are too old, in steps.
-    pub(crate) async fn delete_expired_requests(&self) -> Result<(), Error> {
+    /// Deletes old keys until the service stops.
+    pub(crate) async fn run_cleanup(&self) {
+        while self.tasks.sleep(CLEANUP_INTERVAL).await {
+            if let Err(error) = self.delete_expired().await {
+                tracing::warn!(%error, "failed to delete old idempotency keys");
+            }
+        }
+    }
+
+    /// Deletes old keys, in steps.
+    pub(crate) async fn delete_expired(&self) -> Result<(), Error> {
         let before = self.clock.now().before(KEEP_TIME);
-        while !self.stop.is_cancelled()
-            && self.store.delete_expired_requests(before, SWEEP_STEP).await.map_err(unavailable)? > 0
+        while !self.tasks.is_stopping()
+            && self.store.delete_expired_requests(before, CLEANUP_STEP).await.map_err(log_store_error)? > 0
         {
             tokio::task::yield_now().await;
         }

@@ -1,77 +1,66 @@
-//! The use cases, free of transport: accounts, keys, pins, uploads, clusters, and the reconciler that works
-//! in the background.
+//! The operations of Pinfold, free of transport: accounts, API keys, pins, uploads, clusters, webhooks, and the background
+//! work.
 //!
-//! Whoever serves an API turns a request into one call here and the answer, or the [`Error`], into its own
-//! words. This crate knows no status codes, headers or JSON, and no SQL.
+//! A surface (such as the HTTP API) turns a request into one call of this crate, and the result or the [`Error`] into its
+//! reply. This crate knows no status codes, headers or JSON, and no SQL.
 
 mod accounts;
 mod admin;
+mod audit_log;
+mod auth;
 mod background;
-mod caller;
 mod catalog;
 mod clusters;
-mod core;
-mod entries;
+mod content;
 mod error;
-mod folder;
-mod guard;
 mod idempotency;
-mod logins;
-mod logs;
-mod mend;
-mod password;
+mod lock;
 mod pins;
-mod profile;
-mod reconcile;
-mod referrals;
-mod removal;
-mod second_factor;
-mod secret;
+mod placements;
+mod schedule;
 mod service;
-mod sharing;
-mod signals;
-mod subscriptions;
-mod sweep;
-mod tokens;
+mod settings;
+mod tasks;
 mod uploads;
-mod view;
-mod watch;
 mod webhooks;
 
-pub use accounts::{ADMIN_EMAIL, Accounts, FirstAdmin, NewAccount};
+pub use accounts::referrals::{ReferralPage, Referrals};
+pub use accounts::subscriptions::{PlanChange, Subscriptions};
+pub use accounts::{
+    ADMIN_EMAIL, Accounts, FirstAdmin, NewAccount, NewSignup, PREFERENCES_LEN_MAX, SecondFactorSetup,
+};
 pub use admin::{
     AccountEdit, AccountPage, AccountQuery, AccountView, Admin, ClusterEdit, ClusterStatistics, ClusterView,
-    GatewayEdit, Leaving, OwnedPin, OwnedPinPage, OwnedPinQuery, PinCounts, PinOwners, PlanAccounts,
-    PlanSource, PlanView, Statistics,
+    GatewayEdit, OwnedPin, OwnedPinPage, OwnedPinQuery, PinCounts, PinOwners, PlanAccounts, PlanSource,
+    PlanView, RemoveAccountOutcome, Statistics,
 };
-pub use background::{Background, PlacementWorker};
-pub use caller::{AuthError, Caller, Credential, Source, Via};
-pub use clusters::{ClusterHealth, ClusterInfo, ClusterSetup, Clusters, GatewayInfo, Health, PeerInfo};
-pub use entries::{EntriesPage, EntriesQuery};
+pub use audit_log::{AuditLog, LogPage, LogQuery};
+pub use auth::api_key::{ApiKey, KEY_PREFIX};
+pub use auth::caller::{AuthError, Caller, Credential, Via};
+pub use auth::logins::{LoggedIn, Login, Logins, SessionToken};
+pub use auth::password::{Password, PasswordError};
+pub use auth::tokens::{CreatedToken, NewToken, Tokens};
+pub use background::repair::{DamagedPin, DamagedPins};
+pub use background::runner::{Background, Workers};
+pub use clusters::cluster_set::{ClusterInfo, ClusterSetup, GatewayInfo};
+pub use clusters::{ClusterHealth, Clusters, Health, PeerInfo};
+pub use content::{Content, EntriesPage, EntriesQuery};
 pub use error::{Error, IdempotencyError, LoginError};
 pub use idempotency::{Begun, Idempotency, RequestFingerprint, Running};
-pub use logins::{LoggedIn, Login, Logins, NewSignup, SessionToken};
-pub use logs::{LogPage, LogQuery, Logs};
-pub use mend::{DamagedPin, DamagedPins};
-pub use password::{Password, PasswordError};
 pub use pinfold_cluster::{Cut, EntryKind, Position, Reach, Survey, Usage, WalkEntry};
+pub use pinfold_model::Source;
 pub use pinfold_outbound::TargetPolicy;
 pub use pinfold_store::{
     AdminPinsCursor, AuditEntry, AuditEvent, DeliveredPin, Delivery, Preference, Referral, StoredResponse,
 };
-pub use pins::{BATCH_ITEMS_MAX, BatchError, DryRun, ItemFault, Pins, QuotaEffect, RemovedPin};
-pub use profile::PREFERENCES_LEN_MAX;
-pub use referrals::{ReferralPage, Referrals};
-pub use second_factor::SecondFactorSetup;
-pub use secret::{ApiKey, KEY_PREFIX};
-pub use service::{Offline, Service, Settings};
-pub use subscriptions::{PlanChange, Subscriptions};
-pub use tokens::{CreatedToken, NewToken, Tokens};
+pub use pins::pin_events::{EventId, EventIdError, EventKind, PinEvent, PinEventStream};
+pub use pins::types::{
+    Cursor, ListQuery, PinPage, PinProgress, PinReceipt, PinRequest, PinStatus, PinView, UploadRequest, Wait,
+};
+pub use pins::{BATCH_ITEMS_MAX, BatchError, DryRun, ItemFault, PendingPin, Pins, QuotaEffect, RemovedPin};
+pub use service::{Offline, Service};
+pub use settings::Settings;
 pub use uploads::{
     DirectoryDraft, KeptRoots, LooseFile, Received, ReceivedCar, ReceivedEntry, UploadReceipt, Uploads,
 };
-pub use view::{
-    Cursor, ListQuery, PinPage, PinProgress, PinReceipt, PinRequest, PinStatus, PinView, UploadRequest, Wait,
-};
-pub use watch::{EventId, EventIdError, EventKind, PinEvent, PinWatch};
 pub use webhooks::{CreatedWebhook, DeliveryPage, WebhookDraft, WebhookEdit, Webhooks};

@@ -1,133 +1,64 @@
-//! The service as a whole: its parts, its settings, its start.
+//! The service as a whole: constructs its parts once, and starts the background work.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use pinfold_model::{Clock, Plans};
+use pinfold_model::{Backoff, Clock};
 use pinfold_store::Store;
+use tokio::sync::Notify;
 
-use crate::background::Background;
-use crate::core::Core;
-use crate::{
-    Accounts, Admin, ClusterSetup, Clusters, DamagedPins, Error, Idempotency, Logins, Logs, Pins,
-    PlacementWorker, PlanChange, Referrals, Subscriptions, TargetPolicy, Tokens, Uploads, Webhooks,
-};
+use crate::accounts::Accounts;
+use crate::accounts::referrals::Referrals;
+use crate::accounts::subscriptions::Subscriptions;
+use crate::admin::Admin;
+use crate::audit_log::AuditLog;
+use crate::auth::Auth;
+use crate::auth::logins::Logins;
+use crate::auth::tokens::Tokens;
+use crate::background::repair::DamagedPins;
+use crate::background::runner::{Background, Workers};
+use crate::catalog::Catalog;
+use crate::clusters::Clusters;
+use crate::clusters::cluster_set::{ClusterSet, ClusterSetup};
+use crate::content::Content;
+use crate::idempotency::Idempotency;
+use crate::pins::Pins;
+use crate::pins::pin_events::EventStreams;
+use crate::placements::{PlacementLimits, Placements};
+use crate::tasks::Tasks;
+use crate::uploads::upload_hold::UploadHolds;
+use crate::uploads::{UploadSettings, Uploads};
+use crate::webhooks::{WebhookDelivery, Webhooks};
+use crate::{Error, Settings};
 
-/// All use cases. Cheap to clone; all clones are the same service.
+/// All operations. Cheap to clone; all clones are the same service.
 #[derive(Clone)]
 pub struct Service {
-    /// Accounts.
     pub accounts: Accounts,
-    /// API keys.
     pub tokens: Tokens,
-    /// Logging in and out.
     pub logins: Logins,
-    /// Pins.
     pub pins: Pins,
-    /// Uploads.
     pub uploads: Uploads,
-    /// Clusters.
+    pub content: Content,
     pub clusters: Clusters,
-    /// Pins with damaged blocks.
-    pub damages: DamagedPins,
-    /// The audit log.
-    pub logs: Logs,
-    /// Who came by whose word.
+    pub damaged_pins: DamagedPins,
+    pub audit_log: AuditLog,
     pub referrals: Referrals,
-    /// The plans of accounts.
     pub subscriptions: Subscriptions,
-    /// What operators do.
     pub admin: Admin,
-    /// Webhooks.
     pub webhooks: Webhooks,
-    /// Requests that are done once.
     pub idempotency: Idempotency,
     /// The background work, for tests and tools.
-    pub reconciler: PlacementWorker,
-}
-
-/// What an operator can set.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The plans that are configured. An operator can save others over them.
-    pub plans: Plans,
-    /// To which plans accounts may change by themselves.
-    pub plan_change: PlanChange,
-    /// Whether anyone may make an account.
-    pub signup_open: bool,
-    /// How long a session goes on.
-    pub session_time: Duration,
-    /// How long to look for the first block of a pin.
-    pub find_time: Duration,
-    /// How long a fetch may go on without a new block.
-    pub stall_time: Duration,
-    /// The most distinct blocks of one pin.
-    pub blocks_max: u64,
-    /// Placements that are worked on at once.
-    pub placements_at_once: usize,
-    /// How often a placement is tried before it fails.
-    pub attempts_max: u32,
-    /// How long after the first failed try the second begins; each pause is twice the one before.
-    pub retry_first: Duration,
-    /// The longest pause between two tries.
-    pub retry_max: Duration,
-    /// How long a placement is somebody's before others may take it; renewed while they work.
-    pub lease: Duration,
-    /// How long a request waits for an upload that is already received to be kept.
-    pub upload_wait: Duration,
-    /// Folders on the server that clients may upload from, absolute; none by default. Every account may read all that
-    /// is below them.
-    pub server_roots: Vec<PathBuf>,
-    /// Watches of pins at one time. Each costs a task and some KiB.
-    pub watches_max: u32,
-    /// Watches of one account at one time, so that one cannot take all of them.
-    pub watches_per_account_max: u32,
-    /// The most events that a watch tells in one second.
-    pub watch_events_per_second: u32,
-    /// How long entries of the audit log are kept; `None` for ever.
-    pub audit_kept: Option<Duration>,
-    /// Webhooks that receive deliveries at the same time.
-    pub webhooks_at_once: usize,
-    /// Which URLs webhooks can have.
-    pub webhook_targets: TargetPolicy,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            plans: Plans::default(),
-            plan_change: PlanChange::SelfService,
-            signup_open: true,
-            session_time: Duration::from_hours(7 * 24),
-            find_time: Duration::from_secs(20),
-            stall_time: Duration::from_secs(300),
-            blocks_max: 50_000_000,
-            placements_at_once: 16,
-            attempts_max: 8,
-            retry_first: Duration::from_secs(2),
-            retry_max: Duration::from_secs(300),
-            lease: Duration::from_secs(60),
-            upload_wait: Duration::from_secs(300),
-            server_roots: Vec::new(),
-            watches_max: 1_024,
-            watches_per_account_max: 64,
-            watch_events_per_second: 4,
-            audit_kept: Some(Duration::from_hours(365 * 24)),
-            webhooks_at_once: 32,
-            webhook_targets: TargetPolicy::default(),
-        }
-    }
+    pub workers: Workers,
 }
 
 impl Service {
-    /// Puts the service together. The first of `clusters` is the default one. Nothing runs in the background
-    /// until [`run`](Self::run).
+    /// Constructs the service. The first of `clusters` is the default one. Nothing runs in the background until
+    /// [`run`](Self::run).
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] when there is no cluster, or two have one id; [`Error::Unavailable`] when the
-    /// store fails.
+    /// [`Error::InvalidRequest`] if there is no cluster, or two have the same id; [`Error::Unavailable`],
+    /// [`Error::Internal`] if the store fails.
     pub async fn new(
         store: Store,
         clusters: Vec<ClusterSetup>,
@@ -135,66 +66,172 @@ impl Service {
         settings: Settings,
     ) -> Result<Self, Error> {
         if clusters.is_empty() {
-            return Err(Error::InvalidRequest("At least one cluster must be set up".to_owned()));
+            return Err(Error::InvalidRequest("At least one cluster must be configured".to_owned()));
         }
         let ids: HashSet<_> = clusters.iter().map(|setup| &setup.info.id).collect();
         if ids.len() < clusters.len() {
             return Err(Error::InvalidRequest("Two clusters have the same id".to_owned()));
         }
-        let core = Arc::new(Core::new(store, clusters, clock, settings));
-        core.reload_offer().await?;
-        for plan in core.plans().iter() {
-            core.follow_plan(plan).await?;
+        let parts = Parts::new(store, clusters, clock, &settings).await?;
+        for plan in parts.catalog.plans().iter() {
+            parts.catalog.apply_plan(plan).await?;
         }
-        core.find_leftovers().await?;
+        let Parts { store, clock, tasks, catalog, placements, .. } = parts.clone();
+        let holds = Arc::new(UploadHolds::load(Arc::clone(&placements)).await?);
+        let streams = EventStreams::new(
+            settings.watches_max,
+            settings.watches_per_account_max,
+            settings.watch_events_per_second,
+        );
+        let pins = Pins::new(Arc::clone(&placements), streams);
+        let uploads = UploadSettings { wait: settings.upload_wait, server_roots: settings.server_roots };
+        let delivery = Arc::new(WebhookDelivery::new(
+            store.clone(),
+            Arc::clone(&clock),
+            tasks.clone(),
+            settings.webhooks_at_once,
+            settings.webhook_targets,
+        ));
+        let idempotency = Idempotency::new(store.clone(), Arc::clone(&clock), tasks);
+        let workers = Workers {
+            store: store.clone(),
+            placements: Arc::clone(&placements),
+            holds: Arc::clone(&holds),
+            auth: Arc::clone(&parts.auth),
+            catalog: Arc::clone(&catalog),
+            webhooks: Arc::clone(&delivery),
+            idempotency: idempotency.clone(),
+            accounts_to_remove: Arc::clone(&parts.accounts_to_remove),
+            audit_retention: settings.audit_kept,
+        };
         Ok(Self {
-            accounts: Accounts { core: Arc::clone(&core) },
-            tokens: Tokens { core: Arc::clone(&core) },
-            logins: Logins { core: Arc::clone(&core) },
-            pins: Pins { core: Arc::clone(&core) },
-            uploads: Uploads { core: Arc::clone(&core) },
-            clusters: Clusters { core: Arc::clone(&core) },
-            damages: DamagedPins { core: Arc::clone(&core) },
-            logs: Logs { core: Arc::clone(&core) },
-            referrals: Referrals { core: Arc::clone(&core) },
-            subscriptions: Subscriptions { core: Arc::clone(&core) },
-            admin: Admin { core: Arc::clone(&core) },
-            webhooks: Webhooks { core: Arc::clone(&core) },
-            idempotency: Idempotency { core: Arc::clone(&core) },
-            reconciler: PlacementWorker { core },
+            accounts: parts.accounts(),
+            tokens: parts.tokens(),
+            logins: parts.logins(),
+            uploads: Uploads { pins: pins.clone(), holds, limits: Arc::new(uploads) },
+            pins,
+            content: Content::new(placements),
+            clusters: parts.clusters(),
+            damaged_pins: DamagedPins { store: store.clone() },
+            audit_log: parts.auth.audit.clone(),
+            referrals: Referrals { store: store.clone() },
+            subscriptions: Subscriptions { store, clock, catalog, plan_change: settings.plan_change },
+            admin: parts.admin(),
+            webhooks: Webhooks { delivery },
+            idempotency,
+            workers,
         })
     }
 
     /// Starts the background work.
     pub fn run(&self) -> Background {
-        Background::start(&self.reconciler.core)
+        Background::start(&self.workers)
     }
 }
 
-/// Accounts and keys without clusters: for commands that run beside a server. Nothing is fetched, released or
-/// expired by it.
+/// Accounts and API keys without clusters, for commands that run without the server. Does no background work.
 #[derive(Clone)]
 pub struct Offline {
-    /// Accounts.
     pub accounts: Accounts,
-    /// API keys.
     pub tokens: Tokens,
-    /// What operators do. Of clusters it knows nothing.
+    /// Has no clusters.
     pub admin: Admin,
 }
 
 impl Offline {
-    /// Puts it together.
+    /// Constructs the service.
     ///
     /// # Errors
-    /// [`Error::Unavailable`], [`Error::Internal`] when the store fails.
+    /// [`Error::Unavailable`], [`Error::Internal`] if the store fails.
     pub async fn new(store: Store, clock: Arc<dyn Clock>, settings: Settings) -> Result<Self, Error> {
-        let core = Arc::new(Core::new(store, Vec::new(), clock, settings));
-        core.reload_offer().await?;
+        let parts = Parts::new(store, Vec::new(), clock, &settings).await?;
+        Ok(Self { accounts: parts.accounts(), tokens: parts.tokens(), admin: parts.admin() })
+    }
+}
+
+/// What a whole and an offline service are made of.
+#[derive(Clone)]
+struct Parts {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    tasks: Tasks,
+    catalog: Arc<Catalog>,
+    auth: Arc<Auth>,
+    placements: Arc<Placements>,
+    accounts_to_remove: Arc<Notify>,
+    signup_open: bool,
+    session_time: std::time::Duration,
+}
+
+impl Parts {
+    async fn new(
+        store: Store,
+        clusters: Vec<ClusterSetup>,
+        clock: Arc<dyn Clock>,
+        settings: &Settings,
+    ) -> Result<Self, Error> {
+        let (clusters, tasks) = (ClusterSet::new(clusters), Tasks::default());
+        let catalog = Catalog::load(store.clone(), clusters.clone(), settings.plans.clone()).await?;
+        let catalog = Arc::new(catalog);
+        let audit = AuditLog::new(store.clone(), Arc::clone(&clock), tasks.clone());
+        let auth = Auth::new(store.clone(), Arc::clone(&clock), Arc::clone(&catalog), audit);
+        let limits = PlacementLimits {
+            find_time: settings.find_time,
+            stall_time: settings.stall_time,
+            blocks_max: settings.blocks_max,
+            attempts_max: settings.attempts_max,
+            retry: Backoff { first: settings.retry_first, factor: 2, max: settings.retry_max },
+            lease: settings.lease,
+            workers: settings.placements_at_once,
+        };
+        let placements = Placements::new(store.clone(), clusters, Arc::clone(&clock), tasks.clone(), limits);
         Ok(Self {
-            accounts: Accounts { core: Arc::clone(&core) },
-            tokens: Tokens { core: Arc::clone(&core) },
-            admin: Admin { core },
+            store,
+            clock,
+            tasks,
+            catalog,
+            auth: Arc::new(auth),
+            placements: Arc::new(placements),
+            accounts_to_remove: Arc::default(),
+            signup_open: settings.signup_open,
+            session_time: settings.session_time,
         })
+    }
+
+    fn tokens(&self) -> Tokens {
+        Tokens { auth: Arc::clone(&self.auth) }
+    }
+
+    fn logins(&self) -> Logins {
+        Logins { auth: Arc::clone(&self.auth), session_time: self.session_time }
+    }
+
+    fn accounts(&self) -> Accounts {
+        Accounts {
+            auth: Arc::clone(&self.auth),
+            logins: self.logins(),
+            referrals: Referrals { store: self.store.clone() },
+            signup_open: self.signup_open,
+        }
+    }
+
+    fn clusters(&self) -> Clusters {
+        Clusters {
+            set: self.placements.clusters.clone(),
+            catalog: Arc::clone(&self.catalog),
+            store: self.store.clone(),
+        }
+    }
+
+    fn admin(&self) -> Admin {
+        Admin {
+            store: self.store.clone(),
+            clock: Arc::clone(&self.clock),
+            auth: Arc::clone(&self.auth),
+            catalog: Arc::clone(&self.catalog),
+            clusters: self.clusters(),
+            placements: Arc::clone(&self.placements),
+            accounts_to_remove: Arc::clone(&self.accounts_to_remove),
+        }
     }
 }

@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 
-use pinfold_model::{DeliveryId, Webhook, WebhookEvents, WebhookId, WebhookSecret};
-use pinfold_outbound::Target;
-use pinfold_store::{Delivery, NewWebhook, WebhookChange};
+use pinfold_model::{Clock, DeliveryId, Webhook, WebhookEvents, WebhookId, WebhookSecret};
+use pinfold_outbound::{Sender, Target};
+use pinfold_store::{NewWebhook, Store, WebhookChange};
+use tokio::sync::{Notify, Semaphore};
 
-use crate::core::{Core, unavailable};
-use crate::{Caller, Error};
+use crate::error::log_store_error;
+use crate::tasks::Tasks;
+use crate::{Caller, Delivery, Error, TargetPolicy};
 
 /// Webhooks of one account. Each event is delivered to all of them.
 const WEBHOOKS_MAX: u32 = 10;
@@ -19,10 +21,40 @@ const DESCRIPTION_LEN_MAX: usize = 255;
 /// Deliveries on one page.
 const PAGE_LEN_MAX: u32 = 100;
 
+/// What the webhook operations and the deliveries share.
+pub(crate) struct WebhookDelivery {
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) tasks: Tasks,
+    pub(crate) sender: Sender,
+    /// Permits for webhooks that receive deliveries.
+    pub(crate) permits: Arc<Semaphore>,
+    /// Signalled when a delivery may have become due.
+    pub(crate) work_added: Notify,
+}
+
+impl WebhookDelivery {
+    pub(crate) fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        tasks: Tasks,
+        webhooks_at_once: usize,
+        targets: TargetPolicy,
+    ) -> Self {
+        let permits = Arc::new(Semaphore::new(webhooks_at_once.max(1)));
+        Self { store, clock, tasks, sender: Sender::new(targets), permits, work_added: Notify::new() }
+    }
+
+    /// Wakes the delivery loop.
+    pub(crate) fn wake(&self) {
+        self.work_added.notify_one();
+    }
+}
+
 /// The webhooks of all accounts. Cheap to clone.
 #[derive(Clone)]
 pub struct Webhooks {
-    pub(crate) core: Arc<Core>,
+    pub(crate) delivery: Arc<WebhookDelivery>,
 }
 
 /// A webhook to create.
@@ -77,11 +109,11 @@ impl Webhooks {
             active: draft.active,
             secret: secret.clone(),
         };
-        let now = self.core.clock.now();
-        let created = self.core.store.create_webhook(new, WEBHOOKS_MAX, caller.by(), now).await;
+        let now = self.delivery.clock.now();
+        let created = self.delivery.store.create_webhook(new, WEBHOOKS_MAX, caller.actor(), now).await;
         let too_many =
             || Error::InvalidRequest(format!("An account can have at most {WEBHOOKS_MAX} webhooks"));
-        Ok(CreatedWebhook { webhook: created.map_err(unavailable)?.ok_or_else(too_many)?, secret })
+        Ok(CreatedWebhook { webhook: created.map_err(log_store_error)?.ok_or_else(too_many)?, secret })
     }
 
     /// The caller's webhooks, oldest first.
@@ -89,7 +121,7 @@ impl Webhooks {
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Internal`].
     pub async fn list(&self, caller: &Caller) -> Result<Vec<Webhook>, Error> {
-        self.core.store.webhooks(caller.account.id, WEBHOOKS_MAX).await.map_err(unavailable)
+        self.delivery.store.webhooks(caller.account.id, WEBHOOKS_MAX).await.map_err(log_store_error)
     }
 
     /// One of the caller's webhooks.
@@ -97,7 +129,7 @@ impl Webhooks {
     /// # Errors
     /// [`Error::WebhookNotFound`].
     pub async fn find(&self, caller: &Caller, id: WebhookId) -> Result<Webhook, Error> {
-        let found = self.core.store.webhook(caller.account.id, id).await.map_err(unavailable)?;
+        let found = self.delivery.store.webhook(caller.account.id, id).await.map_err(log_store_error)?;
         found.ok_or(Error::WebhookNotFound)
     }
 
@@ -114,10 +146,11 @@ impl Webhooks {
             events: edit.events,
             active: edit.active,
         };
-        let now = self.core.clock.now();
-        let changed = self.core.store.change_webhook(caller.account.id, id, change, caller.by(), now).await;
-        self.core.wake_webhooks.notify_one();
-        changed.map_err(unavailable)?.ok_or(Error::WebhookNotFound)
+        let now = self.delivery.clock.now();
+        let changed =
+            self.delivery.store.change_webhook(caller.account.id, id, change, caller.actor(), now).await;
+        self.delivery.wake();
+        changed.map_err(log_store_error)?.ok_or(Error::WebhookNotFound)
     }
 
     /// Removes a webhook and its deliveries. A delivery that is in flight may still arrive.
@@ -125,13 +158,13 @@ impl Webhooks {
     /// # Errors
     /// [`Error::WebhookNotFound`].
     pub async fn remove(&self, caller: &Caller, id: WebhookId) -> Result<(), Error> {
-        let now = self.core.clock.now();
+        let now = self.delivery.clock.now();
         let removed = self
-            .core
+            .delivery
             .store
-            .remove_webhook(caller.account.id, id, caller.by(), now)
+            .remove_webhook(caller.account.id, id, caller.actor(), now)
             .await
-            .map_err(unavailable)?;
+            .map_err(log_store_error)?;
         if removed { Ok(()) } else { Err(Error::WebhookNotFound) }
     }
 
@@ -141,10 +174,10 @@ impl Webhooks {
     /// [`Error::WebhookNotFound`].
     pub async fn rotate_secret(&self, caller: &Caller, id: WebhookId) -> Result<CreatedWebhook, Error> {
         let secret = new_secret()?;
-        let (account, now) = (caller.account.id, self.core.clock.now());
+        let (account, now) = (caller.account.id, self.delivery.clock.now());
         let webhook =
-            self.core.store.rotate_webhook_secret(account, id, secret.clone(), caller.by(), now).await;
-        let webhook = webhook.map_err(unavailable)?.ok_or(Error::WebhookNotFound)?;
+            self.delivery.store.rotate_webhook_secret(account, id, secret.clone(), caller.actor(), now).await;
+        let webhook = webhook.map_err(log_store_error)?.ok_or(Error::WebhookNotFound)?;
         Ok(CreatedWebhook { webhook, secret })
     }
 
@@ -156,9 +189,10 @@ impl Webhooks {
         if !self.find(caller, id).await?.active {
             return Err(Error::WebhookInactive);
         }
-        let (store, now) = (&self.core.store, self.core.clock.now());
-        let delivery = store.test_webhook(caller.account.id, id, now).await.map_err(unavailable)?;
-        let delivery = store.delivery(delivery.ok_or(Error::WebhookNotFound)?).await.map_err(unavailable)?;
+        let (store, now) = (&self.delivery.store, self.delivery.clock.now());
+        let delivery = store.test_webhook(caller.account.id, id, now).await.map_err(log_store_error)?;
+        let delivery =
+            store.delivery(delivery.ok_or(Error::WebhookNotFound)?).await.map_err(log_store_error)?;
         delivery.ok_or(Error::WebhookNotFound)
     }
 
@@ -176,7 +210,8 @@ impl Webhooks {
         self.find(caller, id).await?;
         let limit = limit.clamp(1, PAGE_LEN_MAX);
         // One more than requested shows whether there is a next page.
-        let mut deliveries = self.core.store.deliveries(id, cursor, limit + 1).await.map_err(unavailable)?;
+        let mut deliveries =
+            self.delivery.store.deliveries(id, cursor, limit + 1).await.map_err(log_store_error)?;
         let page_len = usize::try_from(limit).unwrap_or(usize::MAX);
         let has_more = deliveries.len() > page_len;
         deliveries.truncate(page_len);
@@ -185,7 +220,7 @@ impl Webhooks {
     }
 
     fn check_url(&self, url: &str) -> Result<String, Error> {
-        let target = Target::parse(url, self.core.sender.policy());
+        let target = Target::parse(url, self.delivery.sender.policy());
         target
             .map(|target| target.as_str().to_owned())
             .map_err(|error| Error::InvalidRequest(error.to_string()))

@@ -61,7 +61,7 @@ impl From<BodyError> for MiddlewareError {
 
 impl From<Error> for MiddlewareError {
     fn from(error: Error) -> Self {
-        if let Error::NameOfRequest(error) = error { Self::Idempotency(error) } else { Self::Service(error) }
+        if let Error::Idempotency(error) = error { Self::Idempotency(error) } else { Self::Service(error) }
     }
 }
 

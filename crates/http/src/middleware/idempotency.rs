@@ -111,7 +111,7 @@ impl KeyedRequest {
                     let response = running.run(next.run(request)).await;
                     self.store(running, response, Some(hash)).await
                 };
-                Ok(service.idempotency.see_through(work).await?)
+                Ok(service.idempotency.run_to_end(work).await?)
             }
             Begun::Again(stored) => replay(stored, self.error_body),
         }
@@ -181,27 +181,27 @@ impl KeyedRequest {
             && status != StatusCode::TOO_MANY_REQUESTS;
         let is_small = response.body().size_hint().upper().is_some_and(is_storable_size);
         let Some(hash) = hash.filter(|_| is_lasting && is_small) else {
-            running.let_go().await;
+            running.release().await;
             return response;
         };
         let (parts, body) = response.into_parts();
         let Ok(body) = body.collect().await.map(http_body_util::Collected::to_bytes) else {
-            running.let_go().await;
+            running.release().await;
             return self.error_body.response(MiddlewareError::Internal);
         };
         let text = String::from_utf8(body.to_vec()).ok();
         let response = Response::from_parts(parts, Body::from(body));
         let may_store = self.stores_answer || !status.is_success();
         match text {
-            Some(text) => running.keep(stored(&response, may_store.then_some(text), hash)).await,
-            None => running.let_go().await,
+            Some(text) => running.complete(stored(&response, may_store.then_some(text), hash)).await,
+            None => running.release().await,
         }
         response
     }
 }
 
 fn is_storable_size(bytes: u64) -> bool {
-    usize::try_from(bytes).is_ok_and(|bytes| bytes <= Idempotency::ANSWER_BYTES_MAX)
+    usize::try_from(bytes).is_ok_and(|bytes| bytes <= Idempotency::RESPONSE_BYTES_MAX)
 }
 
 fn stored(response: &Response, body: Option<String>, request_body_hash: String) -> StoredResponse {

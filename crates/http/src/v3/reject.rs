@@ -328,8 +328,8 @@ impl From<Error> for Reject {
             Error::WebhookNotFound => Self::new(S::NOT_FOUND, message),
             Error::NameTaken | Error::EmailTaken => Self::new(S::CONFLICT, message),
             Error::WebhookInactive => Self::new(S::CONFLICT, message).code(ErrorCode::WebhookInactive),
-            Error::NameOfRequest(error) => error.into(),
-            Error::TooManyInFlight { limit, at } | Error::TooManyWatches { limit, at } => {
+            Error::Idempotency(error) => error.into(),
+            Error::TooManyInFlight { limit, at } | Error::TooManyEventStreams { limit, at } => {
                 Self::too_many_at_once(message, limit, at)
             }
             Error::Login(error) => error.into(),

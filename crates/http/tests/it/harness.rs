@@ -266,7 +266,7 @@ impl Api {
                 if is(&status) {
                     break status;
                 }
-                self.service.reconciler.wake();
+                self.service.workers.wake();
                 tokio::task::yield_now().await;
             }
         };
@@ -283,7 +283,7 @@ impl Api {
         let is_upload = |name: &String| name.starts_with("upload/");
         let released = async {
             while self.clusters.iter().any(|cluster| cluster.all_names().iter().any(is_upload)) {
-                self.service.reconciler.wake();
+                self.service.workers.wake();
                 tokio::task::yield_now().await;
             }
         };
@@ -294,7 +294,7 @@ impl Api {
     pub(crate) async fn until_nothing_is_held(&self) {
         let released = async {
             while self.clusters.iter().any(|cluster| !cluster.all_names().is_empty()) {
-                self.service.reconciler.wake();
+                self.service.workers.wake();
                 tokio::task::yield_now().await;
             }
         };

@@ -198,7 +198,7 @@ impl AdminOps {
             }
         }
         if let Some(service) = &self.service {
-            service.reconciler.wake();
+            service.workers.wake();
         }
         Ok(repair)
     }

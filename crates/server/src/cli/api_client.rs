@@ -17,7 +17,7 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long an answer may send nothing. Longer than the longest wait that a server grants a pin.
 const SILENCE_MAX: Duration = Duration::from_secs(660);
 /// The largest answer that is read, in bytes: a page of 100 pins is a hundredth of it.
-const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+const RESPONSE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How often a request that meets the rate limit is sent again.
 const RATE_LIMIT_TRIES_MAX: u32 = 5;
 /// The longest that one `Retry-After` is waited for.
@@ -126,8 +126,8 @@ impl Client {
         let status = response.status();
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.context("the answer was cut off")? {
-            if bytes.len() + chunk.len() > ANSWER_BYTES_MAX {
-                bail!("{} answered with more than {ANSWER_BYTES_MAX} bytes", self.server());
+            if bytes.len() + chunk.len() > RESPONSE_BYTES_MAX {
+                bail!("{} answered with more than {RESPONSE_BYTES_MAX} bytes", self.server());
             }
             bytes.extend_from_slice(&chunk);
         }

@@ -1,64 +1,62 @@
-//! Clusters: how they are, and what is shown of them.
+//! Clusters: health, usage, and their descriptions.
 
 use pinfold_cluster::Usage;
 use pinfold_model::{Actor, ClusterId};
 use pinfold_store::SavedClusterInfo;
 
 use super::Admin;
-use crate::core::unavailable;
-use crate::{ClusterInfo, Clusters, Error, GatewayInfo};
+use crate::error::log_store_error;
+use crate::{ClusterInfo, Error, GatewayInfo};
 
-/// The longest label, region and URL, in bytes.
+/// Maximum lengths in bytes.
 const LABEL_LEN_MAX: usize = 255;
 const REGION_LEN_MAX: usize = 64;
 const URL_LEN_MAX: usize = 2_048;
-/// Gateways of one cluster: all of them stand in each answer.
+/// Maximum gateways of a cluster: every reply lists all of them.
 const GATEWAYS_MAX: usize = 16;
 
-/// A cluster, as an operator sees it.
+/// A cluster, as administrators see it.
 #[derive(Debug, Clone)]
 pub struct ClusterView {
-    /// What is shown of it.
     pub info: ClusterInfo,
-    /// Whether an operator saved that, over what is configured.
+    /// Whether a saved description overrides the configured one.
     pub is_saved: bool,
-    /// What is wrong with it, if anything is.
+    /// `None` if the cluster is healthy.
     pub problem: Option<String>,
-    /// What it holds, if it answers.
+    /// `None` if the cluster does not reply.
     pub usage: Option<Usage>,
 }
 
-/// What shall be different of what is shown. What is `None` stays.
+/// Changes of a description. `None` leaves a field unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct ClusterEdit {
-    /// Its name for people.
+    /// Display name.
     pub label: Option<String>,
-    /// Where it is; `Some(None)` for nothing.
+    /// `Some(None)` removes it.
     pub region: Option<Option<String>>,
-    /// Its country, ISO 3166; `Some(None)` for none.
+    /// ISO 3166 code; `Some(None)` removes it.
     pub country: Option<Option<String>>,
-    /// Its gateways, best first.
+    /// Best first.
     pub gateways: Option<Vec<GatewayEdit>>,
 }
 
-/// A gateway as it shall be shown.
+/// A gateway in an edited description.
 #[derive(Debug, Clone)]
 pub struct GatewayEdit {
-    /// Its base URL, which ends in `/ipfs/`.
+    /// Base URL; ends in `/ipfs/`.
     pub url: String,
-    /// Its name for people; without one, the cluster's label.
+    /// Display name; `None` selects the cluster's label.
     pub label: Option<String>,
 }
 
 impl Admin {
-    /// All clusters. Answers within a few seconds, whatever is broken.
+    /// Lists all clusters. Returns within a few seconds, even if components hang.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Internal`].
     pub async fn clusters(&self) -> Result<Vec<ClusterView>, Error> {
-        let saved = self.core.store.saved_cluster_infos().await.map_err(unavailable)?;
-        let clusters = Clusters { core: self.core.clone() };
-        let (health, usage) = tokio::join!(clusters.health(), clusters.usage());
+        let saved = self.store.saved_cluster_infos().await.map_err(log_store_error)?;
+        let (health, usage) = tokio::join!(self.clusters.health(), self.clusters.usage());
         let view = |info: &ClusterInfo| {
             let health = health.clusters.iter().find(|part| part.cluster == info.id);
             ClusterView {
@@ -68,20 +66,20 @@ impl Admin {
                 usage: usage.iter().find(|(id, _)| *id == info.id).map(|(_, usage)| *usage),
             }
         };
-        Ok(self.core.cluster_infos().iter().map(view).collect())
+        Ok(self.catalog.cluster_infos().iter().map(view).collect())
     }
 
-    /// Changes what is shown of a cluster, at once.
+    /// Changes the description of a cluster. Takes effect at once.
     ///
     /// # Errors
-    /// [`Error::UnknownCluster`]; [`Error::InvalidRequest`] names what is wrong.
+    /// [`Error::ClusterNotFound`]; [`Error::InvalidRequest`] names the invalid field.
     pub async fn change_cluster(
         &self,
-        by: Actor,
+        actor: Actor,
         id: &ClusterId,
         edit: ClusterEdit,
     ) -> Result<ClusterInfo, Error> {
-        let infos = self.core.cluster_infos();
+        let infos = self.catalog.cluster_infos();
         let now = infos.iter().find(|info| info.id == *id).ok_or(Error::ClusterNotFound)?;
         let label = edit.label.unwrap_or_else(|| now.label.clone());
         let shown = |gateway: GatewayEdit| GatewayInfo {
@@ -108,32 +106,28 @@ impl Admin {
                 .map(|gateway| (gateway.url.clone(), gateway.label.clone()))
                 .collect(),
         };
-        self.core.store.save_cluster_info(saved, by, self.core.clock.now()).await.map_err(unavailable)?;
-        self.refreshed(None).await?;
+        self.store.save_cluster_info(saved, actor, self.clock.now()).await.map_err(log_store_error)?;
+        self.refresh_catalog(None).await?;
         Ok(info)
     }
 
-    /// Shows of a cluster what is configured once more. Without anything saved that is nothing to do.
+    /// Restores the configured description of a cluster.
     ///
     /// # Errors
     /// [`Error::ClusterNotFound`].
-    pub async fn reset_cluster(&self, by: Actor, id: &ClusterId) -> Result<ClusterInfo, Error> {
-        let configured = self.core.cluster(id).ok_or(Error::ClusterNotFound)?.info.clone();
-        self.core
-            .store
-            .delete_cluster_info(id.clone(), by, self.core.clock.now())
-            .await
-            .map_err(unavailable)?;
-        self.refreshed(None).await?;
+    pub async fn reset_cluster(&self, actor: Actor, id: &ClusterId) -> Result<ClusterInfo, Error> {
+        let configured = self.placements.clusters.get(id).ok_or(Error::ClusterNotFound)?.info.clone();
+        self.store.delete_cluster_info(id.clone(), actor, self.clock.now()).await.map_err(log_store_error)?;
+        self.refresh_catalog(None).await?;
         Ok(configured)
     }
 }
 
 impl ClusterInfo {
-    /// Whether this can be shown: everybody sees it, and clients append a CID to each gateway's URL.
+    /// Checks a description: it is public, and clients append a CID to each gateway's URL.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] names what is wrong.
+    /// [`Error::InvalidRequest`] names the invalid field.
     pub fn check(&self) -> Result<(), Error> {
         let refuse = |text: String| Err(Error::InvalidRequest(text));
         let is_line = |text: &str, len_max: usize| {
@@ -151,18 +145,18 @@ impl ClusterInfo {
             return refuse("A country has two capital letters, as ISO 3166 has it".to_owned());
         }
         if self.gateways.len() > GATEWAYS_MAX {
-            return refuse(format!("A cluster has at most {GATEWAYS_MAX} gateways"));
+            return refuse(format!("A cluster can have at most {GATEWAYS_MAX} gateways"));
         }
         for gateway in &self.gateways {
             if !is_gateway(&gateway.url) {
                 let shown: String = gateway.url.chars().filter(|c| !c.is_control()).take(200).collect();
                 return refuse(format!(
-                    "{shown:?} is no gateway: its URL begins with https:// or http:// and ends with /ipfs/"
+                    "{shown:?} is not a gateway URL: it must begin with https:// or http:// and end with /ipfs/"
                 ));
             }
             if !is_line(&gateway.label, LABEL_LEN_MAX) {
                 return refuse(format!(
-                    "A gateway's label has 1 to {LABEL_LEN_MAX} bytes and no control characters"
+                    "The label of a gateway must have 1 to {LABEL_LEN_MAX} bytes and no control characters"
                 ));
             }
         }
@@ -170,8 +164,8 @@ impl ClusterInfo {
     }
 }
 
-/// Whether this is the base URL of a gateway: a scheme, a host and a path that ends in `/ipfs/`. Nobody's name or
-/// password is in it, since everybody is shown it.
+/// Whether this is the base URL of a gateway: a scheme, a host and a path that ends in `/ipfs/`. Credentials are not allowed,
+/// because the URL is public.
 fn is_gateway(url: &str) -> bool {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     let Some((host, _)) = rest.and_then(|rest| rest.split_once('/')) else { return false };
@@ -190,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gateway_is_a_plain_url() {
+    fn gateway_url_is_checked() {
         for good in
             ["https://gateway.example.org/ipfs/", "http://127.0.0.1:8080/ipfs/", "https://a.b/c/ipfs/"]
         {

@@ -1,70 +1,66 @@
-//! Everybody's pins: listed, looked at, removed.
+//! The pins of all accounts: listing, reading, removing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use cid::Cid;
 use pinfold_model::{AccountId, Actor, ClusterId, Email, PinId, PinState};
-use pinfold_store::{AdminPinsCursor, AdminPinsFilter, PinRecord};
+use pinfold_store::{AdminPinsFilter, PinRecord};
 
 use super::Admin;
-use crate::core::unavailable;
-use crate::{Error, PinView};
+use crate::error::log_store_error;
+use crate::{AdminPinsCursor, Error, PinView};
 
-/// Pins on one page.
+/// Maximum pins per page.
 const LIMIT_MAX: u32 = 100;
-/// Owners that are shown of one placement.
+/// Maximum owners that are listed for one placement.
 const OWNERS_MAX: u32 = 100;
 
 /// Which pins to list.
 #[derive(Debug, Clone, Default)]
 pub struct OwnedPinQuery {
-    /// Only those of this account.
+    /// Only pins of this account.
     pub account: Option<AccountId>,
-    /// Only those of this CID.
+    /// Only pins of this CID.
     pub cid: Option<Cid>,
-    /// Only those that stand so.
+    /// Only pins in this state.
     pub state: Option<PinState>,
-    /// Only those in this cluster.
+    /// Only pins in this cluster.
     pub cluster: Option<ClusterId>,
-    /// Only those with damaged blocks.
+    /// Only pins with damaged blocks.
     pub is_damaged: bool,
-    /// Pins on a page, 1 to 100; others are moved to the nearer end.
+    /// Pins per page; clamped to 1 to 100.
     pub limit: u32,
-    /// Where to go on.
+    /// Where to continue.
     pub cursor: Option<AdminPinsCursor>,
 }
 
-/// A pin, and whose it is.
+/// A pin and its owner.
 #[derive(Debug, Clone)]
 pub struct OwnedPin {
-    /// The pin.
     pub view: PinView,
-    /// Whose it is.
     pub account: AccountId,
-    /// The owner's address; `None` if the account went a moment ago.
+    /// The owner's e-mail address; `None` if the account was just removed.
     pub email: Option<Email>,
-    /// How many of its blocks are known to be damaged.
+    /// Number of blocks that are known to be damaged.
     pub damaged_blocks: u64,
-    /// Why it failed, or why the last try did.
+    /// Why the pin failed, or why the last attempt failed.
     pub error: Option<String>,
 }
 
-/// A page of pins. It can have fewer than asked for, or none, and still not be the last.
+/// A page of pins. A page with fewer pins than requested, or none, may not be the last.
 #[derive(Debug, Clone)]
 pub struct OwnedPinPage {
-    /// The pins.
     pub pins: Vec<OwnedPin>,
-    /// Where the next page begins; `None` on the last.
+    /// Where the next page begins; `None` on the last page.
     pub next_cursor: Option<AdminPinsCursor>,
 }
 
-/// A pin, and who else pins the same in the same cluster.
+/// A pin, and all pins of the same CID in the same cluster.
 #[derive(Debug, Clone)]
 pub struct PinOwners {
-    /// The pin.
     pub pin: OwnedPin,
-    /// The pins of the same content in the same cluster, this one too, oldest first; at most 100.
+    /// All pins of the placement, including this one, oldest first; at most 100.
     pub owners: Vec<OwnedPin>,
 }
 
@@ -77,42 +73,42 @@ impl Admin {
         let OwnedPinQuery { account, cid, state, cluster, is_damaged, limit, cursor } = query;
         let filter = AdminPinsFilter { account, cid, state, cluster, is_damaged };
         let limit = limit.clamp(1, LIMIT_MAX);
-        let list = self.core.store.list_admin_pins(&filter, cursor, limit).await.map_err(unavailable)?;
+        let list = self.store.list_admin_pins(&filter, cursor, limit).await.map_err(log_store_error)?;
         Ok(OwnedPinPage { pins: self.owned(list.pins).await?, next_cursor: list.next })
     }
 
-    /// One pin, and who else pins the same.
+    /// Reads a pin, and all pins of its placement.
     ///
     /// # Errors
     /// [`Error::PinNotFound`].
     pub async fn pin(&self, id: PinId) -> Result<PinOwners, Error> {
-        let store = &self.core.store;
-        let pin = store.pin(id).await.map_err(unavailable)?.ok_or(Error::PinNotFound)?;
-        let all = store.pins_of_placement(pin.placement.id, OWNERS_MAX).await.map_err(unavailable)?;
+        let store = &self.store;
+        let pin = store.pin(id).await.map_err(log_store_error)?.ok_or(Error::PinNotFound)?;
+        let all = store.pins_of_placement(pin.placement.id, OWNERS_MAX).await.map_err(log_store_error)?;
         let owners = self.owned(all).await?;
         let pin = self.owned(vec![pin]).await?.pop().ok_or(Error::PinNotFound)?;
         Ok(PinOwners { pin, owners })
     }
 
-    /// Ends a pin, whosever it is and whatever keeps it. Returns when that is durable.
+    /// Removes a pin of any account, even if it is locked. Returns when that is durable.
     ///
     /// # Errors
     /// [`Error::PinNotFound`].
-    pub async fn remove_pin(&self, by: Actor, id: PinId) -> Result<(), Error> {
-        let (core, now) = (Arc::clone(&self.core), self.core.clock.now());
+    pub async fn remove_pin(&self, actor: Actor, id: PinId) -> Result<(), Error> {
+        let (placements, now) = (Arc::clone(&self.placements), self.clock.now());
         let removed = async move {
-            let ended = core.store.admin_remove_pin(id, by, now).await.map_err(unavailable)?;
+            let ended = placements.store.admin_remove_pin(id, actor, now).await.map_err(log_store_error)?;
             let ended = ended.ok_or(Error::PinNotFound)?;
-            core.signals.tell(ended.placement, None);
-            core.wake.notify_one();
+            placements.notify(ended.placement, None);
+            placements.wake_worker();
             Ok(())
         };
-        self.core.see_through(removed).await?
+        self.placements.tasks.run_to_end(removed).await?
     }
 
     async fn owned(&self, pins: Vec<PinRecord>) -> Result<Vec<OwnedPin>, Error> {
         let ids: Vec<AccountId> = pins.iter().map(|pin| pin.account).collect();
-        let emails = self.core.store.emails(&ids).await.map_err(unavailable)?;
+        let emails = self.store.emails(&ids).await.map_err(log_store_error)?;
         Ok(pins.iter().map(|pin| OwnedPin::new(pin, &emails)).collect())
     }
 }

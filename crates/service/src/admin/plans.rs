@@ -1,4 +1,4 @@
-//! Plans: listed, saved over what is configured, deleted.
+//! Plans: listing, saving, deleting. Saved plans override the configured ones.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,45 +8,43 @@ use pinfold_store::{DeletePlanOutcome, SavePlanOutcome};
 
 use super::Admin;
 use crate::Error;
-use crate::core::{Core, unavailable};
+use crate::error::log_store_error;
 
-/// Where a plan comes from.
+/// The source of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlanSource {
-    /// The configuration.
+    /// The configuration file.
     Configured,
-    /// An operator saved it.
+    /// Saved by an administrator.
     Saved,
-    /// An operator saved it over the configured one.
+    /// Saved by an administrator, overriding a configured plan.
     Overridden,
 }
 
-/// A plan, as an operator sees it.
+/// A plan, as administrators see it.
 #[derive(Debug, Clone)]
 pub struct PlanView {
-    /// The plan.
     pub plan: Arc<Plan>,
-    /// Where it comes from.
     pub source: PlanSource,
-    /// How many accounts have it.
+    /// Number of accounts with the plan.
     pub accounts: u64,
 }
 
 impl Admin {
-    /// All plans.
+    /// Lists all plans.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Internal`].
     pub async fn plans(&self) -> Result<Vec<PlanView>, Error> {
-        let store = &self.core.store;
-        let saved = store.saved_plans().await.map_err(unavailable)?;
+        let store = &self.store;
+        let saved = store.saved_plans().await.map_err(log_store_error)?;
         let mut accounts: HashMap<PlanCode, u64> = HashMap::new();
-        for sum in store.account_sums().await.map_err(unavailable)? {
+        for sum in store.account_sums().await.map_err(log_store_error)? {
             *accounts.entry(sum.plan).or_default() += sum.accounts;
         }
         let view = |plan: &Arc<Plan>| {
             let is_saved = saved.iter().any(|saved| saved.code == plan.code);
-            let is_configured = self.core.settings.plans.find(&plan.code).is_some();
+            let is_configured = self.catalog.configured_plan(&plan.code).is_some();
             let source = match (is_saved, is_configured) {
                 (false, _) => PlanSource::Configured,
                 (true, false) => PlanSource::Saved,
@@ -55,67 +53,68 @@ impl Admin {
             let accounts = accounts.get(&plan.code).copied().unwrap_or(0);
             PlanView { plan: Arc::clone(plan), source, accounts }
         };
-        Ok(self.core.plans().iter().map(view).collect())
+        Ok(self.catalog.plans().iter().map(view).collect())
     }
 
-    /// Saves a plan. It counts at once, for the next request of every account that has it; the storage of accounts
-    /// follows before this returns.
+    /// Saves a plan. It applies to the next request of every account that has it; the storage limits of the accounts are updated
+    /// before this returns.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] names what is wrong with it.
-    pub async fn save_plan(&self, by: Actor, plan: Plan) -> Result<PlanView, Error> {
-        check(&self.core, &plan)?;
-        let (code, now) = (plan.code.clone(), self.core.clock.now());
-        match self.core.store.save_plan(plan, by, now).await.map_err(unavailable)? {
+    /// [`Error::InvalidRequest`] names the invalid field.
+    pub async fn save_plan(&self, actor: Actor, plan: Plan) -> Result<PlanView, Error> {
+        self.check_plan(&plan)?;
+        let (code, now) = (plan.code.clone(), self.clock.now());
+        match self.store.save_plan(plan, actor, now).await.map_err(log_store_error)? {
             SavePlanOutcome::Done => {}
             SavePlanOutcome::TooMany => {
-                return Err(Error::InvalidRequest("Too many plans are saved; delete some".to_owned()));
+                return Err(Error::InvalidRequest("Too many plans are saved; delete some first".to_owned()));
             }
         }
-        self.refreshed(Some(code.clone())).await?;
+        self.refresh_catalog(Some(code.clone())).await?;
         let plans = self.plans().await?;
         plans.into_iter().find(|view| view.plan.code == code).ok_or(Error::PlanNotFound)
     }
 
-    /// Deletes a saved plan. If there is a configured one of its code, that comes back.
+    /// Deletes a saved plan. If it overrides a configured plan, that one applies again.
     ///
     /// # Errors
-    /// [`Error::PlanNotFound`] (also when it is only configured), [`Error::PlanInUse`].
-    pub async fn delete_plan(&self, by: Actor, code: &PlanCode) -> Result<(), Error> {
-        let is_configured = self.core.settings.plans.find(code).is_some();
-        let now = self.core.clock.now();
-        let deleted = self.core.store.delete_plan(code.clone(), is_configured, by, now);
-        match deleted.await.map_err(unavailable)? {
-            DeletePlanOutcome::Done => self.refreshed(Some(code.clone())).await,
+    /// [`Error::PlanNotFound`] (also if the plan is only configured), [`Error::PlanInUse`].
+    pub async fn delete_plan(&self, actor: Actor, code: &PlanCode) -> Result<(), Error> {
+        let is_configured = self.catalog.configured_plan(code).is_some();
+        let now = self.clock.now();
+        let deleted = self.store.delete_plan(code.clone(), is_configured, actor, now);
+        match deleted.await.map_err(log_store_error)? {
+            DeletePlanOutcome::Done => self.refresh_catalog(Some(code.clone())).await,
             DeletePlanOutcome::NotFound => Err(Error::PlanNotFound),
             DeletePlanOutcome::InUse => Err(Error::PlanInUse),
         }
     }
 
-    /// Swaps what is on offer and has accounts follow, also when nobody waits for it any more.
-    pub(super) async fn refreshed(&self, code: Option<PlanCode>) -> Result<(), Error> {
-        let core = Arc::clone(&self.core);
-        let done = self.core.tasks.spawn(async move {
-            core.refresh_offer().await?;
-            // Somebody else may have swapped it first, and not be done with the accounts.
-            match code.and_then(|code| core.plans().find(&code).map(Arc::clone)) {
-                Some(plan) => core.follow_plan(&plan).await,
+    /// Reloads the catalog and updates accounts. Runs to its end even if the request goes away.
+    pub(super) async fn refresh_catalog(&self, code: Option<PlanCode>) -> Result<(), Error> {
+        let catalog = Arc::clone(&self.catalog);
+        let refreshed = async move {
+            catalog.refresh().await?;
+            // Another task may have reloaded the catalog first, and may not be done with the accounts.
+            match code.and_then(|code| catalog.plans().find(&code).map(Arc::clone)) {
+                Some(plan) => catalog.apply_plan(&plan).await,
                 None => Ok(()),
             }
-        });
-        done.await.map_err(|_| Error::Internal)?
+        };
+        self.placements.tasks.run_to_end(refreshed).await?
     }
-}
 
-fn check(core: &Core, plan: &Plan) -> Result<(), Error> {
-    let refuse = |text: String| Err(Error::InvalidRequest(text));
-    if let Err(error) = plan.check() {
-        return refuse(error.to_string());
-    }
-    // A command beside the server knows no clusters.
-    let is_known = |id| core.clusters.is_empty() || core.cluster(id).is_some();
-    match plan.limits.clusters.as_ref().and_then(|ids| ids.iter().find(|id| !is_known(*id))) {
-        Some(id) => refuse(format!("Unknown cluster: {id}")),
-        None => Ok(()),
+    fn check_plan(&self, plan: &Plan) -> Result<(), Error> {
+        let refuse = |text: String| Err(Error::InvalidRequest(text));
+        if let Err(error) = plan.check() {
+            return refuse(error.to_string());
+        }
+        // A command that runs without the server knows no clusters.
+        let clusters = &self.placements.clusters;
+        let is_known = |id| clusters.is_empty() || clusters.get(id).is_some();
+        match plan.limits.clusters.as_ref().and_then(|ids| ids.iter().find(|id| !is_known(*id))) {
+            Some(id) => refuse(format!("Unknown cluster: {id}")),
+            None => Ok(()),
+        }
     }
 }

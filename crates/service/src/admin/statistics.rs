@@ -1,72 +1,62 @@
-//! Figures of the whole service. None of them counts what can be millions: they are sums that are kept.
+//! Statistics of the whole service. Large figures are kept as sums in the store and never counted here.
 
 use pinfold_cluster::Usage;
 use pinfold_model::{ClusterId, PinPhase, PlanCode};
 use pinfold_store::StoreStatistics;
 
 use super::Admin;
-use crate::core::unavailable;
-use crate::{Clusters, Error};
+use crate::Error;
+use crate::error::log_store_error;
 
-/// Accounts of one plan.
+/// Number of accounts with one plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanAccounts {
-    /// The plan.
     pub plan: PlanCode,
-    /// All of them.
     pub accounts: u64,
-    /// Those that are disabled.
+    /// Disabled accounts, included in `accounts`.
     pub disabled: u64,
 }
 
-/// Pins by state.
+/// Number of pins by state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PinCounts {
-    /// Those that wait for their turn.
     pub queued: u64,
-    /// Those that are being brought in.
     pub pinning: u64,
-    /// Those that are kept.
     pub pinned: u64,
-    /// Those that were given up.
     pub failed: u64,
 }
 
-/// One cluster.
+/// Statistics of one cluster.
 #[derive(Debug, Clone)]
 pub struct ClusterStatistics {
-    /// Which.
     pub cluster: ClusterId,
-    /// Its pins.
     pub pins: PinCounts,
-    /// What accounts are charged for them, in bytes: shared content counts for each of them.
+    /// Bytes that accounts are charged for; shared content counts for each account.
     pub charged_bytes: u64,
     /// DAGs with damaged blocks; at most 100,000 are counted.
     pub damaged_dags: u64,
-    /// What it holds, if it answers.
+    /// `None` if the cluster does not reply.
     pub usage: Option<Usage>,
 }
 
-/// The whole service.
+/// Statistics of the service.
 #[derive(Debug, Clone)]
 pub struct Statistics {
-    /// Accounts by plan.
     pub accounts: Vec<PlanAccounts>,
-    /// The clusters, also those that have pins and are not set up any more.
+    /// Includes clusters that have pins but are not configured any more.
     pub clusters: Vec<ClusterStatistics>,
-    /// DAGs that are due to be worked on, now or at their next try; at most 100,000 are counted.
+    /// Placements that are due, now or at their next attempt; at most 100,000 are counted.
     pub queue: u64,
 }
 
 impl Admin {
-    /// The figures. Answers within a few seconds, whatever is broken.
+    /// Reads the statistics. Returns within a few seconds, even if components hang.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Internal`].
     pub async fn statistics(&self) -> Result<Statistics, Error> {
-        let clusters = Clusters { core: self.core.clone() };
-        let (figures, usage) = tokio::join!(self.core.store.statistics(), clusters.usage());
-        let figures = figures.map_err(unavailable)?;
+        let (figures, usage) = tokio::join!(self.store.statistics(), self.clusters.usage());
+        let figures = figures.map_err(log_store_error)?;
         let mut accounts: Vec<PlanAccounts> = Vec::new();
         for sum in &figures.accounts {
             let disabled = if sum.disabled { sum.accounts } else { 0 };
@@ -80,7 +70,8 @@ impl Admin {
                 }
             }
         }
-        let mut ids: Vec<ClusterId> = self.core.clusters.iter().map(|setup| setup.info.id.clone()).collect();
+        let mut ids: Vec<ClusterId> =
+            self.placements.clusters.iter().map(|setup| setup.info.id.clone()).collect();
         for sum in &figures.pins {
             if !ids.contains(&sum.cluster) {
                 ids.push(sum.cluster.clone());

@@ -14,15 +14,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pinfold_model::Timestamp;
+use pinfold_model::{Backoff, Timestamp};
 use pinfold_outbound::{SendError, SignedRequest, Target, WebhookPayload, WebhookPayloadData};
 use pinfold_store::{Attempt, DeliveredPin, Delivery, LeasedWebhook, Next, WebhookHealth};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::background::rest;
-use crate::core::{Core, unavailable};
+use crate::error::log_store_error;
+use crate::schedule::wait_until_due;
+use crate::webhooks::WebhookDelivery;
 
 /// Finished deliveries that are kept for each webhook.
 const FINISHED_MAX: u32 = 100;
@@ -41,12 +42,10 @@ const LEASE: Duration = Duration::from_mins(2);
 const ATTEMPTS_MAX: u32 = 12;
 /// Delay after the first failed attempt. Each further delay is three times the previous one. Up to a fifth, at random, is
 /// subtracted.
-const RETRY_DELAY_FIRST: Duration = Duration::from_secs(10);
-const RETRY_DELAY_MAX: Duration = Duration::from_hours(18);
+const RETRY: Backoff = Backoff { first: Duration::from_secs(10), factor: 3, max: Duration::from_hours(18) };
 
 /// Pause of a webhook after its first failure. Each further pause is twice the previous one.
-const PAUSE_FIRST: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_mins(5);
+const PAUSE: Backoff = Backoff { first: Duration::from_secs(1), factor: 2, max: Duration::from_mins(5) };
 
 /// A webhook is deactivated after this many failures in a row, if the first of them is [`DISABLE_AFTER`] old.
 const DISABLE_AFTER_FAILURES: u32 = ATTEMPTS_MAX;
@@ -62,97 +61,102 @@ const BUSY_REST: Duration = Duration::from_secs(1);
 const RECORD_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Delivers until the service stops.
-pub(crate) async fn run(core: &Arc<Core>) {
-    while !core.stop.is_cancelled() {
-        let next_due = start_turns(core).await;
+pub(super) async fn run(webhooks: &Arc<WebhookDelivery>) {
+    while !webhooks.tasks.is_stopping() {
+        let next_due = start_turns(webhooks).await;
         tokio::select! {
-            () = core.store.outbox_written() => {}
-            () = core.wake_webhooks.notified() => {}
-            () = rest(core, next_due) => {}
-            () = core.stop.cancelled() => {}
+            () = webhooks.store.outbox_written() => {}
+            () = webhooks.work_added.notified() => {}
+            () = wait_until_due(webhooks.clock.as_ref(), next_due) => {}
+            () = webhooks.tasks.stopped() => {}
         }
     }
 }
 
 /// Runs [`cleanup`] at intervals until the service stops.
-pub(crate) async fn run_cleanup(core: &Core) {
-    while core.stop.run_until_cancelled(tokio::time::sleep(CLEANUP_INTERVAL)).await.is_some() {
-        if let Err(error) = cleanup(core).await {
+pub(super) async fn run_cleanup(webhooks: &WebhookDelivery) {
+    while webhooks.tasks.sleep(CLEANUP_INTERVAL).await {
+        if let Err(error) = cleanup(webhooks).await {
             tracing::warn!(%error, "failed to delete old deliveries and idempotency keys");
         }
     }
 }
 
 /// Gives up old deliveries, and deletes removed webhooks and expired idempotency keys.
-pub(crate) async fn cleanup(core: &Core) -> Result<(), Error> {
-    let before = core.clock.now().before(AGE_MAX);
-    while !core.stop.is_cancelled()
-        && core.store.clean_up_webhooks(before, FINISHED_MAX, CLEANUP_ROWS_MAX).await.map_err(unavailable)?
+pub(super) async fn cleanup(webhooks: &WebhookDelivery) -> Result<(), Error> {
+    let before = webhooks.clock.now().before(AGE_MAX);
+    while !webhooks.tasks.is_stopping()
+        && webhooks
+            .store
+            .clean_up_webhooks(before, FINISHED_MAX, CLEANUP_ROWS_MAX)
+            .await
+            .map_err(log_store_error)?
     {
         tokio::task::yield_now().await;
     }
-    core.delete_expired_requests().await
+    Ok(())
 }
 
 /// Runs one turn of each webhook that is due. Returns the number of turns.
-pub(crate) async fn turn(core: &Core) -> Result<usize, Error> {
-    let leased = lease(core).await?;
+pub(super) async fn turn(webhooks: &WebhookDelivery) -> Result<usize, Error> {
+    let leased = lease(webhooks).await?;
     let turns = leased.len();
-    let runs = leased.into_iter().map(|(webhook, permit)| run_turn(core, webhook, permit));
+    let runs = leased.into_iter().map(|(webhook, permit)| run_turn(webhooks, webhook, permit));
     futures::future::join_all(runs).await;
     Ok(turns)
 }
 
 /// Spawns a turn of each webhook that is due, as far as there are permits. Returns when the next webhook is due.
-async fn start_turns(core: &Arc<Core>) -> Result<Option<Timestamp>, Error> {
-    for (webhook, permit) in lease(core).await? {
-        let core = Arc::clone(core);
-        let tasks = core.tasks.clone();
+async fn start_turns(webhooks: &Arc<WebhookDelivery>) -> Result<Option<Timestamp>, Error> {
+    for (webhook, permit) in lease(webhooks).await? {
+        let webhooks = Arc::clone(webhooks);
+        let tasks = webhooks.tasks.clone();
         tasks.spawn(async move {
-            run_turn(&core, webhook, permit).await;
-            core.wake_webhooks.notify_one();
+            run_turn(&webhooks, webhook, permit).await;
+            webhooks.wake();
         });
     }
-    if core.delivery_permits.available_permits() == 0 {
+    if webhooks.permits.available_permits() == 0 {
         // The next turn that ends wakes the loop.
         return Ok(None);
     }
-    let now = core.clock.now();
-    let due = core.store.next_delivery().await.map_err(unavailable)?;
+    let now = webhooks.clock.now();
+    let due = webhooks.store.next_delivery().await.map_err(log_store_error)?;
     Ok(due.map(|due| if due <= now { now.after(BUSY_REST) } else { due }))
 }
 
-async fn lease(core: &Core) -> Result<Vec<(LeasedWebhook, OwnedSemaphorePermit)>, Error> {
-    let now = core.clock.now();
-    if core.store.next_delivery().await.map_err(unavailable)?.is_none_or(|due| due > now) {
+async fn lease(webhooks: &WebhookDelivery) -> Result<Vec<(LeasedWebhook, OwnedSemaphorePermit)>, Error> {
+    let now = webhooks.clock.now();
+    if webhooks.store.next_delivery().await.map_err(log_store_error)?.is_none_or(|due| due > now) {
         return Ok(Vec::new());
     }
     let mut permits = Vec::new();
-    while let Ok(permit) = Arc::clone(&core.delivery_permits).try_acquire_owned() {
+    while let Ok(permit) = Arc::clone(&webhooks.permits).try_acquire_owned() {
         permits.push(permit);
     }
     if permits.is_empty() {
         return Ok(Vec::new());
     }
     let webhooks_max = u32::try_from(permits.len()).unwrap_or(u32::MAX);
-    let leased = core.store.lease_webhooks(webhooks_max, TURN_DELIVERIES_MAX, now, now.after(LEASE)).await;
-    Ok(leased.map_err(unavailable)?.into_iter().zip(permits).collect())
+    let leased =
+        webhooks.store.lease_webhooks(webhooks_max, TURN_DELIVERIES_MAX, now, now.after(LEASE)).await;
+    Ok(leased.map_err(log_store_error)?.into_iter().zip(permits).collect())
 }
 
-async fn run_turn(core: &Core, webhook: LeasedWebhook, permit: OwnedSemaphorePermit) {
+async fn run_turn(webhooks: &WebhookDelivery, webhook: LeasedWebhook, permit: OwnedSemaphorePermit) {
     let (began, mut turn) = (Instant::now(), Turn::new(&webhook));
     for (sent_before, delivery) in webhook.deliveries.iter().enumerate() {
         // The owner may have changed or removed the webhook during the turn.
-        if sent_before > 0 && !core.store.is_lease_current(webhook.lease).await.unwrap_or(false) {
+        if sent_before > 0 && !webhooks.store.is_lease_current(webhook.lease).await.unwrap_or(false) {
             break;
         }
         let sent = tokio::select! {
-            sent = send(core, &webhook, delivery) => sent,
+            sent = send(webhooks, &webhook, delivery) => sent,
             // The interrupted delivery is sent again after the next start.
-            () = core.stop.cancelled() => break,
+            () = webhooks.tasks.stopped() => break,
         };
         let failed = sent.is_err();
-        turn.record(delivery, sent, core.clock.now());
+        turn.record(delivery, sent, webhooks.clock.now());
         if failed || began.elapsed() >= TURN_TIME_MAX {
             break;
         }
@@ -161,21 +165,25 @@ async fn run_turn(core: &Core, webhook: LeasedWebhook, permit: OwnedSemaphorePer
         let deactivated = turn_off.is_some();
         tracing::info!(%webhook, failures, deactivated, "webhook delivery failed");
     }
-    record_turn(core, &webhook, turn).await;
+    record_turn(webhooks, &webhook, turn).await;
     drop(permit);
 }
 
-async fn send(core: &Core, webhook: &LeasedWebhook, delivery: &Delivery) -> Result<u16, SendError> {
+async fn send(
+    webhooks: &WebhookDelivery,
+    webhook: &LeasedWebhook,
+    delivery: &Delivery,
+) -> Result<u16, SendError> {
     // The target policy may have changed since the URL was stored.
     let target =
-        Target::parse(&webhook.webhook.url, core.sender.policy()).map_err(|_| SendError::NotPublic)?;
+        Target::parse(&webhook.webhook.url, webhooks.sender.policy()).map_err(|_| SendError::NotPublic)?;
     let request = SignedRequest {
         id: &delivery.id.to_string(),
-        unix_s: core.clock.now().as_ms() / 1_000,
+        unix_s: webhooks.clock.now().as_ms() / 1_000,
         keys: vec![webhook.secret.key()],
         body: payload(delivery).body(),
     };
-    core.sender.post(&target, request).await
+    webhooks.sender.post(&target, request).await
 }
 
 fn payload(delivery: &Delivery) -> WebhookPayload {
@@ -253,7 +261,7 @@ impl Turn {
         let is_down = self.failures >= DISABLE_AFTER_FAILURES && now.since(since) >= DISABLE_AFTER;
         let reason =
             || format!("Deactivated at {now}: every attempt since {since} failed. Last error: {error}");
-        let pause = grown(PAUSE_FIRST, 2, self.failures, PAUSE_MAX);
+        let pause = PAUSE.delay(self.failures);
         self.health = WebhookHealth::Failing {
             failures: self.failures,
             since,
@@ -269,34 +277,28 @@ fn after_failure(delivery: &Delivery, now: Timestamp) -> Next {
     if attempts >= ATTEMPTS_MAX || now.since(delivery.at) >= AGE_MAX {
         return Next::GiveUp;
     }
-    let delay = grown(RETRY_DELAY_FIRST, 3, attempts, RETRY_DELAY_MAX);
+    let delay = RETRY.delay(attempts);
     // Without a random number, nothing is subtracted.
     let jitter = delay / 5 * getrandom::u32().unwrap_or(0).min(u32::MAX - 1) / u32::MAX;
     Next::Again(now.after(delay - jitter))
 }
 
-/// `first`, multiplied by `factor` with each time after the first, up to `max`.
-fn grown(first: Duration, factor: u32, times: u32, max: Duration) -> Duration {
-    let grown = factor.checked_pow(times.saturating_sub(1)).and_then(|factor| first.checked_mul(factor));
-    grown.map_or(max, |pause| pause.min(max))
-}
-
 /// Records a turn and returns the lease. Retries while the store fails, as long as the lease certainly holds. If that is
 /// not enough, the deliveries are sent again when the lease has expired.
-async fn record_turn(core: &Core, webhook: &LeasedWebhook, turn: Turn) {
+async fn record_turn(webhooks: &WebhookDelivery, webhook: &LeasedWebhook, turn: Turn) {
     let began = Instant::now();
     loop {
         let (attempts, health) = (turn.attempts.clone(), turn.health.clone());
-        let now = core.clock.now();
-        match core.store.finish_webhook(webhook.lease, attempts, health, FINISHED_MAX, now).await {
+        let now = webhooks.clock.now();
+        match webhooks.store.finish_webhook(webhook.lease, attempts, health, FINISHED_MAX, now).await {
             Ok(true) => return,
             Ok(false) => {
                 return tracing::warn!(%webhook, "webhook turn not recorded: lease lost or webhook removed");
             }
             Err(error) => tracing::error!(%webhook, %error, "failed to record webhook deliveries"),
         }
-        let pause = core.stop.run_until_cancelled(tokio::time::sleep(RECORD_RETRY_DELAY)).await;
-        if pause.is_none() || began.elapsed() > LEASE / 2 {
+        let is_running = webhooks.tasks.sleep(RECORD_RETRY_DELAY).await;
+        if !is_running || began.elapsed() > LEASE / 2 {
             return;
         }
     }
@@ -332,7 +334,7 @@ mod tests {
         let mut now = at(0);
         let mut failures = 0;
         while let Next::Again(next) = after_failure(&delivery(failures), now) {
-            let delay = grown(RETRY_DELAY_FIRST, 3, failures + 1, RETRY_DELAY_MAX);
+            let delay = RETRY.delay(failures + 1);
             assert!(next <= now.after(delay) && next >= now.after(delay / 5 * 4), "{failures}: {next}");
             now = now.after(delay);
             failures += 1;
@@ -364,7 +366,7 @@ mod tests {
 
     #[test]
     fn pause_grows_up_to_its_maximum() {
-        let pause = |times| grown(PAUSE_FIRST, 2, times, PAUSE_MAX).as_secs();
+        let pause = |times| PAUSE.delay(times).as_secs();
         assert_eq!([pause(1), pause(2), pause(9), pause(10), pause(u32::MAX)], [1, 2, 256, 300, 300]);
     }
 }

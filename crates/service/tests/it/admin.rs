@@ -6,8 +6,8 @@ use pinfold_model::{
     AccountId, Actor, ClusterId, Email, PinOptions, Plan, PlanCode, PlanLimits, Plans, Role,
 };
 use pinfold_service::{
-    AccountEdit, ClusterEdit, Error, GatewayEdit, Leaving, LogQuery, NewAccount, PinRequest, PlanChange,
-    PlanSource, Service, Settings,
+    AccountEdit, ClusterEdit, Error, GatewayEdit, LogQuery, NewAccount, PinRequest, PlanChange, PlanSource,
+    RemoveAccountOutcome, Service, Settings,
 };
 
 use crate::world::{DEADLINE, GIB, MIB, World, new_account};
@@ -24,7 +24,7 @@ async fn set(world: &World, id: AccountId, edit: AccountEdit) -> Result<(), Erro
 }
 
 async fn actions(service: &Service, account: AccountId) -> Vec<String> {
-    let log = service.logs.of(Some(account), None, LogQuery::default()).await.unwrap();
+    let log = service.audit_log.list_all(Some(account), None, LogQuery::default()).await.unwrap();
     log.entries.into_iter().map(|entry| entry.action).collect()
 }
 
@@ -246,14 +246,14 @@ async fn an_account_goes_with_all_its_pins_also_over_a_restart() {
     let kept = world.service.admin.remove_account(BY, id, false).await;
     assert_eq!(kept, Err(Error::AccountHasPins { pins: 2 }));
     let leaving = world.service.admin.remove_account(Actor::account(bob.account.id), id, true).await;
-    assert_eq!(leaving, Ok(Leaving::Begun { pins: 2 }));
+    assert_eq!(leaving, Ok(RemoveAccountOutcome::Begun { pins: 2 }));
     world.restart().await;
     world.run_until_idle().await;
     assert_eq!(world.service.admin.account(id).await.err(), Some(Error::AccountNotFound));
     world.check_settled(&[&bob]).await;
     assert!(world.cluster.has(&shared) && !world.cluster.holds(&format!("pin/cl0-global/{own}"), &own));
 
-    let log = world.service.logs.of(Some(id), None, LogQuery::default()).await.unwrap();
+    let log = world.service.audit_log.list_all(Some(id), None, LogQuery::default()).await.unwrap();
     let told = log.entries.iter().find(|entry| entry.action == "account.remove").unwrap();
     assert_eq!(told.by.actor, Some(bob.account.id), "who did it is known when the account is gone");
 }

@@ -69,7 +69,7 @@ impl Life {
     fn run_until_idle(&self) {
         self.runtime.block_on(async {
             for _ in 0..1_000 {
-                if self.service.reconciler.turn().await.unwrap() == 0 {
+                if self.service.workers.turn().await.unwrap() == 0 {
                     return;
                 }
             }
@@ -204,7 +204,7 @@ impl Play {
                 let act = self.act();
                 self.beside_a_turn(act);
             }
-            10..13 => drop(self.life().runtime.block_on(self.life().service.reconciler.turn()).unwrap()),
+            10..13 => drop(self.life().runtime.block_on(self.life().service.workers.turn()).unwrap()),
             13 => {
                 let act = self.act();
                 self.die_during(act);
@@ -287,7 +287,7 @@ impl Play {
                 breathe(breaths).await;
                 self.perform(&life.service, act).await
             };
-            let (turned, answers) = tokio::join!(life.service.reconciler.turn(), later);
+            let (turned, answers) = tokio::join!(life.service.workers.turn(), later);
             turned.unwrap();
             answers
         });
@@ -309,7 +309,7 @@ impl Play {
         let done = life.runtime.block_on(async {
             tokio::select! {
                 biased;
-                (turned, done) = async { tokio::join!(life.service.reconciler.turn(), self.perform(&life.service, act)) } => {
+                (turned, done) = async { tokio::join!(life.service.workers.turn(), self.perform(&life.service, act)) } => {
                     turned.unwrap();
                     Some(done)
                 }
@@ -342,7 +342,7 @@ impl Play {
     fn start(&mut self) {
         let life = Life::begin(self.dir.path(), &self.network, &self.clock);
         if self.dice.roll(2) == 0 {
-            life.runtime.block_on(life.service.reconciler.take_over()).unwrap();
+            life.runtime.block_on(life.service.workers.take_over()).unwrap();
         }
         self.life = Some(life);
     }

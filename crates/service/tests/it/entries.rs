@@ -27,7 +27,7 @@ async fn directory(world: &World, caller: &Caller, paths: &[&str]) -> Cid {
 }
 
 async fn list(world: &World, caller: &Caller, cid: &Cid, query: EntriesQuery) -> Result<EntriesPage, Error> {
-    world.service.pins.entries(caller, cid, None, query).await
+    world.service.content.entries(caller, cid, None, query).await
 }
 
 fn paths(page: &EntriesPage) -> Vec<&str> {
@@ -175,7 +175,7 @@ async fn nothing_outside_of_the_roots_is_read_or_told_of() {
         assert_eq!(roots.upload(path).await.err(), Some(Error::FolderNotAllowed), "{path}");
     }
     for path in ["shared/way-out", "shared/way-out/", "shared/nowhere", "shared/site/index.html"] {
-        assert!(roots.refusal(path).await.contains("no such folder"), "{path}");
+        assert!(roots.refusal(path).await.contains("does not exist or can't be read"), "{path}");
     }
     let closed = World::start().await;
     let bob = closed.account("bob", "free").await;
@@ -192,11 +192,11 @@ async fn what_is_neither_file_nor_folder_is_named() {
     let _listener = UnixListener::bind(roots.path("shared/site/img/s")).unwrap();
     fs::write(roots.path("shared/site/a\nb"), "x").unwrap();
     let text = roots.refusal("shared/site").await;
-    for part in ["\"alias\" is a symbolic link", "\"img/s\" is a socket", r#""a\nb" can't be a path"#] {
+    for part in ["\"alias\" is a symbolic link", "\"img/s\" is a socket", r#""a\nb" is not a valid path"#] {
         assert!(text.contains(part), "{text}");
     }
     fs::create_dir_all(roots.path("shared/deep").join("d/".repeat(130))).unwrap();
-    assert!(roots.refusal("shared/deep").await.contains("deeper than 128"));
+    assert!(roots.refusal("shared/deep").await.contains("more than 128 levels"));
     fs::create_dir(roots.path("shared/nothing")).unwrap();
     assert!(roots.refusal("shared/nothing").await.contains("no files"));
     roots.world.run_until_idle().await;

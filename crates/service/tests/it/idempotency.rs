@@ -44,16 +44,16 @@ impl World {
 }
 
 fn is_running(begun: Result<Begun, Error>) -> bool {
-    matches!(begun, Err(Error::NameOfRequest(IdempotencyError::Running { .. })))
+    matches!(begun, Err(Error::Idempotency(IdempotencyError::Running { .. })))
 }
 
 #[tokio::test]
 async fn what_was_answered_survives_a_restart_for_a_day() {
     let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
-    world.first(&alice, "one").await.keep(answer("{}")).await;
+    world.first(&alice, "one").await.complete(answer("{}")).await;
     world.restart().await;
-    world.service.reconciler.take_over().await.unwrap();
+    world.service.workers.take_over().await.unwrap();
     assert_eq!(world.again(&alice, "one").await.as_deref(), Some("{}"));
     world.clock.advance(23 * HOUR);
     world.run_until_idle().await;
@@ -70,15 +70,15 @@ async fn a_crash_in_the_middle_leaves_the_name_to_the_next_try() {
     std::mem::forget(world.first(&alice, "one").await);
     world.restart().await;
     assert!(is_running(world.begin(&alice, "one").await), "it may be another process's");
-    world.service.reconciler.take_over().await.unwrap();
-    world.first(&alice, "one").await.keep(answer("{}")).await;
+    world.service.workers.take_over().await.unwrap();
+    world.first(&alice, "one").await.complete(answer("{}")).await;
     assert_eq!(world.again(&alice, "one").await.as_deref(), Some("{}"));
     // Also without a start that is alone, it is free when its lease is over.
     std::mem::forget(world.first(&alice, "two").await);
     world.clock.advance(Duration::from_secs(59));
     assert!(is_running(world.begin(&alice, "two").await));
     world.clock.advance(Duration::from_secs(1));
-    world.first(&alice, "two").await.let_go().await;
+    world.first(&alice, "two").await.release().await;
 }
 
 #[tokio::test]
@@ -100,14 +100,14 @@ async fn what_is_dropped_is_given_back() {
 async fn another_request_or_account_has_other_names() {
     let world = World::start().await;
     let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "free").await);
-    world.first(&alice, "one").await.keep(answer("{}")).await;
-    world.first(&bob, "one").await.let_go().await;
+    world.first(&alice, "one").await.complete(answer("{}")).await;
+    world.first(&bob, "one").await.release().await;
     let key = IdempotencyKey::parse(b"one").unwrap();
     let other = world.service.idempotency.begin(&alice, &key, print(Some("other"))).await;
-    assert!(matches!(other, Err(Error::NameOfRequest(IdempotencyError::Reused))));
+    assert!(matches!(other, Err(Error::Idempotency(IdempotencyError::Reused))));
     // A body that is not known yet is compared by whoever has read it.
     let unread = world.service.idempotency.begin(&alice, &key, print(None)).await;
     assert!(matches!(unread, Ok(Begun::Again(answer)) if answer.request_body_hash == "body"));
     let fewer = Caller { scopes: "files:read".parse().unwrap(), ..alice.clone() };
-    world.first(&fewer, "one").await.let_go().await;
+    world.first(&fewer, "one").await.release().await;
 }

@@ -25,7 +25,7 @@ fn signup(name: &str, password: &str) -> NewSignup {
 impl World {
     /// A new account that has logged in.
     pub(crate) async fn signed_up(&self, name: &str) -> LoggedIn {
-        self.service.logins.signup(signup(name, PASSWORD), VIA).await.unwrap()
+        self.service.accounts.sign_up(signup(name, PASSWORD), VIA).await.unwrap()
     }
 
     pub(crate) async fn log_in(&self, name: &str, password: &str) -> Result<LoggedIn, Error> {
@@ -39,7 +39,7 @@ impl World {
     async fn log_of(&self, caller: &Caller, entries: usize) -> Vec<AuditEntry> {
         let look = async {
             loop {
-                let log = self.service.logs.list(caller, LogQuery::default()).await.unwrap().entries;
+                let log = self.service.audit_log.list(caller, LogQuery::default()).await.unwrap().entries;
                 if log.len() >= entries {
                     return log;
                 }
@@ -62,22 +62,22 @@ async fn whoever_signs_up_is_logged_in_with_the_first_plan() {
     assert_eq!((caller.account.role, caller.plan.code.as_str()), (Role::User, "free"));
     assert_eq!(caller.via.source, Source::Web, "a session can be a web page's");
     assert!(Scope::ALL.into_iter().all(|scope| caller.may(scope) == (scope != Scope::Admin)));
-    let again = world.service.logins.signup(signup("ADA", PASSWORD), VIA).await;
+    let again = world.service.accounts.sign_up(signup("ADA", PASSWORD), VIA).await;
     assert_eq!(again.err(), Some(Error::EmailTaken));
 }
 
 #[tokio::test]
 async fn a_sign_up_can_be_refused() {
     let world = World::start_with(Settings { signup_open: false, ..Settings::default() }).await;
-    let refused = world.service.logins.signup(signup("ada", PASSWORD), VIA).await;
+    let refused = world.service.accounts.sign_up(signup("ada", PASSWORD), VIA).await;
     assert_eq!(refused.err(), Some(Error::Login(LoginError::SignupClosed)));
 
     let world = World::start().await;
-    let own_address = world.service.logins.signup(signup("ada", "Ada@Example.org"), VIA).await;
+    let own_address = world.service.accounts.sign_up(signup("ada", "Ada@Example.org"), VIA).await;
     assert!(matches!(own_address, Err(Error::InvalidRequest(_))), "{own_address:?}");
     for name in ["", " ", "a\nb", &"x".repeat(256)] {
         let new = NewSignup { name: name.to_owned(), ..signup("ada", PASSWORD) };
-        let refused = world.service.logins.signup(new, VIA).await;
+        let refused = world.service.accounts.sign_up(new, VIA).await;
         assert!(matches!(refused, Err(Error::InvalidRequest(_))), "{name:?}: {refused:?}");
     }
     assert!(world.service.accounts.list().await.unwrap().is_empty());
@@ -242,7 +242,7 @@ async fn logins_stand_in_the_log_also_those_that_were_refused() {
     let world = World::start().await;
     let via = Via { source: Source::Web, address: Some("192.0.2.7".parse().unwrap()) };
     let (logins, accounts) = (&world.service.logins, &world.service.accounts);
-    let caller = logins.signup(signup("ada", PASSWORD), via).await.unwrap().caller;
+    let caller = world.service.accounts.sign_up(signup("ada", PASSWORD), via).await.unwrap().caller;
     logins.login("ada@example.org", "wrong".to_owned(), via).await.unwrap_err();
     let new = || Password::parse("battery staple").unwrap();
     accounts.change_password(&caller, "wrong".to_owned(), new()).await.unwrap_err();
@@ -278,7 +278,12 @@ async fn whoever_signs_up_by_a_word_is_counted_for_it() {
         [("bob", Some(code.to_uppercase())), ("eve", Some("nobodys".to_owned())), ("dan", None)]
     {
         let new = NewSignup { referral, ..signup(name, PASSWORD) };
-        world.service.logins.signup(new, VIA).await.expect("a wrong word is no reason to turn anyone away");
+        world
+            .service
+            .accounts
+            .sign_up(new, VIA)
+            .await
+            .expect("a wrong word is no reason to turn anyone away");
     }
     assert_eq!(world.service.referrals.list(&ada, 1, 10).await.unwrap().total, 1);
 }

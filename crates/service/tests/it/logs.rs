@@ -8,7 +8,7 @@ use pinfold_service::{AuditEntry, AuditEvent, Caller, Error, LogQuery, NewToken,
 use crate::world::{MIB, World};
 
 async fn log(world: &World, caller: &Caller, query: LogQuery) -> Vec<AuditEntry> {
-    world.service.logs.list(caller, query).await.unwrap().entries
+    world.service.audit_log.list(caller, query).await.unwrap().entries
 }
 
 fn actions(log: &[AuditEntry]) -> Vec<&str> {
@@ -38,7 +38,7 @@ async fn what_an_account_does_is_in_its_log_and_in_no_other() {
         actions(&log_of_alice),
         ["pin.expire", "token.revoke", "token.create", "pin.create", "token.create", "account.create"]
     );
-    assert_eq!(log_of_alice[1].by, alice.by(), "she did it herself");
+    assert_eq!(log_of_alice[1].by, alice.actor(), "she did it herself");
     assert_eq!((log_of_alice[0].by, log_of_alice[5].by), (Actor::SYSTEM, Actor::OPERATOR));
     assert_eq!(log_of_alice[3].subject, cid.to_string());
     assert_eq!(actions(&log(&world, &bob, LogQuery::default()).await), ["token.create", "account.create"]);
@@ -52,10 +52,10 @@ async fn a_log_has_pages_cursors_and_filters() {
     for n in 0..25 {
         world.clock.advance(Duration::from_secs(1));
         let action = if n % 5 == 0 { "account.login" } else { "test.other" };
-        let act = AuditEvent::new(alice.account.id, alice.by(), action, n.to_string());
-        world.service.logs.write(act).await.unwrap();
+        let act = AuditEvent::new(alice.account.id, alice.actor(), action, n.to_string());
+        world.service.audit_log.record(act).await.unwrap();
     }
-    let logs = &world.service.logs;
+    let logs = &world.service.audit_log;
     let second = LogQuery { page: 2, limit: 10, ..LogQuery::default() };
     let second = logs.list(&alice, second).await.unwrap();
     assert_eq!((second.total, second.has_uncounted, second.entries.len()), (27, false, 10));
@@ -70,7 +70,7 @@ async fn a_log_has_pages_cursors_and_filters() {
     let span = LogQuery { from: after(5), to: after(10), ..LogQuery::default() };
     let subjects: Vec<_> = log(&world, &alice, span).await.into_iter().map(|entry| entry.subject).collect();
     assert_eq!(subjects, ["8", "7", "6", "5", "4"]);
-    let all = logs.of(None, None, LogQuery::default()).await.unwrap();
+    let all = logs.list_all(None, None, LogQuery::default()).await.unwrap();
     assert_eq!(all.total, 27, "administrators see what all did");
     let far = LogQuery { page: u32::MAX, ..LogQuery::default() };
     assert_eq!(log(&world, &alice, far).await, []);
@@ -86,8 +86,8 @@ async fn the_oldest_end_of_the_log_goes_in_time() {
     world.clock.advance(kept);
     world.run_until_idle().await;
     assert_eq!(log(&world, &alice, LogQuery::default()).await.len(), 2, "not before its time");
-    let late = AuditEvent::new(alice.account.id, alice.by(), "account.login", "");
-    world.service.logs.write(late).await.unwrap();
+    let late = AuditEvent::new(alice.account.id, alice.actor(), "account.login", "");
+    world.service.audit_log.record(late).await.unwrap();
     world.clock.advance(Duration::from_millis(1));
     world.run_until_idle().await;
     assert_eq!(actions(&log(&world, &alice, LogQuery::default()).await), ["account.login"]);

@@ -18,7 +18,7 @@ async fn damaged_blocks_are_brought_again_and_nobody_is_charged_for_it() {
 
     // It takes a look to know, and another to know that it is over.
     world.run_until_idle().await;
-    assert!(world.service.damages.list().await.unwrap().is_empty());
+    assert!(world.service.damaged_pins.list().await.unwrap().is_empty());
     let status = world.service.pins.status(&alice, &cid, None).await.unwrap();
     assert_eq!((status.view.state, status.damaged_blocks, status.error), (PinState::Pinned, 0, None));
     assert_eq!(world.fresh(alice.account.id).await.used_bytes, MIB);
@@ -47,7 +47,7 @@ async fn what_nobody_has_any_more_stays_pinned_is_told_and_is_tried_again_and_ag
         world.clock.advance(next.since(world.clock.now()));
         world.run_until_idle().await;
     }
-    let [damaged] = &world.service.damages.list().await.unwrap()[..] else { panic!("one of them") };
+    let [damaged] = &world.service.damaged_pins.list().await.unwrap()[..] else { panic!("one of them") };
     assert_eq!((damaged.cid, damaged.blocks), (cid, 3));
     assert_eq!(damaged.accounts, [alice.account.email.clone(), ben.account.email.clone()]);
 
@@ -55,7 +55,7 @@ async fn what_nobody_has_any_more_stays_pinned_is_told_and_is_tried_again_and_ag
     world.cluster.publish("a dag", MIB);
     world.clock.advance(Duration::from_mins(10));
     world.run_until_idle().await;
-    assert!(world.service.damages.list().await.unwrap().is_empty());
+    assert!(world.service.damaged_pins.list().await.unwrap().is_empty());
     world.check_settled(&[&alice, &ben]).await;
 }
 
@@ -95,7 +95,7 @@ async fn a_damaged_pin_that_is_removed_is_no_damage_any_more() {
     world.run_until_idle().await;
     world.remove(&alice, &cid).await.unwrap();
     world.run_until_idle().await;
-    assert!(world.service.damages.list().await.unwrap().is_empty());
+    assert!(world.service.damaged_pins.list().await.unwrap().is_empty());
     assert!(world.cluster.all_names().is_empty());
     // And the same content can come again.
     world.cluster.publish("a dag", MIB);

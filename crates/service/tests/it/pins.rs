@@ -267,7 +267,7 @@ async fn a_busy_account_does_not_hold_up_the_others() {
     }
     let cid = world.cluster.publish("bob's", 1);
     world.wish(&bob, cid).await.unwrap();
-    world.service.reconciler.turn().await.unwrap();
+    world.service.workers.turn().await.unwrap();
     assert_eq!(world.state(&bob, &cid).await, Some(PinState::Pinned));
     let pinned = world.uploads(&alice).await.iter().filter(|pin| pin.state == PinState::Pinned).count();
     assert_eq!(pinned, 15, "the other hands work for Alice");

@@ -73,7 +73,7 @@ async fn work_that_waited_longer_than_its_lease_is_not_begun() {
             tokio::task::yield_now().await;
         }
     };
-    let turn = async || world.service.reconciler.turn().await.unwrap();
+    let turn = async || world.service.workers.turn().await.unwrap();
     tokio::join!(turn(), async {
         gate.reached().await;
         let before = end_lease().await;
@@ -154,7 +154,7 @@ async fn a_process_that_is_alone_waits_for_no_lease_of_the_dead() {
         () = gate.reached() => {}
     }
     world.restart().await;
-    world.service.reconciler.take_over().await.unwrap();
+    world.service.workers.take_over().await.unwrap();
     world.run_until_idle().await;
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
     world.check_settled(&[&alice]).await;
@@ -198,7 +198,7 @@ async fn a_removal_waits_for_no_release_and_a_restart_goes_on_with_it() {
     // The process dies in the middle of the release.
     world.restart().await;
     assert_eq!(world.state(&alice, &cid).await, None);
-    world.service.reconciler.take_over().await.unwrap();
+    world.service.workers.take_over().await.unwrap();
     world.run_until_idle().await;
     assert!(!world.cluster.has(&cid));
     world.check_settled(&[&alice]).await;

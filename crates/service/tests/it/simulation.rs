@@ -49,7 +49,7 @@ impl Play {
             6 => self.break_something(cid),
             7 => self.world.clock.advance(Duration::from_secs(self.dice.roll(200))),
             8 => self.die_in_the_middle().await,
-            _ => drop(self.world.service.reconciler.turn().await.unwrap()),
+            _ => drop(self.world.service.workers.turn().await.unwrap()),
         }
     }
 
@@ -88,7 +88,7 @@ impl Play {
         let service = self.world.service.clone();
         tokio::select! {
             biased;
-            done = service.reconciler.turn() => drop(done.unwrap()),
+            done = service.workers.turn() => drop(done.unwrap()),
             () = async { for _ in 0..breaths { tokio::task::yield_now().await; } } => {}
         }
         self.world.restart().await;

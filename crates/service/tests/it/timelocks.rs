@@ -67,7 +67,7 @@ async fn all_that_came_due_while_the_server_was_down_end_at_its_start() {
     }
     world.clock.advance(HOUR);
     world.restart().await;
-    assert!(world.service.reconciler.turn().await.unwrap() >= 250);
+    assert!(world.service.workers.turn().await.unwrap() >= 250);
     let left: Vec<Cid> = world.uploads(&alice).await.iter().map(|pin| pin.cid).collect();
     assert_eq!(left, [later]);
     world.run_until_idle().await;
@@ -105,7 +105,7 @@ async fn a_clock_that_is_set_back_holds_up_no_work() {
     let tried = world.cluster.publish("tried", MIB);
     world.cluster.script_hold(&tried, [down()]);
     world.wish(&alice, tried).await.unwrap();
-    world.service.reconciler.turn().await.unwrap();
+    world.service.workers.turn().await.unwrap();
     let waiting = world.cluster.publish("waiting", MIB);
     world.wish(&alice, waiting).await.unwrap();
     let dropped = world.service.uploads.receive(&alice, &UploadRequest::default(), &b"x"[..]).await.unwrap();
@@ -152,7 +152,7 @@ async fn a_clock_that_was_set_back_between_two_runs_holds_up_no_work() {
         newest,
         "the newest stays the first, whatever the clock says"
     );
-    world.service.reconciler.take_over().await.unwrap();
+    world.service.workers.take_over().await.unwrap();
     world.run_until_idle().await;
     for cid in [tried, worked_on, newest] {
         assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));

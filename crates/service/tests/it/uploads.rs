@@ -94,7 +94,7 @@ async fn an_upload_that_was_promised_for_later_says_why_it_failed() {
         };
         while !is_over().await {
             world.clock.advance(Duration::from_secs(1));
-            world.service.reconciler.wake();
+            world.service.workers.wake();
             tokio::task::yield_now().await;
         }
     };

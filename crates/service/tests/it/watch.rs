@@ -4,20 +4,20 @@ use std::future::Future;
 
 use pinfold_cluster::{ClusterError, Fate, Gate};
 use pinfold_model::{Clock, FailureCode, PinState};
-use pinfold_service::{Caller, Error, EventId, EventKind, PinEvent, PinRequest, PinWatch, Settings};
+use pinfold_service::{Caller, Error, EventId, EventKind, PinEvent, PinEventStream, PinRequest, Settings};
 
 use crate::world::{DEADLINE, LONG, MIB, World};
 
-async fn watch(world: &World, caller: &Caller, cid: &cid::Cid, seen: Option<EventId>) -> PinWatch {
-    world.service.pins.watch(caller, cid, None, seen).await.unwrap()
+async fn watch(world: &World, caller: &Caller, cid: &cid::Cid, seen: Option<EventId>) -> PinEventStream {
+    world.service.pins.events(caller, cid, None, seen).await.unwrap()
 }
 
-async fn next(watch: &mut PinWatch) -> PinEvent {
+async fn next(watch: &mut PinEventStream) -> PinEvent {
     tokio::time::timeout(DEADLINE, watch.next()).await.expect("something happens").unwrap().unwrap()
 }
 
 /// The first event that is so.
-async fn until(watch: &mut PinWatch, is_it: impl Fn(&PinEvent) -> bool) -> PinEvent {
+async fn until(watch: &mut PinEventStream, is_it: impl Fn(&PinEvent) -> bool) -> PinEvent {
     loop {
         let event = next(watch).await;
         if is_it(&event) {
@@ -114,9 +114,9 @@ async fn a_pin_that_is_removed_ends_its_watch_and_says_so_later() {
     assert_eq!((told.kind, told.id), (EventKind::End, end.id));
     let told = next(&mut watch(&world, &alice, &cid, Some(first.id)).await).await;
     assert_eq!((told.kind, told.state), (EventKind::End, PinState::Unpinned));
-    let unknown = world.service.pins.watch(&alice, &cid, None, None).await;
+    let unknown = world.service.pins.events(&alice, &cid, None, None).await;
     assert_eq!(unknown.err(), Some(Error::PinNotFound));
-    let others = world.service.pins.watch(&bob, &cid, None, None).await;
+    let others = world.service.pins.events(&bob, &cid, None, None).await;
     assert_eq!(others.err(), Some(Error::PinNotFound));
 }
 
@@ -170,11 +170,11 @@ async fn watches_are_bounded_for_each_account_and_for_all() {
     for caller in [&alice, &bob] {
         world.wish(caller, cid).await.unwrap();
     }
-    let try_watch = |caller| world.service.pins.watch(caller, &cid, None, None);
+    let try_watch = |caller| world.service.pins.events(caller, &cid, None, None);
     let (first, _second) = (try_watch(&alice).await.unwrap(), try_watch(&alice).await.unwrap());
     assert_eq!(
         try_watch(&alice).await.err(),
-        Some(Error::TooManyWatches { limit: 2, at: world.clock.now() })
+        Some(Error::TooManyEventStreams { limit: 2, at: world.clock.now() })
     );
     let _third = try_watch(&bob).await.unwrap();
     let full = try_watch(&bob).await.err();

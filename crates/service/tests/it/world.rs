@@ -92,7 +92,7 @@ impl World {
     /// Works until there is nothing to do now.
     pub(crate) async fn run_until_idle(&self) {
         for _ in 0..1_000 {
-            if self.service.reconciler.turn().await.unwrap() == 0 {
+            if self.service.workers.turn().await.unwrap() == 0 {
                 return;
             }
         }

@@ -65,7 +65,7 @@ pub(crate) async fn signup(
 ) -> Result<(StatusCode, Json<SessionReply>), Reject> {
     let new = body.parse()?;
     count_login(app.context(), new.email.as_str())?;
-    let done = app.service().logins.signup(new, via).await?;
+    let done = app.service().accounts.sign_up(new, via).await?;
     Ok((StatusCode::CREATED, Json(SessionReply::new(&app, &done))))
 }
 

@@ -56,7 +56,7 @@ pub(crate) async fn list(
 ) -> Result<Json<LogsReply>, Reject> {
     let query = query.parse()?;
     let (page, limit) = (query.page, query.limit);
-    let log = app.service().logs.list(&caller, query).await?;
+    let log = app.service().audit_log.list(&caller, query).await?;
     Ok(Json(LogsReply::new(&log, &caller, page, limit)))
 }
 

@@ -6,7 +6,9 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use pinfold_model::{Account, AccountId, Email, PlanCode, Role, TokenId};
-use pinfold_service::{AccountEdit, AccountPage, AccountQuery, AccountView, Leaving, NewAccount, Password};
+use pinfold_service::{
+    AccountEdit, AccountPage, AccountQuery, AccountView, NewAccount, Password, RemoveAccountOutcome,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -169,7 +171,7 @@ pub(super) async fn create(
     State(app): State<AppState>,
     MaybeJson(body): MaybeJson<NewAccountBody>,
 ) -> Result<(StatusCode, Json<AccountBody>), Reject> {
-    let account = app.service().accounts.create_by(operator.by(), body.parse()?).await?;
+    let account = app.service().accounts.create_by(operator.actor(), body.parse()?).await?;
     Ok((StatusCode::CREATED, Json(AccountBody::of(&account))))
 }
 
@@ -198,7 +200,7 @@ pub(super) async fn change(
     PathText(id): PathText<AccountId>,
     MaybeJson(body): MaybeJson<AccountChangeBody>,
 ) -> Result<Json<AccountBody>, Reject> {
-    app.service().admin.change_account(operator.by(), id, body.parse()?).await?;
+    app.service().admin.change_account(operator.actor(), id, body.parse()?).await?;
     Ok(Json(AccountBody::new(&app.service().admin.account(id).await?)))
 }
 
@@ -209,8 +211,8 @@ pub(super) async fn change(
 /// log stays.
 #[utoipa::path(delete, path = "/admin/accounts/{account_id}", operation_id = "adminRemoveAccount", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AccountParam, RemoveQuery),
-    responses((status = 200, description = "The account is removed.", body = LeavingReply, example = json!(LeavingReply::of(Leaving::Gone))),
-        (status = 202, description = "The removal has begun; the account's pins are being removed.", body = LeavingReply, example = json!(LeavingReply::of(Leaving::Begun { pins: 7 }))),
+    responses((status = 200, description = "The account is removed.", body = LeavingReply, example = json!(LeavingReply::of(RemoveAccountOutcome::Removed))),
+        (status = 202, description = "The removal has begun; the account's pins are being removed.", body = LeavingReply, example = json!(LeavingReply::of(RemoveAccountOutcome::Begun { pins: 7 }))),
         Missing, Guarded, Conflict))]
 pub(super) async fn remove(
     operator: RequireAdmin,
@@ -219,7 +221,7 @@ pub(super) async fn remove(
     QueryOf(query): QueryOf<RemoveQuery>,
 ) -> Result<LeavingReply, Reject> {
     let force = flag("force", query.force.as_deref())?.unwrap_or(false);
-    Ok(LeavingReply::of(app.service().admin.remove_account(operator.by(), id, force).await?))
+    Ok(LeavingReply::of(app.service().admin.remove_account(operator.actor(), id, force).await?))
 }
 
 /// Set the password of an account
@@ -237,7 +239,7 @@ pub(super) async fn password(
 ) -> Result<Json<DoneReply>, Reject> {
     let password = body.password.ok_or_else(|| Reject::invalid("`password`: give a new one"))?;
     let password = parse_password(password)?;
-    app.service().admin.reset_password(operator.by(), id, password).await?;
+    app.service().admin.reset_password(operator.actor(), id, password).await?;
     Ok(Json(DoneReply { message: "The password is changed, and all sessions have ended" }))
 }
 
@@ -252,7 +254,7 @@ pub(super) async fn second_factor(
     State(app): State<AppState>,
     PathText(id): PathText<AccountId>,
 ) -> Result<Json<DoneReply>, Reject> {
-    app.service().admin.remove_second_factor(operator.by(), id).await?;
+    app.service().admin.remove_second_factor(operator.actor(), id).await?;
     Ok(Json(DoneReply { message: "The second factor is removed" }))
 }
 
@@ -267,7 +269,7 @@ pub(super) async fn sessions(
     State(app): State<AppState>,
     PathText(id): PathText<AccountId>,
 ) -> Result<Json<SessionsReply>, Reject> {
-    Ok(Json(SessionsReply::of(app.service().admin.end_sessions(operator.by(), id).await?)))
+    Ok(Json(SessionsReply::of(app.service().admin.end_sessions(operator.actor(), id).await?)))
 }
 
 /// List an account's API keys
@@ -297,7 +299,7 @@ pub(super) async fn revoke_token(
     let wrong = |error: pinfold_model::IdError| Reject::invalid(error.to_string());
     let (account, token): (AccountId, TokenId) =
         (account.parse().map_err(wrong)?, token.parse().map_err(wrong)?);
-    app.service().admin.revoke_token(operator.by(), account, token).await?;
+    app.service().admin.revoke_token(operator.actor(), account, token).await?;
     Ok(Json(DoneReply { message: "The API key is revoked" }))
 }
 
@@ -414,10 +416,10 @@ impl AccountBody {
 }
 
 impl LeavingReply {
-    fn of(leaving: Leaving) -> Self {
+    fn of(leaving: RemoveAccountOutcome) -> Self {
         match leaving {
-            Leaving::Gone => Self { message: "The account is gone", removed: true, pins: 0 },
-            Leaving::Begun { pins } => {
+            RemoveAccountOutcome::Removed => Self { message: "The account is gone", removed: true, pins: 0 },
+            RemoveAccountOutcome::Begun { pins } => {
                 Self { message: "The account goes when its pins are removed", removed: false, pins }
             }
         }

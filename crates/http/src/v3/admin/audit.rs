@@ -86,7 +86,7 @@ pub(super) async fn list(
 ) -> Result<Json<AuditReply>, Reject> {
     let account = filter::<AccountId>("account", query.account.as_deref())?;
     let actor = filter::<AccountId>("actor", query.actor.as_deref())?;
-    let page = app.service().logs.of(account, actor, query.parse()?).await?;
+    let page = app.service().audit_log.list_all(account, actor, query.parse()?).await?;
     Ok(Json(AuditReply::new(&page)))
 }
 

@@ -132,7 +132,7 @@ pub(super) async fn change(
     PathText(Id(id)): PathText<Id>,
     MaybeJson(body): MaybeJson<ClusterChangeBody>,
 ) -> Result<Json<ClusterBody>, Reject> {
-    let info = app.service().admin.change_cluster(operator.by(), &id, body.parse()?).await?;
+    let info = app.service().admin.change_cluster(operator.actor(), &id, body.parse()?).await?;
     Ok(Json(ClusterBody::new(&info)))
 }
 
@@ -147,7 +147,7 @@ pub(super) async fn reset(
     State(app): State<AppState>,
     PathText(Id(id)): PathText<Id>,
 ) -> Result<Json<ClusterBody>, Reject> {
-    let info = app.service().admin.reset_cluster(operator.by(), &id).await?;
+    let info = app.service().admin.reset_cluster(operator.actor(), &id).await?;
     Ok(Json(ClusterBody::new(&info)))
 }
 

@@ -135,7 +135,7 @@ pub(super) async fn remove(
     State(app): State<AppState>,
     PathText(id): PathText<PinId>,
 ) -> Result<Json<DoneReply>, Reject> {
-    app.service().admin.remove_pin(operator.by(), id).await?;
+    app.service().admin.remove_pin(operator.actor(), id).await?;
     Ok(Json(DoneReply { message: "The pin is removed" }))
 }
 

@@ -133,7 +133,7 @@ pub(super) async fn save(
     let plans = app.service().subscriptions.plans();
     let now = plans.iter().find(|plan| plan.code == code).map(AsRef::as_ref);
     let plan = body.over(now, code)?;
-    let view = app.service().admin.save_plan(operator.by(), plan).await?;
+    let view = app.service().admin.save_plan(operator.actor(), plan).await?;
     Ok(Json(AdminPlanBody::new(&view, &app.service().clusters.ids())))
 }
 
@@ -149,7 +149,7 @@ pub(super) async fn delete(
     State(app): State<AppState>,
     PathText(Code(code)): PathText<Code>,
 ) -> Result<Json<DoneReply>, Reject> {
-    app.service().admin.delete_plan(operator.by(), &code).await?;
+    app.service().admin.delete_plan(operator.actor(), &code).await?;
     Ok(Json(DoneReply { message: "The plan is deleted" }))
 }
 

@@ -19,7 +19,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::Stream;
-use pinfold_service::{EventId, EventKind, PinEvent, PinWatch};
+use pinfold_service::{EventId, EventKind, PinEvent, PinEventStream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, Interval, interval_at, sleep_until};
@@ -75,7 +75,7 @@ pub(crate) async fn events(
     let cluster = parse_cluster(hint.as_deref())?;
     // Before the watch, so that a key that is revoked from here on is noticed.
     let revocations = app.service().tokens.revocations();
-    let watch = app.service().pins.watch(&caller, &cid, cluster.as_ref(), seen).await?;
+    let watch = app.service().pins.events(&caller, &cid, cluster.as_ref(), seen).await?;
     let body = Body::from_stream(stream(Listener::new(app, watch, credential, revocations)));
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM)),
@@ -137,7 +137,7 @@ impl FromRequestParts<AppState> for LastEvent {
 /// One who listens.
 struct Listener {
     app: AppState,
-    watch: PinWatch,
+    watch: PinEventStream,
     credential: CredentialCheck<ClusterRead>,
     revocations: Receiver<()>,
     heartbeat: Interval,
@@ -157,7 +157,7 @@ enum Next {
 impl Listener {
     fn new(
         app: AppState,
-        watch: PinWatch,
+        watch: PinEventStream,
         credential: CredentialCheck<ClusterRead>,
         revocations: Receiver<()>,
     ) -> Self {

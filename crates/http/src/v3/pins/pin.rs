@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use pinfold_service::{Caller, PinReceipt, PinRequest, Wait};
+use pinfold_service::{Caller, PinReceipt, PinRequest};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -77,22 +77,20 @@ pub(crate) async fn pin(
     Ok(PinReply::of_pin(&receipt).applied(applied).into_response())
 }
 
-/// Pins, and waits for the outcome unless the server stops: then the pin stays as it is, to be gone on with by
-/// the next start, and the receipt says how far it came.
+/// Creates the pin, and waits for the outcome unless the server stops: then the pin stays, and the next start continues.
 async fn pin_and_wait(
     app: &AppState,
     caller: &Caller,
-    wish: PinRequest,
+    request: PinRequest,
     wait: Duration,
 ) -> Result<PinReceipt, Reject> {
-    let pins = &app.service().pins;
-    if wait.is_zero() {
-        return Ok(pins.pin(caller, wish, Wait::No).await?);
+    let mut pending = app.service().pins.create(caller, request).await?;
+    if !wait.is_zero()
+        && let Some(Some(outcome)) = app.until_stopping(pending.outcome(wait)).await
+    {
+        return Ok(outcome?);
     }
-    match app.until_stopping(pins.pin(caller, wish.clone(), Wait::For(wait))).await {
-        Some(outcome) => Ok(outcome?),
-        None => Ok(pins.pin(caller, wish, Wait::No).await?),
-    }
+    Ok(pending.detach().await?)
 }
 
 /// The removed pin.

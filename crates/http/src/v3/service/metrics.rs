@@ -41,7 +41,7 @@ pub(crate) async fn metrics(
     State(app): State<AppState>,
 ) -> Result<impl IntoResponse, Reject> {
     let usage = app.service().clusters.usage().await;
-    let damaged = app.service().damages.list().await?;
+    let damaged = app.service().damaged_pins.list().await?;
     Ok(([(CONTENT_TYPE, TEXT)], text(&usage, &damaged)))
 }
 

@@ -63,7 +63,7 @@ pub(crate) async fn list(
         cursor: parse_cursor(query.cursor.as_deref())?,
     };
     let (page, limit) = (query.page, query.limit);
-    let entries = app.service().pins.entries(&caller, &cid, cluster.as_ref(), query).await?;
+    let entries = app.service().content.entries(&caller, &cid, cluster.as_ref(), query).await?;
     Ok(Json(EntriesReply::new(&entries, page, limit)))
 }
 

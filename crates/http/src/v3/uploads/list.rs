@@ -66,7 +66,7 @@ pub(crate) async fn list(
     if let Some(parent) = query.parent()? {
         let (cluster, query) = (parse_cluster(query.cl.as_deref())?, query.inside()?);
         let (page, limit) = (query.page, query.limit);
-        let inside = app.service().pins.entries(&caller, &parent, cluster.as_ref(), query).await?;
+        let inside = app.service().content.entries(&caller, &parent, cluster.as_ref(), query).await?;
         return Ok(Json(UploadsReply::inside(&inside, page, limit)));
     }
     let query = query.parse()?;
