@@ -1,4 +1,4 @@
-# What a change needs on the way. `just` lists the recipes.
+# Recipes for development. `just` lists them.
 
 _default:
     @just --list --unsorted
@@ -7,23 +7,23 @@ _default:
 check:
     .ci/run
 
-# The tests that need no foreign program.
+# All tests that need no other software.
 test *ARGS:
     cargo test --workspace {{ARGS}}
 
-# The suite beside Kubo, Helia and the samples' runtimes, which it installs into a cache folder.
+# The suite with Kubo, Helia and other clients, which it installs into a cache directory.
 peers *ARGS:
     ci/peers
     cargo test --workspace --features pinfold-server/foreign-peers --test peers --test docs -- {{ARGS}}
 
-# Pinfold's speed beside Kubo's.
+# Pinfold's speed next to Kubo's.
 bench:
     ci/peers
     cargo build --release
     bench/fetch
     bench/upload
 
-# A throw-away server that pins from a throw-away peer.
+# A temporary server that pins from a temporary peer.
 try *ARGS:
     cargo run --release -- try {{ARGS}}
 

@@ -59,13 +59,13 @@ fn the_checks_of_the_guide_pass_behind_caddy() {
 #[test]
 fn systemd_accepts_the_unit() {
     let session = Session::start();
-    let unit = Page::read("docs/guides/systemd.md").blocks.into_iter().find_map(|block| match block.kind {
-        Kind::File { path } if path.ends_with(".service") => Some(block.text),
-        _ => None,
-    });
+    let is_unit = |kind: &Kind| matches!(kind, Kind::File { path } if path.ends_with(".service"));
+    let unit = Page::read("docs/guides/systemd.md").blocks.into_iter().find(|block| is_unit(&block.kind));
     let path = session.root().join("run/pinfold.service");
-    let unit =
-        unit.expect("the guide has a unit").replace("/usr/local/bin/pinfold", env!("CARGO_BIN_EXE_pinfold"));
+    let unit = unit
+        .expect("the guide has a unit")
+        .text
+        .replace("/usr/local/bin/pinfold", env!("CARGO_BIN_EXE_pinfold"));
     fs::write(&path, unit).unwrap();
     let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output();
     let output = output.expect("ci/peers installs systemd-analyze");

@@ -2,7 +2,7 @@
 //!
 //! The built `pinfold` is on its PATH. What a page names and a test can't have is replaced before a block runs, and back
 //! again in what it prints: port 3000 is a free port, `/srv`, `/etc` and `/backups` are in the temporary folder, and
-//! `cargo run --release --` is `pinfold`. The IPFS node listens on a free loopback port and joins no network.
+//! `cargo run --release --` is `pinfold`, and requests to example.org go nowhere. The IPFS node listens on a free loopback port and joins no network.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -68,6 +68,8 @@ impl Session {
         let replaced = vec![
             ("127.0.0.1:3000", format!("127.0.0.1:{port}")),
             ("cargo run --release --", "pinfold".to_owned()),
+            // A name that never resolves: what the page has Pinfold send there stays on this machine.
+            ("https://example.org/", "https://example.invalid/".to_owned()),
             ("/srv", place("srv")),
             ("/etc", place("etc")),
             ("/backups", place("backups")),
