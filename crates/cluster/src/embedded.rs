@@ -164,7 +164,7 @@ impl Cluster for Embedded {
         let imported = directory.import(self.profile, blocks.as_ref(), hold).await?;
         blocks.commit(hold).await?;
         let roots: Vec<Cid> = files.iter().map(|(_, file)| file.root).collect();
-        self.node.bitswap().arrived(&roots);
+        self.node.bitswap().notify_stored(&roots);
         Ok(self.taken_in(imported))
     }
 
@@ -178,7 +178,7 @@ impl Cluster for Embedded {
         let hold = blocks.open(name)?;
         let imported = import_car(body, bytes_max, blocks.as_ref(), hold).await?;
         blocks.commit(hold).await?;
-        self.node.bitswap().arrived(&imported.roots);
+        self.node.bitswap().notify_stored(&imported.roots);
         Ok(imported)
     }
 
@@ -262,7 +262,7 @@ impl Embedded {
 
     /// Tells peers that wait for it, and answers for it.
     fn taken_in(&self, imported: unixfs::Imported) -> Imported {
-        self.node.bitswap().arrived(&[imported.root]);
+        self.node.bitswap().notify_stored(&[imported.root]);
         Imported { root: imported.root, content_bytes: imported.size_bytes, dag_bytes: imported.dag_bytes }
     }
 }

@@ -1,25 +1,25 @@
-//! A block whose bytes are proven to match its CID.
+//! Blocks whose bytes are verified against their CID.
 //!
-//! [`Block`] has no constructor that takes both a CID and bytes on trust: whoever holds one needs no
-//! further check before storing, serving or decoding it.
+//! [`Block`] has no constructor that accepts a CID and bytes without verification. Code that has one can store, serve or
+//! decode it without a further check.
 
 use bytes::Bytes;
 use cid::{Cid, Version};
 use multihash_codetable::{Code, Multihash, MultihashDigest};
 
-/// The largest block that is accepted, in bytes: what every bitswap implementation agrees to carry.
+/// The maximum size of a block in bytes: what every bitswap implementation can transfer.
 pub const BLOCK_SIZE_MAX: usize = 2 * 1024 * 1024;
 
 /// The multihash code of an identity CID, whose digest is the data itself.
 const IDENTITY: u64 = 0x00;
 
-/// The longest identity digest that is accepted, in bytes (as Kubo's `MaxIdentityDigestSize`).
+/// The maximum size of an identity digest in bytes (like Kubo's `MaxIdentityDigestSize`).
 pub const IDENTITY_SIZE_MAX: usize = 128;
 
-/// Why bytes are not the block that a CID names.
+/// Why bytes are not a valid block of a CID.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
-    /// The bytes hash to something else.
+    /// The digest of the bytes is a different one.
     #[error("the bytes do not match {0}")]
     Mismatch(Cid),
     /// The hash function is not among sha2-256, sha2-512, blake2b-256 and blake3 (and identity).
@@ -33,7 +33,7 @@ pub enum BlockError {
     NotV0,
 }
 
-/// Bytes and the CID that they were checked against.
+/// Bytes and the CID against which they were verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
     cid: Cid,
@@ -41,7 +41,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// Checks `data` against `cid`.
+    /// Verifies `data` against `cid`.
     ///
     /// # Errors
     /// Any [`BlockError`] but [`BlockError::NotV0`].
@@ -58,7 +58,7 @@ impl Block {
         if matches { Ok(Self { cid, data }) } else { Err(BlockError::Mismatch(cid)) }
     }
 
-    /// Hashes `data` and names it, as the `prefix` of a bitswap block asks for.
+    /// Hashes `data` and forms its CID, as the prefix of a bitswap block specifies.
     ///
     /// # Errors
     /// [`BlockError::UnknownHash`], [`BlockError::TooLarge`], [`BlockError::NotV0`].
@@ -74,39 +74,36 @@ impl Block {
         Ok(Self { cid, data })
     }
 
-    /// The block that an identity CID carries in itself; `None` for every other CID.
+    /// The block that is contained in an identity CID; `None` for every other CID.
     #[must_use]
     pub fn inline(cid: &Cid) -> Option<Self> {
         (cid.hash().code() == IDENTITY)
             .then(|| Self { cid: *cid, data: Bytes::copy_from_slice(cid.hash().digest()) })
     }
 
-    /// The block's CID.
     #[must_use]
     pub fn cid(&self) -> &Cid {
         &self.cid
     }
 
-    /// The block's bytes.
     #[must_use]
     pub fn data(&self) -> &Bytes {
         &self.data
     }
 
-    /// Takes the block apart.
     #[must_use]
     pub fn into_parts(self) -> (Cid, Bytes) {
         (self.cid, self.data)
     }
 }
 
-/// Whether blocks with this multihash code can be verified here.
+/// Whether blocks with this multihash code can be verified.
 #[must_use]
 pub fn is_supported_hash(code: u64) -> bool {
     code == IDENTITY || function(code).is_ok()
 }
 
-/// Whether the digest is as long as its hash function makes it: one that was cut short can match no block.
+/// Whether the digest has the full length of its hash function: no block matches a truncated one.
 #[must_use]
 pub(crate) fn is_whole_digest(hash: &cid::multihash::Multihash<64>) -> bool {
     match function(hash.code()) {
@@ -134,7 +131,7 @@ mod tests {
     const RAW: u64 = 0x55;
 
     #[test]
-    fn bytes_that_match_become_a_block_and_others_do_not() {
+    fn only_matching_bytes_become_a_block() {
         let block = Block::hash(Version::V1, RAW, 0x12, Bytes::from_static(b"hello")).unwrap();
         assert_eq!(block.cid().to_string(), "bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq");
         assert!(Block::verify(*block.cid(), Bytes::from_static(b"hello")).is_ok());
@@ -143,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn every_supported_hash_verifies_what_it_made() {
+    fn every_supported_hash_function_verifies_its_blocks() {
         for code in [0x12, 0x13, 0xb220, 0x1e] {
             let block = Block::hash(Version::V1, RAW, code, Bytes::from_static(b"x")).unwrap();
             assert!(Block::verify(*block.cid(), Bytes::from_static(b"x")).is_ok(), "{code:#x}");
@@ -156,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_cid_is_its_own_block() {
+    fn identity_cid_contains_its_block() {
         let cid = Cid::new_v1(RAW, Multihash::wrap(IDENTITY, b"tiny").unwrap());
         assert_eq!(Block::inline(&cid).unwrap().data().as_ref(), b"tiny");
         assert!(Block::verify(cid, Bytes::from_static(b"tiny")).is_ok());
@@ -164,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_over_the_limit_is_refused_before_it_is_hashed() {
+    fn oversized_block_is_refused_before_it_is_hashed() {
         let data = Bytes::from(vec![0; BLOCK_SIZE_MAX + 1]);
         assert_eq!(Block::hash(Version::V1, RAW, 0x12, data), Err(BlockError::TooLarge(BLOCK_SIZE_MAX + 1)));
     }

@@ -1,9 +1,8 @@
 //! CAR files (<https://ipld.io/specs/transport/car/>).
 //!
-//! A CARv1 is a header and then sections, each of them a length, a CID and the block's bytes. A CARv2 is a
-//! CARv1 with a head before it and an index after it. What stands here is what segments need, and what the
-//! parts have in common: [`mod@export`] writes a DAG as a CARv1, [`mod@import`] takes the blocks of either
-//! version in.
+//! A CARv1 is a header and a sequence of sections; a section is a length, a CID and the block's bytes. A CARv2 wraps a
+//! CARv1 with a header before it and an index after it. This module has the encoding that segments and the submodules
+//! share: [`mod@export`] writes a DAG as a CARv1, [`mod@import`] imports the blocks of either version.
 
 pub mod export;
 pub mod import;
@@ -19,22 +18,22 @@ use crate::block::BLOCK_SIZE_MAX;
 
 pub use reader::{CarError, CarReader};
 
-/// A CARv1 header, its length in front. It names the empty identity CID as the only root, because the
-/// format wants a root and the blocks behind it have none in common.
+/// A CARv1 header with its length. Its only root is the empty identity CID, because the format requires a root and the
+/// blocks of a segment have none in common.
 pub const HEADER: &[u8; 26] = b"\x19\xa2\x65roots\x81\xd8\x2a\x45\x00\x01\x55\x00\x00\x67version\x01";
 
-/// The longest header that is read, in bytes.
+/// The maximum size of a header in bytes.
 const HEADER_SIZE_MAX: u64 = 64 * 1024;
 
-/// The longest binary CID: version, codec and hash code with their lengths, and a digest of 64 bytes.
+/// The maximum size of a binary CID: version, codec, hash code, digest length, and a digest of 64 bytes.
 const CID_SIZE_MAX: u64 = 96;
 
-/// A CARv1 header that names these roots, its length in front.
+/// A CARv1 header with these roots, with its length.
 #[must_use]
 pub fn header(roots: &[Cid]) -> Vec<u8> {
     let roots = Ipld::List(roots.iter().copied().map(Ipld::Link).collect());
     let fields = Ipld::Map([("roots".to_owned(), roots), ("version".to_owned(), Ipld::Integer(1))].into());
-    // Lists, maps, links and small numbers always can be encoded.
+    // Lists, maps, links and small numbers can always be encoded.
     let bytes = serde_ipld_dagcbor::to_vec(&fields).unwrap_or_default();
     let mut buffer = encode::u64_buffer();
     let mut header = encode::u64(bytes.len() as u64, &mut buffer).to_vec();
@@ -42,7 +41,7 @@ pub fn header(roots: &[Cid]) -> Vec<u8> {
     header
 }
 
-/// What stands in front of a block's bytes: the section's length and the CID.
+/// The head of a section, which precedes the block's bytes: the section's length and the CID.
 pub fn section_head(cid: &Cid, data_len: usize) -> Vec<u8> {
     let mut buffer = encode::u64_buffer();
     let length = encode::u64((cid.encoded_len() + data_len) as u64, &mut buffer);
@@ -52,29 +51,29 @@ pub fn section_head(cid: &Cid, data_len: usize) -> Vec<u8> {
     head
 }
 
-/// The length of a binary CIDv1 of a raw block with sha2-256.
+/// The size of a binary CIDv1 of a raw block with sha2-256.
 pub(crate) const ZEROS_CID_LEN: usize = 36;
 
-/// How many bytes a number takes as a varint.
+/// The size of a number as a varint.
 pub(crate) fn varint_len(number: usize) -> usize {
     encode::usize(number, &mut encode::usize_buffer()).len()
 }
 
-/// What stands in front of a block's bytes, as it was read.
+/// The head of a section as it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SectionHead {
-    /// The CID as it stands there.
+    /// The CID, not verified.
     pub cid: Cid,
-    /// Its own length.
+    /// The size of the head.
     pub head_len: usize,
-    /// The length of the block's bytes, which follow it.
+    /// The size of the block's bytes, which follow the head.
     pub data_len: usize,
 }
 
-/// The longest head: the length of a section of at most [`BLOCK_SIZE_MAX`] and the CID.
+/// The maximum size of a head: the length of a section with a block of [`BLOCK_SIZE_MAX`], and the CID.
 pub const SECTION_HEAD_MAX: usize = 4 + CID_SIZE_MAX as usize;
 
-/// Reads the head of a section at the beginning of `bytes`; `None` if none stands there, whole and plausible.
+/// Parses the head of a section at the start of `bytes`; `None` if there is no complete and plausible one.
 #[must_use]
 pub fn read_head(bytes: &[u8]) -> Option<SectionHead> {
     let (length, rest) = unsigned_varint::decode::u64(bytes).ok()?;
@@ -91,15 +90,15 @@ pub fn read_head(bytes: &[u8]) -> Option<SectionHead> {
 /// One block of a CAR, not verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section {
-    /// The CID as it stands there.
+    /// The CID, not verified.
     pub cid: Cid,
-    /// Where the block's bytes begin, counted from the start of the file.
+    /// The offset of the block's bytes from the start of the file.
     pub offset: u64,
-    /// The block's bytes. They may not match the CID.
+    /// The block's bytes, which may not match the CID.
     pub data: Vec<u8>,
 }
 
-/// Reads the sections of a CARv1 one by one, holding no more than one of them in memory.
+/// Reads the sections of a CARv1 one by one, with at most one in memory.
 #[derive(Debug)]
 pub struct Sections<R> {
     source: R,
@@ -107,10 +106,10 @@ pub struct Sections<R> {
 }
 
 impl<R: Read> Sections<R> {
-    /// Reads the header. Its roots are not looked at.
+    /// Reads the header, and ignores its roots.
     ///
     /// # Errors
-    /// Those of the source; [`io::ErrorKind::InvalidData`] for what is no CAR.
+    /// Errors of the source; [`io::ErrorKind::InvalidData`] if it is not a CAR.
     pub fn new(source: R) -> io::Result<Self> {
         let mut sections = Self { source, offset: 0 };
         let length = sections.length()?.ok_or_else(|| invalid("an empty file is no CAR"))?;
@@ -139,7 +138,7 @@ impl<R: Read> Sections<R> {
         Ok(Some(Section { cid, offset: start + head as u64, data: bytes }))
     }
 
-    /// A length; `None` if the file ends before it.
+    /// The next length; `None` at the end of the file.
     fn length(&mut self) -> io::Result<Option<u64>> {
         let mut number = 0_u64;
         for at in 0..9 {
@@ -181,7 +180,7 @@ mod tests {
     use crate::Block;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_sections_are_read_back() {
         let mut file = HEADER.to_vec();
         let blocks: Vec<_> = [&b"one"[..], b"", b"three"]
             .map(|data| Block::hash(Version::V1, 0x55, 0x12, Bytes::from_static(data)).unwrap())
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_is_dag_cbor_with_one_root() {
+    fn header_is_dag_cbor_with_one_root() {
         let header: ipld_core::ipld::Ipld = serde_ipld_dagcbor::from_slice(&HEADER[1..]).unwrap();
         let root: Cid = "bafkqaaa".parse().unwrap();
         assert_eq!(header, ipld_core::ipld!({"roots": [root], "version": 1}));
@@ -209,7 +208,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn parser_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let file: Vec<u8> = HEADER.iter().copied().chain(bytes.iter().copied()).collect();
             for file in [&bytes, &file] {
                 let Ok(mut sections) = Sections::new(file.as_slice()) else { continue };

@@ -1,4 +1,4 @@
-//! What a node is told at its start.
+//! The configuration of a node.
 
 use std::time::Duration;
 
@@ -10,58 +10,57 @@ use crate::identity::Identity;
 /// The settings of a node. Start from [`NodeConfig::new`] or [`NodeConfig::loopback`].
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
-    /// The node's key.
     pub identity: Identity,
-    /// Where to listen: `/ip4/…/tcp/PORT`, `/ip4/…/tcp/PORT/ws`, `/ip4/…/udp/PORT/quic-v1`, the same with
+    /// Listen addresses: `/ip4/…/tcp/PORT`, `/ip4/…/tcp/PORT/ws`, `/ip4/…/udp/PORT/quic-v1`, the same with
     /// `/ip6`. Port 0 takes a free one.
     pub listen: Vec<Multiaddr>,
-    /// Addresses under which others reach this node, told to every peer as they are.
+    /// Addresses at which others reach this node. They are announced to every peer unchanged.
     pub announce: Vec<Multiaddr>,
-    /// Peers to stay connected with, each `/…/p2p/ID`, at most [`PEERS_MAX`]; several addresses of one
-    /// peer are fine. They are dialled again, for ever, whenever the connection is lost.
+    /// Peers to which the node stays connected, each `/…/p2p/ID`, at most [`PEERS_MAX`]. Several addresses of one peer are
+    /// allowed. The node reconnects whenever a connection is lost.
     pub peers: Vec<Multiaddr>,
-    /// Through whom the public DHT is entered.
+    /// The bootstrap nodes of the public DHT.
     pub bootstrap: Bootstrap,
-    /// The part that this node takes in the DHT of private and loopback nets.
+    /// The node's role in the DHT of private and loopback networks.
     pub lan: Lan,
-    /// Whether an address that a request names (an origin of a pin) may be private or loopback. Off, so
-    /// that nobody can use this node to knock at doors inside its own network.
+    /// Whether an address in a request (an origin of a pin) may be private or loopback. Disabled by default to prevent
+    /// connections to internal services (SSRF).
     pub private_origins: bool,
-    /// The most connections at once, in both directions; three quarters may be inbound. Each costs some
-    /// 50 to 100 KiB when idle.
+    /// The maximum number of connections in both directions. Three quarters may be inbound. An idle connection costs some
+    /// 50 to 100 KiB.
     pub connections_max: u32,
-    /// How long a connection without any stream stays open.
+    /// How long a connection without streams stays open.
     pub idle_time: Duration,
-    /// The bounds of the block exchange.
+    /// The limits of the block exchange.
     pub bitswap: BitswapConfig,
 }
 
-/// The most peers that are kept connected: each costs a dial a minute while it is away.
+/// The maximum number of peers to stay connected to: each costs a dial a minute while it is unreachable.
 pub const PEERS_MAX: usize = 256;
 
-/// Through whom the public DHT is entered.
+/// The bootstrap nodes of the public DHT.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bootstrap {
-    /// The nodes that the IPFS community runs.
+    /// The bootstrap nodes of the IPFS community.
     Public,
-    /// These, each `/…/p2p/ID`.
+    /// These addresses, each `/…/p2p/ID`.
     List(Vec<Multiaddr>),
-    /// Nobody: the public DHT is off, and nothing is dialled but what is configured or asked for.
+    /// None: the public DHT is disabled, and only configured or requested addresses are dialled.
     None,
 }
 
-/// The part that a node takes in the DHT of private and loopback nets.
+/// The role of a node in the DHT of private and loopback networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lan {
-    /// None.
+    /// The DHT is disabled.
     Off,
-    /// It asks others.
+    /// The node only queries others.
     Client,
-    /// It also keeps provider records for others and answers them.
+    /// The node also stores provider records of others and answers queries.
     Server,
 }
 
-/// The public entry nodes, as every IPFS implementation ships them.
+/// The public bootstrap nodes, as every IPFS implementation ships them.
 const PUBLIC_BOOTSTRAP: [&str; 5] = [
     "/dnsaddr/bootstrap.libp2p.io/p2p/QmNnooDu7bfjPFoTZYxMNLWUQJyrVwtbZg5gBMjTezGAJN",
     "/dnsaddr/bootstrap.libp2p.io/p2p/QmQCU2EcMqAqQPR2i9bChDtGNJchTbq5TbXJJ16u19uLTa",
@@ -71,7 +70,7 @@ const PUBLIC_BOOTSTRAP: [&str; 5] = [
 ];
 
 impl Bootstrap {
-    /// The addresses that this stands for.
+    /// The addresses of the bootstrap nodes.
     #[must_use]
     pub fn addresses(&self) -> Vec<Multiaddr> {
         match self {
@@ -106,8 +105,8 @@ impl NodeConfig {
         }
     }
 
-    /// A node with a new identity that keeps to this machine: TCP on a free port of 127.0.0.1, no
-    /// bootstrap, and private origins allowed.
+    /// A node with a new identity that uses only the loopback interface: TCP on a free port of 127.0.0.1, no bootstrap
+    /// nodes, private origins allowed.
     #[must_use]
     pub fn loopback() -> Self {
         Self {

@@ -1,9 +1,8 @@
-//! Which CIDs a block links to.
+//! The links of a block.
 //!
-//! The input is a block that matches its CID and is hostile all the same: the depth and the number of
-//! links are bounded, nothing recurses over the input's nesting without a bound, and nothing panics.
-//! What Kubo walks is walked here; what cannot be decoded is an error, because a DAG with a part that
-//! nobody can find out is not one that can be promised.
+//! The input matches its CID but may be hostile: depth and number of links are bounded, there is no unbounded recursion
+//! over nested input, and nothing panics. Everything that Kubo can traverse is supported. A block that cannot be decoded
+//! is an error, because a DAG with an unknown part cannot be pinned.
 
 mod cbor;
 pub mod pb;
@@ -27,28 +26,27 @@ pub const CBOR: u64 = 0x51;
 /// Codec of plain JSON, which has no links.
 pub const JSON: u64 = 0x0200;
 
-/// The most links of one block: more than a block of 2 MiB can have with 32-byte digests.
+/// The maximum number of links of one block: more than a block of 2 MiB can have with 32-byte digests.
 pub const LINKS_MAX: usize = 65_536;
 
-/// How deep a dag-cbor item may nest. (dag-json is bounded at 128 by its parser.)
+/// The maximum nesting of a dag-cbor item. (The dag-json parser has a limit of 128.)
 pub const DEPTH_MAX: usize = 1_024;
 
 /// One link of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
-    /// What it points at.
     pub cid: Cid,
-    /// The bytes of the DAG below, as the block's author claims (dag-pb's `Tsize`). Not to be trusted.
+    /// The size of the linked DAG in bytes as the block claims it (dag-pb's `Tsize`). Not verified.
     pub size_hint: Option<u64>,
 }
 
-/// Why a block's links are not known.
+/// Why the links of a block cannot be determined.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DagError {
-    /// The codec is none of those of [`is_supported_codec`].
+    /// The codec is not supported ([`is_supported_codec`]).
     #[error("codec {0:#x} is not supported")]
     UnknownCodec(u64),
-    /// The bytes are not what the codec says.
+    /// The bytes are not valid for the codec.
     #[error("the block cannot be decoded: {0}")]
     Malformed(&'static str),
     /// More than [`LINKS_MAX`] links.
@@ -59,16 +57,16 @@ pub enum DagError {
     TooDeep,
 }
 
-/// Whether DAGs with blocks of this codec can be walked.
+/// Whether the links of blocks of this codec can be determined.
 #[must_use]
 pub fn is_supported_codec(codec: u64) -> bool {
     matches!(codec, RAW | DAG_PB | DAG_CBOR | DAG_JSON | CBOR | JSON)
 }
 
-/// The links of a block in the order of their appearance, repeated ones included.
+/// The links of a block in order of appearance, including repeated ones.
 ///
 /// # Errors
-/// Any [`DagError`]. None of them goes away by trying again.
+/// Any [`DagError`]. All of them are permanent.
 pub fn links(block: &Block) -> Result<Vec<Link>, DagError> {
     let data = block.data();
     match block.cid().codec() {
@@ -87,7 +85,7 @@ pub fn links(block: &Block) -> Result<Vec<Link>, DagError> {
     }
 }
 
-/// A binary CID with nothing after it.
+/// Parses a binary CID without trailing bytes.
 fn exact_cid(bytes: &[u8]) -> Result<Cid, DagError> {
     let mut rest = bytes;
     let cid = Cid::read_bytes(&mut rest).map_err(|_| DagError::Malformed("CID of a link"))?;

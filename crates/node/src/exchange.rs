@@ -1,12 +1,12 @@
 //! Bitswap, the block exchange: client and server, versions 1.2.0, 1.1.0 and 1.0.0.
 //!
-//! [`Bitswap::new`] gives two halves: a [`Behaviour`] for the swarm, which does no more than negotiate
-//! streams, and a [`Bitswap`] handle. Each connected peer has two tasks, a reader and a writer; what they
-//! share are two state machines, one that asks (`client`) and one that answers (`server`).
-//! Follows <https://specs.ipfs.tech/bitswap-protocol/>.
+//! [`Bitswap::new`] returns two halves: a [`Behaviour`] for the swarm, which only negotiates streams, and a [`Bitswap`]
+//! handle. Each connected peer has two tasks, a reader and a writer. The tasks share two state machines: `client` requests
+//! blocks, `server` answers requests. The tasks end when the
+//! behaviour is dropped with its swarm; [`Bitswap::stopped`] joins them. Follows <https://specs.ipfs.tech/bitswap-protocol/>.
 //!
-//! Every block is hashed before anyone sees it. Whatever a peer sends, its cost has a bound: bytes in
-//! the making, items of a message, wants kept, streams open, blocks nobody asked for.
+//! Every block is hashed before it is delivered. The cost of everything that a peer sends is bounded: bytes of messages
+//! being received, items of a message, wants, open streams, and unrequested blocks.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,30 +34,30 @@ pub use stats::Stats;
 
 use crate::Blocks;
 use engine::Engine;
-use wire::Dialect;
+use wire::ProtocolVersion;
 
-/// Requests to the swarm that may wait.
+/// Commands to the swarm that may be queued.
 const COMMANDS_MAX: usize = 256;
 
-/// The bounds of the exchange.
+/// The limits of the exchange.
 #[derive(Debug, Clone)]
 pub struct BitswapConfig {
-    /// Wants kept for one peer; more are refused. Others keep 1,024 too.
+    /// Wants stored for one peer; more are refused. Other implementations store 1,024 too.
     pub peer_wants_max: usize,
-    /// Wants kept for all peers together.
+    /// Wants stored for all peers together.
     pub wants_max: usize,
-    /// Streams that one peer may have open towards us. Kubo opens one for each message.
+    /// Inbound streams that one peer may have open. Kubo opens one for each message.
     pub peer_streams_max: usize,
     /// Bytes of messages that are being received, from all peers together. At least 8 MiB.
     pub receiving_bytes_max: usize,
     /// Bytes of messages that are being sent, to all peers together. At least 2 MiB.
     pub sending_bytes_max: usize,
-    /// An outbound stream is closed after idling for this long; some peers abort those that idle 10 s.
+    /// An outbound stream is closed after idling this long. Some peers abort streams that idle for 10 s.
     pub idle_close: Duration,
-    /// How long a peer may take to accept one message.
+    /// Time limit for writing one message to a peer.
     pub write_time: Duration,
-    /// What is negotiated, the preferred one first.
-    dialects: Arc<[Dialect]>,
+    /// The protocol versions to negotiate, the preferred one first.
+    versions: Arc<[ProtocolVersion]>,
 }
 
 impl Default for BitswapConfig {
@@ -70,7 +70,7 @@ impl Default for BitswapConfig {
             sending_bytes_max: 64 * 1024 * 1024,
             idle_close: Duration::from_secs(3),
             write_time: Duration::from_secs(30),
-            dialects: Arc::new(Dialect::ALL),
+            versions: Arc::new(ProtocolVersion::ALL),
         }
     }
 }
@@ -93,29 +93,34 @@ impl Bitswap {
     #[must_use]
     pub fn new(blocks: Arc<dyn Blocks>, config: BitswapConfig) -> (Behaviour, Self) {
         let (commands, requests) = mpsc::channel(COMMANDS_MAX);
-        let dialects = config.dialects.clone();
+        let versions = config.versions.clone();
         let engine = Engine::start(blocks, config, commands);
-        (Behaviour::new(Arc::new(engine.clone()), requests, dialects), Self { engine })
+        (Behaviour::new(Arc::new(engine.clone()), requests, versions), Self { engine })
     }
 
-    /// Opens a session: a group of wants that are likely found at the same peers, such as one DAG.
+    /// Opens a session: a group of wants that the same peers are likely to have, such as one DAG.
     pub fn session(&self) -> Session {
         Session::new(self.engine.clone())
     }
 
-    /// Says that these blocks are stored now, so that peers that wait for them get them. Quick.
-    pub fn arrived(&self, cids: &[Cid]) {
-        self.engine.server.arrived(cids);
+    /// Reports that these blocks are stored now, so that they are sent to peers that want them. Does not block.
+    pub fn notify_stored(&self, cids: &[Cid]) {
+        self.engine.server.notify_stored(cids);
     }
 
-    /// What the exchange has done so far.
+    /// Waits until the swarm's [`Behaviour`] is dropped and all tasks of the exchange have ended.
+    pub async fn stopped(&self) {
+        self.engine.tasks.wait().await;
+    }
+
+    /// The counters of the exchange.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.engine.stats()
     }
 }
 
-/// Locks; whoever panicked while holding the lock left nothing half done that matters more than going on.
+/// Locks a mutex, and ignores poisoning: the protected state stays consistent enough to continue after a panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,8 +1,8 @@
-//! Brings a whole DAG under a hold: finds it, fetches it, verifies it, stores it, and walks on.
+//! Fetches whole DAGs into holds.
 //!
-//! A [`Fetcher`] walks the DAG (`walk`), keeps what is here, wants the rest from a bitswap session within
-//! a window of bytes (`window`), and meanwhile looks for whoever has it (`search`). Blocks reach the
-//! store before the walk goes on from them; the hold is sealed when nothing is missing.
+//! A [`Fetcher`] walks the DAG (`walk`), adds stored blocks to the hold, and requests the others from a bitswap session
+//! within a window of bytes (`window`). At the same time it searches for providers (`search`). A block is stored before
+//! the walk continues with its links. The hold is sealed when no block is missing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use cid::Cid;
 use libp2p::Multiaddr;
+use tokio_util::task::TaskTracker;
 
 use crate::exchange::Bitswap;
 use crate::sources::Source;
@@ -33,6 +34,8 @@ pub struct Fetcher {
     bitswap: Bitswap,
     dial: Arc<dyn Dial>,
     sources: Vec<Arc<dyn Source>>,
+    /// The walks that run on blocking threads.
+    walks: TaskTracker,
 }
 
 impl std::fmt::Debug for Fetcher {
@@ -42,8 +45,8 @@ impl std::fmt::Debug for Fetcher {
 }
 
 impl Fetcher {
-    /// A fetcher into `blocks` from the peers of `bitswap`, which `dial` connects to as `sources` find
-    /// them.
+    /// A fetcher that stores into `blocks` and requests from the peers of `bitswap`. `dial` connects to the providers that
+    /// `sources` find.
     #[must_use]
     pub fn new(
         blocks: Arc<dyn Blocks>,
@@ -51,18 +54,17 @@ impl Fetcher {
         dial: Arc<dyn Dial>,
         sources: Vec<Arc<dyn Source>>,
     ) -> Self {
-        Self { blocks, bitswap, dial, sources }
+        Self { blocks, bitswap, dial, sources, walks: TaskTracker::new() }
     }
 
-    /// Holds the DAG: returns once every block of it is stored and the hold is sealed and durable. A hold
-    /// that is sealed already is complete, and returned as it is, unless blocks of it are known to be damaged:
-    /// those are fetched again.
+    /// Fetches the DAG: returns once every block of it is stored and the hold is sealed and durable. A hold that is sealed
+    /// already is complete and returned unchanged, except that blocks known to be damaged are fetched again.
     ///
-    /// Dropping the future is safe: its wants are taken back, and the hold stays unsealed with what came,
-    /// so that another fetch of the same hold goes on from there.
+    /// Dropping the future is safe: its wants are cancelled, and the hold stays unsealed with the blocks received so far.
+    /// Another fetch of the same hold continues from there.
     ///
     /// # Errors
-    /// See [`FetchError`]. What came before the error stays in the unsealed hold.
+    /// See [`FetchError`]. Blocks received before the error stay in the unsealed hold.
     pub async fn fetch(
         &self,
         request: FetchRequest,
@@ -71,17 +73,23 @@ impl Fetcher {
         run::fetch(self, request, progress).await
     }
 
-    /// Holds the DAG as [`fetch`](Self::fetch) does, if it is small and every block of it is here; `None` if not. Asks
-    /// nobody. What it has kept by then stays in the unsealed hold, for a fetch to go on from.
+    /// Holds the DAG like [`fetch`](Self::fetch), if it is small and every block of it is stored locally; `None` otherwise.
+    /// Does not use the network. Edges added so far stay in the unsealed hold, from which a fetch continues.
     ///
     /// # Errors
     /// [`FetchError::OverLimit`], [`FetchError::Unfit`], [`FetchError::Blocks`].
     pub async fn hold_local(&self, request: FetchRequest) -> Result<Option<HoldStats>, FetchError> {
-        run::hold_local(self.blocks.clone(), request).await
+        run::hold_local(self, request).await
     }
 
-    /// Looks how much of a DAG is here and, if that is not all, whether anybody has its root. Keeps nothing, and asks
-    /// the network for the root alone. Dropping the future ends the look.
+    /// Waits until no walk runs on a blocking thread. The futures of all fetches must have ended or been dropped before.
+    pub async fn stopped(&self) {
+        self.walks.close();
+        self.walks.wait().await;
+    }
+
+    /// Determines how much of a DAG is stored locally and, if that is not all, whether the root can be found. Stores nothing,
+    /// and requests only the root from the network. Dropping the future ends the survey.
     ///
     /// # Errors
     /// [`FetchError::Unfit`], [`FetchError::Blocks`], [`FetchError::Stopping`].
@@ -90,33 +98,31 @@ impl Fetcher {
     }
 }
 
-/// What to fetch, and within which bounds.
+/// What to fetch, and within which limits.
 #[derive(Debug, Clone)]
 pub struct FetchRequest {
-    /// The root of the DAG.
     pub root: Cid,
-    /// The hold that shall keep it. Blocks that it has already are not fetched again.
+    /// The hold for the DAG. Blocks that it has already are not fetched again.
     pub hold: HoldName,
-    /// Peers that are said to have the content (`/…/p2p/ID`); dialled at once.
+    /// Addresses of peers that are said to have the content (`/…/p2p/ID`). They are dialled at once.
     pub origins: Vec<Multiaddr>,
-    /// The bounds of this fetch.
     pub limits: FetchLimits,
 }
 
-/// The bounds of one fetch.
+/// The limits of one fetch.
 #[derive(Debug, Clone)]
 pub struct FetchLimits {
-    /// The most bytes of distinct blocks that the DAG may have.
+    /// Bytes of the distinct blocks of the DAG.
     pub bytes_max: u64,
-    /// The most distinct blocks that the DAG may have.
+    /// Distinct blocks of the DAG.
     pub blocks_max: u64,
-    /// How long to look for the first block.
+    /// How long to wait for the first block.
     pub find_time: Duration,
-    /// How long to go on without a new block after the first.
+    /// How long to wait for each further block.
     pub stall_time: Duration,
 }
 
-/// What a fetch has reached. Shared: the fetch counts, anyone reads.
+/// The progress of a fetch. The fetch updates it, any task may read it.
 #[derive(Debug, Default)]
 pub struct Progress {
     blocks: AtomicU64,
@@ -127,27 +133,27 @@ pub struct Progress {
 /// One reading of a [`Progress`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ProgressReading {
-    /// Distinct blocks that are held, also those that were here before.
+    /// Distinct blocks in the hold, including those that were stored before.
     pub blocks: u64,
-    /// Their bytes.
+    /// Bytes of these blocks.
     pub bytes: u64,
     /// Peers that delivered at least one block to this fetch.
     pub peers: u64,
 }
 
 impl Progress {
-    /// Sets what is held by now.
+    /// Sets the size of the hold.
     pub fn set_held(&self, blocks: u64, bytes: u64) {
         self.blocks.store(blocks, Ordering::Relaxed);
         self.bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Sets how many peers have delivered.
+    /// Sets the number of peers that delivered a block.
     pub fn set_peers(&self, peers: u64) {
         self.peers.store(peers, Ordering::Relaxed);
     }
 
-    /// Reads it.
+    /// The current values.
     #[must_use]
     pub fn read(&self) -> ProgressReading {
         ProgressReading {
@@ -158,37 +164,26 @@ impl Progress {
     }
 }
 
-/// Why a DAG could not be held. The hold stays as it is, unsealed; the caller releases it or tries again.
+/// Why a DAG could not be fetched. The hold stays unsealed; the caller releases it or tries again.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// Nobody delivered the root within the find time.
+    /// No peer delivered the root within the find time.
     #[error("no provider delivered {0}")]
     NotFound(Cid),
-    /// No new block came within the stall time.
+    /// No block arrived within the stall time.
     #[error("no progress for {after:?}; {missing} is missing")]
     Stalled {
-        /// One of the blocks that are waited for.
+        /// One of the blocks that are still missing.
         missing: Cid,
-        /// How long nothing came.
         after: Duration,
     },
-    /// The DAG has more bytes or blocks than allowed.
+    /// The DAG exceeds a limit.
     #[error("the DAG is larger than {bytes_max} bytes or {blocks_max} blocks")]
-    OverLimit {
-        /// The limit in bytes.
-        bytes_max: u64,
-        /// The limit in blocks.
-        blocks_max: u64,
-    },
-    /// The DAG can never be held: a block that cannot be decoded, an unknown codec or hash, or a block
-    /// that is too large. Trying again is of no use.
+    OverLimit { bytes_max: u64, blocks_max: u64 },
+    /// The DAG can never be held: a block cannot be decoded, has an unsupported codec or hash, or is too large. The error is
+    /// permanent.
     #[error("{cid} cannot be pinned: {reason}")]
-    Unfit {
-        /// The block at fault.
-        cid: Cid,
-        /// What is wrong with it.
-        reason: String,
-    },
+    Unfit { cid: Cid, reason: String },
     /// The block store failed.
     #[error(transparent)]
     Blocks(#[from] BlocksError),

@@ -1,8 +1,7 @@
-//! Who this node is: an ed25519 key, kept in one file that only its owner can read.
+//! The node's identity: an ed25519 key in a file that only its owner can read.
 //!
-//! The file holds the key as libp2p's `PrivateKey` protobuf. It is written to a neighbour first, synced and
-//! renamed, so that a crash leaves a whole key or none. The key never reaches a log: [`Identity`]'s `Debug`
-//! shows the peer id alone.
+//! The file contains the key as libp2p's `PrivateKey` protobuf. It is written to a temporary file, synced and renamed, so
+//! that a crash leaves a complete key or none. The key is never logged: [`Identity`]'s `Debug` shows only the peer id.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -12,40 +11,38 @@ use std::path::{Path, PathBuf};
 use libp2p::PeerId;
 use libp2p::identity::Keypair;
 
-/// The largest key file that is read, in bytes. An ed25519 key takes 68, an RSA-4096 key about 2,400.
+/// The maximum size of a key file in bytes. An ed25519 key takes 68, an RSA-4096 key about 2,400.
 const FILE_SIZE_MAX: u64 = 8 * 1024;
 
 /// The node's private key.
 #[derive(Clone)]
 pub struct Identity(Keypair);
 
-/// Why the key could not be read or made.
+/// Why the key could not be read or created.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The file cannot be read or written.
     #[error("cannot {action} the node's key at {}: {source}", path.display())]
     Io {
-        /// What was tried: `read`, `write`.
+        /// `read` or `write`.
         action: &'static str,
-        /// The key file.
         path: PathBuf,
-        /// What the system said.
         source: io::Error,
     },
-    /// The file holds something else. It is left alone: a new key would be another peer.
-    #[error("{} does not hold a libp2p private key; restore it, or move it away to get a new identity", .0.display())]
+    /// The file does not contain a key. It is left unchanged: a new key would change the peer id.
+    #[error("{} does not contain a libp2p private key; restore it, or move it away to create a new identity", .0.display())]
     NotAKey(PathBuf),
 }
 
 impl Identity {
-    /// A new key that is kept nowhere.
+    /// A new key that is not stored.
     #[must_use]
     pub fn generate() -> Self {
         Self(Keypair::generate_ed25519())
     }
 
-    /// Reads the key at `path`; makes and stores a new one if there is no such file. The folder must exist.
-    /// A key file that others could read is closed to them.
+    /// Reads the key at `path`, or creates and stores a new one if there is no such file. The folder must exist. If other
+    /// users can read the file, its permissions are restricted.
     ///
     /// # Errors
     /// [`IdentityError`].
@@ -68,13 +65,13 @@ impl Identity {
         }
     }
 
-    /// The name that other peers know this node by.
+    /// The peer id of this node.
     #[must_use]
     pub fn peer_id(&self) -> PeerId {
         self.0.public().to_peer_id()
     }
 
-    /// The key itself, for the handshakes.
+    /// The key pair, for handshakes.
     pub(crate) fn keypair(&self) -> &Keypair {
         &self.0
     }
@@ -82,7 +79,7 @@ impl Identity {
     fn store(&self, path: &Path) -> io::Result<()> {
         let bytes = self.0.to_protobuf_encoding().map_err(io::Error::other)?;
         let draft = path.with_extension("new");
-        // A draft is what a crash left behind; its key was never used.
+        // A temporary file was left by a crash; its key was never used.
         match fs::remove_file(&draft) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -118,7 +115,7 @@ fn make_private(file: &File) -> io::Result<()> {
     if file.metadata()?.permissions().mode() & 0o077 == 0 {
         return Ok(());
     }
-    tracing::warn!("the node's key could be read by other users; closing it to them");
+    tracing::warn!("the node's key file is readable by other users; restricting its permissions");
     file.set_permissions(fs::Permissions::from_mode(0o600))
 }
 
@@ -145,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_is_the_same_peer_after_a_restart() {
+    fn peer_id_survives_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("identity.key");
         let first = Identity::load_or_create(&path).unwrap();
@@ -156,7 +153,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn nobody_else_can_read_the_key() {
+    fn key_file_is_private() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("identity.key");
@@ -169,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_key_is_refused_and_left_alone() {
+    fn damaged_key_is_refused_and_left_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("identity.key");
         fs::write(&path, b"not a key").unwrap();

@@ -1,17 +1,17 @@
 //! An IPFS node: it finds, fetches, verifies, stores and serves DAGs of blocks.
 //!
-//! The crate stands alone: it knows nothing of accounts, pins or HTTP. Its parts, from the disk up:
+//! The crate is independent of the others: it knows nothing of accounts, pins or HTTP. Its modules, from the disk up:
 //!
-//! - [`block`]: a [`Block`] is bytes that were proven to match their CID;
-//! - [`blocks`]: where blocks live, and the *holds* that keep them;
-//! - [`dag`]: which CIDs a block links to;
-//! - [`unixfs`]: files and directories as DAGs, both ways;
-//! - [`identity`] and [`config`]: who a node is and what it is told;
-//! - [`net`]: the libp2p swarm, its transports, peers and the DHT;
-//! - [`bitswap`]: the block exchange, client and server;
-//! - [`source`]: who may have a DAG;
-//! - [`fetch`]: the walker that brings a whole DAG under a hold;
-//! - [`node`]: all of it behind one handle.
+//! - [`block`]: a [`Block`] is bytes that were verified against their CID;
+//! - [`blocks`]: block storage, and the *holds* that protect blocks from deletion;
+//! - [`dag`]: the links of a block;
+//! - [`unixfs`] and [`car`]: importing and reading files, directories and CAR files;
+//! - [`identity`] and [`config`]: the node's key and its settings;
+//! - [`swarm`]: libp2p transports, connections and the DHT;
+//! - [`exchange`]: bitswap, client and server;
+//! - [`sources`]: ways of finding providers of a DAG;
+//! - [`fetch`]: fetches whole DAGs into holds;
+//! - [`node`]: everything behind one handle.
 
 pub mod block;
 pub mod blocks;

@@ -1,4 +1,4 @@
-//! The node as a whole: blocks, the exchange and the network behind one handle.
+//! The node: block storage, block exchange and swarm behind one handle.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use crate::sources::DhtSource;
 use crate::swarm::{self, DialError, PeerInfo, StartError, SwarmHandle};
 use crate::{Blocks, FetchError, FetchRequest, HoldStats, Progress};
 
-/// A running IPFS node. Cheap to clone. When the last clone is dropped it stops, without a farewell to its
-/// peers; [`stop`](Self::stop) is the polite way.
+/// A running IPFS node. Cheap to clone. [`stop`](Self::stop) closes its connections and waits for its tasks. When the last
+/// clone is dropped without that, the node stops without closing connections gracefully.
 #[derive(Clone)]
 pub struct Node {
     swarm: SwarmHandle,
@@ -28,29 +28,29 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts a node that serves from `blocks` and fetches into it. Returns once it listens; it is not
-    /// connected with anybody yet. Must be called on a Tokio runtime with time and I/O.
+    /// Starts a node that serves from `blocks` and fetches into it. Returns once it listens; it is not connected to any peer
+    /// yet. Must be called on a Tokio runtime with time and I/O enabled.
     ///
     /// # Errors
-    /// [`StartError`]: an address in use, a peer address without an identity, and the like.
+    /// [`StartError`]: for example an address in use, or a peer address without a peer id.
     pub async fn start(config: NodeConfig, blocks: Arc<dyn Blocks>) -> Result<Self, StartError> {
         let (exchange, bitswap) = Bitswap::new(Arc::clone(&blocks), config.bitswap.clone());
         let (swarm, task) = swarm::start(&config, exchange).await?;
         let dht = Arc::new(DhtSource::new(swarm.clone()));
-        // Other ways of finding content are added to this list.
+        // Further sources are added to this list.
         let fetcher = Fetcher::new(Arc::clone(&blocks), bitswap.clone(), Arc::new(swarm.clone()), vec![dht]);
         let swarm_task = Arc::new(Mutex::new(Some(task)));
         let stopping = CancellationToken::new();
         Ok(Self { swarm, blocks, bitswap, fetcher, stopping, swarm_task })
     }
 
-    /// This node's identity.
+    /// The peer id of this node.
     #[must_use]
     pub fn peer_id(&self) -> PeerId {
         self.swarm.local_peer_id()
     }
 
-    /// Where this node is reached, announced addresses first, each with `/p2p/ID` and its real port.
+    /// The addresses of this node, announced ones first, each with `/p2p/ID` and the actual port.
     pub async fn listen_addresses(&self) -> Vec<Multiaddr> {
         self.swarm.listen_addresses().await
     }
@@ -66,20 +66,20 @@ impl Node {
         &self.blocks
     }
 
-    /// The block exchange: its figures, and where to report blocks that came in by another way.
+    /// The block exchange: for its statistics, and to report blocks that were stored without it.
     #[must_use]
     pub fn bitswap(&self) -> &Bitswap {
         &self.bitswap
     }
 
-    /// The network.
+    /// The swarm.
     #[must_use]
     pub fn swarm(&self) -> &SwarmHandle {
         &self.swarm
     }
 
-    /// Brings a whole DAG under a hold; see [`Fetcher::fetch`]. Dropping the future is safe: the hold
-    /// stays unsealed with what came.
+    /// Fetches a whole DAG into a hold; see [`Fetcher::fetch`]. Dropping the future is safe: the hold stays unsealed with the
+    /// blocks received so far.
     ///
     /// # Errors
     /// [`FetchError`]; [`FetchError::Stopping`] once [`stop`](Self::stop) was called.
@@ -95,7 +95,7 @@ impl Node {
         }
     }
 
-    /// Brings a DAG under a hold if all of it is here; see [`Fetcher::hold_local`].
+    /// Adds a DAG to a hold if all of it is stored locally; see [`Fetcher::hold_local`].
     ///
     /// # Errors
     /// [`FetchError`].
@@ -103,7 +103,7 @@ impl Node {
         self.fetcher.hold_local(request).await
     }
 
-    /// Looks how much of a DAG is here and whether anybody has its root; see [`Fetcher::survey`].
+    /// Determines how much of a DAG is stored locally and whether its root can be found; see [`Fetcher::survey`].
     ///
     /// # Errors
     /// [`FetchError`]; [`FetchError::Stopping`] once [`stop`](Self::stop) was called.
@@ -115,28 +115,29 @@ impl Node {
         }
     }
 
-    /// Connects with the peer at an address that the operator gave, `/…/p2p/ID`. It may be private; a
-    /// name must be public or configured.
+    /// Connects to the peer at an address from the operator, `/…/p2p/ID`. The address may be private. A DNS name must be
+    /// configured, or resolve to a public address.
     ///
     /// # Errors
-    /// [`DialError`], also for an address that leads to no peer.
+    /// [`DialError`], also for an address without a peer id.
     pub async fn connect(&self, address: Multiaddr) -> Result<(), DialError> {
-        let peer = swarm::peer_of(&address).map_err(|reason| {
-            DialError::Failed(format!("{address} is not the address of a peer: {reason}"))
-        })?;
+        let peer = swarm::peer_of(&address)
+            .map_err(|reason| DialError::Failed(format!("{address} is not a peer address: {reason}")))?;
         self.swarm.dial_trusted(peer, address).await
     }
 
-    /// Ends all fetches, says goodbye to all peers and stops; returns when the swarm is gone and its ports
-    /// are free. Takes two seconds at most. Further calls do nothing.
+    /// Ends all fetches, closes all connections and stops. Returns when all tasks of the node have ended and its ports are
+    /// free. Connections get at most two seconds to close. Further calls only wait.
     pub async fn stop(&self) {
         self.stopping.cancel();
         self.swarm.stop().await;
         if let Some(task) = self.swarm_task.lock().await.take()
             && let Err(error) = task.await
         {
-            tracing::error!(%error, "the swarm ended badly");
+            tracing::error!(%error, "swarm task failed");
         }
+        self.bitswap.stopped().await;
+        self.fetcher.stopped().await;
     }
 }
 
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn content_is_fetched_from_a_kept_peer() {
+    async fn content_is_fetched_from_a_peered_node() {
         let source = node_with(&hello()).await;
         let peers = source.listen_addresses().await;
         let reader = node(NodeConfig { peers, ..NodeConfig::loopback() }).await;
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn stopping_ends_a_fetch() {
+    async fn stop_ends_a_fetch() {
         let node = node(NodeConfig::loopback()).await;
         let fetching = tokio::spawn({
             let node = node.clone();
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_operator_connects_by_address_alone() {
+    async fn connect_dials_a_peer_address() {
         let (alice, bob) = (node(NodeConfig::loopback()).await, node(NodeConfig::loopback()).await);
         let address = alice.listen_addresses().await.remove(0);
         bob.connect(address.clone()).await.unwrap();

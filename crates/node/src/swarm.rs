@@ -1,16 +1,16 @@
-//! The node's place in the network: a libp2p swarm, its transports, its peers, and the DHT.
+//! The libp2p swarm: transports, connections, peering, and the DHTs.
 //!
-//! One task owns the swarm (`event_loop`); everybody else holds a [`SwarmHandle`], which sends it commands over a
-//! bounded channel and gets answers back. Its parts:
+//! One task owns the swarm (`event_loop`). All others have a [`SwarmHandle`], which sends commands to it over a bounded
+//! channel and receives replies.
 //!
-//! - `transport`: TCP, QUIC and WebSocket, with `security` (TLS before Noise), `streams` (Yamux) and names;
-//! - `reach`: what an address can reach, and so who may make this node dial it;
-//! - `keep`: peers that are to stay connected;
-//! - `dials`: who waits for which peer;
-//! - `table` and `searches`: the two DHTs, and the searches for providers in them ([`Dht`]).
+//! - `transport`: TCP, QUIC, WebSocket and DNS; `security` (TLS, then Noise) and `muxer` (Yamux) upgrade a connection;
+//! - `address_scope`: what an address can reach, and therefore whether a request may make the node dial it;
+//! - `peering`: peers to which the node stays connected;
+//! - `dials`: queued and running dials, and the callers that wait for them;
+//! - `dht`, `searches` and `provider_stream`: the two DHTs, and the searches for providers in them.
 //!
-//! Peers are not trusted: what they say about themselves and others is bounded and sorted before it is
-//! kept. Nothing outside is dialled unless it is configured, asked for, or named by a DHT that is on.
+//! Peers are not trusted: what they claim about themselves and others is bounded and filtered before it is stored. The
+//! node dials only addresses that are configured, requested, or found in an enabled DHT.
 
 use std::collections::HashMap;
 use std::num::NonZeroU8;
@@ -54,58 +54,42 @@ use transport::NodeTransport;
 
 use crate::config::{Bootstrap, NodeConfig, PEERS_MAX};
 
-/// How many commands may wait for the event_loop before senders do.
+/// Commands that may be queued for the event loop; further senders wait.
 const COMMANDS_MAX: usize = 256;
 
-/// How many peer events a listener may lag behind before it misses some.
+/// Peer events that a receiver may lag behind before it misses some.
 const EVENTS_MAX: usize = 1024;
 
-/// The most addresses of one dial that are tried at once.
+/// Addresses of one dial that are tried concurrently.
 const ADDRESSES_AT_ONCE: NonZeroU8 = NonZeroU8::new(8).unwrap();
 
-/// The most streams of a connection whose protocol is being agreed on. Kubo opens a stream for every
-/// message, and streams beyond this are reset.
+/// Inbound streams of a connection that may be negotiating their protocol. Kubo opens a stream for every message, and
+/// streams beyond this limit are reset.
 const NEGOTIATING_MAX: usize = 512;
 
 /// Why a node could not start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StartError {
-    /// Another program listens there.
+    /// Another program listens on the address.
     #[error(
-        "{address} is in use: another program, or a second node, listens there. Stop it, or choose another port (0 takes a free one)"
+        "{address} is in use by another program or a second node: stop it, or choose another port (0 takes a free one)"
     )]
-    AddressInUse {
-        /// The listen address.
-        address: Multiaddr,
-    },
-    /// The system refuses to listen there.
+    AddressInUse { address: Multiaddr },
+    /// The system refused to listen on the address.
     #[error("cannot listen on {address}: {reason}")]
-    Listen {
-        /// The listen address.
-        address: Multiaddr,
-        /// What the system said.
-        reason: String,
-    },
-    /// No transport can listen there.
+    Listen { address: Multiaddr, reason: String },
+    /// No transport supports the address.
     #[error(
         "cannot listen on {address}: expected /ip4/IP/tcp/PORT, /ip4/IP/tcp/PORT/ws or /ip4/IP/udp/PORT/quic-v1 (or /ip6)"
     )]
-    Unsupported {
-        /// The listen address.
-        address: Multiaddr,
-    },
-    /// The address of a peer or bootstrap node does not say which peer it is, or how to reach it.
+    Unsupported { address: Multiaddr },
+    /// The address of a peer or bootstrap node has no peer id, or cannot be dialled.
     #[error("{address} is not the address of a peer: {reason}")]
-    NotAPeer {
-        /// The address.
-        address: Multiaddr,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// More peers are to be kept than allowed.
-    #[error("{0} peers are to be kept connected; at most {PEERS_MAX} can be")]
+    NotAPeer { address: Multiaddr, reason: &'static str },
+    /// More than [`PEERS_MAX`] peers are configured.
+    #[error("{0} peers are configured; the maximum is {PEERS_MAX}")]
     TooManyPeers(usize),
-    /// The handshakes could not be set up for this key.
+    /// TLS or Noise could not be set up with the node's key.
     #[error("cannot set up secure connections: {0}")]
     Security(String),
 }
@@ -113,39 +97,38 @@ pub enum StartError {
 /// A connected peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerInfo {
-    /// Its identity.
     pub peer: PeerId,
-    /// The other end of each connection, with `/p2p/ID`.
+    /// The remote address of each connection, with `/p2p/ID`.
     pub addresses: Vec<Multiaddr>,
-    /// What it calls its software, printable and at most 64 characters; `None` before it said so.
+    /// The agent version that it claims, printable and at most 64 characters; `None` until it is identified.
     pub agent: Option<String>,
 }
 
-/// What happened to a peer.
+/// A change of a peer's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerEvent {
-    /// The first connection with it is up.
+    /// The first connection was established.
     Connected(PeerId),
-    /// It said who it is: [`PeerInfo::agent`] is known.
+    /// It was identified: [`PeerInfo::agent`] is known.
     Identified(PeerId),
-    /// The last connection with it is gone.
+    /// The last connection was closed.
     Disconnected(PeerId),
 }
 
-/// Figures of the network.
+/// Statistics of the swarm.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SwarmStats {
-    /// Connections now, in both directions.
+    /// Current connections, in both directions.
     pub connections: u32,
-    /// Dials begun since the start, the DHT's and those of kept peers included.
+    /// Dials since the start, including those of the DHT and of peering.
     pub dials: u64,
 }
 
-/// Where the answer to a command goes.
+/// The channel for the reply to a command.
 type Reply<T> = oneshot::Sender<T>;
 
 enum Command {
-    /// `reply` is `None` if nobody waits for the outcome.
+    /// `reply` is `None` if no caller waits for the outcome.
     Dial {
         peer: PeerId,
         addresses: Vec<Multiaddr>,
@@ -173,7 +156,7 @@ enum Command {
     Stop(Reply<()>),
 }
 
-/// A handle on the network. Cheap to clone; once the last one is gone the swarm stops.
+/// A handle on the swarm. Cheap to clone. The swarm stops when the last handle is dropped.
 #[derive(Debug, Clone)]
 pub struct SwarmHandle {
     local: PeerId,
@@ -188,11 +171,11 @@ impl SwarmHandle {
         self.local
     }
 
-    /// Connects with a peer, and returns once that is done; at once if it is connected. `addresses` (with
-    /// or without `/p2p/ID`, the first 32 count) come in addition to what the DHT knows. Private and
-    /// loopback ones are left out unless [`NodeConfig::private_origins`] is set.
+    /// Connects to a peer, and returns once it is connected. `addresses` (with or without `/p2p/ID`, at most 32 are used)
+    /// are tried in addition to those that the DHT knows. Private and loopback addresses are ignored unless
+    /// [`NodeConfig::private_origins`] is set.
     ///
-    /// Bounded in number and time. Cancel-safe; a dial that was begun goes on.
+    /// Bounded in number and time. Cancel-safe; a dial that was started continues.
     ///
     /// # Errors
     /// [`DialError`].
@@ -200,7 +183,7 @@ impl SwarmHandle {
         self.dial_as(peer, addresses, false).await
     }
 
-    /// [`dial`](Self::dial) for an address that the operator gave: it may be private.
+    /// Like [`dial`](Self::dial), for an address from the operator, which may be private.
     pub(crate) async fn dial_trusted(&self, peer: PeerId, address: Multiaddr) -> Result<(), DialError> {
         self.dial_as(peer, vec![address], true).await
     }
@@ -215,32 +198,32 @@ impl SwarmHandle {
         self.ask(|reply| Command::Dial { peer, addresses, trusted, reply: Some(reply) }).await?
     }
 
-    /// Stays connected with a peer from now on: dials it, keeps its idle connections, dials again.
+    /// Stays connected to a peer from now on: dials it, keeps its idle connections open, and reconnects.
     ///
     /// # Errors
-    /// [`DialError::Busy`] if [`PEERS_MAX`] peers are kept already, [`DialError::Stopping`].
+    /// [`DialError::Busy`] if there are [`PEERS_MAX`] such peers already, [`DialError::Stopping`].
     pub async fn add_peering(&self, peer: PeerId, mut addresses: Vec<Multiaddr>) -> Result<(), DialError> {
         addresses.truncate(ADDRESSES_PER_DIAL_MAX);
         self.ask(|reply| Command::AddPeering { peer, addresses, reply }).await?
     }
 
-    /// Lets a kept peer go; its connections end when they idle.
+    /// Stops staying connected to a peer. Its connections are closed when they are idle.
     pub async fn remove_peering(&self, peer: PeerId) {
-        // A node that stops releases all.
+        // A node that stops removes all peers.
         let _ = self.commands.send(Command::RemovePeering { peer }).await;
     }
 
-    /// The connected peers; none once the node stops.
+    /// The connected peers; empty once the node stops.
     pub async fn peers(&self) -> Vec<PeerInfo> {
         self.ask(|reply| Command::Peers { reply }).await.unwrap_or_default()
     }
 
-    /// Where this node is reached, announced addresses first, each with `/p2p/ID`.
+    /// The addresses of this node, announced ones first, each with `/p2p/ID`.
     pub async fn listen_addresses(&self) -> Vec<Multiaddr> {
         self.ask(|reply| Command::ListenAddresses { reply }).await.unwrap_or_default()
     }
 
-    /// Peers that come and go from now on. A listener that lags behind misses the oldest events.
+    /// The peer events from now on. A receiver that lags behind misses the oldest ones.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<PeerEvent> {
         self.events.subscribe()
@@ -253,13 +236,13 @@ impl SwarmHandle {
         ProviderStream::new(self.commands.clone(), hash)
     }
 
-    /// Closes all connections and stops; returns when the swarm is gone. Every later call fails.
+    /// Closes all connections and stops. Returns when the swarm is dropped. Every later call fails.
     pub async fn stop(&self) {
-        // Err says that it has stopped already.
+        // An error says that it has stopped already.
         let _ = self.ask(Command::Stop).await;
     }
 
-    /// Figures; zeros once the node stops.
+    /// Statistics; zeros once the node stops.
     pub async fn stats(&self) -> SwarmStats {
         self.ask(|reply| Command::Stats { reply }).await.unwrap_or_default()
     }
@@ -281,7 +264,7 @@ impl SwarmHandle {
     }
 }
 
-/// Whether an address leads to this peer, or does not say to whom.
+/// Whether an address names this peer, or no peer.
 fn leads_to(address: &Multiaddr, peer: PeerId) -> bool {
     match address.iter().last() {
         Some(Protocol::P2p(named)) => named == peer,
@@ -289,8 +272,8 @@ fn leads_to(address: &Multiaddr, peer: PeerId) -> bool {
     }
 }
 
-/// Starts the swarm with `exchange` as the protocol that moves blocks; returns once it listens. The task
-/// ends with the last [`SwarmHandle`], or when told to.
+/// Starts the swarm with `exchange` as the block exchange. Returns once it listens. The task ends after
+/// [`SwarmHandle::stop`], or with the last handle.
 ///
 /// # Errors
 /// [`StartError`].
@@ -331,7 +314,7 @@ where
     };
     for (peer, addresses) in peers {
         if peer != local {
-            // Cannot be too many: they were counted.
+            // The limit was checked above.
             let _ = event_loop.add_peering(peer, addresses);
         }
     }
@@ -356,7 +339,7 @@ fn build<E: NetworkBehaviour>(config: &NodeConfig, exchange: E) -> Result<Swarm<
     Ok(Swarm::new(libp2p::Transport::boxed(routes), behaviour, config.identity.peer_id(), settings))
 }
 
-/// Sorts `/…/p2p/ID` addresses by the peer that they lead to.
+/// Groups `/…/p2p/ID` addresses by peer.
 fn by_peer(addresses: &[Multiaddr]) -> Result<HashMap<PeerId, Vec<Multiaddr>>, StartError> {
     let mut peers: HashMap<PeerId, Vec<Multiaddr>> = HashMap::new();
     for address in addresses {
@@ -370,13 +353,13 @@ fn by_peer(addresses: &[Multiaddr]) -> Result<HashMap<PeerId, Vec<Multiaddr>>, S
     Ok(peers)
 }
 
-/// The peer that an address leads to, or what is wrong with the address.
+/// The peer id at the end of an address, or the reason why the address is not usable.
 pub(crate) fn peer_of(address: &Multiaddr) -> Result<PeerId, &'static str> {
     let Some(Protocol::P2p(peer)) = address.iter().last() else {
         return Err("it must end with /p2p/ID");
     };
     match address_scope::address_scope(address) {
         AddressScope::Public | AddressScope::Private | AddressScope::Name => Ok(peer),
-        AddressScope::Undialable => Err("it leads to no host, or through a relay, which is not supported"),
+        AddressScope::Undialable => Err("it names no host, or a relay, which is not supported"),
     }
 }

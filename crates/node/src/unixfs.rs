@@ -1,11 +1,11 @@
-//! UnixFS (<https://specs.ipfs.tech/unixfs/>): files and directories as DAGs, both ways.
+//! UnixFS (<https://specs.ipfs.tech/unixfs/>): imports and reads files and directories.
 //!
-//! - [`import_file`] streams bytes into a hold and yields their root, with memory for a few chunks;
-//! - [`DirectoryBuilder`] makes directories, plain or sharded, of what is imported already;
-//! - [`read_file`] and [`list_directory`] read back what is stored, and never ask the network; [`walk_directory`]
-//!   lists all that is inside a directory, page by page.
+//! - [`import_file`] streams bytes into a hold and returns their root, with memory for a few chunks;
+//! - [`DirectoryBuilder`] builds directories, plain or sharded, from imported files;
+//! - [`read_file`] and [`list_directory`] read from the local store and never use the network; [`walk_directory`] lists a
+//!   directory recursively, page by page.
 //!
-//! A [`Profile`] fixes everything that a CID depends on, after IPIP-0499.
+//! A [`Profile`] defines everything that a CID depends on, as in IPIP-0499.
 
 mod directory;
 mod file;
@@ -26,36 +26,35 @@ pub use walk::{EntryKind, Position, PositionError, WalkEntry, WalkPage, WalkRequ
 
 use crate::{BlockError, BlocksError};
 
-/// A file or a directory that is under a hold; durable once the hold is committed or sealed.
+/// A file or directory that was imported into a hold. Durable once the hold is committed or sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Imported {
-    /// The root of its DAG.
     pub root: Cid,
-    /// The bytes of its content; for a directory those of all files below it.
+    /// The bytes of the content; for a directory, of all files in it.
     pub size_bytes: u64,
-    /// The bytes of all blocks of its DAG, repeated ones counted each time (what dag-pb calls `Tsize`).
+    /// The bytes of all blocks of the DAG, repeated blocks counted each time (`Tsize` in dag-pb).
     pub dag_bytes: u64,
 }
 
-/// Why something could not be imported.
+/// Why an import failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// The source of the bytes failed.
+    /// Reading the source failed.
     #[error("reading the content failed: {0}")]
     Source(#[from] std::io::Error),
     /// The block store failed.
     #[error(transparent)]
     Blocks(#[from] BlocksError),
     /// A path is empty, too deep, or has a part that is empty, `.`, `..` or too long.
-    #[error("{0:?} is no path in a directory")]
+    #[error("{0:?} is not a valid path in a directory")]
     Path(String),
-    /// A path is there already, or is below one that is a file.
+    /// A path exists already, or its parent is a file.
     #[error("{0:?} is in the directory twice")]
     Conflict(String),
-    /// A directory that cannot be sharded: names whose hashes are the same in all 64 bits.
+    /// The directory cannot be sharded: two names have the same 64-bit hash.
     #[error("two names of the directory have the same hash")]
     Collision,
-    /// A node came out too large for a block.
+    /// A node is too large for a block.
     #[error(transparent)]
     Block(#[from] BlockError),
     /// The runtime is shutting down.

@@ -44,6 +44,7 @@ pub(crate) struct App {
     background: Background,
     http: JoinHandle<()>,
     control: Option<AdminSocket>,
+    scrub: Option<JoinHandle<()>>,
     stopping: CancellationToken,
     first_key: Option<ApiKey>,
     admin_email: String,
@@ -69,12 +70,24 @@ impl App {
         let background = service.run();
 
         let stopping = CancellationToken::new();
-        start_scrub(config, &blocks, stopping.clone());
+        let scrub = start_scrub(config, &blocks, stopping.clone());
         let control = start_control(config, dir, &blocks, &store, &service, stopping.clone());
         let state = AppState::new(service, http_settings, Arc::new(SystemClock), stopping.clone());
         let http = tokio::spawn(pinfold_http::serve(listener, pinfold_http::router(state.clone()), state));
         tracing::info!(%address, peer = %node.peer_id(), data = %dir.path().display(), "started");
-        Ok(Self { address, node, blocks, store, background, http, control, stopping, first_key, admin_email })
+        Ok(Self {
+            address,
+            node,
+            blocks,
+            store,
+            background,
+            http,
+            control,
+            scrub,
+            stopping,
+            first_key,
+            admin_email,
+        })
     }
 
     /// Where HTTP is answered, as a client of this machine reaches it.
@@ -123,6 +136,11 @@ impl App {
             }
             self.background.stop().await;
             self.node.stop().await;
+            if let Some(scrub) = self.scrub
+                && let Err(error) = scrub.await
+            {
+                tracing::error!(%error, "scrub task failed");
+            }
             self.blocks.close().await;
             self.store.close().await;
         };
@@ -205,12 +223,14 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     file.sync_all()
 }
 
-/// Looks at the blocks from time to time, until the token is cancelled.
-fn start_scrub(config: &Config, blocks: &Arc<SegmentBlocks>, stopping: CancellationToken) {
+/// Starts the scrub, unless it is disabled. It runs until the token is cancelled.
+fn start_scrub(
+    config: &Config,
+    blocks: &Arc<SegmentBlocks>,
+    stopping: CancellationToken,
+) -> Option<JoinHandle<()>> {
     let round = Duration::from_secs(config.blocks.scrub_days.saturating_mul(24 * 60 * 60));
-    if !round.is_zero() {
-        tokio::spawn(scrub(Arc::clone(blocks), round, stopping));
-    }
+    (!round.is_zero()).then(|| tokio::spawn(scrub(Arc::clone(blocks), round, stopping)))
 }
 
 /// Answers the operator's commands.

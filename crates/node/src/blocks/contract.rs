@@ -25,7 +25,7 @@ fn stats(blocks: u64, bytes: u64) -> HoldStats {
     HoldStats { blocks, bytes }
 }
 
-pub(super) async fn a_block_is_there_as_soon_as_it_is_put(blocks: impl Blocks) {
+pub(super) async fn put_block_is_readable_at_once(blocks: impl Blocks) {
     let hello = block("hello");
     assert_eq!(blocks.size(hello.cid()).unwrap(), None);
     assert!(blocks.get(hello.cid()).unwrap().is_none());
@@ -40,7 +40,7 @@ pub(super) async fn a_block_is_there_as_soon_as_it_is_put(blocks: impl Blocks) {
     }
 }
 
-pub(super) async fn putting_and_keeping_again_change_nothing(blocks: impl Blocks) {
+pub(super) async fn put_and_add_edge_are_idempotent(blocks: impl Blocks) {
     let hold = blocks.open(&name("a")).unwrap();
     for _ in 0..3 {
         assert_eq!(blocks.open(&name("a")).unwrap(), hold);
@@ -71,7 +71,7 @@ pub(super) async fn cids_of_one_multihash_share_the_block(blocks: impl Blocks) {
     }
 }
 
-pub(super) async fn identity_blocks_are_everywhere_and_nowhere(blocks: impl Blocks) {
+pub(super) async fn identity_blocks_are_not_stored(blocks: impl Blocks) {
     let cid: Cid = "bafkqabtimvwgy3yk".parse().unwrap();
     let inline = Block::inline(&cid).unwrap();
     let hold = blocks.open(&name("a")).unwrap();
@@ -83,7 +83,7 @@ pub(super) async fn identity_blocks_are_everywhere_and_nowhere(blocks: impl Bloc
     assert_eq!(blocks.seal(hold).await.unwrap(), stats(0, 0));
 }
 
-pub(super) async fn release_frees_exactly_what_nobody_else_holds(blocks: impl Blocks) {
+pub(super) async fn release_frees_only_unreferenced_blocks(blocks: impl Blocks) {
     let a = blocks.open(&name("a")).unwrap();
     let b = blocks.open(&name("b")).unwrap();
     for n in 0..600 {
@@ -95,11 +95,11 @@ pub(super) async fn release_frees_exactly_what_nobody_else_holds(blocks: impl Bl
     let before = blocks.commit(b).await.unwrap();
     blocks.seal(a).await.unwrap();
     blocks.release(&name("a")).await.unwrap();
-    settled(&blocks, || (0..600).all(|n| is_there(&blocks, n) == (n % 3 == 0))).await;
+    until(&blocks, || (0..600).all(|n| is_there(&blocks, n) == (n % 3 == 0))).await;
     assert_eq!(blocks.stats(b).unwrap(), before);
     assert_eq!(before.blocks, 200);
     blocks.release(&name("b")).await.unwrap();
-    settled(&blocks, || (0..600).all(|n| !is_there(&blocks, n))).await;
+    until(&blocks, || (0..600).all(|n| !is_there(&blocks, n))).await;
 }
 
 fn is_there(blocks: &impl Blocks, n: u64) -> bool {
@@ -110,8 +110,8 @@ fn is_there(blocks: &impl Blocks, n: u64) -> bool {
     size.is_some()
 }
 
-/// Polls, with a durable operation between two looks, until `done`; gives up after very many.
-async fn settled(blocks: &impl Blocks, done: impl Fn() -> bool) {
+/// Polls until `done`, with a durable operation between two checks; panics after many.
+async fn until(blocks: &impl Blocks, done: impl Fn() -> bool) {
     for round in 0..10_000 {
         if done() {
             return;
@@ -120,10 +120,10 @@ async fn settled(blocks: &impl Blocks, done: impl Fn() -> bool) {
         blocks.open(&tick).unwrap();
         blocks.release(&tick).await.unwrap();
     }
-    panic!("freeing never came to an end");
+    panic!("freeing did not complete");
 }
 
-pub(super) async fn a_released_hold_is_gone(blocks: impl Blocks) {
+pub(super) async fn released_hold_does_not_exist(blocks: impl Blocks) {
     let hold = blocks.open(&name("a")).unwrap();
     blocks.put(hold, block("x")).await.unwrap();
     blocks.release(&name("a")).await.unwrap();
@@ -169,7 +169,7 @@ pub(super) async fn holds_are_listed_in_order_and_in_pages(blocks: impl Blocks) 
     assert_eq!(list("pin/", None, 9), ["pin/b", "pin/c"]);
 }
 
-pub(super) async fn concurrent_puts_lose_and_double_nothing(blocks: impl Blocks) {
+pub(super) async fn concurrent_puts_are_counted_once(blocks: impl Blocks) {
     let blocks = Arc::new(blocks);
     let tasks: Vec<_> = (0..8)
         .map(|task| {
@@ -197,7 +197,7 @@ pub(super) async fn concurrent_puts_lose_and_double_nothing(blocks: impl Blocks)
     assert!((0..200).all(|n| is_there(blocks.as_ref(), n)));
 }
 
-pub(super) async fn putting_what_is_being_freed_keeps_it(blocks: impl Blocks) {
+pub(super) async fn put_during_free_keeps_the_block(blocks: impl Blocks) {
     for round in 0..20 {
         let old = name(format!("old/{round}"));
         let hold = blocks.open(&old).unwrap();
@@ -231,15 +231,15 @@ macro_rules! contract {
     )*};
     ($make:expr) => {
         crate::blocks::contract::contract!($make;
-            a_block_is_there_as_soon_as_it_is_put
-            putting_and_keeping_again_change_nothing
+            put_block_is_readable_at_once
+            put_and_add_edge_are_idempotent
             cids_of_one_multihash_share_the_block
-            identity_blocks_are_everywhere_and_nowhere
-            release_frees_exactly_what_nobody_else_holds
-            a_released_hold_is_gone
+            identity_blocks_are_not_stored
+            release_frees_only_unreferenced_blocks
+            released_hold_does_not_exist
             holds_are_listed_in_order_and_in_pages
-            concurrent_puts_lose_and_double_nothing
-            putting_what_is_being_freed_keeps_it
+            concurrent_puts_are_counted_once
+            put_during_free_keeps_the_block
         );
     };
 }

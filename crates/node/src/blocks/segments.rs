@@ -1,16 +1,26 @@
-//! The durable engine: blocks in append-only segment files, and an index of them.
+//! The durable block store: blocks in append-only segment files, and an index of them.
 //!
 //! A store is a folder:
 //!
-//! - `VERSION`: the format, so that a later Pinfold knows what it opens;
+//! - `VERSION`: the format of the store;
 //! - `segments/0000000001.car`, …: files of about 128 MiB, each of them a CARv1;
-//! - `index/`: a fjall database ([`index`]), which can be made anew from the segments ([`rebuild`]);
-//! - `MARK`: up to where segments were committed, by which an old index is recognised ([`mark`]).
+//! - `index/`: a fjall database, which can be rebuilt from the segments;
+//! - `WATERMARK`: how far segments were committed. It tells an outdated index from a crash before a commit.
 //!
-//! One thread writes ([`writer`]); callers queue and wait ([`state`]). Data is synced before the index
-//! says so, the index before the answer. What nobody keeps is given back in the background ([`tidy`]), what
-//! is kept is looked at from time to time ([`check`]). `docs/adr/0004-block-engine.md` has the reasons and the
-//! figures.
+//! One thread writes ([`writer_thread`]); callers queue operations and wait. Data is synced before the index batch that
+//! refers to it, and the index before the answer. The space of blocks that no hold references is reclaimed in the
+//! background; stored blocks are read and verified from time to time.
+//!
+//! Imports go one way, from the last to the first:
+//!
+//! - [`index`]: the database and its records;
+//! - [`storage`]: segment files, the queue, the writer and its commits;
+//! - [`reclaim`]: freeing, hole punching, compaction;
+//! - [`writer_thread`]: the loop that drives both;
+//! - [`store`]: [`SegmentBlocks`], the interface to callers;
+//! - [`scrub`]: verification, and rebuilding a lost index.
+//!
+//! `docs/adr/0004-block-engine.md` has the reasons and the measurements.
 
 mod index;
 mod reclaim;

@@ -1,8 +1,8 @@
-//! Writes a DAG that is here as a CARv1: its root in the header, its blocks depth first, each of them once.
+//! Exports a local DAG as a CARv1: the root in the header, the blocks depth first, each of them once.
 //!
-//! Every block is verified as it is read. Memory grows by the 16 bytes (with a hash table's slack, up to 40)
-//! by which a block is remembered, and by nothing else: nodes hold their links only as far as there is room,
-//! and are read again for the rest. Blocks of identity CIDs are not written; whoever reads the CAR has them.
+//! Every block is verified when it is read. Memory grows only by the 16 bytes (up to 40 with the overhead of the hash
+//! table) that record a visited block: the links of nodes are dropped when there are too many, and read again. Blocks of
+//! identity CIDs are not written, because readers of the CAR can decode them.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -15,49 +15,39 @@ use tokio::sync::mpsc;
 use super::{header, section_head};
 use crate::{Block, Blocks, BlocksError, dag};
 
-/// How many links deep a DAG may be; what is deeper was never pinned here.
+/// The maximum depth of a DAG in links; deeper ones cannot be pinned.
 const DEPTH_MAX: usize = 1_024;
-/// Links held in memory by all open nodes together, 96 bytes each.
+/// Links in the memory of all open nodes together, 96 bytes each.
 const LINKS_HELD_MAX: usize = 256 * 1024;
-/// How much is handed over at a time, in bytes, at least.
+/// The minimum size of a piece in bytes, except the last one.
 const PIECE_SIZE: usize = 256 * 1024;
-/// Pieces that wait for whoever takes them.
+/// Pieces that may wait for the receiver.
 const PIECES_MAX: usize = 4;
 
-/// Why a DAG can't be exported.
+/// Why a DAG cannot be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// A block is not here.
-    #[error("block {0} is not here")]
+    /// A block is not stored locally.
+    #[error("block {0} is not stored locally")]
     Missing(Cid),
-    /// A block is not what it was.
+    /// The stored bytes of a block no longer match its CID.
     #[error("block {0} is damaged on disk")]
     Damaged(Cid),
-    /// A block's links can't be read.
-    #[error("block {cid} cannot be walked: {reason}")]
-    Unfit {
-        /// Which.
-        cid: Cid,
-        /// Why.
-        reason: String,
-    },
-    /// The block store failed at a block.
+    /// The links of a block cannot be determined.
+    #[error("block {cid} cannot be decoded: {reason}")]
+    Unfit { cid: Cid, reason: String },
+    /// The block store failed to read a block.
     #[error("block {cid} cannot be read: {reason}")]
-    Unreadable {
-        /// Which.
-        cid: Cid,
-        /// Why.
-        reason: String,
-    },
+    Unreadable { cid: Cid, reason: String },
 }
 
-/// What ends a CAR that can't be written to its end: a length that is cut off. Whatever stands before it might
-/// pass for a whole CAR, since nothing in the format says how many blocks there are.
-pub const BROKEN: &[u8] = &[0x80];
+/// The end of a CAR that cannot be completed: a truncated length. Without it, the part written so far could be mistaken
+/// for a complete CAR, because the format does not contain the number of blocks.
+pub const TRUNCATION_MARK: &[u8] = &[0x80];
 
-/// The pieces of a CARv1 with the DAG under `root`. An error is the last thing that comes; what came before it
-/// is nothing at all, or a CAR that every reader finds cut off. Dropping the receiver ends the work. Must be
-/// called on a Tokio runtime.
+/// The pieces of a CARv1 of the DAG of `root`. An error is the last item. The pieces before an error are none, or a CAR
+/// that every reader recognises as truncated. The export runs on a blocking thread, which ends when the receiver is
+/// dropped. Must be called on a Tokio runtime.
 pub fn export_car(blocks: Arc<dyn Blocks>, root: Cid) -> mpsc::Receiver<Result<Bytes, ExportError>> {
     let (pieces, taken) = mpsc::channel(PIECES_MAX);
     tokio::task::spawn_blocking(move || {
@@ -72,7 +62,7 @@ pub fn export_car(blocks: Arc<dyn Blocks>, root: Cid) -> mpsc::Receiver<Result<B
                     if !walk.has_begun() {
                         break Err(error);
                     }
-                    writer.buffer.extend_from_slice(BROKEN);
+                    writer.buffer.extend_from_slice(TRUNCATION_MARK);
                     if !writer.flush() {
                         return;
                     }
@@ -80,7 +70,7 @@ pub fn export_car(blocks: Arc<dyn Blocks>, root: Cid) -> mpsc::Receiver<Result<B
                 }
             }
         };
-        // Nobody may listen any more.
+        // An error says that the receiver was dropped.
         let _ = writer.pieces.blocking_send(last);
     });
     taken
@@ -92,14 +82,14 @@ struct Writer {
 }
 
 impl Writer {
-    /// False when nobody takes the pieces any more.
+    /// False if the receiver was dropped.
     fn write(&mut self, block: &Block) -> bool {
         self.buffer.extend_from_slice(&section_head(block.cid(), block.data().len()));
         if block.data().len() < PIECE_SIZE {
             self.buffer.extend_from_slice(block.data());
             return self.buffer.len() < PIECE_SIZE || self.flush();
         }
-        // A large block goes as it is, without being copied.
+        // A large block is sent without a copy.
         self.flush() && self.pieces.blocking_send(Ok(block.data().clone())).is_ok()
     }
 
@@ -126,7 +116,7 @@ struct Node {
 }
 
 impl DagBlocks {
-    /// Begins at `root`.
+    /// A traversal from `root`.
     #[must_use]
     pub fn new(blocks: Arc<dyn Blocks>, root: Cid) -> Self {
         Self {
@@ -154,7 +144,7 @@ impl DagBlocks {
             };
             if let Some(inline) = Block::inline(&cid) {
                 self.enter(&inline)?;
-            } else if self.seen.insert(self.print(&cid)) {
+            } else if self.seen.insert(self.fingerprint(&cid)) {
                 let block = self.load(&cid)?;
                 self.enter(&block)?;
                 return Ok(Some(block));
@@ -162,7 +152,7 @@ impl DagBlocks {
         }
     }
 
-    /// Whether anything but the root was visited: before that, nothing was given out.
+    /// Whether anything but the root was visited: before that, nothing was returned.
     fn has_begun(&self) -> bool {
         self.seen.len() > 1
     }
@@ -190,7 +180,7 @@ impl DagBlocks {
         Ok(None)
     }
 
-    /// Opens a block, so that its links are visited next.
+    /// Pushes a block, so that its links are visited next.
     fn enter(&mut self, block: &Block) -> Result<(), ExportError> {
         let links = links(block)?;
         if links.is_empty() {
@@ -201,7 +191,7 @@ impl DagBlocks {
             return Err(ExportError::Unfit { cid: *block.cid(), reason });
         }
         self.links_held += links.len();
-        // Those at the bottom are needed last.
+        // The nodes at the bottom are needed last, so their links are dropped first.
         for node in &mut self.open {
             if self.links_held <= LINKS_HELD_MAX {
                 break;
@@ -224,8 +214,8 @@ impl DagBlocks {
         }
     }
 
-    /// Two keyed hashes: nobody can choose CIDs that collide.
-    fn print(&self, cid: &Cid) -> u128 {
+    /// Two keyed hashes: an attacker cannot choose CIDs that collide.
+    fn fingerprint(&self, cid: &Cid) -> u128 {
         u128::from(self.hashers.0.hash_one(cid)) << 64 | u128::from(self.hashers.1.hash_one(cid))
     }
 }
@@ -285,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn blocks_come_depth_first_and_once() {
+    async fn blocks_are_exported_depth_first_and_once() {
         let [a, b, c] = ["a", "b", "c"].map(raw);
         let inline: Cid = "bafkqabtimvwgy3yk".parse().unwrap();
         let left = node(&[a.cid(), b.cid()]);
@@ -298,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn large_and_small_blocks_make_one_car() {
+    async fn large_and_small_blocks_are_exported() {
         let leaves: Vec<Block> = (0..40).map(|at| raw(&format!("{at}").repeat(20_000 * at))).collect();
         let root = node(&leaves.iter().map(Block::cid).collect::<Vec<_>>());
         let all: Vec<Block> = leaves.into_iter().chain([root]).collect();
@@ -307,7 +297,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_block_that_is_missing_is_named() {
+    async fn missing_block_is_reported() {
         let [a, b] = ["a", "b"].map(raw);
         let root = node(&[a.cid(), b.cid()]);
         let (root_cid, missing) = (*root.cid(), *b.cid());
@@ -329,8 +319,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nodes_that_hold_too_many_links_are_read_again() {
-        // A chain of nodes, each with so many links that a few of them fill the memory for links.
+    async fn nodes_with_many_links_are_read_again() {
+        // A chain of nodes with so many links that a few of them exceed the limit on links in memory.
         let leaf = raw("leaf");
         let mut chain = vec![leaf.clone()];
         for _ in 0..12 {
@@ -351,7 +341,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_export_that_nobody_takes_ends() {
+    async fn export_ends_when_the_receiver_is_dropped() {
         let blocks = store(&[raw("x")]).await;
         let weak = Arc::downgrade(&blocks);
         drop(export_car(blocks, *raw("x").cid()));

@@ -1,4 +1,4 @@
-//! Takes the blocks of a CAR in, each of them verified.
+//! Imports the blocks of a CAR, and verifies each of them.
 
 use std::io;
 
@@ -12,43 +12,38 @@ use tokio::task::JoinHandle;
 use super::reader::{CarError, CarReader};
 use crate::{Block, BlockError, Blocks, BlocksError, HoldId};
 
-/// Where a batch of blocks ends that are verified in one go, in bytes: small blocks would cost more to hand
-/// over than to hash.
+/// Bytes of a batch of blocks that are verified together: passing single small blocks to another thread would cost more
+/// than hashing them.
 const BATCH_BYTES: usize = 1 << 20;
-/// The same, in blocks.
+/// Blocks of a batch.
 const BATCH_BLOCKS: usize = 1_024;
-/// Batches that are verified while the next is read.
+/// Batches that are verified while the next one is read.
 const VERIFYING_MAX: usize = 3;
 
-/// What came with a CAR.
+/// The result of an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportedCar {
-    /// The roots that its header names.
+    /// The roots in the header.
     pub roots: Vec<Cid>,
-    /// How many blocks it has, repeated ones included.
+    /// The number of blocks, including repeated ones.
     pub blocks: u64,
-    /// Their bytes.
+    /// The bytes of these blocks.
     pub bytes: u64,
 }
 
-/// Why a CAR was not taken in.
+/// Why a CAR could not be imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportCarError {
-    /// Its source failed.
+    /// Reading the source failed.
     #[error("reading the CAR failed: {0}")]
     Source(io::Error),
-    /// It is cut off, or is none.
+    /// The CAR is truncated or malformed.
     #[error("{0}")]
     Car(CarError),
-    /// A block in it is not what it claims to be.
-    #[error("the CAR has a bad block {cid}: {reason}")]
-    Block {
-        /// The CID that stands there.
-        cid: Cid,
-        /// What is wrong with its bytes.
-        reason: String,
-    },
-    /// Its distinct blocks have more bytes than allowed.
+    /// The bytes of a block do not match its CID.
+    #[error("the CAR has an invalid block {cid}: {reason}")]
+    Block { cid: Cid, reason: String },
+    /// The distinct blocks exceed the limit.
     #[error("the CAR has more than {0} bytes of blocks")]
     OverLimit(u64),
     /// The block store failed.
@@ -70,12 +65,12 @@ impl From<CarError> for ImportCarError {
 
 type Batch = Vec<(Cid, Bytes)>;
 
-/// Reads a CAR to the end of its source and puts every block under `hold`, which the caller commits, or
-/// releases when this fails or is dropped. The distinct blocks of the hold may have `bytes_max` bytes.
-/// Memory: a few MiB, whatever comes.
+/// Reads a CAR to the end of its source and puts every block into `hold`. The caller commits the hold, or releases it if
+/// the import fails or is dropped. The distinct blocks of the hold may have at most `bytes_max` bytes. Uses a few MiB of
+/// memory, independent of the input.
 ///
 /// # Errors
-/// Any [`ImportCarError`]; then the hold has a part of the blocks.
+/// Any [`ImportCarError`]. The hold then has a part of the blocks.
 pub async fn import_car(
     source: impl AsyncRead + Send + Unpin,
     bytes_max: u64,
@@ -110,7 +105,7 @@ pub async fn import_car(
     Ok(imported)
 }
 
-/// The next blocks; none at the end.
+/// The next batch; empty at the end.
 async fn batch<R: AsyncRead + Unpin>(reader: &mut CarReader<R>) -> Result<Batch, CarError> {
     let mut batch = Batch::new();
     let mut bytes = 0;
@@ -126,14 +121,14 @@ fn verify(batch: Batch) -> Result<Vec<Block>, ImportCarError> {
     batch.into_iter().map(|(cid, data)| verified(cid, data)).collect()
 }
 
-/// A block of a CAR, if it is what it claims to be.
+/// Verifies a block of a CAR.
 ///
 /// # Errors
 /// [`ImportCarError::Block`].
 pub fn verified(cid: Cid, data: Bytes) -> Result<Block, ImportCarError> {
     Block::verify(cid, data).map_err(|error| {
         let reason = match error {
-            BlockError::Mismatch(_) => "its bytes are others".to_owned(),
+            BlockError::Mismatch(_) => "its bytes do not match".to_owned(),
             BlockError::UnknownHash(_) | BlockError::TooLarge(_) | BlockError::NotV0 => error.to_string(),
         };
         ImportCarError::Block { cid, reason }
@@ -171,8 +166,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_block_is_kept_once() {
-        // More than the batches that are under way at one time, and some blocks twice.
+    async fn repeated_blocks_are_stored_once() {
+        // More blocks than the concurrent batches have, and some twice.
         let blocks: Vec<Block> = (0..9_000).map(|number| block(number % 8_000, 900)).collect();
         let (imported, held) = import(&car(&blocks), u64::MAX).await;
         let imported = imported.unwrap();
@@ -181,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_bit_is_enough_to_be_refused() {
+    async fn flipped_bit_is_detected() {
         let mut car = car(&[block(1, 1_000), block(2, 1_000)]);
         let last = car.len() - 1;
         car[last] ^= 1;
@@ -191,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_over_the_limit_is_refused_and_what_repeats_itself_is_not() {
+    async fn limit_counts_distinct_blocks() {
         let ten = block(1, 10);
         assert!(import(&car([&ten, &ten]), 10).await.0.is_ok());
         let (imported, _) = import(&car([&ten, &block(2, 1)]), 10).await;

@@ -1,7 +1,7 @@
-//! Reads CARs of both versions, as they come, from a source that is not trusted.
+//! A streaming reader of CARv1 and CARv2 from an untrusted source.
 //!
-//! Memory is bounded by one header or one section. Of a CARv2 the CARv1 inside is read; its index and the
-//! rest are skipped, since every block is found by reading on. Nothing here verifies a block.
+//! Memory is bounded by one header or one section. Of a CARv2, the inner CARv1 is read; the index is skipped, because all
+//! blocks are read sequentially. Blocks are not verified here.
 
 use std::io;
 
@@ -13,34 +13,29 @@ use tokio::io::{AsyncRead, AsyncReadExt, BufReader};
 use super::{CID_SIZE_MAX, HEADER_SIZE_MAX};
 use crate::block::BLOCK_SIZE_MAX;
 
-/// What is read at a time, in bytes.
+/// Bytes of one read.
 const READ_SIZE: usize = 256 * 1024;
 
-/// The longest section: the largest block and the longest CID.
+/// The maximum size of a section: a block and a CID of maximum size.
 const SECTION_SIZE_MAX: u64 = BLOCK_SIZE_MAX as u64 + CID_SIZE_MAX;
 
-/// Where the pragma of a CARv2 ends, which reads like a header of that version.
+/// The end of the pragma of a CARv2, which has the form of a header with version 2.
 const V2_PRAGMA_END: u64 = 11;
-/// Where the head of a CARv2 ends; the CARv1 inside comes later.
+/// The end of the header of a CARv2; the inner CARv1 follows after it.
 const V2_HEAD_END: u64 = V2_PRAGMA_END + 40;
 
-/// Why a CAR can't be read on.
+/// Why a CAR cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum CarError {
-    /// The source failed.
+    /// Reading the source failed.
     #[error("reading the CAR failed: {0}")]
     Source(#[from] io::Error),
-    /// The CAR ends where something has to follow.
-    #[error("the CAR is cut off: it ends after {0} bytes, in the middle of something")]
+    /// The CAR is truncated.
+    #[error("the CAR is cut off after {0} bytes")]
     CutOff(u64),
-    /// It is no CAR, or one that breaks the rules.
-    #[error("this is no good CAR: at byte {offset}, {reason}")]
-    Malformed {
-        /// How many bytes were read before.
-        offset: u64,
-        /// What is wrong there.
-        reason: &'static str,
-    },
+    /// The data is not a valid CAR.
+    #[error("invalid CAR at byte {offset}: {reason}")]
+    Malformed { offset: u64, reason: &'static str },
 }
 
 /// Reads the sections of a CAR one by one.
@@ -49,12 +44,12 @@ pub struct CarReader<R> {
     source: BufReader<R>,
     roots: Vec<Cid>,
     offset: u64,
-    /// Where the CARv1 inside a CARv2 ends.
+    /// The end of the inner CARv1 of a CARv2.
     end: Option<u64>,
 }
 
 impl<R: AsyncRead + Unpin> CarReader<R> {
-    /// Reads up to the first section.
+    /// Reads the header, up to the first section.
     ///
     /// # Errors
     /// Any [`CarError`].
@@ -69,7 +64,7 @@ impl<R: AsyncRead + Unpin> CarReader<R> {
         if version == 1 { Ok(reader) } else { Err(reader.malformed("the version is neither 1 nor 2")) }
     }
 
-    /// The roots that the header names, as they stand there.
+    /// The roots in the header.
     #[must_use]
     pub fn roots(&self) -> &[Cid] {
         &self.roots
@@ -78,7 +73,7 @@ impl<R: AsyncRead + Unpin> CarReader<R> {
     /// The next block, not verified; `None` at the end.
     ///
     /// # Errors
-    /// Any [`CarError`]. After one the rest can't be read.
+    /// Any [`CarError`]. Nothing can be read after an error.
     pub async fn next_section(&mut self) -> Result<Option<(Cid, Bytes)>, CarError> {
         let Some(length) = self.length().await? else { return Ok(None) };
         if length > SECTION_SIZE_MAX {
@@ -93,7 +88,7 @@ impl<R: AsyncRead + Unpin> CarReader<R> {
         Ok(Some((cid, data)))
     }
 
-    /// Reads what follows the last section, such as the index of a CARv2, and throws it away.
+    /// Reads and discards what follows the last section, such as the index of a CARv2.
     ///
     /// # Errors
     /// [`CarError::Source`].
@@ -102,17 +97,17 @@ impl<R: AsyncRead + Unpin> CarReader<R> {
         Ok(())
     }
 
-    /// Reads a header and gives its version.
+    /// Reads a header, and returns its version.
     async fn header(&mut self) -> Result<i128, CarError> {
         let Some(length) = self.length().await? else {
-            return Err(self.malformed("it is empty"));
+            return Err(self.malformed("the file is empty"));
         };
         if length > HEADER_SIZE_MAX {
             return Err(self.malformed("the header has more than 64 KiB"));
         }
         let bytes = self.bytes(length).await?;
         let Ok(Ipld::Map(mut fields)) = serde_ipld_dagcbor::from_slice(&bytes) else {
-            return Err(self.malformed("the header is no dag-cbor map"));
+            return Err(self.malformed("the header is not a dag-cbor map"));
         };
         let Some(Ipld::Integer(version)) = fields.remove("version") else {
             return Err(self.malformed("the header has no version"));
@@ -121,15 +116,15 @@ impl<R: AsyncRead + Unpin> CarReader<R> {
             Some(Ipld::List(roots)) => {
                 let link = |root| if let Ipld::Link(cid) = root { Some(cid) } else { None };
                 let links: Option<Vec<Cid>> = roots.into_iter().map(link).collect();
-                links.ok_or_else(|| self.malformed("a root is no CID"))?
+                links.ok_or_else(|| self.malformed("a root is not a CID"))?
             }
             None | Some(Ipld::Null) => Vec::new(),
-            Some(_) => return Err(self.malformed("the roots are no list")),
+            Some(_) => return Err(self.malformed("the roots are not a list")),
         };
         Ok(version)
     }
 
-    /// Reads the head of a CARv2 and goes to the CARv1 inside.
+    /// Reads the header of a CARv2, and skips to the inner CARv1.
     async fn enter(&mut self) -> Result<(), CarError> {
         let is_pragma = self.offset == V2_PRAGMA_END;
         let head = self.bytes(V2_HEAD_END - V2_PRAGMA_END).await?;
@@ -141,7 +136,7 @@ impl<R: AsyncRead + Unpin> CarReader<R> {
         let (start, size) = (number(16), number(24));
         let end = start.checked_add(size);
         let (true, Some(end)) = (is_pragma && start >= V2_HEAD_END && size > 0, end) else {
-            return Err(self.malformed("the head of the CARv2 makes no sense; it may be unfinished"));
+            return Err(self.malformed("the header of the CARv2 is invalid or unfinished"));
         };
         let mut padding = (&mut self.source).take(start - self.offset);
         self.offset += tokio::io::copy_buf(&mut padding, &mut tokio::io::sink()).await?;
@@ -152,7 +147,7 @@ impl<R: AsyncRead + Unpin> CarReader<R> {
         Ok(())
     }
 
-    /// A length; `None` if the CAR ends before it.
+    /// The next length; `None` at the end of the CAR.
     async fn length(&mut self) -> Result<Option<u64>, CarError> {
         let mut number = 0_u64;
         for at in 0..9 {
@@ -173,10 +168,10 @@ impl<R: AsyncRead + Unpin> CarReader<R> {
         Err(self.malformed("a length is too long"))
     }
 
-    /// So many bytes, of which the caller has made sure that they are not too many.
+    /// Reads this many bytes. The caller has checked the length.
     async fn bytes(&mut self, length: u64) -> Result<Bytes, CarError> {
         if self.end.is_some_and(|end| end - self.offset.min(end) < length) {
-            return Err(self.malformed("a block crosses the end of the CARv1 inside"));
+            return Err(self.malformed("a block extends beyond the end of the inner CARv1"));
         }
         let mut bytes = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
         let mut part = (&mut self.source).take(length);
@@ -237,19 +232,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_versions_give_the_same_blocks() {
+    async fn both_versions_yield_the_same_blocks() {
         let blocks = ["one", "", "three"].map(block);
         let roots = [*blocks[0].cid(), *blocks[2].cid()];
         let expected: Vec<_> = blocks.iter().cloned().map(Block::into_parts).collect();
         let plain = v1(&roots, &blocks);
-        for car in [plain.clone(), v2(&plain, 0, b""), v2(&plain, 7, b"an index, or whatever")] {
+        for car in [plain.clone(), v2(&plain, 0, b""), v2(&plain, 7, b"an index")] {
             let (found, sections) = read(&car).await.unwrap();
             assert_eq!((found.as_slice(), &sections), (&roots[..], &expected));
         }
     }
 
     #[tokio::test]
-    async fn a_car_that_ends_anywhere_but_after_a_block_is_refused() {
+    async fn truncated_car_is_refused() {
         let blocks = ["one", "two"].map(block);
         let car = v1(&[*blocks[0].cid()], &blocks);
         let ends = [car.len(), car.len() - 40, car.len() - 80];
@@ -264,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lengths_and_heads_that_lie_are_refused() {
+    async fn invalid_lengths_and_headers_are_refused() {
         let good = v1(&[], &[block("one")]);
         let long = [&header(&[])[..], b"\xff\xff\xff\xff\x7f"].concat();
         let endless = [&header(&[])[..], &[0xff; 20]].concat();
@@ -288,7 +283,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn reader_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let after_header = [&header(&[])[..], &bytes].concat();
             for car in [bytes.clone(), after_header.clone(), v2(&bytes, 0, b""), v2(&after_header, 1, &bytes)] {

@@ -1,14 +1,13 @@
 //! Finds the links of a dag-cbor block (<https://ipld.io/specs/codecs/dag-cbor/spec/>).
 //!
-//! It walks over the CBOR items with a stack of its own, so that nesting costs no call stack, and looks
-//! at nothing but tag 42. Like Kubo's decoder it reads indefinite lengths, which the spec forbids to
-//! write; tags other than 42 are stepped over.
+//! It traverses the CBOR items with an explicit stack, so that nesting uses no call stack, and only interprets tag 42.
+//! Like Kubo's decoder it accepts indefinite lengths, which the spec forbids to write. Other tags are skipped.
 
 use super::{DEPTH_MAX, DagError, LINKS_MAX, Link, exact_cid};
 
 const TAG_CID: u64 = 42;
 
-/// What is still to come of an open array, map, tag or string in pieces.
+/// The remaining content of an open array, map, tag or indefinite-length string.
 enum Open {
     Items(u64),
     UntilBreak,
@@ -16,11 +15,11 @@ enum Open {
 
 struct Head {
     major: u8,
-    /// The argument; `None` for an indefinite length (or the break, in major 7).
+    /// The argument; `None` for an indefinite length (or a break, in major type 7).
     argument: Option<u64>,
 }
 
-/// The links in the order of their appearance.
+/// The links in order of appearance.
 pub(super) fn links(bytes: &[u8]) -> Result<Vec<Link>, DagError> {
     let mut found = Vec::new();
     let mut rest = bytes;
@@ -43,7 +42,7 @@ pub(super) fn links(bytes: &[u8]) -> Result<Vec<Link>, DagError> {
     if rest.is_empty() { Ok(found) } else { Err(DagError::Malformed("bytes after the dag-cbor item")) }
 }
 
-/// Counts an item against what it stands in.
+/// Counts an item of the innermost open container.
 fn begin(open: &mut [Open]) -> Result<(), DagError> {
     match open.last_mut() {
         Some(Open::Items(left)) if *left > 0 => *left -= 1,
@@ -53,7 +52,7 @@ fn begin(open: &mut [Open]) -> Result<(), DagError> {
     Ok(())
 }
 
-/// A break ends the innermost item, which has to be of indefinite length.
+/// Handles a break, which ends the innermost item of indefinite length.
 fn close(open: &mut Vec<Open>) -> Result<(), DagError> {
     match open.pop() {
         Some(Open::UntilBreak) => Ok(()),

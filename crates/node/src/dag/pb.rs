@@ -1,8 +1,7 @@
-//! dag-pb: the protobuf form of a node with links (<https://ipld.io/specs/codecs/dag-pb/spec/>).
+//! dag-pb: nodes with links in protobuf (<https://ipld.io/specs/codecs/dag-pb/spec/>).
 //!
-//! Decoding borrows from the block and is bounded by [`LINKS_MAX`]. It is lenient in one way that the
-//! spec's own decoder is not: the fields of a node or a link may stand in any order. Encoding writes the
-//! canonical form, links before data.
+//! Decoding borrows from the block and is bounded by [`LINKS_MAX`]. Unlike the spec, it accepts the fields of a node or
+//! link in any order. Encoding writes the canonical form, links before data.
 
 use cid::Cid;
 use unsigned_varint::{decode, encode};
@@ -12,27 +11,25 @@ use super::{DagError, LINKS_MAX, exact_cid};
 /// A decoded node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PbNode<'a> {
-    /// The links in their order.
     pub links: Vec<PbLink<'a>>,
-    /// The data field; UnixFS keeps its own message in it.
+    /// The data field, which contains the UnixFS message.
     pub data: Option<&'a [u8]>,
 }
 
 /// A link of a [`PbNode`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PbLink<'a> {
-    /// What it points at.
     pub cid: Cid,
-    /// Its name. Bytes that are not UTF-8 are refused while decoding.
+    /// A name that is not valid UTF-8 is refused when decoding.
     pub name: Option<&'a str>,
-    /// The bytes of the whole DAG below, as its author claims.
+    /// The size of the linked DAG in bytes, as the node claims it.
     pub tsize: Option<u64>,
 }
 
 const VARINT: u64 = 0;
 const LENGTH_DELIMITED: u64 = 2;
 
-/// Reads one field after the other.
+/// Reads the fields one by one.
 struct Fields<'a>(&'a [u8]);
 
 enum Value<'a> {
@@ -61,7 +58,7 @@ impl<'a> Fields<'a> {
         Ok(Some((key >> 3, value)))
     }
 
-    /// A protobuf number. Padded forms are read, as protobuf allows them.
+    /// A protobuf varint. Non-minimal forms are accepted, as protobuf allows them.
     fn number(&mut self) -> Result<u64, DagError> {
         if let Ok((number, rest)) = decode::u64(self.0) {
             self.0 = rest;
@@ -102,7 +99,7 @@ impl<'a> PbNode<'a> {
         Ok(node)
     }
 
-    /// The canonical bytes.
+    /// Encodes the node in canonical form.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let length = self.links.iter().map(|link| link.encoded_len() + 6).sum::<usize>();

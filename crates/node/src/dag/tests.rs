@@ -1,4 +1,4 @@
-//! Links of good blocks are found, and of hostile ones refused.
+//! Links of valid and hostile blocks.
 
 use bytes::Bytes;
 use cid::{Cid, Version};
@@ -21,7 +21,7 @@ fn cids(codec: u64, data: Vec<u8>) -> Result<Vec<Cid>, DagError> {
 }
 
 #[test]
-fn a_directory_of_kubo_is_walked_with_its_sizes() {
+fn directory_links_have_size_hints() {
     // A dag-pb node with two links, as `ipfs object` has written them for years.
     let node = pb::PbNode {
         links: vec![
@@ -36,7 +36,7 @@ fn a_directory_of_kubo_is_walked_with_its_sizes() {
 }
 
 #[test]
-fn the_empty_directory_has_the_well_known_cid() {
+fn empty_directory_has_the_well_known_cid() {
     let node = pb::PbNode { links: vec![], data: Some(&[8, 1]) };
     let block = Block::hash(Version::V0, DAG_PB, 0x12, node.encode().into()).unwrap();
     assert_eq!(block.cid().to_string(), "QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn");
@@ -44,7 +44,7 @@ fn the_empty_directory_has_the_well_known_cid() {
 }
 
 #[test]
-fn links_nested_in_cbor_and_json_are_found_and_plain_forms_have_none() {
+fn nested_links_in_dag_cbor_and_dag_json_are_found() {
     let value =
         ipld!({"a": [raw("1"), {"b": raw("2")}], "c": Ipld::Bytes(vec![1]), "d": [null, 1, -5, 1.5, true]});
     let expected = vec![raw("1"), raw("2")];
@@ -58,7 +58,7 @@ fn links_nested_in_cbor_and_json_are_found_and_plain_forms_have_none() {
 }
 
 #[test]
-fn cbor_of_indefinite_length_is_read() {
+fn indefinite_length_cbor_is_accepted() {
     let mut bytes = vec![0x9f, 0x5f, 0x41, 1, 0xff, 0xd8, 42, 0x58, 37, 0];
     bytes.extend(raw("x").to_bytes());
     bytes.push(0xff);
@@ -66,7 +66,7 @@ fn cbor_of_indefinite_length_is_read() {
 }
 
 #[test]
-fn hostile_nesting_is_refused_without_using_up_the_stack() {
+fn deep_nesting_is_refused_without_stack_overflow() {
     assert_eq!(cids(DAG_CBOR, vec![0x81; 1 << 20]), Err(DagError::TooDeep));
     assert_eq!(cids(DAG_CBOR, vec![0xc1; 1 << 20]), Err(DagError::TooDeep));
     assert_eq!(cids(DAG_CBOR, vec![0x9f; 1 << 20]), Err(DagError::TooDeep));
@@ -86,7 +86,7 @@ fn too_many_links_are_refused() {
 }
 
 #[test]
-fn broken_blocks_are_refused() {
+fn malformed_blocks_are_refused() {
     for (codec, bytes) in [
         (DAG_PB, &[0x12, 5, 1][..]),
         (DAG_PB, &[0x12, 2, 0x12, 0]),
@@ -106,7 +106,7 @@ fn broken_blocks_are_refused() {
 }
 
 #[test]
-fn what_is_supported_is_what_can_be_walked() {
+fn supported_codecs_can_be_decoded() {
     for codec in 0..0x400 {
         let walked = links(&block(codec, vec![0xf6]));
         assert_eq!(is_supported_codec(codec), !matches!(walked, Err(DagError::UnknownCodec(_))));
@@ -115,7 +115,7 @@ fn what_is_supported_is_what_can_be_walked() {
 
 proptest! {
     #[test]
-    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+    fn decoding_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
         for codec in [RAW, DAG_PB, DAG_CBOR, DAG_JSON, CBOR, JSON] {
             let _ = links(&block(codec, bytes.clone()));
         }

@@ -1,6 +1,6 @@
-//! The part of bitswap that lives in the swarm: it negotiates streams and hands them over, nothing else.
+//! The network behaviour of bitswap: it negotiates streams and passes them to the engine.
 //!
-//! Messages are read and written by tasks of the exchange, so that a slow peer never holds the swarm up.
+//! Messages are read and written by tasks of the engine, so that a slow peer never blocks the swarm.
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
@@ -21,108 +21,108 @@ use libp2p::{InboundUpgrade, Multiaddr, OutboundUpgrade, PeerId, StreamProtocol}
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::wire::Dialect;
+use super::wire::ProtocolVersion;
 
-/// How long a stream may take to be negotiated.
+/// Time limit for the negotiation of a stream.
 const NEGOTIATION_TIME: Duration = Duration::from_secs(10);
 
-/// The most streams that one connection may be asked to open and has not opened yet.
+/// Outbound streams of one connection that may be waiting to be opened.
 const OPENING_MAX: usize = 16;
 
-/// How long a peer that misbehaved is refused.
-const REFUSAL_TIME: Duration = Duration::from_secs(300);
+/// How long a peer that misbehaved is banned.
+const BAN_TIME: Duration = Duration::from_secs(300);
 
-/// The most peers that are remembered as refused; beyond, the oldest are forgiven.
-const REFUSED_MAX: usize = 1024;
+/// Banned peers that are remembered; beyond that, the oldest bans end.
+const BANNED_MAX: usize = 1024;
 
-/// Who takes the streams. Called from the swarm's tasks: must not block.
-pub(super) trait Exchange: Send + Sync + 'static {
-    /// The first connection to a peer is up.
+/// Receives connections and streams. Called from the swarm's task: must not block.
+pub(super) trait StreamHandler: Send + Sync + 'static {
+    /// The first connection to a peer was established.
     fn connected(&self, peer: PeerId);
-    /// The last connection to a peer is gone.
+    /// The last connection to a peer was closed.
     fn disconnected(&self, peer: PeerId);
     /// A peer opened a stream.
     fn inbound(&self, peer: PeerId, stream: Stream);
-    /// The swarm is gone.
+    /// The swarm was dropped.
     fn stopped(&self);
 }
 
 /// Why a stream could not be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenError {
-    /// The peer does not speak bitswap.
+    /// The peer does not support bitswap.
     Unsupported,
-    /// It is not connected, too slow, or too much is being opened.
+    /// The peer is not connected or too slow, or too many streams are being opened.
     Failed,
 }
 
-type OpenReply = oneshot::Sender<Result<(Stream, Dialect), OpenError>>;
+type OpenReply = oneshot::Sender<Result<(Stream, ProtocolVersion), OpenError>>;
 
-/// What the exchange asks of the swarm.
+/// A command of the engine to the swarm.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Open a stream to a connected peer. The reply is dropped if there is no connection.
+    /// Opens a stream to a connected peer. The reply is dropped if there is no connection.
     Open(PeerId, OpenReply),
-    /// Close all connections to a peer that misbehaved, and refuse it for a while.
-    Refuse(PeerId),
+    /// Closes all connections to a peer that misbehaved, and bans it temporarily.
+    Ban(PeerId),
 }
 
-/// The swarm's side of bitswap: add it to the node's behaviours.
+/// The network behaviour, to be added to the swarm.
 pub struct Behaviour {
-    exchange: Arc<dyn Exchange>,
+    streams: Arc<dyn StreamHandler>,
     commands: mpsc::Receiver<Command>,
-    dialects: Arc<[Dialect]>,
-    refused: HashMap<PeerId, Instant>,
+    versions: Arc<[ProtocolVersion]>,
+    banned: HashMap<PeerId, Instant>,
 }
 
 impl std::fmt::Debug for Behaviour {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Behaviour").field("dialects", &self.dialects).finish_non_exhaustive()
+        f.debug_struct("Behaviour").field("versions", &self.versions).finish_non_exhaustive()
     }
 }
 
 impl Behaviour {
     pub(super) fn new(
-        exchange: Arc<dyn Exchange>,
+        streams: Arc<dyn StreamHandler>,
         commands: mpsc::Receiver<Command>,
-        dialects: Arc<[Dialect]>,
+        versions: Arc<[ProtocolVersion]>,
     ) -> Self {
-        Self { exchange, commands, dialects, refused: HashMap::new() }
+        Self { streams, commands, versions, banned: HashMap::new() }
     }
 
     fn handler(&self, peer: PeerId) -> Result<Handler, ConnectionDenied> {
-        if self.refused.get(&peer).is_some_and(|until| Instant::now() < *until) {
-            return Err(ConnectionDenied::new(Refused));
+        if self.banned.get(&peer).is_some_and(|until| Instant::now() < *until) {
+            return Err(ConnectionDenied::new(Banned));
         }
         Ok(Handler {
             peer,
-            exchange: self.exchange.clone(),
-            dialects: self.dialects.clone(),
+            streams: self.streams.clone(),
+            versions: self.versions.clone(),
             opening: VecDeque::new(),
             waker: None,
         })
     }
 
-    fn refuse(&mut self, peer: PeerId) {
+    fn ban(&mut self, peer: PeerId) {
         let now = Instant::now();
-        self.refused.retain(|_, until| now < *until);
-        if self.refused.len() >= REFUSED_MAX
-            && let Some(oldest) = self.refused.iter().min_by_key(|(_, until)| **until).map(|(peer, _)| *peer)
+        self.banned.retain(|_, until| now < *until);
+        if self.banned.len() >= BANNED_MAX
+            && let Some(oldest) = self.banned.iter().min_by_key(|(_, until)| **until).map(|(peer, _)| *peer)
         {
-            self.refused.remove(&oldest);
+            self.banned.remove(&oldest);
         }
-        self.refused.insert(peer, now + REFUSAL_TIME);
+        self.banned.insert(peer, now + BAN_TIME);
     }
 }
 
-/// Why a connection is denied.
+/// The reason for denying a connection.
 #[derive(Debug, thiserror::Error)]
-#[error("the peer misbehaved and is refused for a while")]
-struct Refused;
+#[error("the peer is banned temporarily because it misbehaved")]
+struct Banned;
 
 impl Drop for Behaviour {
     fn drop(&mut self) {
-        self.exchange.stopped();
+        self.streams.stopped();
     }
 }
 
@@ -155,10 +155,10 @@ impl NetworkBehaviour for Behaviour {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(up) if up.other_established == 0 => {
-                self.exchange.connected(up.peer_id);
+                self.streams.connected(up.peer_id);
             }
             FromSwarm::ConnectionClosed(down) if down.remaining_established == 0 => {
-                self.exchange.disconnected(down.peer_id);
+                self.streams.disconnected(down.peer_id);
             }
             _ => {}
         }
@@ -175,8 +175,8 @@ impl NetworkBehaviour for Behaviour {
                 handler: NotifyHandler::Any,
                 event: Open(reply),
             }),
-            Poll::Ready(Some(Command::Refuse(peer_id))) => {
-                self.refuse(peer_id);
+            Poll::Ready(Some(Command::Ban(peer_id))) => {
+                self.ban(peer_id);
                 Poll::Ready(ToSwarm::CloseConnection { peer_id, connection: CloseConnection::All })
             }
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
@@ -184,22 +184,22 @@ impl NetworkBehaviour for Behaviour {
     }
 }
 
-/// Asks a handler for a stream.
+/// A request to a connection handler to open a stream.
 #[derive(Debug)]
 pub struct Open(OpenReply);
 
-/// One connection's side of bitswap.
+/// The connection handler of bitswap.
 pub struct Handler {
     peer: PeerId,
-    exchange: Arc<dyn Exchange>,
-    dialects: Arc<[Dialect]>,
+    streams: Arc<dyn StreamHandler>,
+    versions: Arc<[ProtocolVersion]>,
     opening: VecDeque<OpenReply>,
     waker: Option<Waker>,
 }
 
 impl Handler {
     fn protocol(&self) -> Protocol {
-        Protocol(self.dialects.clone())
+        Protocol(self.versions.clone())
     }
 }
 
@@ -229,7 +229,7 @@ impl ConnectionHandler for Handler {
 
     fn on_behaviour_event(&mut self, Open(reply): Open) {
         if self.opening.len() >= OPENING_MAX {
-            // Whoever asked may be gone; it makes no difference then.
+            // An error says that the requester no longer waits.
             let _gone = reply.send(Err(OpenError::Failed));
             return;
         }
@@ -243,7 +243,7 @@ impl ConnectionHandler for Handler {
     fn on_connection_event(&mut self, event: ConnectionEvent<'_, Protocol, Protocol, (), OpenReply>) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(opened) => {
-                self.exchange.inbound(self.peer, opened.protocol.0);
+                self.streams.inbound(self.peer, opened.protocol.0);
             }
             ConnectionEvent::FullyNegotiatedOutbound(opened) => {
                 let _gone = opened.info.send(Ok(opened.protocol));
@@ -261,13 +261,13 @@ impl ConnectionHandler for Handler {
     }
 }
 
-/// Negotiates one of the dialects.
+/// Negotiates one of the protocol versions.
 #[derive(Debug, Clone)]
-pub struct Protocol(Arc<[Dialect]>);
+pub struct Protocol(Arc<[ProtocolVersion]>);
 
 impl Protocol {
-    fn agreed(&self, name: &StreamProtocol) -> Dialect {
-        self.0.iter().copied().find(|dialect| dialect.protocol() == *name).unwrap_or(Dialect::V1_2)
+    fn negotiated(&self, name: &StreamProtocol) -> ProtocolVersion {
+        self.0.iter().copied().find(|version| version.protocol() == *name).unwrap_or(ProtocolVersion::V1_2)
     }
 }
 
@@ -276,26 +276,26 @@ impl UpgradeInfo for Protocol {
     type InfoIter = Vec<StreamProtocol>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        self.0.iter().map(|dialect| dialect.protocol()).collect()
+        self.0.iter().map(|version| version.protocol()).collect()
     }
 }
 
 impl InboundUpgrade<Stream> for Protocol {
-    type Output = (Stream, Dialect);
+    type Output = (Stream, ProtocolVersion);
     type Error = Infallible;
     type Future = Ready<Result<Self::Output, Infallible>>;
 
     fn upgrade_inbound(self, stream: Stream, name: StreamProtocol) -> Self::Future {
-        ready(Ok((stream, self.agreed(&name))))
+        ready(Ok((stream, self.negotiated(&name))))
     }
 }
 
 impl OutboundUpgrade<Stream> for Protocol {
-    type Output = (Stream, Dialect);
+    type Output = (Stream, ProtocolVersion);
     type Error = Infallible;
     type Future = Ready<Result<Self::Output, Infallible>>;
 
     fn upgrade_outbound(self, stream: Stream, name: StreamProtocol) -> Self::Future {
-        ready(Ok((stream, self.agreed(&name))))
+        ready(Ok((stream, self.negotiated(&name))))
     }
 }

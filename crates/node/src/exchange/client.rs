@@ -1,10 +1,10 @@
-//! The asking side of bitswap as a state machine: sessions, wants, and which peer is asked for what.
+//! The client side of bitswap as a state machine: sessions, wants, and which peer is asked for which block.
 //!
-//! It does no I/O and reads no clock. A want is first *queued*. If a peer of its session (one that said
-//! HAVE or delivered) has room, it is *asked* of that peer alone, so that hardly any block comes twice;
-//! if nobody who may have it is left, all peers are asked whether they have it (*broadcast*). A peer
-//! that says DONT_HAVE is not asked again until the want is broadcast anew; one that is late is passed
-//! over. `tick` finds what is late: there are no timers for single wants.
+//! It does no I/O and reads no clock. A want is first *queued*. If a peer of its session (one that sent HAVE or a block)
+//! has room in its window, the block is *requested* from that peer alone, so that few blocks are received twice. If no peer
+//! that may have it is left, all peers are asked whether they have it (*broadcast*). A peer that answers DONT_HAVE is not
+//! asked again until the next broadcast of the want. A peer that is late is skipped. `tick` detects lateness: single wants
+//! have no timers.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use self::peer::{Kind, Peer};
 use super::session::{Delivery, Inbox};
 use super::stats::Counters;
-use super::wire::{Dialect, Entry};
+use super::wire::{Entry, ProtocolVersion};
 use crate::Block;
 
 mod peer;
@@ -27,44 +27,44 @@ mod schedule;
 #[cfg(test)]
 mod tests;
 
-/// One connection epoch of a peer: who reconnects gets a new key, and is asked afresh.
+/// Identifies one connection epoch of a peer: a peer that reconnects gets a new key and starts without history.
 pub(super) type PeerKey = u64;
-/// A session's number.
+/// Identifies a session.
 pub(super) type SessionKey = u64;
 
-/// The most peers that a session asks for blocks without a broadcast.
+/// The most peers from which a session requests blocks without a broadcast.
 const SESSION_PEERS_MAX: usize = 64;
-/// The CIDs remembered as wanted until a short while ago (at most twice as many).
+/// Recently wanted CIDs that are remembered (at most twice as many).
 const RECENT_MAX: usize = 16 * 1024;
 
-/// What a peer sent as a block.
+/// A block as a peer sent it.
 #[derive(Debug)]
-pub(super) enum Arrived {
-    /// It hashes to what it says.
+pub(super) enum ReceivedBlock {
+    /// Its bytes match its CID.
     Block(Block),
-    /// It is over the largest size, and has this CID.
+    /// It exceeds the maximum size; its CID and size.
     TooLarge(Cid, usize),
-    /// It cannot be hashed.
-    Nonsense(usize),
+    /// It cannot be hashed; its size.
+    Invalid(usize),
 }
 
-/// What follows from a message.
+/// The consequences of a received message.
 #[derive(Debug, Default)]
 pub(super) struct Received {
-    /// Inboxes that are full: read no more from this peer until they have room.
+    /// Inboxes that are full. Nothing more is read from this peer until they have room.
     pub(super) full: Vec<Arc<Inbox>>,
-    /// The peer is a nuisance and should be refused.
-    pub(super) refuse: bool,
+    /// Whether the peer should be banned.
+    pub(super) ban: bool,
 }
 
-/// Where a want stands.
+/// The state of a want.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// In the queues of its sessions.
     Queued,
-    /// One peer is asked to send it.
-    Asked { peer: PeerKey, since: Instant },
-    /// All peers are asked whether they have it; again at `again_at`, the next time after `pause`.
+    /// Requested from one peer.
+    Requested { peer: PeerKey, since: Instant },
+    /// All peers are asked whether they have it; repeated at `again_at`, and then after `pause`.
     Broadcast { again_at: Instant, pause: Duration },
 }
 
@@ -72,9 +72,9 @@ enum State {
 struct Want {
     sessions: Vec<SessionKey>,
     state: State,
-    /// Peers that were told of it and have not answered with the block.
-    told: Vec<PeerKey>,
-    /// Peers that said DONT_HAVE.
+    /// Peers that have the want in their wantlist.
+    notified: Vec<PeerKey>,
+    /// Peers that answered DONT_HAVE.
     absent: Vec<PeerKey>,
     /// Peers that were late with it.
     tried: Vec<PeerKey>,
@@ -85,7 +85,7 @@ impl Want {
         Self {
             sessions: vec![session],
             state: State::Queued,
-            told: Vec::new(),
+            notified: Vec::new(),
             absent: Vec::new(),
             tried: Vec::new(),
         }
@@ -96,23 +96,23 @@ impl Want {
     }
 
     fn forget(&mut self, peer: PeerKey) {
-        for list in [&mut self.told, &mut self.absent, &mut self.tried] {
+        for list in [&mut self.notified, &mut self.absent, &mut self.tried] {
             list.retain(|key| *key != peer);
         }
     }
 }
 
 #[derive(Debug)]
-struct Consumer {
+struct SessionState {
     inbox: Arc<Inbox>,
     peers: Vec<PeerKey>,
-    /// Wants in the order they were made; entries whose want is not queued any more are skipped.
+    /// Wants in the order in which they were made. Entries whose want is no longer queued are skipped.
     queue: VecDeque<Cid>,
-    /// How many of its wants are broadcast now.
+    /// The number of its wants that are being broadcast.
     broadcasts: usize,
 }
 
-/// CIDs that were wanted until a short while ago, so that a late block is no offence.
+/// Recently wanted CIDs: a late block of one of them is not held against its sender.
 #[derive(Debug, Default)]
 struct Recent {
     hasher: RandomState,
@@ -125,14 +125,14 @@ impl Recent {
         if self.new.len() >= RECENT_MAX {
             self.old = std::mem::take(&mut self.new);
         }
-        // Sessions count from 1: none has 0.
+        // Session keys start at 1, so 0 stands for none.
         self.new.insert(self.hasher.hash_one(cid), session.unwrap_or(0));
     }
 
-    /// The session that wanted it, even if that has ended.
+    /// The session that wanted it, even if the session has ended.
     fn session(&self, cid: &Cid) -> Option<SessionKey> {
-        let print = self.hasher.hash_one(cid);
-        self.new.get(&print).or_else(|| self.old.get(&print)).copied()
+        let fingerprint = self.hasher.hash_one(cid);
+        self.new.get(&fingerprint).or_else(|| self.old.get(&fingerprint)).copied()
     }
 }
 
@@ -141,8 +141,8 @@ impl Recent {
 pub(super) struct Client {
     peers: HashMap<PeerKey, Peer>,
     wants: HashMap<Cid, Want>,
-    sessions: HashMap<SessionKey, Consumer>,
-    /// The keys of `sessions`, in the order in which they take their turn.
+    sessions: HashMap<SessionKey, SessionState>,
+    /// The keys of `sessions` in round-robin order.
     turns: VecDeque<SessionKey>,
     next_session: SessionKey,
     recent: Recent,
@@ -162,19 +162,19 @@ impl Client {
         }
     }
 
-    /// How many blocks are wanted now.
+    /// The number of wanted blocks.
     pub(super) fn wanted(&self) -> usize {
         self.wants.len()
     }
 
-    /// A peer is connected; `writer` is notified when there is something to tell it.
+    /// A peer is connected. `writer` is notified when there is something to send to it.
     pub(super) fn connect(&mut self, key: PeerKey, id: PeerId, writer: Arc<Notify>, now: Instant) {
         self.peers.insert(key, Peer::new(id, writer));
-        self.introduce(key);
-        self.pump_all(now);
+        self.send_initial_wants(key);
+        self.schedule_all(now);
     }
 
-    /// A peer is gone, or turned out not to speak bitswap: its wants go to others.
+    /// A peer is disconnected or does not support bitswap: blocks requested from it are requested from others.
     pub(super) fn disconnect(&mut self, key: PeerKey, now: Instant) {
         let Some(peer) = self.peers.remove(&key) else { return };
         for consumer in self.sessions.values_mut() {
@@ -183,20 +183,20 @@ impl Client {
         for cid in peer.asked() {
             let Some(want) = self.wants.get_mut(cid) else { continue };
             want.forget(key);
-            if matches!(want.state, State::Asked { peer, .. } if peer == key) {
+            if matches!(want.state, State::Requested { peer, .. } if peer == key) {
                 self.requeue(*cid);
             }
         }
-        self.pump_all(now);
+        self.schedule_all(now);
     }
 
-    /// What was negotiated with a peer.
-    pub(super) fn set_dialect(&mut self, key: PeerKey, dialect: Dialect) {
+    /// The protocol version negotiated with a peer.
+    pub(super) fn set_version(&mut self, key: PeerKey, version: ProtocolVersion) {
         if let Some(peer) = self.peers.get_mut(&key)
-            && peer.dialect != dialect
+            && peer.version != version
         {
-            peer.dialect = dialect;
-            // What was queued in other words must be said in these.
+            peer.version = version;
+            // Queued entries must be expressed in the new version.
             let asked: Vec<Cid> = peer.asked().copied().collect();
             for cid in asked {
                 peer.ask(cid, Kind::Block, false);
@@ -204,12 +204,12 @@ impl Client {
         }
     }
 
-    /// Whether there is something to tell a peer.
+    /// Whether there is something to send to a peer.
     pub(super) fn has_changes(&self, key: PeerKey) -> bool {
         self.peers.get(&key).is_some_and(Peer::has_changes)
     }
 
-    /// What to tell a peer next, and whether that replaces all it knew.
+    /// The next wantlist entries for a peer, and whether they replace its wantlist.
     pub(super) fn take_changes(&mut self, key: PeerKey, limit: usize) -> (Vec<Entry>, bool) {
         self.peers.get_mut(&key).map(|peer| peer.take_changes(limit)).unwrap_or_default()
     }
@@ -225,13 +225,13 @@ impl Client {
     pub(super) fn open(&mut self, inbox: Arc<Inbox>) -> SessionKey {
         self.next_session += 1;
         let key = self.next_session;
-        let consumer = Consumer { inbox, peers: Vec::new(), queue: VecDeque::new(), broadcasts: 0 };
+        let consumer = SessionState { inbox, peers: Vec::new(), queue: VecDeque::new(), broadcasts: 0 };
         self.sessions.insert(key, consumer);
         self.turns.push_back(key);
         key
     }
 
-    /// Ends a session and takes back what only it wants.
+    /// Ends a session, and cancels the wants that no other session has.
     pub(super) fn close(&mut self, session: SessionKey, now: Instant) {
         self.sessions.remove(&session);
         self.turns.retain(|key| *key != session);
@@ -245,10 +245,10 @@ impl Client {
         for cid in orphans {
             self.finish(&cid, None);
         }
-        self.pump_all(now);
+        self.schedule_all(now);
     }
 
-    /// Ends everything.
+    /// Ends all sessions.
     pub(super) fn close_all(&mut self) {
         for consumer in self.sessions.values() {
             consumer.inbox.close();
@@ -274,38 +274,38 @@ impl Client {
                     match want.state {
                         State::Queued => consumer.queue.push_back(*cid),
                         State::Broadcast { .. } => consumer.broadcasts += 1,
-                        State::Asked { .. } => {}
+                        State::Requested { .. } => {}
                     }
                 }
             }
         }
-        self.pump(session, now);
+        self.schedule(session, now);
     }
 
-    /// Takes in what a peer sent: blocks, and what it says of others (true: HAVE).
+    /// Processes a message of a peer: blocks, and presences (true for HAVE).
     pub(super) fn received(
         &mut self,
         from: PeerKey,
-        blocks: Vec<Arrived>,
+        blocks: Vec<ReceivedBlock>,
         presences: &[(Cid, bool)],
         now: Instant,
     ) -> Received {
         let mut received = Received::default();
-        for arrived in blocks {
-            match arrived {
-                Arrived::Block(block) => self.block(from, block, now, &mut received),
-                Arrived::TooLarge(cid, bytes) => self.too_large(from, cid, bytes, &mut received),
-                Arrived::Nonsense(bytes) => self.annoyed(from, bytes, false, &mut received),
+        for received_block in blocks {
+            match received_block {
+                ReceivedBlock::Block(block) => self.block(from, block, now, &mut received),
+                ReceivedBlock::TooLarge(cid, bytes) => self.too_large(from, cid, bytes, &mut received),
+                ReceivedBlock::Invalid(bytes) => self.unwanted_block(from, bytes, false, &mut received),
             }
-            if received.refuse {
-                // Each block more would cost a look at all that the peer was asked.
+            if received.ban {
+                // Processing each further block would cost a pass over all wants sent to the peer.
                 return received;
             }
         }
         for (cid, has) in presences {
             if *has { self.have(from, *cid, now) } else { self.dont_have(from, cid) }
         }
-        self.pump_all(now);
+        self.schedule_all(now);
         received
     }
 
@@ -313,11 +313,13 @@ impl Client {
         let Some(peer) = self.peers.get(&from) else { return };
         let id = peer.id;
         let bytes = block.data().len();
-        let Some(block) = self.as_wanted(block) else { return self.annoyed(from, bytes, false, received) };
+        let Some(block) = self.as_wanted(block) else {
+            return self.unwanted_block(from, bytes, false, received);
+        };
         let cid = *block.cid();
         let Some(want) = self.finish(&cid, Some((from, bytes, now))) else {
             let known = self.recent.session(&cid).is_some();
-            return self.annoyed(from, bytes, known, received);
+            return self.unwanted_block(from, bytes, known, received);
         };
         Counters::add(&self.counters.blocks_received, 1);
         Counters::add(&self.counters.bytes_received, bytes as u64);
@@ -326,11 +328,11 @@ impl Client {
             if consumer.inbox.push(Delivery::Block { block: block.clone(), peer: id }) {
                 received.full.push(consumer.inbox.clone());
             }
-            self.befriend(session, from);
+            self.add_session_peer(session, from);
         }
     }
 
-    /// The block under the CID by which it is wanted: 1.0.0 can only send CIDv0.
+    /// The block under the CID by which it is wanted: version 1.0.0 sends only CIDv0.
     fn as_wanted(&self, block: Block) -> Option<Block> {
         if block.cid().version() != Version::V0 || self.wants.contains_key(block.cid()) {
             return Some(block);
@@ -346,7 +348,9 @@ impl Client {
     }
 
     fn too_large(&mut self, from: PeerKey, cid: Cid, bytes: usize, received: &mut Received) {
-        let Some(want) = self.finish(&cid, None) else { return self.annoyed(from, bytes, false, received) };
+        let Some(want) = self.finish(&cid, None) else {
+            return self.unwanted_block(from, bytes, false, received);
+        };
         for session in want.sessions {
             if let Some(consumer) = self.sessions.get(&session) {
                 consumer.inbox.push(Delivery::TooLarge { cid, bytes });
@@ -354,52 +358,52 @@ impl Client {
         }
     }
 
-    /// A block came that nobody wants (any more).
-    fn annoyed(&mut self, from: PeerKey, bytes: usize, known: bool, received: &mut Received) {
+    /// A block arrived that is not (or no longer) wanted.
+    fn unwanted_block(&mut self, from: PeerKey, bytes: usize, known: bool, received: &mut Received) {
         let counter = if known { &self.counters.duplicates } else { &self.counters.unwanted };
         Counters::add(counter, 1);
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        received.refuse |= peer.annoyed(bytes, known);
+        received.ban |= peer.penalize(bytes, known);
         if !known {
-            // It is most likely a wrong answer: others shall give the right one.
-            self.pass_over(from);
+            // It is most likely a wrong answer: the wants go to other peers.
+            self.skip_peer(from);
         }
     }
 
     fn have(&mut self, from: PeerKey, cid: Cid, now: Instant) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        let has_forgotten = peer.has_answered(&cid);
+        let is_forgotten = peer.has_answered(&cid);
         let Some(want) = self.wants.get_mut(&cid) else {
-            // Too late for this block, but it is likely to have the next ones.
+            // Too late for this block, but the peer probably has the next ones.
             if let Some(session) = self.recent.session(&cid) {
-                self.befriend(session, from);
+                self.add_session_peer(session, from);
             }
             return;
         };
-        if has_forgotten {
-            want.told.retain(|key| *key != from);
+        if is_forgotten {
+            want.notified.retain(|key| *key != from);
         }
         want.absent.retain(|key| *key != from);
         want.tried.retain(|key| *key != from);
-        let asked = matches!(want.state, State::Asked { .. });
+        let is_requested = matches!(want.state, State::Requested { .. });
         let sessions = want.sessions.clone();
         for session in sessions {
-            self.befriend(session, from);
+            self.add_session_peer(session, from);
         }
-        if !asked {
-            self.ask_or_queue(cid, from, now);
+        if !is_requested {
+            self.request_or_queue(cid, from, now);
         }
     }
 
     fn dont_have(&mut self, from: PeerKey, cid: &Cid) {
         let Some(want) = self.wants.get_mut(cid) else { return };
-        if !want.told.contains(&from) {
+        if !want.notified.contains(&from) {
             return;
         }
         if !want.absent.contains(&from) {
             want.absent.push(from);
         }
-        if let State::Asked { peer, .. } = want.state
+        if let State::Requested { peer, .. } = want.state
             && peer == from
         {
             self.requeue(*cid);

@@ -1,4 +1,4 @@
-//! What holds the exchange together: the connected peers, their tasks, and the two state machines.
+//! The engine: the connected peers, their tasks, and the two state machines.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,8 +12,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::behaviour::{Command, Exchange};
+use super::behaviour::{Command, StreamHandler};
 use super::client::{Client, PeerKey, SessionKey};
 use super::server::{Server, ServerLimits};
 use super::session::Inbox;
@@ -21,13 +22,13 @@ use super::stats::{Counters, Stats};
 use super::{BitswapConfig, lock, reader, writer};
 use crate::Blocks;
 
-/// How often wants are looked over for lateness.
+/// How often wants are checked for time-outs.
 const TICK: Duration = Duration::from_millis(500);
 
-/// Streams of one peer that wait for its reader.
+/// Inbound streams of one peer that may wait for its reader.
 const STREAMS_QUEUED_MAX: usize = 256;
 
-/// The exchange: shared by its handles, the swarm's behaviour and the tasks of peers.
+/// The engine, shared by its handles, the network behaviour and the tasks of peers.
 pub(super) struct Engine {
     pub(super) config: BitswapConfig,
     pub(super) client: Mutex<Client>,
@@ -36,23 +37,25 @@ pub(super) struct Engine {
     pub(super) commands: mpsc::Sender<Command>,
     /// Bytes of messages being received, in KiB.
     pub(super) receiving: Arc<Semaphore>,
-    /// Bytes of messages being made and sent, in KiB.
+    /// Bytes of messages being assembled and sent, in KiB.
     pub(super) sending: Arc<Semaphore>,
     links: Mutex<HashMap<PeerId, Link>>,
     next_key: AtomicU64,
     runtime: Handle,
     stopped: CancellationToken,
+    /// All tasks of the exchange, including blocking ones.
+    pub(super) tasks: TaskTracker,
 }
 
 /// A connected peer.
 struct Link {
     key: PeerKey,
     streams: mpsc::Sender<Stream>,
-    /// Ends the tasks of the peer.
+    /// Cancelled to end the tasks of the peer.
     gone: CancellationToken,
 }
 
-/// What the tasks of a peer share.
+/// Shared by the tasks of a peer.
 #[derive(Clone)]
 pub(super) struct Peer {
     pub(super) key: PeerKey,
@@ -81,9 +84,10 @@ impl Engine {
             next_key: AtomicU64::new(1),
             runtime: Handle::current(),
             stopped: CancellationToken::new(),
+            tasks: TaskTracker::new(),
             config,
         });
-        engine.runtime.spawn(tick(Arc::downgrade(&engine), engine.stopped.clone()));
+        engine.tasks.spawn_on(tick(Arc::downgrade(&engine), engine.stopped.clone()), &engine.runtime);
         engine
     }
 
@@ -108,15 +112,15 @@ impl Engine {
         self.counters.read(wants, peers)
     }
 
-    /// Closes the connections of a peer that misbehaves.
-    pub(super) async fn refuse(&self, peer: PeerId) {
-        Counters::add(&self.counters.peers_refused, 1);
-        tracing::warn!(%peer, "peer misbehaves in bitswap and is refused for a while");
-        // The receiver is gone only when the swarm is, and with it the peer.
-        let _stopping = self.commands.send(Command::Refuse(peer)).await;
+    /// Closes the connections of a peer that misbehaves, and bans it temporarily.
+    pub(super) async fn ban(&self, peer: PeerId) {
+        Counters::add(&self.counters.peers_banned, 1);
+        tracing::warn!(%peer, "banned a peer that misbehaves in bitswap");
+        // The receiver is dropped only with the swarm, and then there are no peers.
+        let _stopping = self.commands.send(Command::Ban(peer)).await;
     }
 
-    /// The link to a peer; opened if the stream came before the news of the connection.
+    /// The link to a peer, created if a stream arrives before the event that the peer is connected.
     fn link(self: &Arc<Self>, links: &mut HashMap<PeerId, Link>, id: PeerId) -> mpsc::Sender<Stream> {
         if let Some(link) = links.get(&id) {
             return link.streams.clone();
@@ -129,13 +133,13 @@ impl Engine {
         links.insert(id, Link { key, streams: streams.clone(), gone });
         self.server.connect(key, writer.clone());
         lock(&self.client).connect(key, id, writer, Instant::now());
-        self.runtime.spawn(reader::run(self.clone(), peer.clone(), incoming));
-        self.runtime.spawn(writer::run(self.clone(), peer));
+        self.tasks.spawn_on(reader::run(self.clone(), peer.clone(), incoming), &self.runtime);
+        self.tasks.spawn_on(writer::run(self.clone(), peer), &self.runtime);
         streams
     }
 }
 
-impl Exchange for Arc<Engine> {
+impl StreamHandler for Arc<Engine> {
     fn connected(&self, peer: PeerId) {
         self.link(&mut lock(&self.links), peer);
     }
@@ -152,18 +156,19 @@ impl Exchange for Arc<Engine> {
         Counters::add(&self.counters.streams_accepted, 1);
         if streams.try_send(stream).is_err() {
             Counters::add(&self.counters.streams_dropped, 1);
-            tracing::debug!(%peer, "too many bitswap streams, one is dropped");
+            tracing::debug!(%peer, "dropping a bitswap stream: too many are open");
         }
     }
 
     fn stopped(&self) {
         self.stopped.cancel();
+        self.tasks.close();
         lock(&self.links).clear();
         lock(&self.client).close_all();
     }
 }
 
-/// Looks the wants over from time to time, as long as the exchange lives.
+/// Checks the wants for time-outs until the engine stops.
 async fn tick(engine: Weak<Engine>, stopped: CancellationToken) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,11 +1,11 @@
-//! The answering side of bitswap: what peers want, and what to send them next.
+//! The server side of bitswap: the wants of peers, and what to send to them next.
 //!
-//! Every peer has a ledger of at most [`ServerLimits::peer_wants_max`] wants. A want is *queued* until it
-//! is answered; one for a block that is not here then *waits* until the block comes, is cancelled, or has
-//! to make room. Ledgers are in memory only and die with the connection.
+//! Every peer has a ledger of at most [`ServerLimits::peer_wants_max`] wants. A want is *queued* until it is answered. A
+//! want for a block that is not stored then *waits* until the block is stored, the want is cancelled, or it is evicted.
+//! Ledgers are in memory only and end with the connection.
 //!
-//! Peers are served in turn: each may have one message in the making, and the makers share a budget of
-//! bytes that is handed out first come, first served.
+//! Peers are served fairly: each may have one message being assembled, and the messages share a budget of bytes that is
+//! assigned in order of arrival.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -16,40 +16,40 @@ use tokio::sync::Notify;
 
 use super::client::PeerKey;
 use super::lock;
-use super::wire::{DONT_HAVE, Dialect, HAVE, Outgoing, Presence, WANT_HAVE, Wantlist};
+use super::wire::{DONT_HAVE, HAVE, Outgoing, Presence, ProtocolVersion, WANT_HAVE, Wantlist};
 use crate::{Block, Blocks};
 
 #[cfg(test)]
 mod tests;
 
-/// A want-have is answered with the block itself up to this size: it costs no more than saying HAVE.
+/// A want-have is answered with the block itself up to this size: that costs no more than HAVE.
 const SMALL_BLOCK: u64 = 1024;
-/// The most DONT_HAVEs that wait for a peer because its ledger was full; beyond, it hears nothing.
+/// DONT_HAVEs queued for a peer because its ledger was full. Beyond that, wants are dropped silently.
 const REFUSALS_MAX: usize = 1024;
-/// The most HAVEs and DONT_HAVEs of one message.
+/// The maximum number of HAVEs and DONT_HAVEs in one message.
 const PRESENCES_MAX: usize = 8 * 1024;
-/// Wants taken from a ledger at a time while a message is made.
+/// Wants taken from a ledger at a time while a message is assembled.
 const TAKE: usize = 64;
 
-/// How much peers may ask for.
+/// Limits on the wants of peers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ServerLimits {
-    /// Wants kept for one peer.
+    /// Wants stored for one peer.
     pub(super) peer_wants_max: usize,
-    /// Wants kept for all peers together.
+    /// Wants stored for all peers together.
     pub(super) wants_max: usize,
 }
 
 /// One want of a peer.
 #[derive(Debug, Clone, Copy)]
-struct Wanted {
+struct PeerWant {
     cid: Cid,
     rank: Rank,
     have_only: bool,
     send_dont_have: bool,
 }
 
-/// Higher priority first, then first come, first served.
+/// Higher priority first, then in order of arrival.
 type Rank = (Reverse<i32>, u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,9 +61,9 @@ enum Place {
 #[derive(Debug)]
 struct Ledger {
     writer: Arc<Notify>,
-    wants: HashMap<Cid, (Wanted, Place)>,
+    wants: HashMap<Cid, (PeerWant, Place)>,
     queue: BTreeMap<Rank, Cid>,
-    /// Absent blocks, the longest known first.
+    /// Wants for blocks that are not stored, the oldest first.
     waiting: BTreeMap<u64, Cid>,
     refusals: VecDeque<Cid>,
 }
@@ -71,13 +71,13 @@ struct Ledger {
 #[derive(Debug, Default)]
 struct State {
     ledgers: HashMap<PeerKey, Ledger>,
-    /// Who waits for an absent block.
+    /// The peers that wait for a block that is not stored.
     waiting: HashMap<Cid, Vec<PeerKey>>,
     wants: usize,
     next_rank: u64,
 }
 
-/// All ledgers, and the blocks they are served from.
+/// All ledgers, and the store from which they are served.
 pub(super) struct Server {
     blocks: Arc<dyn Blocks>,
     limits: ServerLimits,
@@ -89,7 +89,7 @@ impl Server {
         Self { blocks, limits, state: Mutex::default() }
     }
 
-    /// A peer is connected; `writer` is notified when there is something to send.
+    /// A peer is connected. `writer` is notified when there is something to send.
     pub(super) fn connect(&self, key: PeerKey, writer: Arc<Notify>) {
         let ledger = Ledger {
             writer,
@@ -101,14 +101,14 @@ impl Server {
         lock(&self.state).ledgers.insert(key, ledger);
     }
 
-    /// A peer is gone.
+    /// A peer is disconnected.
     pub(super) fn disconnect(&self, key: PeerKey) {
         let mut state = lock(&self.state);
         state.clear(key);
         state.ledgers.remove(&key);
     }
 
-    /// Takes in what a peer wants.
+    /// Applies the wantlist of a peer.
     pub(super) fn received(&self, key: PeerKey, wantlist: Wantlist) {
         let mut state = lock(&self.state);
         if wantlist.full {
@@ -123,7 +123,7 @@ impl Server {
             let rank = (Reverse(entry.priority), state.next_rank);
             state.next_rank += 1;
             let have_only = entry.want_type == WANT_HAVE;
-            let wanted = Wanted { cid, rank, have_only, send_dont_have: entry.send_dont_have };
+            let wanted = PeerWant { cid, rank, have_only, send_dont_have: entry.send_dont_have };
             state.add(key, wanted, self.limits);
         }
         if let Some(ledger) = state.ledgers.get(&key)
@@ -138,8 +138,8 @@ impl Server {
         lock(&self.state).ledgers.get(&key).is_some_and(Ledger::has_work)
     }
 
-    /// These blocks are here now: peers that wait for them get them.
-    pub(super) fn arrived(&self, cids: &[Cid]) {
+    /// These blocks are stored now: queues the wants of peers that wait for them.
+    pub(super) fn notify_stored(&self, cids: &[Cid]) {
         let mut state = lock(&self.state);
         if state.waiting.is_empty() {
             return;
@@ -156,11 +156,17 @@ impl Server {
         }
     }
 
-    /// Adds answers for a peer to a message, until it has `bytes_target` bytes of blocks. Reads the disk.
-    pub(super) fn answer(&self, key: PeerKey, dialect: Dialect, bytes_target: usize, out: &mut Outgoing) {
+    /// Adds answers for a peer to a message until it has `bytes_target` bytes of blocks. Reads the disk.
+    pub(super) fn answer(
+        &self,
+        key: PeerKey,
+        version: ProtocolVersion,
+        bytes_target: usize,
+        out: &mut Outgoing,
+    ) {
         let mut bytes = 0usize;
         let mut absent = Vec::new();
-        self.take_refusals(key, dialect, out);
+        self.take_refusals(key, version, out);
         while out.presences.len() < PRESENCES_MAX {
             let taken = self.take(key);
             if taken.is_empty() {
@@ -170,13 +176,13 @@ impl Server {
                 let size = self.size(&wanted.cid);
                 let Some(size) = size else {
                     if wanted.send_dont_have {
-                        say(out, dialect, &wanted.cid, DONT_HAVE);
+                        push_presence(out, version, &wanted.cid, DONT_HAVE);
                     }
                     absent.push(*wanted);
                     continue;
                 };
                 if wanted.have_only && size > SMALL_BLOCK {
-                    say(out, dialect, &wanted.cid, HAVE);
+                    push_presence(out, version, &wanted.cid, HAVE);
                     continue;
                 }
                 let size = usize::try_from(size).unwrap_or(usize::MAX);
@@ -189,7 +195,7 @@ impl Server {
                         bytes += block.data().len();
                         out.blocks.push(block);
                     }
-                    None if wanted.send_dont_have => say(out, dialect, &wanted.cid, DONT_HAVE),
+                    None if wanted.send_dont_have => push_presence(out, version, &wanted.cid, DONT_HAVE),
                     None => {}
                 }
             }
@@ -199,28 +205,28 @@ impl Server {
 
     fn size(&self, cid: &Cid) -> Option<u64> {
         self.blocks.size(cid).unwrap_or_else(|error| {
-            tracing::debug!(%cid, %error, "cannot look a wanted block up");
+            tracing::debug!(%cid, %error, "failed to look up a wanted block");
             None
         })
     }
 
     fn read(&self, cid: &Cid) -> Option<Block> {
         self.blocks.get(cid).unwrap_or_else(|error| {
-            tracing::warn!(%cid, %error, "cannot read a wanted block");
+            tracing::warn!(%cid, %error, "failed to read a wanted block");
             None
         })
     }
 
-    fn take_refusals(&self, key: PeerKey, dialect: Dialect, out: &mut Outgoing) {
+    fn take_refusals(&self, key: PeerKey, version: ProtocolVersion, out: &mut Outgoing) {
         let mut state = lock(&self.state);
         if let Some(ledger) = state.ledgers.get_mut(&key) {
             for cid in ledger.refusals.drain(..) {
-                say(out, dialect, &cid, DONT_HAVE);
+                push_presence(out, version, &cid, DONT_HAVE);
             }
         }
     }
 
-    fn take(&self, key: PeerKey) -> Vec<Wanted> {
+    fn take(&self, key: PeerKey) -> Vec<PeerWant> {
         let mut state = lock(&self.state);
         let Some(ledger) = state.ledgers.get_mut(&key) else { return Vec::new() };
         let mut taken = Vec::with_capacity(TAKE.min(ledger.queue.len()));
@@ -233,16 +239,16 @@ impl Server {
         taken
     }
 
-    fn put_back(&self, key: PeerKey, wanted: &[Wanted]) {
+    fn put_back(&self, key: PeerKey, wanted: &[PeerWant]) {
         let mut state = lock(&self.state);
         for wanted in wanted {
             state.insert(key, *wanted, Place::Queued);
         }
     }
 
-    /// Keeps wants for blocks that are not here. One that came while it was in nobody's ledger is
-    /// found by looking again.
-    fn wait_for(&self, key: PeerKey, absent: &[Wanted]) {
+    /// Stores wants for blocks that are not stored. A block that was stored while its want was in no ledger is found by a
+    /// second lookup.
+    fn wait_for(&self, key: PeerKey, absent: &[PeerWant]) {
         if absent.is_empty() {
             return;
         }
@@ -254,14 +260,14 @@ impl Server {
                 }
             }
         }
-        let come: Vec<Cid> =
+        let stored: Vec<Cid> =
             absent.iter().map(|wanted| wanted.cid).filter(|cid| self.size(cid).is_some()).collect();
-        self.arrived(&come);
+        self.notify_stored(&stored);
     }
 }
 
-fn say(out: &mut Outgoing, dialect: Dialect, cid: &Cid, kind: i32) {
-    if dialect.has_presences() {
+fn push_presence(out: &mut Outgoing, version: ProtocolVersion, cid: &Cid, kind: i32) {
+    if version.has_presences() {
         out.presences.push(Presence { cid: cid.to_bytes().into(), kind });
     }
 }
@@ -278,11 +284,11 @@ impl State {
             && self.ledgers.get(&key).is_some_and(|ledger| ledger.wants.len() < limits.peer_wants_max)
     }
 
-    /// Adds a want of a peer; makes room by forgetting what it waits for the longest, or refuses.
-    fn add(&mut self, key: PeerKey, wanted: Wanted, limits: ServerLimits) {
+    /// Adds a want of a peer. If there is no room, evicts the oldest waiting want, or refuses the new one.
+    fn add(&mut self, key: PeerKey, wanted: PeerWant, limits: ServerLimits) {
         self.remove(key, &wanted.cid);
         if !self.has_room(key, limits) {
-            match self.dispensable(key, limits) {
+            match self.evictable(key, limits) {
                 Some((holder, cid)) => self.remove(holder, &cid),
                 None => return self.refuse(key, wanted),
             }
@@ -290,9 +296,9 @@ impl State {
         self.insert(key, wanted, Place::Queued);
     }
 
-    /// The absent block that the peer waits for the longest, or, where all peers together want too much, the
-    /// one of the peer that waits for most: else a few that want what nobody has could lock the others out.
-    fn dispensable(&self, key: PeerKey, limits: ServerLimits) -> Option<(PeerKey, Cid)> {
+    /// The oldest waiting want of the peer. If the limit for all peers is reached, the one of the peer with the most waiting
+    /// wants: otherwise a few peers that want unavailable blocks could lock out all others.
+    fn evictable(&self, key: PeerKey, limits: ServerLimits) -> Option<(PeerKey, Cid)> {
         let own = self.ledgers.get(&key)?;
         let (holder, ledger) = if own.waiting.is_empty() && own.wants.len() < limits.peer_wants_max {
             self.ledgers.iter().max_by_key(|(_, ledger)| ledger.waiting.len())?
@@ -302,7 +308,7 @@ impl State {
         ledger.waiting.values().next().map(|cid| (*holder, *cid))
     }
 
-    fn refuse(&mut self, key: PeerKey, wanted: Wanted) {
+    fn refuse(&mut self, key: PeerKey, wanted: PeerWant) {
         if let Some(ledger) = self.ledgers.get_mut(&key)
             && wanted.send_dont_have
             && ledger.refusals.len() < REFUSALS_MAX
@@ -311,8 +317,8 @@ impl State {
         }
     }
 
-    /// A want that came anew meanwhile stays as it is.
-    fn insert(&mut self, key: PeerKey, wanted: Wanted, place: Place) {
+    /// Does nothing if the peer sent a new want for the block in the meantime.
+    fn insert(&mut self, key: PeerKey, wanted: PeerWant, place: Place) {
         let Some(ledger) = self.ledgers.get_mut(&key) else { return };
         if ledger.wants.contains_key(&wanted.cid) {
             return;

@@ -1,4 +1,4 @@
-//! One consumer of blocks: what it wants, and what has come for it.
+//! Sessions: the wants of one consumer of blocks, and the blocks delivered to it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,34 +13,33 @@ use super::engine::Engine;
 use super::lock;
 use crate::Block;
 
-/// Bytes that may wait in an inbox before the peers that fill it are read no further.
+/// Bytes in an inbox above which nothing more is read from the peers that fill it.
 const INBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// What came for a session.
+/// A delivery to a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delivery {
-    /// A block that it wants, verified.
+    /// A wanted block, verified.
     Block {
-        /// The block, under the CID that was wanted.
+        /// The block under the CID that was wanted.
         block: Block,
-        /// Who sent it.
+        /// The sender.
         peer: PeerId,
     },
-    /// The bytes of a wanted CID are known, and too many.
+    /// A wanted block is larger than the maximum block size.
     TooLarge {
-        /// The CID.
         cid: Cid,
-        /// How many bytes it has.
+        /// The size of the block.
         bytes: usize,
     },
 }
 
-/// The exchange has ended: its swarm is gone.
+/// The exchange has stopped with its swarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the exchange has ended")]
+#[error("the exchange has stopped")]
 pub struct Closed;
 
-/// Where deliveries wait. Never holds more than what its session wants.
+/// The queue of deliveries to a session. Bounded by the session's wants.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     waiting: Mutex<Waiting>,
@@ -56,7 +55,7 @@ struct Waiting {
 }
 
 impl Inbox {
-    /// Adds a delivery; whether the inbox is full now.
+    /// Adds a delivery. Returns whether the inbox is full now.
     pub(super) fn push(&self, delivery: Delivery) -> bool {
         let full = {
             let mut waiting = lock(&self.waiting);
@@ -70,14 +69,14 @@ impl Inbox {
         full
     }
 
-    /// Nothing more will come.
+    /// Wakes everyone that waits; nothing more will be delivered.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.arrived.notify_one();
         self.drained.notify_waiters();
     }
 
-    /// Returns once the inbox is no longer full, or closed.
+    /// Waits until the inbox is no longer full, or closed.
     pub(super) async fn has_room(&self) {
         loop {
             let drained = self.drained.notified();
@@ -103,10 +102,10 @@ impl Inbox {
     }
 }
 
-/// One consumer's wants, asked of many peers at once. Dropping it takes them back everywhere.
+/// The wants of one consumer, requested from many peers. Dropping it cancels them.
 ///
-/// Whoever wants must also take: what has come waits in memory, and a session that takes nothing
-/// in the end holds up the peers that send to it.
+/// The consumer must take its deliveries: they wait in memory, and a session that does not take them eventually stops
+/// the reading from the peers that send to it.
 #[must_use = "dropping a session cancels its wants"]
 pub struct Session {
     engine: Arc<Engine>,
@@ -127,22 +126,22 @@ impl Session {
         Self { engine, key, inbox }
     }
 
-    /// Wants these blocks. Each is delivered once; wanting what is wanted already changes nothing.
-    /// The caller bounds how many are wanted at once.
+    /// Requests these blocks. Each is delivered once; requesting a wanted block again has no effect. The caller bounds the
+    /// number of wants.
     pub fn want(&self, cids: &[Cid]) {
         self.engine.want(self.key, cids);
     }
 
-    /// Takes all that has come, which may be nothing.
+    /// Takes all deliveries, if there are any.
     #[must_use]
     pub fn try_take(&self) -> VecDeque<Delivery> {
         self.inbox.take()
     }
 
-    /// Takes all that has come; waits until there is something. Cancel-safe.
+    /// Waits until there is a delivery, and takes all. Cancel-safe.
     ///
     /// # Errors
-    /// [`Closed`] when the exchange has ended.
+    /// [`Closed`] when the exchange has stopped.
     pub async fn take(&self) -> Result<VecDeque<Delivery>, Closed> {
         loop {
             let arrived = self.inbox.arrived.notified();

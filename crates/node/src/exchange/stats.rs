@@ -2,34 +2,30 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What the exchange has done since it began.
+/// Counters since the exchange was started, and current gauges.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Blocks received that were wanted.
+    /// Wanted blocks received.
     pub blocks_received: u64,
-    /// Their bytes.
+    /// Bytes of wanted blocks received.
     pub bytes_received: u64,
-    /// Blocks received that had been wanted, but had come already or were cancelled.
+    /// Blocks received that had been wanted, but were already received or cancelled.
     pub duplicates: u64,
-    /// Blocks received that nobody ever wanted, wrong ones among them.
+    /// Blocks received that were never wanted, including wrong ones.
     pub unwanted: u64,
-    /// Blocks sent.
     pub blocks_sent: u64,
-    /// Their bytes.
     pub bytes_sent: u64,
-    /// Messages received.
     pub messages_received: u64,
-    /// Messages sent.
     pub messages_sent: u64,
-    /// Streams that peers opened.
+    /// Inbound streams.
     pub streams_accepted: u64,
-    /// Streams that were dropped because a peer had too many open.
+    /// Inbound streams dropped because a peer had too many open.
     pub streams_dropped: u64,
-    /// Peers that were refused for misbehaving.
-    pub peers_refused: u64,
-    /// Blocks that are wanted now.
+    /// Peers that were banned temporarily for misbehaving.
+    pub peers_banned: u64,
+    /// Currently wanted blocks.
     pub wants: u64,
-    /// Peers that are connected now.
+    /// Currently connected peers.
     pub peers: u64,
 }
 
@@ -46,7 +42,7 @@ pub(super) struct Counters {
     pub(super) messages_sent: AtomicU64,
     pub(super) streams_accepted: AtomicU64,
     pub(super) streams_dropped: AtomicU64,
-    pub(super) peers_refused: AtomicU64,
+    pub(super) peers_banned: AtomicU64,
 }
 
 impl Counters {
@@ -67,7 +63,7 @@ impl Counters {
             messages_sent: read(&self.messages_sent),
             streams_accepted: read(&self.streams_accepted),
             streams_dropped: read(&self.streams_dropped),
-            peers_refused: read(&self.peers_refused),
+            peers_banned: read(&self.peers_banned),
             wants: wants as u64,
             peers: peers as u64,
         }

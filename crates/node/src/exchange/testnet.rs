@@ -1,4 +1,4 @@
-//! Peers for tests: real swarms on loopback, honest nodes and peers that say just what a test wants.
+//! Peers for tests: real swarms on loopback, regular nodes, and peers that are scripted by a test.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,25 +12,25 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::behaviour::{Behaviour, Command, Exchange};
-use super::wire::{self, Dialect, Entry, Message, Outgoing};
+use super::behaviour::{Behaviour, Command, StreamHandler};
+use super::wire::{self, Entry, Message, Outgoing, ProtocolVersion};
 use super::{Bitswap, BitswapConfig};
 use crate::blocks::MemoryBlocks;
 use crate::{Block, Blocks, HoldName};
 
-/// No test waits longer for anything.
+/// The deadline of every wait.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Waits for something that must happen.
+/// Waits for a future, at most until the deadline.
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
-    timeout(DEADLINE, what).await.expect("it did not happen in time")
+    timeout(DEADLINE, what).await.expect("timed out")
 }
 
 /// Waits until a condition holds.
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = tokio::time::Instant::now();
     while !holds() {
-        assert!(began.elapsed() < DEADLINE, "{what} did not happen in time");
+        assert!(began.elapsed() < DEADLINE, "timed out waiting for {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -59,7 +59,7 @@ pub(crate) fn node(links: impl IntoIterator<Item = Cid>) -> Block {
     Block::hash(Version::V1, 0x71, 0x12, data.into()).unwrap()
 }
 
-/// A tree over leaves, `fan` links a node; gives all its blocks, the root last.
+/// A tree over leaves with `fan` links in each node. Returns all blocks, the root last.
 pub(crate) fn tree(leaves: Vec<Block>, fan: usize) -> Vec<Block> {
     let mut level: Vec<Cid> = leaves.iter().map(|block| *block.cid()).collect();
     let mut all = leaves;
@@ -139,7 +139,7 @@ async fn drive(mut swarm: Swarm<Behaviour>, mut orders: mpsc::Receiver<Order>, s
     }
 }
 
-/// An honest node.
+/// A regular node.
 pub(crate) struct Node {
     pub(crate) swarm: TestSwarm,
     pub(crate) bitswap: Bitswap,
@@ -151,8 +151,8 @@ impl Node {
         Self::with(BitswapConfig::default()).await
     }
 
-    pub(crate) async fn speaking(dialects: &[Dialect]) -> Self {
-        Self::with(BitswapConfig { dialects: dialects.into(), ..BitswapConfig::default() }).await
+    pub(crate) async fn speaking(versions: &[ProtocolVersion]) -> Self {
+        Self::with(BitswapConfig { versions: versions.into(), ..BitswapConfig::default() }).await
     }
 
     pub(crate) async fn with(config: BitswapConfig) -> Self {
@@ -161,16 +161,16 @@ impl Node {
         Self { swarm: TestSwarm::start(behaviour).await, bitswap, blocks }
     }
 
-    /// Stores blocks, and tells the exchange.
+    /// Stores blocks, and reports them to the exchange.
     pub(crate) async fn store(&self, blocks: &[Block]) {
         let hold = self.blocks.open(&HoldName::parse("test").unwrap()).unwrap();
         for block in blocks {
             self.blocks.put(hold, block.clone()).await.unwrap();
         }
-        self.bitswap.arrived(&blocks.iter().map(|block| *block.cid()).collect::<Vec<_>>());
+        self.bitswap.notify_stored(&blocks.iter().map(|block| *block.cid()).collect::<Vec<_>>());
     }
 
-    /// Connects, and waits until both know.
+    /// Connects, and waits until the exchange knows the peer.
     pub(crate) async fn connect(&self, other: &TestSwarm) {
         let before = self.bitswap.stats().peers;
         self.swarm.orders.send(Order::Dial(other.origin())).await.unwrap();
@@ -192,18 +192,18 @@ impl Node {
     }
 }
 
-/// A peer that does only what a test tells it to.
-pub(super) struct Scripted {
+/// A peer that sends only what a test makes it send.
+pub(super) struct ScriptedPeer {
     pub(super) swarm: TestSwarm,
     commands: mpsc::Sender<Command>,
     messages: mpsc::Receiver<(PeerId, Message)>,
 }
 
-struct Ears {
+struct Recorder {
     messages: mpsc::Sender<(PeerId, Message)>,
 }
 
-impl Exchange for Ears {
+impl StreamHandler for Recorder {
     fn connected(&self, _: PeerId) {}
     fn disconnected(&self, _: PeerId) {}
     fn inbound(&self, peer: PeerId, mut stream: Stream) {
@@ -224,23 +224,23 @@ impl Exchange for Ears {
     fn stopped(&self) {}
 }
 
-impl Scripted {
-    pub(super) async fn start(dialects: &[Dialect]) -> Self {
-        let (heard, messages) = mpsc::channel(4096);
+impl ScriptedPeer {
+    pub(super) async fn start(versions: &[ProtocolVersion]) -> Self {
+        let (received, messages) = mpsc::channel(4096);
         let (commands, requests) = mpsc::channel(64);
-        let behaviour = Behaviour::new(Arc::new(Ears { messages: heard }), requests, dialects.into());
+        let behaviour = Behaviour::new(Arc::new(Recorder { messages: received }), requests, versions.into());
         Self { swarm: TestSwarm::start(behaviour).await, commands, messages }
     }
 
-    /// The next message, from whomever.
-    pub(super) async fn hear(&mut self) -> (PeerId, Message) {
+    /// The next message of any peer.
+    pub(super) async fn next_message(&mut self) -> (PeerId, Message) {
         soon(self.messages.recv()).await.unwrap()
     }
 
-    /// The entries of the next message that wants something (cancels left out), until the peer is gone.
+    /// The wants of the next message that has any, without cancels.
     pub(super) async fn wanted(&mut self) -> (PeerId, Vec<Entry>) {
         loop {
-            let (peer, message) = self.hear().await;
+            let (peer, message) = self.next_message().await;
             let mut entries = message.wantlist.map(|list| list.entries).unwrap_or_default();
             entries.retain(|entry| !entry.cancel);
             if !entries.is_empty() {
@@ -249,20 +249,20 @@ impl Scripted {
         }
     }
 
-    pub(super) async fn open(&self, peer: PeerId) -> Option<(Stream, Dialect)> {
+    pub(super) async fn open(&self, peer: PeerId) -> Option<(Stream, ProtocolVersion)> {
         let (reply, opened) = oneshot::channel();
         self.commands.send(Command::Open(peer, reply)).await.ok()?;
         soon(opened).await.ok()?.ok()
     }
 
-    /// Sends a message on a stream of its own, as Kubo does; false if the peer does not take it.
-    pub(super) async fn say(&self, peer: PeerId, message: Outgoing) -> bool {
-        let Some((stream, dialect)) = self.open(peer).await else { return false };
-        write(stream, &message.encode(dialect).concat()).await
+    /// Sends a message on a new stream, like Kubo; false if that fails.
+    pub(super) async fn send(&self, peer: PeerId, message: Outgoing) -> bool {
+        let Some((stream, version)) = self.open(peer).await else { return false };
+        write(stream, &message.encode(version).concat()).await
     }
 
-    /// Sends bytes on a stream of their own.
-    pub(super) async fn say_bytes(&self, peer: PeerId, bytes: &[u8]) -> bool {
+    /// Sends bytes on a new stream.
+    pub(super) async fn send_bytes(&self, peer: PeerId, bytes: &[u8]) -> bool {
         let Some((stream, _)) = self.open(peer).await else { return false };
         write(stream, bytes).await
     }

@@ -1,8 +1,8 @@
 //! Bitswap messages on the wire: protocol names, parsing with limits, and encoding without copying blocks.
 //!
-//! A message is a varint length and a protobuf (<https://specs.ipfs.tech/bitswap-protocol/>). What is
-//! received is measured before it is decoded, so that a small message can't unfold into a large one.
-//! Decoded blocks are slices of the received frame.
+//! A message is a varint length and a protobuf (<https://specs.ipfs.tech/bitswap-protocol/>). The items of a received
+//! message are counted before it is decoded, so that a small message cannot expand to a large one in memory. Decoded blocks
+//! are slices of the received frame.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use cid::{Cid, Version};
@@ -14,34 +14,34 @@ use std::io;
 
 use crate::block::{BLOCK_SIZE_MAX, Block};
 
-/// The longest message that is accepted, in bytes: what others send at most, and room for its frame.
+/// The maximum size of a received message in bytes: the most that other implementations send, and room for framing.
 pub(super) const MESSAGE_SIZE_MAX: usize = 4 * 1024 * 1024 + 64 * 1024;
 
-/// The most entries, blocks and presences of one message together. Each costs memory beyond its bytes.
+/// The maximum number of entries, blocks and presences of one message together. Each costs memory besides its bytes.
 pub(super) const MESSAGE_ITEMS_MAX: usize = 64 * 1024;
 
-/// A block below this size is copied into the frame around it; a larger one is written from where it is.
+/// Blocks below this size are copied into the frame; larger ones are written without a copy.
 const COPY_BELOW: usize = 16 * 1024;
 
 const CODEC_DAG_PB: u64 = 0x70;
 const SHA2_256: u64 = 0x12;
 
-/// A version of the protocol, as it was negotiated for a stream.
+/// A version of the protocol, negotiated for each stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
-    /// Blocks are bytes without a prefix, and therefore all CIDv0.
+pub enum ProtocolVersion {
+    /// Blocks have no prefix, and are therefore all CIDv0.
     V1_0,
-    /// Blocks carry a prefix. There are no HAVE and DONT_HAVE.
+    /// Blocks have a prefix. There is no HAVE and DONT_HAVE.
     V1_1,
-    /// Everything.
+    /// Adds want-have, HAVE and DONT_HAVE.
     V1_2,
 }
 
-impl Dialect {
-    /// All of them, the preferred one first.
+impl ProtocolVersion {
+    /// All versions, the preferred one first.
     pub(super) const ALL: [Self; 3] = [Self::V1_2, Self::V1_1, Self::V1_0];
 
-    /// The name that is negotiated.
+    /// The protocol name for the negotiation.
     pub(super) fn protocol(self) -> StreamProtocol {
         match self {
             Self::V1_2 => StreamProtocol::new("/ipfs/bitswap/1.2.0"),
@@ -56,10 +56,9 @@ impl Dialect {
     }
 }
 
-/// A message as it was received.
+/// A received message.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Message {
-    /// What the sender wants.
     #[prost(message, optional, tag = "1")]
     pub(super) wantlist: Option<Wantlist>,
     /// Blocks of 1.0.0.
@@ -71,18 +70,17 @@ pub(super) struct Message {
     /// HAVE and DONT_HAVE.
     #[prost(message, repeated, tag = "4")]
     pub(super) presences: Vec<Presence>,
-    /// How many bytes the sender has queued for us.
+    /// Bytes that the sender has queued for this node.
     #[prost(int32, tag = "5")]
     pub(super) pending_bytes: i32,
 }
 
-/// What a peer wants.
+/// The wantlist of a peer, or changes to it.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Wantlist {
-    /// Wants and cancels.
     #[prost(message, repeated, tag = "1")]
     pub(super) entries: Vec<Entry>,
-    /// Whether this replaces all that was wanted before.
+    /// Whether this replaces the wantlist sent before.
     #[prost(bool, tag = "2")]
     pub(super) full: bool,
 }
@@ -105,7 +103,7 @@ pub(super) struct Entry {
 
 /// `want_type` of an entry that asks for the block.
 pub(super) const WANT_BLOCK: i32 = 0;
-/// `want_type` of an entry that asks whether the block is there.
+/// `want_type` of an entry that asks whether the peer has the block.
 pub(super) const WANT_HAVE: i32 = 1;
 
 /// One block.
@@ -118,7 +116,7 @@ pub(super) struct Payload {
     pub(super) data: Bytes,
 }
 
-/// Whether a block is there.
+/// Whether the sender has a block.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Presence {
     #[prost(bytes = "bytes", tag = "1")]
@@ -128,15 +126,15 @@ pub(super) struct Presence {
     pub(super) kind: i32,
 }
 
-/// `kind` of a presence: the block is there.
+/// `kind` of a presence: the sender has the block.
 pub(super) const HAVE: i32 = 0;
-/// `kind` of a presence: it is not.
+/// `kind` of a presence: the sender does not have the block.
 pub(super) const DONT_HAVE: i32 = 1;
 
-/// Reads the length in front of a message; `None` when the stream ended instead.
+/// Reads the length of the next message; `None` if the stream ends.
 ///
 /// # Errors
-/// A length over [`MESSAGE_SIZE_MAX`], one that is no varint, and whatever the stream says.
+/// A length over [`MESSAGE_SIZE_MAX`], an invalid varint, and any error of the stream.
 pub(super) async fn read_length<R: AsyncRead + Unpin>(stream: &mut R) -> io::Result<Option<usize>> {
     let mut length = 0usize;
     for shift in (0..28).step_by(7) {
@@ -146,24 +144,28 @@ pub(super) async fn read_length<R: AsyncRead + Unpin>(stream: &mut R) -> io::Res
         }
         length |= usize::from(byte[0] & 0x7f) << shift;
         if byte[0] & 0x80 == 0 {
-            return if length <= MESSAGE_SIZE_MAX { Ok(Some(length)) } else { Err(invalid("too long")) };
+            return if length <= MESSAGE_SIZE_MAX {
+                Ok(Some(length))
+            } else {
+                Err(invalid("the message is too long"))
+            };
         }
     }
-    Err(invalid("a length that is too long"))
+    Err(invalid("the length is not a valid varint"))
 }
 
 /// Decodes a frame.
 ///
 /// # Errors
-/// Bytes that are no message, or one of more than [`MESSAGE_ITEMS_MAX`] items.
+/// The bytes are not a message, or have more than [`MESSAGE_ITEMS_MAX`] items.
 pub(super) fn decode(frame: Bytes) -> io::Result<Message> {
     if count_items(&frame).is_none_or(|items| items > MESSAGE_ITEMS_MAX) {
-        return Err(invalid("not a message, or one of too many items"));
+        return Err(invalid("malformed message, or too many items"));
     }
     Message::decode(frame).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// How many repeated items a message (and its wantlist) has; `None` if it is malformed.
+/// The number of repeated items of a message and its wantlist; `None` if it is malformed.
 fn count_items(message: &[u8]) -> Option<usize> {
     let mut items = 0usize;
     for_each_field(message, |tag, field| {
@@ -176,7 +178,7 @@ fn count_items(message: &[u8]) -> Option<usize> {
     Some(items)
 }
 
-/// Walks over the fields of one protobuf message, giving tag and content (empty for numbers).
+/// Visits the fields of a protobuf message with their tag and content (empty for numbers).
 fn for_each_field<R>(mut rest: &[u8], mut visit: impl FnMut(u32, &[u8]) -> R) -> Option<()>
 where
     R: IntoContinue,
@@ -200,7 +202,7 @@ where
     Some(())
 }
 
-/// What a visitor of fields may return.
+/// The return types of a field visitor.
 trait IntoContinue {
     fn into_continue(self) -> Option<()>;
 }
@@ -221,7 +223,7 @@ fn invalid(reason: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
-/// What a prefix says about the block behind it.
+/// The prefix of a block: everything of its CID except the digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Prefix {
     pub(super) version: Version,
@@ -230,10 +232,10 @@ pub(super) struct Prefix {
 }
 
 impl Prefix {
-    /// What every block of 1.0.0 is.
+    /// The prefix of every block of version 1.0.0.
     pub(super) const V0: Self = Self { version: Version::V0, codec: CODEC_DAG_PB, hash_code: SHA2_256 };
 
-    /// Parses a prefix; `None` if it is none.
+    /// Parses a prefix; `None` if it is malformed.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let (version, rest) = unsigned_varint::decode::u64(bytes).ok()?;
         let (codec, rest) = unsigned_varint::decode::u64(rest).ok()?;
@@ -241,7 +243,7 @@ impl Prefix {
         Some(Self { version: Version::try_from(version).ok()?, codec, hash_code })
     }
 
-    /// The prefix of `cid` in bytes.
+    /// Encodes the prefix of `cid`.
     fn encode(cid: &Cid, out: &mut impl BufMut) {
         let hash = cid.hash();
         for value in [u64::from(cid.version()), cid.codec(), hash.code(), u64::from(hash.size())] {
@@ -261,26 +263,23 @@ impl Prefix {
 /// A message to send.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Outgoing {
-    /// Our wants and cancels.
     pub(super) entries: Vec<Entry>,
-    /// Whether `entries` replace all we wanted before.
+    /// Whether `entries` replace the wantlist sent before.
     pub(super) full: bool,
-    /// Blocks that the peer wants.
     pub(super) blocks: Vec<Block>,
-    /// Blocks that it asked about: whether they are here.
     pub(super) presences: Vec<Presence>,
-    /// Bytes of blocks that wait behind this message.
+    /// Bytes of blocks that are queued after this message.
     pub(super) pending_bytes: usize,
 }
 
 impl Outgoing {
-    /// Whether there is nothing to say.
+    /// Whether the message is empty.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty() && !self.full && self.blocks.is_empty() && self.presences.is_empty()
     }
 
-    /// The bytes to write, in order, its length in front. Large blocks are shared, not copied.
-    pub(super) fn encode(self, dialect: Dialect) -> Vec<Bytes> {
+    /// The bytes to write, in order, starting with the length. Large blocks are shared, not copied.
+    pub(super) fn encode(self, version: ProtocolVersion) -> Vec<Bytes> {
         let head = Message {
             wantlist: (self.full || !self.entries.is_empty())
                 .then_some(Wantlist { entries: self.entries, full: self.full }),
@@ -288,19 +287,19 @@ impl Outgoing {
             pending_bytes: i32::try_from(self.pending_bytes).unwrap_or(i32::MAX),
             ..Message::default()
         };
-        let blocks: usize = self.blocks.iter().map(|block| block_len(block, dialect)).sum();
+        let blocks: usize = self.blocks.iter().map(|block| block_len(block, version)).sum();
         let total = head.encoded_len() + blocks;
         let mut frame = Frame::with_capacity(total.min(blocks / 4 + COPY_BELOW) + 16);
         encode_varint(total as u64, &mut frame.open);
         head.encode_raw(&mut frame.open);
         for block in self.blocks {
-            encode_block(block, dialect, &mut frame);
+            encode_block(block, version, &mut frame);
         }
         frame.finish()
     }
 }
 
-/// A message in the making: the parts that are done, and the one that still grows.
+/// A message being encoded: the finished parts, and the one that grows.
 struct Frame {
     done: Vec<Bytes>,
     open: BytesMut,
@@ -336,16 +335,16 @@ fn payload_len(block: &Block) -> usize {
     delimited_len(Prefix::encoded_len(block.cid())) + delimited_len(block.data().len())
 }
 
-fn block_len(block: &Block, dialect: Dialect) -> usize {
-    match dialect {
-        Dialect::V1_0 => delimited_len(block.data().len()),
-        Dialect::V1_1 | Dialect::V1_2 => delimited_len(payload_len(block)),
+fn block_len(block: &Block, version: ProtocolVersion) -> usize {
+    match version {
+        ProtocolVersion::V1_0 => delimited_len(block.data().len()),
+        ProtocolVersion::V1_1 | ProtocolVersion::V1_2 => delimited_len(payload_len(block)),
     }
 }
 
-fn encode_block(block: Block, dialect: Dialect, frame: &mut Frame) {
+fn encode_block(block: Block, version: ProtocolVersion, frame: &mut Frame) {
     let open = &mut frame.open;
-    if dialect == Dialect::V1_0 {
+    if version == ProtocolVersion::V1_0 {
         encode_key(2, WireType::LengthDelimited, open);
     } else {
         encode_key(3, WireType::LengthDelimited, open);
@@ -359,7 +358,7 @@ fn encode_block(block: Block, dialect: Dialect, frame: &mut Frame) {
     frame.push(block.into_parts().1);
 }
 
-// A block of the largest size must fit into a message, with all that stands around it.
+// A block of the maximum size must fit into a message with its framing.
 const _: () = assert!(BLOCK_SIZE_MAX + 1024 < MESSAGE_SIZE_MAX);
 
 #[cfg(test)]
@@ -409,13 +408,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_decoded(
+        fn messages_survive_encoding_and_decoding(
             entries in proptest::collection::vec(any_entry(), 0..8),
             full in any::<bool>(),
             blocks in proptest::collection::vec(any_block(), 0..5),
             presences in proptest::collection::vec((any_bytes(40), 0..2i32), 0..5),
             pending in 0..i32::MAX,
-            dialect in prop_oneof![Just(Dialect::V1_0), Just(Dialect::V1_1), Just(Dialect::V1_2)],
+            version in prop_oneof![Just(ProtocolVersion::V1_0), Just(ProtocolVersion::V1_1), Just(ProtocolVersion::V1_2)],
         ) {
             let presences: Vec<Presence> =
                 presences.into_iter().map(|(cid, kind)| Presence { cid, kind }).collect();
@@ -426,12 +425,12 @@ mod tests {
                 presences: presences.clone(),
                 pending_bytes: usize::try_from(pending).unwrap(),
             };
-            let message = parse(&outgoing.encode(dialect).concat()).unwrap();
+            let message = parse(&outgoing.encode(version).concat()).unwrap();
             let wantlist = message.wantlist.unwrap_or_default();
             prop_assert_eq!((wantlist.entries, wantlist.full), (entries, full));
             prop_assert_eq!(message.presences, presences);
             prop_assert_eq!(message.pending_bytes, pending);
-            if dialect == Dialect::V1_0 {
+            if version == ProtocolVersion::V1_0 {
                 let data: Vec<Bytes> = blocks.iter().map(|block| block.data().clone()).collect();
                 prop_assert_eq!(message.blocks, data);
             } else {
@@ -446,16 +445,16 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn parser_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _bad = decode(bytes.clone().into());
             let _bad = Prefix::parse(&bytes);
             let _bad = block_on(read_length(&mut Cursor::new(bytes)));
         }
 
         #[test]
-        fn a_damaged_message_does_not_make_it_panic(at in 0..200usize, byte in any::<u8>()) {
+        fn decoding_a_damaged_message_does_not_panic(at in 0..200usize, byte in any::<u8>()) {
             let outgoing = Outgoing { blocks: vec![block(Version::V1, vec![7; 150])], ..Outgoing::default() };
-            let mut bytes = outgoing.encode(Dialect::V1_2).concat();
+            let mut bytes = outgoing.encode(ProtocolVersion::V1_2).concat();
             let at = at % bytes.len();
             bytes[at] = byte;
             let _maybe = decode(bytes.into());
@@ -463,15 +462,15 @@ mod tests {
     }
 
     #[test]
-    fn a_large_block_is_not_copied() {
+    fn large_block_is_not_copied() {
         let block = block(Version::V1, vec![1; 1 << 20]);
         let outgoing = Outgoing { blocks: vec![block.clone()], ..Outgoing::default() };
-        let parts = outgoing.encode(Dialect::V1_2);
+        let parts = outgoing.encode(ProtocolVersion::V1_2);
         assert!(parts.iter().any(|part| part.as_ptr() == block.data().as_ptr()));
     }
 
     #[test]
-    fn a_small_message_of_many_items_is_refused_before_it_unfolds() {
+    fn message_with_too_many_items_is_refused_before_decoding() {
         // Field 3, length 0, again and again.
         let bytes = [0x1a, 0x00].repeat(MESSAGE_ITEMS_MAX + 1);
         assert!(decode(bytes.into()).is_err());
@@ -485,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_has_a_limit_and_an_end() {
+    fn message_length_is_limited() {
         let length = |bytes: &[u8]| block_on(read_length(&mut Cursor::new(bytes)));
         assert_eq!(length(&[]).unwrap(), None);
         assert_eq!(length(&[0x80, 0x01]).unwrap(), Some(128));

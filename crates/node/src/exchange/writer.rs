@@ -1,9 +1,8 @@
-//! The task that writes to one peer: our wants and the answers to its own, together in one message.
+//! The task that writes to one peer. A message combines our wants and the answers to the peer's wants.
 //!
-//! One stream is kept while there is something to say, and closed soon after: some peers abort streams
-//! that idle, and what is written to such a stream is lost without a sign. A message that could not be
-//! written is written again on a new stream. While one message is on its way, the blocks of the next are
-//! read.
+//! A stream stays open while there is something to send, and is closed soon after: some peers abort idle streams, and data
+//! written to such a stream is lost silently. A message that could not be written is written again on a new stream. While
+//! one message is being written, the blocks of the next one are read.
 
 use std::io;
 use std::sync::Arc;
@@ -20,19 +19,19 @@ use super::behaviour::{Command, OpenError};
 use super::engine::{Engine, Peer};
 use super::lock;
 use super::stats::Counters;
-use super::wire::{Dialect, Outgoing};
+use super::wire::{Outgoing, ProtocolVersion};
 
 /// Wants and cancels in one message.
 const ENTRIES_MAX: usize = 2048;
-/// Bytes of blocks in one message: for a quick peer, and for one that is slow to take them.
+/// Bytes of blocks in one message: for a fast peer, and for a slow one.
 const BYTES_TARGET: usize = 1024 * 1024;
 const BYTES_TARGET_MIN: usize = 64 * 1024;
-/// How often a message is tried before the peer is given a rest.
+/// Attempts to write a message before a pause.
 const ATTEMPTS: u32 = 3;
-/// The rest.
-const REST: Duration = Duration::from_secs(5);
+/// The pause after a failure.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
-/// Writes until the peer is gone.
+/// Writes until the peer is disconnected.
 pub(super) async fn run(engine: Arc<Engine>, peer: Peer) {
     let mut writer =
         Writer { engine, peer: peer.clone(), stream: None, next: None, bytes_target: BYTES_TARGET };
@@ -45,13 +44,13 @@ pub(super) async fn run(engine: Arc<Engine>, peer: Peer) {
 struct Writer {
     engine: Arc<Engine>,
     peer: Peer,
-    stream: Option<(Stream, Dialect)>,
-    /// The answers of the next message, which are read while this one is on its way.
+    stream: Option<(Stream, ProtocolVersion)>,
+    /// The answers of the next message, which are read while the current one is written.
     next: Option<AbortOnDropHandle<Answers>>,
     bytes_target: usize,
 }
 
-/// A message with blocks in it, and its share of what may be on its way to all peers.
+/// A message with blocks, and its permit for bytes in flight to all peers.
 type Answers = (Outgoing, Option<OwnedSemaphorePermit>);
 
 impl Writer {
@@ -61,27 +60,27 @@ impl Writer {
                 self.idle().await;
                 continue;
             }
-            let dialect = match self.open().await {
-                Ok(dialect) => dialect,
-                Err(OpenError::Unsupported) => return self.give_up(),
+            let version = match self.open().await {
+                Ok(version) => version,
+                Err(OpenError::Unsupported) => return self.disconnect(),
                 Err(OpenError::Failed) => {
-                    tokio::time::sleep(REST).await;
+                    tokio::time::sleep(RETRY_PAUSE).await;
                     continue;
                 }
             };
-            let (message, permit) = self.message(dialect).await;
+            let (message, permit) = self.message(version).await;
             if message.is_empty() {
                 continue;
             }
             if self.engine.server.has_work(self.peer.key) {
-                self.next = Some(self.answers(dialect));
+                self.next = Some(self.answers(version));
             }
-            let sent = self.send(message, dialect).await;
-            // Others need not wait while this peer has its rest.
+            let sent = self.send(message, version).await;
+            // Released before the pause, so that other peers can use it.
             drop(permit);
             if !sent {
                 lock(&self.engine.client).resend_all(self.peer.key);
-                tokio::time::sleep(REST).await;
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
     }
@@ -92,44 +91,44 @@ impl Writer {
             || lock(&self.engine.client).has_changes(self.peer.key)
     }
 
-    /// The peer does not speak bitswap: nothing is asked of it.
-    fn give_up(&self) {
-        tracing::debug!(peer = %self.peer.id, "peer does not speak bitswap");
+    /// The peer does not speak bitswap: nothing is requested from it.
+    fn disconnect(&self) {
+        tracing::debug!(peer = %self.peer.id, "peer does not support bitswap");
         self.engine.server.disconnect(self.peer.key);
         lock(&self.engine.client).disconnect(self.peer.key, Instant::now());
     }
 
-    /// Waits for something to say; closes the stream when that takes long.
+    /// Waits for something to send. Closes the stream if that takes long.
     async fn idle(&mut self) {
         let Some((stream, _)) = &mut self.stream else { return self.peer.writer.notified().await };
         if timeout(self.engine.config.idle_close, self.peer.writer.notified()).await.is_err() {
-            // If the peer does not let it be closed in order, it is dropped.
+            // If it cannot be closed gracefully, it is dropped.
             let _failed = timeout(self.engine.config.idle_close, stream.close()).await;
             self.stream = None;
         }
     }
 
-    /// What was negotiated for the stream that is open, or opened now.
-    async fn open(&mut self) -> Result<Dialect, OpenError> {
-        if let Some((_, dialect)) = &self.stream {
-            return Ok(*dialect);
+    /// Opens a stream unless one is open. Returns its protocol version.
+    async fn open(&mut self) -> Result<ProtocolVersion, OpenError> {
+        if let Some((_, version)) = &self.stream {
+            return Ok(*version);
         }
         let (reply, opened) = oneshot::channel();
         self.engine.commands.send(Command::Open(self.peer.id, reply)).await.map_err(|_| OpenError::Failed)?;
-        let (stream, dialect) = opened.await.map_err(|_| OpenError::Failed)??;
-        lock(&self.engine.client).set_dialect(self.peer.key, dialect);
-        self.stream = Some((stream, dialect));
-        Ok(dialect)
+        let (stream, version) = opened.await.map_err(|_| OpenError::Failed)??;
+        lock(&self.engine.client).set_version(self.peer.key, version);
+        self.stream = Some((stream, version));
+        Ok(version)
     }
 
-    /// Makes the next message.
-    async fn message(&mut self, dialect: Dialect) -> Answers {
+    /// Assembles the next message.
+    async fn message(&mut self, version: ProtocolVersion) -> Answers {
         let next = match self.next.take() {
             Some(next) => Some(next),
-            None => self.engine.server.has_work(self.peer.key).then(|| self.answers(dialect)),
+            None => self.engine.server.has_work(self.peer.key).then(|| self.answers(version)),
         };
         let (mut message, permit) = match next {
-            // It only fails when the runtime ends.
+            // It fails only when the runtime shuts down.
             Some(next) => next.await.unwrap_or_default(),
             None => Answers::default(),
         };
@@ -137,30 +136,31 @@ impl Writer {
         (message, permit)
     }
 
-    /// Begins to answer the peer. Blocks are read where that may block, within the budget of all peers.
-    fn answers(&self, dialect: Dialect) -> AbortOnDropHandle<Answers> {
+    /// Starts to assemble answers for the peer. Blocks are read on a blocking thread, within the budget of all peers.
+    fn answers(&self, version: ProtocolVersion) -> AbortOnDropHandle<Answers> {
         let (engine, key, bytes_target) = (self.engine.clone(), self.peer.key, self.bytes_target);
-        AbortOnDropHandle::new(tokio::spawn(async move {
+        let tasks = self.engine.tasks.clone();
+        AbortOnDropHandle::new(self.engine.tasks.spawn(async move {
             let kib = u32::try_from(bytes_target / 1024).unwrap_or(u32::MAX);
             let permit = engine.sending.clone().acquire_many_owned(kib).await.ok();
-            let answered = tokio::task::spawn_blocking(move || {
+            let answered = tasks.spawn_blocking(move || {
                 let mut message = Outgoing::default();
-                engine.server.answer(key, dialect, bytes_target, &mut message);
+                engine.server.answer(key, version, bytes_target, &mut message);
                 message
             });
             let message = answered.await.unwrap_or_else(|error| {
-                tracing::error!(%error, "answering a peer failed");
+                tracing::error!(%error, "failed to assemble answers for a peer");
                 Outgoing::default()
             });
             (message, permit)
         }))
     }
 
-    /// Writes a message, on new streams if need be; false if that failed again and again.
-    async fn send(&mut self, message: Outgoing, dialect: Dialect) -> bool {
+    /// Writes a message, on a new stream if necessary. False if all attempts failed.
+    async fn send(&mut self, message: Outgoing, version: ProtocolVersion) -> bool {
         let blocks = message.blocks.len() as u64;
         let bytes: u64 = message.blocks.iter().map(|block| block.data().len() as u64).sum();
-        let parts = message.encode(dialect);
+        let parts = message.encode(version);
         for _ in 0..ATTEMPTS {
             if self.open().await.is_err() {
                 continue;
@@ -175,7 +175,9 @@ impl Writer {
                     Counters::add(&self.engine.counters.bytes_sent, bytes);
                     return true;
                 }
-                Ok(Err(error)) => tracing::debug!(peer = %self.peer.id, %error, "bitswap stream broke"),
+                Ok(Err(error)) => {
+                    tracing::debug!(peer = %self.peer.id, %error, "failed to write to a bitswap stream")
+                }
                 Err(_) => {
                     self.bytes_target = BYTES_TARGET_MIN;
                     self.stream = None;
@@ -187,7 +189,7 @@ impl Writer {
         false
     }
 
-    /// Slow peers get small messages, so that what is in flight to them is little.
+    /// Adapts the message size to the peer's speed, so that few bytes are in flight to a slow peer.
     fn adapt(&mut self, took: Duration) {
         if took > Duration::from_secs(4) {
             self.bytes_target = (self.bytes_target / 2).max(BYTES_TARGET_MIN);

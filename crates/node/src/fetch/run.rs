@@ -1,4 +1,4 @@
-//! One fetch, from its first want to the sealed hold.
+//! One fetch, from the first want to the sealed hold.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use cid::Cid;
 use futures::future::{BoxFuture, FutureExt, OptionFuture};
 use libp2p::PeerId;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 use super::search::Search;
 use super::walk::{Stop, Walk, unfit};
@@ -17,13 +18,13 @@ use crate::blocks::HoldId;
 use crate::exchange::{Bitswap, Closed, Delivery, Session};
 use crate::{Blocks, BlocksError, HoldStats};
 
-/// Links visited before the fetch looks at its other affairs.
+/// Links visited before the fetch checks for deliveries and time-outs.
 const STEPS: usize = 1024;
-/// New bytes after which what came is made durable, so that a restart need not fetch it again.
+/// New bytes after which the hold is committed, so that a restart does not fetch them again.
 const COMMIT_BYTES: u64 = 64 * 1024 * 1024;
 /// How long new blocks may stay uncommitted.
 const COMMIT_TIME: Duration = Duration::from_secs(1);
-/// Peers counted in the progress.
+/// The most peers counted in the progress.
 const PEERS_MAX: usize = 1024;
 
 /// Runs a fetch to its end.
@@ -48,8 +49,9 @@ pub(super) async fn fetch(
         walk: Some(Walk::new(blocks.clone(), hold, request.root, held.is_some())),
         window: Window::new(),
         commit: Commit::new(blocks.clone(), hold),
+        walks: fetcher.walks.clone(),
         peers: HashSet::new(),
-        news_at: None,
+        progress_at: None,
         delivered: false,
         blocks,
         hold,
@@ -59,11 +61,12 @@ pub(super) async fn fetch(
     run.fetch().await
 }
 
-/// Walks over what is here, to its end or for one long turn.
+/// Walks over local blocks, to the end or for one turn of [`STEPS`] links.
 pub(super) async fn hold_local(
-    blocks: Arc<dyn Blocks>,
+    fetcher: &Fetcher,
     request: FetchRequest,
 ) -> Result<Option<HoldStats>, FetchError> {
+    let blocks = &fetcher.blocks;
     if let Some(held) = blocks.hold(&request.hold)?.filter(|held| held.sealed) {
         return Ok((!blocks.is_damaged(&request.hold)?).then_some(held.stats));
     }
@@ -71,7 +74,7 @@ pub(super) async fn hold_local(
     let mut walk = Walk::new(blocks.clone(), hold, request.root, false);
     let mut wants = Vec::new();
     if walk.advance(1, STEPS, false, &mut wants)? == Stop::Disk {
-        let walked = tokio::task::spawn_blocking(move || {
+        let walked = fetcher.walks.spawn_blocking(move || {
             let stop = walk.advance(1, STEPS, true, &mut wants);
             (walk, wants, stop)
         });
@@ -82,7 +85,7 @@ pub(super) async fn hold_local(
     if !wants.is_empty() || !walk.is_done() {
         return Ok(None);
     }
-    for block in walk.take_given() {
+    for block in walk.take_known() {
         blocks.put(hold, block).await?;
     }
     let (stats, limits) = (blocks.stats(hold)?, &request.limits);
@@ -101,14 +104,15 @@ struct Run {
     bitswap: Bitswap,
     session: Session,
     search: Search,
-    /// Absent only while it is walked on another thread.
+    /// `None` only while another thread walks it.
     walk: Option<Walk>,
     window: Window,
     commit: Commit,
+    walks: TaskTracker,
     peers: HashSet<PeerId>,
-    /// When the last block came, or the first was missed; `None` while nothing is missing.
-    news_at: Option<Instant>,
-    /// Whether any block came.
+    /// When the last block arrived or the first one was missed; `None` while nothing is missing.
+    progress_at: Option<Instant>,
+    /// Whether any block arrived.
     delivered: bool,
 }
 
@@ -122,11 +126,11 @@ impl Run {
                 break;
             }
             if walk.wanted() == 0 {
-                self.news_at = None;
+                self.progress_at = None;
                 tokio::task::yield_now().await;
                 continue;
             }
-            let deliveries = if stop == Stop::Turn {
+            let deliveries = if stop == Stop::StepLimit {
                 tokio::task::yield_now().await;
                 self.session.try_take()
             } else {
@@ -134,7 +138,7 @@ impl Run {
             };
             self.store(deliveries).await?;
         }
-        // The seal makes durable whatever a commit under way would.
+        // The seal makes durable whatever the running commit would.
         self.commit.wait().await?;
         let stats = self.blocks.seal(self.hold).await?;
         self.progress.set_held(stats.blocks, stats.bytes);
@@ -142,11 +146,11 @@ impl Run {
     }
 
     fn walk(&mut self) -> Result<&mut Walk, FetchError> {
-        // It is absent only after a panic on the other thread.
+        // It is `None` only after a panic on the other thread.
         self.walk.as_mut().ok_or(FetchError::Stopping)
     }
 
-    /// Walks on, wants what is missing, and searches when that is news.
+    /// Continues the walk, requests missing blocks, and starts a search when the first block is missed.
     async fn advance(&mut self) -> Result<Stop, FetchError> {
         let mut wants = Vec::new();
         let wanted = self.walk()?.wanted();
@@ -154,7 +158,7 @@ impl Run {
         let mut stop = self.walk()?.advance(room, STEPS, false, &mut wants)?;
         if stop == Stop::Disk {
             let mut walk = self.walk.take().ok_or(FetchError::Stopping)?;
-            let walked = tokio::task::spawn_blocking(move || {
+            let walked = self.walks.spawn_blocking(move || {
                 let stop = walk.advance(room - wants.len(), STEPS, true, &mut wants);
                 (walk, wants, stop)
             });
@@ -163,39 +167,39 @@ impl Run {
             wants = wanted;
             stop = stopped?;
         }
-        for block in self.walk()?.take_given() {
+        for block in self.walk()?.take_known() {
             self.commit.added(block.data().len());
             self.blocks.put(self.hold, block).await?;
         }
         if !wants.is_empty() {
             self.session.want(&wants);
-            if self.news_at.is_none() {
-                self.news_at = Some(Instant::now());
+            if self.progress_at.is_none() {
+                self.progress_at = Some(Instant::now());
                 if !self.delivered {
-                    self.search.begin(&self.request.root);
+                    self.search.start(&self.request.root);
                 }
             }
         }
         Ok(stop)
     }
 
-    /// Waits for blocks; meanwhile searches, commits, and minds the time.
+    /// Waits for blocks, and meanwhile searches, commits and watches the time-outs.
     async fn wait(&mut self) -> Result<VecDeque<Delivery>, FetchError> {
         loop {
-            let since = self.news_at.unwrap_or_else(Instant::now);
+            let since = self.progress_at.unwrap_or_else(Instant::now);
             let limits = &self.request.limits;
-            let patience = if self.delivered { limits.stall_time } else { limits.find_time };
+            let timeout = if self.delivered { limits.stall_time } else { limits.find_time };
             tokio::select! {
                 biased;
                 taken = self.session.take() => return taken.map_err(|Closed| FetchError::Stopping),
                 committed = self.commit.run() => committed?,
                 () = self.search.run() => {
                     let missing = self.missing()?;
-                    // The whole DAG is more likely to be announced than one of its blocks.
+                    // Providers are more likely to announce the root than any other block.
                     let wanted = if self.search.searches().is_multiple_of(2) { self.request.root } else { missing };
-                    self.search.begin(&wanted);
+                    self.search.start(&wanted);
                 }
-                () = tokio::time::sleep_until(since + patience) => return Err(self.gave_up(patience)?),
+                () = tokio::time::sleep_until(since + timeout) => return Err(self.timed_out(timeout)?),
             }
         }
     }
@@ -205,7 +209,7 @@ impl Run {
         Ok(self.walk()?.missing().unwrap_or(root))
     }
 
-    fn gave_up(&mut self, after: Duration) -> Result<FetchError, FetchError> {
+    fn timed_out(&mut self, after: Duration) -> Result<FetchError, FetchError> {
         let missing = self.missing()?;
         Ok(if self.delivered {
             FetchError::Stalled { missing, after }
@@ -214,7 +218,7 @@ impl Run {
         })
     }
 
-    /// Stores what came and takes it into the walk.
+    /// Stores the delivered blocks and continues the walk from them.
     async fn store(&mut self, deliveries: VecDeque<Delivery>) -> Result<(), FetchError> {
         if deliveries.is_empty() {
             return Ok(());
@@ -243,10 +247,10 @@ impl Run {
             self.blocks.put(self.hold, block).await?;
             self.commit.added(bytes);
         }
-        self.bitswap.arrived(&stored);
-        self.search.put_off();
+        self.bitswap.notify_stored(&stored);
+        self.search.postpone();
         self.delivered = true;
-        self.news_at = Some(Instant::now());
+        self.progress_at = Some(Instant::now());
         self.progress.set_peers(self.peers.len() as u64);
         Ok(())
     }
@@ -262,7 +266,7 @@ impl Run {
     }
 }
 
-/// Makes what came durable from time to time, beside the fetch.
+/// Commits the hold from time to time while the fetch continues.
 struct Commit {
     blocks: Arc<dyn Blocks>,
     hold: HoldId,
@@ -276,7 +280,7 @@ impl Commit {
         Self { blocks, hold, running: None.into(), bytes: 0, due_at: None }
     }
 
-    /// A block was put.
+    /// A block of this many bytes was put.
     fn added(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
         let now = Instant::now();
@@ -286,7 +290,7 @@ impl Commit {
         }
     }
 
-    /// Commits when it is due, one commit at a time; returns after each. Cancel-safe.
+    /// Commits when a commit is due, one at a time. Returns after each commit. Cancel-safe.
     async fn run(&mut self) -> Result<(), FetchError> {
         if let Some(committed) = (&mut self.running).await {
             self.running = None.into();
@@ -304,7 +308,7 @@ impl Commit {
         Ok(())
     }
 
-    /// Waits for a commit that is running.
+    /// Waits for the running commit.
     async fn wait(&mut self) -> Result<(), FetchError> {
         if let Some(committed) = (&mut self.running).await {
             self.running = None.into();

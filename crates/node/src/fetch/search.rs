@@ -1,4 +1,4 @@
-//! Finding who has a DAG, while it is being fetched: sources are asked, and who is found is dialled.
+//! Searches for providers of a DAG during a fetch: queries the sources, and dials the providers that they find.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,18 +14,17 @@ use tokio::time::Instant;
 use crate::sources::{Provider, Source};
 use crate::swarm::SwarmHandle;
 
-/// When to search again, if nothing came; then after twice as long each time.
+/// The pause before the next search if no block arrived. It doubles each time.
 const PAUSE: Duration = Duration::from_secs(15);
 const PAUSE_MAX: Duration = Duration::from_secs(120);
 
-/// Peers that are counted of those that the searches find.
+/// The most providers that are counted.
 const FOUND_MAX: usize = 256;
 
 /// Connects to peers.
 pub trait Dial: Send + Sync + 'static {
-    /// Begins to connect to `peer` at these addresses (without `/p2p`), beside those that are known
-    /// already; does nothing if it is connected. Returns at once and keeps its own bounds: a dial
-    /// that finds no room may be forgotten.
+    /// Starts to connect to `peer` at these addresses (without `/p2p`), in addition to those that are known already. Does
+    /// nothing if the peer is connected. Returns at once. Implementations bound the number of dials, and may drop one.
     fn dial(&self, peer: PeerId, addresses: Vec<Multiaddr>);
 }
 
@@ -61,14 +60,14 @@ impl Search {
         }
     }
 
-    /// Begins to look for `cid`: dials the origins, and asks all sources unless they still search.
-    pub(super) fn begin(&mut self, cid: &Cid) {
+    /// Starts a search for `cid`: dials the origins, and queries all sources unless earlier queries still run.
+    pub(super) fn start(&mut self, cid: &Cid) {
         for (peer, address) in &self.origins {
             self.dial.dial(*peer, vec![address.clone()]);
         }
         if self.running.is_empty() {
             for source in &self.sources {
-                tracing::debug!(%cid, source = source.name(), "searching");
+                tracing::debug!(%cid, source = source.name(), "searching for providers");
                 self.running.push(source.find(cid));
             }
         }
@@ -77,23 +76,23 @@ impl Search {
         self.pause = (self.pause * 2).min(PAUSE_MAX);
     }
 
-    /// How many searches have begun.
+    /// The number of searches started.
     pub(super) fn searches(&self) -> u64 {
         self.searches
     }
 
-    /// How many peers the searches have found; no more than 256 are counted.
+    /// The number of providers found; at most 256 are counted.
     pub(super) fn found(&self) -> u64 {
         self.found.len() as u64
     }
 
-    /// Blocks came: a further search is not needed soon.
-    pub(super) fn put_off(&mut self) {
+    /// Blocks arrived: postpones the next search.
+    pub(super) fn postpone(&mut self) {
         self.pause = PAUSE;
         self.again_at = Instant::now() + self.pause;
     }
 
-    /// Dials whom the searches find; returns when it is time to search again. Cancel-safe.
+    /// Dials the providers that the searches find. Returns when the next search is due. Cancel-safe.
     pub(super) async fn run(&mut self) {
         loop {
             tokio::select! {
@@ -111,13 +110,13 @@ impl Search {
     }
 }
 
-/// The peer and its address without `/p2p`; `None` for an address that names no peer.
+/// The peer and its address without `/p2p`; `None` if the address has no peer id.
 fn peer_at(origin: &Multiaddr) -> Option<(PeerId, Multiaddr)> {
     let mut address = origin.clone();
     match address.pop() {
         Some(Protocol::P2p(peer)) => Some((peer, address)),
         _ => {
-            tracing::debug!(%origin, "an origin without /p2p is passed over");
+            tracing::debug!(%origin, "ignoring an origin without /p2p");
             None
         }
     }

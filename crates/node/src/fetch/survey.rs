@@ -1,7 +1,7 @@
-//! A look at a DAG that touches nothing: how much of it is here, and whether anybody has its root.
+//! A read-only survey of a DAG: how much of it is stored locally, and whether its root can be found.
 //!
-//! It keeps no block and opens no hold. Of the network it asks for the root alone, and only if the DAG is not whole
-//! here; what comes stays in memory until the look ends.
+//! It stores no block and opens no hold. It requests only the root from the network, and only if the DAG is not complete
+//! locally. The root stays in memory until the survey ends.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,84 +20,83 @@ use super::{FetchError, Fetcher};
 use crate::exchange::{Closed, Delivery};
 use crate::{Block, Blocks, BlocksError, dag};
 
-/// Blocks visited between two looks at the time.
+/// Blocks visited between two checks of the time.
 const STEPS: usize = 64;
 
-/// What to look at, and within which bounds.
+/// What to survey, and within which limits.
 #[derive(Debug, Clone)]
 pub struct SurveyRequest {
-    /// The root of the DAG.
     pub root: Cid,
-    /// Peers that are said to have the content (`/…/p2p/ID`); dialled if the network is asked.
+    /// Addresses of peers that are said to have the content (`/…/p2p/ID`). Dialled if the network is used.
     pub origins: Vec<Multiaddr>,
-    /// The most blocks to visit, here or missing; each costs some 200 bytes of memory until the look ends.
+    /// The most blocks to visit, stored or missing. Each costs some 200 bytes of memory during the survey.
     pub blocks_max: u64,
-    /// How long it may take, the network included. However short it is, some blocks are visited.
+    /// The time limit, including the network. Some blocks are visited however short it is.
     pub time: Duration,
 }
 
-/// What was seen of a DAG.
+/// The result of a survey.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Survey {
-    /// Distinct blocks of it that are here.
+    /// Distinct blocks that are stored locally.
     pub blocks: u64,
-    /// Their bytes.
+    /// Bytes of these blocks.
     pub bytes: u64,
-    /// Distinct blocks that are linked to and are not here.
+    /// Distinct blocks that are linked to and not stored locally.
     pub missing: u64,
-    /// Why the look ended before all that is here was visited; `None` if all was.
+    /// Why the survey ended before all local blocks were visited; `None` if all were.
     pub cut: Option<Cut>,
-    /// Where the root is.
+    /// Where the root was found.
     pub reach: Reach,
-    /// The bytes of the whole DAG as its root claims them, repeated blocks counted each time. Not to be trusted.
+    /// The size of the whole DAG in bytes as its root claims it, repeated blocks counted each time. Not verified.
     pub claimed_bytes: Option<u64>,
 }
 
-/// Why a look at a DAG ended early.
+/// Why a survey ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// The time was over.
+    /// The time limit was reached.
     Time,
-    /// As many blocks were visited as it may be.
+    /// The block limit was reached.
     Blocks,
 }
 
-/// Where the root of a DAG is.
+/// Where the root of a DAG was found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Reach {
-    /// Here.
+    /// In the local store.
     Here,
-    /// A peer has sent it.
+    /// A peer delivered it.
     Delivered,
-    /// So many peers are said to have it, but none has sent it in time.
+    /// Providers were found, but none delivered it in time.
     Announced {
-        /// How many; no more than 256 are counted.
+        /// At most 256 are counted.
         providers: u64,
     },
-    /// Nobody was found in time.
+    /// No provider was found in time.
     #[default]
     Nowhere,
 }
 
 impl Survey {
-    /// Whether every block of it is here.
+    /// Whether every block of the DAG is stored locally.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.missing == 0 && self.cut.is_none()
     }
 }
 
-/// Looks at a DAG.
+/// Runs a survey.
 pub(super) async fn survey(fetcher: &Fetcher, request: SurveyRequest) -> Result<Survey, FetchError> {
     let until = Instant::now() + request.time;
-    let seen = look(fetcher, &request, None, until).await?;
+    let seen = visit_local(fetcher, &request, None, until).await?;
     if seen.is_whole() || Instant::now() >= until {
         return Ok(seen);
     }
-    match (seen.reach, ask(fetcher, &request, until).await?) {
+    match (seen.reach, request_root(fetcher, &request, until).await?) {
         (Reach::Here, _) => Ok(seen),
         (_, Answer::Root(block)) => {
-            let seen = look(fetcher, &request, Some(block), until).await?;
+            let seen = visit_local(fetcher, &request, Some(block), until).await?;
             Ok(Survey { reach: Reach::Delivered, ..seen })
         }
         (_, Answer::Providers(0)) => Ok(seen),
@@ -110,12 +109,16 @@ enum Answer {
     Providers(u64),
 }
 
-/// Asks the network for the root until somebody sends it, or the time is over.
-async fn ask(fetcher: &Fetcher, request: &SurveyRequest, until: Instant) -> Result<Answer, FetchError> {
+/// Requests the root from the network until a peer delivers it or the time limit is reached.
+async fn request_root(
+    fetcher: &Fetcher,
+    request: &SurveyRequest,
+    until: Instant,
+) -> Result<Answer, FetchError> {
     let session = fetcher.bitswap.session();
     session.want(&[request.root]);
     let mut search = Search::new(fetcher.dial.clone(), fetcher.sources.clone(), &request.origins);
-    search.begin(&request.root);
+    search.start(&request.root);
     loop {
         tokio::select! {
             biased;
@@ -128,13 +131,13 @@ async fn ask(fetcher: &Fetcher, request: &SurveyRequest, until: Instant) -> Resu
                     None => {}
                 }
             }
-            () = search.run() => search.begin(&request.root),
+            () = search.run() => search.start(&request.root),
             () = tokio::time::sleep_until(until) => return Ok(Answer::Providers(search.found())),
         }
     }
 }
 
-/// Tells the thread that looks to stop, once nobody waits for it any more.
+/// Stops the blocking thread when the survey's future is dropped.
 struct StopOnDrop(Arc<AtomicBool>);
 
 impl Drop for StopOnDrop {
@@ -143,17 +146,17 @@ impl Drop for StopOnDrop {
     }
 }
 
-async fn look(
+async fn visit_local(
     fetcher: &Fetcher,
     request: &SurveyRequest,
     root: Option<Block>,
     until: Instant,
 ) -> Result<Survey, FetchError> {
     let stop = StopOnDrop(Arc::default());
-    let look = Look {
+    let traversal = Traversal {
         blocks: fetcher.blocks.clone(),
         blocks_max: usize::try_from(request.blocks_max).unwrap_or(usize::MAX).max(1),
-        given: root,
+        delivered_root: root,
         seen: HashSet::new(),
         counted: HashSet::new(),
         todo: Vec::new(),
@@ -162,19 +165,19 @@ async fn look(
         until,
     };
     let root = request.root;
-    let looked = tokio::task::spawn_blocking(move || look.run(root));
-    looked.await.map_err(|_| FetchError::Stopping)?
+    let survey = fetcher.walks.spawn_blocking(move || traversal.run(root));
+    survey.await.map_err(|_| FetchError::Stopping)?
 }
 
-/// A look under way.
-struct Look {
+/// The traversal of the local blocks.
+struct Traversal {
     blocks: Arc<dyn Blocks>,
     blocks_max: usize,
-    /// The root, if it came from elsewhere.
-    given: Option<Block>,
-    /// All that was put on the list.
+    /// The root, if a peer delivered it.
+    delivered_root: Option<Block>,
+    /// All CIDs that were ever added to `todo`.
     seen: HashSet<Cid>,
-    /// What was counted: CIDs that differ in version or codec alone are one block.
+    /// Counted blocks: CIDs that differ only in version or codec are one block.
     counted: HashSet<Multihash<64>>,
     todo: Vec<(Cid, u32)>,
     survey: Survey,
@@ -182,7 +185,7 @@ struct Look {
     until: Instant,
 }
 
-impl Look {
+impl Traversal {
     fn run(mut self, root: Cid) -> Result<Survey, FetchError> {
         self.seen.insert(root);
         self.todo.push((root, 0));
@@ -211,7 +214,7 @@ impl Look {
         Ok(self.survey)
     }
 
-    /// Counts a block as here or missing, and gives it if it is to be walked into.
+    /// Counts a block as stored or missing, and returns it if its links are to be visited.
     fn visit(&mut self, cid: &Cid, is_root: bool) -> Result<Option<Block>, FetchError> {
         if let Some(block) = Block::inline(cid) {
             self.reach(is_root);
@@ -219,12 +222,12 @@ impl Look {
         }
         let here = match self.blocks.size(cid)? {
             Some(bytes) => Some(bytes),
-            // The empty block is known to everybody.
+            // The content of the empty block is known.
             None => Block::verify(*cid, Bytes::new()).is_ok().then_some(0),
         };
         let Some(bytes) = here else {
             self.count(cid, None);
-            return Ok(self.given.take().filter(|_| is_root));
+            return Ok(self.delivered_root.take().filter(|_| is_root));
         };
         if !has_links(cid) && !is_root {
             self.count(cid, Some(bytes));
@@ -232,7 +235,7 @@ impl Look {
         }
         let block = match self.blocks.get(cid) {
             Ok(Some(block)) => Some(block),
-            // It was released meanwhile, or is the empty one.
+            // It was released in the meantime, or is the empty block.
             Ok(None) => Block::verify(*cid, Bytes::new()).ok(),
             Err(BlocksError::Damaged(_)) => None,
             Err(error) => return Err(error.into()),
@@ -250,7 +253,7 @@ impl Look {
         }
     }
 
-    /// Counts a block of so many bytes that is here, or one that is missing.
+    /// Counts a stored block of this many bytes, or a missing one.
     fn count(&mut self, cid: &Cid, here: Option<u64>) {
         if !self.counted.insert(*cid.hash()) {
             return;
@@ -265,7 +268,7 @@ impl Look {
     }
 }
 
-/// What a block and all below it have, if it says so of each link.
+/// The bytes of a block and everything below it, if it claims a size for each link.
 fn claimed_bytes(block: &Block) -> Option<u64> {
     let links = dag::links(block).ok()?;
     let own = block.data().len() as u64;

@@ -1,4 +1,4 @@
-//! Fetches between real swarms.
+//! Fetches between real swarms on loopback.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +61,7 @@ fn bytes(blocks: &[Block]) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dag_comes_whole_from_an_origin_that_is_dialled() {
+async fn dag_is_fetched_from_an_origin() {
     let (alice, bob) = (Node::start().await, Node::start().await);
     let blocks = tree(raws(500, 4096), 20);
     bob.store(&blocks).await;
@@ -84,7 +84,7 @@ async fn a_dag_comes_whole_from_an_origin_that_is_dialled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn shared_sub_trees_are_fetched_once() {
+async fn shared_subtrees_are_fetched_once() {
     let (alice, bob) = (Node::start().await, Node::start().await);
     let mut blocks = tree(raws(30, 2000), 10);
     let shared = root(&blocks);
@@ -103,7 +103,7 @@ async fn shared_sub_trees_are_fetched_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_has_it() {
+async fn fetch_without_provider_is_not_found() {
     let (alice, bob) = (Node::start().await, Node::start().await);
     alice.connect(&bob.swarm).await;
     let absent = *raw("absent").cid();
@@ -116,7 +116,7 @@ async fn nobody_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_block_that_stays_missing_is_named() {
+async fn stalled_fetch_names_a_missing_block() {
     let (alice, bob) = (Node::start().await, Node::start().await);
     let mut blocks = tree(raws(30, 2000), 10);
     let lost = *blocks.remove(13).cid();
@@ -129,7 +129,7 @@ async fn a_block_that_stays_missing_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fetch_that_was_dropped_goes_on_from_what_it_has() {
+async fn dropped_fetch_is_resumed() {
     let (alice, bob) = (Node::start().await, Node::start().await);
     let leaves = raws(200, 2000);
     let all = tree(leaves.clone(), 20);
@@ -147,18 +147,18 @@ async fn a_fetch_that_was_dropped_goes_on_from_what_it_has() {
     until("the first part", || progress.read().blocks == some.len() as u64).await;
     fetching.abort();
     assert!(soon(fetching).await.unwrap_err().is_cancelled());
-    assert_eq!(alice.bitswap.stats().wants, 0, "its wants are taken back");
+    assert_eq!(alice.bitswap.stats().wants, 0, "its wants are cancelled");
 
     bob.store(&leaves[180..]).await;
     let held = fetch(&alice, request(root(&some))).await.unwrap();
     assert_eq!(held.blocks, some.len() as u64 + 20);
     let stats = alice.bitswap.stats();
-    // Bob may have sent some before he heard that they are not wanted any more: those are duplicates.
+    // Bob may have sent some before the cancels arrived: those are duplicates.
     assert_eq!(stats.blocks_received, held.blocks, "nothing was fetched again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dag_over_the_limits_ends_the_fetch() {
+async fn dag_over_the_limits_is_refused() {
     let (alice, bob) = (Node::start().await, Node::start().await);
     let blocks = tree(raws(300, 2000), 20);
     bob.store(&blocks).await;
@@ -174,7 +174,7 @@ async fn a_dag_over_the_limits_ends_the_fetch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_can_never_be_pinned_is_refused_by_name() {
+async fn unsupported_blocks_are_refused_with_their_cid() {
     let (alice, bob) = (Node::start().await, Node::start().await);
     alice.connect(&bob.swarm).await;
     let digest = *raw("x").cid().hash();
@@ -193,7 +193,7 @@ async fn what_can_never_be_pinned_is_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dag_without_end_is_refused() {
+async fn dag_that_is_too_deep_is_refused() {
     let alice = Node::start().await;
     let mut chain = vec![raw("end")];
     for _ in 0..super::walk::DEPTH_MAX + 1 {
@@ -205,7 +205,7 @@ async fn a_dag_without_end_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn identity_cids_carry_themselves() {
+async fn identity_cids_are_not_stored() {
     let alice = Node::start().await;
     let leaf = raw("leaf");
     let inner = node([*leaf.cid()]);
@@ -213,11 +213,11 @@ async fn identity_cids_carry_themselves() {
     let top = node([Cid::new_v1(0x71, hash), Cid::new_v1(0x55, hash)]);
     alice.store(&[leaf, top.clone()]).await;
     let held = fetch(&alice, request(*top.cid())).await.unwrap();
-    assert_eq!(held.blocks, 2, "what is in the CID is not stored");
+    assert_eq!(held.blocks, 2, "identity blocks are not stored");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_here_needs_no_network() {
+async fn local_dag_needs_no_network() {
     let alice = Node::start().await;
     let blocks = tree(raws(20_000, 64), 100);
     alice.store(&blocks).await;
@@ -230,7 +230,7 @@ async fn what_is_here_needs_no_network() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn large_blocks_come_whole() {
+async fn blocks_of_the_maximum_size_are_fetched() {
     let (alice, bob) = (Node::start().await, Node::start().await);
     let mut leaves = raws(40, 1 << 20);
     leaves.extend(raws(8, crate::block::BLOCK_SIZE_MAX));
@@ -242,9 +242,9 @@ async fn large_blocks_come_whole() {
 }
 
 /// A source that finds one peer.
-struct Knows(libp2p::PeerId, libp2p::Multiaddr);
+struct OnePeer(libp2p::PeerId, libp2p::Multiaddr);
 
-impl crate::sources::Source for Knows {
+impl crate::sources::Source for OnePeer {
     fn name(&self) -> &'static str {
         "test"
     }
@@ -256,18 +256,18 @@ impl crate::sources::Source for Knows {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_a_source_finds_is_dialled_at_once() {
+async fn providers_found_by_a_source_are_dialled() {
     let (alice, bob) = (Node::start().await, Node::start().await);
     let blocks = tree(raws(30, 2000), 10);
     bob.store(&blocks).await;
-    let source: Arc<dyn crate::sources::Source> = Arc::new(Knows(bob.swarm.id, bob.swarm.address.clone()));
+    let source: Arc<dyn crate::sources::Source> = Arc::new(OnePeer(bob.swarm.id, bob.swarm.address.clone()));
     let fetcher = Fetcher::new(alice.blocks.clone(), alice.bitswap.clone(), dialler(&alice), vec![source]);
     let held = soon(fetcher.fetch(request(root(&blocks)), Arc::new(Progress::default()))).await.unwrap();
     assert_eq!(held.blocks, blocks.len() as u64);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_fetches_of_one_dag_share_what_comes() {
+async fn concurrent_fetches_of_one_dag_share_blocks() {
     let (alice, bob) = (Node::start().await, Node::start().await);
     let blocks = tree(raws(400, 2000), 20);
     bob.store(&blocks).await;
@@ -281,7 +281,7 @@ async fn two_fetches_of_one_dag_share_what_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_empty_block_is_asked_of_nobody() {
+async fn empty_block_is_not_requested() {
     let alice = Node::start().await;
     let codecs = [(0x55, 0x12), (0x70, 0x12), (0x55, 0x1e)];
     let empty =
@@ -296,7 +296,7 @@ async fn the_empty_block_is_asked_of_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_damaged_here_is_fetched_again_and_repaired() {
+async fn damaged_local_blocks_are_fetched_again_and_repaired() {
     let (alice, bob) = (Node::start().await, Node::start().await);
     let blocks = tree(raws(30, 2000), 10);
     alice.store(&blocks).await;

@@ -1,9 +1,9 @@
-//! The walk over a DAG: which blocks are here, which must be fetched, and what they link to.
+//! The walk over a DAG: which blocks are stored, which must be fetched, and what they link to.
 //!
-//! Depth first, and without any I/O but the block store's. A [`Frame`] is a block whose links are being
-//! visited. Frames are few and hold their links only as far as there is room; the block is read again
-//! for the rest. Blocks that can have links are remembered as visited by 16 bytes each; for leaves the
-//! hold itself knows.
+//! It is depth first, and its only I/O is that of the block store. A [`Frame`] is a block whose links are being visited.
+//! The number of frames is bounded. Their links are dropped from memory when there are too many; the block is then read
+//! again. Visited blocks that can have links are remembered by a hash of 16 bytes; for leaves the hold itself is
+//! consulted.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -17,24 +17,24 @@ use crate::block::{IDENTITY_SIZE_MAX, is_supported_hash, is_whole_digest};
 use crate::blocks::HoldId;
 use crate::{Block, Blocks, BlocksError, dag};
 
-/// How many links deep a DAG may be. Real ones stay below 50.
+/// The maximum depth of a DAG in links. Real DAGs stay below 50.
 pub(super) const DEPTH_MAX: u32 = 1024;
-/// Links held in memory by all frames together, 96 bytes each.
+/// Links in the memory of all frames together, 96 bytes each.
 const LINKS_HELD_MAX: usize = 256 * 1024;
-/// Frames beyond which blocks are fetched one by one, so that the walk goes down before it goes on.
+/// With more frames than this, blocks are requested one by one, so that the walk goes down before it widens.
 const FRAMES_MAX: usize = 16 * 1024;
 
-/// Where [`Walk::advance`] stopped.
+/// Why [`Walk::advance`] returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// Nothing is left to visit but what is wanted.
+    /// Nothing is left to visit except below wanted blocks.
     Visited,
-    /// As many blocks are wanted as there was room for.
+    /// As many blocks were added to the wants as there was room for.
     Full,
     /// A block must be read from the disk.
     Disk,
-    /// It was a long turn; there is more.
-    Turn,
+    /// The step limit was reached; there is more to visit.
+    StepLimit,
 }
 
 #[derive(Debug)]
@@ -45,48 +45,48 @@ struct Frame {
     links: Option<Vec<Cid>>,
 }
 
-/// A walk under way.
+/// The state of a walk.
 pub(super) struct Walk {
     blocks: Arc<dyn Blocks>,
     hold: HoldId,
     start: Option<Cid>,
     frames: Vec<Frame>,
     links_held: usize,
-    /// Blocks that nobody needs to send, to be stored.
-    given: Vec<Block>,
+    /// Blocks whose content is known without fetching them, to be stored.
+    known: Vec<Block>,
     /// Blocks that are being fetched, and their depth.
     wanted: HashMap<Cid, u32>,
     visited: HashSet<u128>,
-    /// Whether the hold was whole once: what it does not keep any more is damaged.
-    mends: bool,
-    /// Blocks that are stored, cannot be read, and are fetched for that.
+    /// Whether the hold was sealed before: an edge that cannot be added again is to a damaged block.
+    repairs: bool,
+    /// Stored blocks that are damaged and fetched again for that reason.
     damaged: HashSet<Cid>,
     hashers: (RandomState, RandomState),
 }
 
 impl Walk {
-    pub(super) fn new(blocks: Arc<dyn Blocks>, hold: HoldId, root: Cid, mends: bool) -> Self {
+    pub(super) fn new(blocks: Arc<dyn Blocks>, hold: HoldId, root: Cid, repairs: bool) -> Self {
         Self {
             blocks,
             hold,
             start: Some(root),
             frames: Vec::new(),
             links_held: 0,
-            given: Vec::new(),
+            known: Vec::new(),
             wanted: HashMap::new(),
             visited: HashSet::new(),
-            mends,
+            repairs,
             damaged: HashSet::new(),
             hashers: (RandomState::new(), RandomState::new()),
         }
     }
 
-    /// Takes the blocks that are known without asking anyone. They must be stored like those that come.
-    pub(super) fn take_given(&mut self) -> Vec<Block> {
-        std::mem::take(&mut self.given)
+    /// Takes the blocks whose content is known. The caller must store them like fetched ones.
+    pub(super) fn take_known(&mut self) -> Vec<Block> {
+        std::mem::take(&mut self.known)
     }
 
-    /// How many blocks are being fetched.
+    /// The number of blocks that are being fetched.
     pub(super) fn wanted(&self) -> usize {
         self.wanted.len()
     }
@@ -96,13 +96,13 @@ impl Walk {
         self.wanted.keys().next().copied()
     }
 
-    /// Whether all has been visited and nothing is missing.
+    /// Whether everything was visited and nothing is missing.
     pub(super) fn is_done(&self) -> bool {
         self.start.is_none() && self.frames.is_empty() && self.wanted.is_empty()
     }
 
-    /// Walks on over at most `steps` links and adds up to `room` blocks to fetch to `wants`. Reads
-    /// blocks only if it `may_block`.
+    /// Visits at most `steps` links, and adds up to `room` blocks that must be fetched to `wants`. Reads blocks only if
+    /// `may_block`.
     pub(super) fn advance(
         &mut self,
         room: usize,
@@ -119,7 +119,7 @@ impl Walk {
                 return Ok(Stop::Full);
             }
             if steps == 0 {
-                return Ok(Stop::Turn);
+                return Ok(Stop::StepLimit);
             }
             steps -= 1;
             if let Some(root) = self.start {
@@ -141,7 +141,7 @@ impl Walk {
             if !self.visit(cid, depth, may_block, wants)? {
                 return Ok(Stop::Disk);
             }
-            // The visit may have put frames on top; the link was this one's.
+            // The visit may have pushed frames; the link belonged to this one.
             self.frames[frame].next += 1;
         }
     }
@@ -154,7 +154,7 @@ impl Walk {
                 return Ok(Next::Disk);
             }
             let Some(block) = load(self.blocks.as_ref(), &frame.cid)? else {
-                // Its links are visited anew when it has come.
+                // Its links are visited when it arrives.
                 let (cid, depth) = (frame.cid, frame.depth);
                 self.frames.pop();
                 self.want_again(cid, depth, wants);
@@ -175,7 +175,7 @@ impl Walk {
         }
     }
 
-    /// Visits a block: keeps it and walks into it, or wants it. False if it would have to be read first.
+    /// Visits a block: adds it to the hold and enters it, or wants it. False if it must be read first.
     fn visit(
         &mut self,
         cid: Cid,
@@ -185,8 +185,8 @@ impl Walk {
     ) -> Result<bool, FetchError> {
         check(&cid, depth)?;
         if let Some(block) = Block::inline(&cid) {
-            // Not remembered: it is counted nowhere, so that nothing would bound the memory, and what it can
-            // link to in so few bytes is soon visited again.
+            // Not remembered: it counts against no limit, so nothing would bound the memory, and the few links that fit
+            // into it are visited again quickly.
             if has_links(&cid) {
                 self.enter(&block, depth)?;
             }
@@ -201,7 +201,7 @@ impl Walk {
             }
             return Ok(true);
         }
-        if self.visited.contains(&self.print(&cid)) {
+        if self.visited.contains(&self.fingerprint(&cid)) {
             return Ok(true);
         }
         if !self.blocks.add_edge(self.hold, &cid)? {
@@ -221,7 +221,7 @@ impl Walk {
     }
 
     fn want_missing(&mut self, cid: Cid, depth: u32, wants: &mut Vec<Cid>) -> Result<(), FetchError> {
-        if self.mends && self.blocks.has_edge(self.hold, &cid)? {
+        if self.repairs && self.blocks.has_edge(self.hold, &cid)? {
             self.want_again(cid, depth, wants);
             return Ok(());
         }
@@ -234,12 +234,12 @@ impl Walk {
         wants.push(cid);
     }
 
-    /// Whether a block that came is stored already and must be repaired there. Says so once.
+    /// Whether a block that arrived is stored already and must be repaired. True once.
     pub(super) fn take_damaged(&mut self, cid: &Cid) -> bool {
         self.damaged.remove(cid)
     }
 
-    /// Wants a block. The empty one is known to everybody, and Kubo says of it that it does not have it.
+    /// Wants a block. The empty block is not requested: its content is known, and Kubo answers DONT_HAVE for it.
     fn want(&mut self, cid: Cid, depth: u32, wants: &mut Vec<Cid>) -> Result<(), FetchError> {
         let Ok(empty) = Block::verify(cid, Bytes::new()) else {
             self.wanted.insert(cid, depth);
@@ -249,13 +249,13 @@ impl Walk {
         if has_links(&cid) {
             self.enter(&empty, depth)?;
         }
-        if !self.given.contains(&empty) {
-            self.given.push(empty);
+        if !self.known.contains(&empty) {
+            self.known.push(empty);
         }
         Ok(())
     }
 
-    /// Takes in a block that was wanted; false if it was not.
+    /// Continues the walk with a block that was wanted; false if it was not.
     pub(super) fn arrived(&mut self, block: &Block) -> Result<bool, FetchError> {
         let Some(depth) = self.wanted.remove(block.cid()) else { return Ok(false) };
         if has_links(block.cid()) {
@@ -264,7 +264,7 @@ impl Walk {
         Ok(true)
     }
 
-    /// Puts a block's links on top of what is to be visited.
+    /// Pushes a frame with a block's links.
     fn enter(&mut self, block: &Block, depth: u32) -> Result<(), FetchError> {
         let links = links_of(block)?;
         if links.is_empty() {
@@ -272,7 +272,7 @@ impl Walk {
         }
         self.links_held += links.len();
         self.frames.push(Frame { cid: *block.cid(), depth, next: 0, links: Some(links) });
-        // The frames at the bottom are needed last.
+        // The frames at the bottom are needed last, so their links are dropped first.
         let last = self.frames.len() - 1;
         for frame in &mut self.frames[..last] {
             if self.links_held <= LINKS_HELD_MAX {
@@ -284,11 +284,11 @@ impl Walk {
     }
 
     fn first_visit(&mut self, cid: &Cid) -> bool {
-        self.visited.insert(self.print(cid))
+        self.visited.insert(self.fingerprint(cid))
     }
 
-    /// Two keyed hashes: nobody can choose CIDs that collide.
-    fn print(&self, cid: &Cid) -> u128 {
+    /// Two keyed hashes: an attacker cannot choose CIDs that collide.
+    fn fingerprint(&self, cid: &Cid) -> u128 {
         u128::from(self.hashers.0.hash_one(cid)) << 64 | u128::from(self.hashers.1.hash_one(cid))
     }
 }
@@ -304,7 +304,7 @@ pub(super) fn has_links(cid: &Cid) -> bool {
     !matches!(cid.codec(), dag::RAW | dag::CBOR | dag::JSON)
 }
 
-/// Refuses what can never be held.
+/// Refuses a block that can never be held.
 pub(super) fn check(cid: &Cid, depth: u32) -> Result<(), FetchError> {
     if depth > DEPTH_MAX {
         return Err(unfit(cid, format!("the DAG is more than {DEPTH_MAX} links deep")));
@@ -316,7 +316,7 @@ pub(super) fn check(cid: &Cid, depth: u32) -> Result<(), FetchError> {
         return Err(unfit(cid, format!("hash function {:#x} is not supported", cid.hash().code())));
     }
     if !is_whole_digest(cid.hash()) {
-        return Err(unfit(cid, format!("a digest of {} bytes is not a whole one", cid.hash().size())));
+        return Err(unfit(cid, format!("the digest has only {} bytes", cid.hash().size())));
     }
     if cid.hash().code() == 0 && usize::from(cid.hash().size()) > IDENTITY_SIZE_MAX {
         return Err(unfit(cid, format!("an identity CID has more than {IDENTITY_SIZE_MAX} bytes")));
@@ -329,14 +329,14 @@ pub(super) fn links_of(block: &Block) -> Result<Vec<Cid>, FetchError> {
     Ok(links.into_iter().map(|link| link.cid).collect())
 }
 
-/// Reads a block that is kept by the hold of the walk; `None` if it is damaged.
+/// Reads a block that the hold references; `None` if it is damaged.
 fn load(blocks: &dyn Blocks, cid: &Cid) -> Result<Option<Block>, FetchError> {
     if let Some(block) = Block::inline(cid) {
         return Ok(Some(block));
     }
     match blocks.get(cid) {
         Ok(Some(block)) => Ok(Some(block)),
-        // Gone can only mean that the hold was released.
+        // It can only be missing if the hold was released.
         Ok(None) => Err(BlocksError::NoSuchHold.into()),
         Err(BlocksError::Damaged(_)) => Ok(None),
         Err(error) => Err(error.into()),
@@ -355,10 +355,10 @@ mod tests {
     use crate::exchange::testnet::node;
 
     #[test]
-    fn identity_blocks_take_no_memory_however_many_there_are() {
+    fn identity_blocks_take_no_memory() {
         let blocks: Arc<dyn Blocks> = Arc::new(MemoryBlocks::default());
         let hold = blocks.open(&HoldName::parse("test").unwrap()).unwrap();
-        // An empty dag-pb node, told apart by its data.
+        // dag-pb nodes without links, which differ in their data.
         let inline = (0..200_u8).map(|at| {
             let hash = cid::multihash::Multihash::wrap(0, &[0x0a, 1, at]).unwrap();
             Cid::new_v1(dag::DAG_PB, hash)

@@ -1,17 +1,17 @@
-//! How many blocks a fetch wants at once.
+//! The number of blocks that a fetch requests at a time.
 
-/// Wants at first.
+/// Initial number of wants.
 const START: usize = 32;
-/// The most wants: enough to keep a quick peer with small blocks busy.
+/// Maximum number of wants: enough to keep a fast peer with small blocks busy.
 const MAX: usize = 1024;
-/// However large the blocks are, this many may be wanted.
+/// Minimum number of wants, however large the blocks are.
 const MIN: usize = 8;
-/// The bytes that all wanted blocks may have together, judged by the blocks that came last.
+/// Bytes of all wanted blocks, estimated from the blocks that arrived last.
 const BYTES_MAX: f64 = 32.0 * 1024.0 * 1024.0;
-/// What a block is thought to have before one came.
+/// Assumed size of a block before the first one arrived.
 const BLOCK_BYTES_GUESS: f64 = 256.0 * 1024.0;
 
-/// The number of wants, which grows as blocks come and shrinks as they get larger.
+/// The number of wants. It grows as blocks arrive, and shrinks as blocks get larger.
 #[derive(Debug)]
 pub(super) struct Window {
     size: usize,
@@ -23,16 +23,16 @@ impl Window {
         Self { size: START, block_bytes: BLOCK_BYTES_GUESS }
     }
 
-    /// A block came.
+    /// A block arrived.
     pub(super) fn delivered(&mut self, bytes: usize) {
         self.size = (self.size + 1).min(MAX);
         let bytes = bytes as f64;
-        // A large block counts at once, small ones little by little: memory comes before speed.
+        // Large blocks change the estimate at once, small ones gradually: bounding memory comes before speed.
         let weight = if bytes > self.block_bytes { 4.0 } else { 32.0 };
         self.block_bytes += (bytes - self.block_bytes) / weight;
     }
 
-    /// How many blocks to want now, beside those that are wanted. Zero until it is worth a message.
+    /// How many more blocks to request. Zero until it is worth a message.
     pub(super) fn room(&self, wanted: usize) -> usize {
         let fitting = (BYTES_MAX / self.block_bytes.max(1.0)) as usize;
         let size = self.size.min(fitting).max(MIN);
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_blocks_open_the_window_and_large_ones_close_it() {
+    fn window_grows_with_small_blocks_and_shrinks_with_large_ones() {
         let mut window = Window::new();
         for _ in 0..2000 {
             window.delivered(4096);
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_filled_up_in_steps_worth_a_message() {
+    fn window_is_refilled_in_steps_of_a_quarter() {
         let window = Window::new();
         assert_eq!(window.room(START), 0);
         assert_eq!(window.room(START - 1), 0);

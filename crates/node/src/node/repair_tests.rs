@@ -39,7 +39,7 @@ fn damage(dir: &Path, bytes: &[u8]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_scrub_finds_is_brought_again_by_holding_it_once_more() {
+async fn damage_found_by_the_scrub_is_repaired_by_a_fetch() {
     let dag = tree(raws(40, 3_000), 10);
     let leaf = &dag[7];
     let inner = &dag[41];
@@ -53,7 +53,7 @@ async fn what_the_scrub_finds_is_brought_again_by_holding_it_once_more() {
 
     let blocks = open(dir.path());
     scrub_step(&blocks, Duration::from_secs(1)).unwrap();
-    until("the note", || blocks.damaged_holds(10).unwrap() == [(name(), 2)]).await;
+    until("the record of damage", || blocks.damaged_holds(10).unwrap() == [(name(), 2)]).await;
     let source = Arc::new(MemoryBlocks::new());
     store(source.as_ref(), &dag).await;
     let source = Node::start(NodeConfig::loopback(), source).await.unwrap();

@@ -1,27 +1,27 @@
-//! What an address can reach: the open internet, the nets around this machine, or nothing that we dial.
+//! Classifies addresses: public, private, a DNS name, or not dialable.
 //!
-//! Peers and DHT answers are free to claim any address. Sorting them keeps each routing table to its own
-//! net, and keeps strangers from making this node knock at doors inside its own network.
+//! Peers and DHT answers can claim any address. The classification keeps each routing table to addresses of its own
+//! network, and prevents others from making this node connect to internal services.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 
-/// Where an address leads.
+/// The scope of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AddressScope {
     /// A host on the internet.
     Public,
-    /// This machine, or a net that only neighbours share.
+    /// This machine, or a private network.
     Private,
-    /// A name: only resolving it tells.
+    /// A DNS name: its scope is known only after it is resolved.
     Name,
-    /// Nothing to dial: no host, a group, a reserved range, or through a relay.
+    /// Not dialable: no host, multicast, a reserved range, or through a relay.
     Undialable,
 }
 
-/// Sorts an address by its first part.
+/// Classifies an address by its first part.
 pub(crate) fn address_scope(address: &Multiaddr) -> AddressScope {
     if address.iter().any(|part| matches!(part, Protocol::P2pCircuit)) {
         return AddressScope::Undialable;
@@ -36,7 +36,7 @@ pub(crate) fn address_scope(address: &Multiaddr) -> AddressScope {
     }
 }
 
-/// The name that has to be resolved before the address can be dialled.
+/// The DNS name at the start of the address, in lower case.
 pub(crate) fn name(address: &Multiaddr) -> Option<String> {
     match address.iter().next() {
         Some(Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) | Protocol::Dnsaddr(name)) => {
@@ -46,7 +46,7 @@ pub(crate) fn name(address: &Multiaddr) -> Option<String> {
     }
 }
 
-/// The IP address that the address starts with.
+/// The IP address at the start of the address.
 pub(crate) fn ip(address: &Multiaddr) -> Option<IpAddr> {
     match address.iter().next() {
         Some(Protocol::Ip4(ip)) => Some(ip.into()),
@@ -76,8 +76,8 @@ fn scope_v6(ip: Ipv6Addr) -> AddressScope {
     if ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() {
         return AddressScope::Private;
     }
-    // Global unicast is 2000::/3. Within it, documentation, and the tunnels (Teredo, 6to4) that can name
-    // an IPv4 host of any kind.
+    // Global unicast is 2000::/3, without documentation addresses and without tunnels (Teredo, 6to4), which can
+    // name any IPv4 host.
     let global = first & 0xe000 == 0x2000;
     let documentation = (first, second) == (0x2001, 0x0db8);
     let tunnel = (first, second) == (0x2001, 0) || first == 0x2002;
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_sorted_by_what_they_reach() {
+    fn addresses_are_classified_by_scope() {
         let cases = [
             ("/ip4/1.1.1.1/tcp/4001", AddressScope::Public),
             ("/ip6/2606:4700::1111/udp/4001/quic-v1", AddressScope::Public),

@@ -1,4 +1,4 @@
-//! What the node does on its connections.
+//! The network behaviours of the node.
 
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::kad::Mode;
@@ -10,23 +10,23 @@ use super::dht::{Dht, DhtKind};
 use super::peering;
 use crate::config::{Bootstrap, Lan, NodeConfig};
 
-/// The most inbound connections that shake hands at once: each holds a socket and costs a signature.
+/// Inbound connections in the handshake: each has a socket and costs a signature.
 const HANDSHAKES_INBOUND_MAX: u32 = 64;
 
-/// The most outbound connections that are being made, the DHT's included.
+/// Outbound connections being established, including those of the DHT.
 const HANDSHAKES_OUTBOUND_MAX: u32 = 256;
 
-/// The most connections with one peer: one for each transport and direction, and some that overlap.
+/// Connections with one peer: one for each transport and direction, and some that overlap.
 const CONNECTIONS_PER_PEER_MAX: u32 = 8;
 
-/// What other peers know this software by.
+/// The agent version that is sent to other peers.
 pub const AGENT: &str = concat!("pinfold/", env!("CARGO_PKG_VERSION"));
 
 /// The parts of the swarm. `E` is the block exchange.
 #[derive(NetworkBehaviour)]
 #[behaviour(prelude = "libp2p::swarm::derive_prelude")]
 pub(crate) struct Behaviour<E: NetworkBehaviour> {
-    /// First, so that what it refuses costs the others nothing.
+    /// First, so that a refused connection does not reach the others.
     pub(super) limits: connection_limits::Behaviour,
     pub(super) peering: peering::Behaviour,
     pub(super) identify: identify::Behaviour,
@@ -39,7 +39,7 @@ pub(crate) struct Behaviour<E: NetworkBehaviour> {
 impl<E: NetworkBehaviour> Behaviour<E> {
     pub(super) fn new(config: &NodeConfig, exchange: E) -> Self {
         let local = config.identity.peer_id();
-        // An address of a peer is used for the dial that it was given for; nothing is kept aside.
+        // Addresses of peers are stored only in the DHT tables.
         let about_us = identify::Config::new("ipfs/0.1.0".into(), config.identity.keypair().public())
             .with_agent_version(AGENT.into())
             .with_cache_size(0);
@@ -54,12 +54,12 @@ impl<E: NetworkBehaviour> Behaviour<E> {
         }
     }
 
-    /// The tables of the DHTs that are on.
+    /// The enabled DHTs.
     pub(super) fn tables(&mut self) -> impl Iterator<Item = &mut Dht> {
         [self.public.as_mut(), self.lan.as_mut()].into_iter().flatten()
     }
 
-    /// The table of one DHT, if it is on.
+    /// One DHT, if it is enabled.
     pub(super) fn table(&mut self, kind: DhtKind) -> Option<&mut Dht> {
         match kind {
             DhtKind::Public => self.public.as_mut(),
@@ -83,7 +83,7 @@ fn lan_table(local: PeerId, lan: Lan) -> Option<Dht> {
     }
 }
 
-/// A quarter of all places stays free for connections that this node makes.
+/// A quarter of all connections is reserved for outbound ones.
 fn limits(connections_max: u32) -> ConnectionLimits {
     ConnectionLimits::default()
         .with_max_pending_incoming(Some(HANDSHAKES_INBOUND_MAX))
@@ -93,7 +93,7 @@ fn limits(connections_max: u32) -> ConnectionLimits {
         .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER_MAX))
 }
 
-/// Limits that let no connection be made.
+/// Limits that refuse every connection.
 pub(super) fn no_connections() -> ConnectionLimits {
     ConnectionLimits::default()
         .with_max_pending_incoming(Some(0))

@@ -1,8 +1,8 @@
-//! One DHT's routing table and queries, confined to the addresses of its own kind.
+//! A Kademlia DHT whose routing table and queries are restricted to addresses of one scope.
 //!
-//! The public DHT knows public addresses and names; the LAN DHT knows private and loopback ones. What
-//! peers say about themselves or others is filtered twice: before it enters the table, and before it is
-//! dialled, because the answers of a query go straight to the dialler.
+//! The public DHT accepts public addresses and DNS names; the LAN DHT accepts private and loopback ones. Addresses that
+//! peers claim are filtered twice: before they enter the routing table, and before they are dialled, because addresses in
+//! query results bypass the table.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
@@ -21,24 +21,24 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol};
 
 use super::address_scope::{AddressScope, address_scope};
 
-/// The most addresses of one peer in the table.
+/// Addresses of one peer in the routing table.
 const ADDRESSES_MAX: usize = 16;
 
-/// The most provider records that a server keeps for others, of about 300 bytes each; beyond, the oldest go.
-/// (The store itself would take no more, and forgets what is expired only when somebody asks for it.)
+/// Provider records that a server stores for others, of about 300 bytes each. Beyond that, the oldest are removed. (The
+/// record store itself would refuse more, and removes expired records only when they are requested.)
 const RECORDS_MAX: usize = 16 * 1024;
 
-/// Which DHT a table belongs to.
+/// The two DHTs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum DhtKind {
-    /// The one of the internet.
+    /// The public DHT of the internet.
     Public,
-    /// The one of private and loopback nets.
+    /// The DHT of private and loopback networks.
     Lan,
 }
 
 impl DhtKind {
-    /// The protocol that its members speak.
+    /// The protocol of its members.
     pub(crate) fn protocol(self) -> StreamProtocol {
         match self {
             Self::Public => StreamProtocol::new("/ipfs/kad/1.0.0"),
@@ -46,7 +46,7 @@ impl DhtKind {
         }
     }
 
-    /// Whether an address may be in the table, and may be dialled because a member named it.
+    /// Whether an address may be stored in the routing table, and dialled as the result of a query.
     pub(crate) fn accepts(self, address: &Multiaddr) -> bool {
         match (self, address_scope(address)) {
             (Self::Public, AddressScope::Public | AddressScope::Name)
@@ -63,7 +63,7 @@ type Kad = kad::Behaviour<MemoryStore>;
 pub(crate) struct Dht {
     kind: DhtKind,
     kad: Kad,
-    /// What others announced, the oldest first; one that was announced again stands here twice.
+    /// Stored provider records, the oldest first. A record that was announced again is in the queue twice.
     provider_records: VecDeque<ProviderRecord>,
 }
 
@@ -89,12 +89,12 @@ impl Dht {
         self.kind
     }
 
-    /// Takes in what a peer says of itself, as far as it is of this table's kind.
+    /// Adds addresses that a peer claims for itself, if they are of this DHT's scope.
     pub(crate) fn add_addresses<'a>(&mut self, peer: PeerId, addresses: impl Iterator<Item = &'a Multiaddr>) {
         let kind = self.kind;
         for address in addresses.filter(|address| kind.accepts(address)).take(ADDRESSES_MAX) {
             if self.known_addresses(&peer) >= ADDRESSES_MAX {
-                // A peer that moves, or one that floods: what it said last counts.
+                // The peer moved, or floods: the latest addresses count.
                 self.kad.remove_peer(&peer);
             }
             self.kad.add_address(&peer, address.clone());
@@ -109,25 +109,25 @@ impl Dht {
         })
     }
 
-    /// Whether the table has nobody to ask.
+    /// Whether the routing table is empty.
     pub(crate) fn is_empty(&mut self) -> bool {
         self.kad.kbuckets().all(|bucket| bucket.num_entries() == 0)
     }
 
-    /// Starts to look for providers.
+    /// Starts a query for providers.
     pub(crate) fn find_providers(&mut self, key: RecordKey) -> QueryId {
         self.kad.get_providers(key)
     }
 
-    /// Ends a query; what it found meanwhile is dropped.
+    /// Ends a query. Its pending results are dropped.
     pub(crate) fn stop(&mut self, query: &QueryId) {
         if let Some(mut query) = self.kad.query_mut(query) {
             query.finish();
         }
     }
 
-    /// Keeps what others announce: provider records only. Value records (IPNS, public keys) would need a
-    /// check of their signatures first.
+    /// Stores provider records that others announce. Value records (IPNS, public keys) are not stored: their signatures
+    /// would have to be verified.
     pub(crate) fn handle_request(&mut self, request: InboundRequest) {
         if let InboundRequest::AddProvider { record: Some(record) } = request {
             let store = self.kad.store_mut();
@@ -137,7 +137,7 @@ impl Dht {
             {
                 store.remove_provider(&oldest.key, &oldest.provider);
             }
-            // Err cannot be: there are no more keys than records.
+            // Cannot fail: there are no more keys than records.
             if store.add_provider(record.clone()).is_ok() {
                 self.provider_records.push_back(record);
             }
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_records_make_room_for_new_ones() {
+    fn oldest_provider_records_are_evicted() {
         let mut table = Dht::new(PeerId::random(), DhtKind::Lan, Mode::Server);
         let provider = PeerId::random();
         let key = |at: usize| RecordKey::new(&at.to_be_bytes());

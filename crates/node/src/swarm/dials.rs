@@ -1,6 +1,6 @@
-//! The dials that are asked for: who waits for which peer, how many run at once, and what became of them.
+//! Requested dials: which callers wait for which peer, how many dials run, and their outcomes.
 //!
-//! Only bookkeeping: the event_loop does the dialling and reports what the swarm says.
+//! Only bookkeeping: the event loop dials and reports the outcomes.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -8,39 +8,39 @@ use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::oneshot;
 
-/// The most dials at once, each of which may try several addresses.
+/// Concurrent dials, each of which may try several addresses.
 const RUNNING_MAX: usize = 96;
 
-/// The most dials that wait for their turn.
+/// Queued dials.
 const QUEUE_MAX: usize = 1024;
 
-/// The most dials of one peer at once: more than one only where callers know different addresses.
+/// Concurrent dials of one peer: more than one only if callers know different addresses.
 const RUNNING_PER_PEER_MAX: usize = 4;
 
-/// The most callers that wait for one peer.
+/// Callers that may wait for one peer.
 const WAITING_PER_PEER_MAX: usize = 1024;
 
 /// Why a peer could not be reached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DialError {
     /// No address is known that this node may dial.
-    #[error("no address is known that may be dialled")]
+    #[error("no dialable address is known")]
     NoAddress,
-    /// No address led to the peer.
+    /// The peer could not be reached at any address.
     #[error("{0}")]
     Failed(String),
-    /// Too many dials wait already.
-    #[error("too many dials are waiting")]
+    /// Too many dials are queued.
+    #[error("too many dials are queued")]
     Busy,
     /// The node is shutting down.
     #[error("the node is stopping")]
     Stopping,
 }
 
-/// Where the outcome of a dial goes; nobody may be waiting for it.
+/// The channel for the outcome of a dial; `None` if no caller waits.
 pub(super) type Reply = Option<oneshot::Sender<Result<(), DialError>>>;
 
-/// A dial that was asked for.
+/// A requested dial.
 pub(super) struct DialRequest {
     pub(super) peer: PeerId,
     pub(super) addresses: Vec<Multiaddr>,
@@ -48,31 +48,31 @@ pub(super) struct DialRequest {
 }
 
 impl DialRequest {
-    /// Whether the caller has gone away meanwhile.
+    /// Whether the caller no longer waits.
     fn is_cancelled(&self) -> bool {
         self.reply.as_ref().is_some_and(oneshot::Sender::is_closed)
     }
 
     pub(super) fn answer(self, outcome: Result<(), DialError>) {
         if let Some(reply) = self.reply {
-            // A caller that is gone needs no answer.
+            // An error says that the caller no longer waits.
             let _ = reply.send(outcome);
         }
     }
 }
 
-/// What to do with an request.
+/// What to do with a request.
 pub(super) enum Admission {
     /// Dial now, then call [`Dials::started`].
     Start(DialRequest),
-    /// Nothing: it waits in the queue or for a running dial, or was answered.
+    /// Nothing: it is queued, joined a running dial, or was refused.
     Queued,
 }
 
-/// All dials that are asked for.
+/// All requested dials.
 #[derive(Default)]
 pub(super) struct Dials {
-    /// Dials in flight; a peer is in `waiting` as long as its outcome is open.
+    /// Running dials. A peer is in `waiting` until its outcome is known.
     running: HashMap<ConnectionId, PeerId>,
     waiting: HashMap<PeerId, Waiting>,
     queue: VecDeque<DialRequest>,
@@ -85,7 +85,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Lets the request wait for the outcome, if anybody does.
+    /// Adds a request to those that wait for the outcome.
     fn join(&mut self, request: DialRequest) {
         if request.reply.is_none() {
             return;
@@ -99,7 +99,7 @@ impl Waiting {
 }
 
 impl Dials {
-    /// Takes in an request for a peer that is not connected.
+    /// Decides about a request for a peer that is not connected.
     pub(super) fn submit(&mut self, request: DialRequest) -> Admission {
         if let Some(waiting) = self.waiting.get_mut(&request.peer)
             && (request.addresses.is_empty() || waiting.running >= RUNNING_PER_PEER_MAX)
@@ -118,7 +118,7 @@ impl Dials {
         Admission::Queued
     }
 
-    /// Notes that an request's dial is under way.
+    /// The dial of a request was started.
     pub(super) fn started(&mut self, connection: ConnectionId, request: DialRequest) {
         self.running.insert(connection, request.peer);
         let waiting = self.waiting.entry(request.peer).or_default();
@@ -126,7 +126,7 @@ impl Dials {
         waiting.join(request);
     }
 
-    /// A connection with the peer is up, by whatever dial.
+    /// The peer is connected, by any dial.
     pub(super) fn connected(&mut self, peer: &PeerId, connection: ConnectionId) {
         self.running.remove(&connection);
         if let Some(waiting) = self.waiting.remove(peer) {
@@ -134,7 +134,7 @@ impl Dials {
         }
     }
 
-    /// A dial failed; those who wait for the peer are told once no dial of it is left.
+    /// A dial failed. The callers are notified once no other dial of the peer runs.
     pub(super) fn failed(&mut self, connection: ConnectionId, error: &DialError) {
         let Some(peer) = self.running.remove(&connection) else { return };
         let Some(waiting) = self.waiting.get_mut(&peer) else { return };
@@ -146,7 +146,7 @@ impl Dials {
         }
     }
 
-    /// The next request of the queue, if there is room for it.
+    /// The next queued request, if another dial may run.
     pub(super) fn next(&mut self) -> Option<DialRequest> {
         while self.running.len() < RUNNING_MAX {
             let request = self.queue.pop_front()?;
@@ -172,7 +172,7 @@ mod tests {
     }
 
     fn start(dials: &mut Dials, request: DialRequest) -> ConnectionId {
-        let Admission::Start(request) = dials.submit(request) else { panic!("was not to be dialled") };
+        let Admission::Start(request) = dials.submit(request) else { panic!("it was not started") };
         // Ids are unique in a process and have no public constructor but through a dial's options.
         let id = libp2p::swarm::dial_opts::DialOpts::from(request.peer).connection_id();
         dials.started(id, request);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_who_want_the_same_peer_share_a_dial() {
+    async fn callers_for_the_same_peer_share_a_dial() {
         let (mut dials, peer) = (Dials::default(), PeerId::random());
         let (first, first_outcome) = request(peer, None);
         let (second, second_outcome) = request(peer, None);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_is_given_up_only_when_every_address_failed() {
+    async fn dial_fails_only_when_every_address_failed() {
         let (mut dials, peer) = (Dials::default(), PeerId::random());
         let (first, mut first_outcome) = request(peer, Some("/ip4/10.0.0.1/tcp/1"));
         let (second, second_outcome) = request(peer, Some("/ip4/10.0.0.2/tcp/1"));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_who_wait_for_one_peer_are_bounded_too() {
+    async fn callers_for_one_peer_are_bounded() {
         let (mut dials, peer) = (Dials::default(), PeerId::random());
         start(&mut dials, request(peer, None).0);
         for _ in 0..10 * WAITING_PER_PEER_MAX {
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn dials_beyond_the_bound_wait_and_then_are_refused() {
+    async fn dials_beyond_the_limit_are_queued_and_then_refused() {
         let mut dials = Dials::default();
         let mut ids = Vec::new();
         for _ in 0..RUNNING_MAX {
@@ -242,6 +242,6 @@ mod tests {
         assert!(dials.next().is_none());
         drop(queued.remove(0));
         dials.failed(ids[0], &DialError::NoAddress);
-        assert!(dials.next().is_some_and(|request| !request.is_cancelled()), "an abandoned one is skipped");
+        assert!(dials.next().is_some_and(|request| !request.is_cancelled()), "a cancelled one is skipped");
     }
 }

@@ -1,4 +1,4 @@
-//! The one owner of the swarm: carries out commands, and follows what happens on the connections.
+//! The task that owns the swarm: executes commands and handles swarm events.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,26 +18,26 @@ use super::searches::{ProviderSearches, SearchId};
 use super::{Command, PeerEvent, PeerInfo, SwarmStats};
 use crate::config::PEERS_MAX;
 
-/// The longest agent name that is kept of a peer, in characters.
+/// The maximum length of a peer's agent version that is stored, in characters.
 const AGENT_LEN_MAX: usize = 64;
 
-/// The most addresses that are tried in one dial.
+/// The maximum number of addresses of one dial.
 pub(super) const ADDRESSES_PER_DIAL_MAX: usize = 32;
 
-/// How long connections may take to close when the node stops.
+/// Time limit for closing connections when the node stops.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
 
-/// The swarm and all that is known about its connections.
+/// The swarm and the state of its connections.
 pub(super) struct EventLoop<E: NetworkBehaviour> {
     pub(super) swarm: Swarm<Behaviour<E>>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) events: broadcast::Sender<PeerEvent>,
-    /// Whether addresses that callers name may be private.
+    /// Whether addresses in requests may be private.
     pub(super) private_origins: bool,
     pub(super) peers: HashMap<PeerId, Peer>,
     pub(super) dials: Dials,
     pub(super) searches: ProviderSearches,
-    /// Dials that were begun, by whomever.
+    /// Dials since the start, by any part of the swarm.
     pub(super) dials_started: u64,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Peer {
 }
 
 impl<E: NetworkBehaviour> EventLoop<E> {
-    /// Runs until it is told to stop, or until nobody is left who could tell.
+    /// Runs until a stop command arrives, or until the last handle is dropped.
     pub(super) async fn run(mut self) {
         let stopped = loop {
             tokio::select! {
@@ -65,19 +65,19 @@ impl<E: NetworkBehaviour> EventLoop<E> {
         self.close().await;
         drop(self);
         if let Some(stopped) = stopped {
-            // Whoever asked may have stopped waiting.
+            // An error says that the caller no longer waits.
             let _ = stopped.send(());
         }
     }
 
-    /// Makes no more connections and closes every one there is, so that peers need not wait for a timeout.
+    /// Refuses new connections and closes all, so that peers need not wait for a time-out.
     async fn close(&mut self) {
         let behaviour = self.swarm.behaviour_mut();
         behaviour.peering.remove_all();
         *behaviour.limits.limits_mut() = behaviour::no_connections();
         let peers: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
         for peer in peers {
-            // Err only says that it was not connected.
+            // An error says that it was not connected.
             let _ = self.swarm.disconnect_peer_id(peer);
         }
         let closed = async {
@@ -86,12 +86,12 @@ impl<E: NetworkBehaviour> EventLoop<E> {
             }
         };
         if tokio::time::timeout(CLOSE_TIME, closed).await.is_err() {
-            tracing::debug!("some connections did not close in time");
+            tracing::debug!("some connections were not closed in time");
         }
     }
 
     fn on_command(&mut self, command: Command) {
-        // An answer that nobody waits for any more is dropped.
+        // A reply fails if its caller no longer waits.
         match command {
             Command::Dial { peer, addresses, trusted, reply } => {
                 let addresses = self.dialable(addresses, trusted);
@@ -127,7 +127,7 @@ impl<E: NetworkBehaviour> EventLoop<E> {
 
     // Dialling.
 
-    /// What may be dialled of the addresses that a caller names.
+    /// Those of a caller's addresses that may be dialled.
     fn dialable(&self, mut addresses: Vec<Multiaddr>, trusted: bool) -> Vec<Multiaddr> {
         addresses.retain(|address| match address_scope(address) {
             AddressScope::Public | AddressScope::Name => true,
@@ -208,7 +208,7 @@ impl<E: NetworkBehaviour> EventLoop<E> {
         }
     }
 
-    /// Starts what waits for the table to have somebody to ask.
+    /// Starts the queries that wait for the DHT to know a peer.
     fn resume_searches(&mut self, kind: DhtKind) {
         let table = self.swarm.behaviour_mut().table(kind);
         if table.is_some_and(|table| !table.is_empty()) {
@@ -236,7 +236,7 @@ impl<E: NetworkBehaviour> EventLoop<E> {
         let local = *self.swarm.local_peer_id();
         let found = found.into_iter().filter(|peer| *peer != local);
         let progress = self.searches.progress(query, found, requests, last);
-        // The addresses live as long as the query: dial at once, before it is stopped.
+        // The addresses are known only while the query runs: dial before it is stopped.
         for peer in progress.new_providers {
             self.dial(DialRequest { peer, addresses: Vec::new(), reply: None });
         }
@@ -266,13 +266,13 @@ impl<E: NetworkBehaviour> EventLoop<E> {
             }
             SwarmEvent::Dialing { .. } => self.dials_started += 1,
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
-                tracing::debug!(from = %send_back_addr, %error, "an inbound connection failed");
+                tracing::debug!(from = %send_back_addr, %error, "inbound connection failed");
             }
             SwarmEvent::NewListenAddr { address, .. } => tracing::info!(%address, "listening"),
             SwarmEvent::ListenerClosed { addresses, reason: Err(error), .. } => {
-                tracing::error!(?addresses, %error, "stopped listening");
+                tracing::error!(?addresses, %error, "listener closed");
             }
-            SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener failed"),
+            SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "listener failed"),
             _ => {}
         }
     }
@@ -282,7 +282,7 @@ impl<E: NetworkBehaviour> EventLoop<E> {
         let connections = &mut self.peers.entry(peer).or_default().connections;
         connections.push((connection, address));
         if connections.len() == 1 {
-            // Err says that nobody listens.
+            // An error says that there is no receiver.
             let _ = self.events.send(PeerEvent::Connected(peer));
         }
         self.dials.connected(&peer, connection);
@@ -305,7 +305,7 @@ impl<E: NetworkBehaviour> EventLoop<E> {
                 | identify::Event::Pushed { connection_id, peer_id, info },
             ) => self.on_identified(peer_id, connection_id, &info),
             BehaviourEvent::Ping(ping::Event { peer, connection, result: Err(ping::Failure::Timeout) }) => {
-                tracing::debug!(%peer, "a connection is dead");
+                tracing::debug!(%peer, "closing a connection after a ping time-out");
                 self.swarm.close_connection(connection);
             }
             BehaviourEvent::Public(event) => self.on_dht_event(DhtKind::Public, event),
@@ -315,7 +315,7 @@ impl<E: NetworkBehaviour> EventLoop<E> {
         }
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "most table events are of no interest")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "few DHT events matter here")]
     fn on_dht_event(&mut self, kind: DhtKind, event: kad::Event) {
         match event {
             kad::Event::OutboundQueryProgressed {
@@ -340,7 +340,7 @@ impl<E: NetworkBehaviour> EventLoop<E> {
         }
     }
 
-    /// Takes in what a peer says of itself, bounded: none of it is proven.
+    /// Stores what a peer claims about itself, bounded and filtered: none of it is verified.
     fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, info: &identify::Info) {
         let Some(known) = self.peers.get_mut(&peer) else { return };
         known.agent = Some(printable(&info.agent_version));
@@ -349,9 +349,9 @@ impl<E: NetworkBehaviour> EventLoop<E> {
             .iter()
             .any(|(id, address)| *id == connection && address_scope(address) == AddressScope::Private);
         for table in self.swarm.behaviour_mut().tables() {
-            // Only a neighbour may name private addresses: a stranger could send us to our own servers.
-            let may_speak = table.kind() == DhtKind::Public || over_lan;
-            if may_speak && info.protocols.contains(&table.kind().protocol()) {
+            // Only a neighbour may claim private addresses: others could direct the node to internal servers.
+            let may_claim = table.kind() == DhtKind::Public || over_lan;
+            if may_claim && info.protocols.contains(&table.kind().protocol()) {
                 table.add_addresses(peer, info.listen_addrs.iter());
             }
         }
@@ -374,7 +374,7 @@ fn printable(agent: &str) -> String {
     agent.chars().filter(|c| !c.is_control()).take(AGENT_LEN_MAX).collect()
 }
 
-/// Says why a dial failed, with the first few addresses.
+/// The reason why a dial failed, with the first few addresses.
 fn dial_error(error: &swarm::DialError) -> DialError {
     const SHOWN_MAX: usize = 3;
     match error {

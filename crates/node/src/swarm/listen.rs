@@ -1,4 +1,4 @@
-//! Opening the listen addresses, with errors that say what to do.
+//! Opens the listen addresses.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,10 +14,10 @@ use socket2::{Domain, Socket, Type};
 use super::StartError;
 use super::address_scope;
 
-/// How long to wait for the addresses of a wildcard listener; a machine may have no interface that is up.
+/// Time limit for the addresses of a wildcard listener: the machine may have no active interface.
 const INTERFACES_TIME: Duration = Duration::from_secs(2);
 
-/// Listens on every address; returns once the swarm knows what it listens on.
+/// Listens on every address. Returns once the swarm has resolved the addresses.
 pub(super) async fn listen<B: NetworkBehaviour>(
     swarm: &mut Swarm<B>,
     addresses: &[Multiaddr],
@@ -30,7 +30,7 @@ pub(super) async fn listen<B: NetworkBehaviour>(
                 return Err(StartError::AddressInUse { address: address.clone() });
             }
             Err(error) if is_absent_ipv6(address, &error) => {
-                tracing::warn!(%address, "this machine has no IPv6; not listening there");
+                tracing::warn!(%address, "IPv6 is not available; not listening on this address");
                 continue;
             }
             Err(error) => return Err(failed(address, &error)),
@@ -43,7 +43,7 @@ pub(super) async fn listen<B: NetworkBehaviour>(
     }
     let opened = tokio::time::timeout(INTERFACES_TIME, until_open(swarm, opening)).await;
     if opened.is_err() {
-        tracing::warn!("no network interface is up for some listen addresses; going on without");
+        tracing::warn!("no active network interface for some listen addresses; continuing without them");
     }
     opened.unwrap_or(Ok(()))
 }
@@ -73,9 +73,8 @@ fn failed(address: &Multiaddr, error: &io::Error) -> StartError {
     StartError::Listen { address: address.clone(), reason: error.to_string() }
 }
 
-/// Opens and closes a socket like the one that is about to listen. The swarm's TCP sockets share their
-/// port with any other socket that is willing to (for hole punching), so that two nodes would listen on
-/// one port without noticing, and each would get half of the connections.
+/// Binds and closes a socket to find out whether the address is free. The swarm's TCP sockets allow port reuse (for hole
+/// punching). Without this check two nodes could listen on one port, and each would get half of the connections.
 fn probe(address: &Multiaddr) -> io::Result<()> {
     let Some(ip) = address_scope::ip(address) else { return Ok(()) };
     let part = address.iter().nth(1);
@@ -95,14 +94,14 @@ fn probe(address: &Multiaddr) -> io::Result<()> {
         socket.set_only_v6(true)?;
     }
     if kind == Type::STREAM {
-        // A port whose last connections are still winding down is free.
+        // A port with connections in TIME_WAIT is free.
         socket.set_reuse_address(true)?;
     }
     socket.bind(&at.into())?;
     if kind == Type::STREAM { socket.listen(1) } else { Ok(()) }
 }
 
-/// Whether this only says that the machine has no IPv6, which the default addresses must survive.
+/// Whether the error means that the machine has no IPv6, which must not make the default addresses fail.
 fn is_absent_ipv6(address: &Multiaddr, error: &io::Error) -> bool {
     let wildcard = matches!(address.iter().next(), Some(Protocol::Ip6(ip)) if ip.is_unspecified());
     wildcard && error.kind() != io::ErrorKind::PermissionDenied

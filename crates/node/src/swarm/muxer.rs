@@ -1,8 +1,8 @@
-//! Many streams over one connection: Yamux, with larger frames than libp2p's wrapper of it would send.
+//! Stream multiplexing: Yamux, with larger frames than libp2p's own wrapper sends.
 //!
-//! Follows <https://github.com/hashicorp/yamux/blob/master/spec.md>; the protocol itself is the `yamux`
-//! crate's. Frames of 64 KiB instead of 16 mean a quarter of the headers and of the turns through the
-//! connection, and still let streams take turns.
+//! The `yamux` crate implements the protocol (<https://github.com/hashicorp/yamux/blob/master/spec.md>). Frames of 64 KiB
+//! instead of 16 KiB need a quarter of the headers and of the passes through the connection, and still interleave
+//! streams.
 
 use std::collections::VecDeque;
 use std::future::{Ready, ready};
@@ -15,23 +15,21 @@ use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
 use yamux::{Config, Connection, ConnectionError, Mode, Stream};
 
-/// The most streams of one connection: twice what bitswap reads of one peer at once. Each may hold a first
-/// window unread, so this is also what bounds the memory that a hostile peer can take.
+/// Streams of one connection: twice as many as bitswap reads from one peer concurrently. Each may have its first window
+/// unread, so this also bounds the memory that a hostile peer can use.
 const STREAMS_MAX: usize = 1024;
 
-/// The window that a stream has at first, in bytes, as Yamux fixes it.
+/// The initial window of a stream in bytes, fixed by Yamux.
 const FIRST_WINDOW: usize = 256 * 1024;
 
-/// What one connection may have unread, in bytes. All streams share the 768 KiB beyond their first windows,
-/// so that none grows over 1 MiB: js-libp2p sends frames as large as the window, while rust-yamux hangs up
-/// on a frame over 1 MiB.
+/// Unread bytes of one connection. All streams share the 768 KiB beyond their initial windows, so that no window exceeds
+/// 1 MiB: js-libp2p sends frames as large as the window, and rust-yamux closes the connection on a frame over 1 MiB.
 const UNREAD_MAX: usize = STREAMS_MAX * FIRST_WINDOW + 768 * 1024;
 
-/// How much of a stream goes into one frame, in bytes.
+/// The maximum bytes of stream data in one frame.
 const FRAME_SIZE: usize = 64 * 1024;
 
-/// The most streams that the other side opened and nobody took yet; more are reset. It is what a peer may
-/// open without an answer.
+/// Inbound streams that have not been accepted yet; more are reset. A peer may open this many without an answer.
 const INBOUND_MAX: usize = 256;
 
 /// The Yamux upgrade.
@@ -84,9 +82,9 @@ impl<C: AsyncRead + AsyncWrite + Unpin> OutboundConnectionUpgrade<C> for Yamux {
 
 /// A connection that carries streams.
 ///
-/// Yamux makes all its progress while it is asked for the next inbound stream. The swarm asks for that in
-/// two ways: it wants a stream ([`poll_inbound`](StreamMuxer::poll_inbound)), or only wants progress
-/// ([`poll`](StreamMuxer::poll)); streams that arrive in the second way wait in `inbound`.
+/// Yamux makes progress only while it is polled for the next inbound stream. The swarm polls in two ways: to accept a
+/// stream ([`poll_inbound`](StreamMuxer::poll_inbound)), or only for progress ([`poll`](StreamMuxer::poll)). Streams that
+/// arrive in the second way wait in `inbound`.
 pub(crate) struct Muxer<C> {
     connection: Connection<C>,
     inbound: VecDeque<Stream>,
@@ -134,10 +132,10 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
             }
         } else {
             // Dropping a stream resets it.
-            tracing::debug!("a peer opens streams faster than they are taken");
+            tracing::debug!("resetting an inbound stream: too many are waiting");
             drop(stream);
         }
-        // There may be more, but others shall have their turn first.
+        // There may be more streams, but other tasks run first.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -157,7 +155,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_large_write_goes_out_in_large_frames() {
+    async fn large_write_is_sent_in_large_frames() {
         const HEADER: usize = 12;
         let (near, far) = tokio::io::duplex(1024 * 1024);
         let mut muxer = Yamux::connection(near.compat(), Mode::Client);
@@ -189,7 +187,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn streams_run_both_ways_at_once() {
+    async fn concurrent_streams_work_in_both_directions() {
         const STREAMS: usize = 300;
         let (near, far) = tokio::io::duplex(64 * 1024);
         let mut server = Yamux::connection(far.compat(), Mode::Server);

@@ -1,7 +1,7 @@
-//! Stays connected with chosen peers: dials them, keeps idle connections open, and dials again, for ever.
+//! Peering: stays connected to chosen peers. Dials them, keeps idle connections open, and reconnects without limit.
 //!
-//! Attempts back off from half a second to a minute, with jitter, so that two nodes that keep each other
-//! do not collide again and again, and many that lost the same peer do not return at once.
+//! Attempts back off from half a second to a minute, with jitter, so that two nodes that peer with each other do not
+//! collide repeatedly, and many nodes that lost the same peer do not reconnect at the same time.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -30,17 +30,17 @@ const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// A connection that lasted this long was a good one: the pauses start again from the shortest.
+/// After a connection of at least this duration, the pauses start again from the shortest.
 const STEADY_TIME: Duration = Duration::from_secs(30);
 
-/// The most dials of peered peers at once.
+/// Concurrent dials of peered nodes.
 const DIALS_MAX: usize = 16;
 
-/// The behaviour that keeps peers.
+/// The network behaviour.
 pub(crate) struct Behaviour {
     local: PeerId,
     peered: HashMap<PeerId, PeeredPeer>,
-    /// What connections are told when a peer becomes peered, or is no more.
+    /// Changes to send to connection handlers when a peer is added or removed.
     keep_alive_changes: Vec<(PeerId, ConnectionId, bool)>,
     connections: HashMap<PeerId, Vec<ConnectionId>>,
     alarm: Pin<Box<Sleep>>,
@@ -71,8 +71,7 @@ impl Behaviour {
         }
     }
 
-    /// Keeps a peer from now on; its addresses replace those from before. The caller bounds the number of
-    /// peers and addresses.
+    /// Adds a peer, or replaces its addresses. The caller bounds the number of peers and addresses.
     pub(crate) fn add(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
         let connections = self.connections.get(&peer).map_or(&[][..], Vec::as_slice);
         let now = Instant::now();
@@ -92,7 +91,7 @@ impl Behaviour {
         self.wake();
     }
 
-    /// Lets a peer go; its connections stay as long as they are used.
+    /// Removes a peer. Its connections stay open while they are used.
     pub(crate) fn remove(&mut self, peer: &PeerId) {
         if self.peered.remove(peer).is_some() {
             let connections = self.connections.get(peer).map_or(&[][..], Vec::as_slice);
@@ -101,18 +100,18 @@ impl Behaviour {
         }
     }
 
-    /// Lets all peers go.
+    /// Removes all peers.
     pub(crate) fn remove_all(&mut self) {
         let peers: Vec<PeerId> = self.peered.keys().copied().collect();
         peers.iter().for_each(|peer| self.remove(peer));
     }
 
-    /// Whether the peer is peered.
+    /// Whether this is one of the peers.
     pub(crate) fn contains(&self, peer: &PeerId) -> bool {
         self.peered.contains_key(peer)
     }
 
-    /// How many peers are peered.
+    /// The number of peers.
     pub(crate) fn len(&self) -> usize {
         self.peered.len()
     }
@@ -158,13 +157,13 @@ impl Behaviour {
         if self.connections.contains_key(&peer) {
             peered.state = State::Connected { since: Instant::now() };
         } else {
-            tracing::debug!(%peer, failures = peered.failures + 1, error = %event.error, "a peered peer is away");
+            tracing::debug!(%peer, failures = peered.failures + 1, error = %event.error, "failed to dial a peered node");
             peered.wait(&self.local, &peer);
         }
         self.wake();
     }
 
-    /// The next dial that is due, if one is; otherwise sets the alarm for it.
+    /// The next dial that is due; otherwise sets the alarm for it.
     fn next_dial(&mut self, cx: &mut Context<'_>) -> Option<DialOpts> {
         loop {
             let now = Instant::now();
@@ -205,8 +204,8 @@ impl PeeredPeer {
     }
 }
 
-/// The pause before the next dial: it doubles with each failure, and its upper half is spread over peers
-/// and attempts.
+/// The pause before the next dial. It doubles with each failure; up to half of it is jitter that depends on the peers
+/// and the attempt.
 fn pause(failures: u32, local: &PeerId, peer: &PeerId) -> Duration {
     let full = PAUSE_MIN.saturating_mul(1 << failures.min(16)).min(PAUSE_MAX);
     let mut hasher = DefaultHasher::new();
@@ -272,7 +271,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_a_minute_and_differ_between_peers() {
+    fn pauses_back_off_with_jitter() {
         let (local, peer) = (PeerId::random(), PeerId::random());
         assert!(pause(0, &local, &peer) <= PAUSE_MIN);
         for failures in 0..100 {

@@ -1,7 +1,7 @@
-//! Reads from a socket in large steps, whatever the layer above asks for.
+//! Reads from a socket in large steps, independent of the sizes that the layer above requests.
 //!
-//! TLS and Noise read a few KiB at a time, each of which would be a system call. The buffer exists only
-//! while there is data to read, so that idle connections cost nothing.
+//! TLS and Noise read a few KiB at a time, and each read would be a system call. The buffer is allocated only while there
+//! is data to read, so that idle connections cost no memory.
 
 use std::io;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use futures::{AsyncRead, AsyncWrite};
 
-/// How much is read at once, in bytes: four full TLS records.
+/// Bytes of one read: four full TLS records.
 const STEP: usize = 64 * 1024;
 
 /// A stream with read-ahead; writes go straight through.
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn bytes_come_through_in_order_whatever_is_asked_for() {
+    async fn bytes_are_read_in_order_for_any_buffer_size() {
         let data: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
         let mut stream = ReadAhead::new(Cursor::new(data.clone()));
         let mut read = Vec::new();

@@ -1,8 +1,8 @@
-//! ProviderSearches for providers: which queries of which DHT belong to which search, and when it is over.
+//! Provider searches: which query of which DHT belongs to which search, and when a search ends.
 //!
-//! A search has a state in every DHT that is on. A state that finds nobody to ask (the node has just started)
-//! waits for the first peer of its table. A search ends when it has asked somebody and nobody is left to
-//! ask, when it has found enough, when nobody listens any more, or when its time is up.
+//! A search runs one query in every enabled DHT. A query that finds no peer to ask (the node has just started) waits for
+//! the first peer in the routing table. A search ends when its queries are complete and at least one asked a peer, when it
+//! has found enough providers, when its caller drops the stream, or when its time is up.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -15,19 +15,19 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::dht::DhtKind;
 
-/// The most providers that one search yields.
+/// The maximum number of providers of one search.
 pub(super) const PROVIDERS_MAX: usize = 100;
 
-/// How long one search may take: a query of the public DHT takes seconds, and gives up after a minute.
+/// Time limit of a search: a query of the public DHT takes seconds, and times out after a minute.
 const TIME_MAX: Duration = Duration::from_secs(120);
 
-/// The most searches that ask at once: each asks about ten peers at a time in each DHT.
+/// Concurrent searches: each asks about ten peers at a time in each DHT.
 const RUNNING_MAX: usize = 48;
 
-/// The most searches that wait for their turn.
+/// Queued searches.
 const QUEUE_MAX: usize = 1024;
 
-/// A search that was asked for. Dropping the other end of `wanted` ends it.
+/// A requested search. Dropping the sender of `cancelled` ends it.
 pub(super) struct ProviderSearch {
     pub(super) key: RecordKey,
     pub(super) found: mpsc::Sender<PeerId>,
@@ -61,23 +61,23 @@ pub(super) struct ProviderSearches {
     ends: FuturesUnordered<BoxFuture<'static, SearchId>>,
 }
 
-/// What a report of a query leads to.
+/// The consequences of a query's result.
 pub(super) struct Progress {
-    /// Providers that this search had not found before.
+    /// Providers that the search had not found before.
     pub(super) new_providers: Vec<PeerId>,
-    /// Queries that are of no use any more.
+    /// Queries to stop.
     pub(super) stop: Vec<(DhtKind, QueryId)>,
 }
 
 impl ProviderSearches {
-    /// Takes in a search. Beyond the bounds it ends at once, with nothing found.
+    /// Queues a search. If the queue is full, the search ends at once without a result.
     pub(super) fn submit(&mut self, search: ProviderSearch) {
         if self.queue.len() < QUEUE_MAX {
             self.queue.push_back(search);
         }
     }
 
-    /// The next search that may start; its queries are noted with [`query_started`](Self::query_started).
+    /// The next search to start. The caller reports its queries with [`query_started`](Self::query_started).
     pub(super) fn next(&mut self, kinds: &[DhtKind]) -> Option<(SearchId, RecordKey)> {
         while self.running.len() < RUNNING_MAX {
             let search = self.queue.pop_front()?;
@@ -90,7 +90,7 @@ impl ProviderSearches {
             let ProviderSearch { key, found, cancelled } = search;
             self.running.insert(id, Running { key: key.clone(), found, seen: HashSet::new(), queries });
             let end = async move {
-                // Resolves when the listener is dropped, too.
+                // Also resolves when the caller drops the stream.
                 let _ = tokio::time::timeout(TIME_MAX, cancelled).await;
                 id
             };
@@ -100,7 +100,7 @@ impl ProviderSearches {
         None
     }
 
-    /// Notes the query that a state runs.
+    /// Records the query of a search in one DHT.
     pub(super) fn query_started(&mut self, id: SearchId, kind: DhtKind, query: QueryId) {
         if let Some(search) = self.running.get_mut(&id) {
             search.set(kind, QueryState::Running(query));
@@ -108,14 +108,14 @@ impl ProviderSearches {
         }
     }
 
-    /// The searches that wait for this table to have somebody to ask.
+    /// The searches that wait for this DHT to know a peer.
     pub(super) fn without_peers(&self, kind: DhtKind) -> Vec<(SearchId, RecordKey)> {
         let idle =
             self.running.iter().filter(|(_, search)| search.queries.contains(&(kind, QueryState::NoPeers)));
         idle.map(|(id, search)| (*id, search.key.clone())).collect()
     }
 
-    /// Takes in what a query found. `requests` is how many peers it asked; `last` tells that it is done.
+    /// Processes the result of a query. `requests` is the number of peers that it asked; `last` says that it is complete.
     pub(super) fn progress(
         &mut self,
         query: (DhtKind, QueryId),
@@ -135,11 +135,11 @@ impl ProviderSearches {
             self.queries.remove(&query);
             search.set(query.0, if requests == 0 { QueryState::NoPeers } else { QueryState::Done });
         }
-        // A DHT that nobody is in (there is no other node in the LAN) holds no search up, nor its place.
+        // A DHT without members (no other node in the LAN) must not delay the end of a search.
         let is_asking = search.queries.iter().any(|(_, state)| matches!(state, QueryState::Running(_)));
         let done = !is_asking && search.queries.iter().any(|(_, state)| *state == QueryState::Done);
         for peer in &progress.new_providers {
-            // The channel has room for all that a search may find; it is closed if nobody listens.
+            // The channel has room for all providers of a search; it is closed if the stream was dropped.
             let _ = search.found.try_send(*peer);
         }
         if done || search.seen.len() >= PROVIDERS_MAX {
@@ -148,7 +148,7 @@ impl ProviderSearches {
         progress
     }
 
-    /// Resolves when a search is not wanted any more or its time is up; pends if there is none.
+    /// Resolves when a search is cancelled or its time is up. Pends if there is no search.
     pub(super) async fn next_end(&mut self) -> SearchId {
         match self.ends.next().await {
             Some(id) => id,
@@ -156,7 +156,7 @@ impl ProviderSearches {
         }
     }
 
-    /// Ends a search; returns its queries that still run.
+    /// Ends a search. Returns its queries that are still running.
     pub(super) fn end(&mut self, id: SearchId) -> Vec<(DhtKind, QueryId)> {
         let Some(search) = self.running.remove(&id) else { return Vec::new() };
         let mut open = Vec::new();
@@ -199,13 +199,13 @@ mod tests {
         (search, Listener { found, _cancel: cancel })
     }
 
-    /// Ids of queries come only from a table.
+    /// Query ids can only be created by a DHT.
     fn query() -> QueryId {
         Dht::new(PeerId::random(), DhtKind::Lan, Mode::Client).find_providers(RecordKey::new(&b"key"))
     }
 
     #[tokio::test]
-    async fn each_provider_is_told_once_and_the_end_too() {
+    async fn each_provider_is_reported_once() {
         let (mut searches, query) = (ProviderSearches::default(), query());
         let (request, mut listener) = search();
         searches.submit(request);
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_search_that_found_nobody_to_ask_goes_on_later() {
+    async fn search_without_peers_continues_later() {
         let (mut searches, query) = (ProviderSearches::default(), query());
         let (request, mut listener) = search();
         searches.submit(request);
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dht_that_nobody_is_in_does_not_hold_a_search_up() {
+    async fn empty_dht_does_not_delay_a_search() {
         let (mut searches, query) = (ProviderSearches::default(), query());
         let (request, mut listener) = search();
         searches.submit(request);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_flood_of_providers_is_cut_off() {
+    async fn number_of_providers_is_limited() {
         let (mut searches, query) = (ProviderSearches::default(), query());
         let (request, mut listener) = search();
         searches.submit(request);
@@ -269,15 +269,15 @@ mod tests {
             (progress.new_providers.len(), progress.stop),
             (PROVIDERS_MAX, vec![(DhtKind::Lan, query)])
         );
-        let mut told = 0;
+        let mut count = 0;
         while listener.found.recv().await.is_some() {
-            told += 1;
+            count += 1;
         }
-        assert_eq!(told, PROVIDERS_MAX);
+        assert_eq!(count, PROVIDERS_MAX);
     }
 
     #[tokio::test]
-    async fn searches_beyond_the_bounds_wait_and_then_end_at_once() {
+    async fn searches_beyond_the_limit_are_queued_and_then_refused() {
         let mut searches = ProviderSearches::default();
         let mut listeners = Vec::new();
         for _ in 0..=QUEUE_MAX {

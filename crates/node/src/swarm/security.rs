@@ -1,4 +1,4 @@
-//! The two ways to secure a byte stream: TLS first, as Kubo and Helia prefer, then Noise.
+//! The security upgrade of a byte stream: TLS, which Kubo and Helia prefer, then Noise.
 
 use std::io;
 

@@ -1,5 +1,5 @@
-//! Nodes that meet over loopback: every transport, every handshake, kept peers, the LAN DHT, and what a
-//! node does not do.
+//! Swarms that connect over loopback: every transport, every handshake, peering, the LAN DHT, and what must not be
+//! dialled.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use super::*;
 use crate::config::{Lan, NodeConfig};
 use crate::identity::Identity;
 
-/// No test waits longer than this for anything.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The deadline of every wait.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what} did not happen"))
+    tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("{what} did not happen"))
 }
 
 struct TestNode {
@@ -54,7 +54,7 @@ async fn wait_for(events: &mut broadcast::Receiver<PeerEvent>, wanted: PeerEvent
     soon(&format!("{wanted:?}"), async { while events.recv().await.unwrap() != wanted {} }).await;
 }
 
-/// Two nodes connect, and get to know each other.
+/// Two nodes connect and identify each other.
 async fn meet(listen: &str) -> Multiaddr {
     let (alice, bob) = (TestNode::on(listen).await, TestNode::start(NodeConfig::loopback()).await);
     let mut seen_by_alice = alice.handle.events();
@@ -78,7 +78,7 @@ async fn meet(listen: &str) -> Multiaddr {
 #[tokio::test]
 async fn nodes_meet_over_tcp() {
     let address = meet("/ip4/127.0.0.1/tcp/0").await;
-    assert!(!address.to_string().contains("/tcp/0"), "the real port is told: {address}");
+    assert!(!address.to_string().contains("/tcp/0"), "the actual port is listed: {address}");
 }
 
 #[tokio::test]
@@ -176,17 +176,17 @@ async fn meet_strangers(stranger: fn() -> Swarm<Stranger>) {
 }
 
 #[tokio::test]
-async fn a_peer_that_offers_only_noise_is_met() {
+async fn peer_with_only_noise_is_connected() {
     meet_strangers(noise_only).await;
 }
 
 #[tokio::test]
-async fn a_peer_that_offers_only_tls_is_met() {
+async fn peer_with_only_tls_is_connected() {
     meet_strangers(tls_only).await;
 }
 
 #[tokio::test]
-async fn a_peer_that_is_somebody_else_is_not_accepted() {
+async fn peer_with_another_id_is_refused() {
     let (alice, bob) =
         (TestNode::on("/ip4/127.0.0.1/tcp/0").await, TestNode::start(NodeConfig::loopback()).await);
     let mut address = alice.address().await;
@@ -199,7 +199,7 @@ async fn a_peer_that_is_somebody_else_is_not_accepted() {
 }
 
 #[tokio::test]
-async fn a_kept_peer_that_restarts_is_dialled_again() {
+async fn peered_node_that_restarts_is_dialled_again() {
     let identity = Identity::generate();
     let config = NodeConfig { identity: identity.clone(), ..NodeConfig::loopback() };
     let kept = TestNode::start(config.clone()).await;
@@ -225,7 +225,7 @@ fn without_peer(mut address: Multiaddr) -> Multiaddr {
 }
 
 #[tokio::test]
-async fn a_provider_is_found_through_a_node_that_has_nothing() {
+async fn provider_is_found_through_a_dht_server() {
     let cid: Cid = "bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq".parse().unwrap();
     let middle = TestNode::start(NodeConfig { lan: Lan::Server, ..NodeConfig::loopback() }).await;
     let mut seen_by_middle = middle.handle.events();
@@ -253,7 +253,7 @@ async fn a_provider_is_found_through_a_node_that_has_nothing() {
         wait_for(&mut seen_by_middle, PeerEvent::Connected(provider_id)).await;
     }
 
-    // The search begins before the finder knows anybody, and waits for that.
+    // The search starts before the finder knows any peer, and waits for one.
     let bootstrap = Bootstrap::List(vec![middle.address().await]);
     let finder = TestNode::start(NodeConfig { bootstrap, ..NodeConfig::loopback() }).await;
     let mut seen_by_finder = finder.handle.events();
@@ -272,13 +272,13 @@ async fn a_provider_is_found_through_a_node_that_has_nothing() {
 }
 
 #[tokio::test]
-async fn a_node_without_bootstrap_dials_nobody() {
+async fn node_without_bootstrap_dials_nothing() {
     let cid: Cid = "bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq".parse().unwrap();
     let lonely = TestNode::start(NodeConfig { lan: Lan::Off, ..NodeConfig::loopback() }).await;
     assert_eq!(soon("the end of the search", lonely.handle.find_providers(cid.hash()).next()).await, None);
     assert_eq!(lonely.handle.stats().await.dials, 0);
 
-    // The same search with somebody to ask does dial.
+    // The same search with a known peer does dial.
     let other = TestNode::start(NodeConfig { lan: Lan::Server, ..NodeConfig::loopback() }).await;
     let bootstrap = Bootstrap::List(vec![other.address().await]);
     let asking = TestNode::start(NodeConfig { bootstrap, ..NodeConfig::loopback() }).await;
@@ -295,7 +295,7 @@ async fn a_node_without_bootstrap_dials_nobody() {
 }
 
 #[tokio::test]
-async fn an_address_in_use_is_named() {
+async fn address_in_use_is_reported() {
     for listen in ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/0/ws", "/ip4/127.0.0.1/udp/0/quic-v1"] {
         let first = TestNode::on(listen).await;
         let address = without_peer(first.address().await);
@@ -310,7 +310,7 @@ async fn an_address_in_use_is_named() {
 }
 
 #[tokio::test]
-async fn what_no_transport_can_use_is_refused_at_the_start() {
+async fn unsupported_address_is_refused_at_start() {
     let listen = vec!["/ip4/127.0.0.1/sctp/4001".parse().unwrap()];
     let error =
         start(&NodeConfig { listen, ..NodeConfig::loopback() }, dummy::Behaviour).await.err().unwrap();
@@ -324,7 +324,7 @@ async fn what_no_transport_can_use_is_refused_at_the_start() {
 }
 
 #[tokio::test]
-async fn a_request_cannot_make_the_node_dial_its_own_network() {
+async fn request_cannot_make_the_node_dial_private_addresses() {
     let inside = TestNode::on("/ip4/127.0.0.1/tcp/0").await;
     let config = NodeConfig { private_origins: false, ..NodeConfig::loopback() };
     let node = TestNode::start(config).await;
@@ -336,7 +336,7 @@ async fn a_request_cannot_make_the_node_dial_its_own_network() {
     let refused = soon("the answer", node.handle.dial(inside.id(), vec![name.clone()])).await;
     assert!(matches!(refused, Err(DialError::Failed(_))), "{refused:?}");
 
-    // The operator may.
+    // The operator can.
     soon("the dial", node.handle.dial_trusted(inside.id(), address)).await.unwrap();
     let keeper = TestNode::start(NodeConfig { peers: vec![name], ..NodeConfig::loopback() }).await;
     let mut events = keeper.handle.events();
@@ -349,7 +349,7 @@ async fn a_request_cannot_make_the_node_dial_its_own_network() {
 }
 
 #[tokio::test]
-async fn announced_addresses_come_first() {
+async fn announced_addresses_are_listed_first() {
     let announce: Multiaddr = "/ip4/203.0.113.7/tcp/4001".parse().unwrap();
     let node =
         TestNode::start(NodeConfig { announce: vec![announce.clone()], ..NodeConfig::loopback() }).await;
@@ -360,7 +360,7 @@ async fn announced_addresses_come_first() {
 }
 
 #[tokio::test]
-async fn a_stopped_node_answers_that_it_stopped() {
+async fn stopped_node_reports_stopping() {
     let node = TestNode::start(NodeConfig::loopback()).await;
     let handle = node.handle.clone();
     node.stop().await;

@@ -1,9 +1,9 @@
 //! TLS 1.3 as libp2p uses it, with AES-128-GCM first where the processor has AES.
 //!
-//! The certificates and their checks are `libp2p-tls`'s; only the handshake's settings are ours. Two
-//! `libp2p-tls` peers settle on ChaCha20, which costs two to three times as much on a processor with AES
-//! instructions. Sessions are not resumed: every peer has the same (absent) server name, so that one peer's
-//! ticket would be offered to the next.
+//! Certificates and their verification come from `libp2p-tls`; only the settings of the handshake are set here. Two
+//! `libp2p-tls` peers negotiate ChaCha20, which costs two to three times as much on a processor with AES instructions.
+//! Sessions are not resumed: all peers have the same (absent) server name, so one peer's ticket would be offered to
+//! another.
 //!
 //! Follows <https://github.com/libp2p/specs/blob/master/tls/tls.md>.
 
@@ -29,7 +29,7 @@ use rustls::{ClientConfig, CommonState, ServerConfig, SupportedCipherSuite};
 
 use verifier::PeerVerifier;
 
-/// TLS's name on the wire.
+/// The protocol name of TLS.
 pub(crate) const PROTOCOL: &str = "/tls/1.0.0";
 const ALPN: &[u8] = b"libp2p";
 
@@ -52,7 +52,7 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    /// Makes a fresh certificate that proves possession of `identity`.
+    /// Generates a certificate that proves possession of `identity`.
     pub(crate) fn new(identity: &Keypair) -> Result<Self, SetupError> {
         let (certificate, key) = certificate::generate(identity)?;
         let key = ring::sign::any_ecdsa_type(&key)?;
@@ -82,7 +82,7 @@ impl Tls {
     }
 }
 
-/// The suites of TLS 1.3, the cheapest one on this processor first.
+/// The cipher suites of TLS 1.3, the fastest one on this processor first.
 fn cipher_suites() -> Vec<SupportedCipherSuite> {
     use ring::cipher_suite::{
         TLS13_AES_128_GCM_SHA256 as AES_128, TLS13_AES_256_GCM_SHA384 as AES_256,
@@ -101,7 +101,7 @@ fn has_aes() -> bool {
     return false;
 }
 
-/// The identity that the other side proved.
+/// The identity that the remote side proved.
 fn peer_of(state: &CommonState) -> io::Result<PeerId> {
     let Some([certificate]) = state.peer_certificates() else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "not exactly one certificate"));
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn both_sides_prove_who_they_are_and_agree_on_the_cheap_cipher() {
+    async fn both_sides_are_authenticated_and_use_the_fastest_cipher() {
         let (alice, bob) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
         let (seen, suite) = shake(Tls::new(&alice).unwrap(), Tls::new(&bob).unwrap()).await;
         assert_eq!(seen, (bob.public().to_peer_id(), alice.public().to_peer_id()));
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stock_peer_that_dials_gets_the_cheap_cipher_too() {
+    async fn inbound_libp2p_tls_peer_gets_the_fastest_cipher() {
         let (alice, bob) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
         let stock = libp2p::tls::Config::new(&bob).unwrap();
         let (seen, suite) = shake(Tls::new(&alice).unwrap(), stock).await;
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stock_peer_can_be_dialled() {
+    async fn libp2p_tls_peer_can_be_dialled() {
         let (alice, bob) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
         let stock = libp2p::tls::Config::new(&alice).unwrap();
         let (seen, _) = shake(stock, Tls::new(&bob).unwrap()).await;
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_without_a_libp2p_certificate_is_turned_away() {
+    async fn peer_without_libp2p_certificate_is_refused() {
         let alice = Keypair::generate_ed25519();
         let mut anonymous = Tls::new(&Keypair::generate_ed25519()).unwrap();
         let provider = Arc::new(ring::default_provider());

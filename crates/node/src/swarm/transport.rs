@@ -1,8 +1,8 @@
-//! How bytes reach a peer: TCP, QUIC and WebSocket, secured, multiplexed, and with names resolved.
+//! The transports: TCP, QUIC and WebSocket, secured and multiplexed, with DNS.
 //!
-//! An address without a name goes to the sockets as it is. A name that the configuration mentions may
-//! resolve to anything; any other name must resolve to a public address, or whoever can publish a name
-//! could make this node dial into its own network.
+//! An address without a DNS name is dialled directly. A name in the configuration may resolve to any address. Any other
+//! name must resolve to a public address; otherwise anyone who can publish a DNS name could make this node connect to
+//! internal services.
 
 use std::collections::HashSet;
 use std::io;
@@ -24,12 +24,12 @@ use super::muxer::Yamux;
 use super::read_ahead::ReadAhead;
 use super::security::{Security, SecurityError};
 
-/// How long a handshake may take, from the socket to the multiplexer: ten round trips of a slow line, and
-/// short enough that half-open connections free their place soon.
+/// Time limit of a handshake, from the socket to the multiplexer: ten round trips on a slow line, and short enough that
+/// half-open connections are soon dropped.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 
-/// What a peer may send unread over QUIC, in bytes, for a stream and for a connection: 80 MB/s at a round
-/// trip of 100 ms, and a bound to what a peer can make this node hold.
+/// QUIC receive windows in bytes, of a stream and of a connection: 80 MB/s at a round trip of 100 ms, and a limit on the
+/// memory that a peer can use.
 const QUIC_STREAM_WINDOW: u32 = 4 * 1024 * 1024;
 const QUIC_CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 
@@ -37,18 +37,18 @@ pub(crate) type Connection = (PeerId, StreamMuxerBox);
 
 /// All transports of a node.
 pub(crate) struct NodeTransport {
-    /// Listens, and dials addresses without a name.
+    /// Listens, and dials addresses without a DNS name.
     direct: Boxed<Connection>,
-    /// Dials names that the configuration mentions. `None` if the system has no resolver.
+    /// Dials DNS names in the configuration. `None` if the system has no resolver.
     trusted: Option<Boxed<Connection>>,
-    /// Dials any other name, and only what is public.
+    /// Dials other DNS names, if they resolve to a public address.
     public: Option<Boxed<Connection>>,
     trusted_names: HashSet<String>,
 }
 
 impl NodeTransport {
-    /// Sets the transports up. `configured` are the addresses whose names are trusted; with
-    /// `trust_all_names`, every name is.
+    /// Sets up the transports. The DNS names in the addresses of `configured` are trusted; with `trust_all_names`, all
+    /// names are.
     pub(crate) fn new<'a>(
         identity: &Keypair,
         configured: impl Iterator<Item = &'a Multiaddr>,
@@ -102,7 +102,7 @@ impl Transport for NodeTransport {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<TransportEvent<Self::ListenerUpgrade, io::Error>> {
-        // Only the direct transports listen; the others have no event, but housekeeping of their own.
+        // Only the direct transports listen; the others have no events, but must be polled.
         let Self { direct, trusted, public, .. } = &mut *self;
         for dialing in [trusted, public].into_iter().flatten() {
             let _ = Pin::new(dialing).poll(cx);
@@ -121,13 +121,13 @@ where
     match dns::tokio::Transport::system(inner) {
         Ok(transport) => Some(transport.boxed()),
         Err(error) => {
-            tracing::warn!(%error, "the system has no resolver: addresses with a name cannot be dialled");
+            tracing::warn!(%error, "failed to read the DNS configuration; addresses with a DNS name cannot be dialled");
             None
         }
     }
 }
 
-/// TCP, WebSocket and QUIC for addresses that hold an IP address.
+/// TCP, WebSocket and QUIC for addresses with an IP address.
 fn sockets(identity: &Keypair) -> Result<Boxed<Connection>, SecurityError> {
     let tcp = || tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
     let security = Security::new(identity)?;

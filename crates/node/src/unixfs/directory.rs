@@ -1,4 +1,4 @@
-//! Directories: one node of links, or a tree of shards (a HAMT) once there are too many.
+//! Directories: one node with all links, or a tree of shards (HAMT) if there are too many.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -12,14 +12,14 @@ use super::{ImportError, Imported, Profile};
 use crate::dag::pb::{PbLink, PbNode};
 use crate::{Block, Blocks, HoldId};
 
-/// How deep directories may nest.
+/// The maximum nesting of directories.
 pub const PATH_DEPTH_MAX: usize = 128;
-/// The longest name in a directory, in bytes, as file systems have it.
+/// The maximum length of a name in bytes, as in most file systems.
 const NAME_BYTES_MAX: usize = 255;
 /// Children of one shard.
 const FANOUT: usize = 256;
 
-/// Makes a directory of files and directories that are imported already.
+/// Builds a directory from imported files and directories.
 #[derive(Debug, Default)]
 pub struct DirectoryBuilder {
     entries: BTreeMap<String, Node>,
@@ -47,7 +47,7 @@ impl DirectoryBuilder {
         Self::default()
     }
 
-    /// Adds what was imported at a path such as `docs/a.txt`; directories on the way are made.
+    /// Adds an imported file or directory at a path such as `docs/a.txt`. Creates missing parent directories.
     ///
     /// # Errors
     /// [`ImportError::Path`], [`ImportError::Conflict`].
@@ -62,7 +62,7 @@ impl DirectoryBuilder {
         }
     }
 
-    /// Adds a directory, which may be there already.
+    /// Adds a directory, unless it exists.
     ///
     /// # Errors
     /// [`ImportError::Path`], [`ImportError::Conflict`].
@@ -71,7 +71,7 @@ impl DirectoryBuilder {
         parent.directory(name).map(|_| ()).ok_or_else(|| ImportError::Conflict(path.to_owned()))
     }
 
-    /// The directory that the last part of a path is in.
+    /// The parent directory of a path, and the last part of the path.
     fn parent<'a>(&mut self, path: &'a str) -> Result<(&mut Self, &'a str), ImportError> {
         let is_name = |part: &str| {
             !matches!(part, "" | "." | "..") && part.len() <= NAME_BYTES_MAX && !part.contains('\0')
@@ -95,7 +95,7 @@ impl DirectoryBuilder {
         }
     }
 
-    /// Writes the directory and those below it under `hold`. The caller commits or seals.
+    /// Imports the directory tree into `hold`. The caller commits or seals the hold.
     ///
     /// # Errors
     /// [`ImportError::Blocks`], [`ImportError::Block`], [`ImportError::Collision`].
@@ -118,7 +118,7 @@ impl DirectoryBuilder {
         Ok((nodes, imported))
     }
 
-    /// Recurses as deep as [`PATH_DEPTH_MAX`].
+    /// Recurses at most [`PATH_DEPTH_MAX`] levels deep.
     fn write(self, profile: &Profile, nodes: &mut Nodes) -> Result<Imported, ImportError> {
         let mut children = Vec::with_capacity(self.entries.len());
         for (name, node) in self.entries {
@@ -131,7 +131,7 @@ impl DirectoryBuilder {
         let size_bytes = children.iter().map(|child| child.imported.size_bytes).sum();
         let links_bytes: usize =
             children.iter().map(|child| child.name.len() + child.imported.root.encoded_len()).sum();
-        // Every link costs more in the block than its name and CID do, so a block is not even tried then.
+        // A link takes more bytes in the block than its name and CID, so the block would be larger still.
         if links_bytes > Profile::DIRECTORY_BYTES_MAX {
             return shard(profile, children, nodes).map(|sharded| Imported { size_bytes, ..sharded });
         }
@@ -172,7 +172,7 @@ fn shard(profile: &Profile, children: Vec<Child>, nodes: &mut Nodes) -> Result<I
     shard_level(profile, &hashed, 0, nodes)
 }
 
-/// One shard: those that share `depth` bytes of their hash, placed by the next. Recurses 8 deep at most.
+/// One shard: children whose hashes share `depth` bytes, placed by the next byte. Recurses at most 8 levels deep.
 fn shard_level(
     profile: &Profile,
     hashed: &[([u8; 8], Child)],

@@ -1,4 +1,4 @@
-//! Files: chunks as leaves of a balanced tree, built as they arrive.
+//! Files: a balanced tree with chunks as leaves, built as the bytes arrive.
 
 use bytes::{Bytes, BytesMut};
 use cid::Cid;
@@ -12,10 +12,10 @@ use super::{ImportError, Imported, Profile};
 use crate::dag::pb::{PbLink, PbNode};
 use crate::{Block, BlockError, Blocks, HoldId};
 
-/// Chunks that are hashed while the next is read.
+/// Chunks that are hashed while the next one is read.
 const HASHING_MAX: usize = 4;
 
-/// A subtree that has no parent yet.
+/// A subtree without a parent yet.
 #[derive(Debug, Clone, Copy)]
 struct Child {
     cid: Cid,
@@ -33,10 +33,10 @@ pub(super) fn leaf(profile: &Profile, chunk: Bytes) -> Result<Block, BlockError>
     profile.node(PbNode { links: Vec::new(), data: Some(&message.bytes()) }.encode().into())
 }
 
-/// Builds the tree over the leaves. It holds the links of one node a level, whatever the file's size.
+/// Builds the tree over the leaves. Its memory is the links of one node for each level, independent of the file's size.
 pub(super) struct TreeBuilder {
     profile: Profile,
-    /// From the leaves up: what waits for a parent.
+    /// From the leaves up: subtrees that wait for a parent.
     levels: Vec<Vec<Child>>,
 }
 
@@ -45,7 +45,7 @@ impl TreeBuilder {
         Self { profile, levels: vec![Vec::new()] }
     }
 
-    /// Adds the next leaf; yields the inner nodes that it completes.
+    /// Adds the next leaf. Returns the inner nodes that it completes.
     pub(super) fn push(&mut self, leaf: &Block, size_bytes: u64) -> Result<Vec<Block>, BlockError> {
         let mut child = Child { cid: *leaf.cid(), size_bytes, dag_bytes: leaf.data().len() as u64 };
         let mut nodes = Vec::new();
@@ -65,7 +65,7 @@ impl TreeBuilder {
         Ok(nodes)
     }
 
-    /// Closes the tree; yields the nodes that are left and the root. There was one leaf at least.
+    /// Completes the tree. Returns the remaining nodes and the root. At least one leaf was added.
     pub(super) fn finish(mut self) -> Result<(Vec<Block>, Imported), BlockError> {
         let mut nodes = Vec::new();
         let mut below: Option<Child> = None;
@@ -100,10 +100,10 @@ impl TreeBuilder {
     }
 }
 
-/// Imports the bytes of `reader` to its end as one file, under `hold`. The caller commits or seals.
+/// Imports the bytes of `reader` as one file into `hold`. The caller commits or seals the hold.
 ///
-/// Memory: a few chunks. Hashing runs beside the runtime. If it fails or is dropped, the hold keeps what
-/// came so far; the caller releases it.
+/// Uses memory for a few chunks. Hashing runs on blocking threads. If the import fails or is dropped, the hold has the
+/// blocks imported so far; the caller releases it.
 ///
 /// # Errors
 /// [`ImportError::Source`], [`ImportError::Blocks`], [`ImportError::Stopped`].
@@ -119,7 +119,7 @@ pub async fn import_file(
     loop {
         let chunk = read_chunk(&mut reader, profile.chunk_bytes()).await?;
         let is_last = chunk.len() < profile.chunk_bytes();
-        // An empty file has one empty leaf; any other has none.
+        // An empty file has one empty leaf; other files have no empty leaf.
         if !chunk.is_empty() || chunks == 0 {
             chunks += 1;
             hashing.push_back(tokio::task::spawn_blocking(move || {
@@ -147,7 +147,7 @@ pub async fn import_file(
     Ok(imported)
 }
 
-/// Reads a whole chunk, or what is left.
+/// Reads a whole chunk, or the rest.
 async fn read_chunk(reader: &mut (impl AsyncRead + Unpin), length: usize) -> Result<Bytes, std::io::Error> {
     let mut chunk = BytesMut::with_capacity(length);
     while chunk.len() < length {

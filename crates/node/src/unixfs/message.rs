@@ -12,10 +12,10 @@ pub(super) const TYPE_DIRECTORY: i32 = 1;
 pub(super) const TYPE_FILE: i32 = 2;
 pub(super) const TYPE_SHARD: i32 = 5;
 
-/// The multihash code of murmur3-x64-64, which shards directories.
+/// The multihash code of murmur3-x64-64, the hash function of sharded directories.
 pub(super) const MURMUR3: u64 = 0x22;
 
-/// The protobuf message `Data` of the spec. Fields that are not read here are left out.
+/// The protobuf message `Data` of the spec, without fields that are not used here.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Data {
     #[prost(int32, required, tag = "1")]
@@ -42,7 +42,7 @@ impl Data {
         Self { kind: TYPE_DIRECTORY, ..Self::default() }
     }
 
-    /// The message of a shard whose children are at these places.
+    /// The message of a shard whose children are at the places in `bitfield`.
     pub(super) fn shard(bitfield: Bytes, fanout: u64) -> Self {
         Self {
             kind: TYPE_SHARD,
@@ -63,21 +63,21 @@ impl Data {
     }
 }
 
-/// What the root of a DAG is.
+/// The type of a DAG, by its root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A file with so many bytes of content, as its root says.
+    /// A file.
     File {
-        /// The bytes.
+        /// The size of the content as the root claims it.
         size_bytes: u64,
     },
     /// A directory, plain or sharded.
     Directory,
-    /// A symbolic link, metadata, or no UnixFS at all.
+    /// A symbolic link, metadata, or not UnixFS.
     Other,
 }
 
-/// What the DAG with this root is, as far as the root alone tells.
+/// The type of the DAG with this root, as far as the root alone shows it.
 #[must_use]
 pub fn kind(root: &Block) -> Kind {
     match root.cid().codec() {

@@ -1,10 +1,10 @@
-//! murmur3-x64-64: the first half of Austin Appleby's MurmurHash3 x64 128, seed 0, as sharded directories
-//! use it.
+//! murmur3-x64-64: the first half of Austin Appleby's MurmurHash3 x64 128 with seed 0, the hash function of sharded
+//! directories.
 
 const C1: u64 = 0x87c3_7b91_1142_53d5;
 const C2: u64 = 0x4cf5_ad43_2745_937f;
 
-/// The hash of a name; its most significant byte places it in the topmost shard.
+/// The hash of a name. Its most significant byte is the place in the topmost shard.
 pub(super) fn murmur3(bytes: &[u8]) -> u64 {
     let (mut h1, mut h2) = (0_u64, 0_u64);
     let (blocks, tail) = bytes.as_chunks::<16>();
@@ -50,7 +50,7 @@ mod tests {
     use super::murmur3;
 
     #[test]
-    fn the_known_answers_are_given() {
+    fn known_answers_match() {
         assert_eq!(murmur3(b""), 0);
         assert_eq!(murmur3(b"hello"), 0xcbd8_a7b3_41bd_9b02);
         assert_eq!(murmur3(b"The quick brown fox jumps over the lazy dog."), 0xcd99_481f_9ee9_02c9);

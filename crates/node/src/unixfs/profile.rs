@@ -1,4 +1,4 @@
-//! The import profiles of IPIP-0499: everything that the CID of given bytes depends on.
+//! The import profiles of IPIP-0499: everything that the CID of some content depends on.
 
 use bytes::Bytes;
 use cid::Version;
@@ -8,16 +8,16 @@ use crate::{Block, BlockError};
 
 const SHA2_256: u64 = 0x12;
 
-/// How a directory's size is reckoned, which decides whether it is sharded.
+/// How the size of a directory is estimated, which decides whether it is sharded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DirectorySize {
     /// The bytes of all names and CIDs.
     Links,
-    /// The bytes of the block that it would be.
+    /// The size of the directory's block.
     Block,
 }
 
-/// How files and directories become DAGs.
+/// The parameters of importing files and directories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Profile {
     name: &'static str,
@@ -29,7 +29,7 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// CIDv1, chunks of 1 MiB as raw leaves, 1024 links: what new content should have. The default.
+    /// CIDv1, raw leaves of 1 MiB, 1024 links: recommended for new content. The default.
     pub const UNIXFS_V1_2025: Self = Self {
         name: "unixfs-v1-2025",
         version: Version::V1,
@@ -39,7 +39,7 @@ impl Profile {
         directory_size: DirectorySize::Block,
     };
 
-    /// CIDv0 with chunks of 256 KiB in dag-pb leaves: the default of Kubo for ten years.
+    /// CIDv0, dag-pb leaves of 256 KiB: the default of Kubo for ten years.
     pub const UNIXFS_V0_2015: Self = Self {
         name: "unixfs-v0-2015",
         version: Version::V0,
@@ -49,29 +49,29 @@ impl Profile {
         directory_size: DirectorySize::Links,
     };
 
-    /// What `ipfs add --cid-version=1` gave up to Kubo 0.39.
+    /// `ipfs add --cid-version=1` up to Kubo 0.39.
     pub const KUBO_LEGACY_CIDV1: Self =
         Self { name: "kubo-legacy-cidv1", version: Version::V1, raw_leaves: true, ..Self::UNIXFS_V0_2015 };
 
-    /// All of them.
+    /// All profiles.
     pub const ALL: [Self; 3] = [Self::UNIXFS_V1_2025, Self::UNIXFS_V0_2015, Self::KUBO_LEGACY_CIDV1];
 
-    /// A directory of more bytes than this is sharded.
+    /// Directories larger than this many bytes are sharded.
     pub(super) const DIRECTORY_BYTES_MAX: usize = 256 * 1024;
 
-    /// The profile of this name.
+    /// The profile with this name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|profile| profile.name == name)
     }
 
-    /// Its name in IPIP-0499.
+    /// The name in IPIP-0499.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The length of a file's chunks in bytes.
+    /// The size of a file's chunks in bytes.
     #[must_use]
     pub fn chunk_bytes(&self) -> usize {
         self.chunk_bytes
@@ -89,7 +89,7 @@ impl Profile {
         self.directory_size
     }
 
-    /// A block of plain bytes.
+    /// A raw block.
     pub(super) fn raw(&self, data: Bytes) -> Result<Block, BlockError> {
         Block::hash(Version::V1, RAW, SHA2_256, data)
     }

@@ -1,6 +1,6 @@
-//! Reads files and directories back from the blocks that are here. It never asks the network.
+//! Reads files and directories from local blocks. It never uses the network.
 //!
-//! The DAG may be hostile: depth, entries and what one step holds in memory are bounded.
+//! The DAG may be hostile: depth, entries and memory are bounded.
 
 use std::sync::Arc;
 
@@ -13,46 +13,40 @@ use crate::dag::pb::PbNode;
 use crate::dag::{DAG_PB, DagError, RAW};
 use crate::{Block, Blocks, BlocksError};
 
-/// How deep a file's tree may be; a balanced one of 1024 links and 8 levels has more bytes than 64 bits count.
+/// The maximum depth of a file's tree. A balanced tree of 1024 links and 8 levels has more than 2^64 bytes.
 const FILE_DEPTH_MAX: usize = 32;
-/// How deep shards may nest: a hash of 8 bytes, one byte a level, or less a level with a smaller fanout.
+/// The maximum nesting of shards: a hash of 8 bytes, with one byte a level, or less with a smaller fanout.
 const SHARD_DEPTH_MAX: usize = 32;
-/// The most entries of a directory that are listed.
+/// The maximum number of entries of a directory that can be listed.
 pub const DIRECTORY_ENTRIES_MAX: usize = 1_000_000;
-/// The most shards of one directory: a full tree with so many entries has some hundred thousand.
+/// The maximum number of shards of a directory: a full tree with the maximum number of entries has some hundred thousand.
 const SHARDS_MAX: usize = 250_000;
-/// The bytes of all names of one directory: one shard with a long name can be part of it many times.
+/// The maximum bytes of all names of a directory: one shard with a long name can occur many times.
 const NAMES_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Nodes of a file that wait for their turn: those beside the way down. Balanced trees have some thousand.
+/// Nodes of a file that wait to be visited: the siblings along the path. Balanced trees have some thousand.
 const FILE_WAITING_MAX: usize = 262_144;
 
-/// Why something cannot be read back.
+/// Why a file or directory cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// A block is not stored here.
-    #[error("block {0} is not here")]
+    /// A block is not stored locally.
+    #[error("block {0} is not stored locally")]
     Missing(Cid),
-    /// It is not a file, or not a directory, or not UnixFS at all.
+    /// The node is not of the expected type, or not UnixFS.
     #[error("{cid} is not {wanted}")]
     Kind {
-        /// The block at fault.
         cid: Cid,
-        /// What it should be.
+        /// The expected type.
         wanted: &'static str,
     },
     /// A node cannot be decoded.
     #[error("{cid}: {error}")]
-    Node {
-        /// The node.
-        cid: Cid,
-        /// What is wrong with it.
-        error: DagError,
-    },
+    Node { cid: Cid, error: DagError },
     /// Too deep, or a directory of more than [`DIRECTORY_ENTRIES_MAX`] entries.
-    #[error("{0} is too large to be read")]
+    #[error("{0} is too large to read")]
     TooLarge(Cid),
-    /// A position that no listing of this directory gave.
-    #[error("there is no such position in {0}")]
+    /// The position is not from a listing of this directory.
+    #[error("no such position in {0}")]
     Position(Cid),
     /// The block store failed.
     #[error(transparent)]
@@ -65,15 +59,14 @@ pub enum ReadError {
 /// One entry of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectoryEntry {
-    /// Its name. It may hold anything but is valid UTF-8.
+    /// Valid UTF-8, otherwise unrestricted.
     pub name: String,
-    /// The root of the file or directory.
     pub cid: Cid,
-    /// The bytes of all blocks below, as the directory claims.
+    /// The bytes of all blocks of the entry, as the directory claims.
     pub dag_bytes: Option<u64>,
 }
 
-/// The content of a file, chunk by chunk. Reading happens beside the runtime; dropping it ends it.
+/// The content of a file, chunk by chunk. Blocks are read on blocking threads. Dropping the stream ends the reading.
 ///
 /// # Errors
 /// The stream ends after its first error.
@@ -103,7 +96,7 @@ pub fn read_file(
     })
 }
 
-/// What one node adds to a file: its own bytes, then its children's.
+/// The content of one node of a file: its own bytes, then its children.
 struct FilePart {
     data: Bytes,
     children: Vec<Cid>,
@@ -127,8 +120,8 @@ fn file_part(blocks: &dyn Blocks, cid: Cid) -> Result<FilePart, ReadError> {
     }
 }
 
-/// The entries of a directory, plain or sharded; sharded ones in the order of their hashes. Reads the
-/// blocks in place: async callers run it where blocking is allowed.
+/// The entries of a directory, plain or sharded; of a sharded one in the order of hashes. Reads from the disk: async
+/// callers run it where blocking is allowed.
 ///
 /// # Errors
 /// Any [`ReadError`].
@@ -168,7 +161,7 @@ pub fn list_directory(blocks: &dyn Blocks, root: &Cid) -> Result<Vec<DirectoryEn
     Ok(entries)
 }
 
-/// How much of a name in a shard is its place, which is written in hexadecimal, as wide as the highest one.
+/// The length of the place that prefixes a name in a shard: hexadecimal digits, as many as the highest place needs.
 pub(super) fn shard_prefix(fanout: u64) -> Option<usize> {
     (8..=1024).contains(&fanout).then(|| format!("{:X}", fanout - 1).len())
 }

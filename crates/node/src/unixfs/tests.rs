@@ -1,4 +1,4 @@
-//! The CIDs that independent implementations agree on, and reading back what was imported.
+//! CIDs compared with independent implementations, and reading back imported content.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::*;
 use crate::blocks::{HoldName, MemoryBlocks};
 use crate::{Blocks, HoldId};
 
-/// Vectors that are there without the shared file: name, recipe, and the CIDs of the three profiles.
+/// Built-in vectors: name, recipe, and the CIDs of the three profiles.
 const SMALL: &str = r#"{"vectors": [
   {"name": "empty-file", "input": {"gen": "utf8", "text": ""}, "expect": {
     "unixfs-v0-2015": {"cid": "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH"},
@@ -31,12 +31,12 @@ const SMALL: &str = r#"{"vectors": [
     "unixfs-v0-2015": {"cid": "QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn"}}}
 ]}"#;
 
-/// Hashes in a crate that is optimised in tests too: the recipes need some ten million digests.
+/// Uses a crate that is optimised in test builds too: the recipes need some ten million digests.
 fn sha256(bytes: &[u8]) -> [u8; 32] {
     Code::Sha2_256.digest(bytes).digest().try_into().unwrap()
 }
 
-/// A file's bytes: so many of them as are asked for, in the order of reading.
+/// A file's bytes: returns as many as requested, in order.
 type Content = Box<dyn FnMut(usize) -> Bytes>;
 
 fn of_bytes(bytes: impl Into<Bytes>) -> Content {
@@ -57,8 +57,8 @@ fn sha256ctr(seed: String, mut left: usize) -> Content {
     })
 }
 
-/// The keystream of ChaCha20. Its first block comes from the plain cipher; the rest is what the AEAD of ring
-/// makes of zeros, since that is optimised in tests too, and two of the files have 1 GiB.
+/// The keystream of ChaCha20. The first block is from the plain cipher. The rest is the encryption of zeros with ring's
+/// AEAD, which is optimised in test builds too: two of the files have 1 GiB.
 fn chacha20(seed: &str, size: usize) -> Bytes {
     let key = sha256(seed.as_bytes());
     let mut stream = vec![0; size.max(64)];
@@ -137,7 +137,7 @@ fn directory(profile: &Profile, input: &Value) -> Option<DirectoryBuilder> {
     Some(builder)
 }
 
-/// Checks every vector for every profile that it names; says how many CIDs were compared.
+/// Checks every vector for each of its profiles. Returns the number of compared CIDs.
 fn check(vectors: &str) -> usize {
     let vectors: Value = serde_json::from_str(vectors).unwrap();
     let mut compared = 0;
@@ -158,12 +158,12 @@ fn check(vectors: &str) -> usize {
 }
 
 #[test]
-fn small_vectors_come_out_as_others_have_them() {
+fn small_vectors_have_the_expected_cids() {
     assert_eq!(check(SMALL), 7);
 }
 
 #[test]
-fn every_shared_vector_comes_out_as_others_have_it() {
+fn shared_vectors_have_the_expected_cids() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors/unixfs.json");
     match std::fs::read_to_string(&path) {
         Ok(vectors) => assert!(check(&vectors) > 60),
@@ -180,7 +180,7 @@ fn store() -> (Arc<MemoryBlocks>, HoldId) {
 }
 
 #[tokio::test]
-async fn a_streamed_file_is_read_back_whole() {
+async fn streamed_file_is_read_back() {
     for profile in Profile::ALL {
         for size in [0, 1, profile.chunk_bytes(), profile.chunk_bytes() * 9 + 17] {
             let bytes = sha256ctr("content".into(), size)(size);
@@ -197,7 +197,7 @@ async fn a_streamed_file_is_read_back_whole() {
 }
 
 #[tokio::test]
-async fn a_failing_source_is_an_error_and_no_file() {
+async fn failing_source_is_an_error() {
     let (blocks, hold) = store();
     let broken = tokio_util::io::StreamReader::new(futures::stream::iter([
         Ok(Bytes::from_static(b"some")),
@@ -208,7 +208,7 @@ async fn a_failing_source_is_an_error_and_no_file() {
 }
 
 #[tokio::test]
-async fn directories_are_listed_as_they_were_built() {
+async fn directories_are_listed_as_built() {
     for (count, is_sharded) in [(10, false), (6_000, true)] {
         let (blocks, hold) = store();
         let profile = Profile::default();
@@ -235,7 +235,7 @@ async fn directories_are_listed_as_they_were_built() {
 }
 
 #[test]
-fn paths_that_are_none_and_paths_that_collide_are_refused() {
+fn invalid_and_conflicting_paths_are_refused() {
     let hello = text_file(&Profile::default(), "hello");
     let mut builder = DirectoryBuilder::new();
     let deep = "d/".repeat(PATH_DEPTH_MAX) + "f";
@@ -252,7 +252,7 @@ fn paths_that_are_none_and_paths_that_collide_are_refused() {
 }
 
 #[tokio::test]
-async fn what_is_no_file_is_not_read_as_one() {
+async fn non_files_are_refused_by_read_file() {
     let (blocks, hold) = store();
     let profile = Profile::default();
     let empty = DirectoryBuilder::new().import(profile, blocks.as_ref(), hold).await.unwrap();

@@ -1,13 +1,13 @@
-//! Lists all that is inside a directory, page by page, however the DAG was made.
+//! Lists a directory recursively, page by page.
 //!
-//! The walk goes down into each directory where it is met. It keeps a stack of *levels*, one for each directory or
-//! shard on the way down, and a [`Position`] is how many links are behind at each of them. A DAG never changes, so a
-//! position means the same for ever, and going on from it costs as many blocks as it has levels.
+//! The traversal enters each directory where it occurs. It has a stack of *levels*, one for each directory or shard on the
+//! path; a [`Position`] is the number of links passed at each level. A DAG never changes, so a position stays valid, and
+//! continuing from it reads as many blocks as it has levels.
 //!
-//! The DAG may be hostile: subdirectories that are shared and so are met exponentially often, blocks with tens of
-//! thousands of links or with names of megabytes, trees without end, sizes that are lies. So the blocks that are read
-//! and the time that is taken are bounded for each page, as are the levels, the bytes of what is in memory, and the
-//! bytes of a page. A page that meets a bound ends there, and the next goes on.
+//! The DAG may be hostile: shared subdirectories that occur exponentially often, blocks with tens of thousands of links or
+//! with names of megabytes, very deep trees, wrong sizes. Therefore the blocks read and the time spent are bounded for each
+//! page, and so are the levels, the memory, and the bytes of a page. A page that reaches a limit ends there, and the next
+//! page continues.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,28 +21,28 @@ use crate::dag::pb::PbNode;
 use crate::dag::{DAG_PB, LINKS_MAX, RAW};
 use crate::{Block, Blocks};
 
-/// Blocks that are read for one page: some seconds on a slow disk.
+/// Blocks read for one page: some seconds on a slow disk.
 const NODES_MAX: usize = 20_000;
-/// Directories and shards on the way down. Deeper ones are listed, and not entered; a position has as many numbers.
+/// The maximum number of levels. Deeper directories are listed but not entered. A position has one number for each level.
 const LEVELS_MAX: usize = 256;
-/// What decoded nodes may take in memory, besides the one that is looked at; those further up are read again.
+/// Memory of decoded nodes besides the current one. Nodes further up are dropped and read again.
 const LOADED_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// The longest path of a directory that is entered, in bytes, as file systems have it.
+/// The maximum length in bytes of the path of a directory that is entered, as in most file systems.
 const PATH_BYTES_MAX: usize = 4_096;
-/// The bytes of all paths of a page, unless its first one has more.
+/// Bytes of all paths of a page, unless its first path is longer.
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
-/// How many links are passed between two looks at the clock.
+/// Links passed between two checks of the time.
 const LINKS_A_LOOK: u64 = 1_024;
-/// What a link takes in memory beside its name.
+/// The memory of a link besides its name.
 const LINK_BYTES: usize = size_of::<Link>();
 
-/// Where a listing goes on: how many links are behind at each level, from the root down.
+/// A position in a listing: the number of links passed at each level, from the root down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position(Vec<u32>);
 
-/// A text that is no [`Position`].
+/// The text is not a valid [`Position`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a position has 1 to {LEVELS_MAX} numbers with points between them")]
+#[error("a position is 1 to {LEVELS_MAX} numbers separated by dots")]
 pub struct PositionError;
 
 impl fmt::Display for Position {
@@ -68,58 +68,54 @@ impl FromStr for Position {
     }
 }
 
-/// Which part of a listing is asked for.
+/// The requested part of a listing.
 #[derive(Debug, Clone)]
 pub struct WalkRequest {
-    /// Where to go on; `None` from the beginning.
+    /// The position from which to continue; `None` for the start.
     pub from: Option<Position>,
-    /// Entries to pass over first.
+    /// Entries to skip first.
     pub skip: u64,
-    /// The most entries; with 0 it is only counted how many are passed over.
+    /// The maximum number of entries; with 0, skipped entries are only counted.
     pub limit: usize,
-    /// How many directories deep: 1 lists what is directly inside.
+    /// The maximum depth: 1 lists only direct children.
     pub depth: usize,
-    /// How long it may take.
+    /// The time limit.
     pub time: Duration,
 }
 
-/// What an entry of a directory is.
+/// The type of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryKind {
     /// A file.
     File,
     /// A directory, plain or sharded.
     Directory,
-    /// A symbolic link, metadata, or no UnixFS at all.
+    /// A symbolic link, metadata, or not UnixFS.
     Other,
 }
 
-/// Something inside a directory.
+/// An entry of a recursive listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalkEntry {
-    /// Its path from the root. The names in it may hold anything but are valid UTF-8.
+    /// The path from the root: valid UTF-8, otherwise unrestricted.
     pub path: String,
-    /// Its root.
     pub cid: Cid,
-    /// What it is.
     pub kind: EntryKind,
-    /// The bytes of a file's content, as its root says; `None` where that contradicts itself, and for all that is no
-    /// file.
+    /// The size of a file's content as its root claims it; `None` if the root contradicts itself, and for other types.
     pub size_bytes: Option<u64>,
 }
 
-/// A part of a listing, a directory before what is in it.
+/// A part of a listing. A directory precedes its contents.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WalkPage {
-    /// The entries.
     pub entries: Vec<WalkEntry>,
-    /// How many were passed over.
+    /// The number of skipped entries.
     pub passed: u64,
-    /// Where there is more. With fewer entries than asked for when a bound was met.
+    /// The position of the next page; `None` at the end. A page that reached a limit has fewer entries than requested.
     pub next: Option<Position>,
 }
 
-/// Lists what is inside a directory. Reads the blocks in place: async callers run it where blocking is allowed.
+/// Lists a directory recursively. Reads from the disk: async callers run it where blocking is allowed.
 ///
 /// # Errors
 /// Any [`ReadError`].
@@ -150,22 +146,22 @@ pub fn walk_directory(blocks: &dyn Blocks, root: &Cid, request: &WalkRequest) ->
 /// A link of a directory or shard.
 struct Link {
     cid: Cid,
-    /// `None` leads to a shard of the same directory.
+    /// `None` for a link to a shard of the same directory.
     name: Option<Box<str>>,
 }
 
-/// A directory or shard on the way down.
+/// A directory or shard on the path.
 struct Level {
     cid: Cid,
-    /// Whether it is part of the directory above it.
+    /// Whether it is a shard of the directory above it.
     is_inner: bool,
-    /// How many directories down its entries are.
+    /// The depth of its entries.
     depth: usize,
-    /// How much of the path leads to it.
+    /// The length of the path up to it.
     path_length: usize,
-    /// How many links are behind.
+    /// The number of links passed.
     behind: usize,
-    /// Its links, unless they were let go of.
+    /// `None` if the links were dropped from memory.
     links: Option<Vec<Link>>,
 }
 
@@ -174,7 +170,7 @@ struct Walk<'a> {
     depth_max: usize,
     until: Instant,
     levels: Vec<Level>,
-    /// The path of the directory that the last level is in.
+    /// The path of the directory of the last level.
     path: String,
     loaded_bytes: usize,
     nodes: usize,
@@ -183,7 +179,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// A walk that stands where the request begins.
+    /// A traversal at the start of the request.
     fn begin(blocks: &'a dyn Blocks, root: &Cid, request: &WalkRequest) -> Result<Self, ReadError> {
         let mut walk = Self {
             blocks,
@@ -199,13 +195,13 @@ impl<'a> Walk<'a> {
         walk.enter(*root, false, 1, None)?;
         let position = request.from.as_ref().map_or(&[][..], |position| &position.0);
         for (at, behind) in position.iter().enumerate() {
-            walk.go_on_at(*behind as usize, at + 1 < position.len())?;
+            walk.restore_level(*behind as usize, at + 1 < position.len())?;
         }
         Ok(walk)
     }
 
-    /// Puts the last level where `behind` links are behind, and enters the last of those if there are more levels.
-    fn go_on_at(&mut self, behind: usize, enters: bool) -> Result<(), ReadError> {
+    /// Sets the number of links passed at the last level, and enters the last passed link if there are more levels.
+    fn restore_level(&mut self, behind: usize, enters: bool) -> Result<(), ReadError> {
         let Some(level) = self.levels.last_mut() else { return Ok(()) };
         let (root, links) = (level.cid, level.links.as_deref().unwrap_or_default());
         let lost = ReadError::Position(root);
@@ -233,7 +229,7 @@ impl<'a> Walk<'a> {
         Position(self.levels.iter().map(|level| u32::try_from(level.behind).unwrap_or(u32::MAX)).collect())
     }
 
-    /// Goes to the next entry without taking it; false at the end, and where it was stopped.
+    /// Advances to the next entry without returning it; false at the end, or when a limit was reached.
     fn find(&mut self) -> Result<bool, ReadError> {
         loop {
             if self.is_over() && !self.levels.is_empty() {
@@ -257,7 +253,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Takes the entry that [`find`](Self::find) went to, and enters it if it is a directory.
+    /// Returns the entry to which [`find`](Self::find) advanced, and enters it if it is a directory.
     fn take(&mut self, is_wanted: bool) -> Result<Option<WalkEntry>, ReadError> {
         let Some(level) = self.levels.last() else { return Ok(None) };
         let Some(Link { cid, name }) = level.links.as_deref().unwrap_or_default().get(level.behind) else {
@@ -267,7 +263,7 @@ impl<'a> Walk<'a> {
         let mut path = self.path.clone();
         push(&mut path, name.as_deref().unwrap_or_default());
         self.pass_link();
-        let (kind, size_bytes, block) = self.look_at(&cid, is_wanted)?;
+        let (kind, size_bytes, block) = self.inspect(&cid, is_wanted)?;
         let is_entered = kind == EntryKind::Directory
             && depth < self.depth_max
             && self.levels.len() < LEVELS_MAX
@@ -279,8 +275,8 @@ impl<'a> Walk<'a> {
         Ok(is_wanted.then_some(WalkEntry { path, cid, kind, size_bytes }))
     }
 
-    /// What an entry is, with its block if that had to be read.
-    fn look_at(
+    /// The type of an entry, and its block if that had to be read.
+    fn inspect(
         &mut self,
         cid: &Cid,
         is_wanted: bool,
@@ -317,14 +313,14 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether a bound is met. Each page goes on by one link at least.
+    /// Whether a limit is reached. Each page advances by at least one link.
     fn is_over(&self) -> bool {
         let looks = self.links % LINKS_A_LOOK == 1;
         self.links > 0
             && (self.nodes >= NODES_MAX || (looks || self.nodes > 0) && Instant::now() >= self.until)
     }
 
-    /// Adds a level below the last one.
+    /// Pushes a level below the last one.
     fn enter(
         &mut self,
         cid: Cid,
@@ -340,7 +336,7 @@ impl<'a> Walk<'a> {
         self.loaded_bytes += bytes_of(&links);
         let (path_length, links) = (self.path.len(), Some(links));
         self.levels.push(Level { cid, is_inner, depth, path_length, behind: 0, links });
-        self.let_go();
+        self.drop_links();
         Ok(())
     }
 
@@ -351,7 +347,7 @@ impl<'a> Walk<'a> {
         self.path.truncate(self.levels.last().map_or(0, |level| level.path_length));
     }
 
-    /// Reads the links of the last level again if they were let go of.
+    /// Reads the links of the last level again if they were dropped.
     fn load_last(&mut self) -> Result<(), ReadError> {
         let Some(level) = self.levels.last().filter(|level| level.links.is_none()) else { return Ok(()) };
         let (cid, is_inner) = (level.cid, level.is_inner);
@@ -360,12 +356,12 @@ impl<'a> Walk<'a> {
         if let Some(level) = self.levels.last_mut() {
             level.links = Some(links);
         }
-        self.let_go();
+        self.drop_links();
         Ok(())
     }
 
-    /// Lets go of links that are too much for the memory, those furthest up first.
-    fn let_go(&mut self) {
+    /// Drops links beyond the memory limit, those furthest up first.
+    fn drop_links(&mut self) {
         let above = self.levels.len().saturating_sub(1);
         for level in &mut self.levels[..above] {
             if self.loaded_bytes <= LOADED_BYTES_MAX {
@@ -410,7 +406,7 @@ fn links_of(block: &Block, is_inner: bool) -> Result<Vec<Link>, ReadError> {
     node.links.iter().map(link).collect()
 }
 
-/// What a node is, and the bytes of a file unless its parts do not add up to what it says.
+/// The type of a node, and the size of a file unless its parts contradict it.
 fn kind_of(node: &PbNode<'_>) -> (EntryKind, Option<u64>) {
     match Data::of(node) {
         Some(Data { kind: TYPE_FILE | TYPE_RAW, data, file_size, block_sizes, .. }) => {

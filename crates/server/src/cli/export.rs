@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use pinfold_node::car::export::BROKEN;
+use pinfold_node::car::export::TRUNCATION_MARK;
 
 use super::operator::ExportArgs;
 use crate::admin_client::{AdminClient, Needs, Pieces, get};
@@ -68,7 +68,7 @@ async fn write(link: &AdminClient, pieces: &mut Pieces, out: &mut File) -> anyho
             Ok(None) => return Ok(()),
             Err(error) if has_begun => {
                 // Where it broke may be just after a block.
-                out.write_all(BROKEN)?;
+                out.write_all(TRUNCATION_MARK)?;
                 return Err(error);
             }
             Err(error) => return Err(error),

@@ -162,10 +162,10 @@ async fn a_car_that_is_cut_off_or_has_one_wrong_bit_leaves_nothing() {
         (&car[..10], "cut off"),
         (&car[..3_000_000], "cut off"),
         (&car[..car.len() - 1], "cut off"),
-        (&flipped, "bad block"),
+        (&flipped, "invalid block"),
         (
             &b"PK\x03\x04 is not what a CAR begins with, nor does anything follow here that could stand in its header"[..],
-            "no good CAR",
+            "invalid CAR",
         ),
     ] {
         let said = refusal(&server.cli_with(&["import", "-"], bad).await);
@@ -174,7 +174,7 @@ async fn a_car_that_is_cut_off_or_has_one_wrong_bit_leaves_nothing() {
     }
     server.stop().await;
     let said = refusal(&server.cli_with(&["import", "-"], &flipped).await);
-    assert!(said.contains("bad block"), "{said}");
+    assert!(said.contains("invalid block"), "{said}");
     server.restart().await;
     assert_empty(&server).await;
 }

@@ -1,26 +1,26 @@
-//! The index of the segments: what is where, and who keeps it.
+//! The index of the segments: where each block is, and which holds reference it.
 //!
-//! Tables, all of them in one fjall database, all numbers big-endian so that keys sort as numbers do:
+//! All tables are in one fjall database. Numbers are big-endian, so that keys sort like numbers:
 //!
 //! | table | key | value |
 //! | --- | --- | --- |
 //! | `blocks` | multihash | block id, location |
-//! | `kept` | hold id, block id | length, multihash |
-//! | `keepers` | block id, hold id | – |
+//! | `hold_blocks` | hold id, block id | length, multihash |
+//! | `block_holds` | block id, hold id | – |
 //! | `holds` | hold id | sealed, blocks, bytes, name |
 //! | `names` | name | hold id |
-//! | `going` | id of a released hold whose edges are still to be removed | – |
-//! | `dead` | segment, offset | length, head: bytes that nobody keeps, to be given back |
-//! | `segments` | segment id | end, live blocks, their bytes, their sections' bytes, bytes given back |
-//! | `damaged` | multihash | CID, and when it was found |
+//! | `releasing` | id of a released hold that still has edges | – |
+//! | `dead` | segment, offset | length, head: a dead block whose space is to be given back |
+//! | `segments` | segment id | end, live blocks, their bytes, their sections' bytes, punched bytes |
+//! | `damaged` | multihash | CID, time of detection |
 //! | `meta` | `next_segment`, `next_block` | the id after the highest that was ever committed |
-//! | `meta` | `held` | holds, and the blocks and bytes of all of them added up |
-//! | `meta` | `scrubbed` | how far the scrub is |
+//! | `meta` | `hold_totals` | number of holds, and the sums of their blocks and bytes |
+//! | `meta` | `scrubbed` | position of the scrub |
 //!
-//! An edge names its block by an id, which is shorter than a multihash, grows as blocks arrive, so that
-//! edges are written and released in order, and stays the same when the block moves to another segment:
-//! then one row changes, however many keep it. Ids and locations are never used twice. Only the writer
-//! thread changes the index. A change is one batch; what a reader can see was synced before.
+//! An edge refers to its block by an id. An id is shorter than a multihash. Ids grow as blocks arrive, so edges are
+//! written and released in order. An id stays the same when its block moves to another segment: then one row changes,
+//! however many holds reference the block. Ids and locations are never reused. Only the writer thread changes the
+//! index. A change is one batch; everything that a reader can see was synced before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -43,22 +43,22 @@ pub(crate) use changes::Changes;
 pub(crate) use record::{Damage, Edge, HoldRecord, HoldTotals, Location, SegmentRecord, Stored, now_ms};
 use record::{decode_location, number, pair};
 
-/// Bytes of the read cache: enough for the hot upper levels of some million blocks.
+/// Bytes of the read cache: enough for the upper levels of the tables of some million blocks.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
-/// Bytes of one table's memory before it is written out. There are three busy tables.
+/// Size at which a memtable is flushed, in bytes. Three tables are written often.
 const MEMTABLE_BYTES: u64 = 4 * 1024 * 1024;
-/// Bytes of all journals; the least that fjall takes. Bounds what is replayed when the store is opened.
+/// Bytes of all journals: the minimum that fjall accepts. Bounds what is replayed when the store is opened.
 const JOURNALS_BYTES: u64 = 64 * 1024 * 1024;
-/// Threads that write tables out and merge them. With one, memtables wait behind merges and grow meanwhile, and the
-/// journals with them, which are what is read when the store is opened.
+/// Threads that flush and compact tables. With one thread, memtables wait behind compactions and grow meanwhile, and so do
+/// the journals, which are replayed when the store is opened.
 const WORKERS: usize = 2;
-/// Tables are merged when so many are new, and are so large: small ones, so that a merge is short.
+/// Compaction starts at this many new tables, and writes tables of this size: small ones, so that a compaction is short.
 const NEW_TABLES_MAX: u8 = 8;
 const TABLE_BYTES: u64 = 16 * 1024 * 1024;
-/// Table files that are kept open.
+/// Table files kept open.
 const OPEN_FILES_MAX: usize = 64;
 
-/// Why the index did not answer.
+/// Why an operation on the index failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IndexError {
     #[error("index: {0}")]
@@ -67,7 +67,7 @@ pub(crate) enum IndexError {
     Io(#[from] io::Error),
     #[error("index: a {0} record cannot be read")]
     Corrupt(&'static str),
-    #[error("index: it could not be reopened after an error")]
+    #[error("index: not available: reopening it after an error failed")]
     Down,
 }
 
@@ -92,9 +92,9 @@ fn options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         .max_memtable_size(MEMTABLE_BYTES)
         .compaction_strategy(Arc::new(leveled))
-        // Hashes cannot be compressed.
+        // The values are mostly hashes, which do not compress.
         .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
-        // Read in blocks, not whole: a look-up needs a few KiB of them, and the cache holds the rest.
+        // Read in blocks instead of whole: a lookup needs a few KiB of them, and the cache holds the rest.
         .filter_block_partitioning_policy(PartitioningPolicy::all(true))
         .index_block_partitioning_policy(PartitioningPolicy::all(true))
 }
@@ -122,7 +122,7 @@ impl Tables {
         })
     }
 
-    /// Writes everything out of memory into table files, so that nothing depends on the journals.
+    /// Flushes all memtables to table files, so that nothing depends on the journals.
     fn flush(&self) -> Result<()> {
         let Self {
             db: _,
@@ -151,8 +151,7 @@ impl Tables {
     }
 }
 
-/// The open index. After an error while writing, fjall takes no more writes until it is
-/// [reopened](Self::reopen).
+/// The open index. After a failed write, fjall refuses further writes until it is [reopened](Self::reopen).
 pub(crate) struct Index {
     path: PathBuf,
     tables: RwLock<Option<Tables>>,
@@ -163,23 +162,24 @@ impl Index {
         Ok(Self { path: path.to_owned(), tables: RwLock::new(Some(Tables::open(path)?)) })
     }
 
-    /// Closes the database and opens it again, which reads what its journals have. Until the disk can be written
-    /// again it fails, and the tables that were open go on answering; then it can be called once more.
+    /// Closes the database and opens it again, which replays its journals. Fails as long as the disk cannot be written;
+    /// the tables that were open continue to serve reads, and the call can be repeated.
     ///
-    /// After a failed sync the page cache may show what never reached the disk, as if it had. A journal that is
-    /// read from there must not be added to: what is acknowledged behind a part that is lost would be lost with it.
-    /// So what the journals show is written once more, and synced, before they are read.
+    /// After a failed sync, the page cache may contain data that never reached the disk, without any sign of that. A
+    /// journal that is read from the page cache must not be appended to: a batch acknowledged after a part that is lost
+    /// would be lost with it. Therefore the contents of the journals are written again and synced before they are
+    /// replayed.
     pub(crate) fn reopen(&self) -> Result<()> {
-        journal::write_again(&self.path)?;
+        journal::rewrite_all(&self.path)?;
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-        // Closing may write what was still in a buffer.
+        // Closing may write buffered data.
         *tables = None;
-        journal::write_again(&self.path)?;
+        journal::rewrite_all(&self.path)?;
         *tables = Some(Tables::open(&self.path)?);
         Ok(())
     }
 
-    /// Writes everything out of memory, for an index that is complete.
+    /// Flushes an index that has been built completely.
     pub(crate) fn flush(&self) -> Result<()> {
         self.with(Tables::flush)
     }
@@ -196,7 +196,7 @@ impl Index {
         })
     }
 
-    /// Up to `limit` blocks in the order of their multihashes, from after `after`.
+    /// Up to `limit` blocks ordered by multihash, starting after `after`.
     pub(crate) fn blocks(
         &self,
         after: Option<&Multihash<64>>,
@@ -208,8 +208,8 @@ impl Index {
         })
     }
 
-    /// The blocks of one segment from `offset` on, at most `limit` of them, in the order of their offsets. Looks
-    /// at every block there is: for when the segment itself cannot be read.
+    /// Up to `limit` blocks of one segment, ordered by offset, starting at `offset`. Scans every block in the index: for a
+    /// segment that cannot be walked.
     pub(crate) fn blocks_in(
         &self,
         segment: u32,
@@ -250,7 +250,7 @@ impl Index {
         })
     }
 
-    /// Names that start with `prefix` and their holds, in order, from after `after`.
+    /// Up to `limit` names that start with `prefix`, and their holds, in order, starting after `after`.
     pub(crate) fn names(
         &self,
         prefix: &str,
@@ -275,10 +275,10 @@ impl Index {
         })
     }
 
-    /// Up to `limit` edges of a hold, in the order of block ids, from after `after`.
+    /// Up to `limit` edges of a hold ordered by block id, starting after `after`.
     ///
-    /// Whoever removes edges as it goes passes where it was: stepping over those that were just removed
-    /// costs as much as reading them.
+    /// A caller that removes edges between calls must pass its position: skipping tombstones of edges that were just
+    /// removed costs as much as reading the edges.
     pub(crate) fn edges(&self, hold: u64, after: Option<u64>, limit: usize) -> Result<Vec<Edge>> {
         let start = match after {
             Some(after) => Excluded(pair(hold, after)),
@@ -290,7 +290,7 @@ impl Index {
         })
     }
 
-    /// Up to `limit` holds that keep a block.
+    /// Up to `limit` holds that reference a block.
     pub(crate) fn holds_of(&self, block: u64, limit: usize) -> Result<Vec<u64>> {
         self.with(|tables| {
             let items = tables.block_holds.prefix(block.to_be_bytes()).take(limit);
@@ -300,7 +300,7 @@ impl Index {
         })
     }
 
-    /// What is dead in a segment and not given back yet; at most `limit`.
+    /// Up to `limit` dead blocks of a segment whose space has not been given back.
     pub(crate) fn dead(&self, segment: u32, limit: usize) -> Result<Vec<Location>> {
         self.with(|tables| {
             let items = tables.dead.prefix(segment.to_be_bytes()).take(limit);
@@ -308,14 +308,14 @@ impl Index {
         })
     }
 
-    /// The segments with something dead that is not given back yet.
+    /// The segments with dead blocks whose space has not been given back.
     pub(crate) fn dead_segments(&self) -> Result<BTreeSet<u32>> {
         self.with(|tables| {
             tables.dead.iter().map(|item| Ok(decode_dead(item.into_inner()?)?.segment)).collect()
         })
     }
 
-    /// Blocks that were found damaged, in the order of multihashes, at most `limit` from after `after`.
+    /// Up to `limit` damaged blocks ordered by multihash, starting after `after`.
     pub(crate) fn damaged(
         &self,
         after: Option<&Multihash<64>>,
@@ -376,7 +376,7 @@ impl Index {
         Ok(self.with(|tables| tables.meta("hold_totals", HoldTotals::decode))?.unwrap_or_default())
     }
 
-    /// How far the scrub is: the last block that was looked at, and when its round began.
+    /// The position of the scrub: the last block that it verified, and the start of its round in Unix milliseconds.
     pub(crate) fn scrubbed(&self) -> Result<Option<(Multihash<64>, u64)>> {
         let decode = |bytes: &[u8]| {
             let (began, hash) = bytes.split_first_chunk()?;
@@ -385,7 +385,7 @@ impl Index {
         self.with(|tables| tables.meta("scrubbed", decode))
     }
 
-    /// The highest hold id in use, of released ones too.
+    /// The highest hold id in use, including released holds that still have edges.
     pub(crate) fn last_hold(&self) -> Result<u64> {
         self.with(|tables| {
             let mut last = 0;
@@ -398,7 +398,7 @@ impl Index {
         })
     }
 
-    /// Makes the changes that `fill` writes down, all or none, and syncs them if `synced`.
+    /// Applies the changes that `fill` records as one atomic batch, and syncs it if `synced`.
     pub(crate) fn change(&self, synced: bool, fill: impl FnOnce(&mut Changes<'_>)) -> Result<()> {
         self.with(|tables| {
             let durability = if synced { PersistMode::SyncData } else { PersistMode::Buffer };

@@ -1,7 +1,7 @@
-//! The scrub: reads and verifies every block from time to time, slowly, so that damage is found while there is still
-//! somebody who has the block.
+//! The scrub: reads and verifies every block from time to time, slowly, so that damage is found while other peers still
+//! have the block.
 //!
-//! It only finds. What it finds is noted in the block store; whoever holds the content fetches it again
+//! It only detects damage, and records it in the store. Repair is up to the owner of a hold, who fetches the DAG again
 //! ([`Blocks::damaged_holds`](crate::Blocks::damaged_holds)).
 
 use std::sync::Arc;
@@ -15,15 +15,18 @@ use crate::blocks::BlocksError;
 pub(super) mod rebuild;
 pub(super) mod verify;
 
-/// How long it rests between two steps.
+/// The pause between two steps.
 const PAUSE: Duration = Duration::from_secs(10);
-/// The least that a step reads: a store that is small is soon done.
+/// The least that a step reads, in bytes. A round through a small store is short.
 const STEP_BYTES_MIN: u64 = 4 * 1024 * 1024;
-/// The longest rest, since the system's clock may be set meanwhile.
-const REST_MAX: Duration = Duration::from_secs(3600);
+/// The longest pause, because the system clock may be set in the meantime. Also the pause after an error.
+const PAUSE_MAX: Duration = Duration::from_secs(3600);
 
-/// Goes round through the store until `stop`, each time in about `round`. Reads evenly: one step of the round's
-/// part, and a pause. Where it is survives a restart.
+/// Verifies the whole store again and again until `stop` is cancelled, each round in about `round`. Reads evenly: a step
+/// proportional to the store's size, then a pause. The position survives a restart.
+///
+/// Returns after the step that runs when `stop` is cancelled. The caller spawns it and must join it before it closes the
+/// store.
 pub async fn scrub(blocks: Arc<SegmentBlocks>, round: Duration, stop: CancellationToken) {
     let mut pause = PAUSE;
     while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
@@ -33,19 +36,19 @@ pub async fn scrub(blocks: Arc<SegmentBlocks>, round: Duration, stop: Cancellati
             Ok(Ok(pause)) => pause,
             Ok(Err(BlocksError::Closed)) | Err(_) => return,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the scrub cannot go on for now");
-                REST_MAX
+                tracing::warn!(%error, "scrub step failed, retrying later");
+                PAUSE_MAX
             }
         };
     }
 }
 
-/// One step; returns how long to rest after it.
+/// One step; returns the pause after it.
 pub(crate) fn step(blocks: &SegmentBlocks, round: Duration) -> Result<Duration, BlocksError> {
     let steps = (round.as_secs() / PAUSE.as_secs()).max(1);
     let step = blocks.scrub((blocks.live_bytes()? / steps).max(STEP_BYTES_MIN))?;
     if step.damaged > 0 {
-        tracing::error!(blocks = step.damaged, "the scrub has found damaged blocks; they are fetched again");
+        tracing::error!(blocks = step.damaged, "scrub found damaged blocks; they will be fetched again");
     }
     if !step.is_round_over {
         return Ok(PAUSE);
@@ -53,6 +56,6 @@ pub(crate) fn step(blocks: &SegmentBlocks, round: Duration) -> Result<Duration, 
     let began = UNIX_EPOCH + Duration::from_millis(step.began_at_ms);
     #[expect(clippy::disallowed_methods, reason = "the node stands alone and has no clock of its own")]
     let took = SystemTime::now().duration_since(began).unwrap_or_default();
-    tracing::info!(?took, "the scrub has been through all blocks");
+    tracing::info!(?took, "scrub round completed");
     Ok(round.saturating_sub(took).max(PAUSE))
 }

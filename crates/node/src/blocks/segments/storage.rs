@@ -1,11 +1,11 @@
-//! The segment files and the thread-bound state that writes them.
+//! The segment files, and the writer that appends to them and commits.
 //!
 //! - [`open`]: checks a store when it is opened;
-//! - [`file`]: appends to the active segment, reads from all;
-//! - [`queue`]: what callers and the writer share;
-//! - [`writer`]: applies queued operations and commits them in groups ([`group`]);
-//! - [`garbage`]: what the writer leaves to be reclaimed;
-//! - [`watermark`]: the commit watermark beside the index.
+//! - [`file`]: appends to the active segment, reads from all segments;
+//! - [`queue`]: the state that callers and the writer share;
+//! - [`writer`]: applies queued operations to a group ([`group`]) and commits it;
+//! - [`garbage`]: what can be reclaimed;
+//! - [`watermark`]: the commit watermark next to the index.
 
 pub(crate) mod error;
 pub(crate) mod file;
@@ -16,13 +16,12 @@ pub(crate) mod queue;
 pub(crate) mod watermark;
 pub(crate) mod writer;
 
-/// The engine's settings.
+/// The settings of a store.
 #[derive(Debug, Clone)]
 pub struct SegmentConfig {
-    /// Where a segment ends and the next begins, in bytes. Small enough that a dead one comes soon, large
-    /// enough that there are few files. At most 1 GiB.
+    /// The size of a segment in bytes. Small segments become empty sooner; large ones mean fewer files. At most 1 GiB.
     pub segment_bytes: u64,
-    /// Bytes of the file system that are left free: the index needs them to go on, and to release.
+    /// Bytes of the file system that block writes leave free. The index needs them to keep working and to release holds.
     pub reserve_bytes: u64,
 }
 

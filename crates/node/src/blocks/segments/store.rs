@@ -23,13 +23,13 @@ pub(super) mod damage;
 pub(super) mod snapshot;
 mod totals;
 
-/// How often a read is tried again because its block was moved or freed meanwhile.
+/// Attempts to read a block that is moved or freed during the read.
 const READ_TRIES: usize = 4;
-/// Edges of a hold that are counted at one time.
+/// Edges of a hold that are read at a time for counting.
 const COUNT_EDGES: usize = 10_000;
 
-/// A durable [`Blocks`] in a folder of its own. Only one may be open on a folder at a time: whoever opens it
-/// holds a lock for that. Dropping it commits what is queued and closes the files.
+/// A durable [`Blocks`] in a folder of its own. Only one may be open on a folder at a time; the caller must hold a lock
+/// that ensures this. Dropping it commits what is queued, joins the writer thread and closes the files.
 pub struct SegmentBlocks {
     pub(super) dir: PathBuf,
     pub(super) shared: Arc<Shared>,
@@ -44,8 +44,8 @@ impl std::fmt::Debug for SegmentBlocks {
 }
 
 impl SegmentBlocks {
-    /// Opens the store in `dir`, or makes one there. Whatever was not committed is cut off; what was
-    /// released goes on being freed. Blocks while it reads.
+    /// Opens the store in `dir`, or creates it. Uncommitted data is truncated; freeing of released holds continues. Blocks
+    /// while it reads.
     ///
     /// # Errors
     /// Any [`OpenError`].
@@ -59,17 +59,17 @@ impl SegmentBlocks {
         Ok(Self { dir: dir.to_owned(), shared, readers, writer: Mutex::new(Some(writer)) })
     }
 
-    /// Commits what is queued and closes the files; from then on every write is refused. Dropping the store
-    /// does the same, but blocks.
+    /// Commits what is queued, waits for the writer thread to end, and closes the files. All later writes are refused.
+    /// Dropping the store does the same, but blocks.
     pub async fn close(&self) {
         self.shared.close();
         if let Some(writer) = self.take_writer() {
-            // The task cannot be cancelled, and what it returns is logged by the thread itself.
+            // The task cannot be cancelled, and a panic of the thread is logged by `join`.
             let _ = tokio::task::spawn_blocking(|| join(writer)).await;
         }
     }
 
-    /// Returns once everything that was queued before the call is committed, notes of damage too.
+    /// Returns once everything that was queued before the call is committed, including records of damage.
     ///
     /// # Errors
     /// As for [`Blocks::commit`].
@@ -98,18 +98,18 @@ impl SegmentBlocks {
         Ok(stored.map(|Stored { at, .. }| Found::File(at)))
     }
 
-    /// Adds an edge if the block is stored or queued already; false if it has to be put.
+    /// Adds an edge if the block is stored or queued already; false if it must be put.
     fn add_stored(&self, state: &mut State, hold: u64, cid: &Cid) -> Result<bool, BlocksError> {
         let index = &self.shared.index;
         let hash = *cid.hash();
         let Some((length, block)) = state.find(index, &hash)? else { return Ok(false) };
-        let is_kept = state.holds.get(&hold).is_some_and(|active| active.added.contains(&hash))
+        let has_edge = state.holds.get(&hold).is_some_and(|active| active.added.contains(&hash))
             || match block {
                 Some(block) => index.has_edge(hold, block).map_err(failed)?,
                 // One that is repaired again because it is damaged may be kept by now.
                 None => state.has_edge(index, hold, &hash)?,
             };
-        if !is_kept {
+        if !has_edge {
             state.add_edge(index, hold, hash, length)?;
             *state.referenced.entry(hash).or_default() += 1;
             self.shared.push(state, Op::AddEdge { hold, hash });
@@ -150,7 +150,7 @@ impl SegmentBlocks {
     }
 }
 
-/// Where a block was found.
+/// The place of a block's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Found {
     Memory(bytes::Bytes),
@@ -188,10 +188,10 @@ impl Blocks for SegmentBlocks {
             if !is_short && let Ok(block) = Block::verify(*cid, data) {
                 return Ok(Some(block));
             }
-            // It may have been released or moved while it was read.
+            // It may have been freed or moved during the read.
             let again = self.locate(cid)?;
             if again == found {
-                tracing::error!(%cid, ?found, %error, "a stored block cannot be read");
+                tracing::error!(%cid, ?found, %error, "failed to read a stored block");
                 if let (BlocksError::Damaged(_), Some(Found::File(location))) = (&error, found) {
                     self.note_damage(*cid, location)?;
                 }
@@ -199,7 +199,7 @@ impl Blocks for SegmentBlocks {
             }
             found = again;
         }
-        Err(BlocksError::Failed(format!("{cid} was released and stored again while it was read")))
+        Err(BlocksError::Failed(format!("{cid} was moved repeatedly while it was read")))
     }
 
     fn open(&self, name: &HoldName) -> Result<HoldId, BlocksError> {
@@ -234,7 +234,7 @@ impl Blocks for SegmentBlocks {
         }
         let (cid, data) = block.into_parts();
         let hash = *cid.hash();
-        // Only a damaged block can be kept already by now.
+        // Only a damaged block can have the edge at this point.
         let has_edge = state.damaged.contains(&hash) && state.has_edge(index, hold, &hash)?;
         if has_edge {
             state.activate(index, hold)?.repaired += 1;
@@ -242,7 +242,7 @@ impl Blocks for SegmentBlocks {
             state.add_edge(index, hold, hash, data.len() as u64)?;
         }
         state.blocks.insert(hash, Pending::Memory(data.clone()));
-        // The writer gives the permits back.
+        // The writer returns the permits.
         permit.forget();
         self.shared.push(&mut state, Op::Put { hold, has_edge, cid, data, permits });
         Ok(())
@@ -302,7 +302,7 @@ impl Blocks for SegmentBlocks {
                     state.released.insert(hold);
                     Op::Release { hold, name: name.clone(), reply }
                 }
-                // Somebody else's release of it may not be durable yet.
+                // Another caller's release of it may not be durable yet.
                 None if !state.released.is_empty() => Op::Barrier { reply },
                 None => return Ok(()),
             };
@@ -319,17 +319,17 @@ impl Blocks for SegmentBlocks {
         limit: usize,
     ) -> Result<Vec<HoldInfo>, BlocksError> {
         let state = self.shared.state();
-        // Those that are being released are in the index still, and are taken out below.
+        // Released holds that are still in the index are filtered out below.
         let mut names = self
             .shared
             .index
             .names(prefix, after, limit.saturating_add(state.released.len()))
             .map_err(failed)?;
         names.retain(|(_, hold)| !state.released.contains(hold));
-        let is_asked =
+        let matches =
             |name: &HoldName| name.as_str().starts_with(prefix) && after.is_none_or(|after| name > after);
         names.extend(
-            state.opened.iter().filter(|(name, _)| is_asked(name)).map(|(name, hold)| (name.clone(), *hold)),
+            state.opened.iter().filter(|(name, _)| matches(name)).map(|(name, hold)| (name.clone(), *hold)),
         );
         names.sort_unstable();
         names.dedup();
@@ -387,7 +387,7 @@ impl Blocks for SegmentBlocks {
 
 fn join(writer: JoinHandle<()>) {
     if writer.join().is_err() {
-        tracing::error!("the writer of the blocks has panicked");
+        tracing::error!("the block writer thread panicked");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The contract, and what only a store on disk can get wrong.
+//! The contract suite, and properties of the store on disk.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ fn segment_files(dir: &Path) -> Vec<PathBuf> {
 /// Bytes on disk of all segments, as `du` counts them.
 fn used(dir: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
-    // One may be deleted meanwhile.
+    // A file may be deleted in the meantime.
     segment_files(dir)
         .iter()
         .map(|file| std::fs::metadata(file).map_or(0, |found| found.blocks() * 512))
@@ -57,7 +57,7 @@ fn used(dir: &Path) -> u64 {
 }
 
 #[tokio::test]
-async fn what_was_committed_is_there_after_reopening_and_goes_on() {
+async fn committed_blocks_survive_reopening() {
     let (dir, blocks) = fresh();
     let hold = blocks.open(&name("building")).unwrap();
     for n in 0..40 {
@@ -85,7 +85,7 @@ async fn what_was_committed_is_there_after_reopening_and_goes_on() {
 }
 
 #[tokio::test]
-async fn every_segment_is_a_car_that_others_can_read() {
+async fn every_segment_is_a_valid_car() {
     let (dir, blocks) = fresh();
     let hold = blocks.open(&name("a")).unwrap();
     for n in 0..30 {
@@ -104,7 +104,7 @@ async fn every_segment_is_a_car_that_others_can_read() {
 }
 
 #[tokio::test]
-async fn released_space_is_given_back_to_the_file_system() {
+async fn released_space_is_reclaimed() {
     let (dir, blocks) = fresh();
     let (keep, go) = (blocks.open(&name("keep")).unwrap(), blocks.open(&name("go")).unwrap());
     for n in 0..64 {
@@ -115,7 +115,7 @@ async fn released_space_is_given_back_to_the_file_system() {
     let before = used(dir.path());
     blocks.release(&name("go")).await.unwrap();
     drop(blocks);
-    // Whatever was not freed by then is freed after the next start.
+    // What was not freed by then is freed after the next start.
     let blocks = reopen(dir.path());
     wait_until(&blocks, || blocks.shared.index.releasing().unwrap().is_empty()).await;
     assert!(used(dir.path()) < before / 4, "{} of {before} bytes are left", used(dir.path()));
@@ -128,7 +128,7 @@ async fn released_space_is_given_back_to_the_file_system() {
     assert!(listed.len() <= 4);
 }
 
-/// Polls a condition, with a durable operation between two looks.
+/// Polls a condition, with a durable operation between two checks.
 async fn wait_until(blocks: &SegmentBlocks, done: impl Fn() -> bool) {
     for _ in 0..10_000 {
         if done() {
@@ -137,11 +137,11 @@ async fn wait_until(blocks: &SegmentBlocks, done: impl Fn() -> bool) {
         blocks.open(&name("tick")).unwrap();
         blocks.release(&name("tick")).await.unwrap();
     }
-    panic!("it never came true");
+    panic!("the condition was never met");
 }
 
 #[tokio::test]
-async fn an_uncommitted_tail_is_cut_off() {
+async fn uncommitted_tail_is_truncated() {
     let (dir, blocks) = fresh();
     let hold = blocks.open(&name("a")).unwrap();
     blocks.put(hold, block("kept")).await.unwrap();
@@ -161,7 +161,7 @@ async fn an_uncommitted_tail_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_segment_cut_short_anywhere_is_reported_and_never_served() {
+async fn truncated_segment_is_reported() {
     let (dir, blocks) = fresh();
     let hold = blocks.open(&name("a")).unwrap();
     blocks.put(hold, block("kept")).await.unwrap();
@@ -182,7 +182,7 @@ async fn a_segment_cut_short_anywhere_is_reported_and_never_served() {
 }
 
 #[tokio::test]
-async fn an_index_that_does_not_belong_to_the_segments_is_refused() {
+async fn index_of_other_segments_is_refused() {
     let (dir, blocks) = fresh();
     let hold = blocks.open(&name("a")).unwrap();
     blocks.put(hold, block("kept")).await.unwrap();
@@ -200,7 +200,7 @@ async fn an_index_that_does_not_belong_to_the_segments_is_refused() {
 }
 
 #[tokio::test]
-async fn a_flipped_bit_is_reported_never_served_and_can_be_repaired() {
+async fn flipped_bit_is_detected_and_can_be_repaired() {
     let (dir, blocks) = fresh();
     let hold = blocks.open(&name("a")).unwrap();
     blocks.put(hold, block("precious")).await.unwrap();
@@ -228,7 +228,7 @@ async fn a_flipped_bit_is_reported_never_served_and_can_be_repaired() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_reported_and_writing_goes_on_when_there_is_space() {
+async fn writes_fail_on_a_full_disk_and_resume_with_space() {
     let dir = tempfile::tempdir().unwrap();
     let blocks = reopen(dir.path());
     let hold = blocks.open(&name("before")).unwrap();
@@ -241,7 +241,7 @@ async fn a_full_disk_is_reported_and_writing_goes_on_when_there_is_space() {
     let hold = blocks.open(&name("before")).unwrap();
     blocks.put(hold, block("lost")).await.unwrap();
     assert!(matches!(blocks.seal(hold).await, Err(BlocksError::Full)));
-    // Who counted on what was lost is told again, until it begins anew.
+    // The handle fails until the hold is opened again.
     assert!(matches!(blocks.seal(hold).await, Err(BlocksError::Full)));
     assert!(matches!(blocks.put(hold, block("more")).await, Err(BlocksError::Full)));
     assert_eq!(blocks.size(block("lost").cid()).unwrap(), None);
@@ -262,7 +262,7 @@ async fn a_full_disk_is_reported_and_writing_goes_on_when_there_is_space() {
 }
 
 #[tokio::test]
-async fn a_release_that_fails_does_not_hide_what_its_hold_lost() {
+async fn failed_release_does_not_hide_lost_data() {
     let (dir, blocks) = fresh();
     let hold = blocks.open(&name("a")).unwrap();
     blocks.put(hold, block("before")).await.unwrap();
@@ -280,13 +280,13 @@ async fn a_release_that_fails_does_not_hide_what_its_hold_lost() {
 }
 
 #[tokio::test]
-async fn a_segment_that_was_taken_back_is_not_read_any_more() {
+async fn aborted_segment_is_not_read() {
     let dir = tempfile::tempdir().unwrap();
     let full = SegmentConfig { segment_bytes: 64 * 1024 * 1024, reserve_bytes: u64::MAX };
     let blocks = SegmentBlocks::open(dir.path(), &full).unwrap();
     for round in 0..2 {
         let hold = blocks.open(&name("a")).unwrap();
-        // More than is kept in memory, so that the first one is read from the file.
+        // More than fits in the buffer, so that the first one is read from the file.
         for n in 0..10 {
             blocks.put(hold, big(10 * round + n, 1024 * 1024)).await.unwrap();
         }
@@ -302,13 +302,13 @@ async fn a_segment_that_was_taken_back_is_not_read_any_more() {
 }
 
 #[tokio::test]
-async fn writing_goes_on_in_the_same_process_once_a_failure_is_over() {
+async fn writes_resume_after_a_failure() {
     let (dir, blocks) = fresh();
     let segments = dir.path().join("segments");
     let hold = blocks.open(&name("a")).unwrap();
     blocks.put(hold, block("first")).await.unwrap();
     blocks.commit(hold).await.unwrap();
-    // The next segment cannot be made while something else has its place.
+    // The next segment cannot be created while a folder has its name.
     let obstacle = segments.join("0000000002.car");
     std::fs::create_dir(&obstacle).unwrap();
     let mut lost = Ok(());

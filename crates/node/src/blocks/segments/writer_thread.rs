@@ -91,7 +91,7 @@ mod tests {
     use crate::blocks::contract::{block, name};
 
     #[tokio::test]
-    async fn nobody_counts_on_a_hold_while_its_release_may_be_in_the_index_after_all() {
+    async fn hold_is_not_usable_while_its_release_is_in_doubt() {
         let dir = tempfile::tempdir().unwrap();
         let config = SegmentConfig { reserve_bytes: 0, ..SegmentConfig::default() };
         let blocks = SegmentBlocks::open(dir.path(), &config).unwrap();
@@ -115,7 +115,7 @@ mod tests {
         for op in ops {
             thread.writer.apply(op).unwrap();
         }
-        // The index fails, and cannot be read again for now; the tables that are open still have the hold.
+        // The index fails, and cannot be reopened for now; the open tables still have the hold.
         std::fs::rename(dir.path().join("index"), dir.path().join("aside")).unwrap();
         thread.writer.abort_group(&WriteError::Index(IndexError::Down), std::iter::empty());
         assert!(released.await.is_err());
@@ -127,7 +127,7 @@ mod tests {
         assert!(!thread.turn(shared.take(Some(Duration::ZERO)).0, false));
         assert!(sealed.await.is_err());
 
-        // It was not in the index, and is done as soon as it can be; whoever came meanwhile has a new hold.
+        // The release was not in the index, and is completed as soon as possible; the name now has a new hold.
         let again = blocks.open(&a).unwrap();
         let mut sealed = std::pin::pin!(blocks.seal(again));
         assert!(futures::poll!(&mut sealed).is_pending());

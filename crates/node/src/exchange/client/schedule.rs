@@ -1,4 +1,4 @@
-//! Which peer is asked for which want, and when.
+//! Scheduling: which peer is asked for which want, and when.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -7,29 +7,29 @@ use cid::Cid;
 use tokio::time::Instant;
 
 use super::peer::{Kind, Peer};
-use super::{Client, Consumer, PeerKey, SESSION_PEERS_MAX, SessionKey, State, Want};
+use super::{Client, PeerKey, SESSION_PEERS_MAX, SessionKey, SessionState, State, Want};
 
-/// Wants of one session that all peers are asked about at once.
+/// Wants of one session that may be broadcast at the same time.
 const BROADCASTS_MAX: usize = 32;
-/// When a broadcast is repeated for the first time; then after twice as long each time.
+/// The pause before a broadcast is repeated. It doubles each time.
 const BROADCAST_PAUSE: Duration = Duration::from_secs(10);
 const BROADCAST_PAUSE_MAX: Duration = Duration::from_secs(60);
-/// Wants of a busy session by which a new peer is asked whether it can help.
-const INTRODUCTIONS: usize = 4;
+/// Requested wants of which a new peer is asked whether it has the block.
+const INITIAL_WANTS_MAX: usize = 4;
 
-/// How far into a queue to look for a want that a peer with room may have.
+/// How far into a queue to look for a want that a peer with room in its window may have.
 const LOOK_AHEAD: usize = 64;
 
-/// Who could be asked for a want.
+/// The peer to ask for a want.
 enum Choice {
-    Ask(PeerKey),
-    /// Some peer, but not now.
+    Request(PeerKey),
+    /// Some peer, but none has room now.
     Later,
-    Nobody,
+    None,
 }
 
-/// Keeps the sessions' count of broadcasts right when a want leaves its state.
-fn leave_broadcast(sessions: &mut HashMap<SessionKey, Consumer>, want: &Want) {
+/// Updates the sessions' count of broadcasts when a want leaves the broadcast state.
+fn leave_broadcast(sessions: &mut HashMap<SessionKey, SessionState>, want: &Want) {
     if matches!(want.state, State::Broadcast { .. }) {
         for session in &want.sessions {
             if let Some(consumer) = sessions.get_mut(session) {
@@ -40,8 +40,8 @@ fn leave_broadcast(sessions: &mut HashMap<SessionKey, Consumer>, want: &Want) {
 }
 
 impl Client {
-    /// Removes a want: delivered by a peer (with the block's bytes), or given up. Everyone else who
-    /// knows of it is told.
+    /// Removes a want, because a peer delivered it (with the size of the block) or because it was cancelled. All other peers
+    /// that have it in their wantlist get a cancel.
     pub(super) fn finish(&mut self, cid: &Cid, by: Option<(PeerKey, usize, Instant)>) -> Option<Want> {
         let want = self.wants.remove(cid)?;
         leave_broadcast(&mut self.sessions, &want);
@@ -49,18 +49,18 @@ impl Client {
             && let Some(peer) = self.peers.get_mut(&key)
         {
             let asked_at = match want.state {
-                State::Asked { peer, since } if peer == key => Some(since),
-                State::Asked { .. } | State::Queued | State::Broadcast { .. } => None,
+                State::Requested { peer, since } if peer == key => Some(since),
+                State::Requested { .. } | State::Queued | State::Broadcast { .. } => None,
             };
             peer.delivered(bytes, asked_at, now);
-            peer.settle(cid);
+            peer.block_received(cid);
         }
-        if let State::Asked { peer, .. } = want.state
+        if let State::Requested { peer, .. } = want.state
             && let Some(peer) = self.peers.get_mut(&peer)
         {
             peer.in_flight = peer.in_flight.saturating_sub(1);
         }
-        for key in &want.told {
+        for key in &want.notified {
             if by.is_none_or(|(by, ..)| by != *key)
                 && let Some(peer) = self.peers.get_mut(key)
             {
@@ -76,7 +76,7 @@ impl Client {
         let Some(want) = self.wants.get_mut(&cid) else { return };
         match want.state {
             State::Queued => return,
-            State::Asked { peer, .. } => {
+            State::Requested { peer, .. } => {
                 if let Some(peer) = self.peers.get_mut(&peer) {
                     peer.in_flight = peer.in_flight.saturating_sub(1);
                 }
@@ -89,8 +89,8 @@ impl Client {
         for session in sessions {
             let Some(consumer) = self.sessions.get_mut(&session) else { continue };
             consumer.queue.push_front(cid);
-            // Entries that were overtaken are skipped when their turn comes, but a peer that says HAVE and
-            // DONT_HAVE in turns makes them faster than that.
+            // Obsolete entries are skipped when their turn comes, but a peer that alternates HAVE and DONT_HAVE adds them
+            // faster than that.
             if consumer.queue.len() > 2 * wants.len() + LOOK_AHEAD {
                 let is_queued = |cid: &Cid| wants.get(cid).is_some_and(|want| want.state == State::Queued);
                 let mut seen = HashSet::new();
@@ -99,34 +99,34 @@ impl Client {
         }
     }
 
-    /// Asks a peer that says it has the block, or leaves the want for the next peer with room.
-    pub(super) fn ask_or_queue(&mut self, cid: Cid, key: PeerKey, now: Instant) {
+    /// Requests a block from a peer that has it, or queues the want for the next peer with room.
+    pub(super) fn request_or_queue(&mut self, cid: Cid, key: PeerKey, now: Instant) {
         if self.peers.get(&key).is_some_and(Peer::has_room) {
-            self.ask(cid, key, now);
+            self.request(cid, key, now);
         } else {
             self.requeue(cid);
         }
     }
 
-    fn ask(&mut self, cid: Cid, key: PeerKey, now: Instant) {
+    fn request(&mut self, cid: Cid, key: PeerKey, now: Instant) {
         let (Some(want), Some(peer)) = (self.wants.get_mut(&cid), self.peers.get_mut(&key)) else { return };
         leave_broadcast(&mut self.sessions, want);
-        want.state = State::Asked { peer: key, since: now };
+        want.state = State::Requested { peer: key, since: now };
         peer.in_flight += 1;
         peer.ask(cid, Kind::Block, true);
-        if !want.told.contains(&key) {
-            want.told.push(key);
+        if !want.notified.contains(&key) {
+            want.notified.push(key);
         }
     }
 
-    /// Counts a peer among those that a session asks first. Wants that nobody had get another chance.
-    pub(super) fn befriend(&mut self, session: SessionKey, key: PeerKey) {
+    /// Adds a peer to those that a session asks first. Broadcast wants are queued again for it.
+    pub(super) fn add_session_peer(&mut self, session: SessionKey, key: PeerKey) {
         let Some(consumer) = self.sessions.get_mut(&session) else { return };
         if consumer.peers.contains(&key) {
             return;
         }
         if consumer.peers.len() >= SESSION_PEERS_MAX {
-            // To say HAVE is cheap: who delivers takes the place of one that never did.
+            // HAVE is cheap to send: a peer that delivers replaces one that never did.
             let delivers = |key: &PeerKey| self.peers.get(key).is_some_and(Peer::has_delivered);
             let idle = consumer.peers.iter().position(|other| !delivers(other));
             let Some(idle) = idle.filter(|_| delivers(&key)) else { return };
@@ -148,35 +148,35 @@ impl Client {
         }
     }
 
-    /// Tells a new peer of what others don't have, and of a few wants by which it may show itself.
-    pub(super) fn introduce(&mut self, key: PeerKey) {
+    /// Asks a new peer for all broadcast wants, and for a few requested ones to find out whether it has such blocks.
+    pub(super) fn send_initial_wants(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let mut introductions = INTRODUCTIONS;
+        let mut remaining = INITIAL_WANTS_MAX;
         for (cid, want) in &mut self.wants {
             match want.state {
                 State::Broadcast { .. } => {}
-                State::Asked { .. } if introductions > 0 => introductions -= 1,
-                State::Asked { .. } | State::Queued => continue,
+                State::Requested { .. } if remaining > 0 => remaining -= 1,
+                State::Requested { .. } | State::Queued => continue,
             }
             peer.ask(*cid, Kind::Have, false);
-            want.told.push(key);
+            want.notified.push(key);
         }
     }
 
-    /// Gives every session its turn, beginning with another one each time.
-    pub(super) fn pump_all(&mut self, now: Instant) {
+    /// Schedules the wants of all sessions, starting with another session each time.
+    pub(super) fn schedule_all(&mut self, now: Instant) {
         for _ in 0..self.turns.len() {
             let Some(session) = self.turns.pop_front() else { return };
             self.turns.push_back(session);
-            self.pump(session, now);
+            self.schedule(session, now);
         }
         if let Some(first) = self.turns.pop_front() {
             self.turns.push_back(first);
         }
     }
 
-    /// Asks for what a session has queued, as far as there is room.
-    pub(super) fn pump(&mut self, session: SessionKey, now: Instant) {
+    /// Requests the queued wants of a session, as far as there is room.
+    pub(super) fn schedule(&mut self, session: SessionKey, now: Instant) {
         let queued = self.sessions.get(&session).map_or(0, |consumer| consumer.queue.len());
         let mut later = Vec::new();
         for _ in 0..queued {
@@ -188,11 +188,11 @@ impl Client {
                 continue;
             }
             match self.choose(session, want) {
-                Choice::Ask(key) => self.ask(cid, key, now),
-                Choice::Nobody if broadcasts < BROADCASTS_MAX => {
+                Choice::Request(key) => self.request(cid, key, now),
+                Choice::None if broadcasts < BROADCASTS_MAX => {
                     self.broadcast(cid, BROADCAST_PAUSE, false, now);
                 }
-                Choice::Nobody | Choice::Later => {
+                Choice::None | Choice::Later => {
                     later.push(cid);
                     if later.len() >= LOOK_AHEAD || !self.has_room(session) {
                         break;
@@ -207,40 +207,40 @@ impl Client {
         }
     }
 
-    /// Whether a peer that the session knows can be asked for anything.
+    /// Whether any peer of the session has room.
     fn has_room(&self, session: SessionKey) -> bool {
         let Some(consumer) = self.sessions.get(&session) else { return false };
         consumer.peers.iter().any(|key| self.peers.get(key).is_some_and(Peer::has_room))
     }
 
-    /// The peer of the session that would deliver first.
+    /// The peer of the session with the shortest expected time to deliver.
     fn choose(&self, session: SessionKey, want: &Want) -> Choice {
-        let Some(consumer) = self.sessions.get(&session) else { return Choice::Nobody };
+        let Some(consumer) = self.sessions.get(&session) else { return Choice::None };
         if consumer.peers.is_empty()
             && self.peers.len() == 1
             && let Some((only, peer)) = self.peers.iter().next()
             && want.may_ask(*only)
         {
-            // With one peer there is nobody to compare it with, and a round trip to save.
-            return if peer.has_room() { Choice::Ask(*only) } else { Choice::Later };
+            // With only one peer, a want-have would cost a round trip without any choice.
+            return if peer.has_room() { Choice::Request(*only) } else { Choice::Later };
         }
-        let mut choice = Choice::Nobody;
+        let mut choice = Choice::None;
         let mut best = f64::INFINITY;
         for key in consumer.peers.iter().filter(|key| want.may_ask(**key)) {
             let Some(peer) = self.peers.get(key) else { continue };
             if !peer.has_room() {
-                if matches!(choice, Choice::Nobody) {
+                if matches!(choice, Choice::None) {
                     choice = Choice::Later;
                 }
             } else if peer.seconds_to_deliver() < best {
                 best = peer.seconds_to_deliver();
-                choice = Choice::Ask(*key);
+                choice = Choice::Request(*key);
             }
         }
         choice
     }
 
-    /// Asks all peers whether they have it.
+    /// Asks all peers whether they have the block.
     fn broadcast(&mut self, cid: Cid, pause: Duration, again: bool, now: Instant) {
         let Some(want) = self.wants.get_mut(&cid) else { return };
         let was_broadcast = matches!(want.state, State::Broadcast { .. });
@@ -257,38 +257,38 @@ impl Client {
                 continue;
             }
             peer.ask(cid, Kind::Have, again);
-            if !want.told.contains(key) {
-                want.told.push(*key);
+            if !want.notified.contains(key) {
+                want.notified.push(*key);
             }
         }
     }
 
-    /// A peer gave a wrong answer, or none: what it was asked for goes to others.
-    pub(super) fn pass_over(&mut self, key: PeerKey) {
+    /// A peer sent a wrong answer: all blocks requested from it are requested from others.
+    pub(super) fn skip_peer(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get(&key) else { return };
         let asked: Vec<Cid> = peer.asked().copied().collect();
         for cid in asked {
-            self.pass_over_for(&cid, key);
+            self.skip_peer_for(&cid, key);
         }
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.was_late();
         }
     }
 
-    fn pass_over_for(&mut self, cid: &Cid, key: PeerKey) {
+    fn skip_peer_for(&mut self, cid: &Cid, key: PeerKey) {
         let Some(want) = self.wants.get_mut(cid) else { return };
-        if !matches!(want.state, State::Asked { peer, .. } if peer == key) {
+        if !matches!(want.state, State::Requested { peer, .. } if peer == key) {
             return;
         }
         want.tried.push(key);
-        want.told.retain(|told| *told != key);
+        want.notified.retain(|other| *other != key);
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.cancel(cid);
         }
         self.requeue(*cid);
     }
 
-    /// Passes over peers that are late and repeats broadcasts; called twice a second or so.
+    /// Skips peers that are late, and repeats broadcasts. Called about twice a second.
     pub(in crate::exchange) fn tick(&mut self, now: Instant) {
         for peer in self.peers.values_mut() {
             peer.tick();
@@ -297,7 +297,7 @@ impl Client {
         let mut again = Vec::new();
         for (cid, want) in &self.wants {
             match want.state {
-                State::Asked { peer, since } => {
+                State::Requested { peer, since } => {
                     if self.peers.get(&peer).is_none_or(|peer| peer.is_late(since, now)) {
                         late.push((*cid, peer));
                     }
@@ -310,7 +310,7 @@ impl Client {
         late_peers.sort_unstable();
         late_peers.dedup();
         for (cid, key) in late {
-            self.pass_over_for(&cid, key);
+            self.skip_peer_for(&cid, key);
         }
         for key in late_peers {
             if let Some(peer) = self.peers.get_mut(&key) {
@@ -324,6 +324,6 @@ impl Client {
             }
             self.broadcast(cid, pause, true, now);
         }
-        self.pump_all(now);
+        self.schedule_all(now);
     }
 }

@@ -1,4 +1,4 @@
-//! The asking side without a network: the tests move the time themselves.
+//! The client without a network, with a clock that the tests advance.
 
 use std::collections::HashSet;
 
@@ -12,9 +12,9 @@ struct Sim {
     inboxes: HashMap<SessionKey, Arc<Inbox>>,
 }
 
-/// What a peer is told about a CID.
+/// A wantlist entry as sent to a peer.
 #[derive(Debug, PartialEq, Eq)]
-enum Told {
+enum Sent {
     Have,
     Block,
     Cancel,
@@ -42,14 +42,14 @@ impl Sim {
         self.client.want(session, &cids, self.now);
     }
 
-    /// What the next message tells a peer.
-    fn told(&mut self, key: PeerKey) -> Vec<(Cid, Told)> {
+    /// The wantlist entries of the next message to a peer.
+    fn told(&mut self, key: PeerKey) -> Vec<(Cid, Sent)> {
         let (entries, _) = self.client.take_changes(key, usize::MAX);
         let told = entries.iter().map(|entry| {
             let what = match (entry.cancel, entry.want_type) {
-                (true, _) => Told::Cancel,
-                (false, WANT_HAVE) => Told::Have,
-                (false, WANT_BLOCK) => Told::Block,
+                (true, _) => Sent::Cancel,
+                (false, WANT_HAVE) => Sent::Have,
+                (false, WANT_BLOCK) => Sent::Block,
                 (false, other) => panic!("want type {other}"),
             };
             (Cid::try_from(entry.cid.as_ref()).unwrap(), what)
@@ -58,14 +58,14 @@ impl Sim {
     }
 
     fn sends(&mut self, key: PeerKey, block: &Block) -> Received {
-        self.client.received(key, vec![Arrived::Block(block.clone())], &[], self.now)
+        self.client.received(key, vec![ReceivedBlock::Block(block.clone())], &[], self.now)
     }
 
     fn says(&mut self, key: PeerKey, block: &Block, has: bool) {
         self.client.received(key, Vec::new(), &[(*block.cid(), has)], self.now);
     }
 
-    /// Lets time go by in ticks.
+    /// Advances the clock in ticks.
     fn pass(&mut self, time: Duration) {
         let tick = Duration::from_millis(500);
         let mut left = time;
@@ -82,20 +82,20 @@ impl Sim {
 }
 
 #[test]
-fn the_only_peer_is_asked_at_once() {
+fn only_peer_is_asked_directly() {
     let mut sim = Sim::new();
     let block = raw("a");
     sim.connect(1);
     let session = sim.session();
     sim.want(session, std::slice::from_ref(&block));
-    assert_eq!(sim.told(1), [(*block.cid(), Told::Block)]);
+    assert_eq!(sim.told(1), [(*block.cid(), Sent::Block)]);
     sim.sends(1, &block);
     assert_eq!(sim.delivered(session), 1);
     assert_eq!(sim.told(1), [], "who delivered needs no cancel");
 }
 
 #[test]
-fn of_many_peers_the_first_that_has_it_is_asked_and_the_others_are_let_off() {
+fn first_peer_with_the_block_is_asked_and_the_others_get_cancels() {
     let mut sim = Sim::new();
     let block = raw("a");
     let session = sim.session();
@@ -104,20 +104,20 @@ fn of_many_peers_the_first_that_has_it_is_asked_and_the_others_are_let_off() {
     }
     sim.want(session, std::slice::from_ref(&block));
     for key in 1..=3 {
-        assert_eq!(sim.told(key), [(*block.cid(), Told::Have)]);
+        assert_eq!(sim.told(key), [(*block.cid(), Sent::Have)]);
     }
     sim.says(1, &block, false);
     sim.says(2, &block, true);
     sim.says(3, &block, true);
-    assert_eq!(sim.told(2), [(*block.cid(), Told::Block)]);
+    assert_eq!(sim.told(2), [(*block.cid(), Sent::Block)]);
     sim.sends(2, &block);
     assert_eq!(sim.delivered(session), 1);
-    assert_eq!(sim.told(1), [(*block.cid(), Told::Cancel)]);
+    assert_eq!(sim.told(1), [(*block.cid(), Sent::Cancel)]);
     assert_eq!(sim.told(3), [], "it forgot the want when it answered");
 }
 
 #[test]
-fn each_block_of_a_session_is_asked_of_one_peer() {
+fn each_block_is_requested_from_one_peer() {
     let mut sim = Sim::new();
     let blocks = raws(40, 16);
     let session = sim.session();
@@ -133,11 +133,11 @@ fn each_block_of_a_session_is_asked_of_one_peer() {
     let (one, two) = (sim.told(1), sim.told(2));
     assert_eq!(one.len() + two.len(), 39);
     assert!(one.len() >= 10 && two.len() >= 10, "{} and {}", one.len(), two.len());
-    assert!(one.iter().chain(&two).all(|(_, told)| *told == Told::Block));
+    assert!(one.iter().chain(&two).all(|(_, told)| *told == Sent::Block));
 }
 
 #[test]
-fn a_peer_that_says_dont_have_is_not_asked_again_until_it_says_have() {
+fn peer_that_sent_dont_have_is_not_asked_until_it_sends_have() {
     let mut sim = Sim::new();
     let block = raw("a");
     let session = sim.session();
@@ -149,11 +149,11 @@ fn a_peer_that_says_dont_have_is_not_asked_again_until_it_says_have() {
     sim.pass(Duration::from_secs(9));
     assert_eq!(sim.told(1), []);
     sim.says(1, &block, true);
-    assert_eq!(sim.told(1), [(*block.cid(), Told::Block)]);
+    assert_eq!(sim.told(1), [(*block.cid(), Sent::Block)]);
 }
 
 #[test]
-fn a_want_that_nobody_has_is_broadcast_again_ever_more_seldom() {
+fn broadcasts_back_off() {
     let mut sim = Sim::new();
     let block = raw("a");
     let session = sim.session();
@@ -171,7 +171,7 @@ fn a_want_that_nobody_has_is_broadcast_again_ever_more_seldom() {
 }
 
 #[test]
-fn a_new_peer_is_asked_for_what_is_missing() {
+fn new_peer_is_asked_for_broadcast_wants() {
     let mut sim = Sim::new();
     let block = raw("a");
     let session = sim.session();
@@ -180,11 +180,11 @@ fn a_new_peer_is_asked_for_what_is_missing() {
     assert_eq!(sim.told(1).len(), 1);
     sim.says(1, &block, false);
     sim.connect(2);
-    assert_eq!(sim.told(2), [(*block.cid(), Told::Have)]);
+    assert_eq!(sim.told(2), [(*block.cid(), Sent::Have)]);
 }
 
 #[test]
-fn a_peer_that_says_have_and_never_delivers_is_passed_over() {
+fn peer_that_never_delivers_is_skipped() {
     let mut sim = Sim::new();
     let block = raw("a");
     let session = sim.session();
@@ -194,17 +194,17 @@ fn a_peer_that_says_have_and_never_delivers_is_passed_over() {
     sim.told(1);
     sim.told(2);
     sim.says(1, &block, true);
-    assert_eq!(sim.told(1), [(*block.cid(), Told::Block)]);
+    assert_eq!(sim.told(1), [(*block.cid(), Sent::Block)]);
     sim.says(2, &block, true);
     sim.pass(Duration::from_secs(6));
-    assert_eq!(sim.told(1), [(*block.cid(), Told::Cancel)]);
-    assert_eq!(sim.told(2), [(*block.cid(), Told::Block)]);
+    assert_eq!(sim.told(1), [(*block.cid(), Sent::Cancel)]);
+    assert_eq!(sim.told(2), [(*block.cid(), Sent::Block)]);
     sim.sends(2, &block);
     assert_eq!(sim.delivered(session), 1);
 }
 
 #[test]
-fn the_only_peer_is_asked_again_when_it_is_late() {
+fn only_peer_is_asked_again_when_late() {
     let mut sim = Sim::new();
     let block = raw("a");
     let session = sim.session();
@@ -213,13 +213,13 @@ fn the_only_peer_is_asked_again_when_it_is_late() {
     sim.told(1);
     sim.pass(Duration::from_secs(6));
     let told = sim.told(1);
-    assert_eq!(told, [(*block.cid(), Told::Have)], "first it is asked whether it has it");
+    assert_eq!(told, [(*block.cid(), Sent::Have)], "first it is asked whether it has it");
     sim.says(1, &block, true);
-    assert_eq!(sim.told(1), [(*block.cid(), Told::Block)]);
+    assert_eq!(sim.told(1), [(*block.cid(), Sent::Block)]);
 }
 
 #[test]
-fn what_a_lost_peer_was_asked_goes_to_others() {
+fn requests_of_a_lost_peer_go_to_others() {
     let mut sim = Sim::new();
     let blocks = raws(20, 16);
     let session = sim.session();
@@ -232,11 +232,11 @@ fn what_a_lost_peer_was_asked_goes_to_others() {
     sim.told(2);
     sim.client.disconnect(1, sim.now);
     let told = sim.told(2);
-    assert_eq!(told.iter().filter(|(_, told)| *told == Told::Block).count(), 19);
+    assert_eq!(told.iter().filter(|(_, told)| *told == Sent::Block).count(), 19);
 }
 
 #[test]
-fn two_sessions_share_a_want_and_both_get_the_block() {
+fn sessions_share_a_want() {
     let mut sim = Sim::new();
     let block = raw("a");
     sim.connect(1);
@@ -252,7 +252,7 @@ fn two_sessions_share_a_want_and_both_get_the_block() {
 }
 
 #[test]
-fn closing_a_session_takes_its_wants_back() {
+fn closing_a_session_cancels_its_wants() {
     let mut sim = Sim::new();
     let blocks = raws(5, 16);
     sim.connect(1);
@@ -263,13 +263,13 @@ fn closing_a_session_takes_its_wants_back() {
     assert_eq!(sim.client.wanted(), 0);
     let told = sim.told(1);
     assert_eq!(told.len(), 5);
-    assert!(told.iter().all(|(_, told)| *told == Told::Cancel));
-    // What is on its way all the same is no offence, and changes nothing.
-    assert!(!sim.sends(1, &blocks[0]).refuse);
+    assert!(told.iter().all(|(_, told)| *told == Sent::Cancel));
+    // A block that was already in flight is not held against the peer.
+    assert!(!sim.sends(1, &blocks[0]).ban);
 }
 
 #[test]
-fn a_want_and_its_cancel_that_were_not_sent_leave_nothing_to_say() {
+fn cancel_of_an_unsent_want_sends_nothing() {
     let mut sim = Sim::new();
     let blocks = raws(5, 16);
     sim.connect(1);
@@ -281,28 +281,28 @@ fn a_want_and_its_cancel_that_were_not_sent_leave_nothing_to_say() {
 }
 
 #[test]
-fn a_flood_of_blocks_that_nobody_wants_is_refused() {
+fn flood_of_unwanted_blocks_leads_to_a_ban() {
     let mut sim = Sim::new();
     sim.connect(1);
-    let refused_at = raws(1000, 1024).iter().position(|block| sim.sends(1, block).refuse);
+    let refused_at = raws(1000, 1024).iter().position(|block| sim.sends(1, block).ban);
     assert!(refused_at.is_some_and(|at| at < 300), "{refused_at:?}");
 }
 
 #[test]
-fn a_peer_of_an_old_version_is_asked_for_blocks_only() {
+fn peer_of_an_old_version_gets_only_want_blocks() {
     let mut sim = Sim::new();
     let block = raw("a");
     let session = sim.session();
     sim.connect(1);
     sim.connect(2);
     sim.want(session, std::slice::from_ref(&block));
-    sim.client.set_dialect(1, Dialect::V1_1);
-    assert_eq!(sim.told(1), [(*block.cid(), Told::Block)]);
-    assert_eq!(sim.told(2), [(*block.cid(), Told::Have)]);
+    sim.client.set_version(1, ProtocolVersion::V1_1);
+    assert_eq!(sim.told(1), [(*block.cid(), Sent::Block)]);
+    assert_eq!(sim.told(2), [(*block.cid(), Sent::Have)]);
 }
 
 #[test]
-fn after_a_lost_message_everything_is_told_anew() {
+fn full_wantlist_is_sent_after_a_lost_message() {
     let mut sim = Sim::new();
     let blocks = raws(3, 16);
     sim.connect(1);
@@ -315,7 +315,7 @@ fn after_a_lost_message_everything_is_told_anew() {
 }
 
 #[test]
-fn wants_for_two_peers_that_each_have_half_reach_the_right_one() {
+fn wants_reach_the_peer_that_has_the_block() {
     let mut sim = Sim::new();
     let blocks = raws(200, 16);
     let session = sim.session();
@@ -331,12 +331,12 @@ fn wants_for_two_peers_that_each_have_half_reach_the_right_one() {
                 let (at, block) = by_cid[&cid];
                 let has = at % 2 == usize::try_from(key - 1).unwrap();
                 match told {
-                    Told::Cancel => {}
-                    Told::Block if has => {
+                    Sent::Cancel => {}
+                    Sent::Block if has => {
                         left.remove(&cid);
                         sim.sends(key, block);
                     }
-                    Told::Have | Told::Block => sim.says(key, block, has),
+                    Sent::Have | Sent::Block => sim.says(key, block, has),
                 }
             }
         }
@@ -346,7 +346,7 @@ fn wants_for_two_peers_that_each_have_half_reach_the_right_one() {
 }
 
 #[test]
-fn a_peer_whose_answer_came_too_late_is_asked_the_next_time() {
+fn peer_with_a_late_have_is_asked_next_time() {
     let mut sim = Sim::new();
     let blocks = raws(40, 16);
     let session = sim.session();
@@ -365,7 +365,7 @@ fn a_peer_whose_answer_came_too_late_is_asked_the_next_time() {
 }
 
 #[test]
-fn a_slow_peer_gets_less_and_is_not_forgotten() {
+fn slow_peer_gets_fewer_requests() {
     let mut sim = Sim::new();
     let blocks = raws(2000, 16);
     let session = sim.session();
@@ -381,9 +381,9 @@ fn a_slow_peer_gets_less_and_is_not_forgotten() {
     let (mut next, mut by_slow) = (20, 0);
     for round in 0.. {
         for key in [1, 2] {
-            let told = sim.told(key).into_iter().filter(|(_, told)| *told == Told::Block);
+            let told = sim.told(key).into_iter().filter(|(_, told)| *told == Sent::Block);
             asked.entry(key).or_default().extend(told.map(|(cid, _)| cid));
-            // The first delivers ten blocks in 10 ms, the second one.
+            // The first peer delivers ten blocks in 10 ms, the second one block.
             for _ in 0..if key == 1 { 10 } else { 1 } {
                 let Some(cid) = asked.get_mut(&key).and_then(VecDeque::pop_front) else { break };
                 sim.sends(key, by_cid[&cid]);
@@ -408,7 +408,7 @@ fn a_slow_peer_gets_less_and_is_not_forgotten() {
 }
 
 #[test]
-fn peers_that_only_say_have_do_not_shut_out_one_that_delivers() {
+fn peer_that_delivers_replaces_one_that_only_sends_have() {
     let mut sim = Sim::new();
     let blocks = raws(2, 16);
     let session = sim.session();
@@ -425,14 +425,14 @@ fn peers_that_only_say_have_do_not_shut_out_one_that_delivers() {
 }
 
 #[test]
-fn a_peer_that_changes_its_mind_all_the_time_costs_no_memory() {
+fn alternating_have_and_dont_have_uses_bounded_memory() {
     let mut sim = Sim::new();
     let blocks = raws(100, 16);
     let session = sim.session();
     sim.connect(1);
     sim.connect(2);
     sim.want(session, &blocks);
-    // It has none of them, so that as many are broadcast as may be, and the others wait.
+    // It has none of them, so the maximum number is broadcast, and the others wait.
     sim.says(1, &blocks[0], true);
     let none: Vec<(Cid, bool)> = blocks.iter().map(|block| (*block.cid(), false)).collect();
     for _ in 0..10 {
@@ -449,7 +449,7 @@ fn a_peer_that_changes_its_mind_all_the_time_costs_no_memory() {
 }
 
 #[test]
-fn what_a_peer_could_never_be_told_is_forgotten() {
+fn unsent_wants_are_removed_on_cancel() {
     let mut sim = Sim::new();
     sim.connect(1);
     for block in raws(2000, 16) {
@@ -461,11 +461,11 @@ fn what_a_peer_could_never_be_told_is_forgotten() {
 }
 
 #[test]
-fn a_flood_is_not_looked_at_to_its_end() {
+fn processing_stops_when_a_peer_is_banned() {
     let mut sim = Sim::new();
     sim.connect(1);
-    let flood = raws(1000, 16).into_iter().map(Arrived::Block).collect();
-    assert!(sim.client.received(1, flood, &[], sim.now).refuse);
+    let flood = raws(1000, 16).into_iter().map(ReceivedBlock::Block).collect();
+    assert!(sim.client.received(1, flood, &[], sim.now).ban);
     let unwanted = sim.client.counters.unwanted.load(std::sync::atomic::Ordering::Relaxed);
     assert!(unwanted < 300, "{unwanted}");
 }

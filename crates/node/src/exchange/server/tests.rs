@@ -1,4 +1,4 @@
-//! The answering side without a network.
+//! The server without a network.
 
 use futures::executor::block_on;
 
@@ -35,7 +35,7 @@ impl Sim {
 
     fn answer(&self, key: PeerKey) -> Outgoing {
         let mut out = Outgoing::default();
-        self.server.answer(key, Dialect::V1_2, 1024 * 1024, &mut out);
+        self.server.answer(key, ProtocolVersion::V1_2, 1024 * 1024, &mut out);
         out
     }
 }
@@ -50,7 +50,7 @@ fn says(out: &Outgoing, kind: i32) -> usize {
 }
 
 #[test]
-fn a_small_block_is_sent_to_who_only_asks_and_a_large_one_is_said_to_be_here() {
+fn want_have_is_answered_with_small_blocks_and_have() {
     let sim = Sim::new();
     let (small, large, absent) = (raw("small"), raw(vec![7; 2000]), raw("absent"));
     sim.store(&[small.clone(), large.clone()]);
@@ -62,28 +62,28 @@ fn a_small_block_is_sent_to_who_only_asks_and_a_large_one_is_said_to_be_here() {
 }
 
 #[test]
-fn dont_have_is_said_only_to_who_asks_for_it() {
+fn dont_have_is_sent_only_on_request() {
     let sim = Sim::new();
     sim.wants(1, vec![Entry { send_dont_have: false, ..want(&raw("absent"), WANT_BLOCK) }]);
     assert!(sim.answer(1).is_empty());
 }
 
 #[test]
-fn a_block_that_comes_later_is_sent_to_who_waits() {
+fn block_stored_later_is_sent_to_waiting_peers() {
     let sim = Sim::new();
     let block = raw("late");
     sim.wants(1, vec![want(&block, WANT_BLOCK)]);
     sim.answer(1);
     sim.store(std::slice::from_ref(&block));
-    sim.server.arrived(&[*block.cid()]);
+    sim.server.notify_stored(&[*block.cid()]);
     assert!(sim.server.has_work(1));
     assert_eq!(sim.answer(1).blocks, std::slice::from_ref(&block));
-    sim.server.arrived(&[*block.cid()]);
-    assert!(!sim.server.has_work(1), "once is enough");
+    sim.server.notify_stored(&[*block.cid()]);
+    assert!(!sim.server.has_work(1), "it is sent once");
 }
 
 #[test]
-fn a_cancelled_want_is_not_answered() {
+fn cancelled_want_is_not_answered() {
     let sim = Sim::new();
     let blocks = raws(2, 16);
     sim.store(&blocks);
@@ -93,7 +93,7 @@ fn a_cancelled_want_is_not_answered() {
 }
 
 #[test]
-fn a_full_wantlist_replaces_the_one_before() {
+fn full_wantlist_replaces_the_previous_one() {
     let sim = Sim::new();
     let blocks = raws(3, 16);
     sim.store(&blocks);
@@ -104,7 +104,7 @@ fn a_full_wantlist_replaces_the_one_before() {
 }
 
 #[test]
-fn higher_priority_goes_first() {
+fn higher_priority_is_answered_first() {
     let sim = Sim::new();
     let blocks = raws(3, 16);
     sim.store(&blocks);
@@ -115,7 +115,7 @@ fn higher_priority_goes_first() {
 }
 
 #[test]
-fn messages_are_cut_at_their_target_and_nothing_is_lost() {
+fn answers_are_split_at_the_target_size() {
     let sim = Sim::new();
     let blocks = raws(5, 400 * 1024);
     sim.store(&blocks);
@@ -135,7 +135,7 @@ fn wants_beyond_the_limit_are_refused() {
 }
 
 #[test]
-fn wants_for_absent_blocks_make_room_for_new_ones() {
+fn wants_for_absent_blocks_are_evicted_for_new_ones() {
     let sim = Sim::new();
     let absent = raws(1024, 17);
     sim.wants(1, absent.iter().map(|block| want(block, WANT_BLOCK)).collect());
@@ -147,7 +147,7 @@ fn wants_for_absent_blocks_make_room_for_new_ones() {
 }
 
 #[test]
-fn peers_that_wait_for_what_nobody_has_do_not_lock_others_out() {
+fn peers_that_want_absent_blocks_do_not_lock_out_others() {
     let sim = Sim::new();
     let absent = raws(1024, 17);
     for key in 2..=4 {
@@ -162,7 +162,7 @@ fn peers_that_wait_for_what_nobody_has_do_not_lock_others_out() {
 }
 
 #[test]
-fn all_peers_together_have_a_limit_and_a_gone_peer_frees_its_share() {
+fn total_wants_are_limited_and_freed_on_disconnect() {
     let sim = Sim::new();
     let blocks = raws(1024, 16);
     sim.store(&blocks);
@@ -177,5 +177,5 @@ fn all_peers_together_have_a_limit_and_a_gone_peer_frees_its_share() {
     }
     sim.wants(1, entries);
     assert_eq!(sim.answer(1).blocks.len(), 1024);
-    assert_eq!(lock(&sim.server.state).wants, 0, "the books balance");
+    assert_eq!(lock(&sim.server.state).wants, 0, "the count of wants is right");
 }

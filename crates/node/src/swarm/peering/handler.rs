@@ -1,4 +1,4 @@
-//! The part of a connection that keeps it open while its peer is kept. It has no streams.
+//! The connection handler of peering. It has no streams; it only keeps connections of peered nodes open.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -7,7 +7,7 @@ use libp2p::core::upgrade::DeniedUpgrade;
 use libp2p::swarm::handler::ConnectionEvent;
 use libp2p::swarm::{ConnectionHandler, ConnectionHandlerEvent, SubstreamProtocol};
 
-/// Keeps its connection open, or lets it idle out.
+/// Keeps its connection open, or allows it to be closed when idle.
 pub(crate) struct Handler {
     keep_alive: bool,
 }

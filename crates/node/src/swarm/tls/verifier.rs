@@ -1,7 +1,7 @@
-//! Checks the certificate that a peer shows: exactly one, self-signed, with the libp2p extension.
+//! Verifies the certificate of a peer: exactly one, self-signed, with the libp2p extension.
 //!
-//! Any valid identity passes here. Whether it is the one that was dialled is the swarm's question, which
-//! gets the proven peer id from the upgrade.
+//! Any valid identity is accepted. The swarm compares it with the dialled peer id: it gets the verified id from the
+//! upgrade.
 
 use libp2p::tls::certificate;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme};
 
-/// What `libp2p-tls` can verify, the preferred first.
+/// The signature schemes that `libp2p-tls` can verify, the preferred one first.
 const SCHEMES: [SignatureScheme; 9] = [
     SignatureScheme::ECDSA_NISTP256_SHA256,
     SignatureScheme::ED25519,
@@ -28,7 +28,7 @@ pub(super) struct PeerVerifier;
 
 fn check_certificate(end: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Result<(), Error> {
     if !others.is_empty() {
-        return Err(Error::General("a libp2p peer shows exactly one certificate".into()));
+        return Err(Error::General("expected exactly one certificate".into()));
     }
     certificate::parse(end)?;
     Ok(())
@@ -43,7 +43,7 @@ fn check_signature(
     Ok(HandshakeSignatureValid::assertion())
 }
 
-/// TLS 1.2 is not among the versions that are offered, so this is never asked.
+/// Never called, because TLS 1.2 is not offered.
 fn refuse_tls12() -> Result<HandshakeSignatureValid, Error> {
     Err(Error::PeerIncompatible(PeerIncompatible::Tls12NotOfferedOrEnabled))
 }

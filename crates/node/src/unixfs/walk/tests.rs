@@ -1,4 +1,4 @@
-//! Listings of directories that were made well, and of those that were made to hurt.
+//! Listings of valid and of hostile directories.
 
 use super::*;
 use crate::HoldId;
@@ -48,7 +48,7 @@ impl World {
         walk_directory(&self.blocks, root, request).unwrap()
     }
 
-    /// All paths, in pages of so many.
+    /// All paths, in pages of `limit` entries.
     fn paths(&self, root: &Cid, limit: usize) -> Vec<String> {
         let (mut paths, mut request) = (Vec::new(), WalkRequest { limit, ..all() });
         loop {
@@ -69,7 +69,7 @@ fn raw(seed: &str) -> Cid {
 }
 
 #[tokio::test]
-async fn a_directory_comes_before_what_is_in_it() {
+async fn directory_precedes_its_contents() {
     let world = World::new();
     let root = world.tree(["b", "a/y", "a/x/deep"].map(str::to_owned)).await;
     let page = world.walk(&root, &all());
@@ -92,7 +92,7 @@ async fn a_directory_comes_before_what_is_in_it() {
 }
 
 #[tokio::test]
-async fn pages_of_any_size_add_up_to_the_whole() {
+async fn pages_of_any_size_add_up() {
     let world = World::new();
     // Enough for shards below shards, with a directory in the middle.
     let paths = (0..7_000).map(|n| format!("name {n}")).chain((0..40).map(|n| format!("sub/{}/{n}", n % 7)));
@@ -111,7 +111,7 @@ async fn pages_of_any_size_add_up_to_the_whole() {
 }
 
 #[tokio::test]
-async fn what_is_shared_without_end_is_listed_in_pages_that_end() {
+async fn exponentially_shared_directories_are_listed_in_bounded_pages() {
     let world = World::new();
     let mut root = world.directory(&[]).await;
     for _ in 0..100 {
@@ -129,7 +129,7 @@ async fn what_is_shared_without_end_is_listed_in_pages_that_end() {
 }
 
 #[tokio::test]
-async fn a_page_that_has_no_time_goes_on_by_one() {
+async fn page_without_time_advances_by_one_link() {
     let world = World::new();
     let root = world.tree(["a", "b", "c"].map(str::to_owned)).await;
     let mut request = WalkRequest { time: Duration::ZERO, ..all() };
@@ -146,7 +146,7 @@ async fn a_page_that_has_no_time_goes_on_by_one() {
 }
 
 #[tokio::test]
-async fn long_names_make_short_pages_and_are_not_entered() {
+async fn long_names_limit_pages_and_are_not_entered() {
     let world = World::new();
     let name = "n".repeat(PAGE_BYTES_MAX);
     let inner = world.directory(&[("x", raw("x"))]).await;
@@ -159,7 +159,7 @@ async fn long_names_make_short_pages_and_are_not_entered() {
 }
 
 #[tokio::test]
-async fn the_way_down_is_bounded_in_depth_and_memory() {
+async fn depth_and_memory_are_bounded() {
     let world = World::new();
     let fillers: Vec<String> = (0..4_000).map(|n| format!("z{n}")).collect();
     let (mut root, file) = (world.directory(&[("end", raw("x"))]).await, raw("y"));
@@ -186,7 +186,7 @@ async fn the_way_down_is_bounded_in_depth_and_memory() {
 }
 
 #[tokio::test]
-async fn sizes_that_contradict_themselves_are_not_told() {
+async fn contradictory_sizes_are_omitted() {
     let world = World::new();
     let leaf = |cid| vec![PbLink { cid, name: Some(""), tsize: Some(1) }];
     let x = raw("x");
@@ -203,7 +203,7 @@ async fn sizes_that_contradict_themselves_are_not_told() {
 }
 
 #[tokio::test]
-async fn a_position_that_was_made_up_is_refused() {
+async fn invalid_position_is_refused() {
     let world = World::new();
     let root = world.tree(["a/b", "c"].map(str::to_owned)).await;
     for text in ["3", "1.9", "0.0", "2.0", "1.1.1.1"] {
@@ -219,7 +219,7 @@ async fn a_position_that_was_made_up_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_no_directory_and_what_is_missing_are_told_apart() {
+async fn non_directory_and_missing_block_are_different_errors() {
     let world = World::new();
     let hello = import_file(&b"hello"[..], Profile::default(), &world.blocks, world.hold).await.unwrap();
     let file = walk_directory(&world.blocks, &hello.root, &all());

@@ -7,7 +7,7 @@ use super::Tables;
 use super::record::{Damage, Edge, HoldRecord, HoldTotals, Location, SegmentRecord, Stored, pair};
 use crate::blocks::HoldName;
 
-/// A batch in the making. No key may be changed twice in one batch.
+/// An atomic batch. A key must not be changed twice in one batch.
 pub(crate) struct Changes<'a> {
     tables: &'a Tables,
     batch: OwnedWriteBatch,

@@ -1,4 +1,4 @@
-//! The records of the index, and how they are written.
+//! The records of the index and their encoding.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,14 +8,14 @@ use cid::multihash::Multihash;
 use crate::blocks::{HoldName, HoldStats};
 use crate::car;
 
-/// Where a block's bytes are.
+/// The place of a block's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Location {
     pub(crate) segment: u32,
-    /// From the start of the segment file.
+    /// Bytes from the start of the segment file to the block's bytes.
     pub(crate) offset: u32,
     pub(crate) length: u32,
-    /// The length of what stands in front of it in its section: the section's length, and the CID.
+    /// Bytes of the section head before the block: the section's length as a varint, and the CID.
     pub(crate) head: u8,
 }
 
@@ -24,18 +24,18 @@ impl Location {
         (u64::from(self.segment) << 32 | u64::from(self.offset)).to_be_bytes()
     }
 
-    /// Where its section begins.
+    /// The offset at which its section begins.
     pub(crate) fn start(&self) -> u64 {
         u64::from(self.offset) - u64::from(self.head)
     }
 
-    /// Where its section ends.
+    /// The offset at which its section ends.
     pub(crate) fn end(&self) -> u64 {
         u64::from(self.offset) + u64::from(self.length)
     }
 }
 
-/// A block that is stored: the name that its edges use, and where it is.
+/// A stored block: the id that its edges use, and its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stored {
     pub(crate) id: u64,
@@ -59,7 +59,7 @@ impl Stored {
     }
 }
 
-/// A location from its key, and its length and head.
+/// Decodes a location from its key, and from its length and head.
 pub(crate) fn decode_location(key: [u8; 8], rest: &[u8]) -> Option<Location> {
     let key = u64::from_be_bytes(key);
     let (length, head) = rest.split_first_chunk()?;
@@ -73,7 +73,7 @@ pub(crate) fn decode_location(key: [u8; 8], rest: &[u8]) -> Option<Location> {
     })
 }
 
-/// A hold as it is committed.
+/// A committed hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HoldRecord {
     pub(crate) name: HoldName,
@@ -106,21 +106,21 @@ impl HoldRecord {
     }
 }
 
-/// A segment as it is committed.
+/// A committed segment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct SegmentRecord {
-    /// The length of the file as far as it counts.
+    /// The committed length of the file.
     pub(crate) end: u64,
     pub(crate) live_blocks: u64,
     pub(crate) live_bytes: u64,
-    /// What the sections of live blocks take: their heads, too.
+    /// Bytes of the sections of live blocks, including their heads.
     pub(crate) live_space: u64,
-    /// Bytes of dead blocks that were given back to the file system.
+    /// Bytes of dead blocks that were given back to the file system as holes.
     pub(crate) punched_bytes: u64,
 }
 
 impl SegmentRecord {
-    /// Bytes that the file takes and no block needs.
+    /// Bytes of disk space that no live block needs.
     pub(crate) fn waste_bytes(&self) -> u64 {
         let needed = car::HEADER.len() as u64 + self.live_space + self.punched_bytes;
         self.end.saturating_sub(needed)
@@ -148,7 +148,7 @@ impl SegmentRecord {
     }
 }
 
-/// What all holds keep, added up: a block counts as often as it is kept.
+/// Totals over all holds: a block counts once for each hold that references it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct HoldTotals {
     pub(crate) holds: u64,
@@ -191,10 +191,10 @@ pub(crate) struct Edge {
     pub(crate) length: u32,
 }
 
-/// A block that was found damaged.
+/// A block that is known to be damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Damage {
-    /// As it was put, or as a raw block if that cannot be read any more.
+    /// The CID under which it was put, or a raw CID if that cannot be read any more.
     pub(crate) cid: Cid,
     pub(crate) found_at_ms: u64,
 }
@@ -210,7 +210,7 @@ impl Damage {
     }
 }
 
-/// The key of an edge, from either side.
+/// The key of an edge in either table.
 pub(super) fn pair(first: u64, second: u64) -> [u8; 16] {
     (u128::from(first) << 64 | u128::from(second)).to_be_bytes()
 }
@@ -221,7 +221,7 @@ pub(super) fn number(bytes: &[u8]) -> Option<u64> {
 
 /// The time in Unix milliseconds.
 pub(crate) fn now_ms() -> u64 {
-    // Only shown to people: a clock before 1970 does no harm.
+    // Only displayed: a clock before 1970 does no harm.
     #[expect(clippy::disallowed_methods, reason = "the node stands alone and has no clock of its own")]
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)

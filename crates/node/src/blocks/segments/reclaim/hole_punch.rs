@@ -1,8 +1,8 @@
 //! Gives the space of dead blocks inside a segment back to the file system.
 //!
-//! A segment stays a CAR that verifies: a dead block becomes a block of zeros of the same section, whose whole
-//! pages are holes. A segment that has another name (a backup links to it) is never changed in place; its
-//! space comes back when it is compacted.
+//! The segment remains a valid CAR: the section of a dead block is rewritten as one of zeros, whose whole pages are
+//! holes. A segment with another hard link (a backup) is never changed in place; its space is reclaimed by
+//! compaction.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -17,11 +17,11 @@ use super::super::index::Location;
 use super::super::storage::file::{PAGE_BYTES, path};
 use crate::{Block, car, dag};
 
-/// Lengths of blocks whose zeros have been hashed.
+/// The most lengths whose CID of zeros is cached.
 const ZEROS_MAX: usize = 64;
 const SHA2_256: u64 = 0x12;
 
-/// The CIDs of blocks of zeros, which cost a hash each.
+/// A cache of the CIDs of blocks of zeros, because each costs a hash.
 #[derive(Default)]
 pub(crate) struct Zeros(HashMap<usize, Cid>);
 
@@ -38,8 +38,8 @@ impl Zeros {
         Some(*block.cid())
     }
 
-    /// The head that makes the section of a dead block one of zeros: as long as the section's length and a raw
-    /// CID take. `None` if the section has no room for it.
+    /// The head that turns the section of a dead block into one of zeros: a length and a raw CID. `None` if the section
+    /// is too short for it.
     fn head(&mut self, location: &Location) -> Option<Vec<u8>> {
         let section = (location.end() - location.start()) as usize;
         let cid_len = car::ZEROS_CID_LEN;
@@ -51,8 +51,8 @@ impl Zeros {
     }
 }
 
-/// Turns dead blocks of one segment into zeros and gives their pages back. Returns how many bytes came back: none
-/// where files have no holes, where the segment has another name, or where it is gone.
+/// Turns dead blocks of one segment into zeros and punches holes for their pages. Returns the bytes that were given back:
+/// 0 if the file system does not support holes, if the segment has another hard link, or if it does not exist.
 pub(crate) fn punch(dir: &Path, segment: u32, dead: &[Location], zeros: &mut Zeros) -> io::Result<u64> {
     let file = match OpenOptions::new().write(true).open(path(dir, segment)) {
         Ok(file) => file,
@@ -63,14 +63,14 @@ pub(crate) fn punch(dir: &Path, segment: u32, dead: &[Location], zeros: &mut Zer
     if metadata.nlink() > 1 {
         return Ok(0);
     }
-    let mut given_back = 0;
+    let mut freed_bytes = 0;
     for location in dead.iter().filter(|location| location.end() <= metadata.len()) {
         match punch_one(&file, location, zeros) {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(given_back),
-            punched => given_back += punched?,
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(freed_bytes),
+            punched => freed_bytes += punched?,
         }
     }
-    Ok(given_back)
+    Ok(freed_bytes)
 }
 
 fn punch_one(file: &File, location: &Location, zeros: &mut Zeros) -> io::Result<u64> {
@@ -88,7 +88,7 @@ fn punch_one(file: &File, location: &Location, zeros: &mut Zeros) -> io::Result<
     Ok(last - first)
 }
 
-/// Gives a range back; `Unsupported` where files have no holes.
+/// Punches a hole; `Unsupported` if the file system has none.
 #[cfg(target_os = "linux")]
 fn punch_hole(file: &File, start: u64, length: u64) -> io::Result<()> {
     use rustix::fs::FallocateFlags;

@@ -1,4 +1,4 @@
-//! Makes a store whole again whose index or segments are lost: offline, on a store that nobody has open.
+//! Recovers a store whose index or segments are lost. Works offline, on a store that is not open.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -24,35 +24,34 @@ use crate::{Block, car, dag};
 
 /// Blocks in one batch of the index.
 const BATCH: usize = 4096;
-/// What is searched at once for the next section behind a place that cannot be read.
+/// Bytes that are searched at a time for the next section after an unreadable place.
 const SEARCH_BYTES: usize = 1024 * 1024;
-/// The hold that everything is put under.
+/// The id of the hold that references everything.
 const GUARD: u64 = 1;
 
-/// A segment that has less than was committed.
+/// A segment that is shorter than its committed length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostSegment {
-    /// Its file.
     pub path: PathBuf,
-    /// What the file has; 0 if there is none.
+    /// The length of the file; 0 if it is missing.
     pub found_bytes: u64,
-    /// What was committed.
+    /// The committed length.
     pub expected_bytes: u64,
-    /// The blocks that are lost with the rest.
+    /// The blocks that are lost.
     pub blocks: u64,
 }
 
 impl SegmentBlocks {
-    /// Makes the index of the store in `dir` anew from its segments. Every block is verified; those that are whole
-    /// are kept by one sealed hold named `guard`, until whoever wants them has holds of their own. The old index
-    /// is put aside as `index.old`, replacing one that is there. A crash leaves the store as it was, or done.
+    /// Rebuilds the index of the store in `dir` from its segments. Every block is verified. Intact blocks are referenced by
+    /// one sealed hold named `guard`, which the caller releases once other holds reference what is needed. The old index is
+    /// renamed to `index.old`, replacing an earlier one. After a crash the store is either unchanged or complete.
     ///
     /// # Errors
     /// [`OpenError::Io`], [`OpenError::Index`]; [`OpenError::Version`] never: the segments of all versions are CARs.
     pub fn rebuild_index(
         dir: &Path,
         guard: &HoldName,
-        mut tell: impl FnMut(&VerifyProgress),
+        mut on_progress: impl FnMut(&VerifyProgress),
     ) -> Result<VerifyProgress, OpenError> {
         let (segments, new) = (dir.join("segments"), dir.join("index.new"));
         remove_dir(&new).map_err(at(&new))?;
@@ -68,7 +67,7 @@ impl SegmentBlocks {
         ids.sort_unstable();
         for id in &ids {
             rebuild.segment(*id).map_err(|error| error.at(&file::path(&segments, *id), &new))?;
-            tell(&rebuild.progress);
+            on_progress(&rebuild.progress);
         }
         let progress = rebuild.finish(&ids, guard).map_err(index_error(&new))?;
         let (index, old) = (dir.join("index"), dir.join("index.old"));
@@ -109,8 +108,8 @@ impl SegmentBlocks {
     }
 }
 
-/// Notes every block as damaged that reaches beyond what is left of its segment, and counts them. Looks at each block
-/// there is once, however many segments are lost.
+/// Records every block as damaged that extends beyond what is left of its segment, and counts them. Scans the index once,
+/// however many segments are lost.
 fn note_losses(index: &Index, lost: &mut BTreeMap<u32, LostSegment>) -> Result<(), IndexError> {
     let mut last = None;
     loop {
@@ -139,7 +138,7 @@ fn note_losses(index: &Index, lost: &mut BTreeMap<u32, LostSegment>) -> Result<(
     }
 }
 
-/// Gives a segment the length that it had; what is lost reads as zeros.
+/// Restores the committed length of a segment; the lost part reads as zeros.
 fn lengthen(path: &Path, end: u64) -> io::Result<()> {
     let file = File::options().write(true).create(true).truncate(false).open(path)?;
     if file.metadata()?.len() < car::HEADER.len() as u64 {
@@ -165,9 +164,9 @@ fn segment_ids(dir: &Path) -> io::Result<Vec<u32>> {
     Ok(ids)
 }
 
-/// Puts the new index in the place of the old one. A crash between leaves no index, which is found at the next start.
+/// Replaces the old index with the new one. A crash in between leaves no index, which the next start reports.
 fn swap(dir: &Path, new: &Path, index: &Path, old: &Path) -> io::Result<()> {
-    // What was committed and cannot be read any more would make the new index look old.
+    // Committed data that can no longer be read would make the new index look outdated.
     watermark::remove(dir)?;
     if index.exists() {
         remove_dir(old)?;
@@ -177,7 +176,7 @@ fn swap(dir: &Path, new: &Path, index: &Path, old: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// What goes wrong while a segment is read.
+/// Why reading a segment failed.
 enum RebuildError {
     Io(io::Error),
     Index(IndexError),
@@ -204,7 +203,7 @@ impl From<IndexError> for RebuildError {
     }
 }
 
-/// Blocks that are found and not in the index yet.
+/// Blocks that were found and are not in the index yet.
 #[derive(Default)]
 struct Batch(std::collections::HashMap<Multihash<64>, Stored>);
 
@@ -218,7 +217,7 @@ struct Rebuild {
 }
 
 impl Rebuild {
-    /// Reads one segment to its end.
+    /// Reads one segment completely.
     fn segment(&mut self, id: u32) -> Result<(), RebuildError> {
         let path = file::path(&self.dir, id);
         let file = File::open(&path)?;
@@ -237,7 +236,7 @@ impl Rebuild {
         Ok(())
     }
 
-    /// The next section from `from` on whose bytes match its CID. What stands in between counts as one damage.
+    /// The next section at or after `from` whose bytes match its CID. Everything in between counts as one damaged place.
     fn next_block(
         &mut self,
         file: &File,
@@ -248,7 +247,7 @@ impl Rebuild {
             return Ok(Some(found));
         }
         let length = file.metadata()?.len();
-        // A whole section with other bytes than its CID says: most likely the next one is where it should be.
+        // If the section's bytes are damaged and its head is not, the next section is where the head says.
         let next = head_at(file, from)?.map(|head| from + (head.head_len + head.data_len) as u64);
         let next = next.filter(|next| *next <= length);
         let mut found = None;
@@ -258,7 +257,7 @@ impl Rebuild {
         if found.is_none() {
             found = search(file, segment, from + 1, length)?;
         }
-        // Behind the last section there may be padding, or what was never committed.
+        // After the last section there may be padding, or data that was never committed.
         if found.is_some() || next.is_some() {
             self.damage(segment, from);
         }
@@ -266,11 +265,11 @@ impl Rebuild {
     }
 
     fn damage(&mut self, segment: u32, at: u64) {
-        tracing::warn!(segment, at, "a place in a segment cannot be read; its block is left out");
+        tracing::warn!(segment, at, "failed to read a block in a segment; it is skipped");
         self.progress.damaged += 1;
     }
 
-    /// Lists a block, unless it is listed already: a crash while it was moved may have left two.
+    /// Adds a block, unless it was added already: a crash during a move may have left two copies.
     fn add(&mut self, hash: Multihash<64>, location: Location) -> Result<bool, RebuildError> {
         if self.batch.0.contains_key(&hash) || self.index.find(&hash)?.is_some() {
             return Ok(false);
@@ -299,7 +298,7 @@ impl Rebuild {
         })
     }
 
-    /// Writes what belongs to all of it, and makes it durable.
+    /// Writes the hold and the totals, and makes the index durable.
     fn finish(mut self, ids: &[u32], guard: &HoldName) -> Result<VerifyProgress, IndexError> {
         self.progress.blocks_total = self.progress.blocks;
         let record = HoldRecord { name: guard.clone(), sealed: true, stats: self.held.stats };
@@ -315,7 +314,7 @@ impl Rebuild {
     }
 }
 
-/// The section at an offset, if one is there and its bytes match its CID.
+/// The section at an offset, if there is one and its bytes match its CID.
 fn block_at(file: &File, segment: u32, at: u64) -> io::Result<Option<(Cid, Location)>> {
     let Some(head) = head_at(file, at)? else { return Ok(None) };
     let offset = at + head.head_len as u64;
@@ -329,8 +328,8 @@ fn block_at(file: &File, segment: u32, at: u64) -> io::Result<Option<(Cid, Locat
     Ok(Block::verify(head.cid, Bytes::from(data)).is_ok().then_some((head.cid, location)))
 }
 
-/// Searches for the next section whose bytes match its CID, byte by byte. Only what begins as a CID does is read
-/// further, so that this costs little more than reading the file.
+/// Searches byte by byte for the next section whose bytes match its CID. Only what looks like a section head is verified,
+/// so that this costs little more than reading the file.
 fn search(file: &File, segment: u32, from: u64, length: u64) -> io::Result<Option<(Cid, Location)>> {
     let mut reader = file.try_clone()?;
     let mut base = from;

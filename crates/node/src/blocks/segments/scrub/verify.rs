@@ -1,8 +1,8 @@
-//! Looks at what is stored: what it sums up to, whether it is still what was put, and what is not.
+//! Verifies stored blocks against their CIDs.
 //!
-//! Blocks are looked at in the order of their multihashes, many at a time, and those read in the order of the
-//! disk: so a place to go on from is one multihash, whatever moves meanwhile. What is bad is noted in the index;
-//! from then on nobody counts on it, and whoever brings it again mends it.
+//! Blocks are taken from the index in batches ordered by multihash, and each batch is read in the order of locations. The
+//! position is therefore one multihash, even if blocks move in the meantime. Damage is recorded in the index. From then on
+//! no edge can be added to the block, and putting it again repairs it.
 
 use std::io;
 
@@ -17,47 +17,47 @@ use super::super::store::SegmentBlocks;
 use crate::blocks::BlocksError;
 use crate::{Block, dag};
 
-/// Blocks that are read in the order of the disk by [`SegmentBlocks::verify`]: 100 bytes each.
+/// Blocks in a batch of [`SegmentBlocks::verify`]: 100 bytes each.
 const VERIFY_BATCH: usize = 64 * 1024;
-/// Blocks that a step of the scrub looks at before it looks at its budget again.
+/// Blocks that a scrub step verifies between two checks of its budget.
 const SCRUB_BATCH: usize = 256;
-/// How far a look at everything is.
+/// The progress of a verification or a rebuild.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct VerifyProgress {
-    /// Blocks that were looked at.
+    /// Verified blocks.
     pub blocks: u64,
-    /// How many there are, about.
+    /// The approximate number of all blocks.
     pub blocks_total: u64,
-    /// The bytes of those that were looked at.
+    /// Verified bytes.
     pub bytes: u64,
-    /// How many of them are bad, or how many places of a segment cannot be read.
+    /// Damaged blocks, or places of a segment that cannot be read.
     pub damaged: u64,
 }
 
-/// What one step of the scrub did.
+/// The result of one scrub step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ScrubStep {
-    /// Blocks that were looked at.
+    /// Verified blocks.
     pub blocks: u64,
-    /// Their bytes.
+    /// Verified bytes.
     pub bytes: u64,
-    /// How many of them are bad.
+    /// Damaged blocks.
     pub damaged: u64,
-    /// When this round through the store began, in Unix milliseconds.
+    /// The start of this round through the store, in Unix milliseconds.
     pub began_at_ms: u64,
-    /// Whether it came to its end.
+    /// Whether the round is complete.
     pub is_round_over: bool,
 }
 
 impl SegmentBlocks {
-    /// Reads and verifies every block once. `tell` hears how far it is, and ends it early by `false`. What is bad
-    /// is noted; see [`damaged`](Self::damaged). Blocks the thread for as long as it takes to read the store.
+    /// Reads and verifies every block once. `on_progress` is called regularly; if it returns false, the verification ends
+    /// early. Damage is recorded, see [`damaged`](Self::damaged). Blocks the thread for as long as reading the store takes.
     ///
     /// # Errors
-    /// [`BlocksError::Failed`] when the index can't be read; [`BlocksError::Closed`].
+    /// [`BlocksError::Failed`] if the index cannot be read; [`BlocksError::Closed`].
     pub fn verify(
         &self,
-        mut tell: impl FnMut(&VerifyProgress) -> bool,
+        mut on_progress: impl FnMut(&VerifyProgress) -> bool,
     ) -> Result<VerifyProgress, BlocksError> {
         let mut progress =
             VerifyProgress { blocks_total: self.compute_totals()?.blocks, ..VerifyProgress::default() };
@@ -72,23 +72,23 @@ impl SegmentBlocks {
                     progress.bytes += u64::from(stored.at.length);
                     progress.damaged += u64::from(!self.is_whole(hash, stored)?);
                 }
-                if !tell(&progress) {
+                if !on_progress(&progress) {
                     return Ok(progress);
                 }
             }
             if is_end {
                 progress.blocks_total = progress.blocks;
-                tell(&progress);
+                on_progress(&progress);
                 return Ok(progress);
             }
         }
     }
 
-    /// Goes on with the scrub, an endless round through the store, for about `bytes_max` bytes. Where it is
-    /// survives a restart. Blocks on the disk.
+    /// Continues the scrub, which verifies the store again and again, for about `bytes_max` bytes. The position survives a
+    /// restart. Blocks on the disk.
     ///
     /// # Errors
-    /// [`BlocksError::Failed`] when the index can't be read; [`BlocksError::Closed`].
+    /// [`BlocksError::Failed`] if the index cannot be read; [`BlocksError::Closed`].
     pub fn scrub(&self, bytes_max: u64) -> Result<ScrubStep, BlocksError> {
         let scrubbed = self.shared.index.scrubbed().map_err(failed)?;
         let (mut last, began_ms) = scrubbed.map_or_else(|| (None, now_ms()), |(last, at)| (Some(last), at));
@@ -109,20 +109,20 @@ impl SegmentBlocks {
         Ok(step)
     }
 
-    /// Whether a block is what was put, together with its head. Notes it if it is not.
+    /// Whether a block and its section head are intact. Records damage if they are not.
     fn is_whole(&self, hash: &Multihash<64>, stored: &Stored) -> Result<bool, BlocksError> {
         let mut at = stored.at;
         loop {
-            let looked = self.look(hash, &at);
-            if let Ok(true) = looked {
+            let outcome = self.verify_at(hash, &at);
+            if let Ok(true) = outcome {
                 self.note_intact(hash)?;
                 return Ok(true);
             }
             match self.shared.index.find(hash).map_err(failed)? {
-                // Freed meanwhile.
+                // Freed in the meantime.
                 None => return Ok(true),
-                Some(again) if again.at == at => match looked {
-                    // That says nothing about the block.
+                Some(again) if again.at == at => match outcome {
+                    // This error says nothing about the block.
                     Err(error) if !file::is_unreadable(&error) && error.kind() != io::ErrorKind::NotFound => {
                         return Err(failed(error));
                     }
@@ -137,7 +137,7 @@ impl SegmentBlocks {
         Ok(false)
     }
 
-    fn look(&self, hash: &Multihash<64>, at: &Location) -> io::Result<bool> {
+    fn verify_at(&self, hash: &Multihash<64>, at: &Location) -> io::Result<bool> {
         let (cid, data) = self.readers.read_section(at)?;
         let cid = cid.filter(|cid| cid.hash() == hash);
         Ok(cid.is_some_and(|cid| Block::verify(cid, Bytes::from(data)).is_ok()))

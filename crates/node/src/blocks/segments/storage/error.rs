@@ -6,62 +6,42 @@ use std::path::PathBuf;
 use super::super::index::IndexError;
 use super::queue::Failure;
 
-/// Why a store cannot be opened. Nothing was changed in it, unless it says so.
+/// Why a store cannot be opened. The store was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The folder cannot be read or written.
+    /// A file or folder cannot be read or written.
     #[error("{path}: {error}")]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// Another version made it.
+    Io { path: PathBuf, error: io::Error },
+    /// The store was written by a version with another format.
     #[error(
-        "{path} holds blocks in format {found:?}, this Pinfold reads {expected:?}: use the version that wrote it"
+        "{path} has blocks in format {found:?}, but this version of Pinfold reads {expected:?}: use the version that \
+         wrote it"
     )]
-    Version {
-        /// The store's folder.
-        path: PathBuf,
-        /// What its `VERSION` says.
-        found: String,
-        /// What it should say.
-        expected: &'static str,
-    },
-    /// There are segments, but no index or no `VERSION` that belongs to them.
-    #[error("{path} has segments without their index: it has to be made anew from them")]
-    NoIndex {
-        /// The store's folder.
-        path: PathBuf,
-    },
+    Version { path: PathBuf, found: String, expected: &'static str },
+    /// There are segments, but no index or no `VERSION`.
+    #[error("{path} has segments but no index: rebuild the index")]
+    NoIndex { path: PathBuf },
     /// The segments are newer than the index.
-    #[error("{path} is newer than the index: the index is an old one, and has to be made anew")]
+    #[error("{path} is newer than the index, so the index is outdated: rebuild it")]
     StaleIndex {
-        /// A segment that the index cannot know yet.
+        /// A segment that is newer than the index.
         path: PathBuf,
     },
-    /// A segment is not there, or shorter than what was committed.
+    /// A segment is missing, or shorter than its committed length.
     #[error(
-        "{path} has {found} bytes of the {expected} that were committed: restore it from a backup, or accept \
-         that its blocks are lost and have to be fetched again"
+        "{path} has {found} bytes, but {expected} were committed: restore it from a backup, or accept that its blocks \
+         are lost and must be fetched again"
     )]
     SegmentLost {
-        /// The segment.
         path: PathBuf,
-        /// Its length; 0 if it is not there.
+        /// Its length in bytes; 0 if it is missing.
         found: u64,
-        /// What was committed.
+        /// Its committed length in bytes.
         expected: u64,
     },
-    /// The index cannot be read.
+    /// The index cannot be opened or read.
     #[error("{path}: {reason}")]
-    Index {
-        /// The folder of the index.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
+    Index { path: PathBuf, reason: String },
 }
 
 /// Why a group cannot be committed.
@@ -73,7 +53,7 @@ pub(crate) enum WriteError {
     Reserve(u64),
     #[error(transparent)]
     Index(#[from] IndexError),
-    #[error("a block that a hold counted on is gone")]
+    #[error("a queued edge references a block that is not stored")]
     Dangling,
 }
 

@@ -1,10 +1,9 @@
-//! The segment files: appending to the last one, reading from all.
+//! Segment files: appending to the active one, reading from all.
 //!
-//! Appending goes through one aligned buffer that is written whole, with `O_DIRECT` where the file system
-//! takes it and through the page cache where it does not. A tail that is no whole page is padded with
-//! zeros up to the page's end and written again when more has come: the bytes that were committed before
-//! stay the same in it, so that a torn write cannot hurt them. A file's length counts only as far as the
-//! index says.
+//! Appends go through one aligned buffer, which is written with `O_DIRECT` if the file system supports it, and through
+//! the page cache otherwise. A tail that is not a whole page is padded with zeros to the end of the page, and written
+//! again when more data follows. The bytes committed before are the same in both writes, so a torn write cannot damage
+//! them. Only the length that the index records counts.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -18,16 +17,16 @@ use lru::LruCache;
 use super::super::index::Location;
 use crate::car;
 
-/// How much is written at once: from here on larger writes gain nothing.
+/// Bytes of one write. Larger writes gain nothing.
 const CHUNK_BYTES: usize = 4 * 1024 * 1024;
-/// What `O_DIRECT` is aligned to, and the unit in which holes are punched.
+/// The alignment of `O_DIRECT`, and the unit in which holes are punched.
 pub(crate) const PAGE_BYTES: usize = 4096;
-/// Reads from this length on are announced to the kernel.
+/// Reads of at least this length are announced to the kernel.
 const READ_AHEAD_BYTES: u32 = 128 * 1024;
-/// Files that are kept open for reading.
+/// Files kept open for reading.
 const OPEN_FILES_MAX: std::num::NonZeroUsize = std::num::NonZeroUsize::MIN.saturating_add(63);
 
-/// Memory for whole pages that begins at a page.
+/// A page-aligned buffer of whole pages.
 struct Pages {
     memory: Vec<u8>,
     start: usize,
@@ -45,24 +44,24 @@ impl Pages {
     }
 }
 
-/// The end of the segment that is being written.
+/// The end of the active segment.
 pub(crate) struct Appender {
     pub(crate) id: u32,
     path: PathBuf,
     file: File,
     is_direct: bool,
     pages: Pages,
-    /// How much of the pages is filled.
+    /// Bytes of `pages` that are filled.
     filled: usize,
-    /// Where in the file the pages begin; a multiple of the page size.
+    /// The file offset of `pages`; a multiple of the page size.
     base: u64,
-    /// Whether the pages hold something that is not in the file yet.
+    /// Whether `pages` has data that has not been written to the file.
     dirty: bool,
     unsynced: bool,
 }
 
 impl Appender {
-    /// Makes a segment; one that is there already was never committed and is overwritten.
+    /// Creates a segment. An existing file of that name was never committed and is overwritten.
     pub(crate) fn create(dir: &Path, id: u32) -> io::Result<Self> {
         let mut appender = Self::with_file(dir, id, OpenOptions::new().create(true).truncate(true))?;
         File::open(dir)?.sync_all()?;
@@ -70,7 +69,7 @@ impl Appender {
         Ok(appender)
     }
 
-    /// Goes on with a segment that is committed up to `end`.
+    /// Continues a segment that is committed up to `end`.
     pub(crate) fn resume(dir: &Path, id: u32, end: u64) -> io::Result<Self> {
         let mut appender = Self::with_file(dir, id, &mut OpenOptions::new())?;
         appender.filled = (end % PAGE_BYTES as u64) as usize;
@@ -92,22 +91,22 @@ impl Appender {
         Ok(Self { id, path, file, is_direct, pages, filled: 0, base: 0, dirty: false, unsynced: false })
     }
 
-    /// Where the next byte will stand.
+    /// The offset of the next byte.
     pub(crate) fn end(&self) -> u64 {
         self.base + self.filled as u64
     }
 
-    /// Up to where no page is written again.
+    /// The offset up to which no page is written again.
     pub(crate) fn whole_pages(&self) -> u64 {
         self.base
     }
 
-    /// Up to where everything has been handed to the file, synced or not.
+    /// The offset up to which everything was written to the file, synced or not.
     pub(crate) fn written(&self) -> u64 {
         if self.dirty { self.base } else { self.end() }
     }
 
-    /// Adds bytes, and writes what fills the buffer.
+    /// Appends bytes, and writes the buffer whenever it is full.
     pub(crate) fn fill(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let filled = self.filled;
@@ -143,7 +142,7 @@ impl Appender {
         pages[filled..padded].fill(0);
         self.unsynced = true;
         match self.file.write_all_at(&pages[..padded], base) {
-            // Some file systems take the flag and refuse the write.
+            // Some file systems accept the flag at open and refuse the write.
             Err(error) if self.is_direct && error.kind() == io::ErrorKind::InvalidInput => {
                 self.file = OpenOptions::new().write(true).open(&self.path)?;
                 self.is_direct = false;
@@ -159,13 +158,13 @@ impl Appender {
         Ok(())
     }
 
-    /// Cuts off the padding of a segment that gets nothing more.
+    /// Truncates the padding of a segment that is finished.
     pub(crate) fn finish(self) -> io::Result<()> {
         let end = self.end();
         self.file.set_len(end)
     }
 
-    /// Takes back what was appended after `committed`; a segment without anything committed goes whole.
+    /// Truncates what was appended after `committed`. Deletes a segment of which nothing was committed.
     pub(crate) fn abandon(self, committed: Option<u64>) -> io::Result<()> {
         match committed {
             Some(end) => self.file.set_len(end),
@@ -174,7 +173,7 @@ impl Appender {
     }
 }
 
-/// Opens for writing past the page cache; `InvalidInput` where that is not to be had.
+/// Opens a file for writes that bypass the page cache; `InvalidInput` if that is not supported.
 #[cfg(target_os = "linux")]
 fn open_direct(options: &OpenOptions, path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt as _;
@@ -187,8 +186,8 @@ fn open_direct(_: &OpenOptions, _: &Path) -> io::Result<File> {
     Err(io::ErrorKind::InvalidInput.into())
 }
 
-/// What the kernel is told about a section: to read it at once, instead of in the small steps of its own
-/// read-ahead, or to forget what it knows of it. Mere hints.
+/// A hint to the kernel about a section: read it at once instead of in the small steps of its own read-ahead, or drop it
+/// from the page cache.
 #[derive(Clone, Copy)]
 enum Advice {
     WillNeed,
@@ -208,17 +207,17 @@ fn advise(file: &File, location: &Location, advice: Advice) {
 #[cfg(not(target_os = "linux"))]
 fn advise(_: &File, _: &Location, _: Advice) {}
 
-/// Where a segment's file is.
+/// The path of a segment's file.
 pub(crate) fn path(dir: &Path, id: u32) -> PathBuf {
     dir.join(format!("{id:010}.car"))
 }
 
-/// The id of a segment by its file's name.
+/// The id of a segment from its file name.
 pub(crate) fn id_of(name: &str) -> Option<u32> {
     name.strip_suffix(".car")?.parse().ok()
 }
 
-/// Reads from segments, keeping some of them open.
+/// Reads from segments, and caches some open files.
 pub(crate) struct Readers {
     dir: PathBuf,
     open: Mutex<LruCache<u32, Arc<File>>>,
@@ -240,8 +239,8 @@ impl Readers {
         Ok(bytes)
     }
 
-    /// Reads the CID that stands in front of a block, and its bytes, from the disk rather than from the page
-    /// cache, and leaves nothing in that. The CID is `None` if it cannot be read.
+    /// Reads the CID in the head of a block's section, and the block's bytes. Reads from the disk instead of the page cache,
+    /// and leaves nothing in the page cache. The CID is `None` if the head is malformed.
     pub(crate) fn read_section(&self, location: &Location) -> io::Result<(Option<Cid>, Vec<u8>)> {
         let file = self.file(location.segment)?;
         let mut bytes = vec![0; (location.end() - location.start()) as usize];
@@ -256,7 +255,7 @@ impl Readers {
 
     /// The open file of a segment.
     pub(crate) fn file(&self, id: u32) -> io::Result<Arc<File>> {
-        // Opened under the lock, so that nobody puts a file into the cache after it was forgotten.
+        // Opened under the lock, so that no file enters the cache after it was removed from it.
         let mut cache = self.cache();
         if let Some(file) = cache.get(&id) {
             return Ok(Arc::clone(file));
@@ -266,8 +265,8 @@ impl Readers {
         Ok(file)
     }
 
-    /// Forgets a segment whose file was deleted, so that its space does not wait for the reader and a new file
-    /// of this id is not taken for it.
+    /// Removes a deleted segment from the cache, so that an open file does not keep its space allocated and is not mistaken
+    /// for a new file of the same id.
     pub(crate) fn forget(&self, id: u32) {
         self.cache().pop(&id);
     }
@@ -277,7 +276,7 @@ impl Readers {
     }
 }
 
-/// The head of the section that begins at an offset; `None` if none is there.
+/// The head of the section at an offset; `None` if there is no section.
 pub(crate) fn head_at(file: &File, at: u64) -> io::Result<Option<car::SectionHead>> {
     let mut bytes = [0; car::SECTION_HEAD_MAX];
     let mut filled = 0;
@@ -290,14 +289,14 @@ pub(crate) fn head_at(file: &File, at: u64) -> io::Result<Option<car::SectionHea
     Ok(car::read_head(&bytes[..filled]))
 }
 
-/// Whether a read failed because the file has no such bytes, or the disk can't give them: not for want of memory
-/// or files.
+/// Whether a read failed because the file is too short or the disk failed, and not because memory or file descriptors
+/// ran out.
 pub(crate) fn is_unreadable(error: &io::Error) -> bool {
     const EIO: i32 = 5;
     error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(EIO)
 }
 
-/// Bytes that an unprivileged process can still write to the file system of `dir`.
+/// Bytes that an unprivileged process can write to the file system of `dir`.
 pub(crate) fn free_bytes(dir: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(dir)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
@@ -308,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_appended_in_any_pieces_is_read_back_after_each_sync() {
+    fn appended_bytes_are_read_back_after_each_sync() {
         let dir = tempfile::tempdir().unwrap();
         let mut appender = Appender::create(dir.path(), 7).unwrap();
         let mut expected = car::HEADER.to_vec();

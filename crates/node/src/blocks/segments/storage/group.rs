@@ -1,4 +1,4 @@
-//! A group: what is appended, kept and noted since the last commit, and who waits for it.
+//! A group: everything that was applied since the last commit, and the callers that wait for it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -13,18 +13,18 @@ pub(crate) struct GroupHold {
     pub(crate) record: HoldRecord,
     pub(crate) is_new: bool,
     pub(crate) released: bool,
-    /// Damaged blocks that it has kept all along and that stand anew.
+    /// Damaged blocks that it already referenced and that were rewritten.
     pub(crate) repaired: u64,
 }
 
-/// What is appended but not committed, and who waits for it.
+/// What was applied and not committed.
 #[derive(Default)]
 pub(crate) struct Group {
-    /// Blocks that are new, or stand somewhere else than before.
+    /// Blocks that are new or have moved.
     pub(crate) blocks: HashMap<Multihash<64>, Stored>,
-    /// Where blocks stood that stand somewhere else now, if that is to be given back for itself.
+    /// Previous places of blocks that have moved, if they are large enough to be punched.
     pub(crate) vacated: Vec<Location>,
-    /// Blocks that the file may not have yet, in its order.
+    /// Blocks that may not have been written to the file yet, in file order.
     pub(crate) unwritten: VecDeque<(Multihash<64>, Location)>,
     pub(crate) edges: Vec<Edge>,
     pub(crate) holds: HashMap<u64, GroupHold>,
@@ -32,10 +32,10 @@ pub(crate) struct Group {
     /// Segments whose records change.
     pub(crate) segments: HashMap<u32, SegmentRecord>,
     pub(crate) damaged: HashMap<Multihash<64>, Damage>,
-    /// Blocks that are not damaged any more.
+    /// Blocks that are no longer damaged.
     pub(crate) repaired: HashSet<Multihash<64>>,
     pub(crate) scrubbed: Option<(Option<Multihash<64>>, u64)>,
-    /// Whether it may use the space that is kept in reserve: it gives back more than it takes.
+    /// Whether this is compaction, which may use the reserved space because it frees more than it takes.
     pub(crate) is_compaction: bool,
     pub(crate) waiters: Vec<(Option<u64>, Reply)>,
 }
@@ -53,7 +53,7 @@ impl Group {
         !self.damaged.is_empty() || !self.repaired.is_empty() || self.scrubbed.is_some()
     }
 
-    /// What all holds keep once the group is committed, if they kept this before.
+    /// The totals over all holds after the group is committed, given those before.
     pub(crate) fn totals_after(&self, before: HoldTotals) -> HoldTotals {
         let mut held = before;
         for edge in &self.edges {
@@ -71,7 +71,7 @@ impl Group {
 }
 
 impl Group {
-    /// Writes everything down that the index gets.
+    /// Records all changes to the index.
     pub(crate) fn write(&self, changes: &mut Changes<'_>) {
         for (hash, stored) in &self.blocks {
             changes.put_block(hash, stored);

@@ -1,4 +1,4 @@
-//! Opens a store: checks that index and files belong together, and cuts off what was never committed.
+//! Opens a store: checks that index and segments belong together, and truncates data that was never committed.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,7 +14,7 @@ use super::watermark::{CommitPoint, Watermark};
 use super::writer::Writer;
 
 const VERSION: &str = "pinfold blocks 3\n";
-/// Locations have 32 bits for the offset; this leaves room for a block that goes past the end.
+/// Offsets have 32 bits. This leaves room for a block that extends past the end.
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
 pub(crate) fn open(
@@ -26,7 +26,7 @@ pub(crate) fn open(
     let failed = |error| index_error(&index_path)(error);
     let is_new = check_version(dir, &segments, &index_path)?;
     if is_new {
-        // What a start before this one did not make to its end.
+        // Left behind by an earlier start that did not complete.
         remove_dir(&index_path).map_err(at(&index_path))?;
     }
     fs::create_dir_all(&segments).map_err(at(&segments))?;
@@ -55,7 +55,7 @@ pub(crate) fn open(
     if let Some((id, record)) = records.last()
         && record.live_blocks > 0
         && record.end < config.segment_bytes
-        && is_alone(&segments, *id)
+        && has_one_link(&segments, *id)
     {
         let appender = Appender::resume(&segments, *id, record.end).map_err(at(&segments))?;
         writer.appender = Some(appender);
@@ -64,13 +64,13 @@ pub(crate) fn open(
     Ok((shared, readers, writer))
 }
 
-/// Whether a segment has no other name: a backup that links to it must not see it grow.
-fn is_alone(dir: &Path, id: u32) -> bool {
+/// Whether a segment has no other hard link: a backup that links to it must not change.
+fn has_one_link(dir: &Path, id: u32) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     fs::metadata(file::path(dir, id)).is_ok_and(|metadata| metadata.nlink() == 1)
 }
 
-/// Refuses an index that knows less than was committed.
+/// Refuses an index that is older than the watermark.
 fn check_watermark(
     dir: &Path,
     committed: Option<CommitPoint>,
@@ -79,12 +79,12 @@ fn check_watermark(
 ) -> Result<(), OpenError> {
     let Some(CommitPoint { segment, end }) = committed else { return Ok(()) };
     let known = records.binary_search_by_key(&segment, |(id, _)| *id).map(|at| records[at].1.end);
-    // One that is not listed, and would be by now, has been freed since.
+    // A segment that is missing in the index, although its id was used, has been freed since.
     let is_stale = known.map_or(segment >= next_segment, |known| known < end);
     if is_stale { Err(OpenError::StaleIndex { path: file::path(dir, segment) }) } else { Ok(()) }
 }
 
-/// Whether the store has to be made.
+/// Whether the store has to be created.
 fn check_version(dir: &Path, segments: &Path, index: &Path) -> Result<bool, OpenError> {
     let path = dir.join("VERSION");
     let has_segments = match fs::read_dir(segments) {
@@ -109,19 +109,19 @@ fn check_version(dir: &Path, segments: &Path, index: &Path) -> Result<bool, Open
     }
 }
 
-/// Written last, so that a store that was not made to its end is made again.
+/// Written last, so that a store whose creation was interrupted is created again.
 pub(crate) fn write_version(dir: &Path) -> io::Result<()> {
     let half = dir.join("VERSION.new");
     fs::write(&half, VERSION)?;
     File::open(&half)?.sync_all()?;
     fs::rename(&half, dir.join("VERSION"))?;
     File::open(dir)?.sync_all()?;
-    // The folder may be new itself, and what is in it is lost with its name.
+    // The folder itself may be new: if its directory entry is lost, so are its contents.
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// Removes segments that were made and never committed. Only one of them can follow the last committed one.
+/// Removes segments that were created and never committed. At most one of them can follow the last committed one.
 fn remove_unknown(dir: &Path, records: &[(u32, SegmentRecord)], next_segment: u32) -> Result<(), OpenError> {
     for entry in fs::read_dir(dir).map_err(at(dir))? {
         let entry = entry.map_err(at(dir))?;
@@ -132,13 +132,13 @@ fn remove_unknown(dir: &Path, records: &[(u32, SegmentRecord)], next_segment: u3
         if id > next_segment {
             return Err(OpenError::StaleIndex { path: entry.path() });
         }
-        tracing::info!(segment = id, "a segment that was never committed is removed");
+        tracing::info!(segment = id, "removed a segment that was never committed");
         remove(dir, id)?;
     }
     Ok(())
 }
 
-/// Removes a folder with all that is in it, if it is there.
+/// Removes a folder and its contents, if it exists.
 pub(crate) fn remove_dir(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -154,7 +154,7 @@ fn remove(dir: &Path, id: u32) -> Result<(), OpenError> {
     }
 }
 
-/// Checks that a segment has what was committed, and cuts off what was not.
+/// Checks that a segment has its committed length, and truncates the rest.
 fn check_segment(dir: &Path, id: u32, record: &SegmentRecord) -> Result<(), OpenError> {
     let path = file::path(dir, id);
     let found = match fs::metadata(&path) {
@@ -165,9 +165,9 @@ fn check_segment(dir: &Path, id: u32, record: &SegmentRecord) -> Result<(), Open
     if found < record.end {
         return Err(OpenError::SegmentLost { path, found, expected: record.end });
     }
-    // A file that has another name, which may be a backup's, is left as it is; it gets nothing more.
-    if found > record.end && is_alone(dir, id) {
-        tracing::info!(segment = id, bytes = found - record.end, "an uncommitted tail is cut off");
+    // A file with another hard link, which may be a backup's, is left unchanged. Nothing is appended to it.
+    if found > record.end && has_one_link(dir, id) {
+        tracing::info!(segment = id, bytes = found - record.end, "truncating an uncommitted tail");
         let file = File::options().write(true).open(&path).map_err(at(&path))?;
         file.set_len(record.end).map_err(at(&path))?;
     }

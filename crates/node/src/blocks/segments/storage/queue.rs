@@ -1,7 +1,7 @@
-//! What the callers and the writer thread share: the queue, and what is put but not committed yet.
+//! The state that callers and the writer thread share: the queue, and everything that is not committed yet.
 //!
-//! Callers decide under the lock whether an edge is new, and queue it; the writer takes the queue whole.
-//! What they see as theirs is the index with this state on top of it.
+//! Callers decide under the lock whether an edge is new, and queue an operation. The writer takes the whole queue. A
+//! caller sees the index overlaid with this state.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,49 +20,49 @@ use crate::blocks::{BlocksError, HoldId, HoldName, HoldStats};
 
 /// Bytes of blocks that may wait for the writer.
 pub(crate) const QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// What a queued block costs beside its bytes.
+/// The memory cost of a queued block besides its bytes.
 const QUEUE_ENTRY_BYTES: usize = 512;
-/// Entries that may wait for the writer; whoever comes then blocks for the moment that it takes them.
+/// Operations that may wait for the writer. Callers block while the queue is full.
 const QUEUE_LEN_MAX: usize = 64 * 1024;
-/// Bytes and entries from which on the queue is worth a turn of the writer.
+/// The writer is woken at this many queued bytes or operations.
 const TURN_BYTES: usize = 1024 * 1024;
 const TURN_LEN: usize = 1024;
-/// Holds that were lost before they were ever committed, and are remembered for a better error.
+/// Holds that were lost before their first commit, and are remembered for a better error.
 const LOST_NEW_HOLDS_MAX: usize = 1024;
-/// Damaged blocks that are remembered, some 100 bytes each; with more of them it is time for a backup.
+/// Damaged blocks that are recorded, some 100 bytes each. A store with more must be restored from a backup.
 pub(crate) const DAMAGED_MAX: usize = 1_000_000;
-/// The bits of a [`HoldId`] that are the hold's number; the rest counts its losses.
+/// The bits of a [`HoldId`] that are the hold's id; the others count its losses.
 const NUMBER_BITS: u32 = 48;
 
 pub(crate) type Reply = oneshot::Sender<Result<HoldStats, BlocksError>>;
 
-/// What the writer is asked to do, in order.
+/// An operation for the writer. Operations are applied in order.
 pub(crate) enum Op {
-    /// Makes a hold.
+    /// Creates a hold.
     Open { hold: u64, name: HoldName },
-    /// Stores a block that is stored nowhere yet, or damaged, and its edge; no edge if the hold has it already.
+    /// Stores a block that is not stored yet, or damaged, and its edge, unless the hold has that edge already.
     Put { hold: u64, has_edge: bool, cid: Cid, data: Bytes, permits: usize },
-    /// Adds an edge to a block that is stored, or queued before.
+    /// Adds an edge to a block that is stored or was queued before.
     AddEdge { hold: u64, hash: Multihash<64> },
-    /// Answers when everything before is durable.
+    /// Replies when everything queued before is durable.
     Commit { hold: u64, seal: bool, reply: Reply },
-    /// Removes a hold, and answers when that is durable.
+    /// Removes a hold, and replies when that is durable.
     Release { hold: u64, name: HoldName, reply: Reply },
-    /// Stores a block anew that is stored and damaged, and answers when that is durable.
+    /// Rewrites a stored block that is damaged, and replies when that is durable.
     Repair { block: Block, reply: Reply },
-    /// Notes that a block is damaged, if it is still where it was read.
+    /// Records that a block is damaged, if it is still at the place where it was read.
     Damaged { hash: Multihash<64>, at: Location, damage: Damage },
-    /// Takes such a note back.
+    /// Removes the record that a block is damaged.
     Intact { hash: Multihash<64> },
-    /// Notes how far the scrub is, and when its round began; `None` when the round is over.
+    /// Records the position of the scrub and the start of its round; `None` when the round is complete.
     Scrubbed { last: Option<Multihash<64>>, began_ms: u64 },
-    /// Answers when everything before is durable, whatever it was.
+    /// Replies when everything queued before is durable, of any hold.
     Barrier { reply: Reply },
-    /// Ends the segment that is appended to, and answers with the segments that are there then and have live blocks.
+    /// Finishes the active segment, and replies with the ids of all segments that have live blocks.
     Rotate { reply: oneshot::Sender<Result<Vec<u32>, BlocksError>> },
 }
 
-/// A failure that holds remember until they are opened again.
+/// A failure that a hold reports until it is opened again.
 #[derive(Debug, Clone)]
 pub(crate) enum Failure {
     Full,
@@ -84,16 +84,16 @@ pub(crate) enum Pending {
     Written(Location),
 }
 
-/// A hold that was opened or changed since it was last committed whole.
+/// A hold that was opened or changed since its last complete commit.
 pub(crate) struct ActiveHold {
     pub(crate) committed: HoldRecord,
-    /// Blocks whose edges are queued or not committed.
+    /// Blocks whose edges are queued or uncommitted.
     pub(crate) added: HashSet<Multihash<64>>,
-    /// What `added` sums up to.
+    /// The totals of `added`.
     pub(crate) delta: HoldStats,
-    /// Damaged blocks that it has kept all along and has repaired again, queued or not committed.
+    /// Damaged blocks that it already referenced and that were put again, queued or uncommitted.
     pub(crate) repaired: u64,
-    /// Whether the index knows it.
+    /// Whether it is not in the index yet.
     pub(crate) is_new: bool,
 }
 
@@ -106,39 +106,39 @@ impl ActiveHold {
 #[derive(Default)]
 pub(crate) struct State {
     queue: Vec<Op>,
-    /// The permits of what is queued.
+    /// The permits of all queued blocks.
     queued_bytes: usize,
-    /// Whether somebody waits for something in the queue.
+    /// Whether a caller waits for an operation in the queue.
     has_waiter: bool,
     pub(crate) blocks: HashMap<Multihash<64>, Pending>,
     pub(crate) holds: HashMap<u64, ActiveHold>,
-    /// Names of holds that the index does not know yet.
+    /// Names of holds that are not in the index yet.
     pub(crate) opened: BTreeMap<HoldName, u64>,
-    /// Released holds that the index still knows.
+    /// Released holds that are still in the index.
     pub(crate) released: HashSet<u64>,
-    /// How often a hold has lost what was not committed, and why the last time.
+    /// How often a hold has lost uncommitted data, and the latest reason.
     pub(crate) losses: HashMap<u64, (u16, Failure)>,
     pub(crate) lost_new_holds: VecDeque<(u64, Failure)>,
-    /// Blocks that queued `Keep`s count on.
+    /// Blocks that queued [`Op::AddEdge`]s reference, and how many do.
     pub(crate) referenced: HashMap<Multihash<64>, u32>,
-    /// Blocks that the writer is taking out of the index: for everybody else they are gone already.
+    /// Blocks that the writer is removing from the index. For all other callers they no longer exist.
     pub(crate) freeing: HashSet<Multihash<64>>,
-    /// Blocks that are known to be damaged: nobody may count on them until they are put or repaired.
+    /// Blocks that are known to be damaged. No edge may be added to them until they are put or repaired.
     pub(crate) damaged: HashSet<Multihash<64>>,
     pub(crate) last_hold: u64,
     pub(crate) closing: bool,
 }
 
-/// Everything that the callers and the writer share.
+/// Everything that callers and the writer share.
 pub(crate) struct Shared {
     state: Mutex<State>,
     /// Wakes the writer.
     work: Condvar,
-    /// Wakes callers that found the queue full.
+    /// Wakes callers that wait for room in the queue.
     room: Condvar,
     /// Bytes that may still be queued.
     pub(crate) permits: Semaphore,
-    /// How many want that nothing is freed, moved or given back.
+    /// The number of active reclaim pauses.
     reclaim_pauses: AtomicUsize,
     pub(crate) index: Index,
 }
@@ -159,7 +159,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state, once there is room in its queue.
+    /// Waits for room in the queue, and locks the state.
     pub(crate) fn state_with_room(&self) -> Result<MutexGuard<'_, State>, BlocksError> {
         let mut state = self.state();
         while state.queue.len() >= QUEUE_LEN_MAX && !state.closing {
@@ -168,14 +168,14 @@ impl Shared {
         if state.closing { Err(BlocksError::Closed) } else { Ok(state) }
     }
 
-    /// Queues an operation. The writer is woken when somebody waits for it, or when enough has come
-    /// together: waking it for each small block would cost more than storing the block.
+    /// Queues an operation. The writer is woken when a caller waits for it, or when enough is queued: waking it for each
+    /// small block would cost more than storing the block.
     pub(crate) fn push(&self, state: &mut State, op: Op) {
         let was_ready = state.is_batch_ready();
         match &op {
             Op::Put { permits, .. } => state.queued_bytes += permits,
             Op::Open { .. } | Op::AddEdge { .. } => {}
-            // Nobody waits for a note, but it shall be written down soon.
+            // No caller waits for the first three, but they should be recorded soon.
             Op::Damaged { .. }
             | Op::Intact { .. }
             | Op::Scrubbed { .. }
@@ -191,8 +191,8 @@ impl Shared {
         }
     }
 
-    /// Takes the queue, once there is something in it or `wait` is over (`None` waits for ever). The flag
-    /// says that the store is closing.
+    /// Takes the queue once there is enough in it or `wait` has passed (`None` waits without limit). The flag says whether
+    /// the store is closing.
     pub(crate) fn take(&self, wait: Option<Duration>) -> (Vec<Op>, bool) {
         let idle = |state: &mut State| !state.is_batch_ready() && !state.closing;
         let state = self.state();
@@ -209,7 +209,7 @@ impl Shared {
         (queue, closing)
     }
 
-    /// Stops freeing, until [`resume_reclaim`](Self::resume_reclaim) is called as often.
+    /// Pauses reclaim until [`resume_reclaim`](Self::resume_reclaim) is called as often.
     pub(crate) fn pause_reclaim(&self) {
         self.reclaim_pauses.fetch_add(1, Ordering::SeqCst);
     }
@@ -222,15 +222,15 @@ impl Shared {
         self.reclaim_pauses.load(Ordering::SeqCst) > 0
     }
 
-    /// Lets nobody wait for a writer that is not there any more.
+    /// Fails everything that waits for a writer that has ended.
     pub(crate) fn writer_ended(&self) {
         self.close();
-        // Whoever waits for an answer is told by its end being dropped.
+        // Dropping the reply channels notifies the callers.
         let queue = self.state().take_queue();
         drop(queue);
     }
 
-    /// Lets nobody queue anything more.
+    /// Refuses further operations, and wakes the writer to finish.
     pub(crate) fn close(&self) {
         self.state().closing = true;
         self.permits.close();
@@ -239,24 +239,24 @@ impl Shared {
     }
 }
 
-/// How many permits a block of this length needs.
+/// The number of permits that a block of this length needs.
 pub(crate) fn permits_for(length: usize) -> usize {
     (length + QUEUE_ENTRY_BYTES).min(QUEUE_BYTES_MAX)
 }
 
-/// The store failed, and this is what is said of it outside.
+/// Converts an internal error for callers.
 pub(crate) fn failed(error: impl std::fmt::Display) -> BlocksError {
     BlocksError::Failed(error.to_string())
 }
 
 impl State {
-    /// The handle of a hold as it is given out now.
+    /// The current handle of a hold.
     pub(crate) fn handle(&self, hold: u64) -> HoldId {
         let losses = self.losses.get(&hold).map_or(0, |(losses, _)| *losses);
         HoldId(hold | u64::from(losses) << NUMBER_BITS)
     }
 
-    /// The number of a hold, if it is there and has lost nothing since the handle was given out.
+    /// The id of a hold, if it exists and has lost nothing since the handle was issued.
     pub(crate) fn number(&mut self, index: &Index, id: HoldId) -> Result<u64, BlocksError> {
         let hold = id.0 & ((1 << NUMBER_BITS) - 1);
         if self.released.contains(&hold) {
@@ -276,7 +276,7 @@ impl State {
         Err(BlocksError::NoSuchHold)
     }
 
-    /// The hold with its uncommitted part, ready to be changed.
+    /// The hold with its uncommitted part, to be changed.
     pub(crate) fn activate(&mut self, index: &Index, hold: u64) -> Result<&mut ActiveHold, BlocksError> {
         use std::collections::hash_map::Entry;
         match self.holds.entry(hold) {
@@ -297,7 +297,7 @@ impl State {
         Ok(hold.filter(|hold| !self.released.contains(hold)))
     }
 
-    /// The length and, when it is in the index, the id of a block that is stored or about to be.
+    /// The length of a block that is stored or queued, and its id if it is in the index.
     pub(crate) fn find(
         &self,
         index: &Index,
@@ -313,7 +313,7 @@ impl State {
         Ok(stored.map(|stored| (u64::from(stored.at.length), Some(stored.id))))
     }
 
-    /// Whether the index has a block that nobody may count on.
+    /// Whether no edge may be added to a block, although it is in the index.
     pub(crate) fn is_lost(&self, hash: &Multihash<64>) -> bool {
         self.freeing.contains(hash) || self.damaged.contains(hash)
     }
@@ -334,7 +334,7 @@ impl State {
         }
     }
 
-    /// Notes a new edge of a hold.
+    /// Records a new edge of a hold.
     pub(crate) fn add_edge(
         &mut self,
         index: &Index,
@@ -349,13 +349,13 @@ impl State {
         Ok(())
     }
 
-    /// Forgets everything that is not committed, after a failure; the holds concerned remember it. Those `in_doubt`
-    /// stay gone: their release has failed, and may be in the index after all.
+    /// Discards everything uncommitted after a failure, and returns the queue. The holds concerned fail from now on. Those
+    /// `in_doubt` stay released: their release failed, and may be in the index nevertheless.
     pub(crate) fn discard_uncommitted(&mut self, failure: &Failure, in_doubt: &BTreeSet<u64>) -> Vec<Op> {
         let (gone, released): (HashSet<_>, HashSet<_>) =
             self.released.drain().partition(|hold| in_doubt.contains(hold));
         self.released = gone;
-        // A release that fails takes along what its hold had not committed.
+        // A failed release loses what its hold had not committed.
         let released = released.into_iter().map(|hold| (hold, false));
         let active = self.holds.drain().map(|(hold, active)| (hold, active.is_new));
         for (hold, is_new) in active.chain(released) {
@@ -382,12 +382,12 @@ impl State {
         std::mem::take(&mut self.queue)
     }
 
-    /// Whether the queue is worth a turn of the writer.
+    /// Whether the queue is worth waking the writer.
     fn is_batch_ready(&self) -> bool {
         self.has_waiter || self.queued_bytes >= TURN_BYTES || self.queue.len() >= TURN_LEN
     }
 
-    /// A queued `Keep` has become an edge.
+    /// A queued [`Op::AddEdge`] was applied.
     pub(crate) fn edge_applied(&mut self, hash: &Multihash<64>) {
         if let Some(count) = self.referenced.get_mut(hash) {
             *count -= 1;
@@ -397,7 +397,7 @@ impl State {
         }
     }
 
-    /// A hold is committed as the group has it.
+    /// A hold was committed with the group.
     pub(crate) fn hold_committed(&mut self, id: u64, GroupHold { record, repaired, .. }: &GroupHold) {
         if self.opened.get(&record.name) == Some(&id) {
             self.opened.remove(&record.name);
@@ -413,7 +413,7 @@ impl State {
     }
 }
 
-/// All blocks that are noted as damaged.
+/// All blocks that the index records as damaged.
 pub(crate) fn damaged_in(index: &Index) -> Result<HashSet<Multihash<64>>, IndexError> {
     Ok(index.damaged(None, DAMAGED_MAX)?.into_iter().map(|(hash, _)| hash).collect())
 }

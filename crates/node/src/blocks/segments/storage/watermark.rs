@@ -1,9 +1,9 @@
-//! The mark: up to where segments were committed, noted beside the index.
+//! The commit watermark: how far segments were committed, recorded outside the index.
 //!
-//! After a crash, segments may have more than the index knows: what was never committed, which is cut off. An
-//! index from an older backup looks just the same. The mark tells the two apart: it is written after the
-//! index was synced, so that it can never be ahead of the index that it belongs to. It is not synced each time;
-//! when a power cut sets it back, it only says less.
+//! After a crash, segments may contain more than the index records: data that was never committed, which is truncated.
+//! An index restored from an older backup looks the same. The watermark tells the two apart. It is written after the
+//! index was synced, so it is never ahead of the index that it belongs to. It is not synced itself: when power is lost,
+//! an older watermark is still correct, but detects less.
 
 use std::fs::File;
 use std::io;
@@ -13,10 +13,10 @@ use std::path::Path;
 const NAME: &str = "WATERMARK";
 const LENGTH: usize = 24;
 
-/// The open mark.
+/// The open watermark file.
 pub(crate) struct Watermark(File);
 
-/// What it says: a segment, and how much of it was committed.
+/// The contents: a segment, and its committed length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CommitPoint {
     pub(crate) segment: u32,
@@ -24,7 +24,7 @@ pub(crate) struct CommitPoint {
 }
 
 impl Watermark {
-    /// Opens the mark of the store in `dir`, and reads it; `None` if there was none, or half of one.
+    /// Opens and reads the watermark of the store in `dir`. `None` if there was none, or if it was torn.
     pub(crate) fn open(dir: &Path) -> io::Result<(Self, Option<CommitPoint>)> {
         let mut options = File::options();
         let file = options.read(true).write(true).create(true).truncate(false).open(dir.join(NAME))?;
@@ -37,15 +37,15 @@ impl Watermark {
         Ok((Self(file), committed))
     }
 
-    /// Notes what was committed. A failure costs nothing but the check at the next start.
+    /// Records a commit. A failure only weakens the check at the next start.
     pub(crate) fn write(&self, committed: CommitPoint) {
         if let Err(error) = self.0.write_all_at(&encode(committed), 0) {
-            tracing::debug!(%error, "the mark was not written");
+            tracing::debug!(%error, "failed to write the commit watermark");
         }
     }
 }
 
-/// Takes the mark of a store away that is made whole again.
+/// Removes the watermark of a store whose index is rebuilt.
 pub(crate) fn remove(dir: &Path) -> io::Result<()> {
     match std::fs::remove_file(dir.join(NAME)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -53,7 +53,7 @@ pub(crate) fn remove(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Each number and its complement, so that half a mark is none.
+/// Each number and its complement, so that a torn write is detected.
 fn encode(CommitPoint { segment, end }: CommitPoint) -> [u8; LENGTH] {
     let mut bytes = [0; LENGTH];
     bytes[..4].copy_from_slice(&segment.to_be_bytes());
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_noted_is_read_back_and_half_of_it_is_nothing() {
+    fn a_torn_watermark_is_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let (watermark, before) = Watermark::open(dir.path()).unwrap();
         assert_eq!(before, None);

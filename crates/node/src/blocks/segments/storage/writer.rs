@@ -23,8 +23,7 @@ use crate::car;
 mod commit;
 mod failure;
 
-/// Edges that one group may have: bounds the index batch and what is kept in memory for it, and lets the
-/// index work while more is put.
+/// Edges in one group. Bounds the index batch and its memory, and lets the index work while more blocks are put.
 const GROUP_EDGES_MAX: usize = 8 * 1024;
 
 pub(crate) struct Writer {
@@ -34,21 +33,20 @@ pub(crate) struct Writer {
     pub(crate) dir: PathBuf,
     pub(crate) segment_bytes: u64,
     pub(crate) reserve_bytes: u64,
-    /// The segment that is appended to, if one is open.
+    /// The active segment: the one that is appended to.
     pub(crate) appender: Option<Appender>,
-    /// How far that segment is committed; `None` while it is not in the index at all.
+    /// The committed length of the active segment; `None` while it is not in the index.
     pub(crate) committed: Option<u64>,
-    /// What is to be tidied up.
     pub(crate) garbage: Garbage,
     pub(crate) group: Group,
     watermark: Watermark,
-    /// Whether the index takes no writes until it is opened again.
+    /// Whether the index refuses writes until it is reopened.
     is_broken: bool,
-    /// Holds whose release has failed and may be in the index after all, until that can be read.
+    /// Holds whose release failed and may be in the index nevertheless, until the index can be read.
     in_doubt: BTreeSet<u64>,
-    /// The id of the next new block.
+    /// The id of the next block.
     next_block: u64,
-    /// What all holds keep, as it is committed.
+    /// The committed totals over all holds.
     held: HoldTotals,
 }
 
@@ -101,7 +99,7 @@ impl Writer {
         self.group.edges.len() >= GROUP_EDGES_MAX
     }
 
-    /// Whether anybody waits for the group, or it has notes that nobody waits for.
+    /// Whether a caller waits for the group, or it has notes (damage, scrub position).
     pub(crate) fn must_commit(&self) -> bool {
         !self.group.waiters.is_empty() || self.group.has_notes()
     }
@@ -111,7 +109,7 @@ impl Writer {
         if let Some(appender) = self.appender.take()
             && let Err(error) = appender.finish()
         {
-            tracing::warn!(%error, "the last segment keeps its padding");
+            tracing::warn!(%error, "failed to truncate the padding of the last segment");
         }
     }
 
@@ -150,7 +148,7 @@ impl Writer {
                 }
             }
             Op::Repair { block, reply } => {
-                // Answered behind it: a segment that ends with it commits what was before.
+                // The waiter is added after the put, which may finish a segment and commit what was before.
                 let (cid, data) = block.into_parts();
                 let put = self.put(None, &cid, &data);
                 self.group.waiters.push((None, reply));
@@ -164,7 +162,7 @@ impl Writer {
             Op::Scrubbed { last, began_ms } => self.group.scrubbed = Some((last, began_ms)),
             Op::Barrier { reply } => self.group.waiters.push((None, reply)),
             Op::Rotate { reply } => match self.rotate() {
-                // Who does not wait any more needs no answer.
+                // An error says that the caller no longer waits.
                 Ok(segments) => drop(reply.send(Ok(segments))),
                 Err(error) => {
                     let _ = reply.send(Err(error.failure().error()));
@@ -180,20 +178,20 @@ impl Writer {
             self.group.repaired.remove(&hash);
             self.group.damaged.insert(hash, damage);
         } else {
-            // It was freed meanwhile, or stands whole somewhere else.
+            // It was freed or moved in the meantime.
             self.shared.state().damaged.remove(&hash);
         }
         Ok(())
     }
 
-    /// Ends the segment that is appended to; gives those that have live blocks, none of which gets anything more.
+    /// Finishes the active segment. Returns the ids of all segments with live blocks; nothing more is appended to them.
     fn rotate(&mut self) -> Result<Vec<u32>, WriteError> {
         self.finish_segment()?;
         let segments = self.shared.index.segments()?.into_iter();
         Ok(segments.filter(|(_, record)| record.live_blocks > 0).map(|(id, _)| id).collect())
     }
 
-    /// Where a block is, the group included.
+    /// The place of a block, including blocks of the group.
     fn find(&self, hash: &Multihash<64>) -> Result<Option<Stored>, WriteError> {
         match self.group.blocks.get(hash) {
             Some(stored) => Ok(Some(*stored)),
@@ -201,13 +199,13 @@ impl Writer {
         }
     }
 
-    /// Stores a block under a new id, or under its own one if it is stored already: then it was damaged, and
-    /// stands anew. Without a hold only the latter: whoever kept it may have gone meanwhile.
+    /// Stores a block under a new id. A block that is stored already was damaged: it is rewritten under its own id. Without
+    /// a hold only the latter is done, because the holds that referenced the block may have been released.
     fn put(&mut self, hold: Option<u64>, cid: &Cid, data: &Bytes) -> Result<(), WriteError> {
         let hash = *cid.hash();
         let stored = match (self.find(&hash)?, hold) {
             (Some(old), _) => {
-                tracing::warn!(%cid, "a damaged block is stored anew");
+                tracing::warn!(%cid, "rewriting a damaged block");
                 let stored = self.relocate(cid, data, &old)?;
                 self.group.damaged.remove(&hash);
                 self.group.repaired.insert(hash);
@@ -217,7 +215,7 @@ impl Writer {
                 let at = self.append(cid, data)?;
                 let id = self.next_block;
                 self.next_block += 1;
-                self.place(hash, Stored { id, at })
+                self.record_location(hash, Stored { id, at })
             }
             (None, None) => return Ok(()),
         };
@@ -227,18 +225,18 @@ impl Writer {
         }
     }
 
-    /// Stores a block once more, and gives its old place up.
+    /// Writes a stored block again at a new place, and vacates the old one.
     pub(crate) fn relocate(&mut self, cid: &Cid, data: &Bytes, old: &Stored) -> Result<Stored, WriteError> {
         let at = self.append(cid, data)?;
-        // What was appended may have begun a new group, in which the old place is as it is committed.
+        // The append may have started a new group; the record of the old segment is read for that group.
         self.segment(old.at.segment)?.remove(&old.at);
         if !self.group.is_compaction && old.at.length >= HOLE_BYTES_MIN {
             self.group.vacated.push(old.at);
         }
-        Ok(self.place(*cid.hash(), Stored { id: old.id, at }))
+        Ok(self.record_location(*cid.hash(), Stored { id: old.id, at }))
     }
 
-    fn place(&mut self, hash: Multihash<64>, stored: Stored) -> Stored {
+    fn record_location(&mut self, hash: Multihash<64>, stored: Stored) -> Stored {
         self.group.blocks.insert(hash, stored);
         self.group.unwritten.push_back((hash, stored.at));
         self.release_written();
@@ -250,7 +248,7 @@ impl Writer {
         self.appender.as_ref().is_some_and(|appender| appender.id == id)
     }
 
-    /// The record of a segment, to be changed.
+    /// The record of a segment in the group, to be changed.
     fn segment(&mut self, id: u32) -> Result<&mut SegmentRecord, WriteError> {
         use std::collections::hash_map::Entry;
         match self.group.segments.entry(id) {
@@ -259,7 +257,7 @@ impl Writer {
         }
     }
 
-    /// Commits, and ends the segment that is appended to: one at a time has anything uncommitted.
+    /// Commits, and finishes the active segment: at most one segment has uncommitted data.
     pub(crate) fn finish_segment(&mut self) -> Result<(), WriteError> {
         let is_compaction = self.group.is_compaction;
         self.commit()?;
@@ -306,8 +304,8 @@ impl Writer {
             Some(appender) => appender,
             None => {
                 self.committed = None;
-                // The index alone decides: after a failure it may have the last segment or not, and an id
-                // that is passed over would look like an index from a backup at the next start.
+                // The id comes from the index: after a failure it may have the last segment or not, and a skipped id
+                // would look like an index from a backup at the next start.
                 let id = self.shared.index.next_segment()?;
                 let appender = Appender::create(&self.dir, id)?;
                 self.readers.forget(id);
@@ -322,7 +320,7 @@ impl Writer {
         Ok(location)
     }
 
-    /// Drops the memory of blocks that the file has by now: they are read from there.
+    /// Releases the memory of blocks that were written to the file: they are read from there.
     fn release_written(&mut self) {
         let Some(written) = self.appender.as_ref().map(Appender::written) else { return };
         let ends_within = |(_, at): &(_, Location)| at.end() <= written;

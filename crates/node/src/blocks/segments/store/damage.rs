@@ -8,28 +8,26 @@ use super::super::storage::queue::{DAMAGED_MAX, Op, failed};
 use super::SegmentBlocks;
 use crate::blocks::{BlocksError, HoldName};
 
-/// Holds that are named for one damaged block.
+/// Holds that are listed for one damaged block.
 const HOLDS_MAX: usize = 100;
 
-/// A block that is not what was put any more.
+/// A stored block whose bytes no longer match its CID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DamagedBlock {
-    /// Its CID as it was put; as a raw block if that cannot be read any more.
+    /// The CID under which it was put, or a raw CID if that cannot be read any more.
     pub cid: Cid,
-    /// Its length.
     pub bytes: u64,
-    /// When it was found, in Unix milliseconds.
+    /// The time of detection in Unix milliseconds.
     pub found_at_ms: u64,
-    /// Who keeps it; at most 100 of them.
+    /// The holds that reference it, at most 100.
     pub holds: Vec<HoldName>,
 }
 
 impl SegmentBlocks {
-    /// Blocks that are known to be damaged, in the order of their multihashes, at most `limit` from after
-    /// `after`.
+    /// Up to `limit` blocks that are known to be damaged, ordered by multihash, starting after `after`.
     ///
     /// # Errors
-    /// [`BlocksError::Failed`] when the index can't be read.
+    /// [`BlocksError::Failed`] if the index cannot be read.
     pub fn damaged(
         &self,
         after: Option<&Multihash<64>>,
@@ -48,8 +46,8 @@ impl SegmentBlocks {
         Ok(found)
     }
 
-    /// Whether any block of a committed hold is known to be damaged. Costs as much as there is damage, or as the
-    /// hold is large, whichever is less.
+    /// Whether any block of a committed hold is known to be damaged. The cost is proportional to the number of damaged blocks
+    /// or to the size of the hold, whichever is smaller.
     pub(super) fn has_damage(&self, hold: u64, blocks: u64) -> Result<bool, IndexError> {
         let damaged = {
             let state = self.shared.state();
@@ -73,14 +71,14 @@ impl SegmentBlocks {
         Ok(edges.iter().any(|edge| damaged.contains(&edge.hash)))
     }
 
-    /// Notes that a block is damaged where it was read; soon nobody counts on it any more.
+    /// Records that a block is damaged at the place where it was read. From then on no edge can be added to it.
     pub(crate) fn note_damage(&self, cid: Cid, at: Location) -> Result<(), BlocksError> {
         let hash = *cid.hash();
         let mut state = self.shared.state_with_room()?;
         if state.damaged.contains(&hash) || state.blocks.contains_key(&hash) {
             return Ok(());
         }
-        tracing::error!(%cid, "a stored block is damaged");
+        tracing::error!(%cid, "stored block is damaged");
         if state.damaged.len() < DAMAGED_MAX {
             state.damaged.insert(hash);
             let damage = Damage { cid, found_at_ms: now_ms() };
@@ -89,7 +87,7 @@ impl SegmentBlocks {
         Ok(())
     }
 
-    /// Notes that a block is whole after all: the disk may have failed for a while.
+    /// Records that a block is intact after all: the disk may have failed temporarily.
     pub(crate) fn note_intact(&self, hash: &Multihash<64>) -> Result<(), BlocksError> {
         if !self.shared.state().damaged.contains(hash) {
             return Ok(());

@@ -1,8 +1,7 @@
-//! A consistent copy of the segments beside a store that goes on.
+//! A consistent copy of the segments while the store is in use.
 //!
-//! While a [`ReclaimPause`] lives nothing is freed, moved or given back. The segment that is appended to is ended; all
-//! others never change from then on but for their dead blocks, and those of a segment with another name are left
-//! alone ([`super::punch`]). So a hard link is as good as a copy.
+//! While a [`ReclaimPause`] exists, no block is freed or moved. The active segment is finished. From then on, only the dead
+//! blocks of a segment change, and not if the segment has another hard link. So a hard link is as good as a copy.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,9 +16,9 @@ use super::super::storage::queue::{Op, Shared, failed};
 use super::SegmentBlocks;
 use crate::blocks::BlocksError;
 
-/// While it lives, every block that was committed stays where it is. Space waits to be given back, so keep it for
-/// as long as a backup takes and no longer.
-#[must_use = "dropping it lets freeing go on"]
+/// A pause of space reclamation. While it exists, every committed block stays where it is, and no space is reclaimed. Keep
+/// it only as long as a backup takes.
+#[must_use = "dropping it resumes reclaim"]
 pub struct ReclaimPause(Arc<Shared>);
 
 impl std::fmt::Debug for ReclaimPause {
@@ -37,28 +36,27 @@ impl Drop for ReclaimPause {
 /// What was copied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Segment files.
     pub segments: u64,
-    /// Their lengths added up.
+    /// The sum of the lengths of the files.
     pub bytes: u64,
-    /// Whether they are hard links, and take no space of their own for now.
+    /// Whether the files are hard links, which take no space of their own.
     pub linked: bool,
 }
 
 impl SegmentBlocks {
-    /// Keeps everything that is committed where it is, until the guard is dropped.
+    /// Pauses space reclamation until the guard is dropped.
     pub fn pause_reclaim(&self) -> ReclaimPause {
         self.shared.pause_reclaim();
         ReclaimPause(Arc::clone(&self.shared))
     }
 
-    /// Puts all that was committed before the call into `dir`, an empty folder: segments as they are, by hard links
-    /// where the file system makes them, else as copies; synced. An index can be made of them by
-    /// [`rebuild_index`](Self::rebuild_index). Dropping the future may leave some of it behind.
+    /// Copies all segments that were committed before the call to `dir`, an empty folder, and syncs it. Uses hard links if the
+    /// file system supports them. [`rebuild_index`](Self::rebuild_index) creates an index of the copy. Dropping the future
+    /// may leave a part of the copy behind.
     ///
     /// # Errors
-    /// As for [`Blocks::commit`](crate::Blocks::commit); [`BlocksError::Full`], [`BlocksError::Failed`] when the
-    /// folder can't be written.
+    /// As for [`Blocks::commit`](crate::Blocks::commit); [`BlocksError::Full`], [`BlocksError::Failed`] if the
+    /// folder cannot be written.
     pub async fn snapshot(&self, dir: &Path) -> Result<Snapshot, BlocksError> {
         let pause = self.pause_reclaim();
         let (reply, rotated) = oneshot::channel();

@@ -1,4 +1,4 @@
-//! What the store holds in all.
+//! Totals over the store.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,7 +9,7 @@ use super::SegmentBlocks;
 use crate::blocks::{BlocksError, Totals};
 
 impl SegmentBlocks {
-    /// The bytes of all blocks, each counted once: without asking the file system, as [`totals`] does.
+    /// The bytes of all distinct blocks. Unlike [`totals`], it does not ask the file system.
     ///
     /// [`totals`]: crate::Blocks::totals
     pub(crate) fn live_bytes(&self) -> Result<u64, BlocksError> {
@@ -34,7 +34,7 @@ impl SegmentBlocks {
     }
 }
 
-/// What a folder takes, as the file system counts it.
+/// The disk usage of a folder, as the file system counts it.
 fn disk_bytes(path: &Path) -> io::Result<u64> {
     let count = || -> io::Result<u64> {
         let metadata = path.symlink_metadata()?;
@@ -47,7 +47,7 @@ fn disk_bytes(path: &Path) -> io::Result<u64> {
         Ok(bytes)
     };
     match count() {
-        // It went while the folder above was read.
+        // It was deleted while its folder was read.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
         counted => counted,
     }

@@ -1,4 +1,4 @@
-//! Copies of a store that goes on.
+//! Snapshots of a store in use.
 
 use super::*;
 
@@ -6,14 +6,14 @@ fn guard() -> HoldName {
     name("upload/rebuilt")
 }
 
-/// A store made of a snapshot.
+/// A store restored from a snapshot.
 fn restored(snapshot: &Path) -> SegmentBlocks {
     SegmentBlocks::rebuild_index(snapshot, &guard(), |_| {}).unwrap();
     reopen(snapshot)
 }
 
 #[tokio::test]
-async fn a_snapshot_has_what_was_committed_and_never_changes() {
+async fn snapshot_has_committed_data_and_never_changes() {
     let (dir, blocks) = fresh();
     let hold = blocks.open(&name("a")).unwrap();
     for n in 0..100 {
@@ -26,7 +26,7 @@ async fn a_snapshot_has_what_was_committed_and_never_changes() {
     assert!(snapshot.linked && snapshot.bytes > 4_000_000, "{snapshot:?}");
     let before: Vec<_> = segment_files(&copy).iter().map(|file| std::fs::read(file).unwrap()).collect();
 
-    // Everything goes, and something else comes.
+    // Everything is released, and other blocks are added.
     let other = blocks.open(&name("b")).unwrap();
     assert!(blocks.add_edge(other, big(7, 40_000).cid()).unwrap());
     blocks.put(other, block("later")).await.unwrap();
@@ -47,7 +47,7 @@ async fn a_snapshot_has_what_was_committed_and_never_changes() {
 }
 
 #[tokio::test]
-async fn a_store_that_was_opened_on_links_leaves_the_other_name_as_it_is() {
+async fn store_opened_on_hard_links_does_not_change_them() {
     let (dir, blocks) = fresh();
     let hold = blocks.open(&name("a")).unwrap();
     blocks.put(hold, block("first")).await.unwrap();
@@ -67,7 +67,7 @@ async fn a_store_that_was_opened_on_links_leaves_the_other_name_as_it_is() {
 }
 
 #[tokio::test]
-async fn nothing_is_freed_while_everything_is_kept() {
+async fn nothing_is_freed_while_reclaim_is_paused() {
     let (dir, blocks) = fresh();
     let hold = blocks.open(&name("a")).unwrap();
     for n in 0..20 {
@@ -76,7 +76,7 @@ async fn nothing_is_freed_while_everything_is_kept() {
     blocks.seal(hold).await.unwrap();
     let pause = blocks.pause_reclaim();
     blocks.release(&name("a")).await.unwrap();
-    // Each of these is a turn of the writer, in which it could have freed.
+    // Each of these is a turn of the writer, in which it could have freed blocks.
     for n in 0..20 {
         let tick = blocks.open(&name(format!("tick {n}"))).unwrap();
         blocks.seal(tick).await.unwrap();
@@ -89,7 +89,7 @@ async fn nothing_is_freed_while_everything_is_kept() {
 }
 
 #[tokio::test]
-async fn a_tail_that_is_not_listed_is_not_cut_off_a_file_with_another_name() {
+async fn uncommitted_tail_of_a_linked_file_is_not_truncated() {
     let (dir, blocks) = fresh();
     let hold = blocks.open(&name("a")).unwrap();
     for n in 0..3 {
@@ -99,7 +99,7 @@ async fn a_tail_that_is_not_listed_is_not_cut_off_a_file_with_another_name() {
     drop(blocks);
     let other_name = dir.path().join("other");
     std::fs::hard_link(&segment_files(dir.path())[0], &other_name).unwrap();
-    // One bit of the last block, which somebody may still want to look at.
+    // Flip one bit of the last block, which may still be needed for analysis.
     let mut bytes = std::fs::read(&other_name).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&other_name, &bytes).unwrap();

@@ -1,9 +1,8 @@
-//! Kills a process in the middle of its work, again and again, and compares what is on disk with what it had
-//! acknowledged.
+//! Kills a process repeatedly during writes, and compares the store with what was acknowledged.
 //!
-//! The child is this test binary with one test, [`a_worker_does_what_it_says`], and a folder in its
-//! environment. It says what it begins and what is done; whatever was begun and not done may have happened
-//! or not, and everything else must be exactly so.
+//! The child is this test binary with one test, [`crash_worker`], and a folder in its environment. It prints each step
+//! that it starts and completes. A step that was started and not completed may be visible or not; everything else must
+//! match exactly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -19,7 +18,7 @@ const SEED: &str = "PINFOLD_TEST_CRASH_SEED";
 const ROUNDS: u64 = 120;
 const WORKERS: u64 = 3;
 const HOLDS: u64 = 5;
-/// Different blocks that all holds choose from.
+/// Different blocks from which all holds choose.
 const POOL: u64 = 300;
 
 fn config() -> SegmentConfig {
@@ -43,7 +42,7 @@ fn pooled(n: u64) -> Block {
     block(text)
 }
 
-/// One step of the work, as it is written to the parent.
+/// One step of the work, as printed to the parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
     Add { hold: String, blocks: Vec<u64>, seal: bool },
@@ -77,7 +76,7 @@ impl Step {
     }
 }
 
-/// What a hold must be: sealed or not, and with which blocks.
+/// The expected state of a hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Expected {
     sealed: bool,
@@ -99,7 +98,7 @@ fn apply(model: &mut Model, step: &Step) {
     }
 }
 
-/// What the store has, read through its index alone.
+/// The state of the store according to its index.
 fn actual(blocks: &SegmentBlocks) -> Model {
     let by_cid: BTreeMap<_, _> = (0..POOL).map(|n| (pooled(n).cid().hash().to_bytes(), n)).collect();
     let mut model = Model::new();
@@ -115,13 +114,13 @@ fn actual(blocks: &SegmentBlocks) -> Model {
     model
 }
 
-/// Every block that a hold has is read; no other one is there; the counts of the segments are right.
+/// Checks that all blocks of the holds can be read, that there are no others, and that the counts of the segments match.
 async fn check_blocks(blocks: &SegmentBlocks, model: &Model) {
     for turn in 0.. {
         if blocks.shared.index.releasing().unwrap().is_empty() {
             break;
         }
-        assert!(turn < 10_000, "freeing never came to an end");
+        assert!(turn < 10_000, "freeing did not complete");
         blocks.open(&name("tick")).unwrap();
         blocks.release(&name("tick")).await.unwrap();
     }
@@ -137,10 +136,10 @@ async fn check_blocks(blocks: &SegmentBlocks, model: &Model) {
     assert_eq!(live_bytes, kept.iter().map(|n| pooled(*n).data().len() as u64).sum::<u64>());
 }
 
-/// Runs a child until it has said `lines` lines, kills it, and returns all that it said.
+/// Runs a child until it has printed `lines` lines, kills it, and returns its output.
 fn run_and_kill(dir: &Path, seed: u64, lines: usize) -> Vec<String> {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "--nocapture", "blocks::segments::tests::crash::a_worker_does_what_it_says"])
+        .args(["--exact", "--nocapture", "blocks::segments::tests::crash::crash_worker"])
         .env(DIR, dir)
         .env(SEED, seed.to_string())
         .stdout(Stdio::piped())
@@ -158,7 +157,7 @@ fn run_and_kill(dir: &Path, seed: u64, lines: usize) -> Vec<String> {
     said
 }
 
-/// The model after what was done, and the steps that may have happened or not.
+/// The model after the completed steps, and the steps that were not completed.
 fn follow(mut model: Model, said: &[String]) -> (Model, Vec<Step>) {
     let mut begun = BTreeMap::new();
     for line in said {
@@ -179,7 +178,7 @@ fn follow(mut model: Model, said: &[String]) -> (Model, Vec<Step>) {
     (model, begun.into_values().collect())
 }
 
-/// An unfinished step may be visible whole, in part as far as it was committed, or not at all.
+/// An unfinished step may be visible completely, up to a commit, or not at all.
 fn compare(expected: &Model, actual: &Model, unfinished: &[Step]) {
     let names: BTreeSet<_> = expected.keys().chain(actual.keys()).collect();
     for hold in names {
@@ -198,10 +197,10 @@ fn compare(expected: &Model, actual: &Model, unfinished: &[Step]) {
                 let before = before.cloned().unwrap_or_default();
                 let most: BTreeSet<u64> = before.blocks.iter().chain(blocks).copied().collect();
                 assert!(found.blocks.is_superset(&before.blocks), "{hold} has lost blocks");
-                assert!(found.blocks.is_subset(&most), "{hold} has blocks that nobody put");
+                assert!(found.blocks.is_subset(&most), "{hold} has blocks that were never put");
                 assert!(
                     found.sealed == before.sealed || (*seal && found.blocks == most),
-                    "{hold} is half sealed"
+                    "{hold} is sealed without all blocks"
                 );
             }
         }
@@ -209,7 +208,7 @@ fn compare(expected: &Model, actual: &Model, unfinished: &[Step]) {
 }
 
 #[tokio::test]
-async fn nothing_acknowledged_is_lost_and_nothing_released_stays() {
+async fn acknowledged_writes_and_releases_survive_kills() {
     let dir = tempfile::tempdir().unwrap();
     let mut random = Random(0x5eed);
     let mut model = Model::new();
@@ -222,7 +221,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_released_stays() {
         let blocks = SegmentBlocks::open(dir.path(), &config()).unwrap();
         model = actual(&blocks);
         compare(&expected, &model, &unfinished);
-        // Every other time the next child finds what is still to be freed.
+        // In every other round the next child finds edges that are still to be removed.
         if round % 2 == 0 {
             check_blocks(&blocks, &model).await;
         }
@@ -230,9 +229,9 @@ async fn nothing_acknowledged_is_lost_and_nothing_released_stays() {
     assert!(done > 100, "the children have done {done} steps only");
 }
 
-/// With a folder in the environment: works there until it is killed. Else: works a little, and checks it.
+/// With a folder in the environment, works there until it is killed. Otherwise works for a few steps and checks the result.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_does_what_it_says() {
+async fn crash_worker() {
     let child = std::env::var_os(DIR);
     let seed = std::env::var_os(SEED).map_or(1, |seed| seed.to_str().unwrap().parse().unwrap());
     let own = tempfile::tempdir().unwrap();
@@ -241,7 +240,7 @@ async fn a_worker_does_what_it_says() {
     let blocks = Arc::new(SegmentBlocks::open(dir, &config()).unwrap());
     let workers: Vec<_> = (0..WORKERS)
         .map(|worker| {
-            let say = if child.is_some() { tell_parent } else { |_: &str| {} };
+            let say = if child.is_some() { print_to_parent } else { |_: &str| {} };
             tokio::spawn(work(Arc::clone(&blocks), worker, seed + worker, steps, say))
         })
         .collect();
@@ -267,8 +266,8 @@ async fn work(blocks: Arc<SegmentBlocks>, worker: u64, seed: u64, steps: u64, sa
     model
 }
 
-/// A whole line at once, so that a kill cannot leave half of one that reads like another.
-fn tell_parent(line: &str) {
+/// Prints a whole line at once, so that a kill cannot leave a part of it that looks like another line.
+fn print_to_parent(line: &str) {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(format!("\n{line}\n").as_bytes()).unwrap();
     stdout.flush().unwrap();

@@ -1,4 +1,4 @@
-//! Whatever happens to the files is found, never served, and mended where it can be.
+//! Damage to the files is detected, never served, and repaired where possible.
 
 use super::*;
 
@@ -21,8 +21,8 @@ fn flip(dir: &Path, offset: usize) {
     std::fs::write(file, bytes).unwrap();
 }
 
-/// Every place behind the header of a segment with raw blocks of one length below 90. Without those that say what
-/// codec a block has: that is told by whoever links to it, and no multihash says whether it is true.
+/// All offsets after the header of a segment with raw blocks of one length below 90, except those of the codecs: the
+/// multihash does not cover the codec, so damage to it cannot be detected.
 fn places(length: usize, block: usize) -> impl Iterator<Item = usize> {
     let header = crate::car::HEADER.len();
     (header..length).filter(move |offset| (offset - header) % (37 + block) != 2)
@@ -33,7 +33,7 @@ fn guard() -> HoldName {
 }
 
 #[tokio::test]
-async fn a_bit_flipped_anywhere_is_found_and_its_block_is_named_with_who_keeps_it() {
+async fn flipped_bit_anywhere_is_reported_with_block_and_holds() {
     let dir = stored(6, 40).await;
     let length = std::fs::metadata(&segment_files(dir.path())[0]).unwrap().len() as usize;
     for offset in places(length, 40).step_by(5) {
@@ -44,7 +44,7 @@ async fn a_bit_flipped_anywhere_is_found_and_its_block_is_named_with_who_keeps_i
         let [damaged] = &blocks.damaged(None, 9).unwrap()[..] else { panic!("one block, at {offset}") };
         assert_eq!(damaged.holds, [name("a")]);
         assert!((0..6).any(|n| big(n, 40).cid().hash() == damaged.cid.hash()));
-        // The bit flips back: it is whole again, and known to be.
+        // The bit flips back: the block is intact again, and the record is removed.
         flip(dir.path(), offset);
         assert_eq!(blocks.verify(|_| true).unwrap().damaged, 0);
         let is_forgotten = || blocks.totals().unwrap().damaged_blocks == 0;
@@ -53,7 +53,7 @@ async fn a_bit_flipped_anywhere_is_found_and_its_block_is_named_with_who_keeps_i
 }
 
 #[tokio::test]
-async fn nobody_can_count_on_a_damaged_block_until_it_is_brought_again() {
+async fn damaged_block_cannot_be_referenced_until_it_is_put_again() {
     let dir = stored(4, 3_000).await;
     flip(dir.path(), 5_000);
     let blocks = reopen(dir.path());
@@ -71,7 +71,7 @@ async fn nobody_can_count_on_a_damaged_block_until_it_is_brought_again() {
     let blocks = reopen(dir.path());
     assert_eq!(blocks.get(hurt.cid()).unwrap(), Some(hurt.clone()));
     assert!(!blocks.is_damaged(&name("a")).unwrap());
-    assert_eq!(blocks.hold(&name("a")).unwrap().unwrap().stats.blocks, 4, "who kept it keeps it");
+    assert_eq!(blocks.hold(&name("a")).unwrap().unwrap().stats.blocks, 4, "its edges stay");
     assert_eq!(blocks.totals().unwrap().blocks, 4);
     blocks.release(&name("b")).await.unwrap();
     wait_until(&blocks, || blocks.shared.index.releasing().unwrap().is_empty()).await;
@@ -79,7 +79,7 @@ async fn nobody_can_count_on_a_damaged_block_until_it_is_brought_again() {
 }
 
 #[tokio::test]
-async fn a_hold_that_brings_its_own_damaged_block_again_counts_it_once() {
+async fn hold_that_puts_its_damaged_block_again_counts_it_once() {
     let dir = stored(3, 3_000).await;
     flip(dir.path(), 100);
     let blocks = reopen(dir.path());
@@ -95,7 +95,7 @@ async fn a_hold_that_brings_its_own_damaged_block_again_counts_it_once() {
 }
 
 #[tokio::test]
-async fn who_keeps_a_damaged_block_counts_it_once_also_while_somebody_else_brings_it_again() {
+async fn damaged_block_put_by_another_hold_is_counted_once() {
     let dir = stored(3, 3_000).await;
     flip(dir.path(), 100);
     let blocks = reopen(dir.path());
@@ -112,7 +112,7 @@ async fn who_keeps_a_damaged_block_counts_it_once_also_while_somebody_else_bring
 }
 
 #[tokio::test]
-async fn a_commit_waits_for_a_damaged_block_that_its_hold_brings_again() {
+async fn commit_covers_a_damaged_block_that_is_put_again() {
     let dir = tempfile::tempdir().unwrap();
     let blocks = reopen(dir.path());
     let hold = blocks.open(&name("a")).unwrap();
@@ -127,7 +127,7 @@ async fn a_commit_waits_for_a_damaged_block_that_its_hold_brings_again() {
     let hold = blocks.open(&name("a")).unwrap();
     blocks.put(hold, big(0, 3_000)).await.unwrap();
     assert!(matches!(blocks.commit(hold).await, Err(BlocksError::Full)));
-    // What it was given is lost, and whoever counts on it is told.
+    // The uncommitted data is lost, and the handle reports that.
     assert!(matches!(blocks.commit(hold).await, Err(BlocksError::Full)));
     drop(blocks);
 
@@ -141,7 +141,7 @@ async fn a_commit_waits_for_a_damaged_block_that_its_hold_brings_again() {
 }
 
 #[tokio::test]
-async fn damage_whose_note_is_lost_in_a_failure_is_noted_when_it_is_found_again() {
+async fn damage_record_lost_in_a_failure_is_written_again() {
     let dir = stored(4, 3_000).await;
     flip(dir.path(), 5_000);
     let full = SegmentConfig { reserve_bytes: u64::MAX, ..config() };
@@ -156,7 +156,7 @@ async fn damage_whose_note_is_lost_in_a_failure_is_noted_when_it_is_found_again(
 }
 
 #[tokio::test]
-async fn damage_found_in_a_block_that_is_freed_meanwhile_does_not_stay_with_its_multihash() {
+async fn damage_of_a_freed_block_is_not_recorded() {
     let (_dir, blocks) = fresh();
     let gone = Location { segment: 1, offset: 630, length: 5, head: 37 };
     blocks.note_damage(*block("again").cid(), gone).unwrap();
@@ -164,7 +164,7 @@ async fn damage_found_in_a_block_that_is_freed_meanwhile_does_not_stay_with_its_
     blocks.put(hold, block("again")).await.unwrap();
     blocks.seal(hold).await.unwrap();
     assert_eq!(blocks.size(block("again").cid()).unwrap(), Some(5));
-    // Nor with its next place.
+    // Nor for its new place.
     blocks.note_damage(*block("again").cid(), gone).unwrap();
     blocks.flush().await.unwrap();
     assert_eq!(blocks.totals().unwrap().damaged_blocks, 0);
@@ -172,11 +172,11 @@ async fn damage_found_in_a_block_that_is_freed_meanwhile_does_not_stay_with_its_
 }
 
 #[tokio::test]
-async fn the_scrub_goes_on_where_it_was_and_comes_round() {
+async fn scrub_continues_after_restart() {
     let dir = stored(700, 60).await;
     let mut seen = 0;
     for round in 0.. {
-        assert!(round < 10, "it never came round");
+        assert!(round < 10, "the round did not end");
         let blocks = reopen(dir.path());
         let step = blocks.scrub(1).unwrap();
         seen += step.blocks;
@@ -189,7 +189,7 @@ async fn the_scrub_goes_on_where_it_was_and_comes_round() {
 }
 
 #[tokio::test]
-async fn an_old_index_is_recognised_also_when_it_misses_less_than_a_segment() {
+async fn outdated_index_is_detected_within_a_segment() {
     let dir = stored(3, 100).await;
     let (index, old) = (dir.path().join("index"), dir.path().join("old"));
     copy_dir(&index, &old);
@@ -210,7 +210,7 @@ async fn an_old_index_is_recognised_also_when_it_misses_less_than_a_segment() {
 }
 
 #[tokio::test]
-async fn an_index_is_made_anew_from_the_segments_alone() {
+async fn index_is_rebuilt_from_segments() {
     let dir = stored(200, 2_000).await;
     for lost in ["index", "VERSION", "WATERMARK"] {
         let path = dir.path().join(lost);
@@ -227,7 +227,7 @@ async fn an_index_is_made_anew_from_the_segments_alone() {
     let held = blocks.hold(&guard()).unwrap().unwrap();
     assert!(held.sealed);
     assert_eq!(held.stats, HoldStats { blocks: 200, bytes: 400_000 });
-    // Whoever wants some of them takes them over; the rest goes with the guard.
+    // Another hold takes over some of them; the rest is freed with the guard.
     let hold = blocks.open(&name("a")).unwrap();
     for n in 0..50 {
         assert!(blocks.add_edge(hold, big(n, 2_000).cid()).unwrap());
@@ -243,7 +243,7 @@ async fn an_index_is_made_anew_from_the_segments_alone() {
 }
 
 #[tokio::test]
-async fn rebuilding_finds_everything_but_what_is_damaged_wherever_that_is() {
+async fn rebuild_skips_only_damaged_blocks() {
     let dir = stored(8, 50).await;
     let file = segment_files(dir.path()).remove(0);
     let whole = std::fs::read(&file).unwrap();
@@ -253,7 +253,7 @@ async fn rebuilding_finds_everything_but_what_is_damaged_wherever_that_is() {
         assert_eq!((found.blocks, found.damaged), (7, 1), "at {offset}");
         std::fs::write(&file, &whole).unwrap();
     }
-    // Twenty bytes in the middle are gone, and everything behind them stands elsewhere.
+    // Twenty bytes in the middle are missing, and everything after them has moved.
     std::fs::write(&file, [&whole[..300], &whole[320..]].concat()).unwrap();
     let found = SegmentBlocks::rebuild_index(dir.path(), &guard(), |_| {}).unwrap();
     assert_eq!((found.blocks, found.damaged), (7, 1));
@@ -262,7 +262,7 @@ async fn rebuilding_finds_everything_but_what_is_damaged_wherever_that_is() {
 }
 
 #[tokio::test]
-async fn losses_that_are_accepted_are_noted_block_by_block_and_can_be_mended() {
+async fn accepted_losses_are_recorded_and_can_be_repaired() {
     let dir = stored(60, 2_000).await;
     let files = segment_files(dir.path());
     std::fs::remove_file(&files[1]).unwrap();

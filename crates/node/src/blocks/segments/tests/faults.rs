@@ -1,11 +1,11 @@
-//! What fails beside the work, and what is told to whom then.
+//! Failures of files, and how they are reported.
 
 use std::os::unix::fs::FileExt as _;
 
 use super::*;
 
 #[tokio::test]
-async fn a_segment_that_cannot_be_opened_keeps_nobody_from_writing() {
+async fn missing_segment_does_not_block_writes() {
     let (dir, blocks) = fresh();
     let pause = blocks.pause_reclaim();
     let (keep, go) = (blocks.open(&name("keep")).unwrap(), blocks.open(&name("go")).unwrap());
@@ -25,7 +25,7 @@ async fn a_segment_that_cannot_be_opened_keeps_nobody_from_writing() {
 }
 
 #[tokio::test]
-async fn a_repair_that_fails_is_not_acknowledged() {
+async fn failed_repair_is_not_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let blocks = reopen(dir.path());
     let hold = blocks.open(&name("a")).unwrap();
@@ -42,7 +42,7 @@ async fn a_repair_that_fails_is_not_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_segment_goes_when_the_damaged_block_that_was_left_in_it_stands_anew() {
+async fn segment_is_deleted_after_its_last_damaged_block_is_repaired() {
     let (dir, blocks) = fresh();
     let (keep, go) = (blocks.open(&name("keep")).unwrap(), blocks.open(&name("go")).unwrap());
     for n in 0..100 {
@@ -66,7 +66,7 @@ async fn a_segment_goes_when_the_damaged_block_that_was_left_in_it_stands_anew()
 }
 
 #[tokio::test]
-async fn a_scrub_that_cannot_open_a_file_says_so_and_calls_nothing_damaged() {
+async fn scrub_error_does_not_report_damage() {
     let (dir, blocks) = fresh();
     let hold = blocks.open(&name("a")).unwrap();
     blocks.put(hold, block("whole")).await.unwrap();
@@ -74,7 +74,7 @@ async fn a_scrub_that_cannot_open_a_file_says_so_and_calls_nothing_damaged() {
     let file = segment_files(dir.path()).remove(0);
     let aside = dir.path().join("aside");
     std::fs::rename(&file, &aside).unwrap();
-    // Opening it fails as it does for want of files, and for no fault of the disk.
+    // Opening it fails with an error that is not caused by the disk, as if file descriptors ran out.
     std::os::unix::fs::symlink(&file, &file).unwrap();
     assert!(matches!(blocks.scrub(1), Err(BlocksError::Failed(_))));
     std::fs::rename(&aside, &file).unwrap();

@@ -1,8 +1,8 @@
-//! Space comes back, and what stays is a CAR that others can read.
+//! Space is reclaimed, and segments remain valid CARs.
 
 use super::*;
 
-/// Keeps some blocks under `keep` and the others under `go`, and lets the others go.
+/// Puts some blocks into the hold `keep` and the others into `go`, and releases `go`.
 async fn release_all_but(blocks: &SegmentBlocks, count: usize, length: usize, keeps: impl Fn(usize) -> bool) {
     let (keep, go) = (blocks.open(&name("keep")).unwrap(), blocks.open(&name("go")).unwrap());
     for n in 0..count {
@@ -13,15 +13,15 @@ async fn release_all_but(blocks: &SegmentBlocks, count: usize, length: usize, ke
     blocks.release(&name("go")).await.unwrap();
 }
 
-/// Waits until nothing is left to be tidied up.
-async fn tidy(blocks: &SegmentBlocks, dir: &Path) {
+/// Waits until nothing is left to reclaim.
+async fn reclaimed(blocks: &SegmentBlocks, dir: &Path) {
     let live = || blocks.totals().unwrap().bytes;
     let length = |file: &PathBuf| std::fs::metadata(file).map_or(0, |found| found.len());
     let active = || segment_files(dir).last().map_or(0, length);
     wait_until(blocks, || {
         let is_freed = blocks.shared.index.releasing().unwrap().is_empty();
         let is_given_back = blocks.shared.index.dead_segments().unwrap().len() <= 1;
-        // At most a quarter of finished segments is waste, and heads take some.
+        // At most a quarter of finished segments is waste, plus the section heads.
         is_freed && is_given_back && used(dir) <= live() * 3 / 2 + active() + 64 * 1024
     })
     .await;
@@ -40,10 +40,10 @@ fn sections(dir: &Path) -> Vec<Block> {
 }
 
 #[tokio::test]
-async fn segments_of_small_blocks_are_compacted_and_nothing_that_is_kept_is_lost() {
+async fn segments_of_small_blocks_are_compacted_without_loss() {
     let (dir, blocks) = fresh();
     release_all_but(&blocks, 1_000, 700, |n| n % 10 == 0).await;
-    tidy(&blocks, dir.path()).await;
+    reclaimed(&blocks, dir.path()).await;
     for n in 0..1_000 {
         let found = blocks.get(big(n, 700).cid()).unwrap();
         assert_eq!(found, (n % 10 == 0).then(|| big(n, 700)), "block {n}");
@@ -59,7 +59,7 @@ async fn segments_of_small_blocks_are_compacted_and_nothing_that_is_kept_is_lost
 }
 
 #[tokio::test]
-async fn a_segment_verifies_as_a_car_also_where_blocks_were_given_back() {
+async fn segment_with_holes_is_a_valid_car() {
     let dir = tempfile::tempdir().unwrap();
     let large = SegmentConfig { segment_bytes: 8 * 1024 * 1024, reserve_bytes: 0 };
     let blocks = SegmentBlocks::open(dir.path(), &large).unwrap();
@@ -76,15 +76,15 @@ async fn a_segment_verifies_as_a_car_also_where_blocks_were_given_back() {
         assert!(found.contains(&big(n, 200_000)), "block {n}");
     }
     let zeros = found.iter().filter(|block| block.data().iter().all(|byte| *byte == 0)).count();
-    assert_eq!((found.len(), zeros), (40, 20), "what is dead reads as zeros");
+    assert_eq!((found.len(), zeros), (40, 20), "dead blocks read as zeros");
 }
 
 #[tokio::test]
-async fn the_segment_that_is_written_gives_back_what_is_dead_in_it() {
+async fn dead_blocks_of_the_active_segment_are_punched() {
     let dir = tempfile::tempdir().unwrap();
     let large = SegmentConfig { segment_bytes: 8 * 1024 * 1024, reserve_bytes: 0 };
     let blocks = SegmentBlocks::open(dir.path(), &large).unwrap();
-    // Too little waste to end the segment for it; the last block shares its page with what comes next.
+    // Too little waste to finish the segment early; the last block shares its page with the next one.
     release_all_but(&blocks, 20, 200_000, |n| n % 10 < 9).await;
     let left = |dead: usize| {
         let dead_here = blocks.shared.index.dead(1, 10).unwrap().len();
@@ -98,7 +98,7 @@ async fn the_segment_that_is_written_gives_back_what_is_dead_in_it() {
         blocks.put(hold, big(n, 200_000)).await.unwrap();
     }
     blocks.seal(hold).await.unwrap();
-    assert_eq!(segment_files(dir.path()).len(), 1, "it goes on with the same segment");
+    assert_eq!(segment_files(dir.path()).len(), 1, "the same segment is continued");
     drop(blocks);
     let found = sections(dir.path());
     assert_eq!(found.len(), 30);
@@ -115,17 +115,17 @@ async fn the_segment_that_is_written_gives_back_what_is_dead_in_it() {
 }
 
 #[tokio::test]
-async fn a_hold_keeps_its_blocks_while_they_move() {
+async fn hold_keeps_its_blocks_during_compaction() {
     let (dir, blocks) = fresh();
     release_all_but(&blocks, 400, 900, |n| n % 5 == 0).await;
-    // Another hold comes to some of them while they are on their way.
+    // Another hold references some of them while they are moved.
     let other = blocks.open(&name("other")).unwrap();
     for n in (0..400).step_by(10) {
         assert!(blocks.add_edge(other, big(n, 900).cid()).unwrap());
     }
     blocks.seal(other).await.unwrap();
     blocks.release(&name("keep")).await.unwrap();
-    tidy(&blocks, dir.path()).await;
+    reclaimed(&blocks, dir.path()).await;
     for n in 0..400 {
         assert_eq!(blocks.get(big(n, 900).cid()).unwrap().is_some(), n % 10 == 0, "block {n}");
     }
@@ -137,7 +137,7 @@ async fn a_hold_keeps_its_blocks_while_they_move() {
 }
 
 #[tokio::test]
-async fn totals_count_shared_blocks_once_and_as_often_as_they_are_kept() {
+async fn totals_count_shared_blocks_once_and_for_each_hold() {
     let (dir, blocks) = fresh();
     for hold in ["a", "b", "c"] {
         let hold = blocks.open(&name(hold)).unwrap();
@@ -150,7 +150,7 @@ async fn totals_count_shared_blocks_once_and_as_often_as_they_are_kept() {
     assert_eq!((totals.holds, totals.blocks, totals.bytes), (3, 10, 1_000));
     assert_eq!((totals.held_blocks, totals.held_bytes), (30, 3_000));
     assert!(totals.disk_bytes >= 1_000);
-    // Opened and released at one go: as if it had never been.
+    // Opened and released in one group: no trace remains.
     blocks.open(&name("d")).unwrap();
     blocks.release(&name("d")).await.unwrap();
     blocks.release(&name("b")).await.unwrap();
@@ -160,7 +160,7 @@ async fn totals_count_shared_blocks_once_and_as_often_as_they_are_kept() {
 }
 
 #[tokio::test]
-async fn a_segment_full_of_the_smallest_blocks_is_not_moved_again_and_again() {
+async fn segment_of_tiny_blocks_is_not_compacted_repeatedly() {
     let (dir, blocks) = fresh();
     let hold = blocks.open(&name("a")).unwrap();
     for n in 1_000..6_000 {
@@ -169,7 +169,7 @@ async fn a_segment_full_of_the_smallest_blocks_is_not_moved_again_and_again() {
     blocks.seal(hold).await.unwrap();
     let files = segment_files(dir.path());
     assert!(files.len() > 2);
-    // Each of these is a turn of the writer, in which it could have moved some.
+    // Each of these is a turn of the writer, in which it could have moved blocks.
     for _ in 0..100 {
         blocks.open(&name("tick")).unwrap();
         blocks.release(&name("tick")).await.unwrap();

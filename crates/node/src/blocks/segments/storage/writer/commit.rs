@@ -10,7 +10,7 @@ use super::Writer;
 use crate::blocks::{BlocksError, HoldStats};
 
 impl Writer {
-    /// Makes the group durable, and answers whoever waits for it.
+    /// Makes the group durable, and replies to the callers that wait for it.
     pub(crate) fn commit(&mut self) -> Result<(), WriteError> {
         if !self.group.is_clean() {
             self.sync_data()?;
@@ -32,7 +32,7 @@ impl Writer {
                     },
                 },
             };
-            // Who does not wait any more needs no answer.
+            // An error says that the caller no longer waits.
             let _ = reply.send(stats);
         }
         Ok(())
@@ -72,7 +72,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Takes what is in the index now out of the state of what is not.
+    /// Removes from the shared state what is in the index now.
     fn publish(&mut self) {
         let mut state = self.shared.state();
         for hash in self.group.blocks.keys() {

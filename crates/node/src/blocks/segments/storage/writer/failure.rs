@@ -1,4 +1,4 @@
-//! What happens when a write fails: the group is given up, and the index is reopened.
+//! Failed writes: the group is aborted, and the index is reopened.
 
 use super::super::super::index::IndexError;
 use super::super::error::WriteError;
@@ -21,15 +21,15 @@ impl Writer {
         true
     }
 
-    /// Gives up the group and all that is queued behind it, since that may count on it. Data that may be
-    /// lost is cut off; after an error of the index it is left, because the index may have it after all.
+    /// Aborts the group and everything queued after it, which may depend on it. Data of the group is truncated; after an
+    /// error of the index it is left in place, because the index may contain the batch nevertheless.
     pub(crate) fn abort_group(&mut self, error: &WriteError, rest: impl Iterator<Item = Op>) {
-        tracing::error!(%error, "writing blocks failed; nothing of the group is acknowledged");
+        tracing::error!(%error, "failed to write blocks; the group is aborted");
         if let Some(appender) = self.appender.take()
             && !matches!(error, WriteError::Index(_))
             && let Err(error) = appender.abandon(self.committed)
         {
-            tracing::warn!(%error, "what was not committed stays in its segment until the next start");
+            tracing::warn!(%error, "failed to truncate uncommitted data; it stays in its segment until the next start");
         }
         self.committed = None;
         if let WriteError::Index(_) = error {
@@ -37,7 +37,7 @@ impl Writer {
             match self.reopen_index() {
                 Ok(()) => self.in_doubt.clear(),
                 Err(error) => {
-                    tracing::error!(%error, "the index cannot be written; it is tried again each second");
+                    tracing::error!(%error, "failed to reopen the index; retrying every second");
                     let released = self.group.holds.iter().filter(|(_, hold)| hold.released);
                     self.in_doubt.extend(released.map(|(id, _)| *id));
                 }
@@ -46,7 +46,7 @@ impl Writer {
         self.fail_pending(error, rest);
     }
 
-    /// Opens the index again, and reads what this thread knows of it: the batch that failed may be in it after all.
+    /// Reopens the index and reloads the writer's state from it: the failed batch may be in it nevertheless.
     fn reopen_index(&mut self) -> Result<(), IndexError> {
         self.shared.index.reopen()?;
         self.reload()?;
@@ -54,8 +54,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Releases the holds whose release was in doubt, unless that is done: nobody has counted on them since, and
-    /// others may have their names in what is queued.
+    /// Completes the releases that are in doubt, unless the index has them. No caller has used the holds since, and queued
+    /// operations may create other holds of the same names.
     fn release_in_doubt(&mut self) -> Result<(), WriteError> {
         for id in self.in_doubt.clone() {
             match self.hold(id)? {
@@ -74,7 +74,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Tells all that wait that it failed, and those that come with handles from before.
+    /// Fails all callers that wait, and invalidates the handles of the holds concerned.
     fn fail_pending(&mut self, error: &WriteError, rest: impl Iterator<Item = Op>) {
         let failure = error.failure();
         let group = std::mem::take(&mut self.group);
@@ -82,9 +82,9 @@ impl Writer {
         state.freeing.clear();
         let queued = state.discard_uncommitted(&failure, &self.in_doubt);
         let failed_ops: Vec<Op> = rest.chain(queued).collect();
-        // What is not noted has to be found again. After an error of the index that is read anew.
-        let noted = group.damaged.keys().filter(|_| !matches!(error, WriteError::Index(_)));
-        for hash in noted {
+        // Damage that was not recorded must be found again. After an error of the index the set is reloaded instead.
+        let unrecorded = group.damaged.keys().filter(|_| !matches!(error, WriteError::Index(_)));
+        for hash in unrecorded {
             state.damaged.remove(hash);
         }
         for op in &failed_ops {
@@ -115,7 +115,7 @@ impl Writer {
         }
     }
 
-    /// Reads again from the index what this thread knows of it.
+    /// Reloads the writer's state from the index.
     fn reload(&mut self) -> Result<(), IndexError> {
         let index = &self.shared.index;
         self.garbage = Garbage::load(index, self.segment_bytes)?;
