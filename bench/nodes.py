@@ -1,4 +1,4 @@
-"""Kubo and Pinfold as processes that a benchmark starts fresh, measures and ends.
+"""Kubo and Pinfold as processes that a benchmark starts, measures and stops.
 
 Each node has a temporary folder of its own and listens on loopback, on ports that the system chooses.
 What a process has used is read from /proc: this runs on Linux alone.
@@ -23,7 +23,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Node:
-    """A running process, its folder, and what it has used so far."""
+    """A running process, its folder, and its resource usage."""
 
     def __init__(self, name, folder, command, env, ready):
         self.name, self.folder = name, folder
@@ -49,7 +49,7 @@ class Node:
         return (int(fields[11]) + int(fields[12])) / TICKS
 
     def peak_mb(self):
-        """The most memory it has held at once since its start, in MB."""
+        """Peak memory since its start, in MB."""
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
         line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024 / 1e6
@@ -65,7 +65,7 @@ class Node:
 
 
 class Kubo(Node):
-    """A daemon as it comes, with the import profile that Pinfold has too, away from every public service."""
+    """A daemon with default settings and the import profile of Pinfold, without any public service."""
 
     def __init__(self, folder):
         self.binary = kubo_binary()
@@ -113,7 +113,7 @@ class Kubo(Node):
 
 
 class Pinfold(Node):
-    """A server with a data folder of its own; its first account has a plan without narrow limits."""
+    """A server with its own data folder; its first account has a plan with high limits."""
 
     def __init__(self, folder, peer=None):
         command = [pinfold_binary(), "serve", "--json", "--listen", "127.0.0.1:0", "--swarm-listen", "/ip4/127.0.0.1/tcp/0"]
@@ -137,7 +137,7 @@ class Pinfold(Node):
 
 
 def post(url, headers=None):
-    """One POST without a body; status and text of the answer."""
+    """A POST without a body. Returns status and text of the response."""
     parts = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=WORK_MAX_S)
     with contextlib.closing(connection):
@@ -163,7 +163,7 @@ def pinfold_binary():
 
 @contextlib.contextmanager
 def fresh(start):
-    """A node in a new folder; both are gone afterwards."""
+    """A node in a new folder. Both are removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="pinfold-bench-") as folder:
         node = start(pathlib.Path(folder))
         try:
@@ -173,7 +173,7 @@ def fresh(start):
 
 
 def write_file(path, size, seed):
-    """The same bytes for the same seed and size."""
+    """Pseudo-random bytes that depend only on seed and size."""
     source = random.Random(seed)
     with open(path, "wb") as file:
         while size > 0:
@@ -181,7 +181,7 @@ def write_file(path, size, seed):
 
 
 def write_files(folder, count, size, seed):
-    """`count` files that have no block in common."""
+    """`count` files without common blocks."""
     folder.mkdir()
     source = random.Random(seed)
     for number in range(count):
@@ -189,14 +189,14 @@ def write_files(folder, count, size, seed):
 
 
 def machine():
-    """One line about where the figures come from."""
+    """One line about the machine of the measurements."""
     model = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
     return f"{os.cpu_count()} cores, {model}"
 
 
 def table(unit, rows):
-    """A Markdown table of medians. `rows` maps a label to its runs; a run is (rate, CPU seconds …, peak MB), where a
-    second figure of CPU is that of the node on the other side. Ratios are to the first label."""
+    """A Markdown table of medians. `rows` maps a label to its runs; a run is (rate, CPU seconds …, peak MB). A second CPU
+    value is that of the other node. Ratios are relative to the first label."""
     medians = {label: [statistics.median(column) for column in zip(*runs)] for label, runs in rows.items()}
     base = next(iter(medians.values()))
     names = ["CPU s", "sender's CPU s"][: len(base) - 2]

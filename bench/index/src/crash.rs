@@ -1,9 +1,9 @@
-//! Whether an engine keeps what it acknowledged when it is killed, and shows no half of a batch.
+//! Checks that an engine keeps acknowledged batches when it is killed, and never shows a part of a batch.
 //!
-//! A child commits batches and says so after each; the parent kills it at a random time and starts the next,
-//! which checks all that is there before it goes on. Batch `n` puts up to 256 blocks into hold `n` and takes
-//! hold `n - 64` away with its blocks. A torn tail is made after the kill: the journal's part after the last
-//! acknowledged batch is cut at a random place, or a random sector of it is zeroed.
+//! A child commits batches and acknowledges each. The parent kills it at a random time and starts the next one, which
+//! checks the whole store before it continues. Batch `n` puts up to 256 blocks into hold `n` and removes hold `n - 64`
+//! with its blocks. A torn tail is simulated after the kill: the part of the journal after the last acknowledged batch is
+//! truncated at a random place, or a random sector of it is zeroed.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
@@ -15,9 +15,9 @@ use crate::data::{self, mix};
 use crate::engine::{self, Change, Engine};
 use crate::{Result, measure};
 
-/// Batches that are there at a time.
+/// Batches that exist at a time.
 const KEPT: u64 = 64;
-/// How long a round may show nothing before it counts as hung.
+/// Time without output after which a round counts as hung.
 const HUNG: Duration = Duration::from_secs(60);
 const SECTOR: u64 = 512;
 
@@ -35,7 +35,7 @@ fn changes(batch: u64) -> Vec<Change> {
     put.chain(remove).collect()
 }
 
-/// Checks the store, which acknowledged batches up to `acknowledged`, then commits more until it is killed.
+/// Checks a store that acknowledged batches up to `acknowledged`, then commits more until it is killed.
 pub(crate) fn child(kind: &str, dir: &Path, acknowledged: u64) -> Result<()> {
     let mut engine = engine::open(kind, dir)?;
     let mut last = check(engine.as_ref(), acknowledged)?;
@@ -48,7 +48,7 @@ pub(crate) fn child(kind: &str, dir: &Path, acknowledged: u64) -> Result<()> {
     }
 }
 
-/// Finds the last batch, and an error if any batch is not as it has to be.
+/// Finds the last batch; an error if any batch is not complete.
 fn check(engine: &dyn Engine, acknowledged: u64) -> Result<u64> {
     let last = acknowledged + u64::from(!engine.kept(acknowledged + 1, 0, 1)?.is_empty());
     for batch in acknowledged.saturating_sub(KEPT * 2).max(1)..=last + 2 {
@@ -68,16 +68,16 @@ fn check(engine: &dyn Engine, acknowledged: u64) -> Result<u64> {
     Ok(last)
 }
 
-/// What a round showed.
+/// The result of a round.
 struct Round {
     acknowledged: u64,
-    /// The journal that the last batch is in, and how much of it that needs.
+    /// The journal with the last batch, and the length up to its end.
     journal: Option<(PathBuf, u64)>,
     checked: bool,
     hung: bool,
 }
 
-/// Runs all rounds, each from where the one before was killed, and puts what came of them into the table.
+/// Runs all rounds, each on the store of the previous one, and adds the results to the table.
 pub(crate) fn rounds(
     kind: &str,
     dir: &Path,
@@ -113,8 +113,7 @@ pub(crate) fn rounds(
     Ok(std::fs::remove_dir_all(dir)?)
 }
 
-/// Starts a child and kills it some time after it said that all is well. Every fourth time that can be before
-/// its first batch.
+/// Starts a child and kills it some time after its check succeeded; every fourth time possibly before its first batch.
 fn round(kind: &str, dir: &Path, acknowledged: u64, number: u64) -> Result<Round> {
     let mut child = measure::start("crash", kind, dir, 0, &[&acknowledged.to_string()])?;
     let lines = measure::lines(&mut child)?;
@@ -142,7 +141,7 @@ fn round(kind: &str, dir: &Path, acknowledged: u64, number: u64) -> Result<Round
     Ok(round)
 }
 
-/// Damages what the newest journal has after the last acknowledged batch; whether there was anything.
+/// Damages the newest journal after the last acknowledged batch. Returns whether there was any data.
 fn tear(kind: &str, dir: &Path, path: &Path, end: u64, number: u64) -> Result<bool> {
     let Some(newest) = engine::newest_journal(kind, dir)? else { return Ok(false) };
     let end = if newest == path { end } else { 0 };
@@ -161,7 +160,7 @@ fn tear(kind: &str, dir: &Path, path: &Path, end: u64, number: u64) -> Result<bo
     Ok(true)
 }
 
-/// Where a file's data ends, before the zeros that a journal may have been lengthened with.
+/// The end of a file's data, before the zeros with which a journal may be preallocated.
 pub(crate) fn data_end(path: &Path) -> Result<u64> {
     let file = File::open(path)?;
     let hole = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(0))?;

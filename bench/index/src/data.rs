@@ -1,20 +1,20 @@
-//! The blocks and holds that are stored. All of it follows from a block's number, so that no step has to tell
-//! another one what it wrote.
+//! The stored blocks and holds. Everything is derived from a block's number, so the steps need not pass data to each
+//! other.
 //!
-//! Each hold keeps 1,000 blocks in a row, but for one in the middle that keeps 100,000. Every tenth block is
-//! also kept by some earlier hold, as a block is that was there before.
+//! Each hold has 1,000 consecutive blocks, except one in the middle with 100,000. Every tenth block is also in an earlier
+//! hold, like a block that was stored before.
 
 use crate::engine::Change;
 
 /// A sha2-256 multihash.
 pub(crate) type Hash = [u8; 34];
-/// Block id u64, segment u32, offset u32, length u32, head u8, and four bytes to spare.
+/// Block id u64, segment u32, offset u32, length u32, head u8, and four spare bytes.
 pub(crate) type Value = [u8; 25];
 
 /// Blocks of an ordinary hold.
 pub(crate) const HOLD_BLOCKS: u64 = 1_000;
 
-/// The finaliser of SplitMix64: as good as random, and the same everywhere.
+/// The finaliser of SplitMix64: pseudo-random and reproducible.
 pub(crate) fn mix(number: u64) -> u64 {
     let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -41,7 +41,7 @@ pub(crate) fn value(block: u64) -> Value {
     value
 }
 
-/// Where the one large hold is, in a store that is filled with so many blocks.
+/// The position of the large hold in a store of this many blocks.
 #[derive(Clone, Copy)]
 pub(crate) struct Layout {
     first: u64,
@@ -62,7 +62,7 @@ impl Layout {
         if (self.first..self.end).contains(&block) { self.large_hold() } else { 1 + block / HOLD_BLOCKS }
     }
 
-    /// What a batch of these new blocks changes.
+    /// The changes of a batch of these new blocks.
     pub(crate) fn put(self, blocks: std::ops::Range<u64>) -> Vec<Change> {
         let mut changes = Vec::with_capacity(blocks.clone().count() * 3);
         for block in blocks {

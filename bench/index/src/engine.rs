@@ -1,8 +1,8 @@
-//! What an engine has to do as the index. Each gets about 32 MiB of memory and syncs every batch.
+//! The interface of an engine. Each gets about 32 MiB of memory and syncs every batch.
 //!
 //! | table | key | value |
 //! | --- | --- | --- |
-//! | `blocks` | multihash | where the block is, 25 bytes |
+//! | `blocks` | multihash | the block's place, 25 bytes |
 //! | `kept` | hold id, block id | length and multihash, 40 bytes |
 //! | `keepers` | block id, hold id | – |
 
@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use crate::Result;
 use crate::data::{Hash, Value};
 
-/// Every engine, by the name that the command line takes.
+/// All engines by their names on the command line.
 pub(crate) const KINDS: [&str; 5] = ["fjall", "fjall-tuned", "redb", "redb-quick", "sqlite"];
 
-/// One change of a batch. Hashes and values follow from the block's number.
+/// One change of a batch. Hashes and values are derived from the block's number.
 pub(crate) enum Change {
     PutBlock { block: u64 },
     RemoveBlock { hash: Hash },
@@ -29,22 +29,22 @@ pub(crate) enum Change {
 
 /// An open index.
 pub(crate) trait Engine {
-    /// Makes all changes or none; they are synced when it returns.
+    /// Applies all changes atomically. They are synced when it returns.
     fn commit(&mut self, changes: &[Change]) -> Result<()>;
     fn block(&self, hash: &Hash) -> Result<Option<Value>>;
-    /// Up to `limit` blocks of a hold, in order, from block `first` on.
+    /// Up to `limit` blocks of a hold in order, starting with `first`.
     fn kept(&self, hold: u64, first: u64, limit: usize) -> Result<Vec<(u64, Hash)>>;
-    /// Up to `limit` holds that keep a block.
+    /// Up to `limit` holds that reference a block.
     fn keepers(&self, block: u64, limit: usize) -> Result<Vec<u64>>;
-    /// Waits for what the engine does by itself in the background, or before it is closed.
+    /// Waits for the engine's background work, or does it if the engine defers it to the close.
     fn settle(&mut self) -> Result<()>;
-    /// Makes the files as small as the engine can.
+    /// Compacts the files as far as possible.
     fn compact(&mut self) -> Result<()>;
-    /// The journal that is written just now, and how much of it the last commit needs.
+    /// The current journal, and its length up to the end of the last commit.
     fn journal(&self) -> Result<Option<(PathBuf, u64)>>;
 }
 
-/// Opens the index in a folder that exists, or makes a new one there.
+/// Opens or creates the index in an existing folder.
 pub(crate) fn open(kind: &str, dir: &Path) -> Result<Box<dyn Engine>> {
     Ok(match kind {
         "fjall" => Box::new(fjall::Fjall::open(dir, false)?),
@@ -65,7 +65,7 @@ pub(crate) fn newest_journal(kind: &str, dir: &Path) -> Result<Option<PathBuf>> 
     }
 }
 
-/// The value of a row in `kept`: the block's length, its multihash, and two bytes to spare.
+/// The value of a row in `kept`: the block's length, its multihash, and two spare bytes.
 fn kept_value(block: u64) -> [u8; 40] {
     let mut value = [0; 40];
     value[..4].copy_from_slice(&65_536_u32.to_be_bytes());

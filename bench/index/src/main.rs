@@ -1,16 +1,16 @@
-//! Measures what can be the index of Pinfold's blocks: fjall, redb and SQLite, at ten million blocks.
+//! Measures three candidates for Pinfold's block index with ten million blocks: fjall, redb and SQLite.
 //!
 //! ```text
 //! cargo run --release --manifest-path bench/index/Cargo.toml -- [--dir FOLDER] [--blocks N] [--rounds N] [ENGINE…]
 //! ```
 //!
-//! It writes a few GiB into a new folder in FOLDER (the current one, unless told; it wants a real disk), takes
-//! that folder away at the end, and prints one Markdown table. Without engines it takes all of
-//! [`engine::KINDS`]. What is measured, and in which order: [`measure`]. What is stored: [`data`].
+//! It writes a few GiB into a new folder in FOLDER (default: the working directory; it should be on a real disk), removes
+//! that folder at the end, and prints a Markdown table. Without ENGINE it measures all of [`engine::KINDS`].
+//! [`measure`] has the steps and their order, [`data`] the stored data.
 //!
-//! Every step runs in a process of its own, which this program starts by running itself with the name of the
-//! step, so that memory is counted for each step alone and a step can be killed. A step prints lines of a row's
-//! name, a tab, and the cell for it; cells for the same row are put side by side.
+//! Every step runs in a separate process: the program starts itself with the name of the step. So memory is measured for
+//! each step, and a step can be killed. A step prints lines with the name of a row, a tab, and the cell; cells of the same
+//! row are printed side by side.
 
 mod crash;
 mod data;
@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// What the whole run is told.
+/// The arguments of the whole run.
 struct Plan {
     dir: PathBuf,
     blocks: u64,

@@ -1,4 +1,4 @@
-//! The whole run: every step for every engine, one after the other, and the table.
+//! The whole run: every step for every engine in sequence, and the table.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use crate::data::mix;
 use crate::steps::GROUP;
 use crate::{Plan, Result, crash};
 
-/// How often each kind of opening is timed.
+/// How often each kind of open is measured.
 const OPENINGS: u64 = 3;
 
-/// A folder that goes when it is dropped.
+/// A folder that is removed when it is dropped.
 struct Scratch(PathBuf);
 
 impl Drop for Scratch {
@@ -21,7 +21,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Rows in the order in which they came, with a cell for each engine.
+/// Rows in order of appearance, with a cell for each engine.
 struct Table {
     columns: usize,
     rows: Vec<(String, Vec<Vec<String>>)>,
@@ -46,7 +46,7 @@ impl Table {
     }
 }
 
-/// Measures all engines of the plan and prints the table.
+/// Measures all requested engines and prints the table.
 pub(crate) fn run(plan: &Plan) -> Result<()> {
     let scratch = Scratch(plan.dir.join(format!("index-bench-{}", std::process::id())));
     std::fs::create_dir(&scratch.0)?;
@@ -79,7 +79,7 @@ fn measure(plan: &Plan, kind: &str, dir: &Path, put: &mut dyn FnMut(&str, &str))
         }
         step("lookups", &[cache])?;
     }
-    // New blocks from here on come after those of the fill, and are looked at by nothing that is measured.
+    // Further blocks come after those of the fill, and no measured step reads them.
     let mut next = plan.blocks.next_multiple_of(GROUP) + GROUP;
     for size in [1, 16] {
         step("small", &[&next.to_string(), &size.to_string()])?;
@@ -99,7 +99,7 @@ fn measure(plan: &Plan, kind: &str, dir: &Path, put: &mut dyn FnMut(&str, &str))
     Ok(())
 }
 
-/// Inserts full groups from block `next` on, kills that after a time, and says where to go on.
+/// Inserts full groups starting with block `next`, kills that after some time, and returns the next block.
 fn kill_while_inserting(kind: &str, dir: &Path, blocks: u64, mut next: u64, time: Duration) -> Result<u64> {
     let mut child = start("dirty", kind, dir, blocks, &[&next.to_string()])?;
     let lines = lines(&mut child)?;
@@ -112,17 +112,17 @@ fn kill_while_inserting(kind: &str, dir: &Path, blocks: u64, mut next: u64, time
         next = line?.parse()?;
     }
     killer.join().map_err(|_| "the killer panicked")??;
-    Ok(next + GROUP) // One group more may be there than it said.
+    Ok(next + GROUP) // There may be one more group than was acknowledged.
 }
 
-/// Starts a step in a process of its own.
+/// Starts a step in a separate process.
 pub(crate) fn start(name: &str, kind: &str, dir: &Path, blocks: u64, args: &[&str]) -> Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["step", name, kind]).arg(dir).arg(blocks.to_string()).args(args);
     Ok(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?)
 }
 
-/// What a step prints.
+/// The output of a step.
 pub(crate) fn lines(child: &mut Child) -> Result<impl Iterator<Item = std::io::Result<String>> + use<>> {
     Ok(BufReader::new(child.stdout.take().ok_or("no pipe")?).lines())
 }

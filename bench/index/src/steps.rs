@@ -1,4 +1,4 @@
-//! The steps that are measured. Each is one process: `step NAME ENGINE FOLDER BLOCKS …`.
+//! The measured steps. Each is a separate process: `step NAME ENGINE FOLDER BLOCKS …`.
 
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -12,9 +12,9 @@ use crate::{Result, crash};
 /// Blocks or edges of a full group of the writer, and of one step of a release.
 pub(crate) const GROUP: u64 = 8_192;
 const RELEASE_BATCH: usize = 1_024;
-/// Lookups that are timed.
+/// Measured lookups.
 const LOOKUPS: u64 = 200_000;
-/// Small commits that are timed, and how long at most.
+/// Measured small commits, and their time limit.
 const SMALL_COMMITS: u64 = 20_000;
 const SMALL_TIME: Duration = Duration::from_secs(20);
 
@@ -25,7 +25,7 @@ struct Step {
     layout: Layout,
 }
 
-/// Runs the step that the arguments name.
+/// Runs the step given by the arguments.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let [name, kind, dir, blocks, rest @ ..] = args else { return Err("a step needs more arguments".into()) };
     let blocks = blocks.parse()?;
@@ -99,7 +99,7 @@ impl Step {
         Ok(())
     }
 
-    /// Opens and looks one block up, after everything was written back and, if cold, left the page cache.
+    /// Opens the index and looks up one block, after everything was written back and, if cold, dropped from the page cache.
     fn open_timed(&self, cache: &str) -> Result<(Duration, Box<dyn Engine>)> {
         if cache == "cold" {
             evict(&self.dir)?;
@@ -131,7 +131,7 @@ impl Step {
         Ok(())
     }
 
-    /// Inserts full groups from a block on, and says after each what comes next, until it is killed.
+    /// Inserts full groups starting with a block, and prints the next block after each, until it is killed.
     fn dirty(&self, from: u64) -> Result<()> {
         let mut engine = self.engine()?;
         for first in (from..).step_by(GROUP as usize) {
@@ -170,7 +170,7 @@ impl Step {
     }
 }
 
-/// Takes a hold's edges away in batches, and the blocks that nobody else keeps.
+/// Removes a hold's edges in batches, and the blocks that no other hold references.
 fn release(engine: &mut dyn Engine, hold: u64) -> Result<u64> {
     let (mut edges, mut next) = (0, 0);
     loop {
@@ -221,7 +221,7 @@ fn memory(name: &str) -> Result<String> {
     Ok(mebibytes(kibibytes << 10))
 }
 
-/// The processor time that this process took so far, in steps of 10 ms.
+/// The CPU time of this process, in steps of 10 ms.
 fn processor_time() -> Result<String> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let fields = stat.rsplit_once(')').ok_or("no name")?.1.split_whitespace();
@@ -229,7 +229,7 @@ fn processor_time() -> Result<String> {
     Ok(seconds(Duration::from_millis(ticks * 10)))
 }
 
-/// Bytes that the files of a folder take on the disk, as `du` counts them.
+/// The disk usage of a folder's files, as `du` counts it.
 fn used(dir: &Path) -> Result<u64> {
     let files = files(dir)?.into_iter();
     Ok(files.filter_map(|path| path.metadata().ok()).map(|meta| meta.blocks() * 512).sum())

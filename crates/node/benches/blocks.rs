@@ -1,7 +1,7 @@
-//! How fast the block engine is: `cargo bench -p pinfold-node --bench blocks [-- DIR]`.
+//! Throughput of the block store: `cargo bench -p pinfold-node --bench blocks [-- DIR]`.
 //!
-//! Prints MB/s and blocks/s of put + seal, read and release, all synced, in `DIR` (default: a folder in the
-//! working directory, since `/tmp` may be memory).
+//! Prints MB/s and blocks/s of put + seal, read and release, all synced, in `DIR` (default: a folder in the working
+//! directory, because `/tmp` may be in memory).
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ fn main() -> Outcome {
 
 async fn run(dir: &Path, count: usize, length: usize) -> Outcome {
     let blocks = SegmentBlocks::open(dir, &SegmentConfig::default())?;
-    // Hashed beforehand: in the server that is the receiver's work.
+    // Hashed beforehand: in the server, the receiving task does that.
     let made: Vec<Block> = (0..count).map(|n| make(n, length)).collect::<Result<_, _>>()?;
     let cids: Vec<_> = made.iter().map(|block| *block.cid()).collect();
     let name = HoldName::parse("bench").ok_or("name")?;
@@ -80,7 +80,7 @@ async fn run(dir: &Path, count: usize, length: usize) -> Outcome {
 async fn import(dir: &Path, mebibytes: usize) -> Outcome {
     let blocks = SegmentBlocks::open(dir, &SegmentConfig::default())?;
     let chunk = make(0, 1024 * 1024)?.into_parts().1;
-    // Each chunk differs in its first bytes, so that none is stored already.
+    // Each chunk has different first bytes, so that none is stored already.
     let chunks = (0..mebibytes).map(move |n| {
         let mut bytes = chunk.to_vec();
         bytes[..8].copy_from_slice(&(n as u64).to_le_bytes());
@@ -100,7 +100,7 @@ fn make(n: usize, length: usize) -> Result<Block, pinfold_node::BlockError> {
     let mut state = n as u64 + 1;
     let mut data = Vec::with_capacity(length);
     while data.len() < length {
-        // xorshift: nothing on the way can compress it.
+        // xorshift: the data cannot be compressed.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;

@@ -1,8 +1,8 @@
-//! The block engine beside a file for each block: `cargo bench -p pinfold-node --bench files [-- DIR]`.
+//! The block store compared with one file for each block: `cargo bench -p pinfold-node --bench files [-- DIR]`.
 //!
-//! Both make everything durable before they say that it is written or deleted: the engine by its own commit, the
-//! files by one `syncfs` behind all of them, which is the quickest way there is. What is read has been dropped from the
-//! page cache. Prints a Markdown table; `DIR` is on the disk to be measured (default: the working directory).
+//! Both make everything durable before they report it as written or deleted: the store with its own commit, the files with
+//! one `syncfs` after all of them, which is the fastest way. The page cache is dropped before reading. Prints a Markdown
+//! table; `DIR` is on the disk to measure (default: the working directory).
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -17,9 +17,9 @@ use pinfold_node::{Block, Blocks, HoldName};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Blocks that are read, at random.
+/// Blocks read in random order.
 const READS: usize = 8_000;
-/// Rounds in which the two take turns.
+/// Rounds, alternating between the two.
 const ROUNDS: usize = 3;
 
 fn main() -> Outcome<()> {
@@ -44,10 +44,10 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-/// What is reported: its name, its blocks, and its time.
+/// A row of the report: name, number of blocks, and durations.
 type Work = (&'static str, usize, fn(&Times) -> Duration);
 
-/// How long each work took.
+/// The duration of each step.
 #[derive(Clone, Copy)]
 struct Times {
     write: Duration,
@@ -61,7 +61,7 @@ async fn measure_engine(dir: &Path, count: usize, length: usize) -> Outcome<Time
     let hold = blocks.open(&name)?;
     let mut write = Duration::ZERO;
     for from in (0..count).step_by(PORTION) {
-        // Made and hashed beforehand: in the server that is the receiver's work.
+        // Created and hashed beforehand: in the server, the receiving task does that.
         let portion =
             (from..count.min(from + PORTION)).map(|n| make(n, length)).collect::<Outcome<Vec<_>>>()?;
         let began = Instant::now();
@@ -133,14 +133,14 @@ fn measure_files(dir: &Path, count: usize, length: usize) -> Outcome<Times> {
     Ok(Times { write, read, delete: began.elapsed() })
 }
 
-/// Blocks that are made at one time.
+/// Blocks created at a time.
 const PORTION: usize = 4_096;
 
 fn make(n: usize, length: usize) -> Outcome<Block> {
     let mut state = n as u64 + 1;
     let mut data = Vec::with_capacity(length);
     while data.len() < length {
-        // xorshift: nothing on the way can compress it.
+        // xorshift: the data cannot be compressed.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
@@ -149,7 +149,7 @@ fn make(n: usize, length: usize) -> Outcome<Block> {
     Ok(Block::hash(Version::V1, 0x55, 0x12, Bytes::from(data))?)
 }
 
-/// The CIDs of [`READS`] blocks, in no order.
+/// The CIDs of [`READS`] blocks in random order.
 fn chosen(count: usize, length: usize) -> Outcome<Vec<Cid>> {
     let step = 7_919;
     (0..READS.min(count)).map(|at| Ok(*make(at * step % count, length)?.cid())).collect()
@@ -161,7 +161,7 @@ fn path(dir: &Path, cid: &Cid) -> PathBuf {
     dir.join(format!("{shard:03x}")).join(cid.to_string())
 }
 
-/// Drops what the page cache has of a folder: all of the machine's caches where that is allowed, else the files'.
+/// Drops a folder from the page cache: all caches of the machine if that is permitted, otherwise those of the files.
 fn forget(dir: &Path) -> Outcome<()> {
     rustix::fs::syncfs(File::open(dir)?)?;
     if fs::write("/proc/sys/vm/drop_caches", "3").is_ok() {
@@ -181,7 +181,7 @@ fn forget(dir: &Path) -> Outcome<()> {
 fn used(dir: &Path) -> Outcome<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(dir)? {
-        // One may be deleted meanwhile.
+        // A file may be deleted in the meantime.
         bytes += entry?.metadata().map_or(0, |metadata| metadata.blocks() * 512);
     }
     Ok(bytes)

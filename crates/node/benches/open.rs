@@ -1,8 +1,7 @@
-//! What it takes to open a store with many blocks: `cargo bench -p pinfold-node --bench open [-- DIR [BLOCKS]]`.
+//! Time and memory to open a store with many blocks: `cargo bench -p pinfold-node --bench open [-- DIR [BLOCKS]]`.
 //!
-//! Fills a store with small blocks (default: 10,000,000) under holds of 1,000, and opens it in processes of their own, with
-//! the page cache dropped where that is allowed: once as it was closed, once after a kill in the middle of writing. Prints
-//! a Markdown table.
+//! Fills a store with small blocks (default: 10,000,000) in holds of 1,000, and opens it in separate processes, with the page
+//! cache dropped if that is permitted: once after a close, once after a kill during writes. Prints a Markdown table.
 
 use std::error::Error;
 use std::fs;
@@ -57,7 +56,7 @@ async fn run(phase: &str, dir: &Path, count: u64) -> Outcome<()> {
                 "| put and sealed, 1,000 a hold | {:.0} blocks/s |",
                 count as f64 / began.elapsed().as_secs_f64()
             );
-            println!("| peak memory meanwhile | {} MB |", memory("VmHWM")? / 1_000_000);
+            println!("| peak memory | {} MB |", memory("VmHWM")? / 1_000_000);
         }
         "killed" => {
             fill(&blocks, count, count + 100 * HOLD).await?;

@@ -1,7 +1,7 @@
-//! What it costs to release 1 GiB, by how much else is stored: `cargo bench -p pinfold-node --bench release [-- DIR [GIB]]`.
+//! Time to release 1 GiB, depending on how much else is stored: `cargo bench -p pinfold-node --bench release [-- DIR [GIB]]`.
 //!
-//! Stores 1 GiB in 1 MiB blocks, releases it and waits until the space is back; then the same with `GIB` (default: half of
-//! what is free on the disk of `DIR`, at most 100) stored beside it. Prints a Markdown table.
+//! Stores 1 GiB in blocks of 1 MiB, releases it and waits until the space is free; then the same with `GIB` (default: half of
+//! the free space on the disk of `DIR`, at most 100) of other data in the store. Prints a Markdown table.
 
 use std::error::Error;
 use std::fs;
@@ -35,7 +35,7 @@ fn main() -> Outcome<()> {
 async fn run(dir: &Path, gib: u64) -> Outcome<()> {
     let blocks = SegmentBlocks::open(dir, &SegmentConfig::default())?;
     println!(
-        "| stored beside it | release of 1 GiB answered | space back | medians of |\n| --- | --- | --- | --- |"
+        "| other data stored | release of 1 GiB acknowledged | space freed | medians of |\n| --- | --- | --- | --- |"
     );
     let alone = measure(&blocks, dir, 1).await?;
     for at in 0..gib {
@@ -47,7 +47,7 @@ async fn run(dir: &Path, gib: u64) -> Outcome<()> {
     Ok(())
 }
 
-/// Stores 1 GiB under a name.
+/// Stores 1 GiB in a hold of this name.
 async fn fill(blocks: &SegmentBlocks, name: &str, first: u64) -> Outcome<()> {
     let hold = blocks.open(&HoldName::parse(name).ok_or("name")?)?;
     let mut data = vec![0x5a; MIB];
@@ -59,9 +59,9 @@ async fn fill(blocks: &SegmentBlocks, name: &str, first: u64) -> Outcome<()> {
     Ok(())
 }
 
-/// The median time in seconds until the space of 1 GiB is back.
+/// The median time in seconds until the space of 1 GiB is free.
 async fn measure(blocks: &SegmentBlocks, dir: &Path, gib: u64) -> Outcome<f64> {
-    // Always beside at least 1 GiB that stays.
+    // There is always at least 1 GiB of other data.
     if gib == 1 {
         fill(blocks, "stays", 0).await?;
     }

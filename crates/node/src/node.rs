@@ -231,9 +231,9 @@ mod tests {
         let address = alice.listen_addresses().await.remove(0);
         bob.connect(address.clone()).await.unwrap();
         assert_eq!(bob.peers().await[0].peer, alice.peer_id());
-        let mut nobody = address;
-        nobody.pop();
-        assert!(matches!(bob.connect(nobody).await, Err(DialError::Failed(_))));
+        let mut without_peer = address;
+        without_peer.pop();
+        assert!(matches!(bob.connect(without_peer).await, Err(DialError::Failed(_))));
         alice.stop().await;
         bob.stop().await;
     }

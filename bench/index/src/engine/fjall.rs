@@ -1,4 +1,4 @@
-//! fjall, a log-structured merge tree: with the bounds that Pinfold had at first, and tuned.
+//! fjall, a log-structured merge tree: with Pinfold's first settings, and tuned.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ impl Fjall {
             .cache_size(if tuned { 32 << 20 } else { 8 << 20 })
             .max_journaling_size(64 << 20)
             .max_cached_files(Some(64))
-            // With one, memtables wait behind compactions and grow meanwhile, and the journal with them.
+            // With one thread, memtables and journals grow while they wait for compactions.
             .worker_threads(if tuned { 2 } else { 1 })
             .open()?;
         let options = if tuned { tuned_options } else { first_options };
@@ -118,14 +118,14 @@ fn tuned_options() -> KeyspaceCreateOptions {
         .max_memtable_size(4 << 20)
         // Small tables, so that a compaction is short.
         .compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(8).with_table_target_size(16 << 20)))
-        // Hashes cannot be compressed.
+        // Hashes do not compress.
         .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
-        // Read in blocks, not whole: a lookup needs a few KiB of them, and the cache holds the rest.
+        // Read in blocks instead of whole: a lookup needs a few KiB of them, and the cache holds the rest.
         .filter_block_partitioning_policy(PartitioningPolicy::all(true))
         .index_block_partitioning_policy(PartitioningPolicy::all(true))
 }
 
-/// Journals are named by growing numbers.
+/// The names of journals are increasing numbers.
 pub(super) fn newest_journal(dir: &Path) -> Result<Option<PathBuf>> {
     let mut newest = None;
     for entry in std::fs::read_dir(dir)? {

@@ -1,5 +1,5 @@
-//! redb, a copy-on-write B-tree in one file: as it comes, and with `quick_repair`, which spares it the walk
-//! through the whole file after a crash.
+//! redb, a copy-on-write B-tree in one file: with default settings, and with `quick_repair`, which avoids a scan of the
+//! whole file after a crash.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ impl Redb {
     pub(super) fn open(dir: &Path, quick: bool) -> Result<Self> {
         let db = Builder::new().set_cache_size(32 << 20).create(dir.join("index.redb"))?;
         let mut index = Self { db, quick };
-        index.commit(&[])?; // Makes the tables.
+        index.commit(&[])?; // Creates the tables.
         Ok(index)
     }
 }

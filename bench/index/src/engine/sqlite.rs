@@ -1,4 +1,4 @@
-//! SQLite, a B-tree in one file with a write-ahead log beside it.
+//! SQLite, a B-tree in one file with a write-ahead log.
 
 use std::path::{Path, PathBuf};
 
@@ -19,12 +19,12 @@ const SETUP: &str = "
     CREATE TABLE IF NOT EXISTS keepers (block INTEGER, hold INTEGER, PRIMARY KEY (block, hold)) WITHOUT ROWID;
 ";
 
-/// Bytes of the log's head, and of the head of each page in it.
+/// Bytes of the log's header, and of the header of each page in it.
 const LOG_HEAD: u64 = 32;
 const FRAME_HEAD: u64 = 24;
 const PAGE: u64 = 4_096;
-/// Pages in the log before they are moved into the file, as SQLite has it by itself. It would do that before
-/// a commit returns, and then no part of the log after the last acknowledged commit could be torn off.
+/// Pages in the log before a checkpoint, as in SQLite's default. SQLite itself would run the checkpoint before a commit
+/// returns, and then there would be no part of the log after the last acknowledged commit that could be torn.
 const LOG_PAGES: u64 = 1_000;
 
 pub(super) struct Sqlite {

@@ -56,7 +56,7 @@ pub fn export_car(blocks: Arc<dyn Blocks>, root: Cid) -> mpsc::Receiver<Result<B
         let last = loop {
             match walk.next_block() {
                 Ok(Some(block)) if writer.write(&block) => {}
-                Ok(Some(_nobody_listens)) => return,
+                Ok(Some(_closed)) => return,
                 Ok(None) => break Ok(writer.buffer.split().freeze()),
                 Err(error) => {
                     if !walk.has_begun() {
@@ -311,7 +311,10 @@ mod tests {
         assert!(
             reader.next_section().await.unwrap().is_some() && reader.next_section().await.unwrap().is_some()
         );
-        assert!(matches!(reader.next_section().await, Err(CarError::CutOff(_))), "nobody takes it for whole");
+        assert!(
+            matches!(reader.next_section().await, Err(CarError::CutOff(_))),
+            "it is recognised as truncated"
+        );
         assert!(pieces.recv().await.unwrap().is_err() && pieces.recv().await.is_none());
 
         let mut pieces = export_car(store(&[]).await, root_cid);

@@ -52,7 +52,7 @@ struct Link {
     key: PeerKey,
     streams: mpsc::Sender<Stream>,
     /// Cancelled to end the tasks of the peer.
-    gone: CancellationToken,
+    disconnected: CancellationToken,
 }
 
 /// Shared by the tasks of a peer.
@@ -61,7 +61,7 @@ pub(super) struct Peer {
     pub(super) key: PeerKey,
     pub(super) id: PeerId,
     pub(super) writer: Arc<Notify>,
-    pub(super) gone: CancellationToken,
+    pub(super) disconnected: CancellationToken,
 }
 
 impl Engine {
@@ -127,10 +127,10 @@ impl Engine {
         }
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
         let (streams, incoming) = mpsc::channel(STREAMS_QUEUED_MAX);
-        let gone = self.stopped.child_token();
+        let disconnected = self.stopped.child_token();
         let writer = Arc::new(Notify::new());
-        let peer = Peer { key, id, writer: writer.clone(), gone: gone.clone() };
-        links.insert(id, Link { key, streams: streams.clone(), gone });
+        let peer = Peer { key, id, writer: writer.clone(), disconnected: disconnected.clone() };
+        links.insert(id, Link { key, streams: streams.clone(), disconnected });
         self.server.connect(key, writer.clone());
         lock(&self.client).connect(key, id, writer, Instant::now());
         self.tasks.spawn_on(reader::run(self.clone(), peer.clone(), incoming), &self.runtime);
@@ -146,7 +146,7 @@ impl StreamHandler for Arc<Engine> {
 
     fn disconnected(&self, peer: PeerId) {
         let Some(link) = lock(&self.links).remove(&peer) else { return };
-        link.gone.cancel();
+        link.disconnected.cancel();
         self.server.disconnect(link.key);
         lock(&self.client).disconnect(link.key, Instant::now());
     }

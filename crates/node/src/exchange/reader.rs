@@ -40,7 +40,7 @@ pub(super) async fn run(engine: Arc<Engine>, peer: Peer, mut incoming: mpsc::Rec
     loop {
         tokio::select! {
             biased;
-            () = peer.gone.cancelled() => return,
+            () = peer.disconnected.cancelled() => return,
             Some(stream) = incoming.recv(), if reading.len() < engine.config.peer_streams_max => {
                 reading.push(read(stream, budget.clone()));
             }

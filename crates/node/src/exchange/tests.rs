@@ -172,7 +172,7 @@ async fn peer_that_floods_is_banned() {
     let flood = raws(8, 500 * 1024);
     let mut sent = 0;
     while alice.bitswap.stats().peers_banned == 0 {
-        assert!(sent < 100, "the flood goes on and on");
+        assert!(sent < 100, "the flood is not stopped");
         peer.send(alice.swarm.id, blocks(&flood[..2])).await;
         sent += 1;
     }

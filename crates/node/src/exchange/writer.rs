@@ -36,7 +36,7 @@ pub(super) async fn run(engine: Arc<Engine>, peer: Peer) {
     let mut writer =
         Writer { engine, peer: peer.clone(), stream: None, next: None, bytes_target: BYTES_TARGET };
     tokio::select! {
-        () = peer.gone.cancelled() => {}
+        () = peer.disconnected.cancelled() => {}
         () = writer.run() => {}
     }
 }

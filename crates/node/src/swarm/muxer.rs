@@ -203,7 +203,7 @@ mod tests {
                     stream.close().await.unwrap();
                 }));
             }
-            // Goes on until the client hangs up.
+            // Continues until the client closes the connection.
             let _ = poll_fn(|cx| Pin::new(&mut server).poll(cx)).await;
         });
         let mut answers = Vec::new();

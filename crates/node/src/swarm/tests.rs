@@ -202,15 +202,15 @@ async fn peer_with_another_id_is_refused() {
 async fn peered_node_that_restarts_is_dialled_again() {
     let identity = Identity::generate();
     let config = NodeConfig { identity: identity.clone(), ..NodeConfig::loopback() };
-    let kept = TestNode::start(config.clone()).await;
-    let address = kept.address().await;
+    let peered = TestNode::start(config.clone()).await;
+    let address = peered.address().await;
     let keeper = TestNode::start(NodeConfig { peers: vec![address.clone()], ..NodeConfig::loopback() }).await;
     let mut events = keeper.handle.events();
     if keeper.handle.peers().await.is_empty() {
-        wait_for(&mut events, PeerEvent::Connected(kept.id())).await;
+        wait_for(&mut events, PeerEvent::Connected(peered.id())).await;
     }
 
-    kept.stop().await;
+    peered.stop().await;
     wait_for(&mut events, PeerEvent::Disconnected(identity.peer_id())).await;
     let again = TestNode::start(NodeConfig { listen: vec![without_peer(address)], ..config }).await;
     wait_for(&mut events, PeerEvent::Connected(identity.peer_id())).await;

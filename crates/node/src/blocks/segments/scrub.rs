@@ -54,7 +54,7 @@ pub(crate) fn step(blocks: &SegmentBlocks, round: Duration) -> Result<Duration, 
         return Ok(PAUSE);
     }
     let began = UNIX_EPOCH + Duration::from_millis(step.began_at_ms);
-    #[expect(clippy::disallowed_methods, reason = "the node stands alone and has no clock of its own")]
+    #[expect(clippy::disallowed_methods, reason = "the node does not depend on the crate with the clock")]
     let took = SystemTime::now().duration_since(began).unwrap_or_default();
     tracing::info!(?took, "scrub round completed");
     Ok(round.saturating_sub(took).max(PAUSE))

@@ -106,7 +106,7 @@ impl SegmentBlocks {
         let has_edge = state.holds.get(&hold).is_some_and(|active| active.added.contains(&hash))
             || match block {
                 Some(block) => index.has_edge(hold, block).map_err(failed)?,
-                // One that is repaired again because it is damaged may be kept by now.
+                // A damaged block that was put again may have the edge already.
                 None => state.has_edge(index, hold, &hash)?,
             };
         if !has_edge {

@@ -178,7 +178,7 @@ async fn truncated_segment_is_reported() {
     let error = SegmentBlocks::open(dir.path(), &config()).unwrap_err();
     assert!(error.to_string().contains("restore it from a backup"), "{error}");
     std::fs::write(file, &committed).unwrap();
-    assert!(reopen(dir.path()).get(block("kept").cid()).unwrap().is_some(), "nothing was changed meanwhile");
+    assert!(reopen(dir.path()).get(block("kept").cid()).unwrap().is_some(), "the store was not changed");
 }
 
 #[tokio::test]

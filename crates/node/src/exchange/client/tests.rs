@@ -43,9 +43,9 @@ impl Sim {
     }
 
     /// The wantlist entries of the next message to a peer.
-    fn told(&mut self, key: PeerKey) -> Vec<(Cid, Sent)> {
+    fn sent(&mut self, key: PeerKey) -> Vec<(Cid, Sent)> {
         let (entries, _) = self.client.take_changes(key, usize::MAX);
-        let told = entries.iter().map(|entry| {
+        let sent = entries.iter().map(|entry| {
             let what = match (entry.cancel, entry.want_type) {
                 (true, _) => Sent::Cancel,
                 (false, WANT_HAVE) => Sent::Have,
@@ -54,14 +54,14 @@ impl Sim {
             };
             (Cid::try_from(entry.cid.as_ref()).unwrap(), what)
         });
-        told.collect()
+        sent.collect()
     }
 
     fn sends(&mut self, key: PeerKey, block: &Block) -> Received {
         self.client.received(key, vec![ReceivedBlock::Block(block.clone())], &[], self.now)
     }
 
-    fn says(&mut self, key: PeerKey, block: &Block, has: bool) {
+    fn answers(&mut self, key: PeerKey, block: &Block, has: bool) {
         self.client.received(key, Vec::new(), &[(*block.cid(), has)], self.now);
     }
 
@@ -88,10 +88,10 @@ fn only_peer_is_asked_directly() {
     sim.connect(1);
     let session = sim.session();
     sim.want(session, std::slice::from_ref(&block));
-    assert_eq!(sim.told(1), [(*block.cid(), Sent::Block)]);
+    assert_eq!(sim.sent(1), [(*block.cid(), Sent::Block)]);
     sim.sends(1, &block);
     assert_eq!(sim.delivered(session), 1);
-    assert_eq!(sim.told(1), [], "who delivered needs no cancel");
+    assert_eq!(sim.sent(1), [], "the sender needs no cancel");
 }
 
 #[test]
@@ -104,16 +104,16 @@ fn first_peer_with_the_block_is_asked_and_the_others_get_cancels() {
     }
     sim.want(session, std::slice::from_ref(&block));
     for key in 1..=3 {
-        assert_eq!(sim.told(key), [(*block.cid(), Sent::Have)]);
+        assert_eq!(sim.sent(key), [(*block.cid(), Sent::Have)]);
     }
-    sim.says(1, &block, false);
-    sim.says(2, &block, true);
-    sim.says(3, &block, true);
-    assert_eq!(sim.told(2), [(*block.cid(), Sent::Block)]);
+    sim.answers(1, &block, false);
+    sim.answers(2, &block, true);
+    sim.answers(3, &block, true);
+    assert_eq!(sim.sent(2), [(*block.cid(), Sent::Block)]);
     sim.sends(2, &block);
     assert_eq!(sim.delivered(session), 1);
-    assert_eq!(sim.told(1), [(*block.cid(), Sent::Cancel)]);
-    assert_eq!(sim.told(3), [], "it forgot the want when it answered");
+    assert_eq!(sim.sent(1), [(*block.cid(), Sent::Cancel)]);
+    assert_eq!(sim.sent(3), [], "the want was removed when it answered");
 }
 
 #[test]
@@ -124,16 +124,16 @@ fn each_block_is_requested_from_one_peer() {
     sim.connect(1);
     sim.connect(2);
     sim.want(session, &blocks[..1]);
-    sim.says(1, &blocks[0], true);
-    sim.says(2, &blocks[0], true);
+    sim.answers(1, &blocks[0], true);
+    sim.answers(2, &blocks[0], true);
     sim.sends(1, &blocks[0]);
-    sim.told(1);
-    sim.told(2);
+    sim.sent(1);
+    sim.sent(2);
     sim.want(session, &blocks[1..]);
-    let (one, two) = (sim.told(1), sim.told(2));
+    let (one, two) = (sim.sent(1), sim.sent(2));
     assert_eq!(one.len() + two.len(), 39);
     assert!(one.len() >= 10 && two.len() >= 10, "{} and {}", one.len(), two.len());
-    assert!(one.iter().chain(&two).all(|(_, told)| *told == Sent::Block));
+    assert!(one.iter().chain(&two).all(|(_, sent)| *sent == Sent::Block));
 }
 
 #[test]
@@ -143,13 +143,13 @@ fn peer_that_sent_dont_have_is_not_asked_until_it_sends_have() {
     let session = sim.session();
     sim.connect(1);
     sim.want(session, std::slice::from_ref(&block));
-    sim.told(1);
-    sim.says(1, &block, false);
-    assert_eq!(sim.told(1), []);
+    sim.sent(1);
+    sim.answers(1, &block, false);
+    assert_eq!(sim.sent(1), []);
     sim.pass(Duration::from_secs(9));
-    assert_eq!(sim.told(1), []);
-    sim.says(1, &block, true);
-    assert_eq!(sim.told(1), [(*block.cid(), Sent::Block)]);
+    assert_eq!(sim.sent(1), []);
+    sim.answers(1, &block, true);
+    assert_eq!(sim.sent(1), [(*block.cid(), Sent::Block)]);
 }
 
 #[test]
@@ -160,12 +160,12 @@ fn broadcasts_back_off() {
     sim.connect(1);
     sim.connect(2);
     sim.want(session, std::slice::from_ref(&block));
-    let mut asked = sim.told(1).len();
+    let mut asked = sim.sent(1).len();
     for _ in 0..100 {
-        sim.says(1, &block, false);
-        sim.says(2, &block, false);
+        sim.answers(1, &block, false);
+        sim.answers(2, &block, false);
         sim.pass(Duration::from_secs(1));
-        asked += sim.told(1).len();
+        asked += sim.sent(1).len();
     }
     assert!((3..=5).contains(&asked), "{asked}");
 }
@@ -177,10 +177,10 @@ fn new_peer_is_asked_for_broadcast_wants() {
     let session = sim.session();
     sim.want(session, std::slice::from_ref(&block));
     sim.connect(1);
-    assert_eq!(sim.told(1).len(), 1);
-    sim.says(1, &block, false);
+    assert_eq!(sim.sent(1).len(), 1);
+    sim.answers(1, &block, false);
     sim.connect(2);
-    assert_eq!(sim.told(2), [(*block.cid(), Sent::Have)]);
+    assert_eq!(sim.sent(2), [(*block.cid(), Sent::Have)]);
 }
 
 #[test]
@@ -191,14 +191,14 @@ fn peer_that_never_delivers_is_skipped() {
     sim.connect(1);
     sim.connect(2);
     sim.want(session, std::slice::from_ref(&block));
-    sim.told(1);
-    sim.told(2);
-    sim.says(1, &block, true);
-    assert_eq!(sim.told(1), [(*block.cid(), Sent::Block)]);
-    sim.says(2, &block, true);
+    sim.sent(1);
+    sim.sent(2);
+    sim.answers(1, &block, true);
+    assert_eq!(sim.sent(1), [(*block.cid(), Sent::Block)]);
+    sim.answers(2, &block, true);
     sim.pass(Duration::from_secs(6));
-    assert_eq!(sim.told(1), [(*block.cid(), Sent::Cancel)]);
-    assert_eq!(sim.told(2), [(*block.cid(), Sent::Block)]);
+    assert_eq!(sim.sent(1), [(*block.cid(), Sent::Cancel)]);
+    assert_eq!(sim.sent(2), [(*block.cid(), Sent::Block)]);
     sim.sends(2, &block);
     assert_eq!(sim.delivered(session), 1);
 }
@@ -210,12 +210,12 @@ fn only_peer_is_asked_again_when_late() {
     let session = sim.session();
     sim.connect(1);
     sim.want(session, std::slice::from_ref(&block));
-    sim.told(1);
+    sim.sent(1);
     sim.pass(Duration::from_secs(6));
-    let told = sim.told(1);
-    assert_eq!(told, [(*block.cid(), Sent::Have)], "first it is asked whether it has it");
-    sim.says(1, &block, true);
-    assert_eq!(sim.told(1), [(*block.cid(), Sent::Block)]);
+    let sent = sim.sent(1);
+    assert_eq!(sent, [(*block.cid(), Sent::Have)], "first it is asked whether it has it");
+    sim.answers(1, &block, true);
+    assert_eq!(sim.sent(1), [(*block.cid(), Sent::Block)]);
 }
 
 #[test]
@@ -225,14 +225,14 @@ fn requests_of_a_lost_peer_go_to_others() {
     let session = sim.session();
     sim.connect(1);
     sim.want(session, &blocks);
-    assert_eq!(sim.told(1).len(), 20);
+    assert_eq!(sim.sent(1).len(), 20);
     sim.sends(1, &blocks[0]);
     sim.connect(2);
-    sim.says(2, &blocks[19], true);
-    sim.told(2);
+    sim.answers(2, &blocks[19], true);
+    sim.sent(2);
     sim.client.disconnect(1, sim.now);
-    let told = sim.told(2);
-    assert_eq!(told.iter().filter(|(_, told)| *told == Sent::Block).count(), 19);
+    let sent = sim.sent(2);
+    assert_eq!(sent.iter().filter(|(_, sent)| *sent == Sent::Block).count(), 19);
 }
 
 #[test]
@@ -243,9 +243,9 @@ fn sessions_share_a_want() {
     let (one, two) = (sim.session(), sim.session());
     sim.want(one, std::slice::from_ref(&block));
     sim.want(two, std::slice::from_ref(&block));
-    assert_eq!(sim.told(1).len(), 1);
+    assert_eq!(sim.sent(1).len(), 1);
     sim.client.close(one, sim.now);
-    assert_eq!(sim.told(1), [], "the other still wants it");
+    assert_eq!(sim.sent(1), [], "the other session still wants it");
     sim.sends(1, &block);
     assert_eq!(sim.delivered(two), 1);
     assert_eq!(sim.client.wanted(), 0);
@@ -258,12 +258,12 @@ fn closing_a_session_cancels_its_wants() {
     sim.connect(1);
     let session = sim.session();
     sim.want(session, &blocks);
-    sim.told(1);
+    sim.sent(1);
     sim.client.close(session, sim.now);
     assert_eq!(sim.client.wanted(), 0);
-    let told = sim.told(1);
-    assert_eq!(told.len(), 5);
-    assert!(told.iter().all(|(_, told)| *told == Sent::Cancel));
+    let sent = sim.sent(1);
+    assert_eq!(sent.len(), 5);
+    assert!(sent.iter().all(|(_, sent)| *sent == Sent::Cancel));
     // A block that was already in flight is not held against the peer.
     assert!(!sim.sends(1, &blocks[0]).ban);
 }
@@ -276,7 +276,7 @@ fn cancel_of_an_unsent_want_sends_nothing() {
     let session = sim.session();
     sim.want(session, &blocks);
     sim.client.close(session, sim.now);
-    assert_eq!(sim.told(1), []);
+    assert_eq!(sim.sent(1), []);
     assert!(!sim.client.has_changes(1));
 }
 
@@ -297,8 +297,8 @@ fn peer_of_an_old_version_gets_only_want_blocks() {
     sim.connect(2);
     sim.want(session, std::slice::from_ref(&block));
     sim.client.set_version(1, ProtocolVersion::V1_1);
-    assert_eq!(sim.told(1), [(*block.cid(), Sent::Block)]);
-    assert_eq!(sim.told(2), [(*block.cid(), Sent::Have)]);
+    assert_eq!(sim.sent(1), [(*block.cid(), Sent::Block)]);
+    assert_eq!(sim.sent(2), [(*block.cid(), Sent::Have)]);
 }
 
 #[test]
@@ -308,7 +308,7 @@ fn full_wantlist_is_sent_after_a_lost_message() {
     sim.connect(1);
     let session = sim.session();
     sim.want(session, &blocks);
-    assert_eq!(sim.told(1).len(), 3);
+    assert_eq!(sim.sent(1).len(), 3);
     sim.client.resend_all(1);
     let (entries, full) = sim.client.take_changes(1, usize::MAX);
     assert_eq!((entries.len(), full), (3, true));
@@ -327,16 +327,16 @@ fn wants_reach_the_peer_that_has_the_block() {
         blocks.iter().enumerate().map(|(at, block)| (*block.cid(), (at, block))).collect();
     for _ in 0..1000 {
         for key in [1, 2] {
-            for (cid, told) in sim.told(key) {
+            for (cid, sent) in sim.sent(key) {
                 let (at, block) = by_cid[&cid];
                 let has = at % 2 == usize::try_from(key - 1).unwrap();
-                match told {
+                match sent {
                     Sent::Cancel => {}
                     Sent::Block if has => {
                         left.remove(&cid);
                         sim.sends(key, block);
                     }
-                    Sent::Have | Sent::Block => sim.says(key, block, has),
+                    Sent::Have | Sent::Block => sim.answers(key, block, has),
                 }
             }
         }
@@ -353,15 +353,15 @@ fn peer_with_a_late_have_is_asked_next_time() {
     sim.connect(1);
     sim.connect(2);
     sim.want(session, &blocks[..1]);
-    sim.told(1);
-    sim.told(2);
-    sim.says(1, &blocks[0], true);
+    sim.sent(1);
+    sim.sent(2);
+    sim.answers(1, &blocks[0], true);
     sim.sends(1, &blocks[0]);
-    sim.says(2, &blocks[0], true);
-    sim.told(1);
-    sim.told(2);
+    sim.answers(2, &blocks[0], true);
+    sim.sent(1);
+    sim.sent(2);
     sim.want(session, &blocks[1..]);
-    assert!(!sim.told(2).is_empty());
+    assert!(!sim.sent(2).is_empty());
 }
 
 #[test]
@@ -373,16 +373,16 @@ fn slow_peer_gets_fewer_requests() {
     sim.connect(2);
     sim.want(session, &blocks[..20]);
     for key in [1, 2] {
-        sim.says(key, &blocks[0], true);
-        sim.says(key, &blocks[1], true);
+        sim.answers(key, &blocks[0], true);
+        sim.answers(key, &blocks[1], true);
     }
     let mut asked: HashMap<PeerKey, VecDeque<Cid>> = HashMap::new();
     let by_cid: HashMap<Cid, &Block> = blocks.iter().map(|block| (*block.cid(), block)).collect();
     let (mut next, mut by_slow) = (20, 0);
     for round in 0.. {
         for key in [1, 2] {
-            let told = sim.told(key).into_iter().filter(|(_, told)| *told == Sent::Block);
-            asked.entry(key).or_default().extend(told.map(|(cid, _)| cid));
+            let sent = sim.sent(key).into_iter().filter(|(_, sent)| *sent == Sent::Block);
+            asked.entry(key).or_default().extend(sent.map(|(cid, _)| cid));
             // The first peer delivers ten blocks in 10 ms, the second one block.
             for _ in 0..if key == 1 { 10 } else { 1 } {
                 let Some(cid) = asked.get_mut(&key).and_then(VecDeque::pop_front) else { break };
@@ -417,7 +417,7 @@ fn peer_that_delivers_replaces_one_that_only_sends_have() {
     sim.want(session, &blocks);
     for key in 1..=u64::try_from(SESSION_PEERS_MAX).unwrap() {
         sim.connect(key);
-        sim.says(key, &blocks[0], true);
+        sim.answers(key, &blocks[0], true);
     }
     sim.sends(honest, &blocks[0]);
     assert!(sim.client.sessions[&session].peers.contains(&honest));
@@ -433,7 +433,7 @@ fn alternating_have_and_dont_have_uses_bounded_memory() {
     sim.connect(2);
     sim.want(session, &blocks);
     // It has none of them, so the maximum number is broadcast, and the others wait.
-    sim.says(1, &blocks[0], true);
+    sim.answers(1, &blocks[0], true);
     let none: Vec<(Cid, bool)> = blocks.iter().map(|block| (*block.cid(), false)).collect();
     for _ in 0..10 {
         sim.client.received(1, Vec::new(), &none, sim.now);
@@ -457,7 +457,7 @@ fn unsent_wants_are_removed_on_cancel() {
         sim.want(session, &[block]);
         sim.client.close(session, sim.now);
     }
-    assert!(sim.client.peers[&1].queued() < 200, "{} changes are kept", sim.client.peers[&1].queued());
+    assert!(sim.client.peers[&1].queued() < 200, "{} changes are queued", sim.client.peers[&1].queued());
 }
 
 #[test]

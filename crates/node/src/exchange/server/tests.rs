@@ -45,7 +45,7 @@ fn want(block: &Block, want_type: i32) -> Entry {
     Entry { cid, priority: 1, cancel: false, want_type, send_dont_have: true }
 }
 
-fn says(out: &Outgoing, kind: i32) -> usize {
+fn presences(out: &Outgoing, kind: i32) -> usize {
     out.presences.iter().filter(|presence| presence.kind == kind).count()
 }
 
@@ -57,7 +57,7 @@ fn want_have_is_answered_with_small_blocks_and_have() {
     sim.wants(1, [&small, &large, &absent].map(|block| want(block, WANT_HAVE)).into());
     let out = sim.answer(1);
     assert_eq!(out.blocks, [small]);
-    assert_eq!((says(&out, HAVE), says(&out, DONT_HAVE)), (1, 1));
+    assert_eq!((presences(&out, HAVE), presences(&out, DONT_HAVE)), (1, 1));
     assert!(!sim.server.has_work(1));
 }
 
@@ -131,7 +131,7 @@ fn wants_beyond_the_limit_are_refused() {
     sim.store(&blocks);
     sim.wants(1, blocks.iter().map(|block| want(block, WANT_BLOCK)).collect());
     let out = sim.answer(1);
-    assert_eq!((out.blocks.len(), says(&out, DONT_HAVE)), (1024, 76));
+    assert_eq!((out.blocks.len(), presences(&out, DONT_HAVE)), (1024, 76));
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn wants_for_absent_blocks_are_evicted_for_new_ones() {
     let sim = Sim::new();
     let absent = raws(1024, 17);
     sim.wants(1, absent.iter().map(|block| want(block, WANT_BLOCK)).collect());
-    assert_eq!(says(&sim.answer(1), DONT_HAVE), 1024);
+    assert_eq!(presences(&sim.answer(1), DONT_HAVE), 1024);
     let here = raw("here");
     sim.store(std::slice::from_ref(&here));
     sim.wants(1, vec![want(&here, WANT_BLOCK)]);
@@ -171,7 +171,7 @@ fn total_wants_are_limited_and_freed_on_disconnect() {
         sim.server.connect(key, Arc::default());
         sim.wants(key, entries.clone());
     }
-    assert!(says(&sim.answer(4), DONT_HAVE) > 0, "no room for all of the fourth");
+    assert!(presences(&sim.answer(4), DONT_HAVE) > 0, "no room for all of the fourth");
     for key in 2..=4 {
         sim.server.disconnect(key);
     }

@@ -125,7 +125,7 @@ async fn exponentially_shared_directories_are_listed_in_bounded_pages() {
         assert!(request.from.is_some(), "2^100 entries have no end");
     }
     let count = world.walk(&root, &WalkRequest { skip: u64::MAX, limit: 0, ..all() });
-    assert!(count.next.is_some(), "nobody counts them");
+    assert!(count.next.is_some(), "they are not all counted");
 }
 
 #[tokio::test]
@@ -182,7 +182,7 @@ async fn depth_and_memory_are_bounded() {
     }
     assert!(!walk.is_stopped);
     assert_eq!(walk.loaded_bytes, 0, "what is loaded is counted right");
-    assert_eq!(entries, LEVELS_MAX + 4_000 * LEVELS_MAX / 4, "those that were let go of were read again");
+    assert_eq!(entries, LEVELS_MAX + 4_000 * LEVELS_MAX / 4, "dropped links were read again");
 }
 
 #[tokio::test]

@@ -222,7 +222,7 @@ pub(super) fn number(bytes: &[u8]) -> Option<u64> {
 /// The time in Unix milliseconds.
 pub(crate) fn now_ms() -> u64 {
     // Only displayed: a clock before 1970 does no harm.
-    #[expect(clippy::disallowed_methods, reason = "the node stands alone and has no clock of its own")]
+    #[expect(clippy::disallowed_methods, reason = "the node does not depend on the crate with the clock")]
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

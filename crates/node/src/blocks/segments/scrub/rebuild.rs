@@ -76,11 +76,11 @@ impl SegmentBlocks {
         Ok(progress)
     }
 
-    /// Accepts that segments are missing or shorter than they were: what is lost is noted as damaged, so that it can
-    /// be fetched again, and the store opens. Returns them; none if all is well.
+    /// Accepts that segments are missing or too short: records the lost blocks as damaged, so that they can be fetched again
+    /// and the store can be opened. Returns the segments concerned; empty if nothing is lost.
     ///
     /// # Errors
-    /// [`OpenError::Io`], [`OpenError::Index`]; [`OpenError::NoIndex`] when there is no index to tell what is lost.
+    /// [`OpenError::Io`], [`OpenError::Index`]; [`OpenError::NoIndex`] if there is no index, which shows what is lost.
     pub fn accept_losses(dir: &Path) -> Result<Vec<LostSegment>, OpenError> {
         let (segments, index_path) = (dir.join("segments"), dir.join("index"));
         if !index_path.exists() {

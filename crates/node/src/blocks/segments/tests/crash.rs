@@ -146,21 +146,21 @@ fn run_and_kill(dir: &Path, seed: u64, lines: usize) -> Vec<String> {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut said = Vec::new();
+    let mut output = Vec::new();
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-        said.push(line.unwrap());
-        if said.len() == lines {
+        output.push(line.unwrap());
+        if output.len() == lines {
             child.kill().unwrap();
         }
     }
     child.wait().unwrap();
-    said
+    output
 }
 
 /// The model after the completed steps, and the steps that were not completed.
-fn follow(mut model: Model, said: &[String]) -> (Model, Vec<Step>) {
+fn follow(mut model: Model, output: &[String]) -> (Model, Vec<Step>) {
     let mut begun = BTreeMap::new();
-    for line in said {
+    for line in output {
         let words: Vec<_> = line.split(' ').collect();
         match words[..] {
             ["BEGIN", seed, worker, steps] => {
@@ -191,7 +191,7 @@ fn compare(expected: &Model, actual: &Model, unfinished: &[Step]) {
             Some(Step::Release { .. }) => assert!(found.is_none() || found == before, "{hold}"),
             Some(Step::Add { blocks, seal, .. }) => {
                 let Some(found) = found else {
-                    assert_eq!(before, None, "{hold} was there and is gone");
+                    assert_eq!(before, None, "{hold} is missing");
                     continue;
                 };
                 let before = before.cloned().unwrap_or_default();
@@ -215,9 +215,9 @@ async fn acknowledged_writes_and_releases_survive_kills() {
     let mut done = 0;
     for round in 1..=ROUNDS {
         let lines = 1 + random.below(80) as usize;
-        let said = run_and_kill(dir.path(), round * 1_000_003, lines);
-        let (expected, unfinished) = follow(model, &said);
-        done += said.iter().filter(|line| line.starts_with("DONE")).count();
+        let output = run_and_kill(dir.path(), round * 1_000_003, lines);
+        let (expected, unfinished) = follow(model, &output);
+        done += output.iter().filter(|line| line.starts_with("DONE")).count();
         let blocks = SegmentBlocks::open(dir.path(), &config()).unwrap();
         model = actual(&blocks);
         compare(&expected, &model, &unfinished);
