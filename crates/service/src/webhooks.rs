@@ -4,8 +4,9 @@
 //! [`webhook_delivery`](crate::background) delivers it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use pinfold_model::{Clock, DeliveryId, Webhook, WebhookEvents, WebhookId, WebhookSecret};
+use pinfold_model::{Clock, DeliveryId, Timestamp, Webhook, WebhookEvents, WebhookId, WebhookSecret};
 use pinfold_outbound::{Sender, Target};
 use pinfold_store::{NewWebhook, Store, WebhookChange};
 use tokio::sync::{Notify, Semaphore};
@@ -18,6 +19,8 @@ use crate::{Caller, Delivery, Error, TargetPolicy};
 const WEBHOOKS_MAX: u32 = 10;
 /// In bytes.
 const DESCRIPTION_LEN_MAX: usize = 255;
+/// How long the previous secret also signs after a rotation.
+const PREVIOUS_SECRET_VALIDITY: Duration = Duration::from_hours(24);
 /// Deliveries on one page.
 const PAGE_LEN_MAX: u32 = 100;
 
@@ -84,6 +87,8 @@ pub struct WebhookEdit {
 pub struct CreatedWebhook {
     pub webhook: Webhook,
     pub secret: WebhookSecret,
+    /// Until when the previous secret also signs, after a rotation.
+    pub previous_secret_until: Option<Timestamp>,
 }
 
 /// A page of deliveries, newest first.
@@ -113,7 +118,8 @@ impl Webhooks {
         let created = self.delivery.store.create_webhook(new, WEBHOOKS_MAX, caller.actor(), now).await;
         let too_many =
             || Error::InvalidRequest(format!("An account can have at most {WEBHOOKS_MAX} webhooks"));
-        Ok(CreatedWebhook { webhook: created.map_err(log_store_error)?.ok_or_else(too_many)?, secret })
+        let webhook = created.map_err(log_store_error)?.ok_or_else(too_many)?;
+        Ok(CreatedWebhook { webhook, secret, previous_secret_until: None })
     }
 
     /// The caller's webhooks, oldest first.
@@ -168,17 +174,19 @@ impl Webhooks {
         if removed { Ok(()) } else { Err(Error::WebhookNotFound) }
     }
 
-    /// Replaces the secret of a webhook.
+    /// Replaces the secret of a webhook. For [`PREVIOUS_SECRET_VALIDITY`], deliveries are signed with the previous secret
+    /// too, so that the receiver can switch without losing events. A second rotation ends that at once.
     ///
     /// # Errors
     /// [`Error::WebhookNotFound`].
     pub async fn rotate_secret(&self, caller: &Caller, id: WebhookId) -> Result<CreatedWebhook, Error> {
         let secret = new_secret()?;
-        let (account, now) = (caller.account.id, self.delivery.clock.now());
-        let webhook =
-            self.delivery.store.rotate_webhook_secret(account, id, secret.clone(), caller.actor(), now).await;
-        let webhook = webhook.map_err(log_store_error)?.ok_or(Error::WebhookNotFound)?;
-        Ok(CreatedWebhook { webhook, secret })
+        let (store, account, now) = (&self.delivery.store, caller.account.id, self.delivery.clock.now());
+        let until = now.after(PREVIOUS_SECRET_VALIDITY);
+        let rotated =
+            store.rotate_webhook_secret(account, id, secret.clone(), until, caller.actor(), now).await;
+        let webhook = rotated.map_err(log_store_error)?.ok_or(Error::WebhookNotFound)?;
+        Ok(CreatedWebhook { webhook, secret, previous_secret_until: Some(until) })
     }
 
     /// Records a test event for a webhook. It is delivered soon after this returns.

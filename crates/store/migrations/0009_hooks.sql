@@ -7,8 +7,11 @@ CREATE TABLE webhooks (
     description TEXT,
     -- The sum of: 1 pin.pinned, 2 pin.failed, 4 pin.expired, 8 pin.removed.
     events BIGINT NOT NULL,
-    -- In clear: it signs.
+    -- In clear text, because it signs deliveries.
     secret TEXT NOT NULL,
+    -- The secret before the last rotation. It also signs deliveries until this time.
+    previous_secret TEXT,
+    previous_secret_until_ms BIGINT,
     active BIGINT NOT NULL,
     -- 1 while its rows are being taken away: nobody sees it any more.
     removed BIGINT NOT NULL DEFAULT 0,

@@ -52,6 +52,6 @@ pub use placements::reverify::ReverifyCounts;
 pub use plans::{DeletePlanOutcome, SavePlanOutcome};
 pub use statistics::{AccountSum, PerCluster, PinSum, StoreStatistics};
 pub use webhooks::delivery::{
-    Attempt, DeliveredPin, Delivery, LeasedWebhook, Next, WebhookHealth, WebhookLease,
+    Attempt, DeliveredPin, Delivery, LeasedWebhook, Next, PreviousSecret, WebhookHealth, WebhookLease,
 };
 pub use webhooks::webhook::{NewWebhook, WebhookChange};

@@ -147,7 +147,8 @@ pub(super) async fn remove(
 
 /// Rotate the secret of a webhook
 ///
-/// The response contains the new secret, which cannot be read again.
+/// The response contains the new secret, which cannot be read again. For 24 hours, each request has two signatures: one
+/// made with the new secret and one made with the previous secret. A second rotation ends that at once.
 #[utoipa::path(post, path = "/webhooks/{id}/rotate-secret", operation_id = "rotateWebhookSecret", tag = "webhooks",
     security(("key" = ["webhooks:write"]), ("session" = [])), params(WebhookParam),
     responses((status = 200, description = "The webhook and its new secret.", body = WebhookSecretReply,
@@ -253,6 +254,9 @@ pub(super) struct WebhookSecretReply {
     webhook: WebhookReply,
     /// The secret that signs deliveries: `whsec_` and the base64 of the key. It cannot be read again.
     secret: String,
+    /// After a rotation: until when each request also has a signature made with the previous secret.
+    #[serde(rename = "previousSecretExpiresAt")]
+    previous_secret_expires_at: Option<String>,
 }
 
 /// A removed webhook.
@@ -337,13 +341,18 @@ impl WebhooksReply {
 
 impl WebhookSecretReply {
     fn new(created: &CreatedWebhook) -> Self {
-        Self { webhook: WebhookReply::new(&created.webhook), secret: created.secret.reveal() }
+        Self {
+            webhook: WebhookReply::new(&created.webhook),
+            secret: created.secret.reveal(),
+            previous_secret_expires_at: created.previous_secret_until.map(|at| at.to_string()),
+        }
     }
 
     fn example() -> Self {
         Self {
             webhook: WebhookReply::example(),
             secret: "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=".to_owned(),
+            previous_secret_expires_at: None,
         }
     }
 }

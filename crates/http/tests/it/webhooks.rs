@@ -33,7 +33,7 @@ async fn secret_of_a_webhook_is_shown_once() {
     assert!(secret.starts_with("whsec_") && secret.len() == 50, "{secret}");
     created.as_object_mut().expect("an object").retain(|name, _| name != "secret" && name != "id");
     assert_eq!(answer.status(), 201);
-    assert_snapshot!(created, @r#"{"active":true,"createdAt":"2026-01-01T00:00:00.000Z","description":"mine","disabledReason":null,"droppedEvents":0,"events":["pin.pinned","pin.removed"],"failingSince":null,"pendingDeliveries":0,"updatedAt":"2026-01-01T00:00:00.000Z","url":"https://example.org/pinfold"}"#);
+    assert_snapshot!(created, @r#"{"active":true,"createdAt":"2026-01-01T00:00:00.000Z","description":"mine","disabledReason":null,"droppedEvents":0,"events":["pin.pinned","pin.removed"],"failingSince":null,"pendingDeliveries":0,"previousSecretExpiresAt":null,"updatedAt":"2026-01-01T00:00:00.000Z","url":"https://example.org/pinfold"}"#);
 
     let shown = api.get(&path(&id)).key(&key).await;
     let list = api.get("/api/v3/webhooks").key(&key).await;
@@ -43,6 +43,7 @@ async fn secret_of_a_webhook_is_shown_once() {
 
     let rotated = api.post(&format!("{}/rotate-secret", path(&id))).key(&key).await.json();
     assert!(rotated["secret"].as_str().is_some_and(|new| new.starts_with("whsec_") && *new != secret));
+    assert_eq!(rotated["previousSecretExpiresAt"], "2026-01-02T00:00:00.000Z");
 }
 
 #[tokio::test]

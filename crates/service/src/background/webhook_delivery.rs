@@ -14,7 +14,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pinfold_model::{Backoff, Timestamp};
+use pinfold_model::{Backoff, Timestamp, WebhookSecret};
 use pinfold_outbound::{SendError, SignedRequest, Target, WebhookPayload, WebhookPayloadData};
 use pinfold_store::{Attempt, DeliveredPin, Delivery, LeasedWebhook, Next, WebhookHealth};
 use tokio::sync::OwnedSemaphorePermit;
@@ -177,10 +177,13 @@ async fn send(
     // The target policy may have changed since the URL was stored.
     let target =
         Target::parse(&webhook.webhook.url, webhooks.sender.policy()).map_err(|_| SendError::NotPublic)?;
+    let now = webhooks.clock.now();
+    let previous = webhook.previous_secret.as_ref().filter(|previous| previous.until > now);
+    let secrets = [&webhook.secret].into_iter().chain(previous.map(|previous| &previous.secret));
     let request = SignedRequest {
         id: &delivery.id.to_string(),
-        unix_s: webhooks.clock.now().as_ms() / 1_000,
-        keys: vec![webhook.secret.key()],
+        unix_s: now.as_ms() / 1_000,
+        keys: secrets.map(WebhookSecret::key).collect(),
         body: payload(delivery).body(),
     };
     webhooks.sender.post(&target, request).await

@@ -221,7 +221,7 @@ async fn pending_deliveries_of_an_inactive_webhook_are_given_up_after_days() {
 }
 
 #[tokio::test]
-async fn new_secret_signs_after_rotation() {
+async fn both_secrets_sign_for_a_day_after_a_rotation() {
     let world = World::start_with(settings()).await;
     let alice = world.account("alice", "free").await;
     let receiver = Receiver::start().await;
@@ -230,8 +230,24 @@ async fn new_secret_signs_after_rotation() {
     world.service.webhooks.test(&alice, id).await.unwrap();
     world.run_until_idle().await;
     let request = receiver.requests().remove(0);
-    assert!(request.is_signed_with(&new.reveal()) && !request.is_signed_with(&old));
+    assert!(request.is_signed_with(&new.reveal()) && request.is_signed_with(&old));
+    assert_eq!(request.signatures().len(), 2);
     assert_eq!((&request.json()["type"], &request.json()["data"]), (&json!("webhook.test"), &Value::Null));
+
+    // A second rotation ends the first secret.
+    let newest = world.service.webhooks.rotate_secret(&alice, id).await.unwrap().secret;
+    world.service.webhooks.test(&alice, id).await.unwrap();
+    world.run_until_idle().await;
+    let request = receiver.requests().remove(1);
+    assert!(request.is_signed_with(&newest.reveal()) && request.is_signed_with(&new.reveal()));
+    assert!(!request.is_signed_with(&old) && request.signatures().len() == 2);
+
+    world.clock.advance(24 * HOUR);
+    world.service.webhooks.test(&alice, id).await.unwrap();
+    world.run_until_idle().await;
+    let request = receiver.requests().remove(2);
+    assert!(request.is_signed_with(&newest.reveal()));
+    assert_eq!(request.signatures().len(), 1, "the previous secret has expired");
 }
 
 #[tokio::test]

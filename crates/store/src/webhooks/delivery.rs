@@ -35,12 +35,20 @@ pub struct LeasedWebhook {
     /// The right to do so.
     pub lease: WebhookLease,
     pub webhook: Webhook,
-    /// What signs.
     pub secret: WebhookSecret,
+    /// The secret before the last rotation. The caller compares its `until` with the time of each attempt.
+    pub previous_secret: Option<PreviousSecret>,
     /// How often it has failed since it last succeeded.
     pub failures: u32,
     /// What is due, the longest first.
     pub deliveries: Vec<Delivery>,
+}
+
+/// A secret that was rotated, and until when it also signs deliveries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreviousSecret {
+    pub secret: WebhookSecret,
+    pub until: Timestamp,
 }
 
 /// Something that a webhook is to be told, or was.
@@ -370,7 +378,23 @@ impl Write for LeaseWebhooks {
 #[derive(Debug, FromRow)]
 struct KeepsRow {
     secret: String,
+    previous_secret: Option<String>,
+    previous_secret_until_ms: Option<i64>,
     failures: i64,
+}
+
+impl KeepsRow {
+    fn previous_secret(&self) -> Result<Option<PreviousSecret>, StoreError> {
+        let (Some(secret), Some(until)) = (&self.previous_secret, time(self.previous_secret_until_ms)) else {
+            return Ok(None);
+        };
+        Ok(Some(PreviousSecret { secret: parse_secret(secret)?, until }))
+    }
+}
+
+/// The text of a secret that does not parse is not shown.
+fn parse_secret(text: &str) -> Result<WebhookSecret, StoreError> {
+    WebhookSecret::parse(text).ok_or_else(|| unknown_value("webhook secret", "…"))
 }
 
 impl LeaseWebhooks {
@@ -384,10 +408,12 @@ impl LeaseWebhooks {
         let id = webhook.0;
         let row = sqlx::query_as::<_, WebhookRow>(select_hooks!("WHERE id = $1")).bind(id);
         let hook = row.fetch_one(&mut *conn).await?.into_hook()?;
-        let keeps: KeepsRow = sqlx::query_as("SELECT secret, failures FROM webhooks WHERE id = $1")
-            .bind(id)
-            .fetch_one(&mut *conn)
-            .await?;
+        let keeps: KeepsRow = sqlx::query_as(
+            "SELECT secret, previous_secret, previous_secret_until_ms, failures FROM webhooks WHERE id = $1",
+        )
+        .bind(id)
+        .fetch_one(&mut *conn)
+        .await?;
         let due = sqlx::query_as::<_, DeliveryRow>(select_deliveries!(
             "WHERE webhook_id = $1 AND due_at_ms IS NOT NULL AND due_at_ms <= $2 ORDER BY due_at_ms, id LIMIT $3"
         ));
@@ -395,13 +421,13 @@ impl LeaseWebhooks {
             due.bind(id).bind(self.now.as_ms()).bind(i64::from(self.deliveries)).fetch_all(conn).await?;
         let deliveries: Vec<_> = due.into_iter().map(DeliveryRow::into_delivery).collect::<Result<_, _>>()?;
         let failures = u32::try_from(keeps.failures).unwrap_or(u32::MAX);
-        let secret =
-            WebhookSecret::parse(&keeps.secret).ok_or_else(|| unknown_value("webhook secret", "…"))?;
+        let (secret, previous_secret) = (parse_secret(&keeps.secret)?, keeps.previous_secret()?);
         let lease = WebhookLease { webhook, number, as_of: hook.updated_at };
         Ok((!deliveries.is_empty()).then_some(LeasedWebhook {
             lease,
             webhook: hook,
             secret,
+            previous_secret,
             failures,
             deliveries,
         }))

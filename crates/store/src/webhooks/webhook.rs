@@ -145,7 +145,8 @@ impl Store {
         self.write(Change { account, id, change, by, now, journal: self.journal() }).await
     }
 
-    /// Gives a webhook another secret; `None` if there is no such webhook.
+    /// Replaces the secret of a webhook. The previous one also signs deliveries until `previous_until`. `None` if there is
+    /// no such webhook.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -154,10 +155,11 @@ impl Store {
         account: AccountId,
         id: WebhookId,
         secret: WebhookSecret,
+        previous_until: Timestamp,
         by: Actor,
         now: Timestamp,
     ) -> Result<Option<Webhook>, StoreError> {
-        self.write(Rotate { account, id, secret, by, now, journal: self.journal() }).await
+        self.write(Rotate { account, id, secret, previous_until, by, now, journal: self.journal() }).await
     }
 
     /// Removes a webhook; false if there is none. Nothing is told to it any more; its rows go with
@@ -290,6 +292,7 @@ struct Rotate {
     account: AccountId,
     id: WebhookId,
     secret: WebhookSecret,
+    previous_until: Timestamp,
     by: Actor,
     now: Timestamp,
     journal: Journal,
@@ -302,12 +305,16 @@ impl Write for Rotate {
         if find(conn, self.account, self.id).await?.is_none() {
             return Ok(None);
         }
-        sqlx::query("UPDATE webhooks SET secret = $2, updated_at_ms = $3 WHERE id = $1")
-            .bind(self.id.0)
-            .bind(self.secret.reveal())
-            .bind(self.now.as_ms())
-            .execute(&mut *conn)
-            .await?;
+        sqlx::query(
+            "UPDATE webhooks SET previous_secret = secret, previous_secret_until_ms = $4, secret = $2, \
+             updated_at_ms = $3 WHERE id = $1",
+        )
+        .bind(self.id.0)
+        .bind(self.secret.reveal())
+        .bind(self.now.as_ms())
+        .bind(self.previous_until.as_ms())
+        .execute(&mut *conn)
+        .await?;
         let act = AuditEvent::new(self.account, self.by, "webhook.rotate", self.id.to_string());
         self.journal.log(conn, &act, self.now).await?;
         find(conn, self.account, self.id).await
@@ -330,7 +337,8 @@ impl Write for Remove {
             return Ok(false);
         }
         sqlx::query(
-            "UPDATE webhooks SET removed = 1, active = 0, secret = '', due_at_ms = NULL, lease = NULL WHERE id = $1",
+            "UPDATE webhooks SET removed = 1, active = 0, secret = '', previous_secret = NULL, due_at_ms = NULL, \
+             lease = NULL WHERE id = $1",
         )
         .bind(self.id.0)
         .execute(&mut *conn)

@@ -6,8 +6,8 @@ use pinfold_model::{
 };
 use pinfold_store::{
     Attempt, BeginRemovalOutcome, CreatePin, CreatePinOutcome, CreatePinsOutcome, Delivery, LeasedWebhook,
-    NewWebhook, Next, PlacementOutcome, RemovalStep, RemovePinOutcome, RemovePinsOutcome, WebhookChange,
-    WebhookHealth,
+    NewWebhook, Next, PlacementOutcome, PreviousSecret, RemovalStep, RemovePinOutcome, RemovePinsOutcome,
+    WebhookChange, WebhookHealth,
 };
 
 use crate::world::{LEASE, World, at, cid, created, failure, gave_up, held, name, now, times, wish};
@@ -390,7 +390,10 @@ async fn an_account_has_its_own_webhooks_and_only_so_many() {
     assert_eq!(store.change_webhook(bea, hook.id, change(), Actor::OPERATOR, now()).await.unwrap(), None);
     let secret = WebhookSecret::new([8; 32]);
     assert_eq!(
-        store.rotate_webhook_secret(bea, hook.id, secret.clone(), Actor::OPERATOR, now()).await.unwrap(),
+        store
+            .rotate_webhook_secret(bea, hook.id, secret.clone(), at(50), Actor::OPERATOR, now())
+            .await
+            .unwrap(),
         None
     );
     assert_eq!(store.test_webhook(bea, hook.id, now()).await.unwrap(), None);
@@ -399,10 +402,16 @@ async fn an_account_has_its_own_webhooks_and_only_so_many() {
     let changed =
         store.change_webhook(ada, hook.id, change(), Actor::OPERATOR, at(9)).await.unwrap().unwrap();
     assert_eq!((changed.url.as_str(), changed.updated_at), ("https://example.com/", at(9)));
-    store.rotate_webhook_secret(ada, hook.id, secret.clone(), Actor::OPERATOR, now()).await.unwrap().unwrap();
+    store
+        .rotate_webhook_secret(ada, hook.id, secret.clone(), at(50), Actor::OPERATOR, now())
+        .await
+        .unwrap()
+        .unwrap();
     let test = store.test_webhook(ada, hook.id, now()).await.unwrap().unwrap();
     let claim = world.claim_hooks(now()).await.remove(0);
     assert_eq!((&claim.secret, claim.deliveries[0].id, &claim.deliveries[0].pin), (&secret, test, &None));
+    let previous = PreviousSecret { secret: WebhookSecret::new([7; 32]), until: at(50) };
+    assert_eq!(claim.previous_secret, Some(previous));
 }
 
 #[tokio::test]
