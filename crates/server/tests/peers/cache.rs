@@ -8,6 +8,8 @@ const NODE_MODULES: &str = "helia/node_modules";
 const REQUESTS: &str = "requests-2.34.2";
 const SDK: &str = "sdk-py-3.1.1";
 const SCHEMATHESIS: &str = "schemathesis-4.32.5";
+const WEBHOOKS_NPM: &str = "webhooks-npm/node_modules";
+const WEBHOOKS_PYPI: &str = "webhooks-pypi-1.1.0";
 const API_CLIENTS: &str = "api-clients/node_modules";
 const OAPI_CODEGEN: &str = "oapi-codegen";
 
@@ -55,6 +57,16 @@ pub(crate) fn api_clients() -> PathBuf {
 /// The folder of `oapi-codegen`, with a Go module in `module` that vendors what its output imports.
 pub(crate) fn oapi_codegen() -> PathBuf {
     installed(OAPI_CODEGEN)
+}
+
+/// The npm package `standardwebhooks`.
+pub(crate) fn webhooks_npm() -> PathBuf {
+    installed(WEBHOOKS_NPM)
+}
+
+/// A folder for `PYTHONPATH` that holds the PyPI package `standardwebhooks`.
+pub(crate) fn webhooks_pypi() -> PathBuf {
+    installed(WEBHOOKS_PYPI)
 }
 
 fn installed(name: &str) -> PathBuf {

@@ -11,7 +11,7 @@
 //! | `program.rs` | a child process that ends with its test |
 //! | `kubo.rs`, `helia.rs`, `pinfold.rs` | one driver for each kind of node |
 //! | `data.rs`, `vector.rs` | bytes and folders to move, and the published CIDs |
-//! | `exchange.rs`, `routing.rs`, `import.rs`, `samples.rs`,  `sdk.rs`, `fuzz.rs`, `tours.rs`, `api_page.rs`, `openapi_clients.rs` | the stories |
+//! | `exchange.rs`, `routing.rs`, `import.rs`, `samples.rs`, `sdk.rs`, `fuzz.rs`, `tours.rs`, `api_page.rs`, `openapi_clients.rs`, `webhooks.rs` | the stories |
 
 mod api_page;
 mod cache;
@@ -29,6 +29,10 @@ mod samples;
 mod sdk;
 mod tours;
 mod vector;
+#[path = "../../../outbound/tests/support/webhook_receiver.rs"]
+#[expect(dead_code, reason = "other suites use the rest")]
+mod webhook_receiver;
+mod webhooks;
 
 /// How two nodes reach each other in a story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

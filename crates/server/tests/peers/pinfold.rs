@@ -105,7 +105,7 @@ impl Pinfold {
     }
 
     /// Sends a request with curl; status and JSON of the answer.
-    async fn request(&self, method: &str, path: &str, arguments: &[&str]) -> (u16, Value) {
+    pub(crate) async fn request(&self, method: &str, path: &str, arguments: &[&str]) -> (u16, Value) {
         let mut command = Command::new("curl");
         command.args(["--silent", "--show-error", "--max-time", "170", "--write-out", "\n%{http_code}"]);
         command.args(["--request", method, "--header", &format!("X-API-Key: {}", self.key)]);
