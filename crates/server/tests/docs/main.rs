@@ -77,6 +77,7 @@ pages! {
     systemd = "docs/guides/systemd.md",
     troubleshooting = "docs/guides/troubleshooting.md",
     upgrade = "docs/guides/upgrade.md",
+    webhooks = "docs/guides/webhooks.md",
 }
 
 #[test]
