@@ -1,7 +1,7 @@
 //! The webhooks of an account: create, list, change, remove, rotate the secret, test, list deliveries.
 //!
 //! `pinfold_store` records an event in the transaction that changes the pin;
-//! [`webhook_delivery`](crate::background) delivers it.
+//! `background/webhook_delivery.rs` delivers it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -77,12 +77,12 @@ pub(super) async fn run(webhooks: &Arc<WebhookDelivery>) {
 pub(super) async fn run_cleanup(webhooks: &WebhookDelivery) {
     while webhooks.tasks.sleep(CLEANUP_INTERVAL).await {
         if let Err(error) = cleanup(webhooks).await {
-            tracing::warn!(%error, "failed to delete old deliveries and idempotency keys");
+            tracing::warn!(%error, "failed to delete old webhook deliveries");
         }
     }
 }
 
-/// Gives up old deliveries, and deletes removed webhooks and expired idempotency keys.
+/// Gives up old deliveries and deletes removed webhooks.
 pub(super) async fn cleanup(webhooks: &WebhookDelivery) -> Result<(), Error> {
     let before = webhooks.clock.now().before(AGE_MAX);
     while !webhooks.tasks.is_stopping()
