@@ -64,7 +64,7 @@ impl Documented {
             .title("Pinfold")
             .version(env!("CARGO_PKG_VERSION"))
             .description(Some(
-                "An IPFS pinning service. When the status of a pin is `pinned`, every block has been verified and is on disk.",
+                "An IPFS pinning service. When the status of a pin is `pinned`, every block has been verified and is on disk.\n\nEvery response, including errors, has the headers `X-Request-Id`, `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset`.",
             ))
             .license(Some(LicenseBuilder::new().name("MIT OR Apache-2.0").build()))
             .build();
@@ -254,6 +254,11 @@ fn complete(operation: &mut Operation) {
     }
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else { continue };
+        // Every response has these headers. Repeating them for each error would make the API page slow and generated
+        // clients large.
+        if !(status.starts_with(['2', '3']) || status == "429") {
+            continue;
+        }
         let mut header = |name: &str, kind: Type, text: &str| {
             let schema = ObjectBuilder::new().schema_type(kind).build();
             let header = HeaderBuilder::new().schema(Some(schema)).description(Some(text)).build();

@@ -13,5 +13,5 @@ def filter_query(context, query):
 
 
 @schemathesis.hook
-def filter_body(context, body):
-    return body is not None and body != []
+def filter_case(context, case):
+    return case.body is not None and case.body != []
