@@ -74,7 +74,7 @@ pub(super) struct PreferParam {
     prefer: Option<String>,
 }
 
-/// The deepest nesting of a JSON body, also inside fields that nobody reads. Ours are two deep.
+/// Deepest nesting of a JSON body, including ignored fields. Known bodies have two levels.
 const JSON_DEPTH_MAX: usize = 32;
 
 /// The last segment of the path as a CID, in any multibase, percent-encoded or not.

@@ -44,7 +44,7 @@ pub(super) fn time(field: &str, text: Option<&str>) -> Result<Option<Timestamp>,
     time.map_err(|error| Reject::invalid(format!("`{field}`: {error}")))
 }
 
-/// Where a page stands among all.
+/// Position of a page.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Pagination {
@@ -55,7 +55,7 @@ pub(super) struct Pagination {
 }
 
 impl Pagination {
-    /// `total` is `None` when nobody knows it.
+    /// `total` is `None` if it is unknown.
     pub(super) fn new(page: u32, limit: u32, total: Option<u64>) -> Self {
         let total_pages = total.map(|total| total.div_ceil(limit.max(1).into()));
         Self { page, limit, total, total_pages }

@@ -272,8 +272,8 @@ pub(super) struct NameParam {
     name: String,
 }
 
-/// The names that the rest of the path can mean: what it says when it is percent-decoded, and else what it says as it
-/// is, since some clients don't encode.
+/// The names that the rest of the path can mean: the percent-decoded text, and the text itself, since some clients do not
+/// encode.
 pub(super) struct NameText(Vec<TokenName>);
 
 impl FromRequestParts<AppState> for NameText {

@@ -1,7 +1,7 @@
-//! The API page in a browser: every operation, opened and sent as the page offers it, must become the request that the
-//! document describes, and one that the server can read.
+//! The API page in a browser: each operation, sent with the values that the page fills in, must be the request that the
+//! document describes, and valid in form.
 //!
-//! `PINFOLD_TEST_SCREENSHOTS=FOLDER` keeps what it looked like.
+//! `PINFOLD_TEST_SCREENSHOTS=FOLDER` stores screenshots.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::cache;
 use crate::pinfold::Pinfold;
 use crate::program::Program;
 
-/// No peer is there to be asked for content.
+/// No peer has the content of the examples.
 const SETTINGS: &str = "
 [pins]
 find_seconds = 1
@@ -21,14 +21,14 @@ find_seconds = 1
 dry_run_seconds = 1
 ";
 
-/// A request that can't be read, a route that takes another, an `Idempotency-Key` of another request, a fault.
+/// No response; an invalid request, a wrong method, a reused `Idempotency-Key`, an internal error.
 const UNFIT: [u16; 6] = [0, 400, 405, 415, 422, 500];
 
-/// What the page made of an operation.
+/// The requests that the page sent for an operation.
 #[derive(Debug, Deserialize)]
 struct Tried {
     id: String,
-    /// The requests it sent: one, or two for a POST.
+    /// One request, or two for a POST.
     sent: Vec<Sent>,
     fault: Option<String>,
 }
@@ -85,7 +85,7 @@ impl Tried {
         for sent in &self.sent {
             let is_right = sent.method == method && fits(path, &sent.path);
             if !is_right || UNFIT.contains(&sent.status) {
-                faults.push(format!("{}: {sent:?}, and the document says {method} {path}", self.id));
+                faults.push(format!("{}: {sent:?}, but the document has {method} {path}", self.id));
             }
         }
         faults
@@ -107,7 +107,7 @@ fn operations(document: &Value) -> BTreeMap<String, (String, String)> {
     all
 }
 
-/// Whether a path is one of those that a template stands for.
+/// Whether a path matches a template.
 fn fits(template: &str, path: &str) -> bool {
     let (template, path): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
     template.len() == path.len()

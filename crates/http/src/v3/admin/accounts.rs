@@ -289,7 +289,7 @@ pub(super) async fn tokens(
 /// Revoke an account's API key
 #[utoipa::path(delete, path = "/admin/accounts/{account_id}/tokens/{token_id}", operation_id = "adminRevokeAccountToken", tag = "admin", security(("key" = ["admin"]), ("session" = [])),
     params(AccountParam, ("token_id" = String, Path, description = "The key's id.", example = "34407e29d027c001")),
-    responses((status = 200, description = "It proves nothing any more.", body = DoneReply, example = json!({"message": "The API key is revoked"})), Missing, Guarded))]
+    responses((status = 200, description = "The key is revoked.", body = DoneReply, example = json!({"message": "The API key is revoked"})), Missing, Guarded))]
 pub(super) async fn revoke_token(
     operator: RequireAdmin,
     State(app): State<AppState>,

@@ -1,12 +1,12 @@
-//! `GET /status/:cid/events`: what becomes of a pin, as a stream of server-sent events.
+//! `GET /status/:cid/events`: the status of a pin as a stream of server-sent events.
 //!
-//! The stream is the HTML standard's `text/event-stream`. Its first line tells how soon to come back when it breaks
-//! off. Each event has an id that is made of what it tells, so that `Last-Event-ID` is understood by every process and
-//! nothing is told twice but the end. After the event `end` the server closes; when it ends a stream for another
-//! reason it says which in the event `closed`, which has no id.
+//! The format is `text/event-stream` of the HTML standard. The first line is the delay before a client reconnects. The ID of an
+//! event is derived from its content, so that every process understands `Last-Event-ID` and no event but `end` is sent
+//! twice. After the event `end` the server closes the connection. If it ends a stream for another reason, the event `closed`,
+//! which has no ID, gives the reason.
 //!
-//! Nothing is kept for whoever reads slowly: the next event is made when the last one went out, and a connection that
-//! takes nothing at all is cut as any is.
+//! Nothing is buffered for slow clients: an event is created when the previous one was sent. A client that does not read
+//! is disconnected.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -85,7 +85,7 @@ pub(crate) async fn events(
     Ok((headers, body).into_response())
 }
 
-/// Proof that the client takes event streams: it says so, or does not say what it takes.
+/// Proof that the client accepts event streams: `Accept` permits them or is absent.
 pub(crate) struct AcceptsEvents;
 
 impl FromRequestParts<AppState> for AcceptsEvents {

@@ -34,7 +34,7 @@ static CONFIG: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
 #[utoipa::path(get, path = "/docs", operation_id = "getDocsPage", tag = "service", security(()),
     responses((status = 303, description = "`Location` is the URL of the page."), Anyone))]
 pub(crate) async fn page() -> Redirect {
-    // The page's files are beside it, so its address must end in a name.
+    // The page loads its files by relative URLs, so its own URL must end in a file name.
     Redirect::to("/api/v3/docs/index.html")
 }
 

@@ -5,7 +5,7 @@
 //! filename is the path, or as pairs `files[i][path]` and `files[i][content]` in any order. They stream into the service as they come.
 //!
 //! Windows clients write paths with backslashes. These are taken as slashes: a file whose name really has one is
-//! rarer than they are, and could not be told apart.
+//! rarer than they are, and cannot be distinguished.
 
 use std::collections::HashMap;
 
@@ -29,7 +29,7 @@ use crate::v3::reject::Reject;
 use crate::v3::uploads::file::{Fields, base_name};
 use crate::v3::uploads::form::{Form, Part};
 
-/// The longest index of a pair, in bytes: it is kept until the other part comes, and is a number or a UUID.
+/// Longest index of a pair, in bytes. It is held in memory until the other part arrives, and is a number or a UUID.
 const INDEX_LENGTH_MAX: usize = 64;
 
 /// How many paths that came twice are named; after so many the rest of the form is not read.
@@ -137,7 +137,7 @@ pub(crate) async fn folder(
     Ok(DirectoryReply::new(&kept))
 }
 
-/// A directory on its way in.
+/// A directory upload in progress.
 struct Incoming<'a> {
     app: &'a AppState,
     caller: &'a Caller,

@@ -1,7 +1,7 @@
 //! `POST /files`: one file that comes as a multipart form.
 //!
 //! It streams into the service as it comes. Fields may stand before or after it: those before are checked before any
-//! content is read, and nothing is kept until the form has come to its end.
+//! content is read, and nothing is pinned until the form is complete.
 
 use axum::extract::{Request, State};
 use pinfold_service::{Caller, Received, UploadRequest};
@@ -98,12 +98,12 @@ async fn receive(
 pub(crate) struct Fields {
     hint: Option<String>,
     body: PinOptionsBody,
-    /// What the uploaded file or directory is called; `originalName` says it too, and comes first.
+    /// Name of the uploaded file or directory. `originalName` takes precedence.
     pub(crate) name: Option<String>,
 }
 
 impl Fields {
-    /// None yet. `hint` is the cluster that the request names beside its form.
+    /// No fields yet. `hint` is the cluster from the query or a header.
     pub(crate) fn new(hint: Option<String>) -> Self {
         Self { hint, ..Self::default() }
     }
@@ -117,7 +117,7 @@ impl Fields {
         Ok(UploadRequest { cluster: self.body.cluster(self.hint.as_deref())?, options })
     }
 
-    /// Takes a part that is no content. Fields that nobody knows are read and forgotten.
+    /// Reads a part that is not content. Unknown fields are discarded.
     pub(crate) async fn take(&mut self, part: Part) -> Result<(), Reject> {
         let field = part.name().to_owned();
         let text = part.text().await?;

@@ -1,4 +1,4 @@
-//! Multipart forms, part by part, as clients really send them. Nothing of a file is kept here.
+//! Multipart forms, read part by part, with the deviations of real clients. File contents are not buffered here.
 
 use std::io;
 
@@ -14,7 +14,7 @@ use crate::body::{PacedBody, Watch};
 use crate::v3::reject::Reject;
 use crate::v3::uploads::disposition::Disposition;
 
-/// A form on its way in.
+/// A form being received.
 pub(crate) struct Form {
     parts: Multipart<'static>,
     watch: Watch,

@@ -1,4 +1,4 @@
-// Opens the API page in a browser, and sends every operation as the page offers it: with what it fills in, and nothing else.
+// Opens the API page in a browser and sends every operation with the values that the page fills in.
 //
 //   node api-page.mjs URL KEY [FOLDER]
 //
@@ -13,7 +13,7 @@ const { chromium } = createRequire(join(process.cwd(), "package.json"))("playwri
 const [url, key, folder] = process.argv.slice(2);
 const print = (line) => console.log(JSON.stringify(line));
 
-// The longest wait for anything on the page; nothing there takes a tenth of it on an idle machine.
+// Longest wait for anything on the page.
 const WAIT_MS = 30_000;
 const FILE = { name: "hello.txt", mimeType: "text/plain", buffer: Buffer.from("hello\n") };
 
@@ -30,7 +30,7 @@ page.on("pageerror", (error) => troubles.push(`error on the page: ${error.messag
 
 const shot = async (name, target = page) => folder && target.screenshot({ path: join(folder, `${name}.png`) });
 
-// As somebody does who wants to try it: open the page, show a key.
+// Open the page and enter a key.
 await page.goto(`${url}/api/v3/docs`);
 await page.locator(".opblock").first().waitFor();
 await shot("page");
@@ -41,7 +41,7 @@ await form.locator("button", { hasText: "Authorize" }).click();
 await shot("authorize");
 await page.locator(".modal-ux .close-modal").click();
 
-// Clicks Execute; the request that the page sends, or what it says instead.
+// Clicks Execute and returns the request that the page sent.
 async function execute(block) {
   const request = page.waitForRequest((sent) => sent.resourceType() === "fetch", { timeout: WAIT_MS });
   const refused = block.locator(".validation-errors, input.invalid, textarea.invalid, .errors-wrapper").first();
@@ -80,7 +80,7 @@ for (const tag of await page.locator(".opblock-tag-section").all()) {
       await shot(`${id}-fault`);
     }
     print({ id, sent, fault });
-    // A closed operation costs the page nothing.
+    // Close it, so that the page renders less.
     await block.locator(".opblock-summary-control").click();
   }
 }
