@@ -277,64 +277,57 @@ fn whole_seconds(wait: Duration) -> u64 {
 
 impl From<Error> for Reject {
     fn from(error: Error) -> Self {
+        use ErrorCode as C;
         use StatusCode as S;
         let message = error.to_string();
         match error {
             Error::InvalidRequest(_) | Error::UnknownCluster | Error::Unfit(_) => Self::invalid(message),
             Error::UploadCutOff => Self::invalid(message),
-            Error::TimelockNotAllowed => Self::new(S::FORBIDDEN, message).code(ErrorCode::TimelockNotAllowed),
-            Error::RetentionNotAllowed => {
-                Self::new(S::FORBIDDEN, message).code(ErrorCode::RetentionNotAllowed)
-            }
+            Error::TimelockNotAllowed => Self::new(S::FORBIDDEN, message).code(C::TimelockNotAllowed),
+            Error::RetentionNotAllowed => Self::new(S::FORBIDDEN, message).code(C::RetentionNotAllowed),
             Error::RetentionLocked { until } => {
-                Self::new(S::FORBIDDEN, message).code(ErrorCode::RetentionLocked).locked_until(until)
+                Self::new(S::FORBIDDEN, message).code(C::RetentionLocked).locked_until(until)
             }
             Error::Lifetime(LifetimeError::Shortened { until }) => {
-                Self::invalid(message).code(ErrorCode::RetentionShortened).locked_until(until)
+                Self::invalid(message).code(C::RetentionShortened).locked_until(until)
             }
             Error::Lifetime(LifetimeError::EndsBeforeLock { until }) => {
-                Self::invalid(message).code(ErrorCode::TimelockBeforeRetention).locked_until(until)
+                Self::invalid(message).code(C::TimelockBeforeRetention).locked_until(until)
             }
             Error::Lifetime(LifetimeError::LockBeyondEnd { .. }) => {
-                Self::invalid(message).code(ErrorCode::RetentionBeyondTimelock)
+                Self::invalid(message).code(C::RetentionBeyondTimelock)
             }
-            Error::Twice { .. } => Self::invalid(message).code(ErrorCode::DuplicateItem),
-            Error::ClusterNotAllowed => Self::new(S::FORBIDDEN, message).code(ErrorCode::ClusterNotAllowed),
+            Error::Twice { .. } => Self::invalid(message).code(C::DuplicateItem),
+            Error::ClusterNotAllowed => Self::new(S::FORBIDDEN, message).code(C::ClusterNotAllowed),
             Error::FileTooLarge { .. } | Error::DirectoryTooLarge { .. } => Self::too_large(message),
-            Error::QuotaExceeded => Self::new(S::FORBIDDEN, message).code(ErrorCode::QuotaExceeded),
-            Error::ScopeNotHeld => Self::new(S::FORBIDDEN, message).code(ErrorCode::ScopeNotHeld),
-            Error::FolderNotAllowed => {
-                Self::new(S::FORBIDDEN, message).code(ErrorCode::ServerFolderNotAllowed)
-            }
+            Error::QuotaExceeded => Self::new(S::FORBIDDEN, message).code(C::QuotaExceeded),
+            Error::ScopeNotHeld => Self::new(S::FORBIDDEN, message).code(C::ScopeNotHeld),
+            Error::FolderNotAllowed => Self::new(S::FORBIDDEN, message).code(C::ServerFolderNotAllowed),
             Error::CidNotFound | Error::PinNotFound | Error::UploadNotFound => {
                 Self::new(S::NOT_FOUND, message)
             }
-            Error::NotPinned(_) => Self::new(S::CONFLICT, message).code(ErrorCode::NotPinned),
-            Error::LifeNotHeld => Self::new(S::FORBIDDEN, message).code(ErrorCode::ExpiryNotHeld),
-            Error::AddressesNotHeld => Self::new(S::FORBIDDEN, message).code(ErrorCode::IpAllowlistNotHeld),
-            Error::CredentialGone => {
-                Self::new(S::UNAUTHORIZED, message).code(ErrorCode::InvalidApiKey).challenge()
-            }
+            Error::NotPinned(_) => Self::new(S::CONFLICT, message).code(C::NotPinned),
+            Error::LifeNotHeld => Self::new(S::FORBIDDEN, message).code(C::ExpiryNotHeld),
+            Error::AddressesNotHeld => Self::new(S::FORBIDDEN, message).code(C::IpAllowlistNotHeld),
+            Error::CredentialGone => Self::new(S::UNAUTHORIZED, message).code(C::InvalidApiKey).challenge(),
             Error::TokenNotFound | Error::AccountNotFound => Self::new(S::NOT_FOUND, message),
             Error::PlanNotFound | Error::ClusterNotFound => Self::new(S::NOT_FOUND, message),
-            Error::PlanChangeNotAllowed => {
-                Self::new(S::FORBIDDEN, message).code(ErrorCode::PlanChangeNotAllowed)
-            }
-            Error::PlanTooSmall { .. } => Self::new(S::FORBIDDEN, message).code(ErrorCode::QuotaExceeded),
-            Error::PlanInUse => Self::new(S::CONFLICT, message).code(ErrorCode::PlanInUse),
-            Error::LastAdmin => Self::new(S::CONFLICT, message).code(ErrorCode::LastAdmin),
-            Error::AccountHasPins { .. } => Self::new(S::CONFLICT, message).code(ErrorCode::AccountHasPins),
-            Error::AccountLeaving => Self::new(S::CONFLICT, message).code(ErrorCode::AccountLeaving),
+            Error::PlanChangeNotAllowed => Self::new(S::FORBIDDEN, message).code(C::PlanChangeNotAllowed),
+            Error::PlanTooSmall { .. } => Self::new(S::FORBIDDEN, message).code(C::QuotaExceeded),
+            Error::PlanInUse => Self::new(S::CONFLICT, message).code(C::PlanInUse),
+            Error::LastAdmin => Self::new(S::CONFLICT, message).code(C::LastAdmin),
+            Error::AccountHasPins { .. } => Self::new(S::CONFLICT, message).code(C::AccountHasPins),
+            Error::AccountLeaving => Self::new(S::CONFLICT, message).code(C::AccountLeaving),
             Error::WebhookNotFound => Self::new(S::NOT_FOUND, message),
             Error::NameTaken | Error::EmailTaken => Self::new(S::CONFLICT, message),
-            Error::WebhookInactive => Self::new(S::CONFLICT, message).code(ErrorCode::WebhookInactive),
+            Error::WebhookInactive => Self::new(S::CONFLICT, message).code(C::WebhookInactive),
             Error::Idempotency(error) => error.into(),
             Error::TooManyInFlight { limit, at } | Error::TooManyEventStreams { limit, at } => {
                 Self::too_many_at_once(message, limit, at)
             }
             Error::Login(error) => error.into(),
-            Error::Stalled(_) => Self::new(S::SERVICE_UNAVAILABLE, message).code(ErrorCode::Stalled),
-            Error::StorageFull => Self::new(S::INSUFFICIENT_STORAGE, message).code(ErrorCode::StorageFull),
+            Error::Stalled(_) => Self::new(S::SERVICE_UNAVAILABLE, message).code(C::Stalled),
+            Error::StorageFull => Self::new(S::INSUFFICIENT_STORAGE, message).code(C::StorageFull),
             Error::Unavailable { retry_after: None } => Self::new(S::SERVICE_UNAVAILABLE, message),
             Error::Unavailable { retry_after: Some(wait) } => {
                 Self::new(S::SERVICE_UNAVAILABLE, message).retry_after(wait)
