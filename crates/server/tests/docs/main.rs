@@ -13,11 +13,14 @@
 //! | `LANGUAGE file=PATH` | writes the block to PATH |
 //!
 //! The comment `<!-- docs test: stop -->` stops what runs in the background, where the page says to press Ctrl-C.
+//! `paths` checks that the files and pages that the documentation names exist.
+//!
 //! A guide begins with a running server, a key in `PINFOLD_API_KEY` and a pin in `CID`, as its first paragraph says.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod page;
+mod paths;
 #[cfg(feature = "foreign-peers")]
 mod proxies;
 mod session;
