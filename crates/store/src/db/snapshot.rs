@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::db::statement;
 use crate::{Store, StoreError};
 
 impl Store {
@@ -22,7 +23,7 @@ impl Store {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(path).map_err(failed)?;
-        sqlx::query("VACUUM INTO $1").bind(name).execute(&self.readers).await?;
+        statement::query("VACUUM INTO $1").bind(name).execute(&self.readers).await?;
         tokio::fs::File::from_std(file).sync_all().await.map_err(failed)
     }
 }
