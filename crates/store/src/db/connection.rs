@@ -91,7 +91,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if it does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        statement::query("SELECT 1").execute(&self.readers).await?;
+        statement::query("SELECT CAST(1 AS BIGINT)").execute(&self.readers).await?;
         Ok(())
     }
 

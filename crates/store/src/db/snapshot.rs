@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use crate::db::statement;
 use crate::{Store, StoreError};
 
 impl Store {
@@ -23,7 +22,7 @@ impl Store {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(path).map_err(failed)?;
-        statement::query("VACUUM INTO $1").bind(name).execute(&self.readers).await?;
+        sqlx::query("VACUUM INTO $1").bind(name).execute(&self.readers).await?;
         tokio::fs::File::from_std(file).sync_all().await.map_err(failed)
     }
 }

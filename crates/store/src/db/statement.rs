@@ -47,7 +47,7 @@ pub(crate) fn one_of(statements: &'static [&'static str], index: usize) -> &'sta
 /// A statement that was built.
 #[track_caller]
 pub(crate) fn build(builder: &mut QueryBuilder<Sqlite>) -> Query<'_, Sqlite, SqliteArguments> {
-    record(builder.sql().as_str());
+    record_built(builder);
     builder.build()
 }
 
@@ -59,15 +59,18 @@ pub(crate) fn build_as<'q, O>(
 where
     O: for<'r> FromRow<'r, SqliteRow>,
 {
-    record(builder.sql().as_str());
+    record_built(builder);
     builder.build_query_as()
 }
 
 #[cfg(not(feature = "postgres-tests"))]
 fn record(_sql: &str) {}
 
+#[cfg(not(feature = "postgres-tests"))]
+fn record_built(_builder: &QueryBuilder<Sqlite>) {}
+
 #[cfg(feature = "postgres-tests")]
-use recorder::record;
+use recorder::{record, record_built};
 
 #[cfg(feature = "postgres-tests")]
 mod recorder {
@@ -75,6 +78,21 @@ mod recorder {
     use std::io::Write as _;
     use std::panic::Location;
     use std::sync::{Mutex, OnceLock};
+
+    use sqlx::{QueryBuilder, Sqlite};
+
+    /// Records what was built, with the placeholders that PostgreSQL has: `$1`, `$2`, … for each `?`.
+    #[track_caller]
+    pub(super) fn record_built(builder: &QueryBuilder<Sqlite>) {
+        let mut sql = String::new();
+        for (number, part) in builder.sql().as_str().split('?').enumerate() {
+            if number > 0 {
+                sql.push_str(&format!("${number}"));
+            }
+            sql.push_str(part);
+        }
+        record(&sql);
+    }
 
     /// Writes place and text of a statement, once each, to the file that the test names. The fields end with the
     /// control characters for units (1F) and records (1E).

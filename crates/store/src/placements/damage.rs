@@ -56,8 +56,8 @@ impl Write for NoteDamage {
         for Damage { cid, cluster, blocks } in &self.damage {
             statement::query(
                 "UPDATE placements SET damaged_blocks = $3, due_at_ms = CASE \
-                 WHEN $3 > 0 AND state = 'pinned' AND due_at_ms IS NULL THEN $4 ELSE due_at_ms END, \
-                 queue_ms = CASE WHEN $3 > 0 AND state = 'pinned' AND due_at_ms IS NULL THEN $5 \
+                 WHEN CAST($3 AS BIGINT) > 0 AND state = 'pinned' AND due_at_ms IS NULL THEN $4 ELSE due_at_ms END, \
+                 queue_ms = CASE WHEN CAST($3 AS BIGINT) > 0 AND state = 'pinned' AND due_at_ms IS NULL THEN $5 \
                  ELSE queue_ms END WHERE cid = $1 AND cluster = $2",
             )
             .bind(cid.to_string())

@@ -261,7 +261,7 @@ impl Write for Change {
         // What its owner changes is tried anew. The reason why it was turned off goes when it is turned on.
         statement::query(
             "UPDATE webhooks SET url = $2, description = $3, events = $4, active = $5, updated_at_ms = $6, \
-             disabled_reason = CASE WHEN $5 = 1 THEN NULL ELSE disabled_reason END, failures = 0, \
+             disabled_reason = CASE WHEN CAST($5 AS BIGINT) = 1 THEN NULL ELSE disabled_reason END, failures = 0, \
              failing_since_ms = NULL, paused_until_ms = 0 WHERE id = $1",
         )
         .bind(self.id.0)

@@ -134,6 +134,8 @@ async fn placement_is_read_and_its_schedule_clamped() {
     let id = pin.placement.id;
     assert_eq!(world.store.count_in_flight(ada, 10).await.unwrap(), 1);
     assert!(world.store.is_wanted(id).await.unwrap());
+    let found = world.store.placement_of(&cid(1), &pin.placement.cluster).await.unwrap();
+    assert_eq!(found, Some(pin.placement.clone()));
     let claim = world.claim(now()).await;
     // The clock was set back: the lease ends at the given time at the latest.
     world.store.clamp_schedule(at(-100), at(-40)).await.unwrap();
