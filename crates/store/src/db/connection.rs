@@ -47,10 +47,9 @@ impl Store {
     /// Opens or creates the SQLite database in this file, and brings its schema up to date. Only the owner can read a
     /// new file.
     ///
-    /// The caller makes sure that no other process has the database open: `pinfold` takes the lock of the data folder
-    /// (`pinfold.lock`) before each call, for the server as well as for commands that work offline. The store does not
-    /// lose data when two processes write, but leases are reset at start ([`Store::reset_placement_leases`]), which
-    /// would give one placement to two workers.
+    /// Transactions of several processes wait for each other, so short commands may open the database of a running
+    /// server. Only the process that holds the lock of the data directory (`pinfold.lock`) may lease placements and
+    /// reset leases ([`Store::reset_placement_leases`]); the store does not check that.
     ///
     /// # Errors
     /// [`StoreError`]; [`StoreError::Incompatible`] when the database was created by an earlier or a later build.
