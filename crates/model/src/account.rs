@@ -110,7 +110,7 @@ pub struct Account {
     /// The bytes that its pins are charged with; never more than `storage_limit_bytes` was when they came.
     pub used_bytes: u64,
     /// The same when blocks that its pins share count once: at most as much, and counted a little behind the changes.
-    pub distinct_bytes: u64,
+    pub dedup_bytes: u64,
     /// The bytes that its pins may have altogether.
     pub storage_limit_bytes: u64,
     /// How many pins it has, failed ones included.

@@ -173,6 +173,6 @@ pub(crate) fn log_store_error(error: StoreError) -> Error {
         StoreError::Full => Error::StorageFull,
         StoreError::Busy => Error::Unavailable { retry_after: Some(Duration::from_secs(1)) },
         StoreError::Closed | StoreError::Disk(_) => Error::Unavailable { retry_after: None },
-        StoreError::Strange { .. } | StoreError::Failed(_) => Error::Internal,
+        StoreError::Strange { .. } | StoreError::Incompatible(_) | StoreError::Failed(_) => Error::Internal,
     }
 }

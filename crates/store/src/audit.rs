@@ -17,7 +17,8 @@ use pinfold_model::{
 };
 use sqlx::{FromRow, QueryBuilder};
 
-use crate::db::row::{LIST_MAX, number, unknown_value, word};
+use crate::db::row::{LIST_MAX, number, push_number, unknown_value, word};
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{PlacementRecord, Store, StoreError};
 
@@ -164,7 +165,7 @@ impl Journal {
             return Ok(());
         }
         let mut query = QueryBuilder::new(
-            "INSERT INTO audit (id, account_id, actor_id, at_ms, source, address, action, subject, status, details) ",
+            "INSERT INTO audit_log (id, account_id, actor_id, at_ms, source, address, action, subject, status, details) ",
         );
         query.push_values(acts, |mut row, (act, now)| {
             let act: &AuditEvent = act.borrow();
@@ -180,7 +181,7 @@ impl Journal {
                 .push_bind(act.details.to_json());
         });
         // Only what comes often stays prepared.
-        query.build().persistent(acts.len() == 1).execute(conn).await?;
+        statement::build(&mut query).persistent(acts.len() == 1).execute(conn).await?;
         Ok(())
     }
 
@@ -209,20 +210,25 @@ impl Journal {
             return Ok(());
         }
         let mut query = QueryBuilder::new(
-            "INSERT INTO audit (account_id, actor_id, at_ms, source, address, action, subject, status, details, id) ",
+            "INSERT INTO audit_log (account_id, actor_id, at_ms, source, address, action, subject, status, details, id) ",
         );
         let address = by.address.map(|address| address.to_string());
         // Ids of clusters have no character that JSON would quote.
-        query.push("SELECT v.column1, ").push_bind(by.actor.map(|actor| actor.0));
-        query.push(", ").push_bind(now.as_ms()).push(", ").push_bind(by.source.as_str());
-        query.push(", ").push_bind(address).push(", ").push_bind(action);
+        query.push("SELECT v.column1, CAST(").push_bind(by.actor.map(|actor| actor.0));
+        query.push(" AS BIGINT), CAST(").push_bind(now.as_ms()).push(" AS BIGINT), ");
+        query.push_bind(by.source.as_str()).push(", ").push_bind(address).push(", ").push_bind(action);
         query.push(", p.cid, 'success', '{\"cluster\":\"' || p.cluster || '\"}', v.column3 FROM (");
         query.push_values(pins, |mut row, (account, placement)| {
-            row.push_bind(*account).push_bind(*placement).push_bind(self.ids.next(now));
+            for number in [*account, *placement, self.ids.next(now)] {
+                push_number(&mut row, number);
+            }
         });
         query.push(") AS v JOIN placements p ON p.id = v.column2");
         // Only what comes often stays prepared.
-        query.build().persistent(pins.len() == 1 || pins.len() == LIST_MAX).execute(conn).await?;
+        statement::build(&mut query)
+            .persistent(pins.len() == 1 || pins.len() == LIST_MAX)
+            .execute(conn)
+            .await?;
         Ok(())
     }
 
@@ -310,17 +316,17 @@ macro_rules! per_index {
 
 /// Lists: of an account, of everything, and of who acted.
 pub(crate) const LISTS: [&str; 3] = per_index!(
-    "SELECT id, account_id, actor_id, at_ms, source, address, action, subject, status, details FROM audit WHERE ",
+    "SELECT id, account_id, actor_id, at_ms, source, address, action, subject, status, details FROM audit_log WHERE ",
     "ORDER BY at_ms DESC, id DESC LIMIT $7 OFFSET $8"
 );
 
 /// Counts, in the same order.
 pub(crate) const COUNTS: [&str; 3] =
-    per_index!("SELECT COUNT(*) FROM (SELECT 1 FROM audit WHERE ", "LIMIT $7) counted");
+    per_index!("SELECT COUNT(*) FROM (SELECT 1 FROM audit_log WHERE ", "LIMIT $7) counted");
 
 /// The oldest entries before a time.
-pub(crate) const SWEEP: &str = "DELETE FROM audit WHERE id IN \
-    (SELECT id FROM audit WHERE at_ms < $1 ORDER BY at_ms, id LIMIT $2)";
+pub(crate) const SWEEP: &str = "DELETE FROM audit_log WHERE id IN \
+    (SELECT id FROM audit_log WHERE at_ms < $1 ORDER BY at_ms, id LIMIT $2)";
 
 impl AuditFilter {
     fn index(&self) -> usize {
@@ -340,6 +346,11 @@ impl AuditFilter {
 }
 
 impl Store {
+    /// Writes entries of the audit log.
+    pub(crate) fn journal(&self) -> Journal {
+        Journal::new(Arc::clone(&self.ids))
+    }
+
     /// Adds an entry of its own.
     ///
     /// # Errors
@@ -366,7 +377,7 @@ impl Store {
         let readers = if filter.action.is_some() { &self.searchers } else { &self.readers };
         let from = filter.from.map_or(i64::MIN, Timestamp::as_ms);
         let (end_at, end_id) = filter.end(before);
-        let rows: Vec<AuditRow> = sqlx::query_as(LISTS[index])
+        let rows: Vec<AuditRow> = statement::query_as(statement::one_of(&LISTS, index))
             .bind(filter.account.map(|account| account.0))
             .bind(&filter.action)
             .bind(from)
@@ -378,7 +389,7 @@ impl Store {
             .fetch_all(readers)
             .await?;
         let (all_at, all_id) = filter.end(None);
-        let total: i64 = sqlx::query_scalar(COUNTS[index])
+        let total: i64 = statement::query_scalar(statement::one_of(&COUNTS, index))
             .bind(filter.account.map(|account| account.0))
             .bind(&filter.action)
             .bind(from)
@@ -424,39 +435,11 @@ impl Write for Sweep {
     type Out = u64;
 
     async fn run(&self, conn: &mut Conn) -> Result<u64, StoreError> {
-        let done =
-            sqlx::query(SWEEP).bind(self.before.as_ms()).bind(i64::from(self.limit)).execute(conn).await?;
+        let done = statement::query(SWEEP)
+            .bind(self.before.as_ms())
+            .bind(i64::from(self.limit))
+            .execute(conn)
+            .await?;
         Ok(done.rows_affected())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::borrow::Cow;
-
-    use sqlx::{Connection, SqliteConnection, raw_sql};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_log_of_the_time_before_goes_on() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("pinfold.db");
-        let mut before = sqlx::migrate!();
-        before.migrations = Cow::Owned(before.iter().filter(|step| step.version <= 4).cloned().collect());
-        let mut conn =
-            SqliteConnection::connect(&format!("sqlite://{}?mode=rwc", path.display())).await.unwrap();
-        before.run(&mut conn).await.unwrap();
-        let old = "INSERT INTO accounts (id, email, name, role, plan, disabled, storage_limit_bytes, used_bytes, \
-                   pin_count, created_at_ms) VALUES (7, 'ada@example.org', 'Ada', 'user', 'free', 0, 0, 0, 0, 1); \
-                   INSERT INTO audit (id, account_id, at_ms, action, subject) VALUES (8, 7, 1, 'token.create', 'x')";
-        raw_sql(old).execute(&mut conn).await.unwrap();
-        conn.close().await.unwrap();
-
-        let store = Store::open(&path).await.unwrap();
-        let filter = AuditFilter { account: Some(AccountId(7)), ..AuditFilter::default() };
-        let list = store.list_audit(&filter, None, 0, 10, 10).await.unwrap();
-        assert_eq!((list.entries[0].action.as_str(), list.entries[0].by), ("token.create", Actor::OPERATOR));
-        assert!(store.id(Timestamp::from_ms(0)) > 8, "ids go on after those that are there");
     }
 }

@@ -5,6 +5,7 @@ use sqlx::FromRow;
 
 use crate::audit::{Journal, operator_event};
 use crate::db::row::unknown_value;
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};
 
@@ -55,7 +56,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn saved_cluster_infos(&self) -> Result<Vec<SavedClusterInfo>, StoreError> {
         let rows: Vec<ClusterRow> =
-            sqlx::query_as("SELECT cluster, label, region, country, gateways FROM cluster_infos")
+            statement::query_as("SELECT cluster, label, region, country, gateways FROM cluster_infos")
                 .fetch_all(&self.readers)
                 .await?;
         rows.into_iter().map(ClusterRow::into_saved).collect()
@@ -102,7 +103,7 @@ impl Write for SaveClusterInfo {
         let saved = &self.cluster;
         let gateways: Vec<String> =
             saved.gateways.iter().map(|(url, label)| format!("{url}\t{label}")).collect();
-        sqlx::query(
+        statement::query(
             "INSERT INTO cluster_infos (cluster, label, region, country, gateways, updated_at_ms) \
              VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (cluster) DO UPDATE SET label = excluded.label, \
              region = excluded.region, country = excluded.country, gateways = excluded.gateways, \
@@ -137,7 +138,7 @@ impl Write for DeleteClusterInfo {
     type Out = bool;
 
     async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
-        let done = sqlx::query("DELETE FROM cluster_infos WHERE cluster = $1")
+        let done = statement::query("DELETE FROM cluster_infos WHERE cluster = $1")
             .bind(self.cluster.as_str())
             .execute(&mut *conn)
             .await?;

@@ -8,6 +8,7 @@ use pinfold_model::{AccountId, Timestamp};
 use sqlx::FromRow;
 
 use crate::db::row::{column, number};
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};
 
@@ -177,9 +178,9 @@ impl Write for Reserve {
     type Out = ReserveOutcome;
 
     async fn run(&self, conn: &mut Conn) -> Result<ReserveOutcome, StoreError> {
-        let known: Option<RequestRow> = sqlx::query_as(
+        let known: Option<RequestRow> = statement::query_as(
             "SELECT id, head_hash, body_hash, lease, lease_until_ms, status, headers, body, created_at_ms \
-             FROM named_requests WHERE account_id = $1 AND name_hash = $2",
+             FROM idempotent_requests WHERE account_id = $1 AND name_hash = $2",
         )
         .bind(self.request.account.0)
         .bind(&self.request.name_hash)
@@ -219,7 +220,7 @@ impl Reserve {
     async fn make_room(&self, conn: &mut Conn) -> Result<(), StoreError> {
         let account = self.request.account.0;
         let sums: Option<(i64, i64)> =
-            sqlx::query_as("SELECT requests, bytes FROM named_request_sums WHERE account_id = $1")
+            statement::query_as("SELECT requests, bytes FROM idempotent_request_sums WHERE account_id = $1")
                 .bind(account)
                 .fetch_optional(&mut *conn)
                 .await?;
@@ -227,8 +228,8 @@ impl Reserve {
         if number(requests) < self.bounds.requests_max && number(bytes) < self.bounds.bytes_max {
             return Ok(());
         }
-        let oldest: Vec<i64> = sqlx::query_scalar(
-            "SELECT id FROM named_requests WHERE account_id = $1 AND lease IS NULL \
+        let oldest: Vec<i64> = statement::query_scalar(
+            "SELECT id FROM idempotent_requests WHERE account_id = $1 AND lease IS NULL \
              ORDER BY created_at_ms, id LIMIT $2",
         )
         .bind(account)
@@ -240,8 +241,8 @@ impl Reserve {
 
     async fn insert(&self, conn: &mut Conn) -> Result<(), StoreError> {
         let request = &self.request;
-        sqlx::query(
-            "INSERT INTO named_requests (id, account_id, name_hash, head_hash, body_hash, lease, lease_until_ms, \
+        statement::query(
+            "INSERT INTO idempotent_requests (id, account_id, name_hash, head_hash, body_hash, lease, lease_until_ms, \
              created_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         )
         .bind(self.id)
@@ -254,9 +255,9 @@ impl Reserve {
         .bind(self.now.as_ms())
         .execute(&mut *conn)
         .await?;
-        sqlx::query(
-            "INSERT INTO named_request_sums (account_id, requests, bytes) VALUES ($1, 1, 0) \
-             ON CONFLICT (account_id) DO UPDATE SET requests = named_request_sums.requests + 1",
+        statement::query(
+            "INSERT INTO idempotent_request_sums (account_id, requests, bytes) VALUES ($1, 1, 0) \
+             ON CONFLICT (account_id) DO UPDATE SET requests = idempotent_request_sums.requests + 1",
         )
         .bind(request.account.0)
         .execute(conn)
@@ -268,14 +269,15 @@ impl Reserve {
 /// Deletes rows and takes them out of the sums.
 async fn forget(conn: &mut Conn, ids: &[i64]) -> Result<(), StoreError> {
     for id in ids {
-        let row: Option<(i64, i64)> =
-            sqlx::query_as("DELETE FROM named_requests WHERE id = $1 RETURNING account_id, body_bytes")
-                .bind(id)
-                .fetch_optional(&mut *conn)
-                .await?;
+        let row: Option<(i64, i64)> = statement::query_as(
+            "DELETE FROM idempotent_requests WHERE id = $1 RETURNING account_id, body_bytes",
+        )
+        .bind(id)
+        .fetch_optional(&mut *conn)
+        .await?;
         let Some((account, bytes)) = row else { continue };
-        sqlx::query(
-            "UPDATE named_request_sums SET requests = requests - 1, bytes = bytes - $2 WHERE account_id = $1",
+        statement::query(
+            "UPDATE idempotent_request_sums SET requests = requests - 1, bytes = bytes - $2 WHERE account_id = $1",
         )
         .bind(account)
         .bind(bytes)
@@ -294,12 +296,14 @@ impl Write for Renew {
     type Out = bool;
 
     async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
-        let done = sqlx::query("UPDATE named_requests SET lease_until_ms = $3 WHERE id = $1 AND lease = $2")
-            .bind(self.reservation.id)
-            .bind(self.reservation.lease)
-            .bind(self.lease_until.as_ms())
-            .execute(conn)
-            .await?;
+        let done = statement::query(
+            "UPDATE idempotent_requests SET lease_until_ms = $3 WHERE id = $1 AND lease = $2",
+        )
+        .bind(self.reservation.id)
+        .bind(self.reservation.lease)
+        .bind(self.lease_until.as_ms())
+        .execute(conn)
+        .await?;
         Ok(done.rows_affected() > 0)
     }
 }
@@ -317,8 +321,8 @@ impl Write for Keep {
         let headers: Vec<_> = answer.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
         let headers = headers.join("\n");
         let bytes = column((answer.body.as_ref().map_or(0, String::len) + headers.len()) as u64);
-        let account: Option<i64> = sqlx::query_scalar(
-            "UPDATE named_requests SET status = $3, headers = $4, body = $5, body_hash = $6, body_bytes = $7, \
+        let account: Option<i64> = statement::query_scalar(
+            "UPDATE idempotent_requests SET status = $3, headers = $4, body = $5, body_hash = $6, body_bytes = $7, \
              lease = NULL, lease_until_ms = NULL WHERE id = $1 AND lease = $2 RETURNING account_id",
         )
         .bind(self.reservation.id)
@@ -331,7 +335,7 @@ impl Write for Keep {
         .fetch_optional(&mut *conn)
         .await?;
         let Some(account) = account else { return Ok(false) };
-        sqlx::query("UPDATE named_request_sums SET bytes = bytes + $2 WHERE account_id = $1")
+        statement::query("UPDATE idempotent_request_sums SET bytes = bytes + $2 WHERE account_id = $1")
             .bind(account)
             .bind(bytes)
             .execute(conn)
@@ -349,7 +353,7 @@ impl Write for Release {
 
     async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
         let held: Option<i64> =
-            sqlx::query_scalar("SELECT id FROM named_requests WHERE id = $1 AND lease = $2")
+            statement::query_scalar("SELECT id FROM idempotent_requests WHERE id = $1 AND lease = $2")
                 .bind(self.reservation.id)
                 .bind(self.reservation.lease)
                 .fetch_optional(&mut *conn)
@@ -367,7 +371,8 @@ impl Write for TakeOver {
     type Out = u64;
 
     async fn run(&self, conn: &mut Conn) -> Result<u64, StoreError> {
-        let done = sqlx::query("UPDATE named_requests SET lease_until_ms = NULL WHERE lease IS NOT NULL");
+        let done =
+            statement::query("UPDATE idempotent_requests SET lease_until_ms = NULL WHERE lease IS NOT NULL");
         Ok(done.execute(conn).await?.rows_affected())
     }
 }
@@ -378,13 +383,13 @@ struct Sweep {
 }
 
 pub(crate) const OLD_REQUESTS: &str =
-    "SELECT id FROM named_requests WHERE created_at_ms < $1 ORDER BY created_at_ms, id LIMIT $2";
+    "SELECT id FROM idempotent_requests WHERE created_at_ms < $1 ORDER BY created_at_ms, id LIMIT $2";
 
 impl Write for Sweep {
     type Out = u64;
 
     async fn run(&self, conn: &mut Conn) -> Result<u64, StoreError> {
-        let old: Vec<i64> = sqlx::query_scalar(OLD_REQUESTS)
+        let old: Vec<i64> = statement::query_scalar(OLD_REQUESTS)
             .bind(self.before.as_ms())
             .bind(i64::from(self.limit))
             .fetch_all(&mut *conn)

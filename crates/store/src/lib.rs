@@ -13,6 +13,7 @@ mod audit;
 mod cluster_info;
 mod db;
 mod idempotency;
+mod lanes;
 mod pins;
 mod placements;
 mod plans;

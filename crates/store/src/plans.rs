@@ -6,6 +6,7 @@ use sqlx::FromRow;
 
 use crate::audit::{Journal, operator_event};
 use crate::db::row::{column, number, unknown_value};
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};
 
@@ -87,7 +88,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn saved_plans(&self) -> Result<Vec<Plan>, StoreError> {
-        let rows: Vec<PlanRow> = sqlx::query_as(
+        let rows: Vec<PlanRow> = statement::query_as(
             "SELECT code, name, descriptions, price_cents, self_service, storage_bytes, file_bytes_max, \
              directory_bytes_max, timelock, retention_lock, clusters, in_flight_pins_max, requests_per_minute, \
              requests_per_second FROM plans ORDER BY code",
@@ -139,7 +140,7 @@ impl Store {
         after: Option<AccountId>,
     ) -> Result<Option<AccountId>, StoreError> {
         // Most of the time all have it, and nothing is written.
-        let ids: Vec<i64> = sqlx::query_scalar(
+        let ids: Vec<i64> = statement::query_scalar(
             "SELECT id FROM accounts WHERE plan = $1 AND id > $3 AND storage_override_bytes IS NULL \
              AND storage_limit_bytes <> COALESCE((SELECT storage_bytes FROM plans WHERE code = $1), $2) \
              ORDER BY id LIMIT $4",
@@ -164,7 +165,7 @@ pub(crate) async fn storage_of(
     code: &PlanCode,
     configured_bytes: Option<u64>,
 ) -> Result<Option<i64>, StoreError> {
-    let saved: Option<i64> = sqlx::query_scalar("SELECT storage_bytes FROM plans WHERE code = $1")
+    let saved: Option<i64> = statement::query_scalar("SELECT storage_bytes FROM plans WHERE code = $1")
         .bind(code.as_str())
         .fetch_optional(conn)
         .await?;
@@ -182,7 +183,7 @@ impl Write for SavePlan {
     type Out = SavePlanOutcome;
 
     async fn run(&self, conn: &mut Conn) -> Result<SavePlanOutcome, StoreError> {
-        let others: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM plans WHERE code <> $1")
+        let others: i64 = statement::query_scalar("SELECT COUNT(*) FROM plans WHERE code <> $1")
             .bind(self.plan.code.as_str())
             .fetch_one(&mut *conn)
             .await?;
@@ -209,7 +210,7 @@ impl SavePlan {
             let ids: Vec<&str> = ids.iter().map(ClusterId::as_str).collect();
             ids.join(",")
         });
-        sqlx::query(
+        statement::query(
             "INSERT INTO plans (code, name, descriptions, price_cents, self_service, storage_bytes, file_bytes_max, \
              directory_bytes_max, timelock, retention_lock, clusters, in_flight_pins_max, requests_per_minute, \
              requests_per_second, updated_at_ms) \
@@ -256,23 +257,25 @@ impl Write for DeletePlan {
 
     async fn run(&self, conn: &mut Conn) -> Result<DeletePlanOutcome, StoreError> {
         let code = self.code.as_str();
-        let saved: Option<i64> = sqlx::query_scalar("SELECT 1 FROM plans WHERE code = $1")
-            .bind(code)
-            .fetch_optional(&mut *conn)
-            .await?;
+        let saved: Option<i64> =
+            statement::query_scalar("SELECT CAST(1 AS BIGINT) FROM plans WHERE code = $1")
+                .bind(code)
+                .fetch_optional(&mut *conn)
+                .await?;
         if saved.is_none() {
             return Ok(DeletePlanOutcome::NotFound);
         }
         if !self.is_configured {
-            let used: Option<i64> = sqlx::query_scalar("SELECT id FROM accounts WHERE plan = $1 LIMIT 1")
-                .bind(code)
-                .fetch_optional(&mut *conn)
-                .await?;
+            let used: Option<i64> =
+                statement::query_scalar("SELECT id FROM accounts WHERE plan = $1 LIMIT 1")
+                    .bind(code)
+                    .fetch_optional(&mut *conn)
+                    .await?;
             if used.is_some() {
                 return Ok(DeletePlanOutcome::InUse);
             }
         }
-        sqlx::query("DELETE FROM plans WHERE code = $1").bind(code).execute(&mut *conn).await?;
+        statement::query("DELETE FROM plans WHERE code = $1").bind(code).execute(&mut *conn).await?;
         self.journal.log(conn, &operator_event(self.by, "plan.delete", code), self.now).await?;
         Ok(DeletePlanOutcome::Done)
     }
@@ -289,7 +292,7 @@ impl Write for ApplyPlanStorage {
 
     async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
         // The plan is read here, so that of two changes the one that was saved last counts.
-        sqlx::query(
+        statement::query(
             "UPDATE accounts SET storage_limit_bytes = \
              COALESCE((SELECT storage_bytes FROM plans WHERE code = $1), $2) \
              WHERE plan = $1 AND id >= $3 AND id <= $4 AND storage_override_bytes IS NULL",

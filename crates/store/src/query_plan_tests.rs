@@ -136,14 +136,14 @@ async fn what_is_to_be_told_and_what_is_old_come_from_an_index() {
     assert_uses(&store, delivery::NEXT_DUE, &["webhooks_due"]).await;
     assert_uses(&store, delivery::LEASE_WEBHOOK, &["webhooks_due", "webhooks_leased"]).await;
     assert_uses(&store, delivery::OLD_DELIVERIES, &["webhook_deliveries_old"]).await;
-    assert_uses(&store, idempotency::OLD_REQUESTS, &["named_requests_old"]).await;
+    assert_uses(&store, idempotency::OLD_REQUESTS, &["idempotent_requests_old"]).await;
 }
 
 #[tokio::test]
 async fn sessions_that_are_over_come_from_an_index() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir).await;
-    let indices = ["sessions_expiry (expires_at_ms<?)", "challenges_expiry (expires_at_ms<?)"];
+    let indices = ["sessions_expiry (expires_at_ms<?)", "login_challenges_expiry (expires_at_ms<?)"];
     for (sweep, index) in sessions::SWEEPS.into_iter().zip(indices) {
         assert_uses(&store, sweep, &[index]).await;
     }

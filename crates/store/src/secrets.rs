@@ -1,5 +1,6 @@
 //! Secrets of the service itself: made once, kept with the data that depends on them.
 
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};
 
@@ -10,7 +11,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn secret(&self, name: &'static str, candidate: String) -> Result<String, StoreError> {
-        let query = sqlx::query_scalar("SELECT value FROM secrets WHERE name = $1").bind(name);
+        let query = statement::query_scalar("SELECT value FROM secrets WHERE name = $1").bind(name);
         if let Some(value) = query.fetch_optional(&self.readers).await? {
             return Ok(value);
         }
@@ -27,12 +28,12 @@ impl Write for Ensure {
     type Out = String;
 
     async fn run(&self, conn: &mut Conn) -> Result<String, StoreError> {
-        sqlx::query("INSERT INTO secrets (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
+        statement::query("INSERT INTO secrets (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING")
             .bind(self.name)
             .bind(&self.candidate)
             .execute(&mut *conn)
             .await?;
-        let query = sqlx::query_scalar("SELECT value FROM secrets WHERE name = $1").bind(self.name);
+        let query = statement::query_scalar("SELECT value FROM secrets WHERE name = $1").bind(self.name);
         Ok(query.fetch_one(conn).await?)
     }
 }

@@ -125,7 +125,7 @@ fn row(account: &Account) -> Value {
         "disabled": account.disabled,
         "twoFactor": account.two_factor,
         "usedBytes": account.used_bytes,
-        "distinctBytes": account.distinct_bytes,
+        "distinctBytes": account.dedup_bytes,
         "storageLimitBytes": account.storage_limit_bytes,
         "pins": account.pins,
         "createdAt": account.created_at.to_string(),

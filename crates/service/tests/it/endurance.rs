@@ -502,8 +502,8 @@ impl Play {
             let own: HashMap<Hash, u64> =
                 pins.flat_map(|pin| walk(&pin.cid, |cid| life.disk.load(cid))).collect();
             let account = life.runtime.block_on(life.service.accounts.by_id(caller.account.id)).unwrap();
-            assert_eq!(account.distinct_bytes, own.values().sum::<u64>(), "{}", account.email);
-            assert!(account.distinct_bytes <= account.used_bytes);
+            assert_eq!(account.dedup_bytes, own.values().sum::<u64>(), "{}", account.email);
+            assert!(account.dedup_bytes <= account.used_bytes);
         }
         let totals = life.disk.blocks.totals().unwrap();
         assert_eq!((totals.blocks, totals.bytes), (alive.len() as u64, alive.values().sum()));

@@ -5,8 +5,10 @@ use sqlx::FromRow;
 
 use crate::audit::{AuditEvent, Journal};
 use crate::db::row::{number, unknown_value, word};
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::plans;
+use crate::statistics::add_accounts;
 use crate::{Store, StoreError};
 
 /// `SELECT` of all columns of an account, with a literal tail, and between them further columns.
@@ -16,7 +18,7 @@ macro_rules! select {
     };
     ($more:literal, $tail:literal) => {
         concat!(
-            "SELECT id, email, name, role, plan, disabled, totp_on, used_bytes, distinct_bytes, storage_limit_bytes, ",
+            "SELECT id, email, name, role, plan, disabled, totp_enabled, used_bytes, dedup_bytes, storage_limit_bytes, ",
             "pin_count, created_at_ms",
             $more,
             " FROM accounts ",
@@ -53,9 +55,9 @@ pub(crate) struct AccountRow {
     role: String,
     plan: String,
     disabled: i64,
-    totp_on: i64,
+    totp_enabled: i64,
     used_bytes: i64,
-    distinct_bytes: i64,
+    dedup_bytes: i64,
     storage_limit_bytes: i64,
     pin_count: i64,
     created_at_ms: i64,
@@ -70,9 +72,9 @@ impl AccountRow {
             role: word("role", &self.role)?,
             plan: PlanCode::new(&self.plan),
             disabled: self.disabled != 0,
-            two_factor: self.totp_on != 0,
+            two_factor: self.totp_enabled != 0,
             used_bytes: number(self.used_bytes),
-            distinct_bytes: number(self.distinct_bytes),
+            dedup_bytes: number(self.dedup_bytes),
             storage_limit_bytes: number(self.storage_limit_bytes),
             pins: number(self.pin_count),
             created_at: Timestamp::from_ms(self.created_at_ms),
@@ -101,7 +103,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn account_by_email(&self, email: &Email) -> Result<Option<Account>, StoreError> {
-        let query = sqlx::query_as::<_, AccountRow>(select!("WHERE email = $1")).bind(email.as_str());
+        let query = statement::query_as::<AccountRow>(select!("WHERE email = $1")).bind(email.as_str());
         let row = query.fetch_optional(&self.readers).await?;
         row.map(AccountRow::into_account).transpose()
     }
@@ -111,7 +113,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn account(&self, id: AccountId) -> Result<Option<Account>, StoreError> {
-        let query = sqlx::query_as::<_, AccountRow>(select!("WHERE id = $1")).bind(id.0);
+        let query = statement::query_as::<AccountRow>(select!("WHERE id = $1")).bind(id.0);
         let row = query.fetch_optional(&self.readers).await?;
         row.map(AccountRow::into_account).transpose()
     }
@@ -121,7 +123,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn accounts(&self, after: Option<AccountId>, limit: u32) -> Result<Vec<Account>, StoreError> {
-        let rows = sqlx::query_as::<_, AccountRow>(select!("WHERE id > $1 ORDER BY id LIMIT $2"))
+        let rows = statement::query_as::<AccountRow>(select!("WHERE id > $1 ORDER BY id LIMIT $2"))
             .bind(after.map_or(-1, |id| id.0))
             .bind(i64::from(limit))
             .fetch_all(&self.readers)
@@ -146,7 +148,7 @@ impl Store {
 
 /// The account with this id, in a transaction.
 pub(crate) async fn load(conn: &mut Conn, id: AccountId) -> Result<Option<Account>, StoreError> {
-    let query = sqlx::query_as::<_, AccountRow>(select!("WHERE id = $1")).bind(id.0);
+    let query = statement::query_as::<AccountRow>(select!("WHERE id = $1")).bind(id.0);
     query.fetch_optional(conn).await?.map(AccountRow::into_account).transpose()
 }
 
@@ -165,7 +167,7 @@ impl Write for Create {
     async fn run(&self, conn: &mut Conn) -> Result<Option<Account>, StoreError> {
         if self.only_first {
             let any: Option<i64> =
-                sqlx::query_scalar("SELECT id FROM accounts LIMIT 1").fetch_optional(&mut *conn).await?;
+                statement::query_scalar("SELECT id FROM accounts LIMIT 1").fetch_optional(&mut *conn).await?;
             if any.is_some() {
                 return Ok(None);
             }
@@ -174,7 +176,7 @@ impl Write for Create {
         let storage = plans::storage_of(conn, &self.new.plan, configured).await?;
         // It was deleted a moment ago.
         let storage = storage.ok_or_else(|| unknown_value("plan", self.new.plan.as_str()))?;
-        let done = sqlx::query(
+        let done = statement::query(
             "INSERT INTO accounts (id, email, name, role, plan, disabled, password_hash, storage_limit_bytes, \
              used_bytes, pin_count, created_at_ms) VALUES ($1, $2, $3, $4, $5, 0, $6, $7, 0, 0, $8) \
              ON CONFLICT (email) DO NOTHING",
@@ -192,6 +194,7 @@ impl Write for Create {
         if done.rows_affected() == 0 {
             return Ok(None);
         }
+        add_accounts(conn, self.new.plan.as_str(), 0, 1).await?;
         let id = AccountId(self.id);
         let act = AuditEvent::new(id, self.by, "account.create", self.new.email.as_str());
         self.journal.log(conn, &act, self.now).await?;
@@ -204,7 +207,7 @@ impl Write for Create {
             disabled: false,
             two_factor: false,
             used_bytes: 0,
-            distinct_bytes: 0,
+            dedup_bytes: 0,
             storage_limit_bytes: number(storage),
             pins: 0,
             created_at: self.now,
@@ -225,14 +228,14 @@ impl Write for Rename {
 
     async fn run(&self, conn: &mut Conn) -> Result<Option<Account>, StoreError> {
         let query =
-            sqlx::query("UPDATE accounts SET name = $2 WHERE id = $1").bind(self.id.0).bind(&self.name);
+            statement::query("UPDATE accounts SET name = $2 WHERE id = $1").bind(self.id.0).bind(&self.name);
         if query.execute(&mut *conn).await?.rows_affected() == 0 {
             return Ok(None);
         }
         let act = AuditEvent::new(self.id, self.by, "account.name", self.name.as_str());
         self.journal.log(conn, &act, self.now).await?;
         let row: AccountRow =
-            sqlx::query_as(select!("WHERE id = $1")).bind(self.id.0).fetch_one(conn).await?;
+            statement::query_as(select!("WHERE id = $1")).bind(self.id.0).fetch_one(conn).await?;
         row.into_account().map(Some)
     }
 }

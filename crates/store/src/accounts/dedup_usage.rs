@@ -5,6 +5,7 @@ use pinfold_model::{AccountId, ClusterId, PlacementId};
 use sqlx::FromRow;
 
 use crate::db::row::{column, unknown_value};
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};
 
@@ -35,18 +36,18 @@ impl Store {
     /// [`StoreError`].
     pub async fn start_dedup_count(&self, after: Option<AccountId>) -> Result<Option<AccountId>, StoreError> {
         // Most of the time there is none, and nothing is written.
-        let mut due = self.distinct_due(after).await?;
+        let mut due = self.next_dedup_account(after).await?;
         if due.is_none() && after.is_some() {
-            due = self.distinct_due(None).await?;
+            due = self.next_dedup_account(None).await?;
         }
         let Some(id) = due else { return Ok(None) };
         self.write(LeasedPlacement { id }).await?;
         Ok(Some(id))
     }
 
-    async fn distinct_due(&self, after: Option<AccountId>) -> Result<Option<AccountId>, StoreError> {
-        let query = sqlx::query_scalar(
-            "SELECT id FROM accounts WHERE distinct_due > 0 AND id > $1 ORDER BY id LIMIT 1",
+    async fn next_dedup_account(&self, after: Option<AccountId>) -> Result<Option<AccountId>, StoreError> {
+        let query = statement::query_scalar(
+            "SELECT id FROM accounts WHERE dedup_state > 0 AND id > $1 ORDER BY id LIMIT 1",
         );
         let due: Option<i64> =
             query.bind(after.map_or(i64::MIN, |id| id.0)).fetch_optional(&self.readers).await?;
@@ -63,7 +64,7 @@ impl Store {
         after: Option<PlacementId>,
         limit: u32,
     ) -> Result<Vec<ActivePlacement>, StoreError> {
-        let rows: Vec<ActiveRow> = sqlx::query_as(
+        let rows: Vec<ActiveRow> = statement::query_as(
             "SELECT p.id, p.cid, p.cluster FROM pins n JOIN placements p ON p.id = n.placement_id \
              WHERE n.account_id = $1 AND n.phase = 'active' AND n.placement_id > $2 \
              ORDER BY n.placement_id LIMIT $3",
@@ -101,7 +102,7 @@ impl Write for LeasedPlacement {
     type Out = ();
 
     async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
-        let query = sqlx::query("UPDATE accounts SET distinct_due = 2 WHERE id = $1");
+        let query = statement::query("UPDATE accounts SET dedup_state = 2 WHERE id = $1");
         query.bind(self.id.0).execute(conn).await?;
         Ok(())
     }
@@ -116,9 +117,9 @@ impl Write for Set {
     type Out = ();
 
     async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
-        sqlx::query(
-            "UPDATE accounts SET distinct_bytes = $2, \
-             distinct_due = CASE WHEN distinct_due = 2 THEN 0 ELSE distinct_due END WHERE id = $1",
+        statement::query(
+            "UPDATE accounts SET dedup_bytes = $2, \
+             dedup_state = CASE WHEN dedup_state = 2 THEN 0 ELSE dedup_state END WHERE id = $1",
         )
         .bind(self.account.0)
         .bind(column(self.bytes))

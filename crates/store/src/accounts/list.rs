@@ -10,6 +10,7 @@ use sqlx::FromRow;
 
 use crate::accounts::account::{AccountRow, select};
 use crate::db::row::{number, time, unknown_value};
+use crate::db::statement;
 use crate::pins::list::pattern;
 use crate::{Store, StoreError};
 
@@ -80,8 +81,10 @@ macro_rules! per_index {
 }
 
 /// The last row that a page looks at; `$2` is where it begins.
-pub(crate) const ENDS: [&str; 4] =
-    per_index!("SELECT id FROM accounts", "id < $2 ORDER BY id DESC LIMIT 1 OFFSET $3");
+pub(crate) const ENDS: [&str; 4] = per_index!(
+    "SELECT id FROM accounts",
+    "id < $2 AND (CAST($1 AS TEXT) IS NULL OR id IS NOT NULL) ORDER BY id DESC LIMIT 1 OFFSET $3"
+);
 
 /// The page itself, down to `$3`.
 pub(crate) const PAGES: [&str; 4] = per_index!(
@@ -117,13 +120,13 @@ impl Store {
     ) -> Result<AccountList, StoreError> {
         let (index, plan) = (filter.index(), filter.plan.as_ref().map(PlanCode::as_str));
         let before = before.map_or(i64::MAX, |id| id.0);
-        let end: Option<i64> = sqlx::query_scalar(ENDS[index])
+        let end: Option<i64> = statement::query_scalar(statement::one_of(&ENDS, index))
             .bind(plan)
             .bind(before)
             .bind(WINDOW - 1)
             .fetch_optional(&self.readers)
             .await?;
-        let rows: Vec<RecordRow> = sqlx::query_as(PAGES[index])
+        let rows: Vec<RecordRow> = statement::query_as(statement::one_of(&PAGES, index))
             .bind(plan)
             .bind(before)
             .bind(end.unwrap_or(i64::MIN))
@@ -146,7 +149,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn account_record(&self, id: AccountId) -> Result<Option<AccountRecord>, StoreError> {
-        let query = sqlx::query_as::<_, RecordRow>(select!(
+        let query = statement::query_as::<RecordRow>(select!(
             ", storage_override_bytes, removing_since_ms",
             "WHERE id = $1"
         ));
@@ -164,7 +167,7 @@ impl Store {
             if emails.contains_key(id) {
                 continue;
             }
-            let email: Option<String> = sqlx::query_scalar("SELECT email FROM accounts WHERE id = $1")
+            let email: Option<String> = statement::query_scalar("SELECT email FROM accounts WHERE id = $1")
                 .bind(id.0)
                 .fetch_optional(&self.readers)
                 .await?;

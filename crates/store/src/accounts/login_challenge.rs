@@ -7,6 +7,7 @@ use pinfold_model::{AccountId, Actor, SessionId, Timestamp};
 use crate::accounts::second_factor::{self, AttemptBucket};
 use crate::accounts::sessions;
 use crate::audit::{AuditEvent, Journal};
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{NewSession, Store, StoreError};
 
@@ -91,8 +92,8 @@ impl Write for Open {
         if !sessions::still_opens(conn, new.account, &new.password_hash, sessions::Factor::Code).await? {
             return Ok(false);
         }
-        sqlx::query(
-            "INSERT INTO challenges (id, account_id, hash, tries, expires_at_ms) VALUES ($1, $2, $3, 0, $4)",
+        statement::query(
+            "INSERT INTO login_challenges (id, account_id, hash, attempts, expires_at_ms) VALUES ($1, $2, $3, 0, $4)",
         )
         .bind(self.id)
         .bind(new.account.0)
@@ -100,9 +101,9 @@ impl Write for Open {
         .bind(new.expires_at.as_ms())
         .execute(&mut *conn)
         .await?;
-        sqlx::query(
-            "DELETE FROM challenges WHERE account_id = $1 AND id <= \
-             (SELECT id FROM challenges WHERE account_id = $1 ORDER BY id DESC LIMIT 1 OFFSET $2)",
+        statement::query(
+            "DELETE FROM login_challenges WHERE account_id = $1 AND id <= \
+             (SELECT id FROM login_challenges WHERE account_id = $1 ORDER BY id DESC LIMIT 1 OFFSET $2)",
         )
         .bind(new.account.0)
         .bind(i64::from(new.challenges_max))
@@ -123,8 +124,8 @@ impl Write for Try {
     type Out = ChallengeAttempt;
 
     async fn run(&self, conn: &mut Conn) -> Result<ChallengeAttempt, StoreError> {
-        let found: Option<i64> = sqlx::query_scalar(
-            "SELECT account_id FROM challenges WHERE hash = $1 AND expires_at_ms > $2 AND tries < $3",
+        let found: Option<i64> = statement::query_scalar(
+            "SELECT account_id FROM login_challenges WHERE hash = $1 AND expires_at_ms > $2 AND attempts < $3",
         )
         .bind(&self.hash)
         .bind(self.now.as_ms())
@@ -135,7 +136,8 @@ impl Write for Try {
         if let Some(wait) = second_factor::take_try(conn, account, self.bucket, self.now).await? {
             return Ok(ChallengeAttempt::Wait(wait));
         }
-        let count = sqlx::query("UPDATE challenges SET tries = tries + 1 WHERE hash = $1").bind(&self.hash);
+        let count = statement::query("UPDATE login_challenges SET attempts = attempts + 1 WHERE hash = $1")
+            .bind(&self.hash);
         count.execute(conn).await?;
         Ok(ChallengeAttempt::Allowed(account))
     }
@@ -156,8 +158,8 @@ impl Write for Pass {
 
     async fn run(&self, conn: &mut Conn) -> Result<Option<SessionId>, StoreError> {
         let account = self.session.account;
-        let found: Option<i64> = sqlx::query_scalar(
-            "SELECT c.id FROM challenges c JOIN accounts a ON a.id = c.account_id \
+        let found: Option<i64> = statement::query_scalar(
+            "SELECT c.id FROM login_challenges c JOIN accounts a ON a.id = c.account_id \
              WHERE c.hash = $1 AND c.account_id = $2 AND c.expires_at_ms > $3 AND a.disabled = 0",
         )
         .bind(&self.hash)
@@ -168,7 +170,10 @@ impl Write for Pass {
         if found.is_none() || !second_factor::use_code(conn, account, &self.code).await? {
             return Ok(None);
         }
-        sqlx::query("DELETE FROM challenges WHERE hash = $1").bind(&self.hash).execute(&mut *conn).await?;
+        statement::query("DELETE FROM login_challenges WHERE hash = $1")
+            .bind(&self.hash)
+            .execute(&mut *conn)
+            .await?;
         let id = SessionId(self.id);
         sessions::insert(conn, id, &self.session, self.now).await?;
         let act = AuditEvent::new(account, self.by, "account.login", id.to_string());

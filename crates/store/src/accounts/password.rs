@@ -5,6 +5,7 @@ use sqlx::FromRow;
 
 use crate::accounts::account::AccountRow;
 use crate::audit::{AuditEvent, Journal};
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};
 
@@ -24,8 +25,8 @@ impl Store {
         &self,
         email: &Email,
     ) -> Result<Option<(Account, Option<String>)>, StoreError> {
-        let row: Option<LoginRow> = sqlx::query_as(
-            "SELECT password_hash, id, email, name, role, plan, disabled, totp_on, used_bytes, distinct_bytes, \
+        let row: Option<LoginRow> = statement::query_as(
+            "SELECT password_hash, id, email, name, role, plan, disabled, totp_enabled, used_bytes, dedup_bytes, \
              storage_limit_bytes, pin_count, created_at_ms FROM accounts WHERE email = $1",
         )
         .bind(email.as_str())
@@ -39,7 +40,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn password_hash(&self, account: AccountId) -> Result<Option<String>, StoreError> {
-        let query = sqlx::query_scalar("SELECT password_hash FROM accounts WHERE id = $1").bind(account.0);
+        let query =
+            statement::query_scalar("SELECT password_hash FROM accounts WHERE id = $1").bind(account.0);
         let hash: Option<Option<String>> = query.fetch_optional(&self.readers).await?;
         Ok(hash.flatten())
     }
@@ -76,7 +78,7 @@ impl Write for Set {
     type Out = bool;
 
     async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
-        let done = sqlx::query(
+        let done = statement::query(
             "UPDATE accounts SET password_hash = $2 WHERE id = $1 AND ($3 = '' OR password_hash = $3)",
         )
         .bind(self.account.0)
@@ -88,12 +90,13 @@ impl Write for Set {
             return Ok(false);
         }
         // No session has the number 0.
-        sqlx::query("DELETE FROM sessions WHERE account_id = $1 AND id <> $2")
+        statement::query("DELETE FROM sessions WHERE account_id = $1 AND id <> $2")
             .bind(self.account.0)
             .bind(self.keep.map_or(0, |id| id.0))
             .execute(&mut *conn)
             .await?;
-        let query = sqlx::query("DELETE FROM challenges WHERE account_id = $1").bind(self.account.0);
+        let query =
+            statement::query("DELETE FROM login_challenges WHERE account_id = $1").bind(self.account.0);
         query.execute(&mut *conn).await?;
         self.journal
             .log(conn, &AuditEvent::new(self.account, self.by, "account.password", ""), self.now)

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use pinfold_model::AccountId;
 use sqlx::FromRow;
 
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};
 
@@ -23,7 +24,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn preferences(&self, account: AccountId) -> Result<Vec<Preference>, StoreError> {
-        let query = sqlx::query_as(SELECT).bind(account.0);
+        let query = statement::query_as(SELECT).bind(account.0);
         Ok(query.fetch_all(&self.readers).await?)
     }
 
@@ -54,7 +55,8 @@ impl Write for Merge {
     type Out = Option<Vec<Preference>>;
 
     async fn run(&self, conn: &mut Conn) -> Result<Self::Out, StoreError> {
-        let rows: Vec<Preference> = sqlx::query_as(SELECT).bind(self.account.0).fetch_all(&mut *conn).await?;
+        let rows: Vec<Preference> =
+            statement::query_as(SELECT).bind(self.account.0).fetch_all(&mut *conn).await?;
         let mut all: BTreeMap<_, _> = rows.into_iter().map(|row| (row.name, row.value)).collect();
         for (name, value) in &self.changes {
             match value {
@@ -79,14 +81,14 @@ async fn change(
     value: Option<&str>,
 ) -> Result<(), StoreError> {
     let query = match value {
-        Some(value) => sqlx::query(
+        Some(value) => statement::query(
             "INSERT INTO preferences (account_id, name, value) VALUES ($1, $2, $3) \
              ON CONFLICT (account_id, name) DO UPDATE SET value = $3",
         )
         .bind(account.0)
         .bind(name)
         .bind(value),
-        None => sqlx::query("DELETE FROM preferences WHERE account_id = $1 AND name = $2")
+        None => statement::query("DELETE FROM preferences WHERE account_id = $1 AND name = $2")
             .bind(account.0)
             .bind(name),
     };

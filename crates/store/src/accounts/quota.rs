@@ -4,13 +4,15 @@
 //! `charged_bytes` of the account's pins. Each of them also marks the account, to be counted anew without what its pins
 //! share ([`crate::distinct`]).
 
-use pinfold_model::{AccountId, Failure, FailureCode, PlacementId};
+use pinfold_model::{AccountId, Failure, FailureCode, PinPhase};
 use sqlx::FromRow;
 
-use crate::StoreError;
 use crate::db::row::{column, number};
+use crate::db::statement;
 use crate::db::write_queue::Conn;
+use crate::statistics::PinSumChanges;
 use crate::webhooks::outbox::watched;
+use crate::{PlacementRecord, StoreError};
 
 /// What is said to accounts that can't pay.
 pub(crate) const OVER_QUOTA: &str = "It is larger than what is left of your storage";
@@ -39,8 +41,8 @@ pub(crate) async fn charge(
     new_pins: usize,
     bytes: u64,
 ) -> Result<Option<Charged>, StoreError> {
-    let charged = sqlx::query_as(concat!(
-        "UPDATE accounts SET used_bytes = used_bytes + $2, pin_count = pin_count + $3, distinct_due = 1 ",
+    let charged = statement::query_as(concat!(
+        "UPDATE accounts SET used_bytes = used_bytes + $2, pin_count = pin_count + $3, dedup_state = 1 ",
         "WHERE id = $1 AND used_bytes + $2 <= storage_limit_bytes AND removing_since_ms IS NULL RETURNING ",
         watched!("accounts.id"),
     ));
@@ -53,7 +55,7 @@ pub(crate) async fn add_pending_pins(
     account: AccountId,
     pins: usize,
 ) -> Result<Option<u64>, StoreError> {
-    let room: Option<i64> = sqlx::query_scalar(
+    let room: Option<i64> = statement::query_scalar(
         "UPDATE accounts SET pin_count = pin_count + $2 \
          WHERE id = $1 AND used_bytes < storage_limit_bytes AND removing_since_ms IS NULL \
          RETURNING storage_limit_bytes - used_bytes",
@@ -67,7 +69,7 @@ pub(crate) async fn add_pending_pins(
 
 /// How many bytes are left, if any are.
 pub(crate) async fn room(conn: &mut Conn, account: AccountId) -> Result<Option<u64>, StoreError> {
-    let room: Option<i64> = sqlx::query_scalar(
+    let room: Option<i64> = statement::query_scalar(
         "SELECT storage_limit_bytes - used_bytes FROM accounts \
          WHERE id = $1 AND used_bytes < storage_limit_bytes AND removing_since_ms IS NULL",
     )
@@ -84,8 +86,8 @@ pub(crate) async fn remove_pins(
     pins: u64,
     bytes: u64,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE accounts SET used_bytes = used_bytes - $2, pin_count = pin_count - $3, distinct_due = 1 \
+    statement::query(
+        "UPDATE accounts SET used_bytes = used_bytes - $2, pin_count = pin_count - $3, dedup_state = 1 \
          WHERE id = $1",
     )
     .bind(account.0)
@@ -109,45 +111,68 @@ pub(crate) const FAIL_OVER_QUOTA: &str = concat!(
 /// each statement counts it once.
 pub(crate) async fn activate_pending(
     conn: &mut Conn,
-    placement: PlacementId,
+    placement: &PlacementRecord,
     bytes: u64,
 ) -> Result<(Vec<CompletedPin>, Vec<CompletedPin>), StoreError> {
     let bytes = column(bytes);
-    let failed = sqlx::query_as(FAIL_OVER_QUOTA)
-        .bind(placement.0)
+    let failed: Vec<CompletedPin> = statement::query_as(FAIL_OVER_QUOTA)
+        .bind(placement.id.0)
         .bind(bytes)
         .bind(FailureCode::QuotaExceeded.as_str())
         .bind(OVER_QUOTA)
         .fetch_all(&mut *conn)
         .await?;
-    sqlx::query(
-        "UPDATE accounts SET used_bytes = used_bytes + $2, distinct_due = 1 WHERE id IN \
+    statement::query(
+        "UPDATE accounts SET used_bytes = used_bytes + $2, dedup_state = 1 WHERE id IN \
          (SELECT account_id FROM pins WHERE placement_id = $1 AND phase = 'pending')",
     )
-    .bind(placement.0)
+    .bind(placement.id.0)
     .bind(bytes)
     .execute(&mut *conn)
     .await?;
-    let kept = sqlx::query_as(concat!(
+    let kept = statement::query_as(concat!(
         "UPDATE pins SET phase = 'active', charged_bytes = $2 ",
         "WHERE placement_id = $1 AND phase = 'pending' RETURNING id, account_id, ",
         watched!("pins.account_id")
     ));
-    let kept = kept.bind(placement.0).bind(bytes).fetch_all(conn).await?;
+    let kept: Vec<CompletedPin> = kept.bind(placement.id.0).bind(bytes).fetch_all(&mut *conn).await?;
+    move_pending(conn, placement, bytes, kept.len(), failed.len()).await?;
     Ok((kept, failed))
 }
 
 /// Gives every waiting pin of a placement up, and gives them.
 pub(crate) async fn fail_pending(
     conn: &mut Conn,
-    placement: PlacementId,
+    placement: &PlacementRecord,
     failure: &Failure,
 ) -> Result<Vec<CompletedPin>, StoreError> {
-    let failed = sqlx::query_as(concat!(
+    let failed = statement::query_as(concat!(
         "UPDATE pins SET phase = 'failed', error_code = $2, error_detail = $3 ",
         "WHERE placement_id = $1 AND phase = 'pending' RETURNING id, account_id, ",
         watched!("pins.account_id")
     ));
-    let failed = failed.bind(placement.0).bind(failure.code.as_str()).bind(&failure.detail);
-    Ok(failed.fetch_all(conn).await?)
+    let failed = failed.bind(placement.id.0).bind(failure.code.as_str()).bind(&failure.detail);
+    let failed: Vec<CompletedPin> = failed.fetch_all(&mut *conn).await?;
+    move_pending(conn, placement, 0, 0, failed.len()).await?;
+    Ok(failed)
+}
+
+/// Moves pins of a placement in the sums: from pending to active, each with `bytes`, and to failed.
+async fn move_pending(
+    conn: &mut Conn,
+    placement: &PlacementRecord,
+    bytes: i64,
+    active: usize,
+    failed: usize,
+) -> Result<(), StoreError> {
+    let (cluster, active, failed) = (placement.cluster.as_str(), signed(active), signed(failed));
+    let mut sums = PinSumChanges::default();
+    sums.add(cluster, PinPhase::Pending, -active - failed, 0);
+    sums.add(cluster, PinPhase::Active, active, active.saturating_mul(bytes));
+    sums.add(cluster, PinPhase::Failed, failed, 0);
+    sums.write(conn).await
+}
+
+fn signed(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

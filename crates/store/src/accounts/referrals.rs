@@ -4,6 +4,7 @@ use pinfold_model::{AccountId, Timestamp};
 use sqlx::FromRow;
 
 use crate::db::row::number;
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};
 
@@ -43,7 +44,7 @@ impl Store {
         fresh: String,
     ) -> Result<Option<String>, StoreError> {
         let known: Option<Option<String>> =
-            sqlx::query_scalar("SELECT referral_code FROM accounts WHERE id = $1")
+            statement::query_scalar("SELECT referral_code FROM accounts WHERE id = $1")
                 .bind(account.0)
                 .fetch_optional(&self.readers)
                 .await?;
@@ -74,7 +75,7 @@ impl Store {
         limit: u32,
         count_max: u32,
     ) -> Result<Referrals, StoreError> {
-        let rows: Vec<ReferralRow> = sqlx::query_as(
+        let rows: Vec<ReferralRow> = statement::query_as(
             "SELECT id, created_at_ms FROM accounts WHERE referred_by = $1 ORDER BY id DESC \
              LIMIT $2 OFFSET $3",
         )
@@ -83,7 +84,7 @@ impl Store {
         .bind(crate::db::row::column(skip))
         .fetch_all(&self.readers)
         .await?;
-        let total: i64 = sqlx::query_scalar(
+        let total: i64 = statement::query_scalar(
             "SELECT COUNT(*) FROM (SELECT 1 FROM accounts WHERE referred_by = $1 LIMIT $2) counted",
         )
         .bind(account.0)
@@ -107,7 +108,7 @@ impl Write for SetReferralCode {
     type Out = Option<String>;
 
     async fn run(&self, conn: &mut Conn) -> Result<Option<String>, StoreError> {
-        let code: Option<Option<String>> = sqlx::query_scalar(
+        let code: Option<Option<String>> = statement::query_scalar(
             "UPDATE accounts SET referral_code = COALESCE(referral_code, $2) WHERE id = $1 \
              AND (referral_code IS NOT NULL OR NOT EXISTS (SELECT 1 FROM accounts WHERE referral_code = $2)) \
              RETURNING referral_code",
@@ -129,7 +130,7 @@ impl Write for SetReferrer {
     type Out = bool;
 
     async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
-        let done = sqlx::query(
+        let done = statement::query(
             "UPDATE accounts SET referred_by = (SELECT id FROM accounts WHERE referral_code = $2) \
              WHERE id = $1 AND referred_by IS NULL \
              AND EXISTS (SELECT 1 FROM accounts WHERE referral_code = $2 AND id <> $1)",

@@ -9,8 +9,10 @@ use sqlx::FromRow;
 use crate::accounts::update::has_other_admin;
 use crate::audit::{AuditEvent, Journal};
 use crate::db::row::{number, time};
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::pins::remove::{RemovalRow, remove_rows};
+use crate::statistics::add_accounts;
 use crate::webhooks::outbox::Outbox;
 use crate::{PinRemoval, Store, StoreError};
 
@@ -18,7 +20,7 @@ use crate::{PinRemoval, Store, StoreError};
 const BELONGINGS: [&str; 4] = [
     "DELETE FROM tokens WHERE account_id = $1",
     "DELETE FROM sessions WHERE account_id = $1",
-    "DELETE FROM challenges WHERE account_id = $1",
+    "DELETE FROM login_challenges WHERE account_id = $1",
     "DELETE FROM preferences WHERE account_id = $1",
 ];
 
@@ -26,7 +28,7 @@ const BELONGINGS: [&str; 4] = [
 const MANY: [&str; 2] = [
     "DELETE FROM webhook_deliveries WHERE id IN (SELECT d.id FROM webhooks h \
      JOIN webhook_deliveries d ON d.webhook_id = h.id WHERE h.account_id = $1 LIMIT $2)",
-    "DELETE FROM named_requests WHERE id IN (SELECT id FROM named_requests WHERE account_id = $1 LIMIT $2)",
+    "DELETE FROM idempotent_requests WHERE id IN (SELECT id FROM idempotent_requests WHERE account_id = $1 LIMIT $2)",
 ];
 
 /// So many rows of those go in one step.
@@ -68,6 +70,7 @@ pub enum RemovalStep {
 struct LeavingRow {
     email: String,
     role: String,
+    plan: String,
     disabled: i64,
     pin_count: i64,
     removing_since_ms: Option<i64>,
@@ -100,7 +103,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<RemovalStep, StoreError> {
         // Most of the time there is none, and nothing is written.
-        let leaving: Option<i64> = sqlx::query_scalar(
+        let leaving: Option<i64> = statement::query_scalar(
             "SELECT id FROM accounts WHERE removing_since_ms IS NOT NULL ORDER BY id LIMIT 1",
         )
         .fetch_optional(&self.readers)
@@ -113,8 +116,8 @@ impl Store {
 
 /// The account as far as its removal is concerned.
 async fn leaving(conn: &mut Conn, id: AccountId) -> Result<Option<LeavingRow>, StoreError> {
-    let query = sqlx::query_as(
-        "SELECT email, role, disabled, pin_count, removing_since_ms FROM accounts WHERE id = $1",
+    let query = statement::query_as(
+        "SELECT email, role, plan, disabled, pin_count, removing_since_ms FROM accounts WHERE id = $1",
     );
     Ok(query.bind(id.0).fetch_optional(conn).await?)
 }
@@ -149,10 +152,14 @@ impl Write for Begin {
         }
         self.log(conn, row.email.as_str(), pins).await?;
         if pins == 0 && !take_many(conn, self.id).await? {
-            finish(conn, self.id).await?;
+            finish(conn, self.id, &row).await?;
             return Ok(BeginRemovalOutcome::Gone);
         }
-        sqlx::query("UPDATE accounts SET disabled = 1, removing_since_ms = $2 WHERE id = $1")
+        if row.disabled == 0 {
+            add_accounts(conn, &row.plan, 0, -1).await?;
+            add_accounts(conn, &row.plan, 1, 1).await?;
+        }
+        statement::query("UPDATE accounts SET disabled = 1, removing_since_ms = $2 WHERE id = $1")
             .bind(self.id.0)
             .bind(self.now.as_ms())
             .execute(&mut *conn)
@@ -164,7 +171,7 @@ impl Write for Begin {
 impl Begin {
     /// Logs it for the account; and if that opens locks, with their number, for who said so as well.
     async fn log(&self, conn: &mut Conn, email: &str, pins: u64) -> Result<(), StoreError> {
-        let query = sqlx::query_as(LOCKED).bind(self.id.0).bind(self.now.as_ms());
+        let query = statement::query_as(LOCKED).bind(self.id.0).bind(self.now.as_ms());
         let (locked, until_ms): (i64, Option<i64>) = query.fetch_one(&mut *conn).await?;
         let locked = number(locked);
         let details =
@@ -193,9 +200,9 @@ impl Write for Step {
     async fn run(&self, conn: &mut Conn) -> Result<RemovalStep, StoreError> {
         let row = leaving(conn, self.id).await?.filter(|row| row.removing_since_ms.is_some());
         let Some(row) = row else { return Ok(RemovalStep::Nothing) };
-        let rows: Vec<RemovalRow> = sqlx::query_as(
+        let rows: Vec<RemovalRow> = statement::query_as(
             // Its webhooks go with it, and hear nothing of that.
-            "SELECT id, account_id, placement_id, charged_bytes, 0 AS watched, \
+            "SELECT id, account_id, placement_id, charged_bytes, CAST(0 AS BIGINT) AS watched, \
              CASE WHEN phase <> 'failed' THEN retain_until_ms END AS locked_until_ms FROM pins \
              WHERE account_id = $1 ORDER BY id LIMIT $2",
         )
@@ -209,7 +216,7 @@ impl Write for Step {
         if rows.is_empty() {
             let act = AuditEvent::new(self.id, Actor::SYSTEM, "account.gone", row.email.as_str());
             self.journal.log(conn, &act, self.now).await?;
-            finish(conn, self.id).await?;
+            finish(conn, self.id, &row).await?;
             return Ok(RemovalStep::Gone(self.id));
         }
         // Also those that are locked: who told the account to go said so.
@@ -229,18 +236,19 @@ impl Write for Step {
 async fn take_many(conn: &mut Conn, id: AccountId) -> Result<bool, StoreError> {
     let mut left = MANY_STEP;
     for sql in MANY {
-        let done = sqlx::query(sql).bind(id.0).bind(left).execute(&mut *conn).await?;
+        let done = statement::query(sql).bind(id.0).bind(left).execute(&mut *conn).await?;
         left = left.saturating_sub_unsigned(done.rows_affected());
     }
     Ok(left <= 0)
 }
 
 /// Takes the account itself away. It has no pins.
-async fn finish(conn: &mut Conn, id: AccountId) -> Result<(), StoreError> {
+async fn finish(conn: &mut Conn, id: AccountId, row: &LeavingRow) -> Result<(), StoreError> {
+    add_accounts(conn, &row.plan, row.disabled, -1).await?;
     for belongings in BELONGINGS {
-        sqlx::query(belongings).bind(id.0).execute(&mut *conn).await?;
+        statement::query(belongings).bind(id.0).execute(&mut *conn).await?;
     }
-    sqlx::query("DELETE FROM accounts WHERE id = $1").bind(id.0).execute(conn).await?;
+    statement::query("DELETE FROM accounts WHERE id = $1").bind(id.0).execute(conn).await?;
     Ok(())
 }
 

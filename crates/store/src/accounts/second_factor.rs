@@ -6,21 +6,26 @@ use pinfold_model::{AccountId, Actor, Timestamp};
 use sqlx::FromRow;
 
 use crate::audit::{AuditEvent, Journal};
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};
 
 /// An account's second factor.
-#[derive(Clone, FromRow)]
+#[derive(Clone)]
 pub struct SecondFactor {
     /// The secret, in base32.
-    #[sqlx(rename = "totp_secret")]
     pub secret: String,
     /// Whether it is in force; before that it is only set up.
-    #[sqlx(rename = "totp_on")]
     pub is_on: bool,
     /// The time step of the last code that was taken.
-    #[sqlx(rename = "totp_step")]
     pub last_step: i64,
+}
+
+#[derive(FromRow)]
+struct SecondFactorRow {
+    totp_secret: String,
+    totp_enabled: i64,
+    totp_step: i64,
 }
 
 impl std::fmt::Debug for SecondFactor {
@@ -76,11 +81,16 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn second_factor(&self, account: AccountId) -> Result<Option<SecondFactor>, StoreError> {
-        let query = sqlx::query_as(
-            "SELECT totp_secret, totp_on <> 0 AS totp_on, totp_step FROM accounts \
+        let query = statement::query_as(
+            "SELECT totp_secret, totp_enabled, totp_step FROM accounts \
              WHERE id = $1 AND totp_secret IS NOT NULL",
         );
-        Ok(query.bind(account.0).fetch_optional(&self.readers).await?)
+        let row: Option<SecondFactorRow> = query.bind(account.0).fetch_optional(&self.readers).await?;
+        Ok(row.map(|row| SecondFactor {
+            secret: row.totp_secret,
+            is_on: row.totp_enabled != 0,
+            last_step: row.totp_step,
+        }))
     }
 
     /// Sets a second factor up, in place of one that is not in force; false when one is in force.
@@ -155,12 +165,12 @@ pub(crate) async fn take_try(
     bucket: AttemptBucket,
     now: Timestamp,
 ) -> Result<Option<Duration>, StoreError> {
-    let query = sqlx::query_scalar("SELECT totp_full_at_ms FROM accounts WHERE id = $1").bind(account.0);
+    let query = statement::query_scalar("SELECT totp_full_at_ms FROM accounts WHERE id = $1").bind(account.0);
     let full_at_ms: i64 = query.fetch_optional(&mut *conn).await?.unwrap_or(0);
     match bucket.take(full_at_ms, now.as_ms()) {
         Err(wait) => Ok(Some(wait)),
         Ok(full_at_ms) => {
-            let query = sqlx::query("UPDATE accounts SET totp_full_at_ms = $2 WHERE id = $1");
+            let query = statement::query("UPDATE accounts SET totp_full_at_ms = $2 WHERE id = $1");
             query.bind(account.0).bind(full_at_ms).execute(conn).await?;
             Ok(None)
         }
@@ -173,9 +183,9 @@ pub(crate) async fn use_code(
     account: AccountId,
     code: &TotpCode,
 ) -> Result<bool, StoreError> {
-    let done = sqlx::query(
+    let done = statement::query(
         "UPDATE accounts SET totp_step = $3, totp_full_at_ms = totp_full_at_ms - $4 \
-         WHERE id = $1 AND totp_secret = $2 AND totp_on = 1 AND totp_step < $3",
+         WHERE id = $1 AND totp_secret = $2 AND totp_enabled = 1 AND totp_step < $3",
     )
     .bind(account.0)
     .bind(&code.secret)
@@ -198,12 +208,13 @@ impl Write for SetUp {
     type Out = bool;
 
     async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
-        let done =
-            sqlx::query("UPDATE accounts SET totp_secret = $2, totp_step = 0 WHERE id = $1 AND totp_on = 0")
-                .bind(self.account.0)
-                .bind(&self.secret)
-                .execute(&mut *conn)
-                .await?;
+        let done = statement::query(
+            "UPDATE accounts SET totp_secret = $2, totp_step = 0 WHERE id = $1 AND totp_enabled = 0",
+        )
+        .bind(self.account.0)
+        .bind(&self.secret)
+        .execute(&mut *conn)
+        .await?;
         if done.rows_affected() == 0 {
             return Ok(false);
         }
@@ -224,9 +235,9 @@ impl Write for TurnOn {
     type Out = bool;
 
     async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
-        let done = sqlx::query(
-            "UPDATE accounts SET totp_on = 1, totp_step = $3, totp_full_at_ms = totp_full_at_ms - $4 \
-             WHERE id = $1 AND totp_secret = $2 AND totp_on = 0",
+        let done = statement::query(
+            "UPDATE accounts SET totp_enabled = 1, totp_step = $3, totp_full_at_ms = totp_full_at_ms - $4 \
+             WHERE id = $1 AND totp_secret = $2 AND totp_enabled = 0",
         )
         .bind(self.account.0)
         .bind(&self.code.secret)
@@ -259,8 +270,8 @@ impl Write for TurnOff {
         {
             return Ok(false);
         }
-        let done = sqlx::query(
-            "UPDATE accounts SET totp_on = 0, totp_secret = NULL, totp_step = 0 WHERE id = $1 AND totp_on = 1",
+        let done = statement::query(
+            "UPDATE accounts SET totp_enabled = 0, totp_secret = NULL, totp_step = 0 WHERE id = $1 AND totp_enabled = 1",
         )
         .bind(self.account.0)
         .execute(&mut *conn)

@@ -5,6 +5,7 @@ use sqlx::FromRow;
 
 use crate::accounts::account::AccountRow;
 use crate::audit::{AuditEvent, Journal};
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};
 
@@ -22,12 +23,12 @@ pub struct NewSession {
 /// Removes what is over: sessions, and half-done logins.
 pub(crate) const SWEEPS: [&str; 2] = [
     "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at_ms <= $1 LIMIT $2)",
-    "DELETE FROM challenges WHERE id IN (SELECT id FROM challenges WHERE expires_at_ms <= $1 LIMIT $2)",
+    "DELETE FROM login_challenges WHERE id IN (SELECT id FROM login_challenges WHERE expires_at_ms <= $1 LIMIT $2)",
 ];
 
 /// Something whose time is over.
-pub(crate) const NEXT_OVER: &str = "SELECT 1 WHERE EXISTS (SELECT 1 FROM sessions WHERE expires_at_ms <= $1) \
-    OR EXISTS (SELECT 1 FROM challenges WHERE expires_at_ms <= $1)";
+pub(crate) const NEXT_OVER: &str = "SELECT CAST(1 AS BIGINT) WHERE EXISTS (SELECT 1 FROM sessions WHERE expires_at_ms <= $1) \
+    OR EXISTS (SELECT 1 FROM login_challenges WHERE expires_at_ms <= $1)";
 
 #[derive(Debug, FromRow)]
 struct SessionRow {
@@ -58,9 +59,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn session(&self, id: SessionId) -> Result<Option<(Account, Timestamp)>, StoreError> {
-        let row: Option<SessionRow> = sqlx::query_as(
-            "SELECT s.expires_at_ms, a.id, a.email, a.name, a.role, a.plan, a.disabled, a.totp_on, a.used_bytes, \
-             a.distinct_bytes, a.storage_limit_bytes, a.pin_count, a.created_at_ms \
+        let row: Option<SessionRow> = statement::query_as(
+            "SELECT s.expires_at_ms, a.id, a.email, a.name, a.role, a.plan, a.disabled, a.totp_enabled, a.used_bytes, \
+             a.dedup_bytes, a.storage_limit_bytes, a.pin_count, a.created_at_ms \
              FROM sessions s JOIN accounts a ON a.id = s.account_id WHERE s.id = $1",
         )
         .bind(id.0)
@@ -102,7 +103,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn delete_expired_sessions(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
-        let query = sqlx::query_scalar(NEXT_OVER).bind(now.as_ms());
+        let query = statement::query_scalar(NEXT_OVER).bind(now.as_ms());
         let found: Option<i64> = query.fetch_optional(&self.readers).await?;
         // Mostly there is nothing, and a write costs a sync.
         if found.is_none() {
@@ -129,8 +130,8 @@ pub(crate) async fn still_opens(
     password_hash: &str,
     factor: Factor,
 ) -> Result<bool, StoreError> {
-    let found: Option<i64> = sqlx::query_scalar(
-        "SELECT id FROM accounts WHERE id = $1 AND password_hash = $2 AND disabled = 0 AND totp_on = $3",
+    let found: Option<i64> = statement::query_scalar(
+        "SELECT id FROM accounts WHERE id = $1 AND password_hash = $2 AND disabled = 0 AND totp_enabled = $3",
     )
     .bind(account.0)
     .bind(password_hash)
@@ -147,7 +148,7 @@ pub(crate) async fn insert(
     new: &NewSession,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    statement::query(
         "INSERT INTO sessions (id, account_id, created_at_ms, expires_at_ms) VALUES ($1, $2, $3, $4)",
     )
     .bind(id.0)
@@ -156,7 +157,7 @@ pub(crate) async fn insert(
     .bind(new.expires_at.as_ms())
     .execute(&mut *conn)
     .await?;
-    sqlx::query(
+    statement::query(
         "DELETE FROM sessions WHERE account_id = $1 AND id <= \
          (SELECT id FROM sessions WHERE account_id = $1 ORDER BY id DESC LIMIT 1 OFFSET $2)",
     )
@@ -204,7 +205,7 @@ impl Write for Close {
     type Out = bool;
 
     async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
-        let done = sqlx::query("DELETE FROM sessions WHERE id = $1 AND account_id = $2")
+        let done = statement::query("DELETE FROM sessions WHERE id = $1 AND account_id = $2")
             .bind(self.id.0)
             .bind(self.account.0)
             .execute(&mut *conn)
@@ -229,16 +230,17 @@ impl Write for CloseAll {
     type Out = Option<u64>;
 
     async fn run(&self, conn: &mut Conn) -> Result<Option<u64>, StoreError> {
-        let account: Option<i64> = sqlx::query_scalar("SELECT id FROM accounts WHERE id = $1")
+        let account: Option<i64> = statement::query_scalar("SELECT id FROM accounts WHERE id = $1")
             .bind(self.account.0)
             .fetch_optional(&mut *conn)
             .await?;
         if account.is_none() {
             return Ok(None);
         }
-        let query = sqlx::query("DELETE FROM challenges WHERE account_id = $1").bind(self.account.0);
+        let query =
+            statement::query("DELETE FROM login_challenges WHERE account_id = $1").bind(self.account.0);
         query.execute(&mut *conn).await?;
-        let query = sqlx::query("DELETE FROM sessions WHERE account_id = $1").bind(self.account.0);
+        let query = statement::query("DELETE FROM sessions WHERE account_id = $1").bind(self.account.0);
         let closed = query.execute(&mut *conn).await?.rows_affected();
         let details = Details::default().with("sessions", closed);
         let act = AuditEvent::new(self.account, self.by, "auth.logout_all", "").with(details);
@@ -258,7 +260,7 @@ impl Write for Sweep {
     async fn run(&self, conn: &mut Conn) -> Result<u64, StoreError> {
         let mut swept = 0;
         for query in SWEEPS {
-            let query = sqlx::query(query).bind(self.now.as_ms()).bind(i64::from(self.limit));
+            let query = statement::query(query).bind(self.now.as_ms()).bind(i64::from(self.limit));
             swept += query.execute(&mut *conn).await?.rows_affected();
         }
         Ok(swept)

@@ -8,6 +8,7 @@ use sqlx::FromRow;
 use crate::accounts::account::AccountRow;
 use crate::audit::{AuditEvent, Journal};
 use crate::db::row::{time, unknown_value, word};
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};
 
@@ -120,10 +121,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn token_by_hash(&self, hash: &str) -> Result<Option<AuthenticatedKey>, StoreError> {
-        let row: Option<ProvenRow> = sqlx::query_as(
+        let row: Option<ProvenRow> = statement::query_as(
             "SELECT t.id AS token_id, t.account_id, t.name AS token_name, t.label, t.hash, t.prefix, t.scopes, t.ip_allowlist, \
              t.created_at_ms AS token_created_at_ms, t.expires_at_ms, t.last_used_at_ms, \
-             a.id, a.email, a.name, a.role, a.plan, a.disabled, a.totp_on, a.used_bytes, a.distinct_bytes, \
+             a.id, a.email, a.name, a.role, a.plan, a.disabled, a.totp_enabled, a.used_bytes, a.dedup_bytes, \
              a.storage_limit_bytes, a.pin_count, a.created_at_ms \
              FROM tokens t JOIN accounts a ON a.id = t.account_id WHERE t.hash = $1",
         )
@@ -146,7 +147,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn token(&self, id: TokenId) -> Result<Option<Token>, StoreError> {
-        let row: Option<TokenRow> = sqlx::query_as(
+        let row: Option<TokenRow> = statement::query_as(
             "SELECT id AS token_id, account_id, name AS token_name, label, hash, prefix, scopes, ip_allowlist, \
              created_at_ms AS token_created_at_ms, expires_at_ms, last_used_at_ms FROM tokens WHERE id = $1",
         )
@@ -161,7 +162,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn tokens(&self, account: AccountId, limit: u32) -> Result<Vec<Token>, StoreError> {
-        let rows: Vec<TokenRow> = sqlx::query_as(
+        let rows: Vec<TokenRow> = statement::query_as(
             "SELECT id AS token_id, account_id, name AS token_name, label, hash, prefix, scopes, ip_allowlist, \
              created_at_ms AS token_created_at_ms, expires_at_ms, last_used_at_ms \
              FROM tokens WHERE account_id = $1 ORDER BY id LIMIT $2",
@@ -215,14 +216,14 @@ impl Write for Create {
         {
             return Ok(CreateTokenOutcome::MakerGone);
         }
-        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM tokens WHERE account_id = $1")
+        let count: i64 = statement::query_scalar("SELECT COUNT(*) FROM tokens WHERE account_id = $1")
             .bind(new.account.0)
             .fetch_one(&mut *conn)
             .await?;
         if count >= i64::from(self.count_max) {
             return Ok(CreateTokenOutcome::TooMany);
         }
-        let done = sqlx::query(
+        let done = statement::query(
             "INSERT INTO tokens (id, account_id, name, label, hash, prefix, scopes, created_at_ms, expires_at_ms, \
              ip_allowlist) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (account_id, name) DO NOTHING",
         )
@@ -263,8 +264,10 @@ impl Write for Create {
 }
 
 async fn exists(conn: &mut Conn, token: TokenId) -> Result<bool, StoreError> {
-    let row: Option<i64> =
-        sqlx::query_scalar("SELECT 1 FROM tokens WHERE id = $1").bind(token.0).fetch_optional(conn).await?;
+    let row: Option<i64> = statement::query_scalar("SELECT CAST(1 AS BIGINT) FROM tokens WHERE id = $1")
+        .bind(token.0)
+        .fetch_optional(conn)
+        .await?;
     Ok(row.is_some())
 }
 
@@ -280,7 +283,7 @@ impl Write for Revoke {
     type Out = bool;
 
     async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
-        let done = sqlx::query("DELETE FROM tokens WHERE account_id = $1 AND name = $2")
+        let done = statement::query("DELETE FROM tokens WHERE account_id = $1 AND name = $2")
             .bind(self.account.0)
             .bind(self.name.as_str())
             .execute(&mut *conn)
@@ -301,7 +304,7 @@ impl Write for Used {
 
     async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
         for (id, at) in &self.0 {
-            sqlx::query("UPDATE tokens SET last_used_at_ms = $2 WHERE id = $1")
+            statement::query("UPDATE tokens SET last_used_at_ms = $2 WHERE id = $1")
                 .bind(id.0)
                 .bind(at.as_ms())
                 .execute(&mut *conn)

@@ -6,8 +6,10 @@ use sqlx::FromRow;
 use crate::accounts::account::load;
 use crate::audit::{AuditEvent, Journal};
 use crate::db::row::{column, number, word};
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::plans;
+use crate::statistics::add_accounts;
 use crate::{Store, StoreError};
 
 /// A plan to be given.
@@ -89,7 +91,7 @@ impl Store {
 
 /// Whether an enabled admin is left beside this account.
 pub(crate) async fn has_other_admin(conn: &mut Conn, id: AccountId) -> Result<bool, StoreError> {
-    let other: Option<i64> = sqlx::query_scalar(
+    let other: Option<i64> = statement::query_scalar(
         "SELECT id FROM accounts WHERE role = 'admin' AND disabled = 0 AND id <> $1 LIMIT 1",
     )
     .bind(id.0)
@@ -110,7 +112,7 @@ impl Write for Change {
     type Out = UpdateAccountOutcome;
 
     async fn run(&self, conn: &mut Conn) -> Result<UpdateAccountOutcome, StoreError> {
-        let old: Option<Now> = sqlx::query_as(
+        let old: Option<Now> = statement::query_as(
             "SELECT name, role, plan, disabled, used_bytes, storage_limit_bytes, storage_override_bytes, \
              removing_since_ms FROM accounts WHERE id = $1",
         )
@@ -175,7 +177,7 @@ impl Change {
     }
 
     async fn write(&self, conn: &mut Conn, old: &Now, new: &Now) -> Result<(), StoreError> {
-        sqlx::query(
+        statement::query(
             "UPDATE accounts SET name = $2, role = $3, plan = $4, disabled = $5, storage_limit_bytes = $6, \
              storage_override_bytes = $7 WHERE id = $1",
         )
@@ -188,12 +190,17 @@ impl Change {
         .bind(new.storage_override_bytes)
         .execute(&mut *conn)
         .await?;
+        if (&new.plan, new.disabled) != (&old.plan, old.disabled) {
+            add_accounts(conn, &old.plan, old.disabled, -1).await?;
+            add_accounts(conn, &new.plan, new.disabled, 1).await?;
+        }
         if new.disabled == 0 && old.disabled != 0 {
             // Until now its sessions were told why they are refused. Whoever is let in again logs in again.
-            for sql in
-                ["DELETE FROM sessions WHERE account_id = $1", "DELETE FROM challenges WHERE account_id = $1"]
-            {
-                sqlx::query(sql).bind(self.id.0).execute(&mut *conn).await?;
+            for sql in [
+                "DELETE FROM sessions WHERE account_id = $1",
+                "DELETE FROM login_challenges WHERE account_id = $1",
+            ] {
+                statement::query(sql).bind(self.id.0).execute(&mut *conn).await?;
             }
         }
         Ok(())

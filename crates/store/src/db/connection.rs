@@ -9,9 +9,11 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions, SqlitePool};
 
 use crate::StoreError;
-use crate::audit::Journal;
+use crate::db::commit_signal::CommitSignal;
+use crate::db::migrate;
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write, WriteQueue};
-use crate::webhooks::outbox::{CommitSignal, Outbox};
+use crate::lanes::Lanes;
 
 /// Connections that read. More of them than processors only wait for each other.
 const READERS_MAX: u32 = 8;
@@ -36,16 +38,21 @@ pub struct Store {
     /// For what may look through all that an account has: nobody else waits for that.
     pub(crate) searchers: SqlitePool,
     pub(crate) writer: WriteQueue,
-    ids: Arc<IdSource>,
-    news: Arc<CommitSignal>,
+    pub(crate) lanes: Lanes,
+    pub(crate) ids: Arc<IdSource>,
+    pub(crate) signal: Arc<CommitSignal>,
 }
 
 impl Store {
-    /// Opens or creates the SQLite database in this file, and brings its schema up to date. A new file can be
-    /// read by its owner alone.
+    /// Opens or creates the SQLite database in this file, and brings its schema up to date. Only the owner can read a
+    /// new file.
+    ///
+    /// Transactions of several processes wait for each other, so short commands may open the database of a running
+    /// server. Only the process that holds the lock of the data directory (`pinfold.lock`) may lease placements and
+    /// reset leases ([`Store::reset_placement_leases`]); the store does not check that.
     ///
     /// # Errors
-    /// [`StoreError`], also when the schema is newer than this program.
+    /// [`StoreError`]; [`StoreError::Incompatible`] when the database was created by an earlier or a later build.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
         create_private(path).map_err(|error| StoreError::Failed(error.to_string()))?;
         let options = SqliteConnectOptions::new()
@@ -58,7 +65,7 @@ impl Store {
         let writes =
             options.clone().pragma("cache_size", WRITER_CACHE).pragma("wal_autocheckpoint", WAL_PAGES);
         let mut conn = writes.connect().await?;
-        sqlx::migrate!().run(&mut conn).await?;
+        migrate::run(&mut conn).await?;
         let pool = |most| {
             SqlitePoolOptions::new()
                 .max_connections(most)
@@ -72,9 +79,10 @@ impl Store {
         let last = last_id(&mut conn).await?;
         let mut salt = [0; 1];
         getrandom::fill(&mut salt).map_err(|error| StoreError::Failed(error.to_string()))?;
-        let news = Arc::new(CommitSignal::default());
-        let writer = WriteQueue::start(conn, Arc::clone(&news));
-        Ok(Self { readers, searchers, writer, ids: Arc::new(IdSource::new(salt[0]).after(last)), news })
+        let signal = Arc::new(CommitSignal::default());
+        let writer = WriteQueue::start(conn, Arc::clone(&signal));
+        let ids = Arc::new(IdSource::new(salt[0]).after(last));
+        Ok(Self { readers, searchers, writer, lanes: Lanes::default(), ids, signal })
     }
 
     /// Whether the database answers.
@@ -82,12 +90,14 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if it does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1").execute(&self.readers).await?;
+        statement::query("SELECT CAST(1 AS BIGINT)").execute(&self.readers).await?;
         Ok(())
     }
 
-    /// Closes the readers' connections. Writes that are queued are still done.
+    /// Closes the database: refuses further writes, finishes those that are queued, waits for the writer's task, and
+    /// closes all connections.
     pub async fn close(&self) {
+        self.writer.close().await;
         self.readers.close().await;
         self.searchers.close().await;
     }
@@ -95,22 +105,6 @@ impl Store {
     /// A new id.
     pub(crate) fn id(&self, now: Timestamp) -> i64 {
         self.ids.next(now)
-    }
-
-    /// What writes entries of the audit log.
-    pub(crate) fn journal(&self) -> Journal {
-        Journal::new(Arc::clone(&self.ids))
-    }
-
-    /// Where writes put what happened.
-    pub(crate) fn outbox(&self) -> Outbox {
-        Outbox::new(Arc::clone(&self.ids), Arc::clone(&self.news))
-    }
-
-    /// Returns after a transaction of this process that wrote something for a webhook. Cancel-safe: what is written
-    /// while nobody waits is told to who waits next.
-    pub async fn outbox_written(&self) {
-        self.news.written().await;
     }
 
     /// Runs a write and returns once it is durable.
@@ -121,12 +115,12 @@ impl Store {
 
 /// The largest id of all: the clock may have been set back since it was made.
 async fn last_id(conn: &mut Conn) -> Result<i64, StoreError> {
-    let last: Option<i64> = sqlx::query_scalar(
+    let last: Option<i64> = statement::query_scalar(
         "SELECT MAX(id) FROM (SELECT MAX(id) AS id FROM accounts UNION ALL SELECT MAX(id) FROM tokens \
          UNION ALL SELECT MAX(id) FROM placements UNION ALL SELECT MAX(id) FROM pins \
-         UNION ALL SELECT MAX(id) FROM audit UNION ALL SELECT MAX(id) FROM sessions \
-         UNION ALL SELECT MAX(id) FROM challenges UNION ALL SELECT MAX(id) FROM webhooks \
-         UNION ALL SELECT MAX(id) FROM webhook_deliveries UNION ALL SELECT MAX(id) FROM named_requests) ids",
+         UNION ALL SELECT MAX(id) FROM audit_log UNION ALL SELECT MAX(id) FROM sessions \
+         UNION ALL SELECT MAX(id) FROM login_challenges UNION ALL SELECT MAX(id) FROM webhooks \
+         UNION ALL SELECT MAX(id) FROM webhook_deliveries UNION ALL SELECT MAX(id) FROM idempotent_requests) ids",
     )
     .fetch_one(conn)
     .await?;
@@ -139,4 +133,24 @@ fn create_private(path: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn ids_continue_after_existing_ones_when_the_clock_was_set_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pinfold.db");
+        let store = Store::open(&path).await.unwrap();
+        let event =
+            crate::AuditEvent::new(pinfold_model::AccountId(7), pinfold_model::Actor::OPERATOR, "x", "x");
+        store.record_audit_event(event, Timestamp::from_ms(1_000_000)).await.unwrap();
+        let last = store.id(Timestamp::from_ms(0));
+        store.close().await;
+        assert!(matches!(store.secret("a", "b".to_owned()).await, Err(StoreError::Closed)));
+        let store = Store::open(&path).await.unwrap();
+        assert!(store.id(Timestamp::from_ms(0)) >= last);
+    }
 }

@@ -1,7 +1,5 @@
 //! What can go wrong with the database, split by what the caller can do.
 
-use sqlx::migrate::MigrateError;
-
 /// Why the database did not do it. In every case nothing was changed, but for [`StoreError::Failed`] and
 /// [`StoreError::Disk`] after a commit that gave no answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -15,6 +13,9 @@ pub enum StoreError {
     /// The disk fails, or what is on it cannot be used: nothing is wrong with the request.
     #[error("the database cannot be read or written: {0}")]
     Disk(String),
+    /// This build cannot use the database: it was created or changed by another one.
+    #[error("this version cannot use the database: {0}")]
+    Incompatible(String),
     /// The store is closed.
     #[error("the database is closed")]
     Closed,
@@ -52,18 +53,6 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-impl From<MigrateError> for StoreError {
-    fn from(error: MigrateError) -> Self {
-        if matches!(error, MigrateError::VersionMissing(_)) {
-            return Self::Failed(
-                "a newer version of Pinfold has been at work on it: start that, or restore a backup"
-                    .to_owned(),
-            );
-        }
-        Self::Failed(error.to_string())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,26 +65,5 @@ mod tests {
         std::fs::write(&path, [7; 8192]).unwrap();
         let damaged = Store::open(&path).await.map(drop);
         assert!(matches!(damaged, Err(StoreError::Disk(_))), "{damaged:?}");
-    }
-
-    #[tokio::test]
-    async fn the_database_of_a_newer_version_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("pinfold.db");
-        Store::open(&path).await.unwrap().close().await;
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
-        let mut conn = sqlx::ConnectOptions::connect(&options).await.unwrap();
-        sqlx::query(
-            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
-             VALUES (9999, 'later', 1, x'00', 0)",
-        )
-        .execute(&mut conn)
-        .await
-        .unwrap();
-        let refused = Store::open(&path).await.map(drop);
-        assert!(
-            matches!(&refused, Err(StoreError::Failed(text)) if text.starts_with("a newer version")),
-            "{refused:?}"
-        );
     }
 }

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use pinfold_model::Timestamp;
+use sqlx::query_builder::Separated;
 use sqlx::{QueryBuilder, Sqlite};
 
 use crate::StoreError;
@@ -37,6 +38,11 @@ pub(crate) fn push_list<'a>(
         list.push_bind(*number);
     }
     query.push(")")
+}
+
+/// Adds a number to a row of a VALUES list. PostgreSQL takes a parameter there for TEXT unless it is told.
+pub(crate) fn push_number(row: &mut Separated<'_, Sqlite, &'static str>, number: i64) {
+    row.push("CAST(").push_bind_unseparated(number).push_unseparated(" AS BIGINT)");
 }
 
 /// A count or size, as it is stored. What is larger than any disk is stored as the largest.

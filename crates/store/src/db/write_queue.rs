@@ -1,85 +1,131 @@
-//! One writer with group commit.
+//! The write queue: one task, one connection, group commit.
 //!
-//! Writes queue up while the one before them is synced; then all that wait go into one transaction, and each
-//! is answered after its commit. So a sync is shared by as many writes as came during the last one, and a
-//! lone write waits for nobody. Those that can be done with the same few statements are done first.
+//! Writes queue up while the transaction before them is synced. Then all queued writes go into one transaction, and
+//! each is answered after its commit. So one sync is shared by all writes that came during the last one, and a lone
+//! write does not wait. Writes of a kind that implements [`BatchWrite`] wait in a [`Lane`] of their own; the first of
+//! them in a transaction runs all that wait there with one set of statements.
 //!
-//! A write answers "no" (over quota, name taken) as a value, before it changes anything. An error is a fault
-//! of the database: the transaction is undone, and each of its writes is tried alone, so that one that can't
-//! succeed takes no other with it. When another process holds the database, none was begun, and all are told.
+//! A refused write (over quota, name taken) is a value, returned before anything is changed. An error is a fault of
+//! the database: the transaction is rolled back, and each of its writes is retried alone, so that a write that cannot
+//! succeed fails no other. When another process holds the database, no transaction was begun, and all writes fail.
 //!
-//! Transactions are plain statements here, not sqlx's: SQLite undoes one by itself when the disk is full, sqlx
-//! takes it for open then, and would refuse each later one.
+//! Transactions are plain statements here, not those of sqlx: SQLite rolls back by itself when the disk is full, which
+//! sqlx does not notice, and it would refuse each later transaction.
 
-use std::any::Any;
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::BoxFuture;
 use sqlx::{Connection, SqliteConnection, raw_sql};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use crate::StoreError;
-use crate::pins::create::CreatePinWrite;
-use crate::placements::complete::CompleteWrite;
-use crate::webhooks::outbox::CommitSignal;
+use crate::db::commit_signal::CommitSignal;
 
 /// The connection that SQL runs on.
 pub(crate) type Conn = SqliteConnection;
 
-/// Writes in one transaction: bounds how long it lasts.
+/// Jobs in one transaction, and writes that are run as one batch: bounds how long a transaction lasts.
 const BATCH_MAX: usize = 256;
 
-/// Writes that wait; more of them wait for room.
+/// Queued jobs. Further writers wait for room.
 const QUEUE_MAX: usize = 1_024;
 
-/// Something that changes rows. It may be run again after it was undone.
+/// Changes rows. May be run again after its transaction was rolled back.
 pub(crate) trait Write: Send + Sync + 'static {
-    /// What it answers.
     type Out: Send + 'static;
 
     /// Runs inside a transaction.
     fn run(&self, conn: &mut Conn) -> impl Future<Output = Result<Self::Out, StoreError>> + Send;
 }
 
-/// Something of which several can be done with the same few statements.
-pub(crate) trait Together: Write {
-    /// Does those that can be, and gives what they answer. `None` is for those that must go their own way: nothing was
-    /// written for them.
-    fn run_together(
+/// A write that can be combined with others of its kind.
+pub(crate) trait BatchWrite: Write {
+    /// Runs those that can share statements, and returns their results. `None` is for those that have to run alone:
+    /// nothing was written for them.
+    fn run_batch(
         conn: &mut Conn,
         writes: &[&Self],
     ) -> impl Future<Output = Result<Vec<Option<Self::Out>>, StoreError>> + Send;
 }
 
-/// Sends writes to the writer's task. Cheap to clone; the task ends with the last clone.
+/// Sends writes to the writer's task. Cheap to clone. The task ends with [`WriteQueue::close`] or the last clone.
 #[derive(Clone)]
 pub(crate) struct WriteQueue {
-    queue: mpsc::Sender<Box<dyn Job>>,
+    jobs: mpsc::Sender<Box<dyn Job>>,
+    closing: Arc<Notify>,
+    task: Arc<tokio::sync::Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl WriteQueue {
-    /// Starts the writer on a connection of its own. `news` hears of each commit.
-    pub(crate) fn start(conn: Conn, news: Arc<CommitSignal>) -> Self {
-        let (queue, jobs) = mpsc::channel(QUEUE_MAX);
-        tokio::spawn(run(conn, jobs, news));
-        Self { queue }
+    /// Starts the writer on a connection of its own. `signal` is sent after each commit.
+    pub(crate) fn start(conn: Conn, signal: Arc<CommitSignal>) -> Self {
+        let (sender, jobs) = mpsc::channel(QUEUE_MAX);
+        let closing = Arc::new(Notify::new());
+        let task = tokio::spawn(run(conn, jobs, signal, Arc::clone(&closing)));
+        Self { jobs: sender, closing, task: Arc::new(tokio::sync::Mutex::new(Some(task))) }
     }
 
     /// Runs a write and returns once it is durable. When the future is dropped, the write may still happen.
     pub(crate) async fn write<W: Write>(&self, write: W) -> Result<W::Out, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        let job = Box::new(Queued { write, out: None, reply });
-        self.queue.send(job).await.map_err(|_| StoreError::Closed)?;
+        let (queued, answer) = Queued::new(write);
+        self.jobs.send(Box::new(queued)).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// The same for a write that may be combined with others in its lane.
+    pub(crate) async fn write_in<W: BatchWrite>(
+        &self,
+        lane: &Lane<W>,
+        write: W,
+    ) -> Result<W::Out, StoreError> {
+        let place = self.jobs.reserve().await.map_err(|_| StoreError::Closed)?;
+        let (queued, answer) = Queued::new(write);
+        lane.lock().push_back(queued);
+        place.send(Box::new(LaneJob { lane: lane.clone(), writes: Vec::new(), has_taken: false }));
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Refuses further writes, and returns when the queued ones are done and the connection is closed. Cancel-safe.
+    pub(crate) async fn close(&self) {
+        self.closing.notify_one();
+        let mut task = self.task.lock().await;
+        if let Some(running) = task.as_mut()
+            && let Err(error) = running.await
+        {
+            tracing::error!(%error, "the database writer failed");
+        }
+        *task = None;
     }
 }
 
-/// A queued write, its type forgotten.
-trait Job: Any + Send {
-    /// Does it, unless it was done with others.
+/// Writes of one kind that wait to be combined. For each there is one [`LaneJob`] in the queue, which bounds them.
+pub(crate) struct Lane<W: BatchWrite>(Arc<Mutex<VecDeque<Queued<W>>>>);
+
+impl<W: BatchWrite> Lane<W> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Queued<W>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<W: BatchWrite> Default for Lane<W> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<W: BatchWrite> Clone for Lane<W> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// One or more writes with their types erased.
+trait Job: Send {
     fn run<'a>(&'a mut self, conn: &'a mut Conn) -> BoxFuture<'a, Result<(), StoreError>>;
-    /// It was undone, with all else in its transaction.
-    fn undone(&mut self);
+    /// The single writes, to be run alone after the transaction was rolled back.
+    fn split(self: Box<Self>) -> Vec<Box<dyn Job>>;
     fn answer(self: Box<Self>, result: Result<(), StoreError>);
 }
 
@@ -89,91 +135,172 @@ struct Queued<W: Write> {
     reply: oneshot::Sender<Result<W::Out, StoreError>>,
 }
 
+type Answer<W> = oneshot::Receiver<Result<<W as Write>::Out, StoreError>>;
+
+impl<W: Write> Queued<W> {
+    fn new(write: W) -> (Self, Answer<W>) {
+        let (reply, answer) = oneshot::channel();
+        (Self { write, out: None, reply }, answer)
+    }
+
+    fn answer(self, result: Result<(), StoreError>) {
+        let Self { out, reply, .. } = self;
+        // The caller may be gone.
+        let _ = reply.send(result.and_then(|()| out.ok_or(StoreError::Closed)));
+    }
+}
+
 impl<W: Write> Job for Queued<W> {
     fn run<'a>(&'a mut self, conn: &'a mut Conn) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
-            if self.out.is_none() {
-                self.out = Some(self.write.run(conn).await?);
+            self.out = Some(self.write.run(conn).await?);
+            Ok(())
+        })
+    }
+
+    fn split(mut self: Box<Self>) -> Vec<Box<dyn Job>> {
+        self.out = None;
+        vec![self]
+    }
+
+    fn answer(self: Box<Self>, result: Result<(), StoreError>) {
+        (*self).answer(result);
+    }
+}
+
+/// Runs what waits in a lane; nothing if an earlier job has run it.
+struct LaneJob<W: BatchWrite> {
+    lane: Lane<W>,
+    writes: Vec<Queued<W>>,
+    has_taken: bool,
+}
+
+impl<W: BatchWrite> LaneJob<W> {
+    /// Takes what waits in the lane, unless this job did so before.
+    fn take(&mut self) {
+        if !self.has_taken {
+            let mut waiting = self.lane.lock();
+            let count = waiting.len().min(BATCH_MAX);
+            self.writes.extend(waiting.drain(..count));
+        }
+        self.has_taken = true;
+    }
+}
+
+impl<W: BatchWrite> Job for LaneJob<W> {
+    fn run<'a>(&'a mut self, conn: &'a mut Conn) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            self.take();
+            // One write alone needs as many statements either way.
+            if self.writes.len() > 1 {
+                let writes: Vec<_> = self.writes.iter().map(|queued| &queued.write).collect();
+                let outs = W::run_batch(conn, &writes).await?;
+                for (queued, out) in self.writes.iter_mut().zip(outs) {
+                    queued.out = out;
+                }
+            }
+            for queued in self.writes.iter_mut().filter(|queued| queued.out.is_none()) {
+                queued.out = Some(queued.write.run(conn).await?);
             }
             Ok(())
         })
     }
 
-    fn undone(&mut self) {
-        self.out = None;
+    fn split(mut self: Box<Self>) -> Vec<Box<dyn Job>> {
+        self.take();
+        let writes = std::mem::take(&mut self.writes).into_iter();
+        writes.flat_map(|queued| Job::split(Box::new(queued))).collect()
     }
 
-    fn answer(self: Box<Self>, result: Result<(), StoreError>) {
-        let Self { out, reply, .. } = *self;
-        // Nobody may wait for it any more.
-        let _ = reply.send(result.and_then(|()| out.ok_or(StoreError::Closed)));
+    fn answer(mut self: Box<Self>, result: Result<(), StoreError>) {
+        self.take();
+        for queued in std::mem::take(&mut self.writes) {
+            queued.answer(result.clone());
+        }
     }
 }
 
-async fn run(mut conn: Conn, mut jobs: mpsc::Receiver<Box<dyn Job>>, news: Arc<CommitSignal>) {
+impl<W: BatchWrite> Drop for LaneJob<W> {
+    /// The writer's task is gone before it came to this job: those that wait in the lane must not wait for ever.
+    fn drop(&mut self) {
+        if !self.has_taken {
+            self.lane.lock().clear();
+        }
+    }
+}
+
+async fn run(
+    mut conn: Conn,
+    mut jobs: mpsc::Receiver<Box<dyn Job>>,
+    signal: Arc<CommitSignal>,
+    closing: Arc<Notify>,
+) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
-    while jobs.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        match transaction(&mut conn, &mut batch).await {
-            Ok(()) => batch.drain(..).for_each(|job| job.answer(Ok(()))),
-            // Each alone would wait for the other process as long once more.
-            Err(error @ (StoreError::Busy | StoreError::Closed)) => {
-                batch.drain(..).for_each(|job| job.answer(Err(error.clone())));
+    let mut is_closing = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = closing.notified(), if !is_closing => {
+                is_closing = true;
+                jobs.close();
             }
-            Err(error) if batch.len() == 1 => batch.drain(..).for_each(|job| job.answer(Err(error.clone()))),
-            Err(error) => {
-                tracing::warn!(%error, writes = batch.len(), "a batch of writes was undone; trying each alone");
-                for job in batch.drain(..) {
-                    alone(&mut conn, job).await;
+            count = jobs.recv_many(&mut batch, BATCH_MAX) => {
+                if count == 0 {
+                    break;
                 }
+                commit(&mut conn, &mut batch).await;
+                signal.send();
             }
         }
-        news.committed();
     }
     if let Err(error) = conn.close().await {
-        tracing::warn!(%error, "closing the database");
+        tracing::warn!(%error, "failed to close the database");
     }
 }
 
-async fn alone(conn: &mut Conn, job: Box<dyn Job>) {
-    let mut batch = vec![job];
-    let result = transaction(conn, &mut batch).await;
-    for job in batch {
-        job.answer(result.clone());
+/// Runs jobs in one transaction and answers them.
+async fn commit(conn: &mut Conn, batch: &mut Vec<Box<dyn Job>>) {
+    let result = transaction(conn, batch).await;
+    match result {
+        Ok(()) => batch.drain(..).for_each(|job| job.answer(Ok(()))),
+        // Each alone would wait for the other process as long again.
+        Err(error @ (StoreError::Busy | StoreError::Closed)) => {
+            batch.drain(..).for_each(|job| job.answer(Err(error.clone())));
+        }
+        Err(error) => {
+            let mut writes: Vec<_> = batch.drain(..).flat_map(Job::split).collect();
+            if writes.len() == 1 {
+                writes.drain(..).for_each(|write| write.answer(Err(error.clone())));
+                return;
+            }
+            tracing::warn!(%error, writes = writes.len(), "a batch of writes failed, retrying each alone");
+            for write in writes {
+                let mut alone = [write];
+                let result = transaction(conn, &mut alone).await;
+                let [write] = alone;
+                write.answer(result);
+            }
+        }
     }
 }
 
 async fn transaction(conn: &mut Conn, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
     let result = try_transaction(conn, batch).await;
-    if result.is_err() {
-        batch.iter_mut().for_each(|job| job.undone());
-        // It fails when there is nothing to undo any more. If there is, the next transaction says so.
-        if let Err(error) = raw_sql("ROLLBACK").execute(conn).await {
-            tracing::debug!(%error, "nothing to undo");
-        }
+    // It fails when SQLite has rolled back by itself. If a transaction is still open, the next one reports it.
+    if result.is_err()
+        && let Err(error) = raw_sql("ROLLBACK").execute(conn).await
+    {
+        tracing::debug!(%error, "nothing to roll back");
     }
     result
 }
 
 async fn try_transaction(conn: &mut Conn, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
     raw_sql("BEGIN IMMEDIATE").execute(&mut *conn).await?;
-    together::<CompleteWrite>(conn, batch).await?;
-    together::<CreatePinWrite>(conn, batch).await?;
     for job in batch {
         job.run(conn).await?;
     }
     raw_sql("COMMIT").execute(conn).await?;
-    Ok(())
-}
-
-/// Does those writes of a kind that can be done together.
-async fn together<W: Together>(conn: &mut Conn, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
-    let queued = batch.iter_mut().filter_map(|job| (&mut **job as &mut dyn Any).downcast_mut());
-    let (mut outs, writes): (Vec<_>, Vec<_>) =
-        queued.map(|Queued::<W> { write, out, .. }| (out, &*write)).unzip();
-    let done = W::run_together(conn, &writes).await?;
-    for (out, done) in outs.iter_mut().zip(done) {
-        **out = done;
-    }
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use pinfold_model::{AccountId, Actor, ClusterId, PinId, PinState, PlacementId, T
 
 use crate::accounts::list::WINDOW;
 use crate::audit::Journal;
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::pins::list::phase_of;
 use crate::pins::record::{PinRow, select_pins};
@@ -99,7 +100,8 @@ macro_rules! end_of {
         concat!(
             "SELECT n.placement_id, n.id FROM pins n ",
             $which,
-            "AND n.id < $4 AND CAST($3 AS BIGINT) IS NOT NULL ORDER BY n.id DESC ",
+            "AND n.id < $4 AND CAST($3 AS BIGINT) IS NOT NULL ",
+            "AND (CAST($1 AS BIGINT) IS NULL OR n.id IS NOT NULL) ORDER BY n.id DESC ",
             $tail
         )
     };
@@ -107,7 +109,8 @@ macro_rules! end_of {
         concat!(
             "SELECT n.placement_id, n.id FROM pins n ",
             $which,
-            "AND n.id > $4 AND CAST($3 AS BIGINT) IS NOT NULL ORDER BY n.id ",
+            "AND n.id > $4 AND CAST($3 AS BIGINT) IS NOT NULL ",
+            "AND (CAST($1 AS BIGINT) IS NULL OR n.id IS NOT NULL) ORDER BY n.id ",
             $tail
         )
     };
@@ -115,7 +118,8 @@ macro_rules! end_of {
         concat!(
             "SELECT p.id, n.id FROM placements p JOIN pins n ON n.placement_id = p.id ",
             $which,
-            "AND p.id >= $3 AND (p.id > $3 OR n.id > $4) ORDER BY p.id, n.id ",
+            "AND p.id >= $3 AND (p.id > $3 OR n.id > $4) ",
+            "AND (CAST($1 AS BIGINT) IS NULL OR n.id IS NOT NULL) ORDER BY p.id, n.id ",
             $tail
         )
     };
@@ -157,7 +161,7 @@ pub(crate) const PAGES: [&str; 6] = per_index!(
     page_of,
     "AND (CAST($7 AS TEXT) IS NULL OR p.cluster = $7) AND (CAST($8 AS TEXT) IS NULL OR n.phase = $8) \
      AND (CAST($9 AS TEXT) IS NULL OR (p.state = 'pinning') = ($9 = 'pinning')) \
-     AND ($11 = 0 OR p.damaged_blocks > 0) "
+     AND (CAST($11 AS BIGINT) = 0 OR p.damaged_blocks > 0) "
 );
 
 impl AdminPinsFilter {
@@ -190,10 +194,11 @@ impl Store {
         limit: u32,
     ) -> Result<AdminPinsList, StoreError> {
         let Some(cid) = filter.cid else { return self.page_of_pins(filter, None, after, limit).await };
-        let placements: Vec<i64> = sqlx::query_scalar("SELECT id FROM placements WHERE cid = $1 ORDER BY id")
-            .bind(cid.to_string())
-            .fetch_all(&self.readers)
-            .await?;
+        let placements: Vec<i64> =
+            statement::query_scalar("SELECT id FROM placements WHERE cid = $1 ORDER BY id")
+                .bind(cid.to_string())
+                .fetch_all(&self.readers)
+                .await?;
         let mut list = AdminPinsList { pins: Vec::new(), next: None };
         for placement in placements.into_iter().map(PlacementId) {
             if after.is_some_and(|cursor| placement < cursor.placement) {
@@ -228,7 +233,7 @@ impl Store {
         let (first, far) = if is_rising { (i64::MIN, i64::MAX) } else { (i64::MAX, i64::MIN) };
         let begin = after.map_or((first, first), |cursor| (cursor.placement.0, cursor.pin.0));
         let (account, placement) = (filter.account.map(|id| id.0), placement.map(|id| id.0));
-        let end: Option<(i64, i64)> = sqlx::query_as(ENDS[filter.index()])
+        let end: Option<(i64, i64)> = statement::query_as(statement::one_of(&ENDS, filter.index()))
             .bind(account)
             .bind(placement)
             .bind(begin.0)
@@ -238,7 +243,7 @@ impl Store {
             .await?;
         let up_to = end.unwrap_or((far, far));
         let (phase, work) = phase_of(filter.state);
-        let rows: Vec<PinRow> = sqlx::query_as(PAGES[filter.index()])
+        let rows: Vec<PinRow> = statement::query_as(statement::one_of(&PAGES, filter.index()))
             .bind(account)
             .bind(placement)
             .bind(begin.0)
@@ -271,7 +276,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<PinRecord>, StoreError> {
         let rows =
-            sqlx::query_as::<_, PinRow>(select_pins!("WHERE n.placement_id = $1 ORDER BY n.id LIMIT $2"));
+            statement::query_as::<PinRow>(select_pins!("WHERE n.placement_id = $1 ORDER BY n.id LIMIT $2"));
         let rows = rows.bind(placement.0).bind(i64::from(limit)).fetch_all(&self.readers).await?;
         rows.into_iter().map(PinRow::into_record).collect()
     }
@@ -302,7 +307,7 @@ impl Write for RemovePin {
     type Out = Option<PinRemoval>;
 
     async fn run(&self, conn: &mut Conn) -> Result<Option<PinRemoval>, StoreError> {
-        let row: Option<RemovalRow> = sqlx::query_as(concat!(
+        let row: Option<RemovalRow> = statement::query_as(concat!(
             "SELECT n.id, n.account_id, n.placement_id, n.charged_bytes, p.cluster, ",
             "CASE WHEN n.phase <> 'failed' THEN n.retain_until_ms END AS locked_until_ms, ",
             watched!("n.account_id"),

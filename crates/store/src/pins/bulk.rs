@@ -12,7 +12,7 @@ use pinfold_model::{AccountId, Actor, ClusterId, LifetimeError, Timestamp, Webho
 use sqlx::raw_sql;
 
 use crate::audit::Journal;
-use crate::db::write_queue::{Conn, Together, Write};
+use crate::db::write_queue::{BatchWrite, Conn, Write};
 use crate::pins::create::CreatePinWrite;
 use crate::pins::remove::{RemovalRow, remove_rows};
 use crate::webhooks::outbox::Outbox;
@@ -36,9 +36,9 @@ pub struct CreatedPin {
 pub enum CreatePinsOutcome {
     /// All are written, in their order.
     Done(Vec<CreatedPin>),
-    /// Together they are more than what is left of the account's storage. Nothing was changed.
+    /// BatchWrite they are more than what is left of the account's storage. Nothing was changed.
     OverQuota,
-    /// Together they are too many on their way. Nothing was changed.
+    /// BatchWrite they are too many on their way. Nothing was changed.
     TooManyInFlight,
     /// Some pins can't have their times, each with its place in the batch. Nothing was changed.
     Refused(Vec<(usize, LifetimeError)>),
@@ -130,7 +130,7 @@ impl CreatePinsWrite {
         // All are one account's: its pins are counted once.
         let mut on_their_way = None;
         let wishes: Vec<_> = self.wishes.iter().collect();
-        let together = CreatePinWrite::run_together(conn, &wishes).await?;
+        let together = CreatePinWrite::run_batch(conn, &wishes).await?;
         for (at, (wish, wished)) in self.wishes.iter().zip(together).enumerate() {
             let wished = match wished {
                 Some(wished) => wished,

@@ -12,10 +12,12 @@ use sqlx::{FromRow, QueryBuilder, Row};
 use crate::accounts::quota;
 use crate::audit::{AuditEvent, Journal};
 use crate::db::row::column;
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::pins::record::{IN_FLIGHT, PinRow, select_pins_from};
 use crate::placements::lease::ORIGINS_MAX;
 use crate::placements::record::PlacementRow;
+use crate::statistics::PinSumChanges;
 use crate::webhooks::outbox::Outbox;
 use crate::{Lease, LeasedPlacement, PinRecord, PlacementRecord, Store, StoreError};
 
@@ -79,7 +81,8 @@ impl Store {
         request: CreatePin,
         now: Timestamp,
     ) -> Result<CreatePinOutcome, StoreError> {
-        self.write(self.create_pin_write(request, now)).await
+        let write = self.create_pin_write(request, now);
+        self.writer.write_in(&self.lanes.create_pin, write).await
     }
 
     pub(crate) fn create_pin_write(&self, request: CreatePin, now: Timestamp) -> CreatePinWrite {
@@ -137,7 +140,7 @@ impl CreatePinWrite {
         &self,
         conn: &mut Conn,
     ) -> Result<(Option<PlacementRecord>, Option<PinRecord>), StoreError> {
-        let row = sqlx::query(FIND_EXISTING)
+        let row = statement::query(FIND_EXISTING)
             .bind(self.request.cid.to_string())
             .bind(self.request.cluster.as_str())
             .bind(self.request.account.0)
@@ -251,7 +254,7 @@ impl CreatePinWrite {
     }
 
     pub(super) async fn count_in_flight(&self, conn: &mut Conn) -> Result<i64, StoreError> {
-        let count = sqlx::query_scalar(IN_FLIGHT);
+        let count = statement::query_scalar(IN_FLIGHT);
         Ok(count
             .bind(self.request.account.0)
             .bind(i64::from(self.request.in_flight_max))
@@ -297,7 +300,7 @@ impl CreatePinWrite {
             }
         }
         let due_at = if placement.leased { placement.due_at } else { Some(self.now) };
-        sqlx::query(
+        statement::query(
             "UPDATE placements SET state = $2, due_at_ms = $3, queue_ms = $4, attempts = 0, error_code = NULL, \
              error_detail = NULL, updated_at_ms = $5 WHERE id = $1",
         )
@@ -313,7 +316,10 @@ impl CreatePinWrite {
 
     /// Tells whoever works on a placement that it was wished for meanwhile.
     async fn mark_requested(&self, conn: &mut Conn, placement: PlacementId) -> Result<(), StoreError> {
-        sqlx::query("UPDATE placements SET asked = 1 WHERE id = $1").bind(placement.0).execute(conn).await?;
+        statement::query("UPDATE placements SET requested = 1 WHERE id = $1")
+            .bind(placement.0)
+            .execute(conn)
+            .await?;
         Ok(())
     }
 
@@ -327,11 +333,15 @@ impl CreatePinWrite {
         lifetime: Lifetime,
     ) -> Result<PinRecord, StoreError> {
         let pin = self.pin(placement, old.as_ref(), phase, lifetime);
-        if old.is_none() {
-            insert(conn, &[(self, &pin)]).await?;
-        } else {
+        let mut sums = PinSumChanges::default();
+        if let Some(old) = &old {
             self.update(conn, &pin).await?;
+            sums.add(old.placement.cluster.as_str(), old.phase, -1, -column(old.charged_bytes));
+        } else {
+            insert(conn, &[(self, &pin)]).await?;
         }
+        sums.add(pin.placement.cluster.as_str(), pin.phase, 1, column(pin.charged_bytes));
+        sums.write(conn).await?;
         self.record_event(conn, self.request.action, &pin).await?;
         Ok(pin)
     }
@@ -383,7 +393,7 @@ impl CreatePinWrite {
     }
 
     async fn update(&self, conn: &mut Conn, pin: &PinRecord) -> Result<(), StoreError> {
-        sqlx::query(
+        statement::query(
             "UPDATE pins SET phase = $2, original_name = $3, custom_name = $4, charged_bytes = $5, \
              request_count = $6, origins = COALESCE($7, origins), expires_at_ms = $8, \
              retain_until_ms = $9, error_code = NULL, error_detail = NULL WHERE id = $1",
@@ -446,7 +456,7 @@ pub(super) async fn insert_placements(
             .push_bind(record.updated_at.as_ms())
             .push_bind(record.updated_at.as_ms());
     });
-    query.build().persistent(placements.len() == 1).execute(conn).await?;
+    statement::build(&mut query).persistent(placements.len() == 1).execute(conn).await?;
     Ok(())
 }
 
@@ -477,6 +487,6 @@ pub(super) async fn insert(
             .push_bind(pin.expires_at.map(Timestamp::as_ms))
             .push_bind(pin.retain_until.map(Timestamp::as_ms));
     });
-    query.build().persistent(pins.len() == 1).execute(conn).await?;
+    statement::build(&mut query).persistent(pins.len() == 1).execute(conn).await?;
     Ok(())
 }

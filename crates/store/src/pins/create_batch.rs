@@ -10,10 +10,12 @@ use sqlx::{FromRow, QueryBuilder, Row};
 
 use crate::CreatePinOutcome;
 use crate::accounts::quota;
-use crate::db::row::{LIST_MAX, column};
-use crate::db::write_queue::{Conn, Together};
+use crate::db::row::{LIST_MAX, column, push_number};
+use crate::db::statement;
+use crate::db::write_queue::{BatchWrite, Conn};
 use crate::pins::create::{CreatePinWrite, NewPlacement, insert, insert_placements};
 use crate::placements::record::{PlacementRow, placement_columns};
+use crate::statistics::PinSumChanges;
 use crate::{PinRecord, PlacementRecord, StoreError};
 
 /// The search: place, CID, cluster and account of each wish stand between the two. What it gives of the content is null
@@ -43,8 +45,8 @@ struct Grant<'a> {
     wished: CreatePinOutcome,
 }
 
-impl Together for CreatePinWrite {
-    async fn run_together(
+impl BatchWrite for CreatePinWrite {
+    async fn run_batch(
         conn: &mut Conn,
         wishes: &[&Self],
     ) -> Result<Vec<Option<CreatePinOutcome>>, StoreError> {
@@ -75,6 +77,11 @@ async fn grant<'a>(conn: &mut Conn, wishes: &[&'a CreatePinWrite]) -> Result<Vec
     insert_placements(conn, &placements).await?;
     let rows: Vec<_> = granted.iter().map(|granted| (granted.write, &granted.pin)).collect();
     insert(conn, &rows).await?;
+    let mut sums = PinSumChanges::default();
+    for (_, pin) in &rows {
+        sums.add(pin.placement.cluster.as_str(), pin.phase, 1, column(pin.charged_bytes));
+    }
+    sums.write(conn).await?;
     if let Some((write, _)) = rows.first() {
         let act = |(write, pin): &(&CreatePinWrite, &PinRecord)| {
             (write.audit_event(write.request.action, pin), write.now)
@@ -151,12 +158,13 @@ async fn find<'a>(
 ) -> Result<BTreeMap<AccountId, Vec<Simple<'a>>>, StoreError> {
     let mut query = QueryBuilder::new(FIND_BATCH[0]);
     query.push_values(wishes.iter().enumerate(), |mut row, (place, write)| {
-        row.push_bind(column(place as u64)).push_bind(write.request.cid.to_string());
-        row.push_bind(write.request.cluster.as_str().to_owned()).push_bind(write.request.account.0);
+        push_number(&mut row, column(place as u64));
+        row.push_bind(write.request.cid.to_string()).push_bind(write.request.cluster.as_str().to_owned());
+        push_number(&mut row, write.request.account.0);
     });
     query.push(FIND_BATCH[1]);
     let (mut simple, mut seen) = (BTreeMap::<_, Vec<_>>::new(), HashSet::new());
-    for row in query.build().persistent(false).fetch_all(conn).await? {
+    for row in statement::build(&mut query).persistent(false).fetch_all(conn).await? {
         let place = usize::try_from(row.try_get::<i64, _>("place")?).unwrap_or(usize::MAX);
         let placement = match row.try_get::<Option<i64>, _>("id")? {
             Some(_) => Some(PlacementRow::from_row(&row)?.into_record()?),

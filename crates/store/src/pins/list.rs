@@ -7,6 +7,7 @@ use cid::Cid;
 use pinfold_model::{AccountId, ClusterId, PinId, PinState};
 
 use crate::db::row::number;
+use crate::db::statement;
 use crate::db::write_queue::Conn;
 use crate::pins::record::{PinRow, select_pins};
 use crate::{PinRecord, Store, StoreError};
@@ -125,19 +126,20 @@ impl Store {
     ) -> Result<PinList, StoreError> {
         let (phase, work) = phase_of(filter.state);
         let mut moment = if filter.is_search() { &self.searchers } else { &self.readers }.begin().await?;
-        let rows = sqlx::query_as::<_, PinRow>(PAGES[usize::from(filter.cid.is_some())])
-            .bind(account.0)
-            .bind(filter.cid.map(|cid| cid.to_string()))
-            .bind(filter.cluster.as_ref().map(ClusterId::as_str))
-            .bind(phase)
-            .bind(work)
-            .bind(filter.has_expiry.map(i64::from))
-            .bind(filter.search.as_deref().map(pattern))
-            .bind(before.map_or(i64::MAX, |id| id.0))
-            .bind(i64::from(limit))
-            .bind(crate::db::row::column(skip))
-            .fetch_all(&mut *moment)
-            .await?;
+        let rows =
+            statement::query_as::<PinRow>(statement::one_of(&PAGES, usize::from(filter.cid.is_some())))
+                .bind(account.0)
+                .bind(filter.cid.map(|cid| cid.to_string()))
+                .bind(filter.cluster.as_ref().map(ClusterId::as_str))
+                .bind(phase)
+                .bind(work)
+                .bind(filter.has_expiry.map(i64::from))
+                .bind(filter.search.as_deref().map(pattern))
+                .bind(before.map_or(i64::MAX, |id| id.0))
+                .bind(i64::from(limit))
+                .bind(crate::db::row::column(skip))
+                .fetch_all(&mut *moment)
+                .await?;
         let total = filter.count(&mut moment, account).await?;
         moment.commit().await?;
         let pins = rows.into_iter().map(PinRow::into_record).collect::<Result<_, _>>()?;
@@ -149,12 +151,12 @@ impl PinFilter {
     /// How many pins of the account match.
     async fn count(&self, conn: &mut Conn, account: AccountId) -> Result<u64, StoreError> {
         if self.is_empty() {
-            let kept = sqlx::query_scalar("SELECT pin_count FROM accounts WHERE id = $1");
+            let kept = statement::query_scalar("SELECT pin_count FROM accounts WHERE id = $1");
             let count: Option<i64> = kept.bind(account.0).fetch_optional(conn).await?;
             return Ok(number(count.unwrap_or(0)));
         }
         let (phase, work) = phase_of(self.state);
-        let count: i64 = sqlx::query_scalar(TOTALS[usize::from(self.cid.is_some())])
+        let count: i64 = statement::query_scalar(statement::one_of(&TOTALS, usize::from(self.cid.is_some())))
             .bind(account.0)
             .bind(self.cid.map(|cid| cid.to_string()))
             .bind(self.cluster.as_ref().map(ClusterId::as_str))

@@ -8,6 +8,7 @@ use pinfold_model::{
 use sqlx::FromRow;
 
 use crate::db::row::{number, time, unknown_value, word};
+use crate::db::statement;
 use crate::placements::record::{PlacementRecord, PlacementRow, failure};
 use crate::{Store, StoreError};
 
@@ -149,7 +150,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn pin(&self, id: PinId) -> Result<Option<PinRecord>, StoreError> {
-        let query = sqlx::query_as::<_, PinRow>(select_pins!("WHERE n.id = $1")).bind(id.0);
+        let query = statement::query_as::<PinRow>(select_pins!("WHERE n.id = $1")).bind(id.0);
         query.fetch_optional(&self.readers).await?.map(PinRow::into_record).transpose()
     }
 
@@ -158,7 +159,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn pins_of_cid(&self, account: AccountId, cid: &Cid) -> Result<Vec<PinRecord>, StoreError> {
-        let query = sqlx::query_as::<_, PinRow>(OF_CID);
+        let query = statement::query_as::<PinRow>(OF_CID);
         let rows = query.bind(account.0).bind(cid.to_string()).fetch_all(&self.readers).await?;
         rows.into_iter().map(PinRow::into_record).collect()
     }
@@ -174,7 +175,7 @@ impl Store {
         cluster: &ClusterId,
         limit: u32,
     ) -> Result<Vec<Email>, StoreError> {
-        let owners: Vec<String> = sqlx::query_scalar(
+        let owners: Vec<String> = statement::query_scalar(
             "SELECT a.email FROM placements p JOIN pins n ON n.placement_id = p.id \
              JOIN accounts a ON a.id = n.account_id \
              WHERE p.cid = $1 AND p.cluster = $2 AND n.phase = 'active' ORDER BY a.id LIMIT $3",
@@ -192,7 +193,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn count_in_flight(&self, account: AccountId, limit: u32) -> Result<u32, StoreError> {
-        let count: i64 = sqlx::query_scalar(IN_FLIGHT)
+        let count: i64 = statement::query_scalar(IN_FLIGHT)
             .bind(account.0)
             .bind(i64::from(limit))
             .fetch_one(&self.readers)
@@ -205,7 +206,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn next_expiry(&self) -> Result<Option<Timestamp>, StoreError> {
-        let expiry: Option<i64> = sqlx::query_scalar(NEXT_EXPIRY).fetch_one(&self.readers).await?;
+        let expiry: Option<i64> = statement::query_scalar(NEXT_EXPIRY).fetch_one(&self.readers).await?;
         Ok(time(expiry))
     }
 }

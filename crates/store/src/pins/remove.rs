@@ -13,9 +13,11 @@ use sqlx::{FromRow, QueryBuilder};
 use crate::accounts::quota;
 use crate::audit::{AuditEvent, Journal};
 use crate::db::row::{LIST_MAX, number, push_list, time, unknown_value};
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::pins::record::ends_at;
 use crate::placements::release::release_unreferenced;
+use crate::statistics::subtract_pins;
 use crate::webhooks::outbox::{Outbox, watched};
 use crate::{Store, StoreError};
 
@@ -77,7 +79,7 @@ impl RemovalRow {
         cid: &str,
         cluster: Option<&str>,
     ) -> Result<Vec<Self>, StoreError> {
-        let rows = sqlx::query_as(FIND);
+        let rows = statement::query_as(FIND);
         Ok(rows.bind(account.0).bind(cid).bind(cluster).fetch_all(conn).await?)
     }
 
@@ -177,8 +179,9 @@ async fn delete_rows(
     now: Timestamp,
 ) -> Result<Vec<PinRemoval>, StoreError> {
     let pins: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    subtract_pins(conn, &pins).await?;
     let mut delete = QueryBuilder::new("DELETE FROM pins WHERE id IN ");
-    push_list(&mut delete, &pins).build().execute(&mut *conn).await?;
+    statement::build(push_list(&mut delete, &pins)).execute(&mut *conn).await?;
     let mut charges: BTreeMap<i64, (u64, u64)> = BTreeMap::new();
     for row in rows {
         let (pins, bytes) = charges.entry(row.account_id).or_default();
@@ -257,8 +260,8 @@ impl Write for CancelPin {
     type Out = Option<PinRemoval>;
 
     async fn run(&self, conn: &mut Conn) -> Result<Option<PinRemoval>, StoreError> {
-        let row: Option<RemovalRow> = sqlx::query_as(
-            "SELECT id, account_id, placement_id, charged_bytes, 0 AS watched FROM pins \
+        let row: Option<RemovalRow> = statement::query_as(
+            "SELECT id, account_id, placement_id, charged_bytes, CAST(0 AS BIGINT) AS watched FROM pins \
              WHERE id = $1 AND request_count = $2 AND phase <> 'active' \
              AND (phase = 'failed' OR retain_until_ms IS NULL OR retain_until_ms <= $3)",
         )
@@ -296,7 +299,7 @@ impl Write for Expire {
     type Out = Vec<PinRemoval>;
 
     async fn run(&self, conn: &mut Conn) -> Result<Vec<PinRemoval>, StoreError> {
-        let rows = sqlx::query_as(SELECT_DUE).bind(self.now.as_ms()).bind(i64::from(self.limit));
+        let rows = statement::query_as(SELECT_DUE).bind(self.now.as_ms()).bind(i64::from(self.limit));
         let rows: Vec<RemovalRow> = rows.fetch_all(&mut *conn).await?;
         let what = (WebhookEvent::Expired, ("pin.expire", Actor::SYSTEM));
         remove_rows(conn, &rows, (&self.journal, &self.outbox), what, self.now).await

@@ -3,6 +3,7 @@
 use pinfold_model::{AccountId, Actor, Details, PinId, PinName, Timestamp};
 
 use crate::audit::{AuditEvent, Journal};
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::pins::record::{PinRow, select_pins};
 use crate::{PinRecord, Store, StoreError};
@@ -38,13 +39,13 @@ impl Write for Rename {
 
     async fn run(&self, conn: &mut Conn) -> Result<Option<PinRecord>, StoreError> {
         let query = select_pins!("WHERE n.id = $1 AND n.account_id = $2");
-        let query = sqlx::query_as::<_, PinRow>(query).bind(self.pin.0).bind(self.account.0);
+        let query = statement::query_as::<PinRow>(query).bind(self.pin.0).bind(self.account.0);
         let Some(row) = query.fetch_optional(&mut *conn).await? else { return Ok(None) };
         let pin = row.into_record()?;
         if pin.custom_name.as_ref() == Some(&self.name) {
             return Ok(Some(pin));
         }
-        sqlx::query("UPDATE pins SET custom_name = $2 WHERE id = $1")
+        statement::query("UPDATE pins SET custom_name = $2 WHERE id = $1")
             .bind(self.pin.0)
             .bind(self.name.as_str())
             .execute(&mut *conn)

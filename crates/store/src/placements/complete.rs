@@ -8,6 +8,7 @@ use crate::accounts::quota;
 use crate::accounts::quota::CompletedPin;
 use crate::audit::Journal;
 use crate::db::row::column;
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::placements::lease;
 use crate::placements::record::{PlacementRow, select_placements};
@@ -75,7 +76,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<CompleteOutcome, StoreError> {
         let (journal, outbox) = (self.journal(), self.outbox());
-        self.write(CompleteWrite { lease, outcome, now, journal, outbox }).await
+        let write = CompleteWrite { lease, outcome, now, journal, outbox };
+        self.writer.write_in(&self.lanes.complete_placement, write).await
     }
 }
 
@@ -132,7 +134,7 @@ impl Write for CompleteWrite {
 impl CompleteWrite {
     /// The placement, if the lease is still good.
     async fn load(&self, conn: &mut Conn) -> Result<Option<PlacementRecord>, StoreError> {
-        let query = sqlx::query_as::<_, PlacementRow>(select_placements!("WHERE id = $1 AND lease = $2"));
+        let query = statement::query_as::<PlacementRow>(select_placements!("WHERE id = $1 AND lease = $2"));
         let row = query.bind(self.lease.placement.0).bind(self.lease.number).fetch_optional(conn).await?;
         row.map(PlacementRow::into_record).transpose()
     }
@@ -143,7 +145,7 @@ impl CompleteWrite {
         placement: &PlacementRecord,
         size: (u64, u64, PinKind),
     ) -> Result<Next, StoreError> {
-        let (kept, failed) = quota::activate_pending(conn, placement.id, size.0).await?;
+        let (kept, failed) = quota::activate_pending(conn, placement, size.0).await?;
         let failure = Failure::new(FailureCode::QuotaExceeded, quota::OVER_QUOTA);
         self.log_failed(conn, placement, &failed, &failure).await?;
         let mut state = placement.state.after(Event::Held);
@@ -191,7 +193,7 @@ impl CompleteWrite {
         if self.was_requested(conn, placement.id).await? {
             return Ok(self.postponed(placement, Some(failure.clone()), self.now));
         }
-        let failed = quota::fail_pending(conn, placement.id, failure).await?;
+        let failed = quota::fail_pending(conn, placement, failure).await?;
         self.log_failed(conn, placement, &failed, failure).await?;
         let next = if is_wanted(conn, placement.id).await? {
             // It is kept for somebody: its blocks are promised, so it is never given up.
@@ -205,11 +207,13 @@ impl CompleteWrite {
     /// Whether it was wished for during the work: whoever did so deserves a try that knows of it. It may be an
     /// upload, which has just brought what was missing.
     async fn was_requested(&self, conn: &mut Conn, id: PlacementId) -> Result<bool, StoreError> {
-        let asked: Option<i64> = sqlx::query_scalar("SELECT 1 FROM placements WHERE id = $1 AND asked = 1")
-            .bind(id.0)
-            .fetch_optional(conn)
-            .await?;
-        Ok(asked.is_some())
+        let requested: Option<i64> = statement::query_scalar(
+            "SELECT CAST(1 AS BIGINT) FROM placements WHERE id = $1 AND requested = 1",
+        )
+        .bind(id.0)
+        .fetch_optional(conn)
+        .await?;
+        Ok(requested.is_some())
     }
 
     fn released(&self, placement: &PlacementRecord) -> Next {
@@ -225,7 +229,7 @@ impl CompleteWrite {
     async fn leave(&self, conn: &mut Conn, id: PlacementId, next: &Next) -> Result<(), StoreError> {
         // What is pinned and cannot be walked is tried for ever: it must not stand before all that come since.
         let queue = next.due_at.filter(|due| next.state == PlacementState::Pinned && *due > self.now);
-        sqlx::query(
+        statement::query(
             "UPDATE placements SET state = $2, due_at_ms = $3, attempts = $4, error_code = $5, \
              error_detail = $6, lease = NULL, ready = 0, updated_at_ms = $7, queue_ms = COALESCE($8, queue_ms), \
              bytes = COALESCE($9, bytes), blocks = COALESCE($10, blocks), kind = COALESCE($11, kind) \

@@ -4,19 +4,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use pinfold_model::{AccountId, Event, PinKind, PlacementState, Timestamp, WebhookEvent};
+use pinfold_model::{AccountId, Event, PinKind, PinPhase, PlacementState, Timestamp, WebhookEvent};
 use sqlx::{FromRow, QueryBuilder};
 
 use crate::StoreError;
 use crate::accounts::quota;
-use crate::db::row::{LIST_MAX, column, word};
-use crate::db::write_queue::{Conn, Together};
+use crate::db::row::{LIST_MAX, column, push_number, word};
+use crate::db::statement;
+use crate::db::write_queue::{BatchWrite, Conn};
 use crate::placements::complete::CompleteWrite;
+use crate::statistics::PinSumChanges;
 use crate::{CompleteOutcome, PlacementOutcome};
 
 /// The search for pins that wait: place, placement and lease of each outcome stand between the two.
 pub(crate) const FIND_PENDING: [&str; 2] = [
-    "SELECT v.column1 AS place, n.id, n.account_id, p.state FROM (",
+    "SELECT v.column1 AS place, n.id, n.account_id, p.cluster, p.state FROM (",
     ") AS v JOIN placements p ON p.id = v.column2 AND p.lease = v.column3 \
      JOIN pins n ON n.placement_id = p.id AND n.phase = 'pending'",
 ];
@@ -28,7 +30,8 @@ struct PendingRow {
     place: i64,
     id: i64,
     account_id: i64,
-    /// Of its placement.
+    cluster: String,
+    /// That of its placement.
     state: String,
 }
 
@@ -44,11 +47,12 @@ struct Held<'a> {
 struct Kept<'a> {
     place: usize,
     pin: i64,
+    cluster: String,
     held: &'a Held<'a>,
 }
 
-impl Together for CompleteWrite {
-    async fn run_together(
+impl BatchWrite for CompleteWrite {
+    async fn run_batch(
         conn: &mut Conn,
         settles: &[&Self],
     ) -> Result<Vec<Option<CompleteOutcome>>, StoreError> {
@@ -78,7 +82,7 @@ impl Together for CompleteWrite {
 
 /// Keeps the pins that wait for these, and gives the places of those that are settled by that.
 async fn keep(conn: &mut Conn, held: &[Held<'_>]) -> Result<Vec<usize>, StoreError> {
-    let (mut kept, mut watched) = (Vec::new(), Vec::new());
+    let (mut kept, mut watched) = (Vec::<Kept<'_>>::new(), Vec::new());
     for (account, pins) in find(conn, held).await? {
         let bytes = pins.iter().map(|pin| pin.held.bytes).fold(0, u64::saturating_add);
         // If not all of them fit, each is tried alone.
@@ -92,6 +96,12 @@ async fn keep(conn: &mut Conn, held: &[Held<'_>]) -> Result<Vec<usize>, StoreErr
         return Ok(Vec::new());
     }
     keep_pins(conn, &kept).await?;
+    let mut sums = PinSumChanges::default();
+    for kept in &kept {
+        sums.add(&kept.cluster, PinPhase::Pending, -1, 0);
+        sums.add(&kept.cluster, PinPhase::Active, 1, column(kept.held.bytes));
+    }
+    sums.write(conn).await?;
     leave(conn, &kept).await?;
     for (settle, pin) in watched {
         settle.outbox.happened(conn, WebhookEvent::Pinned, pin, settle.now).await?;
@@ -107,10 +117,12 @@ async fn find<'a>(
     let mut query = QueryBuilder::new(FIND_PENDING[0]);
     query.push_values(held.iter().enumerate(), |mut row, (place, held)| {
         let lease = held.settle.lease;
-        row.push_bind(column(place as u64)).push_bind(lease.placement.0).push_bind(lease.number);
+        for number in [column(place as u64), lease.placement.0, lease.number] {
+            push_number(&mut row, number);
+        }
     });
     query.push(FIND_PENDING[1]);
-    let rows: Vec<PendingRow> = query.build_query_as().persistent(false).fetch_all(conn).await?;
+    let rows: Vec<PendingRow> = statement::build_as(&mut query).persistent(false).fetch_all(conn).await?;
     // A pin that is found twice, and one that does not wait alone.
     let (mut of_pin, mut of_place) = (HashMap::<_, u32>::new(), HashMap::<_, u32>::new());
     for row in &rows {
@@ -118,11 +130,16 @@ async fn find<'a>(
         *of_place.entry(row.place).or_default() += 1;
     }
     let mut pins = BTreeMap::<_, Vec<_>>::new();
-    for row in rows.iter().filter(|row| of_pin[&row.id] == 1 && of_place[&row.place] == 1) {
+    for row in rows.into_iter().filter(|row| of_pin[&row.id] == 1 && of_place[&row.place] == 1) {
         let state = word::<PlacementState>("state", &row.state)?.after(Event::Held);
         let place = usize::try_from(row.place).unwrap_or(usize::MAX);
         let Some(held) = held.get(place).filter(|_| state == PlacementState::Pinned) else { continue };
-        pins.entry(AccountId(row.account_id)).or_default().push(Kept { place, pin: row.id, held });
+        pins.entry(AccountId(row.account_id)).or_default().push(Kept {
+            place,
+            pin: row.id,
+            cluster: row.cluster,
+            held,
+        });
     }
     Ok(pins)
 }
@@ -130,10 +147,11 @@ async fn find<'a>(
 async fn keep_pins(conn: &mut Conn, kept: &[Kept<'_>]) -> Result<(), StoreError> {
     let mut query = QueryBuilder::new("UPDATE pins SET phase = 'active', charged_bytes = v.column2 FROM (");
     query.push_values(kept, |mut row, kept| {
-        row.push_bind(kept.pin).push_bind(column(kept.held.bytes));
+        push_number(&mut row, kept.pin);
+        push_number(&mut row, column(kept.held.bytes));
     });
     query.push(") AS v WHERE pins.id = v.column1");
-    query.build().persistent(false).execute(conn).await?;
+    statement::build(&mut query).persistent(false).execute(conn).await?;
     Ok(())
 }
 
@@ -146,13 +164,13 @@ async fn leave(conn: &mut Conn, kept: &[Kept<'_>]) -> Result<(), StoreError> {
          updated_at_ms = v.column2, bytes = v.column3, blocks = v.column4, kind = v.column5 FROM (",
     );
     query.push_values(kept, |mut row, Kept { held, .. }| {
-        row.push_bind(held.settle.lease.placement.0)
-            .push_bind(Timestamp::as_ms(held.settle.now))
-            .push_bind(column(held.bytes))
-            .push_bind(column(held.blocks))
-            .push_bind(held.kind.as_str());
+        let now_ms = Timestamp::as_ms(held.settle.now);
+        for number in [held.settle.lease.placement.0, now_ms, column(held.bytes), column(held.blocks)] {
+            push_number(&mut row, number);
+        }
+        row.push_bind(held.kind.as_str());
     });
     query.push(") AS v WHERE placements.id = v.column1");
-    query.build().persistent(false).execute(conn).await?;
+    statement::build(&mut query).persistent(false).execute(conn).await?;
     Ok(())
 }

@@ -4,6 +4,7 @@ use cid::Cid;
 use pinfold_model::{ClusterId, Timestamp};
 
 use crate::db::row::column;
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::placements::record::{PlacementRow, select_placements};
 use crate::placements::reverify::QUEUE_STEP_MS;
@@ -35,7 +36,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn damaged_placements(&self, limit: u32) -> Result<Vec<PlacementRecord>, StoreError> {
-        let query = sqlx::query_as::<_, PlacementRow>(select_placements!(
+        let query = statement::query_as::<PlacementRow>(select_placements!(
             "WHERE damaged_blocks > 0 ORDER BY id LIMIT $1"
         ));
         let rows = query.bind(i64::from(limit)).fetch_all(&self.readers).await?;
@@ -53,10 +54,10 @@ impl Write for NoteDamage {
 
     async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
         for Damage { cid, cluster, blocks } in &self.damage {
-            sqlx::query(
+            statement::query(
                 "UPDATE placements SET damaged_blocks = $3, due_at_ms = CASE \
-                 WHEN $3 > 0 AND state = 'pinned' AND due_at_ms IS NULL THEN $4 ELSE due_at_ms END, \
-                 queue_ms = CASE WHEN $3 > 0 AND state = 'pinned' AND due_at_ms IS NULL THEN $5 \
+                 WHEN CAST($3 AS BIGINT) > 0 AND state = 'pinned' AND due_at_ms IS NULL THEN $4 ELSE due_at_ms END, \
+                 queue_ms = CASE WHEN CAST($3 AS BIGINT) > 0 AND state = 'pinned' AND due_at_ms IS NULL THEN $5 \
                  ELSE queue_ms END WHERE cid = $1 AND cluster = $2",
             )
             .bind(cid.to_string())

@@ -5,6 +5,7 @@ use pinfold_model::{ClusterId, PlacementId, Timestamp};
 use sqlx::FromRow;
 
 use crate::db::row::number;
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::placements::release;
 use crate::placements::release::is_wanted;
@@ -112,11 +113,12 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn is_wanted(&self, id: PlacementId) -> Result<bool, StoreError> {
-        let live: Option<i64> =
-            sqlx::query_scalar("SELECT 1 FROM pins WHERE placement_id = $1 AND phase <> 'failed' LIMIT 1")
-                .bind(id.0)
-                .fetch_optional(&self.readers)
-                .await?;
+        let live: Option<i64> = statement::query_scalar(
+            "SELECT CAST(1 AS BIGINT) FROM pins WHERE placement_id = $1 AND phase <> 'failed' LIMIT 1",
+        )
+        .bind(id.0)
+        .fetch_optional(&self.readers)
+        .await?;
         Ok(live.is_some())
     }
 }
@@ -136,7 +138,7 @@ macro_rules! lease_first {
     ($queue:literal) => {
         concat!(
             "UPDATE placements SET lease = $1, due_at_ms = $2, updated_at_ms = $3, ",
-            "ready = 0, asked = 0, state = CASE state WHEN 'queued' THEN 'pinning' ELSE state END ",
+            "ready = 0, requested = 0, state = CASE state WHEN 'queued' THEN 'pinning' ELSE state END ",
             "WHERE id = (SELECT id FROM placements WHERE ready = 1 AND ",
             $queue,
             " ORDER BY queue_ms, id LIMIT 1) AND ready = 1 RETURNING id"
@@ -158,7 +160,7 @@ impl Write for LeaseWrite {
     type Out = Vec<LeasedPlacement>;
 
     async fn run(&self, conn: &mut Conn) -> Result<Vec<LeasedPlacement>, StoreError> {
-        sqlx::query(MARK_READY).bind(self.now.as_ms()).bind(READY_MAX).execute(&mut *conn).await?;
+        statement::query(MARK_READY).bind(self.now.as_ms()).bind(READY_MAX).execute(&mut *conn).await?;
         let mut claims = Vec::new();
         for (sql, numbers) in [(LEASE_PIN, &self.pins), (LEASE_RELEASE, &self.releases)] {
             for number in numbers {
@@ -177,7 +179,7 @@ impl LeaseWrite {
         sql: &'static str,
         lease: i64,
     ) -> Result<Option<LeasedPlacement>, StoreError> {
-        let row: Option<KeyRow> = sqlx::query_as(sql)
+        let row: Option<KeyRow> = statement::query_as(sql)
             .bind(lease)
             .bind(self.until.as_ms())
             .bind(self.now.as_ms())
@@ -204,15 +206,16 @@ async fn claimed(conn: &mut Conn, lease: Lease) -> Result<Option<LeasedPlacement
 
 /// The most that one of the waiting accounts has left. A pin that is kept is charged already.
 pub(crate) async fn budget(conn: &mut Conn, id: PlacementId) -> Result<u64, StoreError> {
-    let kept: Option<i64> =
-        sqlx::query_scalar("SELECT 1 FROM pins WHERE placement_id = $1 AND phase = 'active' LIMIT 1")
-            .bind(id.0)
-            .fetch_optional(&mut *conn)
-            .await?;
+    let kept: Option<i64> = statement::query_scalar(
+        "SELECT CAST(1 AS BIGINT) FROM pins WHERE placement_id = $1 AND phase = 'active' LIMIT 1",
+    )
+    .bind(id.0)
+    .fetch_optional(&mut *conn)
+    .await?;
     if kept.is_some() {
         return Ok(u64::MAX);
     }
-    let most: Option<i64> = sqlx::query_scalar(
+    let most: Option<i64> = statement::query_scalar(
         "SELECT MAX(a.storage_limit_bytes - a.used_bytes) FROM pins n JOIN accounts a ON a.id = n.account_id \
          WHERE n.placement_id = $1 AND n.phase = 'pending'",
     )
@@ -223,7 +226,7 @@ pub(crate) async fn budget(conn: &mut Conn, id: PlacementId) -> Result<u64, Stor
 }
 
 async fn origins(conn: &mut Conn, id: PlacementId) -> Result<Vec<String>, StoreError> {
-    let lists: Vec<String> = sqlx::query_scalar(
+    let lists: Vec<String> = statement::query_scalar(
         "SELECT origins FROM pins WHERE placement_id = $1 AND phase <> 'failed' AND origins IS NOT NULL LIMIT 20",
     )
     .bind(id.0)
@@ -241,14 +244,14 @@ impl Write for TakeOver {
     type Out = u64;
 
     async fn run(&self, conn: &mut Conn) -> Result<u64, StoreError> {
-        let done = sqlx::query(
+        let done = statement::query(
             "UPDATE placements SET lease = NULL, due_at_ms = $1 \
              WHERE lease IS NOT NULL AND due_at_ms IS NOT NULL AND due_at_ms > $1",
         )
         .bind(self.now.as_ms())
         .execute(&mut *conn)
         .await?;
-        sqlx::query(
+        statement::query(
             "UPDATE placements SET due_at_ms = $1 WHERE due_at_ms IS NOT NULL AND due_at_ms > $2 \
              AND lease IS NULL",
         )
@@ -269,7 +272,7 @@ impl Write for ClampSchedule {
     type Out = ();
 
     async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
-        sqlx::query(
+        statement::query(
             "UPDATE placements SET due_at_ms = CASE WHEN lease IS NULL THEN CAST($1 AS BIGINT) \
              ELSE CAST($2 AS BIGINT) END WHERE due_at_ms IS NOT NULL AND due_at_ms > $1 \
              AND (lease IS NULL OR due_at_ms > $2)",
@@ -278,7 +281,7 @@ impl Write for ClampSchedule {
         .bind(self.until.as_ms())
         .execute(&mut *conn)
         .await?;
-        sqlx::query("UPDATE placements SET queue_ms = $1 WHERE due_at_ms IS NOT NULL AND queue_ms > $1")
+        statement::query("UPDATE placements SET queue_ms = $1 WHERE due_at_ms IS NOT NULL AND queue_ms > $1")
             .bind(self.now.as_ms())
             .execute(conn)
             .await?;
@@ -297,13 +300,14 @@ impl Write for Renew {
     async fn run(&self, conn: &mut Conn) -> Result<Vec<(Lease, bool)>, StoreError> {
         let mut held = Vec::new();
         for lease in &self.leases {
-            let done =
-                sqlx::query("UPDATE placements SET due_at_ms = $3, ready = 0 WHERE id = $1 AND lease = $2")
-                    .bind(lease.placement.0)
-                    .bind(lease.number)
-                    .bind(self.until.as_ms())
-                    .execute(&mut *conn)
-                    .await?;
+            let done = statement::query(
+                "UPDATE placements SET due_at_ms = $3, ready = 0 WHERE id = $1 AND lease = $2",
+            )
+            .bind(lease.placement.0)
+            .bind(lease.number)
+            .bind(self.until.as_ms())
+            .execute(&mut *conn)
+            .await?;
             if done.rows_affected() > 0 {
                 held.push((*lease, is_wanted(conn, lease.placement).await?));
             }

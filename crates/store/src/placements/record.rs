@@ -5,6 +5,7 @@ use pinfold_model::{ClusterId, Failure, FailureCode, PinKind, PlacementId, Place
 use sqlx::FromRow;
 
 use crate::db::row::{number, time, unknown_value, word};
+use crate::db::statement;
 use crate::{Capacity, Store, StoreError};
 
 /// As far as unsettled placements are counted: whoever asks wants to know whether there is any.
@@ -114,9 +115,9 @@ pub(crate) fn failure(code: Option<&str>, detail: Option<String>) -> Result<Opti
 }
 
 pub(crate) const NEXT_DUE: &str = "SELECT CASE \
-     WHEN $2 > 0 AND EXISTS (SELECT 1 FROM placements WHERE ready = 1 AND state <> 'releasing') \
+     WHEN CAST($2 AS BIGINT) > 0 AND EXISTS (SELECT 1 FROM placements WHERE ready = 1 AND state <> 'releasing') \
      THEN CAST($1 AS BIGINT) \
-     WHEN $3 > 0 AND EXISTS (SELECT 1 FROM placements WHERE ready = 1 AND state = 'releasing') \
+     WHEN CAST($3 AS BIGINT) > 0 AND EXISTS (SELECT 1 FROM placements WHERE ready = 1 AND state = 'releasing') \
      THEN CAST($1 AS BIGINT) \
      ELSE (SELECT MIN(due_at_ms) FROM placements WHERE ready = 0 AND due_at_ms IS NOT NULL) END";
 
@@ -134,7 +135,8 @@ impl Store {
         cid: &Cid,
         cluster: &ClusterId,
     ) -> Result<Option<PlacementRecord>, StoreError> {
-        let query = sqlx::query_as::<_, PlacementRow>(select_placements!("WHERE cid = $1 AND cluster = $2"));
+        let query =
+            statement::query_as::<PlacementRow>(select_placements!("WHERE cid = $1 AND cluster = $2"));
         let row = query.bind(cid.to_string()).bind(cluster.as_str()).fetch_optional(&self.readers).await?;
         row.map(PlacementRow::into_record).transpose()
     }
@@ -144,7 +146,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn placement(&self, id: PlacementId) -> Result<Option<PlacementRecord>, StoreError> {
-        let query = sqlx::query_as::<_, PlacementRow>(select_placements!("WHERE id = $1")).bind(id.0);
+        let query = statement::query_as::<PlacementRow>(select_placements!("WHERE id = $1")).bind(id.0);
         query.fetch_optional(&self.readers).await?.map(PlacementRow::into_record).transpose()
     }
 
@@ -158,7 +160,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<PlacementRecord>, StoreError> {
         let query =
-            sqlx::query_as::<_, PlacementRow>(select_placements!("WHERE id > $1 ORDER BY id LIMIT $2"));
+            statement::query_as::<PlacementRow>(select_placements!("WHERE id > $1 ORDER BY id LIMIT $2"));
         let rows =
             query.bind(after.map_or(-1, |id| id.0)).bind(i64::from(limit)).fetch_all(&self.readers).await?;
         rows.into_iter().map(PlacementRow::into_record).collect()
@@ -170,7 +172,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn count_in_progress(&self, newest: PlacementId) -> Result<u64, StoreError> {
-        let query = sqlx::query_scalar(IN_PROGRESS).bind(newest.0).bind(IN_PROGRESS_MAX);
+        let query = statement::query_scalar(IN_PROGRESS).bind(newest.0).bind(IN_PROGRESS_MAX);
         let count: i64 = query.fetch_one(&self.readers).await?;
         Ok(number(count))
     }
@@ -181,7 +183,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn newest_placement(&self) -> Result<Option<PlacementId>, StoreError> {
         let id: Option<i64> =
-            sqlx::query_scalar("SELECT MAX(id) FROM placements").fetch_one(&self.readers).await?;
+            statement::query_scalar("SELECT MAX(id) FROM placements").fetch_one(&self.readers).await?;
         Ok(id.map(PlacementId))
     }
 
@@ -195,7 +197,7 @@ impl Store {
         now: Timestamp,
         hands: Capacity,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let query = sqlx::query_scalar(NEXT_DUE).bind(now.as_ms());
+        let query = statement::query_scalar(NEXT_DUE).bind(now.as_ms());
         let query = query.bind(i64::from(hands.pins)).bind(i64::from(hands.releases));
         let due: Option<i64> = query.fetch_one(&self.readers).await?;
         Ok(time(due))

@@ -8,22 +8,24 @@ use sqlx::QueryBuilder;
 use crate::PlacementRecord;
 use crate::StoreError;
 use crate::db::row::push_list;
+use crate::db::statement;
 use crate::db::write_queue::Conn;
 use crate::placements::record::{PlacementRow, select_placements};
 
 /// Reads a placement for a change.
 pub(crate) async fn load(conn: &mut Conn, id: PlacementId) -> Result<Option<PlacementRecord>, StoreError> {
-    let query = sqlx::query_as::<_, PlacementRow>(select_placements!("WHERE id = $1")).bind(id.0);
+    let query = statement::query_as::<PlacementRow>(select_placements!("WHERE id = $1")).bind(id.0);
     query.fetch_optional(conn).await?.map(PlacementRow::into_record).transpose()
 }
 
 /// Whether a live pin wants it.
 pub(crate) async fn is_wanted(conn: &mut Conn, id: PlacementId) -> Result<bool, StoreError> {
-    let live: Option<i64> =
-        sqlx::query_scalar("SELECT 1 FROM pins WHERE placement_id = $1 AND phase <> 'failed' LIMIT 1")
-            .bind(id.0)
-            .fetch_optional(conn)
-            .await?;
+    let live: Option<i64> = statement::query_scalar(
+        "SELECT CAST(1 AS BIGINT) FROM pins WHERE placement_id = $1 AND phase <> 'failed' LIMIT 1",
+    )
+    .bind(id.0)
+    .fetch_optional(conn)
+    .await?;
     Ok(live.is_some())
 }
 
@@ -38,7 +40,8 @@ pub(crate) async fn release_unreferenced(
         "WHERE NOT EXISTS \
          (SELECT 1 FROM pins WHERE pins.placement_id = placements.id AND pins.phase <> 'failed') AND id IN "
     ));
-    let rows: Vec<PlacementRow> = push_list(&mut query, ids).build_query_as().fetch_all(&mut *conn).await?;
+    let rows: Vec<PlacementRow> =
+        statement::build_as(push_list(&mut query, ids)).fetch_all(&mut *conn).await?;
     let (mut gone, mut moved) = (Vec::new(), BTreeMap::<&str, Vec<i64>>::new());
     for row in rows {
         let placement = row.into_record()?;
@@ -59,7 +62,7 @@ pub(crate) async fn release_unreferenced(
         query.push(", updated_at_ms = ").push_bind(now.as_ms());
         query.push(", due_at_ms = CASE WHEN lease IS NULL THEN CAST(").push_bind(now.as_ms());
         query.push(" AS BIGINT) ELSE due_at_ms END WHERE id IN ");
-        push_list(&mut query, ids).build().execute(&mut *conn).await?;
+        statement::build(push_list(&mut query, ids)).execute(&mut *conn).await?;
     }
     Ok(moved.into_values().flatten().collect())
 }
@@ -71,6 +74,6 @@ pub(crate) async fn forget(conn: &mut Conn, ids: &[i64]) -> Result<(), StoreErro
         "DELETE FROM placements WHERE NOT EXISTS \
          (SELECT 1 FROM pins WHERE pins.placement_id = placements.id) AND id IN ",
     );
-    push_list(&mut query, ids).build().execute(conn).await?;
+    statement::build(push_list(&mut query, ids)).execute(conn).await?;
     Ok(())
 }

@@ -8,6 +8,7 @@ use pinfold_model::{ClusterId, PlacementState, Timestamp};
 use sqlx::FromRow;
 
 use crate::db::row::number;
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};
 
@@ -53,7 +54,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn reverify_counts(&self) -> Result<ReverifyCounts, StoreError> {
-        let row: RechecksRow = sqlx::query_as(
+        let row: RechecksRow = statement::query_as(
             "SELECT COUNT(*) AS due, COUNT(error_code) AS failing FROM placements \
              WHERE due_at_ms IS NOT NULL AND state = $1",
         )
@@ -72,7 +73,7 @@ impl Write for RecheckAll {
     type Out = u64;
 
     async fn run(&self, conn: &mut Conn) -> Result<u64, StoreError> {
-        let done = sqlx::query(
+        let done = statement::query(
             "UPDATE placements SET due_at_ms = $2, queue_ms = $3, attempts = 0 \
              WHERE state = $1 AND lease IS NULL",
         )
@@ -95,7 +96,7 @@ impl Write for Recheck {
     type Out = bool;
 
     async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
-        let done = sqlx::query(
+        let done = statement::query(
             "UPDATE placements SET due_at_ms = $4, queue_ms = $4, attempts = 0 \
              WHERE cid = $1 AND cluster = $2 AND state = $3 AND lease IS NULL",
         )

@@ -11,6 +11,7 @@ use pinfold_model::{
 use sqlx::FromRow;
 
 use crate::db::row::{number, time, unknown_value, word};
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::webhooks::webhook::{WebhookRow, select_hooks};
 use crate::{Store, StoreError};
@@ -241,7 +242,7 @@ impl Store {
         before: Option<DeliveryId>,
         limit: u32,
     ) -> Result<Vec<Delivery>, StoreError> {
-        let rows = sqlx::query_as::<_, DeliveryRow>(select_deliveries!(
+        let rows = statement::query_as::<DeliveryRow>(select_deliveries!(
             "WHERE webhook_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3"
         ));
         let rows = rows.bind(webhook.0).bind(before.map_or(i64::MAX, |id| id.0)).bind(i64::from(limit));
@@ -253,7 +254,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        let row = sqlx::query_as::<_, DeliveryRow>(select_deliveries!("WHERE id = $1")).bind(id.0);
+        let row = statement::query_as::<DeliveryRow>(select_deliveries!("WHERE id = $1")).bind(id.0);
         row.fetch_optional(&self.readers).await?.map(DeliveryRow::into_delivery).transpose()
     }
 
@@ -262,7 +263,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn next_delivery(&self) -> Result<Option<Timestamp>, StoreError> {
-        let due: Option<i64> = sqlx::query_scalar(NEXT_DUE).fetch_one(&self.readers).await?;
+        let due: Option<i64> = statement::query_scalar(NEXT_DUE).fetch_one(&self.readers).await?;
         Ok(time(due))
     }
 
@@ -351,13 +352,13 @@ impl Write for LeaseWebhooks {
 
     async fn run(&self, conn: &mut Conn) -> Result<Vec<LeasedWebhook>, StoreError> {
         // Leases that ran out are nobody's hands any more.
-        sqlx::query("UPDATE webhooks SET lease = NULL WHERE lease IS NOT NULL AND due_at_ms <= $1")
+        statement::query("UPDATE webhooks SET lease = NULL WHERE lease IS NOT NULL AND due_at_ms <= $1")
             .bind(self.now.as_ms())
             .execute(&mut *conn)
             .await?;
         let mut claims = Vec::new();
         for number in &self.numbers {
-            let id: Option<i64> = sqlx::query_scalar(LEASE_WEBHOOK)
+            let id: Option<i64> = statement::query_scalar(LEASE_WEBHOOK)
                 .bind(number)
                 .bind(self.until.as_ms())
                 .bind(self.now.as_ms())
@@ -406,15 +407,15 @@ impl LeaseWebhooks {
         number: i64,
     ) -> Result<Option<LeasedWebhook>, StoreError> {
         let id = webhook.0;
-        let row = sqlx::query_as::<_, WebhookRow>(select_hooks!("WHERE id = $1")).bind(id);
+        let row = statement::query_as::<WebhookRow>(select_hooks!("WHERE id = $1")).bind(id);
         let hook = row.fetch_one(&mut *conn).await?.into_hook()?;
-        let keeps: KeepsRow = sqlx::query_as(
+        let keeps: KeepsRow = statement::query_as(
             "SELECT secret, previous_secret, previous_secret_until_ms, failures FROM webhooks WHERE id = $1",
         )
         .bind(id)
         .fetch_one(&mut *conn)
         .await?;
-        let due = sqlx::query_as::<_, DeliveryRow>(select_deliveries!(
+        let due = statement::query_as::<DeliveryRow>(select_deliveries!(
             "WHERE webhook_id = $1 AND due_at_ms IS NOT NULL AND due_at_ms <= $2 ORDER BY due_at_ms, id LIMIT $3"
         ));
         let due =
@@ -442,7 +443,7 @@ pub(crate) async fn reschedule(
     lease: Option<i64>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let next: Option<i64> = sqlx::query_scalar(
+    let next: Option<i64> = statement::query_scalar(
         "SELECT MIN(due_at_ms) FROM webhook_deliveries WHERE webhook_id = $1 AND due_at_ms IS NOT NULL",
     )
     .bind(id.0)
@@ -450,7 +451,7 @@ pub(crate) async fn reschedule(
     .await?;
     // Not earlier than now: whoever had a turn stands behind those that wait.
     let next = next.map(|next| next.max(now.as_ms()));
-    sqlx::query(
+    statement::query(
         "UPDATE webhooks SET lease = NULL, due_at_ms = CASE WHEN CAST($2 AS BIGINT) < paused_until_ms \
          THEN paused_until_ms ELSE CAST($2 AS BIGINT) END \
          WHERE id = $1 AND (lease = $3 OR (lease IS NULL AND CAST($3 AS BIGINT) IS NULL))",
@@ -476,11 +477,12 @@ impl Write for Finish {
 
     async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
         let hook = self.lease.webhook;
-        let held: Option<i64> = sqlx::query_scalar("SELECT 1 FROM webhooks WHERE id = $1 AND lease = $2")
-            .bind(hook.0)
-            .bind(self.lease.number)
-            .fetch_optional(&mut *conn)
-            .await?;
+        let held: Option<i64> =
+            statement::query_scalar("SELECT CAST(1 AS BIGINT) FROM webhooks WHERE id = $1 AND lease = $2")
+                .bind(hook.0)
+                .bind(self.lease.number)
+                .fetch_optional(&mut *conn)
+                .await?;
         if held.is_none() {
             return Ok(false);
         }
@@ -508,7 +510,7 @@ impl Finish {
             Next::Again(at) => (DeliveryState::Pending, Some(at)),
         };
         // What was given up meanwhile stays so.
-        let done = sqlx::query(
+        let done = statement::query(
             "UPDATE webhook_deliveries SET state = $2, due_at_ms = $3, attempts = attempts + 1, tried_at_ms = $4, \
              response_status = $5, error = $6 WHERE id = $1 AND due_at_ms IS NOT NULL",
         )
@@ -528,7 +530,7 @@ impl Finish {
         match &self.health {
             WebhookHealth::Unknown => {}
             WebhookHealth::Well => {
-                sqlx::query(
+                statement::query(
                     "UPDATE webhooks SET failures = 0, failing_since_ms = NULL, paused_until_ms = 0 WHERE id = $1",
                 )
                 .bind(id)
@@ -536,7 +538,7 @@ impl Finish {
                 .await?;
             }
             WebhookHealth::Failing { failures, since, paused_until, turn_off } => {
-                sqlx::query(
+                statement::query(
                     "UPDATE webhooks SET failures = $2, failing_since_ms = $3, paused_until_ms = $4, \
                      active = CASE WHEN CAST($5 AS TEXT) IS NULL THEN active ELSE 0 END, \
                      disabled_reason = COALESCE($5, disabled_reason) WHERE id = $1",
@@ -559,24 +561,25 @@ async fn is_lease_current<'c>(
     executor: impl sqlx::SqliteExecutor<'c>,
     lease: WebhookLease,
 ) -> Result<bool, StoreError> {
-    let same: Option<i64> =
-        sqlx::query_scalar("SELECT 1 FROM webhooks WHERE id = $1 AND lease = $2 AND updated_at_ms = $3")
-            .bind(lease.webhook.0)
-            .bind(lease.number)
-            .bind(lease.as_of.as_ms())
-            .fetch_optional(executor)
-            .await?;
+    let same: Option<i64> = statement::query_scalar(
+        "SELECT CAST(1 AS BIGINT) FROM webhooks WHERE id = $1 AND lease = $2 AND updated_at_ms = $3",
+    )
+    .bind(lease.webhook.0)
+    .bind(lease.number)
+    .bind(lease.as_of.as_ms())
+    .fetch_optional(executor)
+    .await?;
     Ok(same.is_some())
 }
 
 /// So many deliveries of a webhook wait no longer: counts that, and forgets the oldest of those that are over.
 async fn complete_pending(conn: &mut Conn, hook: i64, over: i64, done_max: u32) -> Result<(), StoreError> {
-    sqlx::query("UPDATE webhooks SET pending = pending - $2 WHERE id = $1")
+    statement::query("UPDATE webhooks SET pending = pending - $2 WHERE id = $1")
         .bind(hook)
         .bind(over)
         .execute(&mut *conn)
         .await?;
-    sqlx::query(
+    statement::query(
         "DELETE FROM webhook_deliveries WHERE webhook_id = $1 AND due_at_ms IS NULL AND id <= \
          (SELECT id FROM webhook_deliveries WHERE webhook_id = $1 AND due_at_ms IS NULL \
          ORDER BY id DESC LIMIT 1 OFFSET $2)",
@@ -596,10 +599,11 @@ impl Write for TakeOver {
     type Out = u64;
 
     async fn run(&self, conn: &mut Conn) -> Result<u64, StoreError> {
-        let done = sqlx::query("UPDATE webhooks SET lease = NULL, due_at_ms = $1 WHERE lease IS NOT NULL")
-            .bind(self.now.as_ms())
-            .execute(conn)
-            .await?;
+        let done =
+            statement::query("UPDATE webhooks SET lease = NULL, due_at_ms = $1 WHERE lease IS NOT NULL")
+                .bind(self.now.as_ms())
+                .execute(conn)
+                .await?;
         Ok(done.rows_affected())
     }
 }
@@ -624,14 +628,14 @@ impl Write for Sweep {
 
     async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
         let taken = self.delete_rows(conn).await?;
-        let old: Vec<OldRow> = sqlx::query_as(OLD_DELIVERIES)
+        let old: Vec<OldRow> = statement::query_as(OLD_DELIVERIES)
             .bind(self.before.as_ms())
             .bind(i64::from(self.limit))
             .fetch_all(&mut *conn)
             .await?;
         let mut over = std::collections::BTreeMap::<i64, i64>::new();
         for row in &old {
-            sqlx::query(
+            statement::query(
                 "UPDATE webhook_deliveries SET state = 'failed', due_at_ms = NULL, \
                  error = COALESCE(error, 'The webhook was not active') WHERE id = $1",
             )
@@ -650,11 +654,11 @@ impl Write for Sweep {
 impl Sweep {
     /// Takes rows of one removed webhook away; true if there may be more.
     async fn delete_rows(&self, conn: &mut Conn) -> Result<bool, StoreError> {
-        let hook: Option<i64> = sqlx::query_scalar("SELECT MIN(id) FROM webhooks WHERE removed = 1")
+        let hook: Option<i64> = statement::query_scalar("SELECT MIN(id) FROM webhooks WHERE removed = 1")
             .fetch_one(&mut *conn)
             .await?;
         let Some(hook) = hook else { return Ok(false) };
-        let done = sqlx::query(
+        let done = statement::query(
             "DELETE FROM webhook_deliveries WHERE id IN \
              (SELECT id FROM webhook_deliveries WHERE webhook_id = $1 LIMIT $2)",
         )
@@ -663,7 +667,7 @@ impl Sweep {
         .execute(&mut *conn)
         .await?;
         if done.rows_affected() < u64::from(self.limit) {
-            sqlx::query("DELETE FROM webhooks WHERE id = $1").bind(hook).execute(conn).await?;
+            statement::query("DELETE FROM webhooks WHERE id = $1").bind(hook).execute(conn).await?;
         }
         Ok(true)
     }

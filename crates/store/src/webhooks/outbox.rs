@@ -5,16 +5,16 @@
 //! accounts without one that is all. Each event is one row for each webhook, which the deliverer takes from there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use pinfold_model::{IdSource, PinName, PinState, Timestamp, WebhookEvent};
 use sqlx::FromRow;
-use tokio::sync::Notify;
 
+use crate::db::commit_signal::CommitSignal;
 use crate::db::row::column;
+use crate::db::statement;
 use crate::db::write_queue::Conn;
 use crate::pins::record::{PinRow, select_pins};
-use crate::{PinRecord, StoreError};
+use crate::{PinRecord, Store, StoreError};
 
 /// Deliveries of one webhook that may wait: twice as many as the pins that may end in one moment on a large account,
 /// and some 100 MB. What comes on top is not written, and counted.
@@ -24,28 +24,7 @@ pub(crate) const PENDING_MAX: i64 = 200_000;
 #[derive(Clone)]
 pub(crate) struct Outbox {
     ids: Arc<IdSource>,
-    news: Arc<CommitSignal>,
-}
-
-/// Whether something was written that nobody was told of yet.
-#[derive(Default)]
-pub(crate) struct CommitSignal {
-    written: AtomicBool,
-    wake: Notify,
-}
-
-impl CommitSignal {
-    /// A transaction is durable: the deliverer can see what it wrote.
-    pub(crate) fn committed(&self) {
-        if self.written.swap(false, Ordering::AcqRel) {
-            self.wake.notify_one();
-        }
-    }
-
-    /// Returns after a transaction that wrote an event. Cancel-safe.
-    pub(crate) async fn written(&self) {
-        self.wake.notified().await;
-    }
+    signal: Arc<CommitSignal>,
 }
 
 #[derive(Debug, FromRow)]
@@ -65,14 +44,31 @@ pub(crate) use is_watched;
 /// The same as a column, 1 or 0.
 macro_rules! watched {
     ($account:literal) => {
-        concat!("CASE WHEN ", crate::webhooks::outbox::is_watched!($account), " THEN 1 ELSE 0 END AS watched")
+        concat!(
+            "CASE WHEN ",
+            crate::webhooks::outbox::is_watched!($account),
+            " THEN CAST(1 AS BIGINT) ELSE 0 END AS watched"
+        )
     };
 }
 pub(crate) use watched;
 
+impl Store {
+    /// Writes webhook deliveries.
+    pub(crate) fn outbox(&self) -> Outbox {
+        Outbox::new(Arc::clone(&self.ids), Arc::clone(&self.signal))
+    }
+
+    /// Returns after a transaction of this process that wrote a delivery. Cancel-safe: a delivery that is written
+    /// while nothing waits wakes the next call.
+    pub async fn outbox_written(&self) {
+        self.signal.committed().await;
+    }
+}
+
 impl Outbox {
-    pub(crate) fn new(ids: Arc<IdSource>, news: Arc<CommitSignal>) -> Self {
-        Self { ids, news }
+    pub(crate) fn new(ids: Arc<IdSource>, signal: Arc<CommitSignal>) -> Self {
+        Self { ids, signal }
     }
 
     /// Writes that something happened to a pin whose row is still there, if a webhook wants to hear of it.
@@ -83,7 +79,7 @@ impl Outbox {
         pin: i64,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let hooks: Vec<WebhookRow> = sqlx::query_as(
+        let hooks: Vec<WebhookRow> = statement::query_as(
             "SELECT h.id, h.pending FROM pins n JOIN webhooks h ON h.account_id = n.account_id AND h.active = 1 \
              WHERE n.id = $1 AND (h.events & $2) <> 0",
         )
@@ -94,7 +90,7 @@ impl Outbox {
         if hooks.is_empty() {
             return Ok(());
         }
-        let row = sqlx::query_as::<_, PinRow>(select_pins!("WHERE n.id = $1")).bind(pin);
+        let row = statement::query_as::<PinRow>(select_pins!("WHERE n.id = $1")).bind(pin);
         let Some(row) = row.fetch_optional(&mut *conn).await? else { return Ok(()) };
         let pin = row.into_record()?;
         for hook in hooks {
@@ -118,7 +114,7 @@ impl Outbox {
     ) -> Result<i64, StoreError> {
         let id = self.ids.next(now);
         let failure = pin.and_then(|pin| pin.error.as_ref()).filter(|_| event == WebhookEvent::Failed);
-        sqlx::query(
+        statement::query(
             "INSERT INTO webhook_deliveries (id, webhook_id, event, at_ms, state, due_at_ms, pin_id, cid, cluster, \
              pin_status, kind, bytes, original_name, custom_name, error_code, error_detail, pin_created_at_ms, \
              expires_at_ms) VALUES ($1, $2, $3, $4, 'pending', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, \
@@ -143,7 +139,7 @@ impl Outbox {
         .execute(&mut *conn)
         .await?;
         // Whoever has the lease looks again when giving it back. A receiver that seems to be down gets its pause.
-        sqlx::query(
+        statement::query(
             "UPDATE webhooks SET pending = pending + 1, due_at_ms = CASE WHEN lease IS NOT NULL THEN due_at_ms \
              WHEN paused_until_ms > $2 THEN paused_until_ms ELSE CAST($2 AS BIGINT) END WHERE id = $1",
         )
@@ -151,7 +147,7 @@ impl Outbox {
         .bind(now.as_ms())
         .execute(conn)
         .await?;
-        self.news.written.store(true, Ordering::Release);
+        self.signal.mark();
         Ok(id)
     }
 }
@@ -166,6 +162,9 @@ fn state_after(event: WebhookEvent) -> PinState {
 }
 
 async fn drop_one(conn: &mut Conn, hook: i64) -> Result<(), StoreError> {
-    sqlx::query("UPDATE webhooks SET dropped = dropped + 1 WHERE id = $1").bind(hook).execute(conn).await?;
+    statement::query("UPDATE webhooks SET dropped = dropped + 1 WHERE id = $1")
+        .bind(hook)
+        .execute(conn)
+        .await?;
     Ok(())
 }

@@ -7,6 +7,7 @@ use sqlx::FromRow;
 
 use crate::audit::{AuditEvent, Journal};
 use crate::db::row::{number, time, unknown_value};
+use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::webhooks::delivery::reschedule;
 use crate::webhooks::outbox::Outbox;
@@ -110,7 +111,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn webhooks(&self, account: AccountId, limit: u32) -> Result<Vec<Webhook>, StoreError> {
-        let rows = sqlx::query_as::<_, WebhookRow>(select_hooks!(
+        let rows = statement::query_as::<WebhookRow>(select_hooks!(
             "WHERE account_id = $1 AND removed = 0 ORDER BY id LIMIT $2"
         ));
         let rows = rows.bind(account.0).bind(i64::from(limit)).fetch_all(&self.readers).await?;
@@ -122,7 +123,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn webhook(&self, account: AccountId, id: WebhookId) -> Result<Option<Webhook>, StoreError> {
-        let row = sqlx::query_as::<_, WebhookRow>(select_hooks!(
+        let row = statement::query_as::<WebhookRow>(select_hooks!(
             "WHERE id = $1 AND account_id = $2 AND removed = 0"
         ));
         let row = row.bind(id.0).bind(account.0).fetch_optional(&self.readers).await?;
@@ -193,7 +194,7 @@ impl Store {
 
 async fn find(conn: &mut Conn, account: AccountId, id: WebhookId) -> Result<Option<Webhook>, StoreError> {
     let row =
-        sqlx::query_as::<_, WebhookRow>(select_hooks!("WHERE id = $1 AND account_id = $2 AND removed = 0"));
+        statement::query_as::<WebhookRow>(select_hooks!("WHERE id = $1 AND account_id = $2 AND removed = 0"));
     row.bind(id.0).bind(account.0).fetch_optional(conn).await?.map(WebhookRow::into_hook).transpose()
 }
 
@@ -212,14 +213,14 @@ impl Write for Create {
     async fn run(&self, conn: &mut Conn) -> Result<Option<Webhook>, StoreError> {
         let new = &self.new;
         let count: i64 =
-            sqlx::query_scalar("SELECT COUNT(*) FROM webhooks WHERE account_id = $1 AND removed = 0")
+            statement::query_scalar("SELECT COUNT(*) FROM webhooks WHERE account_id = $1 AND removed = 0")
                 .bind(new.account.0)
                 .fetch_one(&mut *conn)
                 .await?;
         if count >= i64::from(self.hooks_max) {
             return Ok(None);
         }
-        sqlx::query(
+        statement::query(
             "INSERT INTO webhooks (id, account_id, url, description, events, secret, active, created_at_ms, \
              updated_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)",
         )
@@ -258,9 +259,9 @@ impl Write for Change {
         let url = change.url.unwrap_or(hook.url);
         let active = change.active.unwrap_or(hook.active);
         // What its owner changes is tried anew. The reason why it was turned off goes when it is turned on.
-        sqlx::query(
+        statement::query(
             "UPDATE webhooks SET url = $2, description = $3, events = $4, active = $5, updated_at_ms = $6, \
-             disabled_reason = CASE WHEN $5 = 1 THEN NULL ELSE disabled_reason END, failures = 0, \
+             disabled_reason = CASE WHEN CAST($5 AS BIGINT) = 1 THEN NULL ELSE disabled_reason END, failures = 0, \
              failing_since_ms = NULL, paused_until_ms = 0 WHERE id = $1",
         )
         .bind(self.id.0)
@@ -272,7 +273,7 @@ impl Write for Change {
         .execute(&mut *conn)
         .await?;
         if active {
-            sqlx::query(
+            statement::query(
                 "UPDATE webhook_deliveries SET due_at_ms = at_ms WHERE webhook_id = $1 AND due_at_ms > $2",
             )
             .bind(self.id.0)
@@ -305,7 +306,7 @@ impl Write for Rotate {
         if find(conn, self.account, self.id).await?.is_none() {
             return Ok(None);
         }
-        sqlx::query(
+        statement::query(
             "UPDATE webhooks SET previous_secret = secret, previous_secret_until_ms = $4, secret = $2, \
              updated_at_ms = $3 WHERE id = $1",
         )
@@ -336,7 +337,7 @@ impl Write for Remove {
         if find(conn, self.account, self.id).await?.is_none() {
             return Ok(false);
         }
-        sqlx::query(
+        statement::query(
             "UPDATE webhooks SET removed = 1, active = 0, secret = '', previous_secret = NULL, due_at_ms = NULL, \
              lease = NULL WHERE id = $1",
         )

@@ -11,7 +11,10 @@ mod lists;
 mod operator;
 mod placements;
 mod plans;
+#[cfg(feature = "postgres-tests")]
+mod postgres;
 mod quota;
+mod reads;
 mod referrals;
 mod retention;
 mod sessions;

@@ -211,7 +211,7 @@ impl MyPlanReply {
     fn new(account: &Account, plan: &Arc<Plan>, clusters: &[ClusterId]) -> Self {
         let usage = UsageBody {
             used_storage: account.used_bytes,
-            distinct_storage: account.distinct_bytes,
+            distinct_storage: account.dedup_bytes,
             storage_limit: account.storage_limit_bytes,
             remaining_storage: account.remaining_bytes(),
             pins: account.pins,

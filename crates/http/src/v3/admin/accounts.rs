@@ -386,7 +386,7 @@ impl AccountBody {
             disabled: account.disabled,
             two_factor_enabled: account.two_factor,
             used_storage: account.used_bytes,
-            distinct_storage: account.distinct_bytes,
+            distinct_storage: account.dedup_bytes,
             storage_limit: account.storage_limit_bytes,
             storage_override: None,
             pins: account.pins,
