@@ -1,20 +1,18 @@
-//! Clusters: where DAGs are held, behind one trait.
+//! Clusters: places that hold DAGs, behind one trait.
 //!
-//! A [`Cluster`] holds a DAG under a name, releases it, and takes uploads in. What it is asked for is
-//! idempotent, so that whoever was interrupted just asks again. Its drivers: [`Embedded`] (the node in this
-//! process) and [`Scripted`] (one that tests break at will). One contract suite holds for all. Nothing here
-//! knows accounts or pins.
+//! A [`Cluster`] holds a DAG under a name, releases it, and imports uploads. Every operation is idempotent, so that
+//! interrupted work is simply repeated. The drivers are [`Embedded`] (the node in this process) and [`Scripted`] (a cluster in
+//! memory for tests, with scripted failures); one contract suite runs on each of them. This crate must not know accounts or
+//! pins.
 
-mod cluster;
-mod embedded;
-mod limited;
-mod scripted;
+mod drivers;
+mod traits;
 
-pub use cluster::{
+pub use drivers::embedded::Embedded;
+pub use drivers::scripted::{Fate, Gate, Scripted};
+pub use pinfold_node::car::import::ImportedCar;
+pub use pinfold_node::{HoldName, Progress, ProgressReading};
+pub use traits::{
     Body, Cluster, ClusterError, Cut, Distinct, EntryKind, Held, HoldOptions, Imported, ImportedKind,
     PeerInfo, Position, Reach, Survey, SurveyOptions, UPLOAD_PREFIX, Usage, WalkEntry, WalkPage, WalkRequest,
 };
-pub use embedded::Embedded;
-pub use pinfold_node::car::import::ImportedCar;
-pub use pinfold_node::{HoldName, Progress, ProgressReading};
-pub use scripted::{Fate, Gate, Scripted};

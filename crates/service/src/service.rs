@@ -76,8 +76,12 @@ impl Service {
         for plan in parts.catalog.plans().iter() {
             parts.catalog.apply_plan(plan).await?;
         }
+        let holds = UploadHolds::load(Arc::clone(&parts.placements)).await?;
+        Ok(Self::assemble(parts, Arc::new(holds), settings))
+    }
+
+    fn assemble(parts: Parts, holds: Arc<UploadHolds>, settings: Settings) -> Self {
         let Parts { store, clock, tasks, catalog, placements, .. } = parts.clone();
-        let holds = Arc::new(UploadHolds::load(Arc::clone(&placements)).await?);
         let streams = EventStreams::new(
             settings.watches_max,
             settings.watches_per_account_max,
@@ -93,34 +97,33 @@ impl Service {
             settings.webhook_targets,
         ));
         let idempotency = Idempotency::new(store.clone(), Arc::clone(&clock), tasks);
-        let workers = Workers {
-            store: store.clone(),
-            placements: Arc::clone(&placements),
-            holds: Arc::clone(&holds),
-            auth: Arc::clone(&parts.auth),
-            catalog: Arc::clone(&catalog),
-            webhooks: Arc::clone(&delivery),
-            idempotency: idempotency.clone(),
-            accounts_to_remove: Arc::clone(&parts.accounts_to_remove),
-            audit_retention: settings.audit_kept,
-        };
-        Ok(Self {
+        Self {
             accounts: parts.accounts(),
             tokens: parts.tokens(),
             logins: parts.logins(),
-            uploads: Uploads { pins: pins.clone(), holds, limits: Arc::new(uploads) },
+            uploads: Uploads { pins: pins.clone(), holds: Arc::clone(&holds), limits: Arc::new(uploads) },
             pins,
-            content: Content::new(placements),
+            content: Content::new(Arc::clone(&placements)),
             clusters: parts.clusters(),
             damaged_pins: DamagedPins { store: store.clone() },
             audit_log: parts.auth.audit.clone(),
             referrals: Referrals { store: store.clone() },
-            subscriptions: Subscriptions { store, clock, catalog, plan_change: settings.plan_change },
             admin: parts.admin(),
-            webhooks: Webhooks { delivery },
-            idempotency,
-            workers,
-        })
+            webhooks: Webhooks { delivery: Arc::clone(&delivery) },
+            idempotency: idempotency.clone(),
+            workers: Workers {
+                store: store.clone(),
+                placements,
+                holds,
+                auth: parts.auth,
+                catalog: Arc::clone(&catalog),
+                webhooks: delivery,
+                idempotency,
+                accounts_to_remove: parts.accounts_to_remove,
+                audit_retention: settings.audit_kept,
+            },
+            subscriptions: Subscriptions { store, clock, catalog, plan_change: settings.plan_change },
+        }
     }
 
     /// Starts the background work.

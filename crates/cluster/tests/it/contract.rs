@@ -1,5 +1,5 @@
-//! What every [`Cluster`] must do. Each function is one promise; each driver runs all of them, in a [`World`]
-//! of its own.
+//! The contract of [`Cluster`]: each function tests one guarantee; each driver runs all of them, each in a [`World`] of its
+//! own.
 
 use std::io;
 use std::pin::Pin;
@@ -20,17 +20,16 @@ use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 pub(crate) trait World {
     fn cluster(&self) -> &dyn Cluster;
 
-    /// Multiaddrs of who has what is published.
+    /// Multiaddrs of the peers that have the published content.
     async fn origins(&self) -> Vec<String>;
 
-    /// Puts a file on the network: one block.
+    /// Publishes a file of one block on the network.
     async fn publish(&self, text: &str) -> Cid;
 
-    /// Takes it off the network again. What the cluster holds stays.
+    /// Removes it from the network. Holds stay.
     async fn unpublish(&self, root: &Cid);
 
-    /// Begins to hold a DAG of which a part can't be had, gives up half-way, and then puts at least what was
-    /// missing on the network.
+    /// Begins to hold a DAG of which a part is unavailable, drops the hold, and then publishes at least the missing part.
     async fn interrupt(&self, name: &HoldName) -> Cid;
 
     async fn stop(self);
@@ -40,7 +39,7 @@ pub(crate) fn name(text: impl Into<String>) -> HoldName {
     HoldName::parse(text).unwrap()
 }
 
-/// Patient where content is to be had: a minute only ends a story that hangs.
+/// Options with long time limits, which only end a test that hangs.
 pub(crate) async fn terms(world: &impl World) -> HoldOptions {
     HoldOptions {
         bytes_max: u64::MAX,
@@ -55,7 +54,7 @@ pub(crate) async fn hold(world: &impl World, text: &str, root: &Cid) -> Result<H
     world.cluster().hold(&name(text), root, &terms(world).await, &Arc::default()).await
 }
 
-/// Holds what has to be here already.
+/// Holds a DAG that must be local.
 pub(crate) async fn hold_at_once(world: &impl World, text: &str, root: &Cid) -> Result<Held, ClusterError> {
     let terms = HoldOptions { find_time: Duration::from_millis(50), ..terms(world).await };
     world.cluster().hold(&name(text), root, &terms, &Arc::default()).await
@@ -102,7 +101,7 @@ async fn all_names(world: &impl World) -> Vec<String> {
     names(world, "", None, 100).await
 }
 
-pub(crate) async fn what_is_held_stays_and_may_be_asked_for_again(world: impl World) {
+pub(crate) async fn hold_is_idempotent(world: impl World) {
     let root = world.publish("hello").await;
     let progress = Arc::new(Progress::default());
     let held = world.cluster().hold(&name("pin/a"), &root, &terms(&world).await, &progress).await.unwrap();
@@ -117,7 +116,7 @@ pub(crate) async fn what_is_held_stays_and_may_be_asked_for_again(world: impl Wo
     world.stop().await;
 }
 
-pub(crate) async fn what_nobody_has_is_not_found_and_leaves_nothing(world: impl World) {
+pub(crate) async fn unavailable_content_is_not_found(world: impl World) {
     let root = world.publish("gone").await;
     world.unpublish(&root).await;
     for _ in 0..2 {
@@ -129,7 +128,7 @@ pub(crate) async fn what_nobody_has_is_not_found_and_leaves_nothing(world: impl 
     world.stop().await;
 }
 
-pub(crate) async fn a_dag_over_the_limit_is_refused_until_it_fits(world: impl World) {
+pub(crate) async fn dag_over_the_limit_is_refused(world: impl World) {
     let root = world.publish("0123456789").await;
     let fits = HoldOptions { bytes_max: 10, blocks_max: 1, ..terms(&world).await };
     let bytes = HoldOptions { bytes_max: 9, ..fits.clone() };
@@ -146,7 +145,7 @@ pub(crate) async fn a_dag_over_the_limit_is_refused_until_it_fits(world: impl Wo
     world.stop().await;
 }
 
-pub(crate) async fn a_name_may_be_released_again_and_never_held(world: impl World) {
+pub(crate) async fn release_is_idempotent(world: impl World) {
     release(&world, "pin/never").await;
     let root = world.publish("x").await;
     hold(&world, "pin/a", &root).await.unwrap();
@@ -157,7 +156,7 @@ pub(crate) async fn a_name_may_be_released_again_and_never_held(world: impl Worl
     world.stop().await;
 }
 
-pub(crate) async fn two_names_hold_one_dag_until_both_are_released(world: impl World) {
+pub(crate) async fn dag_is_held_until_every_name_is_released(world: impl World) {
     let root = world.publish("shared").await;
     let first = hold(&world, "pin/a", &root).await.unwrap();
     world.unpublish(&root).await;
@@ -171,7 +170,7 @@ pub(crate) async fn two_names_hold_one_dag_until_both_are_released(world: impl W
     world.stop().await;
 }
 
-pub(crate) async fn an_upload_passes_to_its_pin_without_the_network(world: impl World) {
+pub(crate) async fn upload_is_held_by_its_pin_without_the_network(world: impl World) {
     let imported = import(&world, "upload/1", "content").await;
     assert_eq!((imported.content_bytes, imported.dag_bytes), (7, 7));
     assert_eq!(import(&world, "upload/1", "content").await, imported, "the same bytes are the same root");
@@ -184,7 +183,7 @@ pub(crate) async fn an_upload_passes_to_its_pin_without_the_network(world: impl 
     world.stop().await;
 }
 
-pub(crate) async fn a_directory_is_the_same_whatever_the_order(world: impl World) {
+pub(crate) async fn directory_does_not_depend_on_the_order_of_files(world: impl World) {
     let one = import(&world, "upload/1", "one").await;
     let three = import(&world, "upload/1", "three").await;
     let mut files = vec![("b.txt".to_owned(), one), ("docs/a.txt".to_owned(), three)];
@@ -204,7 +203,7 @@ pub(crate) async fn a_directory_is_the_same_whatever_the_order(world: impl World
     world.stop().await;
 }
 
-pub(crate) async fn what_is_in_a_directory_is_listed_in_pages(world: impl World) {
+pub(crate) async fn directory_is_listed_in_pages(world: impl World) {
     let one = import(&world, "upload/1", "one").await;
     let three = import(&world, "upload/1", "three").await;
     let files = ["b.txt", "docs/a.txt", "docs/sub/c.txt"].map(|path| (path.to_owned(), one));
@@ -246,7 +245,7 @@ pub(crate) async fn what_is_in_a_directory_is_listed_in_pages(world: impl World)
     world.stop().await;
 }
 
-pub(crate) async fn the_files_of_a_directory_come_in_one_by_one_and_are_kept_together(world: impl World) {
+pub(crate) async fn directory_files_are_imported_one_by_one(world: impl World) {
     let upload = name("upload/1");
     let mut files = Vec::new();
     for text in ["one", "two", "three"] {
@@ -265,7 +264,7 @@ pub(crate) async fn the_files_of_a_directory_come_in_one_by_one_and_are_kept_tog
     world.stop().await;
 }
 
-pub(crate) async fn a_look_says_what_is_here_and_leaves_nothing(world: impl World) {
+pub(crate) async fn survey_counts_local_blocks_and_stores_nothing(world: impl World) {
     let root = world.publish("hello").await;
     let there = survey(&world, &root, Duration::from_secs(60)).await;
     assert_eq!((there.reach, there.blocks, there.missing), (Reach::Delivered, 0, 1));
@@ -285,7 +284,7 @@ pub(crate) async fn a_look_says_what_is_here_and_leaves_nothing(world: impl Worl
     world.stop().await;
 }
 
-pub(crate) async fn an_upload_over_the_limit_is_refused(world: impl World) {
+pub(crate) async fn upload_over_the_limit_is_refused(world: impl World) {
     let upload = name("upload/1");
     for bytes_max in [0, 9] {
         let refused = world.cluster().import_file(&upload, bytes_max, &mut "0123456789".as_bytes()).await;
@@ -310,7 +309,7 @@ impl AsyncRead for Broken {
     }
 }
 
-pub(crate) async fn an_upload_that_breaks_off_is_refused(world: impl World) {
+pub(crate) async fn interrupted_upload_is_refused(world: impl World) {
     let mut body = "half of it".as_bytes().chain(Broken);
     let refused = world.cluster().import_file(&name("upload/1"), u64::MAX, &mut body).await;
     assert_eq!(refused, Err(ClusterError::Source("the line is dead".to_owned())));
@@ -434,18 +433,18 @@ macro_rules! contract {
     )*};
     ($make:expr) => {
         crate::contract::contract!($make;
-            what_is_held_stays_and_may_be_asked_for_again
-            what_nobody_has_is_not_found_and_leaves_nothing
-            a_dag_over_the_limit_is_refused_until_it_fits
-            a_name_may_be_released_again_and_never_held
-            two_names_hold_one_dag_until_both_are_released
-            an_upload_passes_to_its_pin_without_the_network
-            a_directory_is_the_same_whatever_the_order
-            what_is_in_a_directory_is_listed_in_pages
-            the_files_of_a_directory_come_in_one_by_one_and_are_kept_together
-            a_look_says_what_is_here_and_leaves_nothing
-            an_upload_over_the_limit_is_refused
-            an_upload_that_breaks_off_is_refused
+            hold_is_idempotent
+            unavailable_content_is_not_found
+            dag_over_the_limit_is_refused
+            release_is_idempotent
+            dag_is_held_until_every_name_is_released
+            upload_is_held_by_its_pin_without_the_network
+            directory_does_not_depend_on_the_order_of_files
+            directory_is_listed_in_pages
+            directory_files_are_imported_one_by_one
+            survey_counts_local_blocks_and_stores_nothing
+            upload_over_the_limit_is_refused
+            interrupted_upload_is_refused
             a_car_passes_to_its_pins_without_the_network
             a_car_that_is_not_good_is_refused
             names_are_listed_in_order_and_in_pages

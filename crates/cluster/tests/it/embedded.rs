@@ -137,7 +137,7 @@ mod on_disk {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_folder_is_listed_and_read_back_once_its_upload_is_released() {
+async fn directory_is_listed_and_read_after_its_upload_is_released() {
     let world = Nodes::in_memory().await;
     let upload = name("upload/1");
     // More than two chunks, so that the file is a tree.
@@ -162,7 +162,7 @@ async fn a_folder_is_listed_and_read_back_once_its_upload_is_released() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_that_is_kept_is_listed_and_fetched_from_without_being_named() {
+async fn configured_peer_is_listed_and_fetched_from() {
     let source = Node::start(NodeConfig::loopback(), Arc::new(MemoryBlocks::new())).await.unwrap();
     let kept = NodeConfig { peers: source.listen_addresses().await, ..NodeConfig::loopback() };
     let node = Node::start(kept, Arc::new(MemoryBlocks::new())).await.unwrap();
@@ -182,7 +182,7 @@ async fn a_peer_that_is_kept_is_listed_and_fetched_from_without_being_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_can_never_be_held_is_unfit() {
+async fn unsupported_content_is_unfit() {
     let world = Nodes::in_memory().await;
     let garbage = block(DAG_PB, b"this is no dag-pb");
     let root = *garbage.cid();
@@ -193,7 +193,7 @@ async fn what_can_never_be_held_is_unfit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dag_whose_end_is_missing_stalls() {
+async fn dag_with_missing_blocks_stalls() {
     let world = Nodes::in_memory().await;
     let [directory, first, _] = directory_of_two().await;
     let root = *directory.cid();
@@ -205,7 +205,7 @@ async fn a_dag_whose_end_is_missing_stalls() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reading_a_block_sends_nothing_to_a_connected_peer() {
+async fn reading_a_block_does_not_use_the_network() {
     let world = Nodes::in_memory().await;
     let (here, there) = (world.publish("here").await, world.publish("there").await);
     hold(&world, "pin/a", &here).await.unwrap();
@@ -217,7 +217,7 @@ async fn reading_a_block_sends_nothing_to_a_connected_peer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_identity_cid_is_here_and_takes_no_space() {
+async fn identity_cid_is_local_and_takes_no_space() {
     let world = Nodes::in_memory().await;
     let inline: Cid = "bafkqabtimvwgy3yk".parse().unwrap();
     let held = hold_at_once(&world, "pin/a", &inline).await.unwrap();
@@ -227,7 +227,7 @@ async fn an_identity_cid_is_here_and_takes_no_space() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_was_stopped_says_so() {
+async fn stopped_node_returns_stopping() {
     let world = Nodes::in_memory().await;
     let root = world.publish("x").await;
     world.node.stop().await;
@@ -236,7 +236,7 @@ async fn a_node_that_was_stopped_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_held_on_disk_is_there_after_a_restart() {
+async fn holds_on_disk_survive_a_restart() {
     let home = tempfile::tempdir().unwrap();
     let (dir, config) =
         (home.path().join("blocks"), SegmentConfig { reserve_bytes: 0, ..SegmentConfig::default() });
@@ -256,7 +256,7 @@ async fn what_is_held_on_disk_is_there_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_here_whole_is_held_without_asking_anybody_and_nothing_else_is() {
+async fn hold_local_holds_only_complete_local_dags() {
     let world = Nodes::on_disk().await;
     let (one, two) = (block(RAW, b"one"), block(RAW, b"two"));
     // A dag-cbor list of two links.
@@ -292,7 +292,7 @@ async fn what_is_here_whole_is_held_without_asking_anybody_and_nothing_else_is()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_look_counts_what_is_here_and_what_is_not() {
+async fn survey_counts_local_and_missing_blocks() {
     let world = Nodes::on_disk().await;
     let [directory, first, second] = directory_of_two().await;
     let root = *directory.cid();
@@ -323,7 +323,7 @@ async fn a_look_counts_what_is_here_and_what_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_look_fetches_the_root_alone_and_knows_what_is_below_it() {
+async fn survey_fetches_only_the_root() {
     let world = Nodes::in_memory().await;
     let [directory, first, second] = directory_of_two().await;
     let root = *directory.cid();
@@ -343,7 +343,7 @@ async fn a_look_fetches_the_root_alone_and_knows_what_is_below_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_look_at_what_can_never_be_held_says_so() {
+async fn survey_of_unsupported_content_is_unfit() {
     let world = Nodes::in_memory().await;
     let garbage = block(DAG_PB, b"this is no dag-pb");
     let root = *garbage.cid();
@@ -356,7 +356,7 @@ async fn a_look_at_what_can_never_be_held_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_directory_without_one_of_its_files_is_not_made() {
+async fn directory_with_a_lost_file_is_not_created() {
     let world = Nodes::on_disk().await;
     let upload = name("upload/1");
     let entry = world.cluster.import_entry(&upload, 5, &mut "first".as_bytes()).await.unwrap();

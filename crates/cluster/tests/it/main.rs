@@ -1,6 +1,6 @@
-//! The contract of clusters, run on every driver, and what is true of one driver alone.
+//! The contract suite on every driver, and tests of single drivers.
 
-#![allow(clippy::unwrap_used, reason = "a story that can't go on fails")]
+#![allow(clippy::unwrap_used, reason = "a failed precondition fails the test")]
 
 mod contract;
 mod embedded;

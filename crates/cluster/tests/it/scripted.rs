@@ -1,4 +1,4 @@
-//! The contract on the cluster that tests break at will.
+//! The contract suite on the scripted cluster.
 
 use std::sync::Arc;
 
@@ -41,12 +41,12 @@ impl World for Scripted {
 contract!(Scripted::default());
 
 #[tokio::test]
-async fn what_is_scripted_happens_in_its_order() {
+async fn scripted_fates_happen_in_order() {
     let cluster = Scripted::default();
     let root = Scripted::publish(&cluster, "x", 1);
     cluster.script_hold(&root, [Fate::Fails(ClusterError::Full), Fate::Works]);
     assert_eq!(hold(&cluster, "pin/a", &root).await, Err(ClusterError::Full));
-    assert!(!cluster.has(&root) && cluster.all_names() == ["pin/a"], "a failed try leaves its name");
+    assert!(!cluster.has(&root) && cluster.all_names() == ["pin/a"], "a failed hold leaves its name");
     hold(&cluster, "pin/a", &root).await.unwrap();
     assert!(cluster.holds("pin/a", &root));
 }

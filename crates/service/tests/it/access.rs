@@ -23,7 +23,7 @@ fn first() -> FirstAdmin {
 }
 
 #[tokio::test]
-async fn the_first_start_makes_one_admin_and_shows_one_key() {
+async fn first_start_creates_one_admin_and_one_key() {
     let mut world = World::start().await;
     let key = world.service.accounts.ensure_admin(first()).await.unwrap().unwrap();
     assert!(world.service.accounts.ensure_admin(first()).await.unwrap().is_none());
@@ -36,7 +36,7 @@ async fn the_first_start_makes_one_admin_and_shows_one_key() {
 }
 
 #[tokio::test]
-async fn a_key_proves_its_account_until_it_ends() {
+async fn key_authenticates_its_account_until_it_expires() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let tokens = &world.service.tokens;
@@ -58,7 +58,7 @@ async fn a_key_proves_its_account_until_it_ends() {
 }
 
 #[tokio::test]
-async fn a_key_makes_no_key_above_itself() {
+async fn key_creates_no_key_with_more_scopes() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let tokens = &world.service.tokens;
@@ -81,7 +81,7 @@ async fn the_last_use_of_a_key_is_written_later() {
 }
 
 #[tokio::test]
-async fn accounts_are_found_by_their_address_alone() {
+async fn accounts_are_found_by_email() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let email = Email::parse("ALICE@example.org").unwrap();
@@ -99,7 +99,7 @@ async fn accounts_are_found_by_their_address_alone() {
 }
 
 #[tokio::test]
-async fn only_an_admin_has_a_key_with_an_operators_scope() {
+async fn only_an_admin_can_have_a_key_with_the_scope_admin() {
     let world = World::start().await;
     let tokens = &world.service.tokens;
     let admin = |name| NewToken { scopes: [Scope::Admin].into_iter().collect(), ..new_token(name) };

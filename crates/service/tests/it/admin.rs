@@ -40,7 +40,7 @@ async fn admin(world: &World, name: &str) -> AccountId {
 }
 
 #[tokio::test]
-async fn a_saved_plan_counts_at_once_and_the_configured_one_comes_back() {
+async fn saved_plan_overrides_the_configured_one_until_it_is_deleted() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let admin = &world.service.admin;
@@ -60,7 +60,7 @@ async fn a_saved_plan_counts_at_once_and_the_configured_one_comes_back() {
 }
 
 #[tokio::test]
-async fn a_saved_plan_is_there_after_a_restart_and_counts_for_other_processes() {
+async fn saved_plan_survives_a_restart_and_applies_to_other_processes() {
     let mut world = World::start().await;
     world.service.admin.save_plan(BY, team(5 * MIB)).await.unwrap();
     world.restart().await;
@@ -91,7 +91,7 @@ async fn a_saved_plan_is_there_after_a_restart_and_counts_for_other_processes() 
 }
 
 #[tokio::test]
-async fn a_plan_that_makes_no_sense_is_refused() {
+async fn invalid_plan_is_refused() {
     let world = World::start().await;
     let admin = &world.service.admin;
     let limits = || team(1).limits;
@@ -116,7 +116,7 @@ async fn a_plan_that_makes_no_sense_is_refused() {
 }
 
 #[tokio::test]
-async fn a_plan_in_use_can_only_go_when_another_takes_its_place() {
+async fn plan_in_use_is_deleted_only_if_a_configured_one_replaces_it() {
     let world = World::start().await;
     let admin = &world.service.admin;
     admin.save_plan(BY, team(GIB)).await.unwrap();
@@ -133,7 +133,7 @@ async fn a_plan_in_use_can_only_go_when_another_takes_its_place() {
 }
 
 #[tokio::test]
-async fn accounts_change_only_to_plans_that_are_theirs_to_take() {
+async fn accounts_select_only_self_service_plans() {
     let plans = Plans::new(vec![Plan::free(), Plan { self_service: true, ..team(2 * MIB) }, Plan::premium()]);
     let world = World::start_with(Settings { plans, ..Settings::default() }).await;
     let alice = world.account("alice", "free").await;
@@ -158,7 +158,7 @@ async fn accounts_change_only_to_plans_that_are_theirs_to_take() {
 }
 
 #[tokio::test]
-async fn the_operator_says_whether_accounts_change_plans_at_all() {
+async fn plan_changes_can_be_restricted_by_the_operator() {
     for (plan_change, to_premium) in [(PlanChange::Any, true), (PlanChange::Operator, false)] {
         let world = World::start_with(Settings { plan_change, ..Settings::default() }).await;
         let alice = world.account("alice", "free").await;
@@ -170,7 +170,7 @@ async fn the_operator_says_whether_accounts_change_plans_at_all() {
 }
 
 #[tokio::test]
-async fn timelocks_stay_when_a_plan_without_them_comes() {
+async fn timelocks_stay_after_a_change_to_a_plan_without_them() {
     let world = World::start().await;
     let alice = world.account("alice", "premium").await;
     let cid = world.cluster.publish("locked", MIB);
@@ -187,7 +187,7 @@ async fn timelocks_stay_when_a_plan_without_them_comes() {
 }
 
 #[tokio::test]
-async fn a_plan_that_is_too_small_takes_nothing_away_and_lets_nothing_in() {
+async fn plan_that_is_too_small_keeps_pins_and_refuses_new_ones() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("three", 3 * MIB);
@@ -203,7 +203,7 @@ async fn a_plan_that_is_too_small_takes_nothing_away_and_lets_nothing_in() {
 }
 
 #[tokio::test]
-async fn an_account_can_have_a_storage_of_its_own() {
+async fn account_can_have_an_individual_storage_limit() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await.account.id;
     let storage = async |bytes| {
@@ -218,7 +218,7 @@ async fn an_account_can_have_a_storage_of_its_own() {
 }
 
 #[tokio::test]
-async fn the_last_admin_stays_one() {
+async fn last_admin_can_not_be_removed() {
     let world = World::start().await;
     let (first, second) = (admin(&world, "first").await, admin(&world, "second").await);
     let demote = || AccountEdit { role: Some(Role::User), ..AccountEdit::default() };
@@ -234,7 +234,7 @@ async fn the_last_admin_stays_one() {
 }
 
 #[tokio::test]
-async fn an_account_goes_with_all_its_pins_also_over_a_restart() {
+async fn account_removal_continues_after_a_restart() {
     let mut world = World::start().await;
     let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "free").await);
     let shared = world.cluster.publish("shared", MIB);
@@ -259,7 +259,7 @@ async fn an_account_goes_with_all_its_pins_also_over_a_restart() {
 }
 
 #[tokio::test]
-async fn a_running_service_removes_accounts_by_itself() {
+async fn running_service_removes_accounts() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("own", MIB);
@@ -277,7 +277,7 @@ async fn a_running_service_removes_accounts_by_itself() {
 }
 
 #[tokio::test]
-async fn what_is_shown_of_a_cluster_can_be_changed_and_comes_back() {
+async fn cluster_description_is_changed_and_restored() {
     let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
     let id = ClusterId::default();
@@ -314,7 +314,7 @@ async fn what_is_shown_of_a_cluster_can_be_changed_and_comes_back() {
 }
 
 #[tokio::test]
-async fn statistics_say_how_all_pins_stand() {
+async fn statistics_count_pins_by_state() {
     let world = World::start().await;
     let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "premium").await);
     let cid = world.cluster.publish("shared", MIB);

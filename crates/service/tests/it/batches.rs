@@ -36,7 +36,7 @@ fn faults<T: std::fmt::Debug>(refused: Result<T, BatchError>) -> Vec<(usize, Err
 }
 
 #[tokio::test]
-async fn a_full_batch_is_pinned_and_removed() {
+async fn full_batch_is_pinned_and_removed() {
     let world = World::start().await;
     let alice = world.account("alice", "premium").await;
     let cids = world.publish_many("of a thousand", BATCH_ITEMS_MAX, 1);
@@ -59,7 +59,7 @@ async fn a_full_batch_is_pinned_and_removed() {
 }
 
 #[tokio::test]
-async fn everything_that_is_wrong_is_named_and_nothing_is_pinned() {
+async fn invalid_batch_reports_all_errors_and_pins_nothing() {
     let world = World::start().await;
     let bob = world.account("bob", "free").await;
     let cids = world.publish_many("", 3, 1);
@@ -109,7 +109,7 @@ async fn a_batch_that_does_not_fit_is_refused_as_a_whole() {
 }
 
 #[tokio::test]
-async fn what_is_locked_or_missing_is_named_and_nothing_is_removed() {
+async fn batch_removal_reports_locked_and_missing_pins_and_removes_nothing() {
     let world = World::start().await;
     let alice = world.account("alice", "premium").await;
     let cids = world.publish_many("", 3, 1);
@@ -135,7 +135,7 @@ async fn what_is_locked_or_missing_is_named_and_nothing_is_removed() {
 }
 
 #[tokio::test]
-async fn batches_from_two_sides_never_overdraw() {
+async fn concurrent_batches_never_exceed_the_quota() {
     let world = World::start().await;
     let (alice, bob) = (world.account("alice", "premium").await, world.account("bob", "free").await);
     let cids = world.publish_many("large", 8, GIB / 6);
@@ -149,7 +149,7 @@ async fn batches_from_two_sides_never_overdraw() {
 }
 
 #[tokio::test]
-async fn a_dry_run_counts_what_is_here_and_writes_nothing() {
+async fn dry_run_counts_local_blocks_and_writes_nothing() {
     let world = World::start().await;
     let (alice, bob) = (world.account("alice", "premium").await, world.account("bob", "free").await);
     let cid = world.cluster.publish("large", 3 * MIB);
@@ -181,7 +181,7 @@ async fn a_dry_run_counts_what_is_here_and_writes_nothing() {
 }
 
 #[tokio::test]
-async fn a_dry_run_is_refused_as_the_pin_would_be() {
+async fn dry_run_is_refused_like_the_pin() {
     let world = World::start().await;
     let bob = world.account("bob", "free").await;
     let cids = world.publish_many("", 101, 1);
@@ -200,7 +200,7 @@ async fn a_dry_run_is_refused_as_the_pin_would_be() {
 }
 
 #[tokio::test]
-async fn a_dry_run_ends_with_its_time() {
+async fn dry_run_ends_at_its_time_limit() {
     let world = World::start().await;
     let bob = world.account("bob", "free").await;
     let cid = world.cluster.publish("slow", 1);

@@ -34,7 +34,7 @@ pub(crate) async fn import(
 }
 
 #[tokio::test]
-async fn every_root_is_pinned_and_the_guard_goes_with_the_last() {
+async fn every_car_root_is_pinned_before_the_upload_hold_is_released() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let blocks = blocks(&["one", "two"]);
@@ -56,7 +56,7 @@ async fn every_root_is_pinned_and_the_guard_goes_with_the_last() {
 }
 
 #[tokio::test]
-async fn one_root_that_nobody_has_takes_no_other_with_it() {
+async fn failed_car_root_does_not_affect_the_others() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let blocks = blocks(&["here"]);
@@ -72,7 +72,7 @@ async fn one_root_that_nobody_has_takes_no_other_with_it() {
 }
 
 #[tokio::test]
-async fn a_car_without_a_root_needs_one_by_hand() {
+async fn car_without_a_root_requires_one_in_the_request() {
     let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
     let blocks = blocks(&["in a segment"]);
@@ -98,7 +98,7 @@ async fn a_car_without_a_root_needs_one_by_hand() {
 }
 
 #[tokio::test]
-async fn what_is_no_car_or_no_right_of_the_account_leaves_nothing() {
+async fn refused_car_leaves_nothing() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let blocks = blocks(&["one", "two"]);
@@ -119,7 +119,7 @@ async fn what_is_no_car_or_no_right_of_the_account_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn an_operator_acts_for_an_account_within_its_plan() {
+async fn operator_imports_within_the_plan_of_the_account() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let caller = world.service.accounts.caller(&alice.account.email).await.unwrap();

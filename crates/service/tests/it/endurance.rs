@@ -65,7 +65,7 @@ impl Life {
         drop(Arc::into_inner(disk).expect("nothing runs on"));
     }
 
-    /// Works until there is nothing to do now.
+    /// Works until nothing is due.
     fn run_until_idle(&self) {
         self.runtime.block_on(async {
             for _ in 0..1_000 {
@@ -631,7 +631,7 @@ impl Drop for Seed {
 }
 
 #[test]
-fn a_removal_beside_the_fetch_of_a_dag_that_shares_blocks_loses_nothing() {
+fn removal_during_the_fetch_of_a_dag_with_shared_blocks_loses_nothing() {
     for seed in 1..=20 {
         let _seed = Seed(seed);
         let mut play = Play::new(seed);
@@ -651,7 +651,7 @@ fn a_removal_beside_the_fetch_of_a_dag_that_shares_blocks_loses_nothing() {
 }
 
 #[test]
-fn whatever_happens_to_processes_the_promises_hold() {
+fn invariants_hold_across_crashes() {
     let first = number("PINFOLD_TEST_FIRST_SEED", 1);
     let next = AtomicU64::new(first);
     let end = first + number("PINFOLD_TEST_SEEDS", SEEDS);

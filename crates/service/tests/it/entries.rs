@@ -35,7 +35,7 @@ fn paths(page: &EntriesPage) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn what_is_in_a_directory_is_listed_by_page_and_by_cursor() {
+async fn directory_is_listed_by_page_and_by_cursor() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = directory(&world, &alice, &["a.txt", "docs/b.txt", "docs/sub/c.txt", "z.txt"]).await;
@@ -61,7 +61,7 @@ async fn what_is_in_a_directory_is_listed_by_page_and_by_cursor() {
 }
 
 #[tokio::test]
-async fn only_ones_own_pinned_directories_are_listed() {
+async fn only_directories_that_the_account_pins_are_listed() {
     let world = World::start().await;
     let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "free").await);
     let cid = directory(&world, &alice, &["a.txt"]).await;
@@ -84,7 +84,7 @@ async fn only_ones_own_pinned_directories_are_listed() {
 }
 
 #[tokio::test]
-async fn a_pin_is_renamed_by_its_owner_alone() {
+async fn pin_is_renamed_only_by_its_owner() {
     let world = World::start().await;
     let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "free").await);
     let cid = world.cluster.publish("hello", MIB);
@@ -153,7 +153,7 @@ impl Roots {
 }
 
 #[tokio::test]
-async fn a_folder_below_a_root_is_uploaded_whole() {
+async fn folder_below_a_root_is_uploaded_completely() {
     let roots = Roots::start().await;
     let background = roots.world.service.run();
     for spelling in ["shared/site", "link/site", "link/./site/"] {
@@ -168,7 +168,7 @@ async fn a_folder_below_a_root_is_uploaded_whole() {
 }
 
 #[tokio::test]
-async fn nothing_outside_of_the_roots_is_read_or_told_of() {
+async fn nothing_outside_of_the_roots_is_read() {
     let roots = Roots::start().await;
     symlink(roots.path("secret"), roots.path("shared/way-out")).unwrap();
     for path in ["secret", "nowhere", "link/../secret", "shared/site/../../secret", "linked", "/", "/etc"] {
@@ -186,7 +186,7 @@ async fn nothing_outside_of_the_roots_is_read_or_told_of() {
 }
 
 #[tokio::test]
-async fn what_is_neither_file_nor_folder_is_named() {
+async fn entries_that_are_neither_files_nor_folders_are_reported() {
     let roots = Roots::start().await;
     symlink("index.html", roots.path("shared/site/alias")).unwrap();
     let _listener = UnixListener::bind(roots.path("shared/site/img/s")).unwrap();

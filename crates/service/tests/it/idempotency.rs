@@ -48,7 +48,7 @@ fn is_running(begun: Result<Begun, Error>) -> bool {
 }
 
 #[tokio::test]
-async fn what_was_answered_survives_a_restart_for_a_day() {
+async fn stored_response_survives_a_restart_for_a_day() {
     let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
     world.first(&alice, "one").await.complete(answer("{}")).await;
@@ -63,7 +63,7 @@ async fn what_was_answered_survives_a_restart_for_a_day() {
 }
 
 #[tokio::test]
-async fn a_crash_in_the_middle_leaves_the_name_to_the_next_try() {
+async fn key_of_a_crashed_request_becomes_free() {
     let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
     // Nobody gives it back: the process is gone.
@@ -82,7 +82,7 @@ async fn a_crash_in_the_middle_leaves_the_name_to_the_next_try() {
 }
 
 #[tokio::test]
-async fn what_is_dropped_is_given_back() {
+async fn dropped_request_frees_its_key() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let running = world.first(&alice, "one").await;
@@ -97,7 +97,7 @@ async fn what_is_dropped_is_given_back() {
 }
 
 #[tokio::test]
-async fn another_request_or_account_has_other_names() {
+async fn keys_are_separate_by_account_and_scopes() {
     let world = World::start().await;
     let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "free").await);
     world.first(&alice, "one").await.complete(answer("{}")).await;

@@ -24,7 +24,7 @@ async fn caller(service: &Service, maker: &Caller, new: NewToken, via: Via) -> C
 }
 
 #[tokio::test]
-async fn a_key_is_good_from_its_addresses_alone() {
+async fn key_is_valid_only_from_its_addresses() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let tokens = &world.service.tokens;
@@ -40,7 +40,7 @@ async fn a_key_is_good_from_its_addresses_alone() {
 }
 
 #[tokio::test]
-async fn what_a_key_makes_lives_no_longer_and_comes_from_nowhere_else() {
+async fn key_creates_no_key_with_later_expiry_or_more_addresses() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let tokens = &world.service.tokens;
@@ -64,7 +64,7 @@ async fn what_a_key_makes_lives_no_longer_and_comes_from_nowhere_else() {
 }
 
 #[tokio::test]
-async fn a_request_whose_key_was_revoked_meanwhile_makes_no_key() {
+async fn revoked_key_creates_no_key() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let tokens = &world.service.tokens;
@@ -77,7 +77,7 @@ async fn a_request_whose_key_was_revoked_meanwhile_makes_no_key() {
 }
 
 #[tokio::test]
-async fn nobody_revokes_anothers_key() {
+async fn key_of_another_account_can_not_be_revoked() {
     let world = World::start().await;
     let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "free").await);
     let tokens = &world.service.tokens;
@@ -89,7 +89,7 @@ async fn nobody_revokes_anothers_key() {
 }
 
 #[tokio::test]
-async fn of_several_names_the_first_that_is_there_is_meant() {
+async fn first_existing_key_name_is_selected() {
     let world = World::start().await;
     let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "free").await);
     let tokens = &world.service.tokens;
@@ -102,7 +102,7 @@ async fn of_several_names_the_first_that_is_there_is_meant() {
 }
 
 #[tokio::test]
-async fn a_key_ends_at_its_time() {
+async fn key_expires_at_its_time() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let tokens = &world.service.tokens;

@@ -55,7 +55,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn whoever_signs_up_is_logged_in_with_the_first_plan() {
+async fn sign_up_logs_in_with_the_first_plan() {
     let world = World::start().await;
     let ada = world.signed_up("ada").await;
     let caller = world.prove(&ada).await.unwrap();
@@ -67,7 +67,7 @@ async fn whoever_signs_up_is_logged_in_with_the_first_plan() {
 }
 
 #[tokio::test]
-async fn a_sign_up_can_be_refused() {
+async fn sign_up_can_be_closed() {
     let world = World::start_with(Settings { signup_open: false, ..Settings::default() }).await;
     let refused = world.service.accounts.sign_up(signup("ada", PASSWORD), VIA).await;
     assert_eq!(refused.err(), Some(Error::Login(LoginError::SignupClosed)));
@@ -84,7 +84,7 @@ async fn a_sign_up_can_be_refused() {
 }
 
 #[tokio::test]
-async fn the_right_password_opens_a_session_until_its_logout() {
+async fn password_opens_a_session_until_logout() {
     let world = World::start().await;
     let first = world.signed_up("ada").await;
     assert_eq!(world.log_in("ada", "battery staple").await.err(), Some(Error::Login(LoginError::WrongLogin)));
@@ -99,7 +99,7 @@ async fn the_right_password_opens_a_session_until_its_logout() {
 }
 
 #[tokio::test]
-async fn a_session_survives_a_restart_and_ends_in_its_time() {
+async fn session_survives_a_restart_and_expires() {
     let mut world = World::start().await;
     let ada = world.signed_up("ada").await;
     world.restart().await;
@@ -115,7 +115,7 @@ async fn a_session_survives_a_restart_and_ends_in_its_time() {
 }
 
 #[tokio::test]
-async fn a_token_of_another_server_is_worth_nothing() {
+async fn session_token_of_another_server_is_refused() {
     let (world, other) = (World::start().await, World::start().await);
     let (ada, eve) = (world.signed_up("ada").await, other.signed_up("ada").await);
     assert!(world.prove(&ada).await.is_ok() && other.prove(&eve).await.is_ok());
@@ -124,7 +124,7 @@ async fn a_token_of_another_server_is_worth_nothing() {
 }
 
 #[tokio::test]
-async fn a_new_password_ends_all_other_sessions() {
+async fn password_change_ends_other_sessions() {
     let world = World::start().await;
     let (stolen, own) = (world.signed_up("ada").await, world.log_in("ada", PASSWORD).await.unwrap());
     let caller = world.prove(&own).await.unwrap();
@@ -142,7 +142,7 @@ async fn a_new_password_ends_all_other_sessions() {
 }
 
 #[tokio::test]
-async fn of_two_changes_of_a_password_at_once_one_is_made() {
+async fn concurrent_password_changes_apply_only_one() {
     let world = World::start().await;
     let caller = world.signed_up("ada").await.caller;
     let change = |new: &str| {
@@ -156,7 +156,7 @@ async fn of_two_changes_of_a_password_at_once_one_is_made() {
 }
 
 #[tokio::test]
-async fn an_operator_gives_a_new_password_and_ends_every_session() {
+async fn password_reset_ends_every_session() {
     let world = World::start().await;
     let ada = world.signed_up("ada").await;
     let new = || Password::parse("battery staple").unwrap();
@@ -168,7 +168,7 @@ async fn an_operator_gives_a_new_password_and_ends_every_session() {
 }
 
 #[tokio::test]
-async fn an_account_without_a_password_cannot_log_in_before_it_has_one() {
+async fn account_without_a_password_can_not_log_in() {
     let world = World::start().await;
     world.account("ada", "free").await;
     assert_eq!(world.log_in("ada", "").await.err(), Some(Error::Login(LoginError::WrongLogin)));
@@ -178,7 +178,7 @@ async fn an_account_without_a_password_cannot_log_in_before_it_has_one() {
 }
 
 #[tokio::test]
-async fn an_admin_who_logs_in_has_the_scope_admin() {
+async fn session_of_an_admin_has_the_scope_admin() {
     let world = World::start().await;
     let new = NewAccount {
         email: email("root"),
@@ -194,14 +194,14 @@ async fn an_admin_who_logs_in_has_the_scope_admin() {
 }
 
 #[tokio::test]
-async fn a_key_has_no_session_to_end() {
+async fn logout_requires_a_session() {
     let world = World::start().await;
     let key = world.account("ada", "free").await;
     assert_eq!(world.service.logins.logout(&key).await, Err(Error::Login(LoginError::SessionNeeded)));
 }
 
 #[tokio::test]
-async fn an_account_can_be_called_something_else() {
+async fn account_can_be_renamed() {
     let world = World::start().await;
     let caller = world.signed_up("ada").await.caller;
     let renamed = world.service.accounts.rename(&caller, "Ada Lovelace".to_owned()).await.unwrap();
@@ -238,7 +238,7 @@ async fn preferences_are_merged_by_name_and_bounded() {
 }
 
 #[tokio::test]
-async fn logins_stand_in_the_log_also_those_that_were_refused() {
+async fn logins_are_audited_including_refused_ones() {
     let world = World::start().await;
     let via = Via { source: Source::Web, address: Some("192.0.2.7".parse().unwrap()) };
     let (logins, accounts) = (&world.service.logins, &world.service.accounts);
@@ -270,7 +270,7 @@ async fn logins_stand_in_the_log_also_those_that_were_refused() {
 }
 
 #[tokio::test]
-async fn whoever_signs_up_by_a_word_is_counted_for_it() {
+async fn sign_up_with_a_referral_code_is_counted() {
     let world = World::start().await;
     let ada = world.signed_up("ada").await.caller;
     let code = world.service.referrals.list(&ada, 1, 10).await.unwrap().code;
@@ -289,7 +289,7 @@ async fn whoever_signs_up_by_a_word_is_counted_for_it() {
 }
 
 #[tokio::test]
-async fn a_disabled_account_is_told_so_after_the_right_password_alone() {
+async fn disabled_account_is_reported_only_after_the_correct_password() {
     let world = World::start().await;
     let ada = world.signed_up("ada").await;
     let set = async |disabled| {

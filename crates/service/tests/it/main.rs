@@ -4,8 +4,10 @@
 
 mod access;
 mod admin;
+mod audit_log;
 mod batches;
 mod cars;
+mod concurrency;
 mod dice;
 mod disk;
 mod endurance;
@@ -13,19 +15,17 @@ mod entries;
 mod idempotency;
 mod keys;
 mod logins;
-mod logs;
-mod mend;
 mod network;
+mod pin_events;
 mod pins;
 mod quotas;
-mod races;
-mod rebuilt;
+mod repair;
 mod retention;
+mod reverification;
 mod second_factor;
 mod simulation;
 mod timelocks;
 mod uploads;
-mod watch;
 #[path = "../../../outbound/tests/support/webhook_receiver.rs"]
 #[expect(dead_code, reason = "other suites use the rest")]
 mod webhook_receiver;

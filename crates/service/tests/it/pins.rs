@@ -9,7 +9,7 @@ use pinfold_service::{Error, ListQuery, PinRequest, Wait};
 use crate::world::{GIB, MIB, World};
 
 #[tokio::test]
-async fn a_pin_is_fetched_charged_and_there_to_stay() {
+async fn pin_is_fetched_charged_and_kept() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", 3 * MIB);
@@ -27,7 +27,7 @@ async fn a_pin_is_fetched_charged_and_there_to_stay() {
 }
 
 #[tokio::test]
-async fn a_second_wish_gives_names_and_never_drops_a_timelock() {
+async fn second_request_sets_names_and_keeps_the_timelock() {
     let world = World::start().await;
     let alice = world.account("alice", "premium").await;
     let cid = world.cluster.publish("hello", MIB);
@@ -47,7 +47,7 @@ async fn a_second_wish_gives_names_and_never_drops_a_timelock() {
 }
 
 #[tokio::test]
-async fn what_nobody_has_leaves_nothing_behind() {
+async fn unavailable_content_leaves_nothing() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("gone", MIB);
@@ -61,7 +61,7 @@ async fn what_nobody_has_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn an_asynchronous_pin_says_why_it_failed_and_can_be_tried_again() {
+async fn failed_asynchronous_pin_reports_its_error_and_can_be_retried() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("later", MIB);
@@ -84,7 +84,7 @@ async fn an_asynchronous_pin_says_why_it_failed_and_can_be_tried_again() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_is_down_is_tried_again_later_and_later() {
+async fn unavailable_cluster_is_retried_with_growing_delays() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
@@ -114,7 +114,7 @@ async fn a_cluster_that_is_down_is_tried_again_later_and_later() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_stopped_is_not_asked_again_at_once() {
+async fn stopped_cluster_is_retried_after_a_delay() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
@@ -132,7 +132,7 @@ async fn a_cluster_that_stopped_is_not_asked_again_at_once() {
 }
 
 #[tokio::test]
-async fn the_quota_is_a_wall() {
+async fn pin_over_the_quota_is_refused() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let large = world.cluster.publish("large", GIB + 1);
@@ -150,7 +150,7 @@ async fn the_quota_is_a_wall() {
 }
 
 #[tokio::test]
-async fn pins_at_once_never_overshoot_the_quota() {
+async fn concurrent_pins_never_exceed_the_quota() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let bob = world.account("bob", "premium").await;
@@ -168,7 +168,7 @@ async fn pins_at_once_never_overshoot_the_quota() {
 }
 
 #[tokio::test]
-async fn a_small_account_does_not_fail_a_large_one() {
+async fn quota_of_one_account_does_not_fail_another() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let bob = world.account("bob", "premium").await;
@@ -188,7 +188,7 @@ async fn a_small_account_does_not_fail_a_large_one() {
 }
 
 #[tokio::test]
-async fn two_accounts_share_and_each_can_leave() {
+async fn shared_content_is_released_with_the_last_pin() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let bob = world.account("bob", "free").await;
@@ -210,7 +210,7 @@ async fn two_accounts_share_and_each_can_leave() {
 }
 
 #[tokio::test]
-async fn an_expired_pin_is_released_and_not_a_moment_earlier() {
+async fn expired_pin_is_released_at_its_time() {
     let mut world = World::start().await;
     let alice = world.account("alice", "premium").await;
     let cid = world.cluster.publish("for an hour", MIB);
@@ -233,7 +233,7 @@ async fn an_expired_pin_is_released_and_not_a_moment_earlier() {
 }
 
 #[tokio::test]
-async fn the_plan_says_what_is_allowed() {
+async fn plan_limits_are_enforced() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
@@ -257,7 +257,7 @@ async fn the_plan_says_what_is_allowed() {
 }
 
 #[tokio::test]
-async fn a_busy_account_does_not_hold_up_the_others() {
+async fn busy_account_does_not_delay_others() {
     let world = World::start().await;
     let alice = world.account("alice", "premium").await;
     let bob = world.account("bob", "free").await;

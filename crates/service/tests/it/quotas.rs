@@ -25,7 +25,7 @@ async fn upload(world: &World, caller: &Caller, number: usize, bytes: usize) -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_uploads_at_once_fill_the_storage_and_not_a_byte_more() {
+async fn concurrent_uploads_fill_the_storage_exactly() {
     // Ten of a hundred bytes fit, and one byte less than an eleventh.
     let world = world(1_099).await;
     let alice = world.account("alice", "free").await;
@@ -41,7 +41,7 @@ async fn many_uploads_at_once_fill_the_storage_and_not_a_byte_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_fit_beside_the_others_leaves_room_for_what_does() {
+async fn upload_that_does_not_fit_leaves_room_for_one_that_does() {
     let world = world(1_000).await;
     let alice = world.account("alice", "free").await;
     let background = world.service.run();

@@ -26,7 +26,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn a_locked_pin_outlives_every_wish_of_its_owner() {
+async fn locked_pin_can_not_be_removed_by_its_owner() {
     let mut world = World::start().await;
     let alice = world.account("alice", "premium").await;
     let (cid, until) = world.lock(&alice, "evidence").await;
@@ -52,7 +52,7 @@ async fn a_locked_pin_outlives_every_wish_of_its_owner() {
 }
 
 #[tokio::test]
-async fn a_lock_needs_a_plan_and_outlives_it() {
+async fn lock_requires_a_plan_and_outlives_it() {
     let world = World::start().await;
     let (alice, bob) = (world.account("alice", "premium").await, world.account("bob", "free").await);
     let cid = world.cluster.publish("mine", MIB);
@@ -77,7 +77,7 @@ async fn a_lock_needs_a_plan_and_outlives_it() {
 }
 
 #[tokio::test]
-async fn an_upload_is_locked_from_its_first_moment() {
+async fn upload_is_locked_from_the_start() {
     let world = World::start().await;
     let alice = world.account("alice", "premium").await;
     let terms = UploadRequest {
@@ -93,7 +93,7 @@ async fn an_upload_is_locked_from_its_first_moment() {
 }
 
 #[tokio::test]
-async fn only_an_administrator_removes_what_is_locked() {
+async fn only_an_administrator_removes_a_locked_pin() {
     let world = World::start().await;
     let alice = world.account("alice", "premium").await;
     let (cid, _) = world.lock(&alice, "evidence").await;
@@ -107,7 +107,7 @@ async fn only_an_administrator_removes_what_is_locked() {
 }
 
 #[tokio::test]
-async fn a_pin_that_can_not_be_had_is_not_held_by_its_lock() {
+async fn failed_pin_is_not_locked() {
     let world = World::start().await;
     let alice = world.account("alice", "premium").await;
     let cid = world.cluster.publish("gone", MIB);

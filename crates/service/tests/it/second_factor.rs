@@ -73,7 +73,7 @@ impl<'w> Ada<'w> {
 }
 
 #[tokio::test]
-async fn with_a_second_factor_the_password_alone_opens_nothing() {
+async fn second_factor_is_required_after_the_password() {
     let world = World::start().await;
     let ada = Ada::start(&world).await;
     let token = ada.temporary_token().await;
@@ -108,7 +108,7 @@ async fn a_code_works_once() {
 }
 
 #[tokio::test]
-async fn of_two_who_use_one_code_at_once_one_gets_in() {
+async fn concurrent_logins_with_one_code_open_one_session() {
     let world = World::start().await;
     let ada = Ada::start(&world).await;
     let (one, other) = (ada.temporary_token().await, ada.temporary_token().await);
@@ -124,7 +124,7 @@ async fn of_two_who_use_one_code_at_once_one_gets_in() {
 }
 
 #[tokio::test]
-async fn a_temporary_token_is_over_after_a_while_and_after_some_tries() {
+async fn temporary_token_expires_by_time_and_attempts() {
     let world = World::start().await;
     let ada = Ada::start(&world).await;
     let token = ada.temporary_token().await;
@@ -153,7 +153,7 @@ async fn a_temporary_token_is_over_after_a_while_and_after_some_tries() {
 }
 
 #[tokio::test]
-async fn an_account_under_attack_is_never_shut_for_good() {
+async fn account_under_attack_can_log_in_after_a_wait() {
     let world = World::start().await;
     let ada = Ada::start(&world).await;
     let wrong = ada.wrong_code();
@@ -183,7 +183,7 @@ async fn an_account_under_attack_is_never_shut_for_good() {
 }
 
 #[tokio::test]
-async fn it_is_in_force_only_once_a_code_was_shown() {
+async fn second_factor_is_enabled_by_its_first_code() {
     let world = World::start().await;
     let ada = Ada::set_up(&world).await;
     let accounts = &world.service.accounts;
@@ -208,7 +208,7 @@ async fn it_is_in_force_only_once_a_code_was_shown() {
 }
 
 #[tokio::test]
-async fn removing_it_needs_password_and_code() {
+async fn disabling_the_second_factor_requires_password_and_code() {
     let world = World::start().await;
     let ada = Ada::start(&world).await;
     let caller = ada.caller_now().await;
@@ -227,7 +227,7 @@ async fn removing_it_needs_password_and_code() {
 }
 
 #[tokio::test]
-async fn an_operator_removes_it_for_who_has_lost_it() {
+async fn operator_disables_a_lost_second_factor() {
     let world = World::start().await;
     let ada = Ada::start(&world).await;
     let token = ada.temporary_token().await;
@@ -242,7 +242,7 @@ async fn an_operator_removes_it_for_who_has_lost_it() {
 }
 
 #[tokio::test]
-async fn what_is_dangerous_asks_keys_for_a_code_as_well_but_no_operator() {
+async fn key_operations_require_a_code_except_for_operators() {
     let world = World::start().await;
     let ada = Ada::start(&world).await;
     let (accounts, tokens) = (&world.service.accounts, &world.service.tokens);
@@ -268,7 +268,7 @@ async fn what_is_dangerous_asks_keys_for_a_code_as_well_but_no_operator() {
 }
 
 #[tokio::test]
-async fn keys_are_made_and_revoked_with_a_code() {
+async fn keys_are_created_and_revoked_with_a_code() {
     let world = World::start().await;
     let ada = Ada::start(&world).await;
     let (tokens, caller) = (&world.service.tokens, ada.caller_now().await);
@@ -297,7 +297,7 @@ async fn keys_are_made_and_revoked_with_a_code() {
 }
 
 #[tokio::test]
-async fn an_account_that_is_disabled_between_password_and_code_gets_no_session() {
+async fn account_disabled_after_the_password_gets_no_session() {
     let world = World::start().await;
     let ada = Ada::start(&world).await;
     let token = ada.temporary_token().await;

@@ -141,7 +141,7 @@ impl Drop for Seed {
 }
 
 #[tokio::test]
-async fn whatever_happens_the_promises_hold() {
+async fn invariants_hold_under_random_faults() {
     for seed in 1..=SEEDS {
         let _seed = Seed(seed);
         Play::new(seed).await.run().await;

@@ -37,7 +37,7 @@ fn down() -> Fate {
 }
 
 #[tokio::test]
-async fn the_clock_jumps_and_nobody_has_to_be_told() {
+async fn clock_jump_is_noticed_without_a_wake_up() {
     let world = World::start().await;
     let alice = world.account("alice", "premium").await;
     let cid = world.cluster.publish("for an hour", MIB);
@@ -52,7 +52,7 @@ async fn the_clock_jumps_and_nobody_has_to_be_told() {
 }
 
 #[tokio::test]
-async fn all_that_came_due_while_the_server_was_down_end_at_its_start() {
+async fn pins_that_expired_while_stopped_end_at_the_start() {
     let mut world = World::start().await;
     let alice = world.account("alice", "premium").await;
     let later = world.cluster.publish("for two hours", 1);
@@ -75,7 +75,7 @@ async fn all_that_came_due_while_the_server_was_down_end_at_its_start() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_set_back_ends_nothing_early() {
+async fn clock_set_back_ends_no_pin_early() {
     let mut world = World::start().await;
     let alice = world.account("alice", "premium").await;
     let cid = world.cluster.publish("for an hour", MIB);
@@ -99,7 +99,7 @@ async fn a_clock_that_is_set_back_ends_nothing_early() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_set_back_holds_up_no_work() {
+async fn clock_set_back_does_not_delay_work() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let tried = world.cluster.publish("tried", MIB);
@@ -129,7 +129,7 @@ async fn a_clock_that_is_set_back_holds_up_no_work() {
 }
 
 #[tokio::test]
-async fn a_clock_that_was_set_back_between_two_runs_holds_up_no_work() {
+async fn clock_set_back_between_runs_does_not_delay_work() {
     let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
     let [tried, worked_on] = ["tried", "worked on"].map(|name| world.cluster.publish(name, MIB));
@@ -161,7 +161,7 @@ async fn a_clock_that_was_set_back_between_two_runs_holds_up_no_work() {
 }
 
 #[tokio::test]
-async fn a_pin_that_is_renewed_when_it_comes_due_is_not_lost() {
+async fn pin_renewed_at_its_expiry_is_not_lost() {
     let world = World::start().await;
     let alice = world.account("alice", "premium").await;
     let [longer, for_ever, as_it_is] =
@@ -197,7 +197,7 @@ async fn a_pin_that_is_renewed_when_it_comes_due_is_not_lost() {
 }
 
 #[tokio::test]
-async fn a_pin_that_failed_and_is_asked_for_again_does_not_end_by_its_old_time() {
+async fn retried_pin_does_not_keep_an_expired_timelock() {
     let world = World::start().await;
     let alice = world.account("alice", "premium").await;
     let cid = world.cluster.publish("hello", MIB);
@@ -214,7 +214,7 @@ async fn a_pin_that_failed_and_is_asked_for_again_does_not_end_by_its_old_time()
 }
 
 #[tokio::test]
-async fn a_cluster_that_hangs_does_not_hold_up_the_end_of_pins() {
+async fn hanging_cluster_does_not_delay_expiry() {
     let world = World::start().await;
     let alice = world.account("alice", "premium").await;
     let cid = world.cluster.publish("for an hour", MIB);

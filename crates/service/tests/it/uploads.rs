@@ -13,7 +13,7 @@ fn body(mib: usize) -> impl tokio::io::AsyncRead + Send + Unpin {
 }
 
 #[tokio::test]
-async fn an_upload_is_kept_and_its_guard_goes() {
+async fn upload_is_pinned_and_its_hold_released() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let background = world.service.run();
@@ -32,7 +32,7 @@ async fn an_upload_is_kept_and_its_guard_goes() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_not_kept_leaves_nothing() {
+async fn upload_that_is_not_kept_leaves_nothing() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let uploads = &world.service.uploads;
@@ -49,7 +49,7 @@ async fn an_upload_that_is_not_kept_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn an_upload_over_the_quota_is_stopped() {
+async fn upload_over_the_quota_is_refused() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let large = world.cluster.publish("almost all", (1 << 30) - MIB);
@@ -75,7 +75,7 @@ async fn an_upload_over_the_quota_is_stopped() {
 }
 
 #[tokio::test]
-async fn an_upload_that_was_promised_for_later_says_why_it_failed() {
+async fn detached_upload_keeps_its_failed_pin() {
     let settings = Settings { upload_wait: Duration::ZERO, attempts_max: 2, ..Settings::default() };
     let world = World::start_with(settings).await;
     let alice = world.account("alice", "free").await;
@@ -105,7 +105,7 @@ async fn an_upload_that_was_promised_for_later_says_why_it_failed() {
 }
 
 #[tokio::test]
-async fn an_upload_is_not_lost_to_a_search_that_began_before_it() {
+async fn upload_survives_a_failing_fetch_of_the_same_cid() {
     let world = World::start().await;
     let [alice, bob] = [world.account("alice", "free").await, world.account("bob", "free").await];
     let cid = world.cluster.publish("hello", 5);
@@ -165,7 +165,7 @@ async fn a_directory_names_its_files() {
 }
 
 #[tokio::test]
-async fn guards_of_a_dead_process_go_once_its_placements_have_settled() {
+async fn holds_of_a_killed_process_are_released_after_its_placements_complete() {
     let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
     let uploads = world.service.uploads.clone();
@@ -197,7 +197,7 @@ async fn guards_of_a_dead_process_go_once_its_placements_have_settled() {
 }
 
 #[tokio::test]
-async fn a_plan_bounds_one_file_and_one_directory() {
+async fn plan_limits_file_and_directory_size() {
     let limits = PlanLimits {
         file_bytes_max: Some(2 * MIB),
         directory_bytes_max: Some(3 * MIB),

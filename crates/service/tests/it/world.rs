@@ -1,4 +1,4 @@
-//! The world of a story: a service with its database, cluster and clock, that can be started again.
+//! The fixture of a test: a service with its database, cluster and clock, which can be restarted.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use pinfold_service::{
 use pinfold_store::Store;
 use tempfile::TempDir;
 
-/// A minute is forever in a story, and ends one that hangs.
+/// A wait that only ends a test that hangs.
 pub(crate) const LONG: Wait = Wait::For(Duration::from_secs(60));
 /// Nothing that happens in the background takes longer.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -45,12 +45,12 @@ impl World {
         Self { cluster, clock, store, service, settings, dir }
     }
 
-    /// The process dies and starts again: only the database and the cluster are still there.
+    /// Restarts the process: only the database and the cluster remain.
     pub(crate) async fn restart(&mut self) {
         (self.store, self.service) = open(&self.dir, &self.cluster, &self.clock, &self.settings).await;
     }
 
-    /// The same, and the operator has changed the settings.
+    /// Restarts with other settings.
     pub(crate) async fn restart_with(&mut self, settings: Settings) {
         self.settings = settings;
         self.restart().await;
@@ -64,12 +64,12 @@ impl World {
         self.service.accounts.by_id(account).await.unwrap()
     }
 
-    /// Writes a wish and waits for nothing.
+    /// Creates a pin without waiting.
     pub(crate) async fn wish(&self, caller: &Caller, cid: Cid) -> Result<PinReceipt, Error> {
         self.service.pins.pin(caller, PinRequest::new(cid), Wait::No).await
     }
 
-    /// Pins and works until it is settled.
+    /// Creates a pin and works until it completes.
     pub(crate) async fn pin(&self, caller: &Caller, wish: PinRequest) -> Result<PinReceipt, Error> {
         let done = std::cell::Cell::new(false);
         let (receipt, ()) = tokio::join!(
@@ -89,7 +89,7 @@ impl World {
         receipt
     }
 
-    /// Works until there is nothing to do now.
+    /// Works until nothing is due.
     pub(crate) async fn run_until_idle(&self) {
         for _ in 0..1_000 {
             if self.service.workers.turn().await.unwrap() == 0 {
@@ -111,7 +111,7 @@ impl World {
         self.service.pins.status(caller, cid, None).await.ok().map(|status| status.view.state)
     }
 
-    /// When every story begins.
+    /// The time at which every test begins.
     pub(crate) fn clock_at_start(&self) -> Timestamp {
         ManualClock::default().now()
     }
@@ -125,7 +125,7 @@ impl World {
         Timelock::parse(&now.after(time).to_string(), now).unwrap()
     }
 
-    /// What must hold at any moment: what is pinned is held, and the books balance.
+    /// Invariants at any time: pinned content is held, and the accounting balances.
     pub(crate) async fn check(&self, callers: &[&Caller]) {
         for caller in callers {
             let account = self.fresh(caller.account.id).await;
@@ -141,7 +141,7 @@ impl World {
         }
     }
 
-    /// What must hold when all work is done: nothing is held that no pin wants, and nothing is on its way.
+    /// Invariants when all work is done: only the content of live pins is held, and nothing is in progress.
     pub(crate) async fn check_settled(&self, callers: &[&Caller]) {
         self.check(callers).await;
         let placements = self.store.placements(None, 10_000).await.unwrap();
@@ -182,7 +182,7 @@ pub(crate) fn setup(driver: Arc<dyn Cluster>) -> ClusterSetup {
     ClusterSetup { info, driver }
 }
 
-/// A new account, and whoever has a key to all of it.
+/// Creates an account, and returns a caller with all scopes.
 pub(crate) async fn new_account(service: &Service, name: &str, plan: &str) -> Caller {
     let new = NewAccount {
         email: Email::parse(&format!("{name}@example.org")).unwrap(),
@@ -204,13 +204,13 @@ pub(crate) async fn new_account(service: &Service, name: &str, plan: &str) -> Ca
     service.tokens.authenticate(key.reveal(), Via::api(None)).await.unwrap()
 }
 
-/// All pins of an account; a story has few.
+/// All pins of an account.
 pub(crate) async fn all_pins(service: &Service, caller: &Caller) -> Vec<PinView> {
     let query = ListQuery { limit: 100, ..ListQuery::default() };
     service.pins.list(caller, query).await.unwrap().pins
 }
 
-/// In memory if there is such a folder: there a sync costs nothing.
+/// In memory if possible, where a sync costs nothing.
 pub(crate) fn temp_dir() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }

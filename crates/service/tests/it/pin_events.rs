@@ -40,7 +40,7 @@ fn quick() -> Settings {
 }
 
 #[tokio::test]
-async fn a_fetch_is_told_from_the_queue_to_the_end() {
+async fn events_cover_a_pin_from_queue_to_end() {
     let world = World::start_with(quick()).await;
     let alice = world.account("alice", "free").await;
     let (cid, gate) = (world.cluster.publish("hello", 3 * MIB), Gate::default());
@@ -70,7 +70,7 @@ async fn a_fetch_is_told_from_the_queue_to_the_end() {
 }
 
 #[tokio::test]
-async fn who_comes_back_is_told_what_is_new_and_always_the_end() {
+async fn reconnecting_client_gets_new_events_and_the_end() {
     let mut world = World::start_with(quick()).await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
@@ -99,7 +99,7 @@ async fn who_comes_back_is_told_what_is_new_and_always_the_end() {
 }
 
 #[tokio::test]
-async fn a_pin_that_is_removed_ends_its_watch_and_says_so_later() {
+async fn removed_pin_ends_its_event_stream() {
     let world = World::start_with(quick()).await;
     let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "free").await);
     let cid = world.cluster.publish("hello", MIB);
@@ -121,7 +121,7 @@ async fn a_pin_that_is_removed_ends_its_watch_and_says_so_later() {
 }
 
 #[tokio::test]
-async fn a_failure_is_told_also_to_those_whose_pin_it_takes_away() {
+async fn failure_is_reported_although_the_pin_is_removed() {
     let world = World::start_with(quick()).await;
     let alice = world.account("alice", "free").await;
     let (cid, gate) = (world.cluster.publish("gone", MIB), Gate::default());
@@ -146,7 +146,7 @@ async fn a_failure_is_told_also_to_those_whose_pin_it_takes_away() {
 }
 
 #[tokio::test]
-async fn a_try_that_failed_is_told_with_its_reason_and_the_next_one() {
+async fn failed_attempt_is_reported_with_the_next_one() {
     let world = World::start_with(quick()).await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
@@ -162,7 +162,7 @@ async fn a_try_that_failed_is_told_with_its_reason_and_the_next_one() {
 }
 
 #[tokio::test]
-async fn watches_are_bounded_for_each_account_and_for_all() {
+async fn event_streams_are_limited_per_account_and_in_total() {
     let settings = Settings { watches_max: 3, watches_per_account_max: 2, ..quick() };
     let world = World::start_with(settings).await;
     let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "free").await);

@@ -16,7 +16,7 @@ fn actions(log: &[AuditEntry]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn what_an_account_does_is_in_its_log_and_in_no_other() {
+async fn audit_log_has_only_events_of_its_account() {
     let world = World::start().await;
     let (alice, bob) = (world.account("alice", "premium").await, world.account("bob", "free").await);
     let cid = world.cluster.publish("hello", MIB);
@@ -45,7 +45,7 @@ async fn what_an_account_does_is_in_its_log_and_in_no_other() {
 }
 
 #[tokio::test]
-async fn a_log_has_pages_cursors_and_filters() {
+async fn audit_log_has_pages_cursors_and_filters() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let begin = world.clock.now();
@@ -79,7 +79,7 @@ async fn a_log_has_pages_cursors_and_filters() {
 }
 
 #[tokio::test]
-async fn the_oldest_end_of_the_log_goes_in_time() {
+async fn old_audit_entries_are_deleted() {
     let kept = Duration::from_hours(24 * 30);
     let world = World::start_with(Settings { audit_kept: Some(kept), ..Settings::default() }).await;
     let alice = world.account("alice", "free").await;
@@ -94,7 +94,7 @@ async fn the_oldest_end_of_the_log_goes_in_time() {
 }
 
 #[tokio::test]
-async fn a_log_that_is_kept_for_ever_is_not_swept() {
+async fn audit_log_without_retention_is_kept() {
     let world = World::start_with(Settings { audit_kept: None, ..Settings::default() }).await;
     let alice = world.account("alice", "free").await;
     world.clock.advance(Duration::from_hours(24 * 365 * 50));
@@ -103,7 +103,7 @@ async fn a_log_that_is_kept_for_ever_is_not_swept() {
 }
 
 #[tokio::test]
-async fn whoever_comes_by_a_word_is_counted_and_not_named() {
+async fn referrals_are_counted_without_names() {
     let world = World::start().await;
     let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "free").await);
     let referrals = &world.service.referrals;

@@ -1,7 +1,7 @@
-//! A cluster in memory that tests break at will.
+//! A cluster in memory for tests, whose operations can be scripted to fail or wait.
 //!
-//! It knows a *network* (content that can be fetched, each DAG one block in size and number as the test says)
-//! and *holds*. It outlives the services that tests start and drop, as a disk would.
+//! It has a *network* (content that can be fetched; a test sets the size of each DAG) and *holds*. It outlives the services that
+//! tests start and drop, as a disk would.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use pinfold_node::{Block, HoldName, Progress};
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
-use crate::limited::Limited;
+use super::limited::Limited;
 use crate::{
     Body, Cluster, ClusterError, Distinct, EntryKind, Held, HoldOptions, Imported, ImportedKind, PeerInfo,
     Position, Reach, Survey, SurveyOptions, Usage, WalkEntry, WalkPage, WalkRequest,
@@ -24,18 +24,16 @@ use crate::{
 const RAW: u64 = 0x55;
 const SHA2_256: u64 = 0x12;
 
-/// What happens to a request. Those after the last one of a script work.
+/// What happens to an operation. Operations after the end of a script succeed.
 #[derive(Debug, Clone)]
 pub enum Fate {
-    /// It is done.
     Works,
-    /// It fails so.
     Fails(ClusterError),
-    /// It waits until the gate opens, and is then done.
+    /// It waits until the gate opens, and then succeeds.
     Waits(Gate),
 }
 
-/// Something to wait at.
+/// A gate that operations wait at.
 #[derive(Debug, Clone)]
 pub struct Gate(Arc<watch::Sender<(bool, usize)>>);
 
@@ -46,15 +44,15 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Lets all pass, now and later.
+    /// Opens the gate for all operations, now and later.
     pub fn open(&self) {
         self.0.send_modify(|state| state.0 = true);
     }
 
-    /// Returns once somebody came to the gate.
+    /// Returns once an operation waits at the gate.
     pub async fn reached(&self) {
         let mut state = self.0.subscribe();
-        // The sender lives as long as this gate.
+        // The sender exists as long as this gate.
         let _ = state.wait_for(|(_, came)| *came > 0).await;
     }
 
@@ -73,22 +71,22 @@ struct Content {
 #[derive(Debug, Default)]
 struct State {
     network: HashMap<Cid, Content>,
-    /// Under each name: the DAGs, and whether each is whole.
+    /// The DAGs under each name, and whether each is complete.
     holds: BTreeMap<HoldName, HashMap<Cid, (Content, bool)>>,
-    /// Blocks that are damaged, until their name is held once more.
+    /// Number of damaged blocks, until their name is held again.
     damaged: BTreeMap<HoldName, u64>,
-    /// What is inside of directories.
+    /// The entries of directories.
     directories: HashMap<Cid, Vec<WalkEntry>>,
     hold_fates: HashMap<Cid, Vec<Fate>>,
     survey_fates: HashMap<Cid, Vec<Fate>>,
     release_fates: Vec<Fate>,
-    /// How far those are that are being held.
-    under_way: HashMap<Cid, Arc<Progress>>,
-    /// The bytes of roots, here or on the network.
+    /// Progress of running holds.
+    in_progress: HashMap<Cid, Arc<Progress>>,
+    /// Data of roots, local or on the network.
     data: HashMap<Cid, Bytes>,
 }
 
-/// The cluster. Cheap to clone; all clones are the same.
+/// The scripted cluster. Cheap to clone; all clones are the same.
 #[derive(Debug, Clone, Default)]
 pub struct Scripted(Arc<Mutex<State>>);
 
@@ -97,7 +95,7 @@ impl Scripted {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a DAG of so many bytes on the network, and names its root: a block that has the bytes of `seed`.
+    /// Publishes a DAG of this size on the network, and returns its root: a block with the bytes of `seed`.
     pub fn publish(&self, seed: &str, bytes: u64) -> Cid {
         let data = Bytes::copy_from_slice(seed.as_bytes());
         let cid = raw_cid(data.clone());
@@ -108,25 +106,25 @@ impl Scripted {
         cid
     }
 
-    /// Takes a DAG off the network. What is held stays.
+    /// Removes a DAG from the network. Holds stay.
     pub fn unpublish(&self, cid: &Cid) {
         self.state().network.remove(cid);
     }
 
-    /// What the next tries to hold `cid` meet, in this order; then it works.
+    /// Scripts the next holds of `cid`; later ones succeed.
     pub fn script_hold(&self, cid: &Cid, fates: impl IntoIterator<Item = Fate>) {
         self.state().hold_fates.insert(*cid, fates.into_iter().collect());
     }
 
-    /// Brings so many blocks for a DAG that waits at a gate: peers delivered them.
+    /// Sets the progress of a DAG whose hold waits at a gate, as if peers delivered blocks.
     pub fn bring(&self, cid: &Cid, blocks: u64, bytes: u64, peers: u64) {
-        if let Some(progress) = self.state().under_way.get(cid) {
+        if let Some(progress) = self.state().in_progress.get(cid) {
             progress.set_held(blocks, bytes);
             progress.set_peers(peers);
         }
     }
 
-    /// What the next looks at `cid` meet, in this order; then they work.
+    /// Scripts the next surveys of `cid`; later ones succeed.
     pub fn script_survey(&self, cid: &Cid, fates: impl IntoIterator<Item = Fate>) {
         self.state().survey_fates.insert(*cid, fates.into_iter().collect());
     }
@@ -138,7 +136,7 @@ impl Scripted {
         }
     }
 
-    /// What the next releases meet, in this order; then they work.
+    /// Scripts the next releases; later ones succeed.
     pub fn script_release(&self, fates: impl IntoIterator<Item = Fate>) {
         self.state().release_fates = fates.into_iter().collect();
     }
@@ -157,7 +155,7 @@ impl Scripted {
         hold.and_then(|dags| dags.get(cid)).is_some_and(|(_, whole)| *whole)
     }
 
-    /// All names.
+    /// Lists all names.
     #[must_use]
     pub fn all_names(&self) -> Vec<String> {
         self.state().holds.keys().map(|name| name.as_str().to_owned()).collect()
@@ -183,7 +181,7 @@ impl State {
     }
 }
 
-/// What is inside of a directory of these files, each directory before what is in it.
+/// The entries of a directory of these files. Each directory precedes its entries.
 fn entries_of(
     files: &BTreeMap<&String, &Imported>,
     directories: &HashMap<Cid, Vec<WalkEntry>>,
@@ -227,42 +225,42 @@ impl Cluster for Scripted {
         &self,
         name: &HoldName,
         root: &Cid,
-        terms: &HoldOptions,
+        options: &HoldOptions,
         progress: &Arc<Progress>,
     ) -> Result<Held, ClusterError> {
         let (fate, content) = {
             let mut state = self.state();
-            // What is held is asked for last: a test may have many holds.
-            let here = || state.whole(root).filter(|_| !state.damaged.contains_key(name));
-            let content = state.network.get(root).copied().or_else(here);
-            // A fetch that began leaves something, until it is released.
+            // Looking through the holds comes last: a test may have many.
+            let local = || state.whole(root).filter(|_| !state.damaged.contains_key(name));
+            let content = state.network.get(root).copied().or_else(local);
+            // A fetch leaves blocks under its name, until it is released.
             let begun = Content { held: Held { bytes: 0, blocks: 0, kind: ImportedKind::Other } };
             state.holds.entry(name.clone()).or_default().entry(*root).or_insert((begun, false));
-            state.under_way.insert(*root, Arc::clone(progress));
+            state.in_progress.insert(*root, Arc::clone(progress));
             (state.hold_fates.get_mut(root).and_then(next), content)
         };
         self.meet(fate).await?;
         let content = content.ok_or(ClusterError::NotFound)?;
-        if content.held.bytes > terms.bytes_max || content.held.blocks > terms.blocks_max {
+        if content.held.bytes > options.bytes_max || content.held.blocks > options.blocks_max {
             return Err(ClusterError::OverLimit);
         }
         let mut state = self.state();
-        // It may have been released while it waited, as a late answer of a real cluster would find.
+        // It may have been released while it waited, as with a late reply of a real cluster.
         state.holds.entry(name.clone()).or_default().insert(*root, (content, true));
         state.damaged.remove(name);
-        state.under_way.remove(root);
+        state.in_progress.remove(root);
         progress.set_held(content.held.blocks, content.held.bytes);
         Ok(content.held)
     }
 
-    async fn survey(&self, root: &Cid, terms: &SurveyOptions) -> Result<Survey, ClusterError> {
+    async fn survey(&self, root: &Cid, options: &SurveyOptions) -> Result<Survey, ClusterError> {
         let (fate, here, there) = {
             let mut state = self.state();
             let here = state.whole(root).map(|content| content.held);
             let there = state.network.get(root).map(|content| content.held);
             (state.survey_fates.get_mut(root).and_then(next), here, there)
         };
-        match tokio::time::timeout(terms.time, self.meet(fate)).await {
+        match tokio::time::timeout(options.time, self.meet(fate)).await {
             Ok(met) => met?,
             Err(_over) => return Ok(Survey { missing: 1, ..Survey::default() }),
         }
@@ -367,7 +365,7 @@ impl Cluster for Scripted {
     async fn entries(&self, root: &Cid, request: WalkRequest) -> Result<WalkPage, ClusterError> {
         let state = self.state();
         if state.whole(root).is_none() {
-            return Err(ClusterError::Unavailable(format!("{root} is not here")));
+            return Err(ClusterError::Unavailable(format!("{root} is not local")));
         }
         let entries = state.directories.get(root);
         let entries = entries.ok_or_else(|| ClusterError::Unfit(format!("{root} is not a directory")))?;

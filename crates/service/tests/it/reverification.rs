@@ -42,7 +42,7 @@ async fn assert_pinned(world: &World, owner: &Caller, cids: &[Cid]) {
 }
 
 #[tokio::test]
-async fn pins_stay_pinned_and_are_charged_once_while_they_are_walked_again() {
+async fn pins_stay_pinned_during_reverification() {
     let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cids = [1, 2, 3].map(|at| world.cluster.publish(&format!("dag {at}"), at * MIB));
@@ -64,7 +64,7 @@ async fn pins_stay_pinned_and_are_charged_once_while_they_are_walked_again() {
 }
 
 #[tokio::test]
-async fn a_pin_whose_blocks_are_lost_stays_and_says_so_until_they_come() {
+async fn pin_with_lost_blocks_stays_and_reports_them() {
     let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
     let (whole, lost) = (world.cluster.publish("whole", MIB), world.cluster.publish("lost", MIB));
@@ -96,7 +96,7 @@ async fn a_pin_whose_blocks_are_lost_stays_and_says_so_until_they_come() {
 }
 
 #[tokio::test]
-async fn a_car_brings_back_what_was_lost() {
+async fn car_import_restores_lost_blocks() {
     let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
     let blocks = cars::blocks(&["lost"]);
@@ -120,7 +120,7 @@ async fn a_car_brings_back_what_was_lost() {
 }
 
 #[tokio::test]
-async fn a_pin_that_is_removed_while_it_is_walked_again_is_released() {
+async fn pin_removed_during_reverification_is_released() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("dag", MIB);

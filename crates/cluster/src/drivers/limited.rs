@@ -1,4 +1,4 @@
-//! A reader that stops where the limit is.
+//! A reader with a size limit.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::{Body, ClusterError};
 
-/// Passes at most so many bytes on, and fails when there are more.
+/// Reads at most a number of bytes, and fails if there are more.
 pub(crate) struct Limited<'a> {
     body: Body<'a>,
     left: u64,
@@ -20,7 +20,7 @@ impl<'a> Limited<'a> {
         Self { body, left: bytes_max, over: false, broken: None }
     }
 
-    /// What ended the reading early, if the reading is what failed.
+    /// Why reading failed, if it did.
     pub(crate) fn fault(&self) -> Option<ClusterError> {
         if self.over {
             return Some(ClusterError::OverLimit);
@@ -45,9 +45,9 @@ impl AsyncRead for Limited<'_> {
             Some(left) => self.left = left,
             None => {
                 self.over = true;
-                // A read that fails gives nothing.
+                // A failed read must not return data.
                 buf.set_filled(before);
-                return Poll::Ready(Err(std::io::Error::other("larger than allowed")));
+                return Poll::Ready(Err(std::io::Error::other("larger than the limit")));
             }
         }
         Poll::Ready(Ok(()))

@@ -8,7 +8,7 @@ use pinfold_model::{Clock, FailureCode, PinState};
 use crate::world::{MIB, World};
 
 #[tokio::test]
-async fn damaged_blocks_are_brought_again_and_nobody_is_charged_for_it() {
+async fn damaged_blocks_are_repaired_without_charge() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("a dag", MIB);
@@ -26,7 +26,7 @@ async fn damaged_blocks_are_brought_again_and_nobody_is_charged_for_it() {
 }
 
 #[tokio::test]
-async fn what_nobody_has_any_more_stays_pinned_is_told_and_is_tried_again_and_again() {
+async fn unrepairable_pin_stays_pinned_and_is_retried() {
     let world = World::start().await;
     let (alice, ben) = (world.account("alice", "free").await, world.account("ben", "free").await);
     let cid = world.cluster.publish("a dag", MIB);
@@ -60,7 +60,7 @@ async fn what_nobody_has_any_more_stays_pinned_is_told_and_is_tried_again_and_ag
 }
 
 #[tokio::test]
-async fn a_new_pin_of_damaged_content_is_pinned_only_once_that_is_whole() {
+async fn new_pin_of_damaged_content_waits_for_the_repair() {
     let world = World::start().await;
     let (alice, ben) = (world.account("alice", "free").await, world.account("ben", "free").await);
     let cid = world.cluster.publish("a dag", MIB);
@@ -84,7 +84,7 @@ async fn a_new_pin_of_damaged_content_is_pinned_only_once_that_is_whole() {
 }
 
 #[tokio::test]
-async fn a_damaged_pin_that_is_removed_is_no_damage_any_more() {
+async fn removed_pin_is_not_listed_as_damaged() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("a dag", MIB);

@@ -14,7 +14,7 @@ use pinfold_node::{
     SurveyRequest,
 };
 
-use crate::limited::Limited;
+use super::limited::Limited;
 use crate::{
     Body, Cluster, ClusterError, Distinct, Held, HoldOptions, Imported, ImportedKind, PeerInfo, Survey,
     SurveyOptions, Usage, WalkPage, WalkRequest,
@@ -28,13 +28,13 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// A cluster of this one node; uploads become DAGs as `profile` says.
+    /// A cluster of this node. Uploads are imported with this profile.
     #[must_use]
     pub fn new(node: Node, profile: Profile) -> Self {
         Self { node, profile }
     }
 
-    /// Runs what may wait for the disk where that is allowed.
+    /// Runs work that may block on the disk on a blocking thread.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Node) -> Result<T, BlocksError> + Send + 'static,
@@ -55,16 +55,16 @@ impl Embedded {
     }
 }
 
-fn request(name: &HoldName, root: &Cid, terms: &HoldOptions) -> FetchRequest {
+fn request(name: &HoldName, root: &Cid, options: &HoldOptions) -> FetchRequest {
     FetchRequest {
         root: *root,
         hold: name.clone(),
-        origins: addresses(&terms.origins),
+        origins: addresses(&options.origins),
         limits: FetchLimits {
-            bytes_max: terms.bytes_max,
-            blocks_max: terms.blocks_max,
-            find_time: terms.find_time,
-            stall_time: terms.stall_time,
+            bytes_max: options.bytes_max,
+            blocks_max: options.blocks_max,
+            find_time: options.find_time,
+            stall_time: options.stall_time,
         },
     }
 }
@@ -86,15 +86,15 @@ impl Cluster for Embedded {
         &self,
         name: &HoldName,
         root: &Cid,
-        terms: &HoldOptions,
+        options: &HoldOptions,
         progress: &Arc<Progress>,
     ) -> Result<Held, ClusterError> {
-        let stats = self.node.fetch(request(name, root, terms), Arc::clone(progress)).await?;
+        let stats = self.node.fetch(request(name, root, options), Arc::clone(progress)).await?;
         Ok(Held { bytes: stats.bytes, blocks: stats.blocks, kind: self.kind(root).await? })
     }
 
     fn has(&self, root: &Cid) -> bool {
-        // A fault is told by whoever works on it next.
+        // An error is reported by the operation that follows.
         self.node.blocks().size(root).is_ok_and(|size| size.is_some())
     }
 
@@ -102,15 +102,15 @@ impl Cluster for Embedded {
         &self,
         name: &HoldName,
         root: &Cid,
-        terms: &HoldOptions,
+        options: &HoldOptions,
     ) -> Result<Option<Held>, ClusterError> {
-        let request = request(name, root, terms);
+        let request = request(name, root, options);
         let Some(stats) = self.node.hold_local(request).await? else { return Ok(None) };
         Ok(Some(Held { bytes: stats.bytes, blocks: stats.blocks, kind: self.kind(root).await? }))
     }
 
-    async fn survey(&self, root: &Cid, terms: &SurveyOptions) -> Result<Survey, ClusterError> {
-        let SurveyOptions { blocks_max, time, ref origins } = *terms;
+    async fn survey(&self, root: &Cid, options: &SurveyOptions) -> Result<Survey, ClusterError> {
+        let SurveyOptions { blocks_max, time, ref origins } = *options;
         let origins = addresses(origins);
         Ok(self.node.survey(SurveyRequest { root: *root, origins, blocks_max, time }).await?)
     }
@@ -126,13 +126,13 @@ impl Cluster for Embedded {
         body: Body<'_>,
     ) -> Result<Imported, ClusterError> {
         let hold = self.node.blocks().open(name)?;
-        let imported = self.take_in(hold, bytes_max, body).await?;
+        let imported = self.import_blocks(hold, bytes_max, body).await?;
         self.node.blocks().commit(hold).await?;
-        Ok(self.taken_in(imported))
+        Ok(self.announce(imported))
     }
 
-    /// Its blocks become durable with those of all other files, when the directory is made. What is lost until then, in
-    /// a crash or because the disk is full, is missed there.
+    /// The blocks become durable with those of all other files, when the directory is created. Blocks that are lost until then,
+    /// in a crash or because the disk is full, are found to be missing there.
     async fn import_entry(
         &self,
         name: &HoldName,
@@ -140,7 +140,8 @@ impl Cluster for Embedded {
         body: Body<'_>,
     ) -> Result<Imported, ClusterError> {
         let hold = self.node.blocks().open(name)?;
-        let unixfs::Imported { root, size_bytes, dag_bytes } = self.take_in(hold, bytes_max, body).await?;
+        let unixfs::Imported { root, size_bytes, dag_bytes } =
+            self.import_blocks(hold, bytes_max, body).await?;
         Ok(Imported { root, content_bytes: size_bytes, dag_bytes })
     }
 
@@ -154,10 +155,10 @@ impl Cluster for Embedded {
         let mut directory = DirectoryBuilder::new();
         for (path, file) in files {
             let Imported { root, content_bytes, dag_bytes } = *file;
-            // A write that failed meanwhile took everything with it that the hold was given since its last commit. A
-            // file's root is given last, so that all of the file is there if it is.
+            // A failed write loses all blocks that were added to the hold since its last commit. The root of a file is added
+            // last: if it is there, all of the file is.
             if Block::inline(&root).is_none() && !blocks.has_edge(hold, &root)? {
-                return Err(ClusterError::Unavailable(format!("{path:?} was taken in and is lost")));
+                return Err(ClusterError::Unavailable(format!("{path:?} was imported and is lost")));
             }
             directory.insert(path, unixfs::Imported { root, size_bytes: content_bytes, dag_bytes })?;
         }
@@ -165,7 +166,7 @@ impl Cluster for Embedded {
         blocks.commit(hold).await?;
         let roots: Vec<Cid> = files.iter().map(|(_, file)| file.root).collect();
         self.node.bitswap().notify_stored(&roots);
-        Ok(self.taken_in(imported))
+        Ok(self.announce(imported))
     }
 
     async fn import_car(
@@ -247,8 +248,8 @@ impl Cluster for Embedded {
 }
 
 impl Embedded {
-    /// Puts the blocks of a file under a hold, without a commit.
-    async fn take_in(
+    /// Adds the blocks of a file to a hold, without a commit.
+    async fn import_blocks(
         &self,
         hold: HoldId,
         bytes_max: u64,
@@ -260,8 +261,8 @@ impl Embedded {
         imported.map_err(|error| limited.fault().unwrap_or_else(|| error.into()))
     }
 
-    /// Tells peers that wait for it, and answers for it.
-    fn taken_in(&self, imported: unixfs::Imported) -> Imported {
+    /// Notifies peers that wait for the root.
+    fn announce(&self, imported: unixfs::Imported) -> Imported {
         self.node.bitswap().notify_stored(&[imported.root]);
         Imported { root: imported.root, content_bytes: imported.size_bytes, dag_bytes: imported.dag_bytes }
     }

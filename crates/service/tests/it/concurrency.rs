@@ -9,7 +9,7 @@ use pinfold_service::{Error, PinRequest, Wait};
 use crate::world::{LONG, MIB, World};
 
 #[tokio::test]
-async fn a_pin_that_comes_back_during_its_release_keeps_its_blocks() {
+async fn pin_requested_during_release_keeps_its_blocks() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
@@ -29,7 +29,7 @@ async fn a_pin_that_comes_back_during_its_release_keeps_its_blocks() {
 }
 
 #[tokio::test]
-async fn a_lease_that_ran_out_during_a_release_loses_nothing() {
+async fn lease_that_expires_during_a_release_loses_nothing() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
@@ -54,7 +54,7 @@ async fn a_lease_that_ran_out_during_a_release_loses_nothing() {
 }
 
 #[tokio::test]
-async fn work_that_waited_longer_than_its_lease_is_not_begun() {
+async fn work_does_not_begin_after_its_lease_expired() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
@@ -92,7 +92,7 @@ async fn work_that_waited_longer_than_its_lease_is_not_begun() {
 }
 
 #[tokio::test]
-async fn a_fetch_that_nobody_wants_any_more_stops() {
+async fn fetch_stops_when_its_pin_is_removed() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("endless", MIB);
@@ -119,7 +119,7 @@ async fn a_fetch_that_nobody_wants_any_more_stops() {
 }
 
 #[tokio::test]
-async fn an_unfinished_pin_goes_on_after_a_restart() {
+async fn unfinished_pin_continues_after_a_restart() {
     let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
@@ -142,7 +142,7 @@ async fn an_unfinished_pin_goes_on_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_process_that_is_alone_waits_for_no_lease_of_the_dead() {
+async fn start_takes_over_leases_of_a_killed_process() {
     let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
@@ -161,7 +161,7 @@ async fn a_process_that_is_alone_waits_for_no_lease_of_the_dead() {
 }
 
 #[tokio::test]
-async fn a_removal_survives_a_restart_and_a_cluster_that_is_down() {
+async fn removal_survives_a_restart_and_an_unavailable_cluster() {
     let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
@@ -179,7 +179,7 @@ async fn a_removal_survives_a_restart_and_a_cluster_that_is_down() {
 }
 
 #[tokio::test]
-async fn a_removal_waits_for_no_release_and_a_restart_goes_on_with_it() {
+async fn removal_returns_before_the_release_which_survives_a_restart() {
     let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
@@ -205,7 +205,7 @@ async fn a_removal_waits_for_no_release_and_a_restart_goes_on_with_it() {
 }
 
 #[tokio::test]
-async fn a_removal_waits_for_no_release_while_the_service_runs() {
+async fn removal_returns_before_the_release_in_a_running_service() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let [first, second] = ["first", "second"].map(|name| world.cluster.publish(name, MIB));
@@ -228,7 +228,7 @@ async fn a_removal_waits_for_no_release_while_the_service_runs() {
 }
 
 #[tokio::test]
-async fn when_the_wait_is_over_the_answer_is_how_it_stands_then() {
+async fn receipt_after_the_wait_has_the_current_state() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let background = world.service.run();
@@ -251,7 +251,7 @@ async fn when_the_wait_is_over_the_answer_is_how_it_stands_then() {
 }
 
 #[tokio::test]
-async fn all_who_wait_for_the_same_are_told_the_same() {
+async fn all_waiting_requests_get_the_same_error() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("gone", MIB);
@@ -284,7 +284,7 @@ async fn the_running_service_needs_no_turns() {
 }
 
 #[tokio::test]
-async fn a_stop_in_the_middle_leaves_the_work_to_the_next_start() {
+async fn stop_leaves_running_work_to_the_next_start() {
     let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
