@@ -109,8 +109,8 @@ fn routes() -> Documented {
         .with_policy(POLLED, routes!(pins::status::status_allocations))
         .with(routes!(tokens::generate))
         .with(routes!(tokens::list))
-        .with_policy(STORED, routes!(tokens::revoke))
-        .with(routes!(tokens::revoke_named))
+        .with(routes!(tokens::revoke))
+        .with_policy(STORED, routes!(tokens::revoke_named))
         .with(routes!(account::logs::list))
         .with(routes!(account::referrals::list))
         .with(routes!(service::locales::languages))
@@ -148,7 +148,15 @@ mod tests {
     fn answers_that_may_hold_a_secret_are_not_stored() {
         let (_, policies, _) = documented().split();
         let idempotency = |route: &str| policies.of(route).idempotency;
-        for stored in ["/api/v3/files/pin/{cid}", "/api/v3/files", "/api/v3/webhooks/{id}/test"] {
+        for stored in [
+            "/api/v3/files",
+            "/api/v3/files/directory",
+            "/api/v3/files/directory-dag",
+            "/api/v3/files/pin/{cid}",
+            "/api/v3/files/pin-batch",
+            "/api/v3/tokens/revoke",
+            "/api/v3/webhooks/{id}/test",
+        ] {
             assert_eq!(idempotency(stored), IdempotencyPolicy::AnswerStored, "{stored}");
         }
         for secret in ["/api/v3/tokens/generate", "/api/v3/webhooks", "/api/v3/webhooks/{id}/rotate-secret"] {
