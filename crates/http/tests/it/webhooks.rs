@@ -139,7 +139,7 @@ async fn webhooks_are_private_to_their_account_and_scopes_separate_reading_from_
             let answer = api.request(method, &format!("{}{tail}", path(id))).key(&other).await;
             assert_eq!(
                 (answer.status(), answer.message()),
-                (404, "No such webhook".into()),
+                (404, "Webhook not found".into()),
                 "{method} {id}{tail}"
             );
         }

@@ -1,4 +1,4 @@
-//! Webhooks: what happens to pins is written for them in the same moment, and claimed, told, given up, forgotten.
+//! Webhooks: events are recorded with the change of the pin, leased, delivered, given up and deleted.
 
 use pinfold_model::{
     AccountId, Actor, DeliveryState, FailureCode, PinOptions, PinState, Timestamp, Webhook, WebhookEvent,
@@ -36,25 +36,26 @@ impl World {
             .unwrap()
     }
 
-    /// What a webhook is to be told and was told, oldest first.
-    async fn told(&self, hook: &Webhook) -> Vec<Delivery> {
+    /// The deliveries of a webhook, oldest first.
+    async fn deliveries(&self, hook: &Webhook) -> Vec<Delivery> {
         let mut all = self.store.deliveries(hook.id, None, 1_000).await.unwrap();
         all.reverse();
         all
     }
 
     pub(crate) async fn events(&self, hook: &Webhook) -> Vec<WebhookEvent> {
-        self.told(hook).await.iter().map(|delivery| delivery.event).collect()
+        self.deliveries(hook).await.iter().map(|delivery| delivery.event).collect()
     }
 
     async fn fresh(&self, hook: &Webhook) -> Webhook {
         let fresh = self.store.webhook(hook.account, hook.id).await.unwrap().unwrap();
-        let waiting = self.told(hook).await.iter().filter(|told| told.due_at.is_some()).count() as u64;
-        assert_eq!(fresh.pending, waiting, "the number in the row is that of the deliveries");
+        let waiting =
+            self.deliveries(hook).await.iter().filter(|delivery| delivery.due_at.is_some()).count() as u64;
+        assert_eq!(fresh.pending, waiting, "the count in the row is that of the deliveries");
         fresh
     }
 
-    async fn claim_hooks(&self, now: Timestamp) -> Vec<LeasedWebhook> {
+    async fn lease_webhooks(&self, now: Timestamp) -> Vec<LeasedWebhook> {
         self.store.lease_webhooks(16, 4, now, now.after(LEASE)).await.unwrap()
     }
 
@@ -76,7 +77,7 @@ impl World {
 }
 
 fn attempt(delivery: &Delivery, next: Next, now: Timestamp) -> Attempt {
-    let error = (next != Next::Delivered).then(|| "It answered 500".to_owned());
+    let error = (next != Next::Delivered).then(|| "The receiver responded with status 500".to_owned());
     Attempt { delivery: delivery.id, at: now, response_status: Some(204), error, next }
 }
 
@@ -85,7 +86,7 @@ fn all_delivered(claim: &LeasedWebhook, now: Timestamp) -> Vec<Attempt> {
 }
 
 #[tokio::test]
-async fn what_happens_to_a_pin_is_written_with_it_for_those_who_watch() {
+async fn events_of_a_pin_are_recorded_with_its_change() {
     let world = World::start().await;
     let (ada, bea, poor) = (
         world.account("ada", 1_000).await,
@@ -101,23 +102,23 @@ async fn what_happens_to_a_pin_is_written_with_it_for_those_who_watch() {
     for account in [bea, poor] {
         created(world.wish(account, cid(1)).await);
     }
-    assert!(world.told(&hook).await.is_empty(), "nothing has happened");
+    assert!(world.deliveries(&hook).await.is_empty(), "no event has occurred");
     let claim = world.claim(now()).await;
     world.complete_placement(&claim, held(10)).await;
 
-    let told = world.told(&hook).await.remove(0);
+    let delivery = world.deliveries(&hook).await.remove(0);
     assert_eq!(
-        (told.event, told.state, told.due_at),
+        (delivery.event, delivery.state, delivery.due_at),
         (WebhookEvent::Pinned, DeliveryState::Pending, Some(now()))
     );
-    let pin = told.pin.unwrap();
+    let pin = delivery.pin.unwrap();
     assert_eq!((pin.cid, pin.bytes, pin.state), (cid(1), 10, PinState::Pinned));
     assert_eq!((pin.kind.as_str(), pin.custom_name, pin.expires_at), ("file", name("mine"), Some(at(100))));
-    let told = world.told(&poors).await.remove(0);
-    let error = told.pin.unwrap().error.unwrap();
-    assert_eq!((told.event, error.code), (WebhookEvent::Failed, FailureCode::QuotaExceeded));
+    let delivery = world.deliveries(&poors).await.remove(0);
+    let error = delivery.pin.unwrap().error.unwrap();
+    assert_eq!((delivery.event, error.code), (WebhookEvent::Failed, FailureCode::QuotaExceeded));
 
-    // What is here already, what is given up, what ends by itself, what is removed.
+    // Content that is already stored, a failed pin, an expired pin, a removed pin.
     world.pinned(bea, 2).await;
     assert!(matches!(world.wish(ada, cid(2)).await, CreatePinOutcome::Done { created: true, .. }));
     created(world.wish(ada, cid(3)).await);
@@ -127,13 +128,13 @@ async fn what_happens_to_a_pin_is_written_with_it_for_those_who_watch() {
     assert!(matches!(world.remove(ada, &cid(2)).await, RemovePinOutcome::Done(_)));
     use WebhookEvent::{Expired, Failed, Pinned, Removed as Gone};
     assert_eq!(world.events(&hook).await, [Pinned, Pinned, Failed, Expired, Gone]);
-    let last = world.told(&hook).await.pop().unwrap().pin.unwrap();
+    let last = world.deliveries(&hook).await.pop().unwrap().pin.unwrap();
     assert_eq!((last.cid, last.state, last.bytes), (cid(2), PinState::Unpinned, 10), "as it was");
     world.fresh(&hook).await;
 }
 
 #[tokio::test]
-async fn only_what_is_asked_for_is_written_and_only_while_it_is_active() {
+async fn only_subscribed_events_are_recorded_while_the_webhook_is_active() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     let pinned = world.hook_for(ada, &[WebhookEvent::Pinned]).await;
@@ -155,11 +156,11 @@ async fn only_what_is_asked_for_is_written_and_only_while_it_is_active() {
         .complete_placement(&claim, PlacementOutcome::Postponed { failure: Some(failure()), next_at: at(1) })
         .await;
     world.wish(ada, cid(2)).await;
-    assert_eq!(world.told(&pinned).await.len(), 1);
+    assert_eq!(world.deliveries(&pinned).await.len(), 1);
 }
 
 #[tokio::test]
-async fn a_batch_tells_of_each_of_its_pins_or_of_none() {
+async fn batch_records_events_for_all_of_its_pins_or_none() {
     let world = World::start().await;
     let (ada, bea) = (world.account("ada", 25).await, world.account("bea", 1_000).await);
     for number in 0..3 {
@@ -169,14 +170,14 @@ async fn a_batch_tells_of_each_of_its_pins_or_of_none() {
     let wishes = |numbers: std::ops::Range<u32>| numbers.map(|number| wish(ada, cid(number))).collect();
     let store = &world.store;
     assert!(matches!(store.create_pins(wishes(0..3), now()).await.unwrap(), CreatePinsOutcome::OverQuota));
-    assert_eq!(world.events(&hook).await, [], "what was undone has not happened");
+    assert_eq!(world.events(&hook).await, [], "a rolled back change has no event");
     assert!(matches!(store.create_pins(wishes(0..2), now()).await.unwrap(), CreatePinsOutcome::Done(_)));
     let pins = [(cid(0), None), (cid(1), None)];
     let removed = store.remove_pins(ada, &pins, Actor::account(ada), now()).await.unwrap();
     assert!(matches!(removed, RemovePinsOutcome::Done(_)));
     use WebhookEvent::{Pinned, Removed as Gone};
     assert_eq!(world.events(&hook).await, [Pinned, Pinned, Gone, Gone]);
-    // What an operator removes is told as well.
+    // Removal by an operator is an event too.
     let pin = created(world.wish(ada, cid(2)).await);
     store.admin_remove_pin(pin.id, Actor::OPERATOR, now()).await.unwrap().unwrap();
     assert_eq!(world.events(&hook).await[4..], [Pinned, Gone]);
@@ -184,7 +185,7 @@ async fn a_batch_tells_of_each_of_its_pins_or_of_none() {
 }
 
 #[tokio::test]
-async fn whoever_waits_for_news_hears_of_them_after_they_are_durable() {
+async fn waiting_for_events_ends_after_their_commit() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     let hook = world.hook(ada).await;
@@ -196,93 +197,96 @@ async fn whoever_waits_for_news_hears_of_them_after_they_are_durable() {
 }
 
 #[tokio::test]
-async fn a_webhook_is_told_in_order_and_forgets_what_is_over() {
+async fn deliveries_are_leased_in_order_and_finished_ones_are_deleted() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     let hook = world.hook(ada).await;
     for number in 0..6 {
         world.pinned(ada, number).await;
     }
-    let claim = world.claim_hooks(now()).await.remove(0);
+    let claim = world.lease_webhooks(now()).await.remove(0);
     assert_eq!(claim.secret, WebhookSecret::new([7; 32]));
     let cids = |claim: &LeasedWebhook| {
-        claim.deliveries.iter().map(|told| told.pin.as_ref().unwrap().cid).collect::<Vec<_>>()
+        claim.deliveries.iter().map(|delivery| delivery.pin.as_ref().unwrap().cid).collect::<Vec<_>>()
     };
     assert_eq!(cids(&claim), [cid(0), cid(1), cid(2), cid(3)]);
-    assert!(world.claim_hooks(now()).await.is_empty(), "somebody has it");
+    assert!(world.lease_webhooks(now()).await.is_empty(), "the webhook is leased");
     world.pinned(ada, 6).await;
-    assert!(world.claim_hooks(now()).await.is_empty(), "also when more happens");
+    assert!(world.lease_webhooks(now()).await.is_empty(), "also after another event");
     assert!(world.finish(&claim, all_delivered(&claim, now()), WebhookHealth::Well, now()).await);
     assert_eq!(world.fresh(&hook).await.pending, 3);
-    let told = world.told(&hook).await;
+    let deliveries = world.deliveries(&hook).await;
     assert_eq!(
-        told.iter().filter(|told| told.state == DeliveryState::Delivered).count(),
+        deliveries.iter().filter(|delivery| delivery.state == DeliveryState::Delivered).count(),
         3,
-        "the last of them"
+        "the newest three are kept"
     );
-    let claim = world.claim_hooks(now()).await.remove(0);
+    let claim = world.lease_webhooks(now()).await.remove(0);
     assert_eq!(cids(&claim), [cid(4), cid(5), cid(6)]);
     assert!(world.finish(&claim, all_delivered(&claim, now()), WebhookHealth::Well, now()).await);
     assert_eq!(world.store.next_delivery().await.unwrap(), None);
-    assert!(world.claim_hooks(at(1_000)).await.is_empty());
+    assert!(world.lease_webhooks(at(1_000)).await.is_empty());
 }
 
 #[tokio::test]
-async fn what_failed_comes_again_at_its_time_and_others_need_not_wait_for_it() {
+async fn failed_delivery_is_due_again_later_and_does_not_delay_others() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     let hook = world.hook(ada).await;
     for number in 0..2 {
         world.pinned(ada, number).await;
     }
-    let claim = world.claim_hooks(now()).await.remove(0);
+    let claim = world.lease_webhooks(now()).await.remove(0);
     let failing = WebhookHealth::Failing { failures: 1, since: now(), paused_until: at(5), turn_off: None };
     let attempts = vec![attempt(&claim.deliveries[0], Next::Again(at(60)), now())];
     assert!(world.finish(&claim, attempts, failing, now()).await);
     assert_eq!(world.fresh(&hook).await.failing_since, Some(now()));
     world.pinned(ada, 2).await;
-    assert_eq!(world.store.next_delivery().await.unwrap(), Some(at(5)), "also news wait for the pause");
-    assert!(world.claim_hooks(at(4)).await.is_empty());
+    assert_eq!(world.store.next_delivery().await.unwrap(), Some(at(5)), "new events also wait for the pause");
+    assert!(world.lease_webhooks(at(4)).await.is_empty());
 
-    let claim = world.claim_hooks(at(5)).await.remove(0);
+    let claim = world.lease_webhooks(at(5)).await.remove(0);
     assert_eq!((claim.failures, claim.deliveries.len()), (1, 2));
     world.finish(&claim, all_delivered(&claim, at(5)), WebhookHealth::Well, at(5)).await;
     assert_eq!(world.fresh(&hook).await.failing_since, None);
     assert_eq!(world.store.next_delivery().await.unwrap(), Some(at(60)));
-    // News go before the one that still rests.
+    // A new event is due before the retry.
     world.pinned(ada, 3).await;
-    assert_eq!(world.claim_hooks(at(6)).await[0].deliveries.len(), 1);
+    assert_eq!(world.lease_webhooks(at(6)).await[0].deliveries.len(), 1);
 
     let world_later = at(6).after(LEASE);
-    let claim = world.claim_hooks(world_later).await.remove(0);
-    let again = claim.deliveries.iter().find(|told| told.attempts == 1).unwrap();
-    assert_eq!((again.response_status, again.error.as_deref()), (Some(204), Some("It answered 500")));
+    let claim = world.lease_webhooks(world_later).await.remove(0);
+    let again = claim.deliveries.iter().find(|delivery| delivery.attempts == 1).unwrap();
+    assert_eq!(
+        (again.response_status, again.error.as_deref()),
+        (Some(204), Some("The receiver responded with status 500"))
+    );
     world
         .finish(&claim, vec![attempt(again, Next::GiveUp, world_later)], WebhookHealth::Well, world_later)
         .await;
-    let told = world.store.delivery(again.id).await.unwrap().unwrap();
-    assert_eq!((told.state, told.attempts, told.due_at), (DeliveryState::Failed, 2, None));
+    let delivery = world.store.delivery(again.id).await.unwrap().unwrap();
+    assert_eq!((delivery.state, delivery.attempts, delivery.due_at), (DeliveryState::Failed, 2, None));
 }
 
 #[tokio::test]
-async fn a_lease_that_ran_out_finishes_nothing_and_a_start_ends_all() {
+async fn expired_lease_records_nothing_and_a_start_releases_all_leases() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     let hook = world.hook(ada).await;
     world.pinned(ada, 1).await;
-    let late = world.claim_hooks(now()).await.remove(0);
-    let next = world.claim_hooks(now().after(LEASE)).await.remove(0);
+    let late = world.lease_webhooks(now()).await.remove(0);
+    let next = world.lease_webhooks(now().after(LEASE)).await.remove(0);
     assert!(!world.finish(&late, all_delivered(&late, now()), WebhookHealth::Well, now()).await);
-    assert_eq!(world.fresh(&hook).await.pending, 1, "it is told once more");
+    assert_eq!(world.fresh(&hook).await.pending, 1, "the delivery is repeated");
     assert_eq!(world.store.reset_webhook_leases(at(61)).await.unwrap(), 1);
-    let last = world.claim_hooks(at(61)).await.remove(0);
-    assert_eq!(last.deliveries[0].id, next.deliveries[0].id, "under the same id");
+    let last = world.lease_webhooks(at(61)).await.remove(0);
+    assert_eq!(last.deliveries[0].id, next.deliveries[0].id, "with the same id");
     assert!(!world.finish(&next, all_delivered(&next, at(61)), WebhookHealth::Well, at(61)).await);
     assert!(world.finish(&last, all_delivered(&last, at(61)), WebhookHealth::Well, at(61)).await);
 }
 
 #[tokio::test]
-async fn who_waited_longest_has_the_next_turn_and_no_account_has_all_hands() {
+async fn longest_due_webhook_is_leased_first_and_leases_of_an_account_are_limited() {
     let world = World::start().await;
     let (ada, bea) = (world.account("ada", 1_000).await, world.account("bea", 1_000).await);
     for _ in 0..6 {
@@ -295,13 +299,13 @@ async fn who_waited_longest_has_the_next_turn_and_no_account_has_all_hands() {
         let claim = world.claim(at(1)).await;
         world.store.complete_placement(claim.lease, held(1), at(1)).await.unwrap();
     }
-    let claims = world.claim_hooks(at(2)).await;
+    let claims = world.lease_webhooks(at(2)).await;
     let of_ada = claims.iter().filter(|claim| claim.webhook.account == ada).count();
     assert_eq!((of_ada, claims.len()), (4, 5));
     let of_bea = claims.iter().find(|claim| claim.webhook.id == beas.id).unwrap();
     world.finish(&claims[0], all_delivered(&claims[0], at(2)), WebhookHealth::Well, at(2)).await;
     world.finish(of_bea, all_delivered(of_bea, at(2)), WebhookHealth::Well, at(2)).await;
-    // Bea has more to hear, and stands behind those who had no turn yet.
+    // Bea has more deliveries and is behind the webhooks that had no turn yet.
     let next = world.store.lease_webhooks(1, 4, at(2), at(60)).await.unwrap();
     assert_eq!(next[0].webhook.account, ada);
     let next = world.store.lease_webhooks(1, 4, at(2), at(60)).await.unwrap();
@@ -309,42 +313,46 @@ async fn who_waited_longest_has_the_next_turn_and_no_account_has_all_hands() {
 }
 
 #[tokio::test]
-async fn one_that_is_turned_off_says_so_until_its_owner_turns_it_on() {
+async fn deactivated_webhook_has_a_reason_until_its_owner_activates_it() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     let hook = world.hook(ada).await;
     world.pinned(ada, 1).await;
-    let claim = world.claim_hooks(now()).await.remove(0);
-    let turn_off = Some("every try has failed".to_owned());
+    let claim = world.lease_webhooks(now()).await.remove(0);
+    let turn_off = Some("every attempt has failed".to_owned());
     let failing = WebhookHealth::Failing { failures: 12, since: now(), paused_until: at(300), turn_off };
     let attempts = vec![attempt(&claim.deliveries[0], Next::Again(at(500)), now())];
     world.finish(&claim, attempts, failing, now()).await;
     let off = world.fresh(&hook).await;
-    assert_eq!((off.active, off.disabled_reason.as_deref()), (false, Some("every try has failed")));
+    assert_eq!((off.active, off.disabled_reason.as_deref()), (false, Some("every attempt has failed")));
     assert_eq!(world.store.test_webhook(ada, hook.id, now()).await.unwrap(), None);
-    assert!(world.claim_hooks(at(1_000)).await.is_empty());
+    assert!(world.lease_webhooks(at(1_000)).await.is_empty());
     world.pinned(ada, 2).await;
-    assert_eq!(world.fresh(&hook).await.pending, 1, "nothing is written for it");
+    assert_eq!(world.fresh(&hook).await.pending, 1, "no event is recorded for it");
 
     let change = WebhookChange { active: Some(true), ..WebhookChange::default() };
     let on =
         world.store.change_webhook(ada, hook.id, change, Actor::OPERATOR, at(400)).await.unwrap().unwrap();
     assert_eq!((on.active, on.disabled_reason, on.failing_since), (true, None, None));
-    assert_eq!(world.claim_hooks(at(400)).await[0].deliveries.len(), 1, "what waits is told at once");
+    assert_eq!(
+        world.lease_webhooks(at(400)).await[0].deliveries.len(),
+        1,
+        "pending deliveries are due at once"
+    );
 }
 
 #[tokio::test]
-async fn a_turn_undoes_nothing_that_the_owner_has_changed_since() {
+async fn turn_does_not_overwrite_changes_of_the_owner() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     let hook = world.hook(ada).await;
     world.pinned(ada, 1).await;
-    let claim = world.claim_hooks(at(1)).await.remove(0);
+    let claim = world.lease_webhooks(at(1)).await.remove(0);
     assert!(world.store.is_lease_current(claim.lease).await.unwrap());
     let change = WebhookChange { active: Some(true), ..WebhookChange::default() };
     world.store.change_webhook(ada, hook.id, change, Actor::OPERATOR, at(2)).await.unwrap().unwrap();
-    assert!(!world.store.is_lease_current(claim.lease).await.unwrap(), "its turn ends");
-    let turn_off = Some("every try has failed".to_owned());
+    assert!(!world.store.is_lease_current(claim.lease).await.unwrap(), "the lease is no longer current");
+    let turn_off = Some("every attempt has failed".to_owned());
     let failing = WebhookHealth::Failing { failures: 12, since: now(), paused_until: at(300), turn_off };
     let attempts = vec![attempt(&claim.deliveries[0], Next::Again(at(500)), at(3))];
     assert!(world.finish(&claim, attempts, failing, at(3)).await);
@@ -353,26 +361,28 @@ async fn a_turn_undoes_nothing_that_the_owner_has_changed_since() {
 }
 
 #[tokio::test]
-async fn what_could_not_be_told_for_long_is_given_up_in_steps() {
+async fn old_deliveries_are_given_up_in_steps() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     let hook = world.hook(ada).await;
     for number in 0..5 {
         world.pinned(ada, number).await;
     }
-    assert!(!world.store.clean_up_webhooks(now(), 3, 2).await.unwrap(), "nothing is older");
+    assert!(!world.store.clean_up_webhooks(now(), 3, 2).await.unwrap(), "no delivery is older");
     assert!(world.store.clean_up_webhooks(at(1), 3, 2).await.unwrap());
     assert_eq!(world.fresh(&hook).await.pending, 3);
     while world.store.clean_up_webhooks(at(1), 3, 2).await.unwrap() {}
     assert_eq!(world.fresh(&hook).await.pending, 0);
-    let told = world.told(&hook).await;
-    assert_eq!(told.len(), 3, "the last are kept to be looked at");
-    assert!(told.iter().all(|told| told.state == DeliveryState::Failed && told.error.is_some()));
-    assert!(world.claim_hooks(at(10)).await.is_empty());
+    let deliveries = world.deliveries(&hook).await;
+    assert_eq!(deliveries.len(), 3, "the newest finished deliveries are kept");
+    assert!(
+        deliveries.iter().all(|delivery| delivery.state == DeliveryState::Failed && delivery.error.is_some())
+    );
+    assert!(world.lease_webhooks(at(10)).await.is_empty());
 }
 
 #[tokio::test]
-async fn an_account_has_its_own_webhooks_and_only_so_many() {
+async fn webhooks_are_private_to_their_account_and_limited() {
     let world = World::start().await;
     let (ada, bea) = (world.account("ada", 1_000).await, world.account("bea", 1_000).await);
     let hook = world.hook(ada).await;
@@ -408,34 +418,34 @@ async fn an_account_has_its_own_webhooks_and_only_so_many() {
         .unwrap()
         .unwrap();
     let test = store.test_webhook(ada, hook.id, now()).await.unwrap().unwrap();
-    let claim = world.claim_hooks(now()).await.remove(0);
+    let claim = world.lease_webhooks(now()).await.remove(0);
     assert_eq!((&claim.secret, claim.deliveries[0].id, &claim.deliveries[0].pin), (&secret, test, &None));
     let previous = PreviousSecret { secret: WebhookSecret::new([7; 32]), until: at(50) };
     assert_eq!(claim.previous_secret, Some(previous));
 }
 
 #[tokio::test]
-async fn a_webhook_that_is_removed_is_gone_at_once_and_its_rows_in_steps() {
+async fn removed_webhook_is_hidden_at_once_and_its_rows_are_deleted_in_steps() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     let hook = world.hook(ada).await;
     for number in 0..5 {
         world.pinned(ada, number).await;
     }
-    let claim = world.claim_hooks(now()).await.remove(0);
+    let claim = world.lease_webhooks(now()).await.remove(0);
     assert!(world.store.remove_webhook(ada, hook.id, Actor::OPERATOR, now()).await.unwrap());
     assert!(world.store.webhooks(ada, 10).await.unwrap().is_empty());
     assert!(!world.store.remove_webhook(ada, hook.id, Actor::OPERATOR, now()).await.unwrap());
     assert!(!world.finish(&claim, all_delivered(&claim, now()), WebhookHealth::Well, now()).await);
     assert_eq!(world.store.next_delivery().await.unwrap(), None);
     assert!(world.store.clean_up_webhooks(now(), 3, 2).await.unwrap());
-    assert_eq!(world.told(&hook).await.len(), 3);
+    assert_eq!(world.deliveries(&hook).await.len(), 3);
     while world.store.clean_up_webhooks(now(), 3, 2).await.unwrap() {}
-    assert!(world.told(&hook).await.is_empty());
+    assert!(world.deliveries(&hook).await.is_empty());
 }
 
 #[tokio::test]
-async fn an_account_goes_after_what_it_has_much_of_and_takes_the_rest_with_it() {
+async fn account_removal_deletes_deliveries_in_steps() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     let hook = world.hook(ada).await;
@@ -443,13 +453,17 @@ async fn an_account_goes_after_what_it_has_much_of_and_takes_the_rest_with_it() 
     let tests = (0..2_500).map(|_| store.test_webhook(ada, hook.id, now()));
     assert!(futures::future::join_all(tests).await.into_iter().all(|test| test.unwrap().is_some()));
     let begun = store.begin_account_removal(ada, false, Actor::OPERATOR, now()).await.unwrap();
-    assert_eq!(begun, BeginRemovalOutcome::Begun { pins: 0 }, "not at once: others would wait for it");
+    assert_eq!(
+        begun,
+        BeginRemovalOutcome::Begun { pins: 0 },
+        "not in one transaction, which would delay others"
+    );
     let mut steps = 0;
     while store.continue_account_removal(10, now()).await.unwrap() != RemovalStep::Gone(ada) {
         steps += 1;
-        assert!(steps < 10, "it has an end");
+        assert!(steps < 10, "the number of steps is limited");
     }
-    assert_eq!(steps, 1, "a thousand rows each");
+    assert_eq!(steps, 1, "a thousand rows in each step");
     assert!(store.deliveries(hook.id, None, 1).await.unwrap().is_empty());
     assert_eq!(store.webhook(ada, hook.id).await.unwrap(), None);
     assert_eq!(store.next_delivery().await.unwrap(), None);
