@@ -1,6 +1,10 @@
-//! A command's end: it finds out whether a server runs on the data folder, and reaches whoever does the work.
+//! Client of the administrative operations: connects to the server that runs on a data directory, or opens the data
+//! directory in this process if no server runs.
+//!
+//! Both ways use HTTP and the same router ([`crate::admin_socket::routes`]), so that a command does not depend on which
+//! one is used. The protocol is internal: client and server must have the same version.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -19,115 +23,118 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::admin_ops::{AdminOps, open_blocks};
-use crate::admin_socket::routes::{FAULT_HEADER, router};
+use crate::admin_ops::AdminOps;
+use crate::admin_socket::routes::{ERROR_ID_HEADER, router};
 use crate::app;
-use crate::cli::DataDirArgs;
 use crate::config::Config;
-use crate::data_dir::{DataDir, DataDirLock, Locked};
+use crate::data_dir::{DataDir, DataDirLock, LockAttempt};
 
-/// The largest answer that is no stream, in bytes.
+/// Maximum size of a response that is not streamed, in bytes.
 const RESPONSE_BYTES_MAX: usize = 8 << 20;
 
-/// Why an answer is of no use.
-const MISUNDERSTOOD: &str = "the answer makes no sense; is the server of another version?";
+const INVALID_RESPONSE: &str =
+    "the response is invalid; check that the server runs the same version of Pinfold";
+const CUT_OFF: &str = "the connection closed before the end of the response";
 
-/// What a command needs when it has to do the work itself.
+/// What a command needs when it opens the data directory itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Needs {
-    /// The stores alone.
+    /// The database and the block store.
     Stores,
-    /// Pins as well, and with them a node that fetches what is missing.
-    Pins,
+    /// Also the pin service, with an IPFS node that fetches missing blocks.
+    Service,
 }
 
-/// The way to whoever does the work.
+/// Access to the administrative operations of a data directory.
 pub(crate) enum AdminClient {
-    /// A server that runs.
+    /// Path of the socket of a running server.
     Server(PathBuf),
-    /// This process.
     Local(Box<Local>),
 }
 
-/// A store that this process has opened, and owns as long as this lives.
+/// The data directory, opened and locked by this process.
 pub(crate) struct Local {
     router: Router,
-    operator: Arc<AdminOps>,
+    ops: Arc<AdminOps>,
     running: Option<(Background, Node)>,
     _lock: DataDirLock,
 }
 
-/// An answer that goes on.
-pub(crate) struct Pieces {
+/// A streamed response.
+pub(crate) struct ResponseStream {
     body: axum::body::BodyDataStream,
-    fault: Option<String>,
+    /// Id under which the server stores the error if the stream breaks.
+    error_id: Option<String>,
 }
 
-/// What is found on a data folder.
-pub(crate) enum Found {
-    /// A server that runs on it.
+/// Who uses a data directory.
+pub(crate) enum Owner {
+    /// A running server.
     Server(AdminClient),
-    /// Nobody: it is ours now.
-    Nobody(DataDir, DataDirLock),
+    /// This process, which has just locked it.
+    This(DataDirLock),
 }
 
-/// Finds out who works on a data folder.
+/// Connects to the server that runs on a data directory, or locks the data directory if none runs.
 ///
 /// # Errors
-/// There is no Pinfold in it, or it is in use by a process that does not answer.
-pub(crate) async fn find(place: &DataDirArgs) -> anyhow::Result<Found> {
-    let dir = DataDir::choose(place.data_dir.clone())?;
-    dir.expect_pinfold()?;
+/// The directory contains no Pinfold data, or a process that has locked it does not answer on its socket.
+pub(crate) async fn find_owner(dir: &DataDir) -> anyhow::Result<Owner> {
+    dir.expect_database()?;
     match dir.try_lock()? {
-        Locked::Owned(lock) => Ok(Found::Nobody(dir, lock)),
-        Locked::InUse(owner) => {
+        LockAttempt::Acquired(lock) => Ok(Owner::This(lock)),
+        LockAttempt::InUse(owner) => {
             let socket = dir.socket();
             UnixStream::connect(&socket).await.with_context(|| {
                 format!(
-                    "the data folder {} is in use by another pinfold{owner}, which does not answer at {}; \
-                     stop it and try again, or look into its log",
+                    "the data directory {} is in use by another pinfold{owner}, which does not answer on {}; stop it \
+                     and try again, or see its log",
                     dir.path().display(),
                     socket.display()
                 )
             })?;
-            Ok(Found::Server(AdminClient::Server(socket)))
+            Ok(Owner::Server(AdminClient::Server(socket)))
         }
     }
 }
 
 impl AdminClient {
-    /// Finds the way to whoever works on a data folder, or makes this process the one.
+    /// Connects to the server that runs on a data directory, or opens the data directory in this process.
     ///
     /// # Errors
-    /// As [`find`], and whatever keeps the stores from being opened.
-    pub(crate) async fn open(place: &DataDirArgs, needs: Needs) -> anyhow::Result<Self> {
-        match find(place).await? {
-            Found::Server(link) => Ok(link),
-            Found::Nobody(dir, lock) => Self::own(place, dir, lock, needs).await,
+    /// As [`find_owner`] and [`local`](Self::local).
+    pub(crate) async fn open(
+        dir: &DataDir,
+        config_file: Option<&Path>,
+        needs: Needs,
+    ) -> anyhow::Result<Self> {
+        match find_owner(dir).await? {
+            Owner::Server(client) => Ok(client),
+            Owner::This(lock) => Self::local(dir, config_file, lock, needs).await,
         }
     }
 
-    /// Makes this process the one that does the work.
+    /// Opens a data directory that this process has locked.
     ///
     /// # Errors
-    /// Whatever keeps the stores from being opened.
-    pub(crate) async fn own(
-        place: &DataDirArgs,
-        dir: DataDir,
+    /// The configuration is invalid, or a store cannot be opened.
+    pub(crate) async fn local(
+        dir: &DataDir,
+        config_file: Option<&Path>,
         lock: DataDirLock,
         needs: Needs,
     ) -> anyhow::Result<Self> {
-        Ok(Self::Local(Box::new(Local::open(place, dir, lock, needs).await?)))
+        Ok(Self::Local(Box::new(Local::open(dir, config_file, lock, needs).await?)))
     }
 
-    /// Sends a request and gives the answer's head; what is not a good answer is an error.
+    /// Sends a request and returns the response without reading its body.
     ///
     /// # Errors
-    /// The reason that was given, or that the connection broke.
+    /// The connection failed, or the response is an error: its message.
     pub(crate) async fn send(&self, request: Request<Body>) -> anyhow::Result<Response<Body>> {
         let response = match self {
             Self::Server(socket) => over_socket(socket, request).await?,
-            Self::Local(own) => match own.router.clone().oneshot(request).await {
+            Self::Local(local) => match local.router.clone().oneshot(request).await {
                 Ok(response) => response,
                 Err(never) => match never {},
             },
@@ -136,164 +143,167 @@ impl AdminClient {
             return Ok(response);
         }
         let status = response.status();
-        let body =
-            to_bytes(response.into_body(), RESPONSE_BYTES_MAX).await.context("the answer was cut off")?;
+        let body = to_bytes(response.into_body(), RESPONSE_BYTES_MAX).await.context(CUT_OFF)?;
         let reason: Option<Value> = serde_json::from_slice(&body).ok();
         match reason.as_ref().and_then(|reason| reason["error"].as_str()) {
             Some(reason) => bail!("{reason}"),
-            None => bail!("the server answered {status}; is it of another version?"),
+            None => bail!("the server answered {status}; check that it runs the same version of Pinfold"),
         }
     }
 
-    /// Sends a request that is answered in one piece.
+    /// Sends a request and parses the JSON response.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), or the response cannot be parsed.
+    pub(crate) async fn call<T: DeserializeOwned>(&self, request: Request<Body>) -> anyhow::Result<T> {
+        let response = self.send(request).await?;
+        let body = to_bytes(response.into_body(), RESPONSE_BYTES_MAX).await.context(CUT_OFF)?;
+        serde_json::from_slice(&body).context(INVALID_RESPONSE)
+    }
+
+    /// Sends a request whose response is streamed.
     ///
     /// # Errors
     /// As [`send`](Self::send).
-    pub(crate) async fn ask<T: DeserializeOwned>(&self, request: Request<Body>) -> anyhow::Result<T> {
+    pub(crate) async fn stream(&self, request: Request<Body>) -> anyhow::Result<ResponseStream> {
         let response = self.send(request).await?;
-        let body =
-            to_bytes(response.into_body(), RESPONSE_BYTES_MAX).await.context("the answer was cut off")?;
-        serde_json::from_slice(&body).context(MISUNDERSTOOD)
+        let error_id = response.headers().get(ERROR_ID_HEADER).and_then(|id| id.to_str().ok());
+        let error_id = error_id.map(str::to_owned);
+        Ok(ResponseStream { body: response.into_body().into_data_stream(), error_id })
     }
 
-    /// Sends a request that is answered by a stream.
+    /// The next chunk of a stream; `None` at its end.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
-    pub(crate) async fn stream(&self, request: Request<Body>) -> anyhow::Result<Pieces> {
-        let response = self.send(request).await?;
-        let fault = response.headers().get(FAULT_HEADER).and_then(|number| number.to_str().ok());
-        let fault = fault.map(str::to_owned);
-        Ok(Pieces { body: response.into_body().into_data_stream(), fault })
-    }
-
-    /// The next piece of a stream; `None` at its end.
-    ///
-    /// # Errors
-    /// Why it broke.
-    pub(crate) async fn next(&self, pieces: &mut Pieces) -> anyhow::Result<Option<bytes::Bytes>> {
-        match pieces.body.next().await {
+    /// The stream broke: the error that the server recorded, or that of the connection.
+    pub(crate) async fn next(&self, stream: &mut ResponseStream) -> anyhow::Result<Option<bytes::Bytes>> {
+        match stream.body.next().await {
             None => Ok(None),
-            Some(Ok(piece)) => Ok(Some(piece)),
+            Some(Ok(chunk)) => Ok(Some(chunk)),
             Some(Err(error)) => {
-                let reason = match &pieces.fault {
-                    Some(number) => self.ask::<Value>(get(&format!("/faults/{number}"))?).await.ok(),
+                let reason = match &stream.error_id {
+                    Some(id) => self.call::<Value>(get(&format!("/errors/{id}"))?).await.ok(),
                     None => None,
                 };
                 match reason.as_ref().and_then(|reason| reason["error"].as_str()) {
                     Some(reason) => bail!("{reason}"),
-                    None => Err(error).context("the answer was cut off"),
+                    None => Err(error).context(CUT_OFF),
                 }
             }
         }
     }
 
-    /// Closes what was opened.
+    /// Closes the data directory if this process has opened it.
     pub(crate) async fn close(self) {
-        if let Self::Local(own) = self {
-            own.close().await;
+        if let Self::Local(local) = self {
+            local.close().await;
         }
     }
 }
 
-/// A stream of JSON objects, one a line.
-pub(crate) struct Lines {
-    pieces: Pieces,
+/// A stream of JSON objects, one per line.
+pub(crate) struct JsonLines {
+    stream: ResponseStream,
     buffer: Vec<u8>,
 }
 
-impl Lines {
-    /// The lines of a stream.
-    pub(crate) fn new(pieces: Pieces) -> Self {
-        Self { pieces, buffer: Vec::new() }
+impl JsonLines {
+    pub(crate) fn new(stream: ResponseStream) -> Self {
+        Self { stream, buffer: Vec::new() }
     }
 
     /// The next object; `None` at the end.
     ///
     /// # Errors
-    /// As [`AdminClient::next`]; what comes is no such object.
+    /// As [`AdminClient::next`], or a line is too long or is not a `T`.
     pub(crate) async fn next<T: DeserializeOwned>(
         &mut self,
-        link: &AdminClient,
+        client: &AdminClient,
     ) -> anyhow::Result<Option<T>> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
-                return Ok(Some(serde_json::from_slice(&line).context(MISUNDERSTOOD)?));
+                return Ok(Some(serde_json::from_slice(&line).context(INVALID_RESPONSE)?));
             }
-            match link.next(&mut self.pieces).await? {
-                Some(piece) if self.buffer.len() + piece.len() <= RESPONSE_BYTES_MAX => {
-                    self.buffer.extend_from_slice(&piece);
+            match client.next(&mut self.stream).await? {
+                Some(chunk) if self.buffer.len() + chunk.len() <= RESPONSE_BYTES_MAX => {
+                    self.buffer.extend_from_slice(&chunk);
                 }
-                Some(_) => bail!(MISUNDERSTOOD),
+                Some(_) => bail!(INVALID_RESPONSE),
                 None if self.buffer.is_empty() => return Ok(None),
-                None => bail!("the answer was cut off"),
+                None => bail!(CUT_OFF),
             }
         }
     }
 }
 
-/// A request with a JSON body.
+/// A POST request with a JSON body.
 pub(crate) fn post(path: &str, body: &impl serde::Serialize) -> anyhow::Result<Request<Body>> {
     let request = Request::post(path).header("content-type", "application/json");
     Ok(request.body(Body::from(serde_json::to_vec(body)?))?)
 }
 
-/// A request without a body.
+/// A GET request.
 pub(crate) fn get(path: &str) -> anyhow::Result<Request<Body>> {
     Ok(Request::get(path).body(Body::empty())?)
 }
 
-async fn over_socket(socket: &PathBuf, mut request: Request<Body>) -> anyhow::Result<Response<Body>> {
-    let place = || format!("the server at {} does not answer", socket.display());
-    let stream = UnixStream::connect(socket).await.with_context(place)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(place)?;
-    // It ends with the answer's body, or breaks, which the body says then.
+async fn over_socket(socket: &Path, mut request: Request<Body>) -> anyhow::Result<Response<Body>> {
+    let context = || format!("the server does not answer on {}", socket.display());
+    let stream = UnixStream::connect(socket).await.with_context(context)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(context)?;
+    // Ends with the body of the response. If the connection breaks, reading the body fails.
     tokio::spawn(async move {
         if let Err(error) = connection.await {
-            tracing::debug!(%error, "the connection with the server broke");
+            tracing::debug!(%error, "connection to the admin socket failed");
         }
     });
     request.headers_mut().insert("host", axum::http::HeaderValue::from_static("pinfold"));
-    let response = sender.send_request(request).await.context("the server broke off")?;
+    let response = sender.send_request(request).await.context("the server closed the connection")?;
     Ok(response.map(Body::new))
 }
 
 impl Local {
     async fn open(
-        place: &DataDirArgs,
-        dir: DataDir,
+        dir: &DataDir,
+        config_file: Option<&Path>,
         lock: DataDirLock,
         needs: Needs,
     ) -> anyhow::Result<Self> {
-        let config = Config::load(dir.config_file(place.config.as_deref()).as_deref())?;
-        let store = app::open_store(&dir).await?;
-        let blocks = open_blocks(&config, &dir).await?;
+        let config = Config::load(dir.config_file(config_file).as_deref())?;
+        let store = app::open_store(dir).await?;
+        let blocks = app::open_blocks(&config, dir).await?;
         let mut service = None;
         let mut running = None;
-        if needs == Needs::Pins {
+        if needs == Needs::Service {
             let mut config = config.clone();
-            // It only fetches; whoever wants to be reached runs a server.
+            // The node only fetches, so it does not listen.
             config.node.listen.clear();
-            let node = app::start_node(&config, &dir, &blocks).await?;
+            let node = app::start_node(&config, dir, &blocks).await?;
             let started = app::start_service(&config, &store, &node).await?;
             running = Some((started.run(), node));
             service = Some(started);
         }
         let wait = Wait::For(std::time::Duration::from_secs(config.pins.upload_wait_seconds));
-        let stopping = CancellationToken::new();
-        let backing_up = Mutex::default();
-        let operator = Arc::new(AdminOps { dir, blocks, store, service, wait, stopping, backing_up });
-        Ok(Self { router: router(Arc::clone(&operator)), operator, running, _lock: lock })
+        let ops = Arc::new(AdminOps {
+            dir: dir.clone(),
+            blocks,
+            store,
+            service,
+            wait,
+            stopping: CancellationToken::new(),
+            backup_lock: Mutex::default(),
+        });
+        Ok(Self { router: router(Arc::clone(&ops)), ops, running, _lock: lock })
     }
 
     async fn close(self) {
-        self.operator.stopping.cancel();
+        self.ops.stopping.cancel();
         if let Some((background, node)) = self.running {
             background.stop().await;
             node.stop().await;
         }
-        self.operator.blocks.close().await;
-        self.operator.store.close().await;
+        self.ops.blocks.close().await;
+        self.ops.store.close().await;
     }
 }

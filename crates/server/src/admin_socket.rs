@@ -1,9 +1,9 @@
 //! The administration socket: a Unix socket in the data directory on which a running server accepts administrative
-//! commands.
+//! commands from its own user and from root.
 //!
-//! The socket lies in the data folder, for its user alone. Its folder's lock proves that whoever left one
-//! there is dead, so it is replaced. A server without a socket (its path is too long, or the file system has
-//! none) runs all the same, and says so in its log.
+//! The server holds the lock of the data directory, so an existing socket belongs to a dead process and is replaced. If
+//! the socket cannot be created, because its path is too long or the file system does not support sockets, the server
+//! logs a warning and runs without it.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -19,26 +19,26 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) mod routes;
 
-/// Commands that are answered at one time; more wait.
-const COMMANDS_MAX: usize = 16;
-/// Connections that the system keeps for us until they are answered.
+/// Maximum number of concurrent connections; further ones wait.
+const CONNECTIONS_MAX: usize = 16;
+/// Length of the listen queue.
 const BACKLOG: i32 = 64;
-/// How long the head of a request may take.
+/// Maximum time to receive a request head.
 const HEADER_TIME: Duration = Duration::from_secs(10);
-/// How long commands may go on when the server stops.
+/// How long running commands may continue when the server stops.
 const GRACE_TIME: Duration = Duration::from_secs(2);
-/// The largest head of a request, in bytes.
+/// Maximum size of a request head, in bytes.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
 
-/// A socket that is answered.
+/// A running administration socket.
 pub(crate) struct AdminSocket {
     path: PathBuf,
     task: JoinHandle<()>,
 }
 
 impl AdminSocket {
-    /// Answers at `path` with `router` until `stopping` is cancelled; `None`, and a warning in the log, if there
-    /// can be no socket. The data folder must be locked.
+    /// Serves `router` on a socket at `path` until `stopping` is cancelled. Logs a warning and returns `None` if the
+    /// socket cannot be created. The data directory must be locked.
     pub(crate) fn start(path: PathBuf, router: Router, stopping: CancellationToken) -> Option<Self> {
         match bind(&path) {
             Ok((listener, owner)) => {
@@ -49,35 +49,36 @@ impl AdminSocket {
             Err(error) => {
                 tracing::warn!(
                     path = %path.display(), %error,
-                    "no control socket: export, import, backup and blocks don't work while this server runs"
+                    "failed to create the admin socket; export, import, backup and blocks do not work while this \
+                     server runs"
                 );
                 None
             }
         }
     }
 
-    /// Waits until nobody is answered any more, and takes the socket away.
+    /// Waits for the running commands and removes the socket.
     pub(crate) async fn stop(self) {
         if let Err(error) = self.task.await {
-            tracing::error!(%error, "the control socket broke");
+            tracing::error!(%error, "admin socket task failed");
         }
         if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::debug!(%error, "taking the control socket away");
+            tracing::debug!(%error, "failed to remove the admin socket");
         }
     }
 }
 
-/// Binds the socket for its user alone; gives that user's number too.
+/// Creates the socket with mode 0600. Returns the listener and the user id of the owner.
 fn bind(path: &Path) -> io::Result<(UnixListener, u32)> {
     match path.symlink_metadata() {
         Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path)?,
-        Ok(_) => return Err(io::Error::other("something else has this name")),
+        Ok(_) => return Err(io::Error::other("a file that is not a socket has this name")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    // Nobody can connect before it listens, so nobody comes before its mode is set.
+    // No connection is possible before `listen`, so the mode is set in time.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     let owner = path.symlink_metadata()?.uid();
     socket.listen(BACKLOG)?;
@@ -86,7 +87,7 @@ fn bind(path: &Path) -> io::Result<(UnixListener, u32)> {
     Ok((UnixListener::from_std(listener)?, owner))
 }
 
-/// The connections of the socket's owner and of root; those of other users are refused.
+/// Accepts connections from the owner of the socket and from root; those of other users are refused.
 struct AdminConnections {
     listener: UnixListener,
     owner: u32,
@@ -106,7 +107,7 @@ impl Listener for AdminConnections {
 
 fn limits() -> ConnectionLimits {
     ConnectionLimits {
-        max: COMMANDS_MAX,
+        max: CONNECTIONS_MAX,
         header_time: HEADER_TIME,
         // An export may wait for a slow disk.
         write_time: None,
@@ -125,26 +126,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_socket_of_a_dead_process_is_replaced_and_goes_with_the_server() {
+    async fn stale_socket_is_replaced_and_removed_at_shutdown() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pinfold.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let (control, stopping) = start(path.clone());
+        let (socket, stopping) = start(path.clone());
         UnixStream::connect(&path).await.unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         stopping.cancel();
-        control.unwrap().stop().await;
+        socket.unwrap().stop().await;
         assert!(!path.exists());
     }
 
     #[tokio::test]
-    async fn a_path_that_is_too_long_is_no_reason_to_stop() {
+    async fn path_that_is_too_long_gives_no_socket() {
         let dir = tempfile::tempdir().unwrap();
         assert!(start(dir.path().join("x".repeat(200))).0.is_none());
     }
 
     #[tokio::test]
-    async fn a_file_of_that_name_is_left_alone() {
+    async fn regular_file_at_the_path_is_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pinfold.sock");
         std::fs::write(&path, "mine").unwrap();

@@ -1,10 +1,11 @@
-//! A whole Pinfold: its parts started in order, and stopped in the order in which nothing is lost.
+//! A complete Pinfold server: constructs its parts in order, and stops them in the order in which nothing is lost.
 //!
-//! Start: the HTTP port first (taking it costs nothing and fails early), then what is on disk, the node, the
-//! service; requests are answered last. Stop: no new request, running ones end or are told; no new work;
-//! no peer; then the stores close.
+//! Start: the HTTP port first, because it fails early and costs nothing; then the stores, the IPFS node, the service and
+//! its background tasks, the admin socket, and HTTP last. Stop: no new requests, running requests finish or are told to
+//! stop waiting; then the admin socket, the background tasks and the node stop; the stores close last. Every task is
+//! joined.
 
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,8 +15,7 @@ use anyhow::{Context, anyhow};
 use pinfold_cluster::Embedded;
 use pinfold_http::AppState;
 use pinfold_model::SystemClock;
-use pinfold_node::blocks::SegmentBlocks;
-use pinfold_node::blocks::scrub;
+use pinfold_node::blocks::{OpenError, SegmentBlocks, scrub};
 use pinfold_node::unixfs::Profile;
 use pinfold_node::{Identity, Node};
 use pinfold_service::{ApiKey, Background, ClusterSetup, Service, Wait};
@@ -26,36 +26,35 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin_ops::{AdminOps, open_blocks};
+use crate::admin_ops::AdminOps;
 use crate::admin_socket::{self, AdminSocket};
 use crate::config::{Config, settings};
 use crate::data_dir::DataDir;
+use crate::files::write_private;
 
-/// How long the parts behind HTTP may take to stop. They keep their state on disk all the time, so cutting
-/// them short loses nothing but speed at the next start.
+/// Maximum time for everything but HTTP to stop. All state is on disk at any time, so exceeding it loses nothing.
 const STOP_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// A running Pinfold.
+/// A running server.
 pub(crate) struct App {
     address: SocketAddr,
-    node: Node,
-    blocks: Arc<SegmentBlocks>,
-    store: Store,
-    background: Background,
-    http: JoinHandle<()>,
-    control: Option<AdminSocket>,
-    scrub: Option<JoinHandle<()>>,
-    stopping: CancellationToken,
-    first_key: Option<ApiKey>,
     admin_email: String,
+    first_key: Option<ApiKey>,
+    store: Store,
+    blocks: Arc<SegmentBlocks>,
+    node: Node,
+    background: Background,
+    scrub: Option<JoinHandle<()>>,
+    admin_socket: Option<AdminSocket>,
+    http: JoinHandle<()>,
+    stopping: CancellationToken,
 }
 
 impl App {
-    /// Starts everything on a data folder that is locked.
+    /// Starts a server on a data directory that this process has locked.
     ///
     /// # Errors
-    /// A port is taken, a setting makes no sense, a file cannot be read: the message says which and what to
-    /// do.
+    /// A port is in use, a setting is invalid, or a file cannot be read. The message names it and says what to do.
     pub(crate) async fn start(config: &Config, dir: &DataDir) -> anyhow::Result<Self> {
         let http_settings = settings::http(&config.http)?;
         let listener = listen(config.http.listen).await?;
@@ -65,32 +64,32 @@ impl App {
         let blocks = open_blocks(config, dir).await?;
         let node = start_node(config, dir, &blocks).await?;
         let service = start_service(config, &store, &node).await?;
-        let first_key = first_start(config, &service).await?;
-        let admin_email = config.admin.email.clone();
-        let background = service.run();
+        let first_key = create_first_admin(config, &service).await?;
 
         let stopping = CancellationToken::new();
+        let background = service.run();
         let scrub = start_scrub(config, &blocks, stopping.clone());
-        let control = start_control(config, dir, &blocks, &store, &service, stopping.clone());
+        let admin_socket = start_admin_socket(config, dir, &blocks, &store, &service, stopping.clone());
         let state = AppState::new(service, http_settings, Arc::new(SystemClock), stopping.clone());
         let http = tokio::spawn(pinfold_http::serve(listener, pinfold_http::router(state.clone()), state));
-        tracing::info!(%address, peer = %node.peer_id(), data = %dir.path().display(), "started");
+        tracing::info!(%address, peer = %node.peer_id(), data_dir = %dir.path().display(), "started");
+        let admin_email = config.admin.email.clone();
         Ok(Self {
             address,
-            node,
-            blocks,
-            store,
-            background,
-            http,
-            control,
-            scrub,
-            stopping,
-            first_key,
             admin_email,
+            first_key,
+            store,
+            blocks,
+            node,
+            background,
+            scrub,
+            admin_socket,
+            http,
+            stopping,
         })
     }
 
-    /// Where HTTP is answered, as a client of this machine reaches it.
+    /// URL of the HTTP API for clients on this machine.
     pub(crate) fn url(&self) -> String {
         let mut address = self.address;
         if address.ip().is_unspecified() {
@@ -103,71 +102,89 @@ impl App {
         format!("http://{address}")
     }
 
-    /// The peer id of the IPFS node inside.
+    /// Peer id of the IPFS node.
     pub(crate) fn peer_id(&self) -> String {
         self.node.peer_id().to_string()
     }
 
-    /// Where that node is reached, each with `/p2p/ID`.
+    /// Multiaddrs of the IPFS node, each with `/p2p/ID`.
     pub(crate) async fn addresses(&self) -> Vec<String> {
         self.node.listen_addresses().await.iter().map(ToString::to_string).collect()
     }
 
-    /// The key that the very first start made.
+    /// The API key that this start created, if it was the first one.
     pub(crate) fn first_key(&self) -> Option<&ApiKey> {
         self.first_key.as_ref()
     }
 
-    /// The address of the account that a very first start makes.
+    /// E-mail address of the account that the first start creates.
     pub(crate) fn admin_email(&self) -> &str {
         &self.admin_email
     }
 
-    /// Stops in order, within the grace time of HTTP and [`STOP_TIME_MAX`]. Dropping the future stops at
-    /// once; what was acknowledged is on disk all the same.
+    /// Stops all parts in order, within the grace time of HTTP and [`STOP_TIME_MAX`]. Dropping the future stops
+    /// immediately; acknowledged requests are on disk in any case.
     pub(crate) async fn stop(self) {
         self.stopping.cancel();
         if let Err(error) = self.http.await {
-            tracing::error!(%error, "the HTTP side broke");
+            tracing::error!(%error, "HTTP server task failed");
         }
         let rest = async {
-            if let Some(control) = self.control {
-                control.stop().await;
+            if let Some(admin_socket) = self.admin_socket {
+                admin_socket.stop().await;
             }
             self.background.stop().await;
-            self.node.stop().await;
             if let Some(scrub) = self.scrub
                 && let Err(error) = scrub.await
             {
                 tracing::error!(%error, "scrub task failed");
             }
+            self.node.stop().await;
             self.blocks.close().await;
             self.store.close().await;
         };
         if timeout(STOP_TIME_MAX, rest).await.is_err() {
-            tracing::warn!("not everything stopped in time; nothing that was acknowledged is lost");
+            tracing::warn!("shutdown timed out before all tasks finished; acknowledged requests are on disk");
         }
     }
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
-        if error.kind() == ErrorKind::AddrInUse {
-            anyhow!("another program listens on {address}; stop it, or choose another port with --listen")
-        } else if error.kind() == ErrorKind::PermissionDenied {
-            anyhow!("this user may not listen on {address}; choose a port above 1023 with --listen")
-        } else {
-            anyhow!("cannot listen on {address}: {error}")
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => {
+            anyhow!("{address} is in use by another program; stop it, or choose another port with --listen")
         }
+        ErrorKind::PermissionDenied => {
+            anyhow!("this user may not listen on {address}; choose a port above 1023 with --listen")
+        }
+        _ => anyhow!("cannot listen on {address}: {error}"),
     })
 }
 
-/// Opens the database of a data folder.
+/// Opens the database of a data directory.
 pub(crate) async fn open_store(dir: &DataDir) -> anyhow::Result<Store> {
     Store::open(&dir.database()).await.context("cannot open the database")
 }
 
-/// Starts the node of a data folder that is locked.
+/// Opens the block store of a data directory that this process has locked.
+pub(crate) async fn open_blocks(config: &Config, dir: &DataDir) -> anyhow::Result<Arc<SegmentBlocks>> {
+    let (path, segments) = settings::blocks(config, dir);
+    // Opening reads the end of the last segment, which blocks.
+    let opened = tokio::task::spawn_blocking(move || SegmentBlocks::open(&path, &segments)).await?;
+    opened.map(Arc::new).map_err(|error| anyhow!("cannot open the block store: {error}{}", advice(&error)))
+}
+
+/// What the operator can do about a block store that cannot be opened.
+fn advice(error: &OpenError) -> &'static str {
+    match error {
+        OpenError::NoIndex { .. } | OpenError::StaleIndex { .. } => "; run `pinfold blocks rebuild-index`",
+        OpenError::Index { .. } => "; if the index is damaged, run `pinfold blocks rebuild-index`",
+        OpenError::SegmentLost { .. } => "; run `pinfold blocks repair` to accept the loss",
+        OpenError::Io { .. } | OpenError::Version { .. } => "",
+    }
+}
+
+/// Starts the IPFS node of a data directory that this process has locked.
 pub(crate) async fn start_node(
     config: &Config,
     dir: &DataDir,
@@ -176,10 +193,10 @@ pub(crate) async fn start_node(
     let identity = Identity::load_or_create(&dir.identity())?;
     Node::start(settings::node(&config.node, identity)?, blocks.clone())
         .await
-        .context("cannot start the IPFS node (--swarm-listen gives it other addresses)")
+        .context("cannot start the IPFS node; set other addresses with --swarm-listen")
 }
 
-/// Puts the service of a data folder that is locked together.
+/// Constructs the service of a data directory that this process has locked.
 pub(crate) async fn start_service(config: &Config, store: &Store, node: &Node) -> anyhow::Result<Service> {
     let driver = Arc::new(Embedded::new(node.clone(), Profile::default()));
     let clusters = settings::clusters(config)?
@@ -188,14 +205,15 @@ pub(crate) async fn start_service(config: &Config, store: &Store, node: &Node) -
         .collect();
     let settings = settings::service(config)?;
     let service = Service::new(store.clone(), clusters, Arc::new(SystemClock), settings).await?;
-    // The data folder's lock says that nobody else works on this store.
+    // The lock of the data directory guarantees that no other process holds leases in this store.
     service.workers.take_over().await?;
     Ok(service)
 }
 
-/// Makes the first account when there is none, and gives its key, unless that went into a file.
-async fn first_start(config: &Config, service: &Service) -> anyhow::Result<Option<ApiKey>> {
-    // What the settings name may be gone by the second start.
+/// Creates the administrator account if there is no account. Returns its API key, unless the key was written to
+/// `admin.key_file`.
+async fn create_first_admin(config: &Config, service: &Service) -> anyhow::Result<Option<ApiKey>> {
+    // `admin.password_file` may be gone after the first start, so it is read only then.
     if service.accounts.any().await? {
         return Ok(None);
     }
@@ -205,25 +223,14 @@ async fn first_start(config: &Config, service: &Service) -> anyhow::Result<Optio
         return Ok(Some(key));
     }
     let path = Path::new(&config.admin.key_file);
-    write_private(path, key.reveal()).with_context(|| {
-        format!("cannot write the first key into {}; make one with `pinfold token create`", path.display())
-    })?;
-    tracing::info!(path = %path.display(), "the first key is in this file");
+    write_private(path, format!("{}\n", key.reveal()).as_bytes()).context(
+        "cannot write the first API key to admin.key_file; create another key with `pinfold token create`",
+    )?;
+    tracing::info!(path = %path.display(), "wrote the first API key");
     Ok(None)
 }
 
-/// Writes a new file that its owner alone can read.
-fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    writeln!(file, "{text}")?;
-    file.sync_all()
-}
-
-/// Starts the scrub, unless it is disabled. It runs until the token is cancelled.
+/// Verifies all blocks once in `blocks.scrub_days`, until the token is cancelled.
 fn start_scrub(
     config: &Config,
     blocks: &Arc<SegmentBlocks>,
@@ -233,8 +240,7 @@ fn start_scrub(
     (!round.is_zero()).then(|| tokio::spawn(scrub(Arc::clone(blocks), round, stopping)))
 }
 
-/// Answers the operator's commands.
-fn start_control(
+fn start_admin_socket(
     config: &Config,
     dir: &DataDir,
     blocks: &Arc<SegmentBlocks>,
@@ -242,14 +248,14 @@ fn start_control(
     service: &Service,
     stopping: CancellationToken,
 ) -> Option<AdminSocket> {
-    let operator = AdminOps {
+    let ops = AdminOps {
         dir: dir.clone(),
         blocks: blocks.clone(),
         store: store.clone(),
         service: Some(service.clone()),
         wait: Wait::For(Duration::from_secs(config.pins.upload_wait_seconds)),
         stopping: stopping.clone(),
-        backing_up: Mutex::default(),
+        backup_lock: Mutex::default(),
     };
-    AdminSocket::start(dir.socket(), admin_socket::routes::router(Arc::new(operator)), stopping)
+    AdminSocket::start(dir.socket(), admin_socket::routes::router(Arc::new(ops)), stopping)
 }

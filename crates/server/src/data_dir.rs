@@ -1,4 +1,4 @@
-//! The data folder: where everything lives, and the lock that makes one process its owner.
+//! The data directory: the paths inside it, and the lock that gives it to one process at a time.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -7,69 +7,68 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-/// A data folder, which need not exist yet.
+/// The path of a data directory. The directory need not exist.
 #[derive(Debug, Clone)]
 pub(crate) struct DataDir(PathBuf);
 
-/// The right to run a node on a data folder; ends with this value or with the process.
+/// An exclusive lock on a data directory. It ends when this value is dropped or the process exits.
 #[derive(Debug)]
 pub(crate) struct DataDirLock(File);
 
-/// Who owns a data folder.
+/// Result of an attempt to lock a data directory.
 #[derive(Debug)]
-pub(crate) enum Locked {
-    /// Whoever asked.
-    Owned(DataDirLock),
-    /// Another process; ` (process 123)`, if it says so.
+pub(crate) enum LockAttempt {
+    Acquired(DataDirLock),
+    /// Another process holds the lock. The text is ` (process 123)`, or empty if the process is not known.
     InUse(String),
 }
 
-/// The name of the file that says that a folder is not whole.
+/// File that marks a data directory as incomplete while a restore runs.
 const UNFINISHED: &str = "restore.unfinished";
 
 impl DataDir {
-    /// The folder that was asked for, else the platform's own, such as `~/.local/share/pinfold`.
+    /// The given path, or the platform's default such as `~/.local/share/pinfold`.
     ///
     /// # Errors
-    /// There is no home folder to put it in.
-    pub(crate) fn choose(asked: Option<PathBuf>) -> anyhow::Result<Self> {
-        if let Some(path) = asked {
+    /// No path is given and the user has no home directory.
+    pub(crate) fn choose(path: Option<PathBuf>) -> anyhow::Result<Self> {
+        if let Some(path) = path {
             return Ok(Self(path));
         }
         let dirs = directories::ProjectDirs::from("", "", "pinfold")
-            .context("this user has no home folder; name a place with --data-dir")?;
+            .context("this user has no home directory; set the data directory with --data-dir")?;
         Ok(Self(dirs.data_dir().to_owned()))
     }
 
-    /// Makes the folder, for this user alone.
+    /// Creates the directory with mode 0700 if it does not exist.
     pub(crate) fn create(&self) -> anyhow::Result<()> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&self.0)
-            .with_context(|| format!("cannot make the data folder {}", self.0.display()))
+            .with_context(|| format!("cannot create the data directory {}", self.0.display()))
     }
 
-    /// Takes the lock, and leaves this process's number in it for whoever comes second.
+    /// Acquires the lock and records this process's id in the lock file.
     ///
     /// # Errors
-    /// Another process has it; the message names the folder and that process.
+    /// Another process holds the lock; the message names the directory and the process.
     pub(crate) fn lock(&self) -> anyhow::Result<DataDirLock> {
         match self.try_lock()? {
-            Locked::Owned(lock) => Ok(lock),
-            Locked::InUse(owner) => bail!(
-                "the data folder {} is in use by another pinfold{owner}; stop that one, or give this one \
-                 its own folder with --data-dir",
+            LockAttempt::Acquired(lock) => Ok(lock),
+            LockAttempt::InUse(owner) => bail!(
+                "the data directory {} is in use by another pinfold{owner}; stop it, or use another data \
+                 directory with --data-dir",
                 self.0.display()
             ),
         }
     }
 
-    /// Takes the lock if nobody has it.
+    /// Acquires the lock if no other process holds it.
     ///
     /// # Errors
-    /// The folder cannot be written.
-    pub(crate) fn try_lock(&self) -> anyhow::Result<Locked> {
+    /// The lock file cannot be written.
+    pub(crate) fn try_lock(&self) -> anyhow::Result<LockAttempt> {
         let path = self.0.join("pinfold.lock");
         let mut file = OpenOptions::new()
             .read(true)
@@ -81,7 +80,7 @@ impl DataDir {
             .with_context(|| format!("cannot open {}", path.display()))?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(Locked::InUse(owner(&mut file))),
+            Err(TryLockError::WouldBlock) => return Ok(LockAttempt::InUse(owner(&mut file))),
             Err(TryLockError::Error(error)) => {
                 return Err(error).with_context(|| format!("cannot lock {}", path.display()));
             }
@@ -89,18 +88,18 @@ impl DataDir {
         file.set_len(0)?;
         file.rewind()?;
         writeln!(file, "{}", std::process::id())?;
-        Ok(Locked::Owned(DataDirLock(file)))
+        Ok(LockAttempt::Acquired(DataDirLock(file)))
     }
 
-    /// Makes sure that there is a Pinfold here, so that a mistyped folder is not made, and that it is whole.
+    /// Checks that the directory contains a complete Pinfold database, so that a mistyped path creates nothing.
     ///
     /// # Errors
-    /// There is no database, or a restore was not finished.
-    pub(crate) fn expect_pinfold(&self) -> anyhow::Result<()> {
-        self.expect_whole()?;
+    /// There is no database, or a restore did not finish.
+    pub(crate) fn expect_database(&self) -> anyhow::Result<()> {
+        self.expect_complete()?;
         if !self.database().exists() {
             bail!(
-                "{} holds no Pinfold yet; start one there with `pinfold serve`, or name another folder with \
+                "{} contains no Pinfold data; create it with `pinfold serve`, or use another data directory with \
                  --data-dir",
                 self.0.display()
             );
@@ -108,67 +107,67 @@ impl DataDir {
         Ok(())
     }
 
-    /// Makes sure that no restore into this folder was interrupted.
+    /// Checks that no restore into this directory was interrupted.
     ///
     /// # Errors
-    /// One was.
-    pub(crate) fn expect_whole(&self) -> anyhow::Result<()> {
+    /// A restore was interrupted.
+    pub(crate) fn expect_complete(&self) -> anyhow::Result<()> {
         if self.unfinished().exists() {
             bail!(
-                "a restore into {} was not finished; run `pinfold restore` once more, or empty the folder",
+                "a restore into {} did not finish; run `pinfold restore` again, or empty the directory",
                 self.0.display()
             );
         }
         Ok(())
     }
 
-    /// The file that is here while a restore goes on.
+    /// The file that exists while a restore runs.
     pub(crate) fn unfinished(&self) -> PathBuf {
         self.0.join(UNFINISHED)
     }
 
-    /// The folder itself.
+    /// The directory itself.
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
-    /// The node's secret key.
+    /// The secret key of the IPFS node.
     pub(crate) fn identity(&self) -> PathBuf {
         self.0.join("identity.key")
     }
 
-    /// The socket on which a running server answers its operator.
+    /// The administration socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.0.join("pinfold.sock")
     }
 
-    /// The database.
+    /// The SQLite database.
     pub(crate) fn database(&self) -> PathBuf {
         self.0.join("pinfold.db")
     }
 
-    /// The blocks, unless the configuration puts them elsewhere.
+    /// The block store, unless `blocks.dir` sets another path.
     pub(crate) fn blocks(&self) -> PathBuf {
         self.0.join("blocks")
     }
 
-    /// The configuration file: the one that is named, else `pinfold.toml` in the folder if it is there.
-    pub(crate) fn config_file(&self, named: Option<&Path>) -> Option<PathBuf> {
+    /// The configuration file: the given one, otherwise `pinfold.toml` in the directory if it exists.
+    pub(crate) fn config_file(&self, given: Option<&Path>) -> Option<PathBuf> {
         let own = self.0.join("pinfold.toml");
-        named.map(Path::to_owned).or_else(|| own.exists().then_some(own))
+        given.map(Path::to_owned).or_else(|| own.exists().then_some(own))
     }
 }
 
 impl Drop for DataDirLock {
     fn drop(&mut self) {
-        // The number would mislead once the process is gone; the lock itself ends with the file.
+        // A stale process id would mislead. The lock itself is released when the file closes.
         if let Err(error) = self.0.set_len(0) {
-            tracing::debug!(%error, "could not clear the lock file");
+            tracing::debug!(%error, "failed to clear the lock file");
         }
     }
 }
 
-/// ` (process 123)`, if the lock file says so.
+/// ` (process 123)`, or an empty string if the lock file has no process id.
 fn owner(file: &mut File) -> String {
     let mut text = String::new();
     match file.take(32).read_to_string(&mut text) {
@@ -182,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_owner_is_told_who_the_first_is() {
+    fn second_lock_is_refused_and_names_the_owner() {
         let temp = tempfile::tempdir().unwrap();
         let dir = DataDir::choose(Some(temp.path().join("data"))).unwrap();
         dir.create().unwrap();
@@ -195,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_is_for_its_user_alone() {
+    fn directory_is_created_with_mode_0700() {
         use std::os::unix::fs::PermissionsExt;
         let temp = tempfile::tempdir().unwrap();
         let dir = DataDir::choose(Some(temp.path().join("a/b"))).unwrap();

@@ -1,6 +1,6 @@
-//! Logs: structured, on stderr, for people on a terminal and as JSON for machines.
+//! Structured logs on stderr: text for terminals, JSON for log collectors.
 //!
-//! Secrets never get here: credentials have no `Debug` and no field that is logged.
+//! Credentials must never be logged: their types have no `Debug` implementation that shows them.
 
 use std::io::IsTerminal;
 
@@ -13,15 +13,15 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{Log, LogFormat};
 
-/// Starts logging for this process. Called once.
+/// Installs the global logger of this process. Must be called at most once.
 ///
 /// # Errors
-/// The filter cannot be read.
+/// `log.filter` is invalid.
 pub(crate) fn start(log: &Log) -> anyhow::Result<()> {
     let filter: Targets = log
         .filter
         .parse()
-        .with_context(|| format!("log.filter is not a list of TARGET=LEVEL: {:?}", log.filter))?;
+        .with_context(|| format!("log.filter: {:?} is not a list of LEVEL or TARGET=LEVEL", log.filter))?;
     let layer = layer().with_writer(std::io::stderr);
     let layer = match log.format {
         LogFormat::Text => layer.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed(),

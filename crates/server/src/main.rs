@@ -1,12 +1,13 @@
-//! The binary `pinfold`: the service, its command line and its settings.
+//! The binary `pinfold`: the server, its command line and its configuration.
 //!
-//! - [`cli`]: one file for each command;
+//! - [`cli`]: the command line, one file for each command;
 //! - [`config`]: every setting, where its value comes from, and its conversion into the settings of the other crates;
-//! - [`app`]: constructs all parts of a running server once, and stops them in order;
+//! - [`app`]: constructs the parts of a running server, and stops them in order;
 //! - [`admin_ops`]: backup, restore, import, export, and inspection of the block store;
-//! - [`admin_socket`]: makes them available to commands while a server runs; [`admin_client`] calls them there, or in
-//!   its own process when no server runs;
+//! - [`admin_socket`]: makes these operations available to commands while a server runs; [`admin_client`] calls them
+//!   there, or in the process of the command when no server runs;
 //! - [`data_dir`]: the layout and the lock of the data directory;
+//! - [`files`]: creates and copies files that only their owner may read;
 //! - [`logging`]: format and destination of the log.
 //!
 //! This crate contains no domain rule and no query. No other crate may depend on it: its tests run the built binary.
@@ -18,6 +19,7 @@ mod app;
 mod cli;
 mod config;
 mod data_dir;
+mod files;
 mod logging;
 
 use std::process::ExitCode;
@@ -29,12 +31,12 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("pinfold: cannot start its threads: {error}");
+            eprintln!("pinfold: cannot start the async runtime: {error}");
             return ExitCode::FAILURE;
         }
     };
     let outcome = runtime.block_on(cli::run(cli));
-    // Blocking work that is still queued must not keep a stopped process alive.
+    // Blocking tasks that are still queued must not keep the process alive.
     runtime.shutdown_background();
     match outcome {
         Ok(code) => code,

@@ -143,7 +143,7 @@ fn configurable() -> String {
         ("pause of an upload", "http.bodies.upload_idle_seconds", seconds(bodies.upload_idle_time)),
         (
             "average rate of an upload, at least",
-            "http.bodies.upload_rate_min",
+            "http.bodies.upload_bytes_per_second_min",
             format!("{} bytes/s", bodies.upload_rate_min),
         ),
         (
@@ -192,7 +192,7 @@ fn configurable() -> String {
         ),
         (
             "wrong credentials, per address",
-            "http.rates.guesses_per_minute",
+            "http.rates.invalid_credentials_per_minute",
             each(rates.guesses.per_minute.get()),
         ),
         (

@@ -1,4 +1,4 @@
-//! What an operator asks of the blocks: what there is, whether it is whole, and that it be mended.
+//! Statistics, verification and repair of the block store.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,109 +14,104 @@ use tokio::sync::mpsc;
 
 use super::AdminOps;
 
-/// Damaged blocks in one answer.
+/// Maximum number of damaged blocks in one page.
 pub(crate) const DAMAGED_MAX: usize = 200;
-/// Accounts that are named for one pin.
+/// Maximum number of accounts that are listed for one pin.
 const ACCOUNTS_MAX: u32 = 20;
-/// How often progress is told.
-const TELL_TIME: Duration = Duration::from_millis(200);
+/// Minimum interval between two progress reports.
+const REPORT_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What the store has in all.
+/// Totals of the block store.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Stats {
-    /// Distinct blocks.
+    /// Number of distinct blocks.
     pub(crate) blocks: u64,
-    /// Their bytes: each block counts once.
+    /// Size of the distinct blocks: each counts once.
     pub(crate) bytes: u64,
-    /// Holds: one for each pinned DAG, and one for each upload or fetch that is under way.
+    /// Number of holds: one for each pinned DAG, and one for each upload or fetch in progress.
     pub(crate) holds: u64,
-    /// The blocks of all holds added up.
+    /// Sum of the number of blocks of all holds.
     pub(crate) held_blocks: u64,
-    /// Their bytes: each block counts as often as it is kept.
+    /// Sum of the sizes of all holds: a block counts once for each hold.
     pub(crate) held_bytes: u64,
-    /// Segment files.
+    /// Number of segment files.
     pub(crate) segments: u64,
-    /// What segments and index take on disk.
+    /// Disk space of segments and index.
     pub(crate) disk_bytes: u64,
-    /// Blocks that are known to be damaged.
+    /// Number of blocks that are known to be damaged.
     pub(crate) damaged_blocks: u64,
-    /// Pinned DAGs that are to be walked again.
-    pub(crate) reverify_counts: u64,
-    /// Those of them of which blocks were missing when they were walked last.
+    /// Number of pinned DAGs that are scheduled to be verified.
+    pub(crate) pins_to_verify: u64,
+    /// Number of these that lacked blocks when they were last verified.
     pub(crate) incomplete_pins: u64,
 }
 
-/// How far a look at everything is.
+/// Progress of a verification of all blocks.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Verified {
-    /// Blocks that were looked at.
+pub(crate) struct VerifyReport {
+    /// Number of blocks verified so far.
     pub(crate) blocks: u64,
-    /// How many there are, about.
+    /// Approximate number of blocks in the store.
     pub(crate) blocks_total: u64,
-    /// The bytes of those that were looked at.
+    /// Size of the blocks verified so far.
     pub(crate) bytes: u64,
-    /// How many of them are bad.
+    /// Number of damaged blocks found so far.
     pub(crate) damaged: u64,
-    /// Whether that was all.
+    /// Set in the last report, when all blocks are verified.
     pub(crate) done: bool,
 }
 
 /// A page of damaged blocks.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct DamagedPage {
-    /// The blocks.
     pub(crate) blocks: Vec<Damaged>,
-    /// The CID after which the next page begins; none on the last.
+    /// CID to pass as `after` for the next page; `None` on the last page.
     pub(crate) next: Option<String>,
 }
 
-/// A damaged block, and what is concerned by it.
+/// A damaged block and the pins that it belongs to.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Damaged {
-    /// Its CID.
     pub(crate) cid: String,
-    /// Its length.
     pub(crate) bytes: u64,
-    /// The pinned DAGs that it is in; at most 100.
+    /// At most 100.
     pub(crate) pins: Vec<DamagedPin>,
 }
 
-/// A pinned DAG with a damaged block.
+/// A pinned DAG that contains a damaged block.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct DamagedPin {
-    /// Its root.
+    /// Root of the DAG.
     pub(crate) cid: String,
-    /// Its cluster.
     pub(crate) cluster: String,
-    /// Who has it pinned; at most 20.
+    /// E-mail addresses of accounts that pin it; at most 20.
     pub(crate) accounts: Vec<String>,
 }
 
-/// What was begun to mend damaged blocks.
+/// Result of scheduling a repair.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Repair {
-    /// Blocks that are damaged.
+pub(crate) struct RepairReport {
+    /// Number of damaged blocks.
     pub(crate) damaged: u64,
-    /// The pinned DAGs they are in, which are walked again, so that the blocks are fetched.
+    /// Number of pinned DAGs that were scheduled for verification, which fetches their damaged blocks.
     pub(crate) pins: u64,
 }
 
-impl Verified {
-    /// One reading.
-    pub(crate) fn of(progress: &VerifyProgress, done: bool) -> Self {
+impl VerifyReport {
+    pub(crate) fn new(progress: &VerifyProgress, done: bool) -> Self {
         let VerifyProgress { blocks, blocks_total, bytes, damaged } = *progress;
         Self { blocks, blocks_total, bytes, damaged, done }
     }
 }
 
 impl AdminOps {
-    /// What the store has in all.
+    /// Totals of the block store.
     pub(crate) async fn stats(&self) -> anyhow::Result<Stats> {
         let blocks = Arc::clone(&self.blocks);
         let totals = tokio::task::spawn_blocking(move || blocks.totals()).await??;
-        let reverify_counts = self.store.reverify_counts().await?;
+        let reverify = self.store.reverify_counts().await?;
         Ok(Stats {
             blocks: totals.blocks,
             bytes: totals.bytes,
@@ -126,23 +121,24 @@ impl AdminOps {
             segments: totals.segments,
             disk_bytes: totals.disk_bytes,
             damaged_blocks: totals.damaged_blocks,
-            reverify_counts: reverify_counts.due,
-            incomplete_pins: reverify_counts.failing,
+            pins_to_verify: reverify.due,
+            incomplete_pins: reverify.failing,
         })
     }
 
-    /// Reads and verifies everything. The last of what comes is done, or an error. Dropping the receiver ends it.
-    pub(crate) fn verify(&self) -> mpsc::Receiver<Result<Verified, BlocksError>> {
-        let (told, heard) = mpsc::channel(1);
+    /// Reads and verifies every block. The last item is a report with `done` set, or an error. Dropping the receiver
+    /// cancels the verification.
+    pub(crate) fn verify(&self) -> mpsc::Receiver<Result<VerifyReport, BlocksError>> {
+        let (sender, receiver) = mpsc::channel(1);
         let (blocks, stopping) = (Arc::clone(&self.blocks), self.stopping.clone());
         tokio::task::spawn_blocking(move || {
-            let mut last = Instant::now();
+            let mut last_report = Instant::now();
             let verified = blocks.verify(|progress| {
-                if last.elapsed() < TELL_TIME {
-                    return !told.is_closed() && !stopping.is_cancelled();
+                if last_report.elapsed() < REPORT_INTERVAL {
+                    return !sender.is_closed() && !stopping.is_cancelled();
                 }
-                last = Instant::now();
-                told.blocking_send(Ok(Verified::of(progress, false))).is_ok()
+                last_report = Instant::now();
+                sender.blocking_send(Ok(VerifyReport::new(progress, false))).is_ok()
             });
             let verified = verified.and_then(|progress| {
                 if progress.damaged > 0 {
@@ -152,15 +148,15 @@ impl AdminOps {
             });
             let last = match verified {
                 Ok(_) if stopping.is_cancelled() => Err(BlocksError::Closed),
-                verified => verified.map(|progress| Verified::of(&progress, true)),
+                verified => verified.map(|progress| VerifyReport::new(&progress, true)),
             };
-            // Nobody may listen any more.
-            let _ = told.blocking_send(last);
+            // The receiver may have been dropped.
+            let _ = sender.blocking_send(last);
         });
-        heard
+        receiver
     }
 
-    /// Blocks that are known to be damaged, after `after`.
+    /// A page of the blocks that are known to be damaged, starting after `after`.
     pub(crate) async fn damaged(&self, after: Option<Cid>) -> anyhow::Result<DamagedPage> {
         let found = self.damaged_blocks(after, DAMAGED_MAX).await?;
         let next = found.last().filter(|_| found.len() == DAMAGED_MAX).map(|block| block.cid.to_string());
@@ -177,19 +173,19 @@ impl AdminOps {
         Ok(DamagedPage { blocks, next })
     }
 
-    /// Has every pinned DAG that has damaged blocks walked again: a hold that has such blocks fetches them. Returns
-    /// when that is durably begun.
-    pub(crate) async fn repair(&self) -> anyhow::Result<Repair> {
-        let (mut repair, mut after, mut begun) = (Repair::default(), None, BTreeSet::new());
+    /// Schedules every pinned DAG with damaged blocks for verification, which fetches the damaged blocks from the
+    /// network. Returns when this is recorded in the database.
+    pub(crate) async fn repair(&self) -> anyhow::Result<RepairReport> {
+        let (mut report, mut after, mut scheduled) = (RepairReport::default(), None, BTreeSet::new());
         loop {
             let found = self.damaged_blocks(after, DAMAGED_MAX).await?;
-            repair.damaged += found.len() as u64;
+            report.damaged += found.len() as u64;
             for (root, cluster) in found.iter().flat_map(|block| &block.holds).filter_map(pin_of) {
                 let now = SystemClock.now();
-                if begun.insert((root, cluster.to_string()))
+                if scheduled.insert((root, cluster.to_string()))
                     && self.store.reverify(&root, &cluster, now).await?
                 {
-                    repair.pins += 1;
+                    report.pins += 1;
                 }
             }
             after = found.last().map(|block| block.cid);
@@ -200,7 +196,7 @@ impl AdminOps {
         if let Some(service) = &self.service {
             service.workers.wake();
         }
-        Ok(repair)
+        Ok(report)
     }
 
     async fn damaged_blocks(&self, after: Option<Cid>, limit: usize) -> anyhow::Result<Vec<DamagedBlock>> {
@@ -211,7 +207,7 @@ impl AdminOps {
     }
 }
 
-/// The placement that a hold is of, if it is of one: `pin/CLUSTER/CID`.
+/// The placement that a hold named `pin/CLUSTER/CID` belongs to; `None` for other holds.
 fn pin_of(hold: &HoldName) -> Option<(Cid, ClusterId)> {
     let (cluster, cid) = hold.as_str().strip_prefix("pin/")?.split_once('/')?;
     Some((Cid::try_from(cid).ok()?, ClusterId::parse(cluster).ok()?))
@@ -222,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hold_names_its_placement() {
+    fn placement_is_parsed_from_hold_name() {
         let cid = "bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq";
         let of = |name: &str| pin_of(&HoldName::parse(name).unwrap());
         let (found, cluster) = of(&format!("pin/cl0-global/{cid}")).unwrap();

@@ -1,11 +1,11 @@
-//! Restores: a data folder made from a backup, offline.
+//! Restore: creates a data directory from a backup while no server runs on it.
 //!
-//! While it goes on, a file in the data folder says so, and nothing else takes the folder for a Pinfold. A
-//! restore that was interrupted is run again; it takes away what the first one made, which that file names.
+//! While a restore runs, a marker file in the data directory prevents other commands from using it. An interrupted
+//! restore can be repeated: it first removes the files of the previous attempt, using the path in the marker file.
 //!
-//! Holds are not in a backup: the index is made anew from the segments, all blocks are kept by one guard, and
-//! every pinned placement is walked again, which the running service does while its pins stay pinned. The
-//! guard goes when all of them have settled.
+//! Holds are not part of a backup. The index is rebuilt from the segments with one hold on all blocks, and every pinned
+//! placement is scheduled for verification. The server verifies them in the background while their pins stay `pinned`,
+//! and releases that hold when all of them are complete.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -18,80 +18,83 @@ use pinfold_node::HoldName;
 use pinfold_node::blocks::{SegmentBlocks, VerifyProgress};
 use pinfold_store::Store;
 
-use super::backup::{
-    self, DATABASE, IDENTITY, Manifest, SEGMENTS, SETTINGS, copy_private, make_dir, on_a_thread, segments_of,
-    sync_dir,
-};
-use super::blocks_place;
-use crate::config::Config;
+use super::backup::{CONFIG, DATABASE, IDENTITY, Manifest, SEGMENTS, segments_of};
+use super::run_blocking;
+use crate::config::{Config, settings};
 use crate::data_dir::{DataDir, DataDirLock};
+use crate::files::{copy_private, create_private_dir, sync_dir};
 
-/// What may lie in a data folder that counts as empty: the lock, settings that the operator put there, and what a
-/// file system has at its top.
-const HARMLESS: [&str; 3] = ["pinfold.lock", SETTINGS, "lost+found"];
+/// Entries that an otherwise empty data directory may contain: the lock, the configuration file, and the directory that
+/// ext4 creates at its root.
+const IGNORED: [&str; 3] = ["pinfold.lock", CONFIG, "lost+found"];
 
-/// A restore that is about to begin.
+/// Parameters of a restore.
 pub(crate) struct Restore {
     pub(crate) backup: PathBuf,
     pub(crate) dir: DataDir,
-    /// The configuration file that was named, if one was.
+    /// Configuration file given on the command line.
     pub(crate) config: Option<PathBuf>,
-    /// Whether segments are copied even where they could be linked.
+    /// Copy segments even where hard links are possible.
     pub(crate) copy: bool,
 }
 
-/// What a restore came to.
-pub(crate) struct Restored {
+/// Result of a restore.
+pub(crate) struct RestoreReport {
     pub(crate) manifest: Manifest,
-    /// Whether segments are hard links to those of the backup.
+    /// Whether the segments are hard links to those of the backup.
     pub(crate) linked: bool,
+    pub(crate) rebuilt: RebuildReport,
+}
+
+/// Result of rebuilding the index.
+pub(crate) struct RebuildReport {
     pub(crate) verified: VerifyProgress,
-    /// How many pinned placements are walked again.
-    pub(crate) reverify_counts: u64,
+    /// Number of pinned DAGs that are scheduled for verification.
+    pub(crate) pins_to_verify: u64,
 }
 
 impl Restore {
-    /// Does it; `tell` hears how far the blocks are. The data folder must be locked.
+    /// Runs the restore and calls `on_progress` while blocks are verified. The data directory must be locked.
     ///
     /// # Errors
-    /// The backup is not whole, the data folder is not empty, or a file could not be written: the data folder is
-    /// then no Pinfold, and the restore can be run again.
+    /// The backup is incomplete, the data directory is not empty, or a file could not be written. The data directory
+    /// is then unusable until the restore is repeated.
     pub(crate) async fn run(
         self,
         _lock: &DataDirLock,
-        tell: impl FnMut(&VerifyProgress) + Send + 'static,
-    ) -> anyhow::Result<Restored> {
-        let (manifest, blocks, linked, restore) = on_a_thread(move || {
+        on_progress: impl FnMut(&VerifyProgress) + Send + 'static,
+    ) -> anyhow::Result<RestoreReport> {
+        let (manifest, blocks, linked, restore) = run_blocking(move || {
             let manifest = Manifest::check(&self.backup)?;
-            let blocks = self.place()?;
-            self.begin(&blocks)?;
-            let linked = self.put_files(&blocks)?;
+            let blocks = self.blocks_dir()?;
+            self.prepare(&blocks)?;
+            let linked = self.copy_files(&blocks)?;
             Ok((manifest, blocks, linked, self))
         })
         .await?;
-        let (verified, reverify_counts) = rebuild(&restore.dir, blocks, tell).await?;
-        on_a_thread(move || restore.end()).await?;
-        Ok(Restored { manifest, linked, verified, reverify_counts })
+        let rebuilt = rebuild_index(&restore.dir, blocks, on_progress).await?;
+        run_blocking(move || restore.finish()).await?;
+        Ok(RestoreReport { manifest, linked, rebuilt })
     }
 
-    /// Where the blocks go, after the settings that will count.
-    fn place(&self) -> anyhow::Result<PathBuf> {
-        let named = self.dir.config_file(self.config.as_deref());
-        let saved = Some(self.backup.join(SETTINGS)).filter(|saved| saved.exists());
-        let config = Config::load(named.or(saved).as_deref())?;
-        Ok(blocks_place(&config, &self.dir).0)
+    /// Directory of the block store according to the configuration that the restored server will use.
+    fn blocks_dir(&self) -> anyhow::Result<PathBuf> {
+        let given = self.dir.config_file(self.config.as_deref());
+        let saved = Some(self.backup.join(CONFIG)).filter(|saved| saved.exists());
+        let config = Config::load(given.or(saved).as_deref())?;
+        Ok(settings::blocks(&config, &self.dir).0)
     }
 
-    /// Makes sure that nothing is written over, and notes that a restore goes on.
-    fn begin(&self, blocks: &Path) -> anyhow::Result<()> {
-        gone(fs::remove_file(self.half()))?;
-        self.clean()?;
+    /// Checks that nothing would be overwritten, and creates the marker file.
+    fn prepare(&self, blocks: &Path) -> anyhow::Result<()> {
+        ignore_missing(fs::remove_file(self.draft()))?;
+        self.remove_previous_attempt()?;
         let data = self.dir.path();
         for entry in fs::read_dir(data)? {
             let name = entry?.file_name();
             ensure!(
-                HARMLESS.iter().any(|harmless| name.as_os_str() == *harmless),
-                "{} is not empty ({}); restore into a new folder with --data-dir, or empty this one",
+                IGNORED.iter().any(|ignored| name.as_os_str() == *ignored),
+                "{} is not empty: it contains {}; restore into a new directory with --data-dir, or empty this one",
                 data.display(),
                 name.display()
             );
@@ -99,25 +102,25 @@ impl Restore {
         let found = contents(blocks).with_context(|| format!("cannot read {}", blocks.display()))?;
         ensure!(
             found.is_empty(),
-            "the folder of the blocks, {}, is not empty; empty it, or set blocks.dir to another",
+            "the block directory {} is not empty; empty it, or set blocks.dir to another path",
             blocks.display()
         );
-        let place = blocks.to_str().with_context(|| format!("{} is not UTF-8", blocks.display()))?;
-        // Renamed, so that it is never there without its text.
-        let half = self.half();
-        fs::write(&half, place)?;
-        File::open(&half)?.sync_all()?;
-        fs::rename(&half, self.dir.unfinished())?;
+        let text = blocks.to_str().with_context(|| format!("{} is not UTF-8", blocks.display()))?;
+        // Written under another name and renamed, so that the marker never exists without its content.
+        let draft = self.draft();
+        fs::write(&draft, text)?;
+        File::open(&draft)?.sync_all()?;
+        fs::rename(&draft, self.dir.unfinished())?;
         sync_dir(data)
     }
 
-    /// The name under which the file is written that says that a restore goes on.
-    fn half(&self) -> PathBuf {
+    /// Name under which the marker file is written before it is renamed.
+    fn draft(&self) -> PathBuf {
         self.dir.unfinished().with_extension("new")
     }
 
-    /// Takes away what an interrupted restore made.
-    fn clean(&self) -> anyhow::Result<()> {
+    /// Removes the files of an interrupted restore.
+    fn remove_previous_attempt(&self) -> anyhow::Result<()> {
         let unfinished = self.dir.unfinished();
         let blocks = match fs::read_to_string(&unfinished) {
             Ok(blocks) => PathBuf::from(blocks),
@@ -125,42 +128,43 @@ impl Restore {
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", unfinished.display())),
         };
         let database = self.dir.database();
-        let beside = |suffix: &str| {
+        let with_suffix = |suffix: &str| {
             let mut name = database.clone().into_os_string();
             name.push(suffix);
             PathBuf::from(name)
         };
-        for part in [database.clone(), beside("-wal"), beside("-shm"), self.dir.identity()] {
-            gone(fs::remove_file(&part)).with_context(|| format!("cannot remove {}", part.display()))?;
+        for part in [database.clone(), with_suffix("-wal"), with_suffix("-shm"), self.dir.identity()] {
+            ignore_missing(fs::remove_file(&part))
+                .with_context(|| format!("cannot remove {}", part.display()))?;
         }
         empty(&blocks).with_context(|| format!("cannot empty {}", blocks.display()))?;
-        // It stays where another file system is mounted.
+        // A mount point cannot be removed, and need not be.
         if let Err(error) = fs::remove_dir(&blocks) {
-            tracing::debug!(%error, "keeping the folder of the blocks");
+            tracing::debug!(%error, "failed to remove the block directory");
         }
-        gone(fs::remove_file(&unfinished))?;
+        ignore_missing(fs::remove_file(&unfinished))?;
         sync_dir(self.dir.path())
     }
 
-    /// Puts the backup's files where they belong; says whether segments were linked.
-    fn put_files(&self, blocks: &Path) -> anyhow::Result<bool> {
+    /// Copies or links the files of the backup into the data directory. Returns whether the segments were linked.
+    fn copy_files(&self, blocks: &Path) -> anyhow::Result<bool> {
         let (from, data) = (&self.backup, self.dir.path());
-        let settings = data.join(SETTINGS);
-        if from.join(SETTINGS).exists() && !settings.exists() {
-            copy_private(&from.join(SETTINGS), &settings)?;
+        let config = data.join(CONFIG);
+        if from.join(CONFIG).exists() && !config.exists() {
+            copy_private(&from.join(CONFIG), &config)?;
         }
         copy_private(&from.join(IDENTITY), &self.dir.identity())?;
         copy_private(&from.join(DATABASE), &self.dir.database())?;
         if !blocks.exists() {
-            make_dir(blocks)?;
+            create_private_dir(blocks)?;
         }
         let segments = blocks.join(SEGMENTS);
-        make_dir(&segments)?;
+        create_private_dir(&segments)?;
         let mut linked = !self.copy;
         for segment in segments_of(&from.join(SEGMENTS))? {
             let name = segment.file_name().with_context(|| format!("{} has no name", segment.display()))?;
             let target = segments.join(name);
-            // Where one can't be linked (another file system, or one without links), none can.
+            // If one link fails, all would: the backup is on another file system, or the file system has no links.
             linked = linked && fs::hard_link(&segment, &target).is_ok();
             if !linked {
                 copy_private(&segment, &target)?;
@@ -172,37 +176,39 @@ impl Restore {
         Ok(linked)
     }
 
-    /// From here on the folder is a Pinfold.
-    fn end(&self) -> anyhow::Result<()> {
+    /// Removes the marker file, which makes the data directory usable.
+    fn finish(&self) -> anyhow::Result<()> {
         sync_dir(self.dir.path())?;
         fs::remove_file(self.dir.unfinished())?;
         sync_dir(self.dir.path())
     }
 }
 
-/// Makes the index of a data folder's blocks anew, offline, and has every pin walked again. Gives what was found,
-/// and how many pins that are.
-pub(crate) async fn rebuild(
+/// Rebuilds the index of the block store from its segments and schedules every pin for verification. The data directory
+/// must be locked.
+pub(crate) async fn rebuild_index(
     dir: &DataDir,
     blocks: PathBuf,
-    mut tell: impl FnMut(&VerifyProgress) + Send + 'static,
-) -> anyhow::Result<(VerifyProgress, u64)> {
-    let guard = HoldName::parse(format!("{UPLOAD_PREFIX}rebuilt")).context("the guard has no name")?;
-    // Before the index: without this, a start would let go of the guard while no pin has a hold of its own.
+    mut on_progress: impl FnMut(&VerifyProgress) + Send + 'static,
+) -> anyhow::Result<RebuildReport> {
+    let hold = HoldName::parse(format!("{UPLOAD_PREFIX}rebuilt")).context("invalid hold name")?;
+    // The pins must be scheduled before the index exists: otherwise a start could release the hold on all blocks while
+    // no pin has a hold of its own.
     let store = Store::open(&dir.database()).await.context("cannot open the database")?;
-    let reverify_counts = store.reverify_all(SystemClock.now()).await;
+    let pins_to_verify = store.reverify_all(SystemClock.now()).await;
     store.close().await;
-    let reverify_counts = reverify_counts.context("cannot have the pins walked again")?;
-    let verified = backup::on_a_thread(move || {
+    let pins_to_verify = pins_to_verify.context("cannot schedule the pins for verification")?;
+    let verified = run_blocking(move || {
         if !blocks.join(SEGMENTS).is_dir() {
-            bail!("{} has no segments to make an index from", blocks.display());
+            bail!("{} has no segments to rebuild the index from", blocks.display());
         }
-        SegmentBlocks::rebuild_index(&blocks, &guard, |progress| tell(progress)).map_err(Into::into)
+        SegmentBlocks::rebuild_index(&blocks, &hold, |progress| on_progress(progress)).map_err(Into::into)
     });
-    Ok((verified.await.context("cannot make the index")?, reverify_counts))
+    let verified = verified.await.context("cannot rebuild the index")?;
+    Ok(RebuildReport { verified, pins_to_verify })
 }
 
-/// What is in a folder that may not be there, but for what a file system has at its top.
+/// The entries of a directory except `lost+found`; empty if the directory does not exist.
 fn contents(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -218,7 +224,7 @@ fn contents(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Empties a folder.
+/// Removes everything in a directory.
 fn empty(dir: &Path) -> std::io::Result<()> {
     for path in contents(dir)? {
         if path.symlink_metadata()?.is_dir() {
@@ -230,8 +236,8 @@ fn empty(dir: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// What is not there is as good as removed.
-fn gone(removed: std::io::Result<()>) -> std::io::Result<()> {
+/// Turns "not found" into success.
+fn ignore_missing(removed: std::io::Result<()>) -> std::io::Result<()> {
     match removed {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         removed => removed,

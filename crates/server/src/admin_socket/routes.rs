@@ -1,7 +1,8 @@
-//! The router of an operator's commands.
+//! The HTTP routes of the administrative operations.
 //!
-//! Long answers are streams: a CAR, or one JSON object a line. A stream that can't be written to its end
-//! breaks, so that no part of it passes for the whole; why it broke is then asked for at `/faults/ID`.
+//! Long responses are streamed: a CAR, or one JSON object per line. If a stream fails, its connection is closed before
+//! the end of the body, so that the client cannot mistake it for complete. The client then requests the error at
+//! `/errors/{id}`.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -22,164 +23,164 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
+use crate::admin_ops::AdminOps;
 use crate::admin_ops::backup::BackupReport;
-use crate::admin_ops::blocks::{DamagedPage, Repair, Stats};
-use crate::admin_ops::{AdminOps, ImportOptions, ImportReport};
+use crate::admin_ops::blocks::{DamagedPage, RepairReport, Stats};
+use crate::admin_ops::car::{ImportOptions, ImportReport};
 
-/// Faults that are remembered; a command asks for its own at once.
-const FAULTS_MAX: usize = 64;
+/// Number of stream errors that are remembered. Clients request theirs immediately.
+const STREAM_ERRORS_MAX: usize = 64;
 
-/// How long what a command still sends is read and thrown away after its answer is clear. Closing at once would
-/// reset the connection, and the command could lose the answer that says why.
+/// How long the rest of a request body is read and discarded after an error. Closing immediately would reset the
+/// connection, and the client could lose the response.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 
-/// The header that says under which number a stream's fault can be asked for.
-pub(crate) const FAULT_HEADER: &str = "x-pinfold-fault";
+/// Header of a streamed response: the id under which its error can be requested.
+pub(crate) const ERROR_ID_HEADER: &str = "x-pinfold-error-id";
 
 #[derive(Clone)]
 struct Shared {
     ops: Arc<AdminOps>,
-    faults: Arc<Faults>,
+    stream_errors: Arc<StreamErrors>,
 }
 
-/// The router.
+/// The router of the administrative operations.
 pub(crate) fn router(ops: Arc<AdminOps>) -> Router {
     Router::new()
         .route("/export/{cid}", get(export))
-        .route("/faults/{id}", get(fault))
+        .route("/errors/{id}", get(stream_error))
         .route("/import", post(import))
         .route("/backup", post(backup))
         .route("/blocks/stats", get(stats))
         .route("/blocks/verify", post(verify))
         .route("/blocks/damaged", get(damaged))
         .route("/blocks/repair", post(repair))
-        .with_state(Shared { ops, faults: Arc::default() })
+        .with_state(Shared { ops, stream_errors: Arc::default() })
 }
 
-/// Why something was not done, in one sentence.
-struct Fault(StatusCode, String);
+/// An error response: status and message.
+struct RequestError(StatusCode, String);
 
-impl From<anyhow::Error> for Fault {
+impl From<anyhow::Error> for RequestError {
     fn from(error: anyhow::Error) -> Self {
         Self(StatusCode::UNPROCESSABLE_ENTITY, format!("{error:#}"))
     }
 }
 
-impl IntoResponse for Fault {
+impl IntoResponse for RequestError {
     fn into_response(self) -> Response {
         (self.0, Json(json!({ "error": self.1 }))).into_response()
     }
 }
 
-/// Why streams broke, the latest last.
+/// Errors of streamed responses: the last id, and ids with messages, the latest last.
 #[derive(Default)]
-struct Faults(Mutex<(u64, VecDeque<(u64, String)>)>);
+struct StreamErrors(Mutex<(u64, VecDeque<(u64, String)>)>);
 
-impl Faults {
-    fn number(&self) -> u64 {
-        let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        faults.0 += 1;
-        faults.0
+impl StreamErrors {
+    fn next_id(&self) -> u64 {
+        let mut errors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        errors.0 += 1;
+        errors.0
     }
 
-    fn note(&self, number: u64, text: String) {
-        let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if faults.1.len() >= FAULTS_MAX {
-            faults.1.pop_front();
+    fn record(&self, id: u64, message: String) {
+        let mut errors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if errors.1.len() >= STREAM_ERRORS_MAX {
+            errors.1.pop_front();
         }
-        faults.1.push_back((number, text));
+        errors.1.push_back((id, message));
     }
 
-    fn find(&self, number: u64) -> Option<String> {
-        let faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        faults.1.iter().find(|(found, _)| *found == number).map(|(_, text)| text.clone())
+    fn find(&self, id: u64) -> Option<String> {
+        let errors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        errors.1.iter().find(|(found, _)| *found == id).map(|(_, message)| message.clone())
     }
 }
 
-async fn fault(State(shared): State<Shared>, Path(number): Path<u64>) -> Response {
-    match shared.faults.find(number) {
-        Some(text) => Json(json!({ "error": text })).into_response(),
+async fn stream_error(State(shared): State<Shared>, Path(id): Path<u64>) -> Response {
+    match shared.stream_errors.find(id) {
+        Some(message) => Json(json!({ "error": message })).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
 
-/// A CAR with the DAG under a CID.
-async fn export(State(shared): State<Shared>, Path(cid): Path<String>) -> Result<Response, Fault> {
+/// Streams the DAG under a CID as a CAR.
+async fn export(State(shared): State<Shared>, Path(cid): Path<String>) -> Result<Response, RequestError> {
     let root = Cid::try_from(cid.as_str())
-        .map_err(|_| Fault(StatusCode::BAD_REQUEST, format!("{cid:?} is no CID")))?;
-    let mut pieces = shared.ops.export(root);
-    // A DAG of which nothing is here gets an answer that says so, not a stream that breaks.
-    let first = match pieces.recv().await {
-        Some(Ok(piece)) => piece,
-        Some(Err(error)) => return Err(Fault(StatusCode::NOT_FOUND, error.to_string())),
+        .map_err(|_| RequestError(StatusCode::BAD_REQUEST, format!("{cid:?} is not a CID")))?;
+    let mut chunks = shared.ops.export(root);
+    // If the root is missing, the response is an error instead of a stream that fails.
+    let first = match chunks.recv().await {
+        Some(Ok(chunk)) => chunk,
+        Some(Err(error)) => return Err(RequestError(StatusCode::NOT_FOUND, error.to_string())),
         None => Bytes::new(),
     };
-    let mut response = stream(&shared, first, pieces, Ok);
-    let kind = HeaderValue::from_static("application/vnd.ipld.car; version=1");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    let mut response = stream(&shared, first, chunks, Ok);
+    let content_type = HeaderValue::from_static("application/vnd.ipld.car; version=1");
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     Ok(response)
 }
 
-/// An answer that goes on until there is no more, or breaks with the reason noted.
+/// A streamed response. On an error, records the message and breaks the stream.
 fn stream<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
     shared: &Shared,
     first: Bytes,
-    pieces: mpsc::Receiver<Result<T, E>>,
+    items: mpsc::Receiver<Result<T, E>>,
     write: impl Fn(T) -> serde_json::Result<Bytes> + Clone + Send + 'static,
 ) -> Response {
-    let number = shared.faults.number();
-    let (faults, stopping) = (Arc::clone(&shared.faults), shared.ops.stopping.clone());
-    let rest = futures::stream::unfold(pieces, move |mut pieces| {
-        let (faults, stopping, write) = (Arc::clone(&faults), stopping.clone(), write.clone());
+    let id = shared.stream_errors.next_id();
+    let (errors, stopping) = (Arc::clone(&shared.stream_errors), shared.ops.stopping.clone());
+    let rest = futures::stream::unfold(items, move |mut items| {
+        let (errors, stopping, write) = (Arc::clone(&errors), stopping.clone(), write.clone());
         async move {
-            let piece = tokio::select! {
-                piece = pieces.recv() => piece?.map_err(|error| error.to_string()),
+            let item = tokio::select! {
+                item = items.recv() => item?.map_err(|error| error.to_string()),
                 () = stopping.cancelled() => Err("the server is stopping".to_owned()),
             };
-            let piece = piece.and_then(|piece| write(piece).map_err(|error| error.to_string()));
-            let piece = piece.map_err(|text| {
-                faults.note(number, text.clone());
-                std::io::Error::other(text)
+            let chunk = item.and_then(|item| write(item).map_err(|error| error.to_string()));
+            let chunk = chunk.map_err(|message| {
+                errors.record(id, message.clone());
+                std::io::Error::other(message)
             });
-            Some((piece, pieces))
+            Some((chunk, items))
         }
     });
     let first = futures::stream::iter((!first.is_empty()).then_some(Ok(first)));
     let mut response = Body::from_stream(first.chain(rest)).into_response();
-    response.headers_mut().insert(FAULT_HEADER, HeaderValue::from(number));
+    response.headers_mut().insert(ERROR_ID_HEADER, HeaderValue::from(id));
     response
 }
 
-fn line<T: Serialize>(value: T) -> serde_json::Result<Bytes> {
+fn json_line<T: Serialize>(value: T) -> serde_json::Result<Bytes> {
     let mut line = serde_json::to_vec(&value)?;
     line.push(b'\n');
     Ok(line.into())
 }
 
-/// Takes a CAR in.
+/// Imports a CAR from the request body.
 async fn import(
     State(shared): State<Shared>,
-    Query(terms): Query<ImportOptions>,
+    Query(options): Query<ImportOptions>,
     body: Body,
-) -> Result<Json<ImportReport>, Fault> {
+) -> Result<Json<ImportReport>, RequestError> {
     let mut body = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
     let imported = tokio::select! {
-        imported = shared.ops.import(terms, &mut body) => imported,
+        imported = shared.ops.import(options, &mut body) => imported,
         () = shared.ops.stopping.cancelled() => Err(anyhow::anyhow!("the server is stopping")),
     };
     if imported.is_err() {
-        let mut nowhere = tokio::io::sink();
-        let drained = tokio::io::copy_buf(&mut body, &mut nowhere);
-        // The answer says what is wrong; how the rest of the body goes does not matter.
+        let mut sink = tokio::io::sink();
+        let drained = tokio::io::copy_buf(&mut body, &mut sink);
+        // The response reports the first error; errors of the rest of the body are irrelevant.
         let _ = tokio::time::timeout(DRAIN_TIME, drained).await;
     }
     Ok(Json(imported?))
 }
 
-/// Where to make a backup.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct BackupBody {
-    /// An absolute path.
+    /// Absolute path of the backup.
     pub(crate) dir: PathBuf,
 }
 
@@ -187,7 +188,7 @@ pub(crate) struct BackupBody {
 async fn backup(
     State(shared): State<Shared>,
     Json(body): Json<BackupBody>,
-) -> Result<Json<BackupReport>, Fault> {
+) -> Result<Json<BackupReport>, RequestError> {
     let made = tokio::select! {
         made = shared.ops.backup(body.dir) => made,
         () = shared.ops.stopping.cancelled() => Err(anyhow::anyhow!("the server is stopping")),
@@ -195,33 +196,33 @@ async fn backup(
     Ok(Json(made?))
 }
 
-/// What the store has in all.
-async fn stats(State(shared): State<Shared>) -> Result<Json<Stats>, Fault> {
+/// Totals of the block store.
+async fn stats(State(shared): State<Shared>) -> Result<Json<Stats>, RequestError> {
     Ok(Json(shared.ops.stats().await?))
 }
 
-/// Reads and verifies everything: progress, one JSON object a line.
+/// Verifies all blocks; streams progress as one JSON object per line.
 async fn verify(State(shared): State<Shared>) -> Response {
-    stream(&shared, Bytes::new(), shared.ops.verify(), line)
+    stream(&shared, Bytes::new(), shared.ops.verify(), json_line)
 }
 
-/// Where a page of damaged blocks begins.
 #[derive(Debug, Deserialize)]
 struct DamagedQuery {
+    /// CID of the last block of the previous page.
     after: Option<String>,
 }
 
-/// Damaged blocks.
+/// A page of damaged blocks.
 async fn damaged(
     State(shared): State<Shared>,
     Query(query): Query<DamagedQuery>,
-) -> Result<Json<DamagedPage>, Fault> {
+) -> Result<Json<DamagedPage>, RequestError> {
     let after = query.after.as_deref().map(Cid::try_from).transpose();
-    let after = after.map_err(|error| Fault(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let after = after.map_err(|error| RequestError(StatusCode::BAD_REQUEST, error.to_string()))?;
     Ok(Json(shared.ops.damaged(after).await?))
 }
 
-/// Has damaged blocks fetched again.
-async fn repair(State(shared): State<Shared>) -> Result<Json<Repair>, Fault> {
+/// Schedules the repair of damaged blocks.
+async fn repair(State(shared): State<Shared>) -> Result<Json<RepairReport>, RequestError> {
     Ok(Json(shared.ops.repair().await?))
 }

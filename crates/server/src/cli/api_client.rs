@@ -1,7 +1,7 @@
-//! A client of the HTTP API v3: one request, one answer or one error that says what to do.
+//! Client of the HTTP API v3.
 //!
-//! Bounded in every direction: connecting, the size of an answer, and how often and how long a rate limit
-//! is waited out.
+//! The time to connect, the time without data, the size of a response, and the number and length of waits for a rate
+//! limit are bounded.
 
 use std::time::Duration;
 
@@ -11,19 +11,20 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde_json::Value;
 
 use super::ServerArgs;
+use super::output::plain;
 
-/// How long connecting may take.
+/// Maximum time to connect.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long an answer may send nothing. Longer than the longest wait that a server grants a pin.
-const SILENCE_MAX: Duration = Duration::from_secs(660);
-/// The largest answer that is read, in bytes: a page of 100 pins is a hundredth of it.
+/// Maximum time without data. Longer than the longest wait that a server allows for a pin.
+const READ_TIMEOUT: Duration = Duration::from_secs(660);
+/// Maximum size of a response in bytes, about 100 times the size of a page of 100 pins.
 const RESPONSE_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// How often a request that meets the rate limit is sent again.
+/// Maximum number of attempts for a request that exceeds the rate limit.
 const RATE_LIMIT_TRIES_MAX: u32 = 5;
-/// The longest that one `Retry-After` is waited for.
+/// Maximum wait for one `Retry-After`.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
-/// A server and a key.
+/// An HTTP client with the server's URL and an API key.
 #[derive(Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
@@ -31,47 +32,46 @@ pub(crate) struct Client {
     key: Option<String>,
 }
 
-/// An answer that was not an error.
+/// A response with a 2xx status.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// The HTTP status.
     pub(crate) status: StatusCode,
-    /// The body.
     pub(crate) body: Value,
 }
 
-/// An answer that was one.
+/// A response with another status.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}{hint}")]
-pub(crate) struct Refusal {
-    /// The HTTP status.
+pub(crate) struct ErrorResponse {
     pub(crate) status: StatusCode,
     message: String,
     hint: String,
 }
 
 impl Client {
-    /// A client of the server that was named.
+    /// A client of the given server.
     ///
     /// # Errors
-    /// The address is no http(s) URL.
+    /// The server's address is not an HTTP or HTTPS URL.
     pub(crate) fn new(remote: &ServerArgs) -> anyhow::Result<Self> {
         let base = base_url(&remote.server)?;
-        let http =
-            builder(is_loopback(&base)).read_timeout(SILENCE_MAX).build().context("cannot set up HTTP")?;
+        let http = builder(is_loopback(&base))
+            .read_timeout(READ_TIMEOUT)
+            .build()
+            .context("cannot create an HTTP client")?;
         Ok(Self { http, base, key: remote.key.clone() })
     }
 
-    /// The server, as it can be shown.
+    /// The server's URL, for messages.
     pub(crate) fn server(&self) -> &str {
         self.base.as_str().trim_end_matches('/')
     }
 
-    /// A request for `path` under the API's base, such as `["status", cid]`; each part is escaped.
+    /// A request for `path` under `/api/v3`, such as `["status", cid]`. Each segment is escaped.
     pub(crate) fn request(&self, method: Method, path: &[&str]) -> anyhow::Result<RequestBuilder> {
         let mut url = self.base.clone();
         url.path_segments_mut()
-            .map_err(|()| anyhow!("{} cannot carry a path", self.base))?
+            .map_err(|()| anyhow!("{} cannot have a path", self.base))?
             .pop_if_empty()
             .extend(["api", "v3"])
             .extend(path);
@@ -82,13 +82,13 @@ impl Client {
         })
     }
 
-    /// Sends a request that can be repeated; waits out a rate limit within bounds.
+    /// Sends a request that can be repeated. Waits and retries if the rate limit is exceeded.
     ///
     /// # Errors
-    /// [`Refusal`] for an answer outside 2xx; anything else when there was no answer.
+    /// [`ErrorResponse`] if the status is not 2xx; other errors if there was no valid response.
     pub(crate) async fn send(&self, request: RequestBuilder) -> anyhow::Result<Answer> {
         for _ in 1..RATE_LIMIT_TRIES_MAX {
-            let again = request.try_clone().context("this request cannot be repeated")?;
+            let again = request.try_clone().context("the request cannot be repeated")?;
             let response = self.exchange(again).await?;
             if response.status() != StatusCode::TOO_MANY_REQUESTS {
                 return self.read(response).await;
@@ -98,7 +98,7 @@ impl Client {
         self.send_once(request).await
     }
 
-    /// Sends a request whose body can be sent only once, such as an upload.
+    /// Sends a request whose body can be read only once, such as an upload.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -111,13 +111,13 @@ impl Client {
         request.send().await.map_err(|error| {
             if error.is_connect() {
                 anyhow!(
-                    "no Pinfold answers at {}; start one with `pinfold serve`, or name another with \
-                     --server or PINFOLD_SERVER",
+                    "cannot connect to {}; start a server with `pinfold serve`, or set another one with --server or \
+                     PINFOLD_SERVER",
                     self.server()
                 )
             } else {
                 anyhow::Error::new(error.without_url())
-                    .context(format!("talking to {} failed", self.server()))
+                    .context(format!("the request to {} failed", self.server()))
             }
         })
     }
@@ -125,45 +125,53 @@ impl Client {
     async fn read(&self, mut response: Response) -> anyhow::Result<Answer> {
         let status = response.status();
         let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.context("the answer was cut off")? {
+        while let Some(chunk) =
+            response.chunk().await.context("the connection closed before the end of the response")?
+        {
             if bytes.len() + chunk.len() > RESPONSE_BYTES_MAX {
-                bail!("{} answered with more than {RESPONSE_BYTES_MAX} bytes", self.server());
+                bail!("the response of {} is larger than {RESPONSE_BYTES_MAX} bytes", self.server());
             }
             bytes.extend_from_slice(&chunk);
         }
         let body: Value = match serde_json::from_slice(&bytes) {
             Ok(body) => body,
             Err(_) if bytes.is_empty() => Value::Null,
-            Err(_) => bail!("{} answered {status} without JSON; is it a Pinfold?", self.server()),
+            Err(_) => {
+                bail!("{} answered {status} without JSON; check that it is a Pinfold server", self.server())
+            }
         };
         if status.is_success() {
             return Ok(Answer { status, body });
         }
-        Err(self.refusal(status, &body).into())
+        Err(self.error_response(status, &body).into())
     }
 
-    fn refusal(&self, status: StatusCode, body: &Value) -> Refusal {
+    fn error_response(&self, status: StatusCode, body: &Value) -> ErrorResponse {
         let said = |field: &str| body.get(field).and_then(Value::as_str);
         let message = said("message").or_else(|| said("error")).unwrap_or("the server gave no reason");
         let hint = match (status, said("code")) {
             (StatusCode::UNAUTHORIZED, _) if self.key.is_none() => {
-                "; give your API key with --key or PINFOLD_API_KEY".to_owned()
+                "; set your API key with --key or PINFOLD_API_KEY".to_owned()
             }
             (StatusCode::UNAUTHORIZED, _) => {
-                "; make a new key with `pinfold token create --email … --name …`".to_owned()
+                "; create a new key with `pinfold token create --email … --name …`".to_owned()
             }
             (StatusCode::FORBIDDEN, Some("missing_scope")) => said("required")
-                .map_or_else(String::new, |scope| format!("; use a key with the scope {scope}")),
+                .map_or_else(String::new, |scope| format!("; use a key that has the scope {scope}")),
             _ => String::new(),
         };
-        Refusal { status, message: format!("{} ({})", message.trim_end_matches('.'), status.as_u16()), hint }
+        ErrorResponse {
+            status,
+            message: format!("{} ({})", message.trim_end_matches('.'), status.as_u16()),
+            hint,
+        }
     }
 }
 
-/// HTTP as this program speaks it. On loopback there is no proxy to go through, and no certificate to check:
-/// a machine without any certificate store can talk to itself.
+/// The HTTP client of this program. Connections to loopback use no proxy and no root certificates, so that they work on
+/// a machine without a certificate store.
 pub(crate) fn builder(is_loopback: bool) -> reqwest::ClientBuilder {
-    // Needs no answer: that a provider is installed already is as good.
+    // An error means that a provider is already installed.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder()
         .user_agent(concat!("pinfold/", env!("CARGO_PKG_VERSION")))
@@ -171,18 +179,17 @@ pub(crate) fn builder(is_loopback: bool) -> reqwest::ClientBuilder {
     if is_loopback { builder.no_proxy().tls_certs_only([]) } else { builder }
 }
 
-/// The server's URL without `/api/v3`, which some people include.
+/// The server's URL without a trailing `/api/v3`, which some users include.
 fn base_url(text: &str) -> anyhow::Result<Url> {
     let trimmed = text.trim_end_matches('/').trim_end_matches("/api/v3");
     let url = Url::parse(trimmed)
-        .with_context(|| format!("{text:?} is no URL; a server looks like http://127.0.0.1:3000"))?;
+        .with_context(|| format!("{text:?} is not a URL; example: http://127.0.0.1:3000"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        bail!("{text:?} is no http URL; a server looks like http://127.0.0.1:3000");
+        bail!("{text:?} is not an HTTP URL; example: http://127.0.0.1:3000");
     }
     Ok(url)
 }
 
-/// Whether a proxy would only be in the way.
 fn is_loopback(url: &Url) -> bool {
     match url.host_str() {
         Some("localhost" | "[::1]") => true,
@@ -191,10 +198,15 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// How long the server asks to wait: at least a second, at most [`RETRY_AFTER_MAX`].
+/// The wait that the server asks for, limited to between one second and [`RETRY_AFTER_MAX`].
 fn retry_after(headers: &HeaderMap) -> Duration {
     let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
     Duration::from_secs(seconds.unwrap_or(1)).clamp(Duration::from_secs(1), RETRY_AFTER_MAX)
+}
+
+/// A string field with control characters replaced, or an empty string.
+pub(super) fn text(value: &Value, field: &str) -> String {
+    value.get(field).and_then(Value::as_str).map(plain).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -202,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_is_taken_with_and_without_the_api_path() {
+    fn server_url_may_include_the_api_path() {
         for text in ["http://h:3000", "http://h:3000/", "http://h:3000/api/v3", "http://h:3000/api/v3/"] {
             assert_eq!(base_url(text).unwrap().as_str(), "http://h:3000/", "{text}");
         }
@@ -213,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_limit_is_waited_out_within_bounds() {
+    fn rate_limit_wait_is_bounded() {
         let wait = |text: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(RETRY_AFTER, text.parse().unwrap());
@@ -227,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn path_parts_are_escaped() {
+    fn path_segments_are_escaped() {
         let remote = ServerArgs { server: "http://h:1/x".into(), key: None, json: false };
         let request = Client::new(&remote).unwrap().request(Method::GET, &["status", "../a?b"]).unwrap();
         assert_eq!(request.build().unwrap().url().as_str(), "http://h:1/x/api/v3/status/..%2Fa%3Fb");

@@ -1,74 +1,56 @@
-//! `pinfold backup` and `pinfold restore`.
+//! `pinfold backup`.
+
+use std::path::PathBuf;
 
 use anyhow::Context;
+use clap::Args;
 
-use super::blocks::Meter;
-use super::operator::{BackupArgs, RestoreArgs};
+use super::DataDirArgs;
 use super::output::{print, size};
-use crate::admin_client::{AdminClient, Needs, post};
+use crate::admin_client::{Needs, post};
 use crate::admin_ops::backup::BackupReport;
-use crate::admin_ops::restore::Restore;
 use crate::admin_socket::routes::BackupBody;
-use crate::data_dir::DataDir;
 
-/// Runs `pinfold backup`.
-pub(crate) async fn run(args: BackupArgs) -> anyhow::Result<()> {
-    // The server has a working folder of its own.
-    let dir = std::path::absolute(&args.dir).context("there is no working folder")?;
-    let link = AdminClient::open(&args.place, Needs::Stores).await?;
-    let request = post("/backup", &BackupBody { dir })?;
-    let made = link.ask::<BackupReport>(request).await;
-    link.close().await;
-    let made = made?;
-    if args.json {
-        return print(&serde_json::to_string(&made)?);
-    }
-    let how = if made.linked { ", hard links to those of the store" } else { "" };
-    print(&format!(
-        "backed up into {}: {} segments, {}{how}; database {}",
-        made.dir.display(),
-        made.manifest.segments,
-        size(made.manifest.segment_bytes),
-        size(made.manifest.database_bytes)
-    ))
+/// Copy everything into a new directory, with or without a running server.
+///
+/// The backup contains the database, the blocks, the node's key and the configuration, consistent at one moment. The
+/// directory appears when the backup is complete. Blocks are hard links where the file system supports them. This takes
+/// no space and little time, and it is safe because a segment with a second link is never modified. The space of pins
+/// that are removed later is freed when the backup is deleted. For a copy on another disk, choose a directory there, or
+/// copy the backup with any tool.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pinfold backup /backups/pinfold-monday
+  pinfold backup /srv/pinfold-snapshot && rsync -a /srv/pinfold-snapshot/ other:/backups/pinfold/
+
+A backup contains secrets: the node's key, the configuration, and hashes of API keys. Only its owner can read it.")]
+pub(crate) struct BackupArgs {
+    /// Directory to create. It must be empty or absent.
+    dir: PathBuf,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    data: DataDirArgs,
 }
 
-/// Runs `pinfold restore`.
-pub(crate) async fn restore(args: RestoreArgs) -> anyhow::Result<()> {
-    let dir = DataDir::choose(args.place.data_dir.clone())?;
-    dir.create()?;
-    let lock = dir.lock()?;
-    let restore = Restore {
-        backup: std::path::absolute(&args.dir).context("there is no working folder")?,
-        dir: dir.clone(),
-        config: args.place.config.clone(),
-        copy: args.copy,
-    };
-    let meter = Meter::start("verified")?;
-    let restored = restore.run(&lock, meter.teller()).await;
-    meter.end();
-    let restored = restored.with_context(|| format!("nothing was restored from {}", args.dir.display()))?;
-    let how = if restored.linked { "hard links to those of the backup" } else { "copies" };
-    print(&format!(
-        "restored the backup of {} into {}: {} segments ({how}), {} blocks, {}",
-        restored.manifest.created_at,
-        dir.path().display(),
-        restored.manifest.segments,
-        restored.verified.blocks,
-        size(restored.verified.bytes)
-    ))?;
-    if restored.verified.damaged > 0 {
-        eprintln!(
-            "{} places of the segments could not be read; the pins concerned fetch what they lack",
-            restored.verified.damaged
-        );
+pub(super) async fn run(args: BackupArgs) -> anyhow::Result<()> {
+    // The server may have another working directory.
+    let dir = std::path::absolute(&args.dir).context("cannot determine the working directory")?;
+    let client = args.data.admin_client(Needs::Stores).await?;
+    let request = post("/backup", &BackupBody { dir })?;
+    let report = client.call::<BackupReport>(request).await;
+    client.close().await;
+    let report = report?;
+    if args.json {
+        return print(&serde_json::to_string(&report)?);
     }
-    eprintln!(
-        "Start it with `pinfold serve --data-dir {}`. It is the same node as the one that was backed up: do not \
-         run both at one time. {} pinned DAGs are walked once more in the background; `pinfold blocks stats` \
-         shows how many are left.",
-        dir.path().display(),
-        restored.reverify_counts
-    );
-    Ok(())
+    let how = if report.linked { " (hard links to the block store)" } else { "" };
+    print(&format!(
+        "backed up to {}: {} segments, {}{how}; database {}",
+        report.dir.display(),
+        report.manifest.segments,
+        size(report.manifest.segment_bytes),
+        size(report.manifest.database_bytes)
+    ))
 }

@@ -1,5 +1,7 @@
-//! The accounts and keys of a data folder, opened without a server. The database lets several processes in,
-//! so nothing is locked: what a running server reads next, it reads new.
+//! Direct access to the accounts, API keys and plans in a data directory, for `user`, `plan` and `token`.
+//!
+//! The database supports access from several processes, so the data directory is not locked. A running server sees
+//! changes with its next query.
 
 use std::sync::Arc;
 
@@ -9,10 +11,9 @@ use pinfold_store::Store;
 
 use super::DataDirArgs;
 use crate::app::open_store;
-use crate::config::{Config, settings};
-use crate::data_dir::DataDir;
+use crate::config::settings;
 
-/// Accounts and keys.
+/// The services that need no running node.
 pub(super) struct Database {
     pub(super) accounts: Accounts,
     pub(super) tokens: Tokens,
@@ -21,21 +22,21 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Opens those of a data folder.
+    /// Opens the database of a data directory.
     ///
     /// # Errors
-    /// There is no database yet (so that a mistyped folder is not made), or it cannot be opened.
-    pub(super) async fn open(place: &DataDirArgs) -> anyhow::Result<Self> {
-        let dir = DataDir::choose(place.data_dir.clone())?;
-        dir.expect_pinfold()?;
-        let config = Config::load(dir.config_file(place.config.as_deref()).as_deref())?;
+    /// The data directory has no database, or it cannot be opened.
+    pub(super) async fn open(args: &DataDirArgs) -> anyhow::Result<Self> {
+        let dir = args.data_dir()?;
+        dir.expect_database()?;
+        let config = args.load_config(&dir)?;
         let store = open_store(&dir).await?;
         let offline = Offline::new(store.clone(), Arc::new(SystemClock), settings::service(&config)?);
         let Offline { accounts, tokens, admin } = offline.await?;
         Ok(Self { accounts, tokens, admin, store })
     }
 
-    /// Closes the database, so that nothing is left to be done at the next start.
+    /// Closes the database, which checkpoints its write-ahead log.
     pub(super) async fn close(self) {
         self.store.close().await;
     }

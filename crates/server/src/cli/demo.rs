@@ -1,146 +1,164 @@
-//! `pinfold try`: the main job on show, with nothing but this program.
+//! `pinfold try`: a self-contained demonstration.
 //!
-//! Three nodes run in this process, each with its own identity, store and swarm, and meet only over
-//! loopback: a whole Pinfold, a second node that has content, and at the end a third one. The second node
-//! is stopped before the third reads everything back from Pinfold over bitswap, so nobody else can have
-//! delivered it.
+//! Three IPFS nodes run in this process, each with its own identity, block store and swarm, and connect only over loopback:
+//! a complete server, a second node that has a sample directory, and a third node. The server pins the directory, the
+//! second node stops, and the third node reads the directory back from the server over bitswap.
 
 use std::io::IsTerminal;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
+use super::api_client;
+use super::output::{print, size};
+use super::serve::{StopSignals, pin_command};
 use crate::app::App;
-use crate::cli::output::{print, size};
-use crate::cli::serve::{StopSignals, curl};
-use crate::cli::{TryArgs, api_client};
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::logging;
-use sample::{Sample, Source};
+use sample::{Sample, SourceNode};
 
 mod sample;
 
-/// How long the pin and the proof may take each. They take a second; the rest is for slow machines.
-const TIME_MAX: Duration = Duration::from_secs(120);
+/// Maximum time for each of the two steps. They take about a second; slow machines need more.
+const STEP_TIME_MAX: Duration = Duration::from_secs(120);
 
-/// Runs the command.
-pub(crate) async fn run(args: TryArgs) -> anyhow::Result<ExitCode> {
+/// Run a self-contained demonstration.
+///
+/// A temporary server pins content from a second IPFS node and serves it after that node has stopped. Everything runs on
+/// loopback and in a temporary directory that is deleted at the end. No internet access is needed. The server keeps
+/// running until Ctrl-C.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pinfold try
+  pinfold try --exit")]
+pub(crate) struct TryArgs {
+    /// Exit after the demonstration, with status 0 if it succeeded and 1 otherwise.
+    #[arg(long)]
+    exit: bool,
+}
+
+pub(super) async fn run(args: TryArgs) -> anyhow::Result<ExitCode> {
     let mut signals = StopSignals::listen()?;
-    let folder = tempfile::Builder::new().prefix("pinfold-try-").tempdir().context("no temporary folder")?;
-    let stage = tokio::select! {
-        stage = show(folder.path()) => stage?,
+    let folder = tempfile::Builder::new()
+        .prefix("pinfold-try-")
+        .tempdir()
+        .context("cannot create a temporary directory")?;
+    let demo = tokio::select! {
+        demo = demonstrate(folder.path()) => demo?,
         () = signals.next() => return Ok(ExitCode::SUCCESS),
     };
     if !args.exit {
-        print(&stage.how_to_go_on())?;
+        print(&demo.next_steps())?;
         signals.next().await;
     }
     tokio::select! {
-        () = stage.app.stop() => {}
+        () = demo.app.stop() => {}
         () = signals.next() => {}
     }
-    folder.close().context("the temporary folder could not be removed")?;
+    folder.close().context("cannot remove the temporary directory")?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A Pinfold that has shown what it can do.
-struct Stage {
+/// A server after a successful demonstration.
+struct Demo {
     app: App,
     key: String,
     cid: String,
 }
 
-/// The whole show, up to the proof.
+/// Runs the demonstration and prints its steps.
 ///
 /// # Errors
-/// The content was not held, or something that has to run could not.
-async fn show(folder: &std::path::Path) -> anyhow::Result<Stage> {
-    let mut config = Config::defaults()?;
-    "error".clone_into(&mut config.log.filter);
-    logging::start(&config.log)?;
-    let sample = Sample::make();
-    let source = Source::start(&sample).await?;
+/// A node or the server cannot start, the pin fails, or the content cannot be read back.
+async fn demonstrate(folder: &Path) -> anyhow::Result<Demo> {
+    let sample = Sample::generate();
+    let source = SourceNode::start(&sample).await?;
     let cid = source.root().to_string();
-
-    config.http.listen =
-        if is_free(3000) { ([127, 0, 0, 1], 3000).into() } else { ([127, 0, 0, 1], 0).into() };
-    config.node.listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
-    config.node.bootstrap.clear();
-    config.node.peers = source.addresses().await;
-    let dir = DataDir::choose(Some(folder.join("data")))?;
-    dir.create()?;
-    let app = App::start(&config, &dir).await?;
-    let key = app.first_key().context("a new Pinfold has no key")?.reveal().to_owned();
+    let app = start_server(folder, source.addresses().await).await?;
+    let key = app.first_key().context("the server did not create an API key")?.reveal().to_owned();
+    let content = format!("{} files, {}", sample.files.len(), size(sample.bytes()));
     print(&format!(
-        "{}\n\n  A throw-away Pinfold runs at {}, and beside it a second IPFS node, {}.\n  \
-         That node has a folder of {} files, {}. Pinfold has nothing yet, and is asked for it:\n",
-        bold("Pinfold, on show. All of it stays on this machine, and nothing stays behind."),
+        "{}\nEverything runs on this machine and is deleted at the end.\n\n  \
+         Server:       {}, with an empty block store\n  \
+         Second node:  {}, with a directory of {content}\n\n\
+         {}\n",
+        bold("Pinfold demonstration"),
         app.url(),
         source.peer_id(),
-        sample.files.len(),
-        size(sample.bytes()),
+        bold("1. Pin the directory"),
     ))?;
     pin(&app, &key, &cid).await?;
 
     let root = *source.root();
     source.stop().await;
-    let addresses = app.addresses().await;
+    print(&format!("{}\n", bold("2. Stop the second node and read the directory back")))?;
     let started = Instant::now();
-    let proof = sample::read_back(&root, &addresses, &sample, TIME_MAX).await;
-    proof.context("the content is not held")?;
+    sample::read_back(&root, &app.addresses().await, &sample, STEP_TIME_MAX)
+        .await
+        .context("cannot read the content back")?;
     print(&format!(
-        "  {}\n  The second node is gone. A third one, new and empty, asked Pinfold for the folder over bitswap\n  \
-         and got {} files, {}, every byte the same, in {:.1} s.\n",
-        bold("Held."),
-        sample.files.len(),
-        size(sample.bytes()),
+        "  A third node fetched {content} from the server over bitswap in {:.1} s.\n  All bytes are identical.\n",
         started.elapsed().as_secs_f64(),
     ))?;
-    Ok(Stage { app, key, cid })
+    Ok(Demo { app, key, cid })
 }
 
-/// Sends the seed's request, shows it, its progress and its answer.
+/// Starts a server on loopback with the default configuration, on port 3000 if it is free.
+async fn start_server(folder: &Path, peers: Vec<String>) -> anyhow::Result<App> {
+    let mut config = Config::defaults()?;
+    "error".clone_into(&mut config.log.filter);
+    logging::start(&config.log)?;
+    let port = if is_port_free(3000) { 3000 } else { 0 };
+    config.http.listen = ([127, 0, 0, 1], port).into();
+    config.node.listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
+    config.node.bootstrap.clear();
+    config.node.peers = peers;
+    let dir = DataDir::choose(Some(folder.join("data")))?;
+    dir.create()?;
+    App::start(&config, &dir).await
+}
+
+/// Pins `cid` with an HTTP request. Prints the request, its progress and the response.
 async fn pin(app: &App, key: &str, cid: &str) -> anyhow::Result<()> {
     let url = format!("{}/api/v3/files/pin/{cid}", app.url());
     let body = json!({ "cl": "cl0-global" });
-    print(&format!(
-        "  {}\n  X-API-Key: {key}\n  Content-Type: application/json\n\n  {body}\n",
-        bold(&format!("POST {url}"))
-    ))?;
-    let http = api_client::builder(true).timeout(TIME_MAX).build()?;
+    print(&format!("  POST {url}\n  X-API-Key: {key}\n  Content-Type: application/json\n\n  {body}\n"))?;
+    let http = api_client::builder(true).timeout(STEP_TIME_MAX).build()?;
     let started = Instant::now();
     let request = http.post(url).header("X-API-Key", key).json(&body).send();
     let response = tokio::select! {
         response = request => response.context("the request failed")?,
-        () = progress(&http, app, key, cid) => bail!("the progress ended before the answer"),
+        () = show_progress(&http, app, key, cid) => bail!("the progress display ended unexpectedly"),
     };
     let status = response.status();
-    let answer: Value = response.json().await.context("the answer is not JSON")?;
-    let took = started.elapsed().as_secs_f64();
+    let answer: Value = response.json().await.context("the response is not JSON")?;
+    let elapsed = started.elapsed().as_secs_f64();
     let text = serde_json::to_string_pretty(&answer)?.replace('\n', "\n  ");
-    print(&format!("  {} after {took:.2} s\n\n  {text}\n", bold(&status.to_string())))?;
+    print(&format!("  {status} after {elapsed:.2} s\n\n  {text}\n"))?;
     if status != StatusCode::CREATED || answer["status"] != "pinned" {
-        bail!("the pin was not made");
+        bail!("the pin request failed");
     }
     Ok(())
 }
 
-/// Draws how far the pin is, for as long as it is polled. It never ends by itself.
-async fn progress(http: &reqwest::Client, app: &App, key: &str, cid: &str) {
+/// Shows the progress of the pin until the future is dropped.
+async fn show_progress(http: &reqwest::Client, app: &App, key: &str, cid: &str) {
     let bar = ProgressBar::new_spinner();
     if let Ok(style) = ProgressStyle::with_template("  {spinner} {msg}") {
         bar.set_style(style);
     }
     let url = format!("{}/api/v3/status/{cid}", app.url());
-    let mut looks = tokio::time::interval(Duration::from_millis(50));
+    let mut interval = tokio::time::interval(Duration::from_millis(50));
     loop {
-        looks.tick().await;
+        interval.tick().await;
         let Ok(response) = http.get(&url).header("X-API-Key", key).send().await else { continue };
         let Ok(pin) = response.json::<Value>().await else { continue };
         let progress = &pin["progress"];
@@ -151,22 +169,25 @@ async fn progress(http: &reqwest::Client, app: &App, key: &str, cid: &str) {
     }
 }
 
-impl Stage {
-    fn how_to_go_on(&self) -> String {
+impl Demo {
+    fn next_steps(&self) -> String {
         let Self { app, key, cid } = self;
         let url = app.url();
         format!(
-            "  {}\n\n{}\n\n  curl -H \"X-API-Key: {key}\" {url}/api/v3/status/{cid}\n  \
-             curl -H \"X-API-Key: {key}\" -F file=@README.md {url}/api/v3/files\n\n  \
-             or with this program:\n\n  export PINFOLD_SERVER={url} PINFOLD_API_KEY={key}\n  \
-             pinfold ls\n  pinfold add README.md\n\n  To keep what you pin, run `pinfold serve`. Ctrl-C ends this one.\n",
-            bold("Go on:"),
-            curl(&url, key, cid)
+            "{}\n\nThe server runs until you press Ctrl-C. In another terminal:\n\n  \
+             export PINFOLD_SERVER={url} PINFOLD_API_KEY={key}\n  \
+             pinfold ls\n  pinfold add README.md\n\n\
+             Or over HTTP:\n\n{}\n\n  \
+             curl -H \"X-API-Key: {key}\" {url}/api/v3/status/{cid}\n  \
+             curl -H \"X-API-Key: {key}\" -F file=@README.md {url}/api/v3/files\n\n\
+             To keep what you pin, run `pinfold serve`.",
+            bold("Next steps"),
+            pin_command(&url, key, cid)
         )
     }
 }
 
-fn is_free(port: u16) -> bool {
+fn is_port_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 

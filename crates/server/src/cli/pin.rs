@@ -1,30 +1,53 @@
-//! `pinfold pin`: asks for a pin, then watches it until it is held or has failed.
+//! `pinfold pin`: creates a pin and polls its status until it is pinned or has failed.
 //!
-//! The request is sent with `Prefer: respond-async`, so that progress can be shown and nothing depends on
-//! one long connection; the status resource is asked until the pin settles.
+//! The request is sent with `Prefer: respond-async`, so that progress can be shown and no long connection is needed.
 
 use std::time::Duration;
 
 use anyhow::bail;
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::api_client::Client;
+use super::api_client::{Client, text};
 use super::output::{print, size};
-use super::remote::{pin_status, reason, text};
-use super::{PinArgs, PinOptionArgs};
+use super::status::{pin_error, pin_status};
+use super::{PinOptionArgs, ServerArgs};
 
-/// The first pause between two looks at a pin; each next one is half as long again.
-const LOOK_AGAIN_MIN: Duration = Duration::from_millis(100);
-/// The longest pause: still a live display, and far below every rate limit.
-const LOOK_AGAIN_MAX: Duration = Duration::from_secs(2);
+/// First interval between two status requests. Each interval is 1.5 times the previous one.
+const POLL_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// Longest interval: short enough for a live display, and far below every rate limit.
+const POLL_INTERVAL_MAX: Duration = Duration::from_secs(2);
 
-/// Runs the command.
-pub(crate) async fn run(args: PinArgs) -> anyhow::Result<()> {
-    let client = Client::new(&args.remote)?;
-    let mut body = terms(&args.terms);
+/// Pin content from the IPFS network, and wait until it is stored.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pinfold pin bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi
+  pinfold pin QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG --name readme
+  pinfold pin bafybei… --no-wait --json")]
+pub(crate) struct PinArgs {
+    /// Root CID of the content.
+    cid: String,
+    /// Custom name of the pin.
+    #[arg(long)]
+    name: Option<String>,
+    #[command(flatten)]
+    options: PinOptionArgs,
+    /// Return immediately. The server fetches the content in the background; see `pinfold status`.
+    #[arg(long)]
+    no_wait: bool,
+    /// How long to wait, in seconds. The server continues after that.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    timeout: u64,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+pub(super) async fn run(args: PinArgs) -> anyhow::Result<()> {
+    let client = Client::new(&args.server)?;
+    let mut body = option_fields(&args.options);
     if let Some(name) = &args.name {
         body.insert("customName".to_owned(), json!(name));
     }
@@ -33,38 +56,38 @@ pub(crate) async fn run(args: PinArgs) -> anyhow::Result<()> {
         .header("Prefer", "respond-async")
         .json(&Value::Object(body));
     let answer = client.send(request).await?;
-    let waits = answer.status == StatusCode::ACCEPTED && !args.no_wait;
-    let pin = if waits { watch(&client, &args).await? } else { answer.body };
-    if args.remote.json {
+    let wait = answer.status == StatusCode::ACCEPTED && !args.no_wait;
+    let pin = if wait { wait_until_pinned(&client, &args).await? } else { answer.body };
+    if args.server.json {
         return print(&pin.to_string());
     }
-    print(&sentence(&pin))
+    print(&result_text(&pin))
 }
 
-/// The fields of a request body that [`PinOptionArgs`] stand for.
-pub(crate) fn terms(terms: &PinOptionArgs) -> Map<String, Value> {
-    let fields = [("cl", &terms.cl), ("timelock", &terms.timelock)];
+/// The options as fields of a request body.
+fn option_fields(options: &PinOptionArgs) -> Map<String, Value> {
+    let fields = [("cl", &options.cl), ("timelock", &options.timelock)];
     fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), json!(value.as_ref()?)))).collect()
 }
 
 /// `pinned bafy… 3 MiB`.
-pub(crate) fn sentence(pin: &Value) -> String {
+fn result_text(pin: &Value) -> String {
     let bytes = pin["size"].as_u64().or_else(|| pin["progress"]["bytes"].as_u64());
-    let held = bytes.map_or_else(String::new, |bytes| format!(" {}", size(bytes)));
-    format!("{} {}{held}", text(pin, "status"), text(pin, "cid"))
+    let stored = bytes.map_or_else(String::new, |bytes| format!(" {}", size(bytes)));
+    format!("{} {}{stored}", text(pin, "status"), text(pin, "cid"))
 }
 
-/// Shows progress until the pin is held, and returns its status resource.
+/// Shows progress until the content is pinned, and returns the last status.
 ///
 /// # Errors
-/// The pin failed, was removed meanwhile, or took longer than `--timeout`.
-async fn watch(client: &Client, args: &PinArgs) -> anyhow::Result<Value> {
+/// The pin failed or was removed, or `--timeout` has passed.
+async fn wait_until_pinned(client: &Client, args: &PinArgs) -> anyhow::Result<Value> {
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
     let bar = ProgressBar::new_spinner();
     bar.set_style(ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}")?);
-    let mut pause = LOOK_AGAIN_MIN;
+    let mut interval = POLL_INTERVAL_MIN;
     loop {
-        let pin = pin_status(client, &args.cid, args.terms.cl.as_deref()).await?;
+        let pin = pin_status(client, &args.cid, args.options.cl.as_deref()).await?;
         match pin["status"].as_str() {
             Some("pinned") => {
                 bar.finish_and_clear();
@@ -72,27 +95,27 @@ async fn watch(client: &Client, args: &PinArgs) -> anyhow::Result<Value> {
             }
             Some("queued" | "pinning") => {}
             Some("failed") => {
-                let why = reason(&pin).unwrap_or_else(|| "the server gave no reason".to_owned());
-                bail!("{} was not pinned: {why}", args.cid);
+                let error = pin_error(&pin).unwrap_or_else(|| "the server gave no reason".to_owned());
+                bail!("cannot pin {}: {error}", args.cid);
             }
-            _ => bail!("{} is not pinned any more; somebody removed it", args.cid),
+            _ => bail!("the pin of {} was removed", args.cid),
         }
         if Instant::now() >= deadline {
             bail!(
-                "still not pinned after {} s; the server goes on, see `pinfold status {}`",
+                "not pinned after {} s; the server continues, see `pinfold status {}`",
                 args.timeout,
                 args.cid
             );
         }
-        bar.set_message(reached(&pin));
+        bar.set_message(progress_text(&pin));
         bar.tick();
-        sleep(pause).await;
-        pause = (pause * 3 / 2).min(LOOK_AGAIN_MAX);
+        sleep(interval).await;
+        interval = (interval * 3 / 2).min(POLL_INTERVAL_MAX);
     }
 }
 
 /// `pinning  12 MiB in 48 blocks`.
-fn reached(pin: &Value) -> String {
+fn progress_text(pin: &Value) -> String {
     let progress = &pin["progress"];
     let bytes = progress["bytes"].as_u64().unwrap_or(0);
     let total =
@@ -110,10 +133,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_reached_reads_as_a_sentence() {
+    fn progress_and_result_have_sizes() {
         let pin = json!({ "cid": "bafy", "status": "pinning", "progress": { "blocks": 3, "bytes": 2048 } });
-        assert_eq!(reached(&pin), "pinning  2.00 KiB in 3 blocks");
+        assert_eq!(progress_text(&pin), "pinning  2.00 KiB in 3 blocks");
         let pin = json!({ "cid": "bafy", "status": "pinned", "size": 1024 });
-        assert_eq!(sentence(&pin), "pinned bafy 1.00 KiB");
+        assert_eq!(result_text(&pin), "pinned bafy 1.00 KiB");
     }
 }

@@ -1,22 +1,110 @@
-//! `pinfold plan`: the plans that an operator saved over the configured ones, straight in the store. A server that
-//! runs on it follows within some seconds.
+//! `pinfold plan`: saved plans, directly in the database.
 
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
 use pinfold_model::{Actor, ClusterId, Plan, PlanCode};
 use pinfold_service::{PlanSource, PlanView};
 use serde_json::{Value, json};
 
+use super::DataDirArgs;
 use super::database::Database;
 use super::output::{plain, print, size, table};
-use super::{PlanCommand, PlanDeleteArgs, PlanListArgs, PlanSetArgs};
 
-/// What stands for "no limit of its own".
+/// Value of `--file-max` and `--directory-max` for no limit other than the storage.
 const NONE: &str = "none";
 
-/// Runs the command.
-pub(crate) async fn run(command: PlanCommand) -> anyhow::Result<()> {
+/// List, save and delete plans. Operates on the data directory; a running server applies changes within seconds.
+///
+/// A saved plan replaces the configured plan with the same code.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(subcommand)]
+    pub(super) command: PlanCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PlanCommand {
+    /// List all plans.
+    List(ListArgs),
+    /// Save a plan. Omitted options keep the value of the existing plan.
+    #[command(after_help = "Examples:
+  pinfold plan set free --storage 5368709120
+  pinfold plan set team --name Team --storage 1099511627776 --timelock true --self-service true")]
+    Set(Box<SetArgs>),
+    /// Delete a saved plan. The configured plan with the same code applies again.
+    Delete(DeleteArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Print one JSON object per line.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    data: DataDirArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetArgs {
+    /// Code of the plan, such as `team`.
+    code: String,
+    /// Display name.
+    #[arg(long)]
+    name: Option<String>,
+    /// Description. Can be repeated; replaces all existing descriptions.
+    #[arg(long, value_name = "TEXT")]
+    description: Vec<String>,
+    /// Price per month in hundredths of the currency. For display only.
+    #[arg(long, value_name = "N")]
+    price_cents: Option<u64>,
+    /// Whether accounts may switch to this plan themselves.
+    #[arg(long, value_name = "true|false")]
+    self_service: Option<bool>,
+    /// Maximum total size of all pins of an account, in bytes.
+    #[arg(long, value_name = "BYTES")]
+    storage: Option<u64>,
+    /// Maximum size of an uploaded file, in bytes.
+    #[arg(long, value_name = "BYTES|none")]
+    file_max: Option<String>,
+    /// Maximum total size of the files in an uploaded directory, in bytes.
+    #[arg(long, value_name = "BYTES|none")]
+    directory_max: Option<String>,
+    /// Whether pins may have an expiry time.
+    #[arg(long, value_name = "true|false")]
+    timelock: Option<bool>,
+    /// Whether pins may be protected against removal.
+    #[arg(long, value_name = "true|false")]
+    retention_lock: Option<bool>,
+    /// Clusters that accounts may use, or `all`.
+    #[arg(long, value_delimiter = ',', value_name = "CLUSTER,…")]
+    clusters: Vec<String>,
+    /// Maximum number of pins in flight for an account.
+    #[arg(long, value_name = "N")]
+    in_flight_pins: Option<u32>,
+    /// Maximum number of requests per minute for an API key.
+    #[arg(long, value_name = "N")]
+    requests_per_minute: Option<u32>,
+    /// Maximum number of requests per second for an API key.
+    #[arg(long, value_name = "N")]
+    requests_per_second: Option<u32>,
+    /// Print the plan as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    data: DataDirArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    /// Code of the plan.
+    code: String,
+    #[command(flatten)]
+    data: DataDirArgs,
+}
+
+pub(super) async fn run(command: PlanCommand) -> anyhow::Result<()> {
     match command {
         PlanCommand::List(args) => list(args).await,
         PlanCommand::Set(args) => set(*args).await,
@@ -24,8 +112,8 @@ pub(crate) async fn run(command: PlanCommand) -> anyhow::Result<()> {
     }
 }
 
-async fn list(args: PlanListArgs) -> anyhow::Result<()> {
-    let database = Database::open(&args.place).await?;
+async fn list(args: ListArgs) -> anyhow::Result<()> {
+    let database = Database::open(&args.data).await?;
     let plans = database.admin.plans().await;
     database.close().await;
     let plans = plans?;
@@ -47,13 +135,13 @@ async fn list(args: PlanListArgs) -> anyhow::Result<()> {
     print(&table(&plans.iter().map(cells).collect::<Vec<_>>()))
 }
 
-async fn set(args: PlanSetArgs) -> anyhow::Result<()> {
+async fn set(args: SetArgs) -> anyhow::Result<()> {
     let code = PlanCode::parse(&args.code)?;
-    let database = Database::open(&args.place).await?;
+    let database = Database::open(&args.data).await?;
     let saved = async {
         let plans = database.admin.plans().await?;
-        let now = plans.into_iter().find(|view| view.plan.code == code).map(|view| view.plan);
-        let plan = changed(now.as_deref(), code, &args)?;
+        let existing = plans.into_iter().find(|view| view.plan.code == code).map(|view| view.plan);
+        let plan = apply(existing.as_deref(), code, &args)?;
         anyhow::Ok(database.admin.save_plan(Actor::OPERATOR, plan).await?)
     }
     .await;
@@ -62,11 +150,11 @@ async fn set(args: PlanSetArgs) -> anyhow::Result<()> {
     if args.json { print(&row(&view).to_string()) } else { print(&format!("saved {}", view.plan.code)) }
 }
 
-/// The plan as it is now, or a new one, with what was given.
-fn changed(now: Option<&Plan>, code: PlanCode, args: &PlanSetArgs) -> anyhow::Result<Plan> {
-    let mut plan = match now {
+/// The existing plan, or a new one, with the given options applied.
+fn apply(existing: Option<&Plan>, code: PlanCode, args: &SetArgs) -> anyhow::Result<Plan> {
+    let mut plan = match existing {
         Some(plan) => plan.clone(),
-        None if args.storage.is_none() => bail!("a new plan needs --storage BYTES"),
+        None if args.storage.is_none() => bail!("a new plan requires --storage BYTES"),
         None => Plan {
             name: code.to_string(),
             code,
@@ -89,7 +177,7 @@ fn changed(now: Option<&Plan>, code: PlanCode, args: &PlanSetArgs) -> anyhow::Re
             None => {}
             Some(NONE) => *slot = None,
             Some(text) => {
-                *slot = Some(text.parse().with_context(|| format!("{text:?} is no number of bytes"))?)
+                *slot = Some(text.parse().with_context(|| format!("{text:?} is not a number of bytes"))?)
             }
         }
     }
@@ -115,9 +203,9 @@ fn replace<T>(given: Option<T>, slot: &mut T) {
     }
 }
 
-async fn delete(args: PlanDeleteArgs) -> anyhow::Result<()> {
+async fn delete(args: DeleteArgs) -> anyhow::Result<()> {
     let code = PlanCode::new(&args.code);
-    let database = Database::open(&args.place).await?;
+    let database = Database::open(&args.data).await?;
     let deleted = database.admin.delete_plan(Actor::OPERATOR, &code).await;
     database.close().await;
     deleted.with_context(|| code.to_string())?;
@@ -128,7 +216,7 @@ fn source(view: &PlanView) -> &'static str {
     match view.source {
         PlanSource::Configured => "configured",
         PlanSource::Saved => "saved",
-        PlanSource::Overridden => "saved over the configured one",
+        PlanSource::Overridden => "overrides the configured plan",
     }
 }
 
@@ -161,27 +249,32 @@ mod tests {
     use crate::cli::{Cli, Command};
     use clap::Parser as _;
 
-    fn args(line: &[&str]) -> PlanSetArgs {
+    fn args(line: &[&str]) -> SetArgs {
         let words = ["pinfold", "plan", "set"].into_iter().chain(line.iter().copied());
-        let Command::Plan(plan) = Cli::try_parse_from(words).unwrap().command else { panic!("it is a plan") };
-        let PlanCommand::Set(args) = plan.command else { panic!("it is set") };
+        let Command::Plan(plan) = Cli::try_parse_from(words).unwrap().command else {
+            panic!("not a plan command")
+        };
+        let PlanCommand::Set(args) = plan.command else { panic!("not plan set") };
         *args
     }
 
     #[test]
-    fn what_is_not_given_stays() {
+    fn omitted_options_keep_their_value() {
         let args = args(&["free", "--storage", "5", "--timelock", "true", "--file-max", "none"]);
-        let now = Plan::free();
-        let plan = changed(Some(&now), now.code.clone(), &args).unwrap();
+        let existing = Plan::free();
+        let plan = apply(Some(&existing), existing.code.clone(), &args).unwrap();
         assert_eq!((plan.limits.storage_bytes, plan.limits.timelock), (5, true));
-        assert_eq!((plan.name, plan.limits.in_flight_pins_max), (now.name, now.limits.in_flight_pins_max));
+        assert_eq!(
+            (plan.name, plan.limits.in_flight_pins_max),
+            (existing.name, existing.limits.in_flight_pins_max)
+        );
     }
 
     #[test]
-    fn a_new_plan_needs_its_storage() {
+    fn new_plan_requires_storage() {
         let code = PlanCode::new("team");
-        assert!(changed(None, code.clone(), &args(&["team"])).is_err());
-        let plan = changed(None, code, &args(&["team", "--storage", "5", "--clusters", "a,b"])).unwrap();
+        assert!(apply(None, code.clone(), &args(&["team"])).is_err());
+        let plan = apply(None, code, &args(&["team", "--storage", "5", "--clusters", "a,b"])).unwrap();
         assert_eq!((plan.name.as_str(), plan.self_service), ("team", false));
         assert_eq!(plan.limits.clusters.unwrap().len(), 2);
     }

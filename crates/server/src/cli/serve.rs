@@ -1,50 +1,90 @@
-//! `pinfold serve`: runs the service until it is told to stop.
+//! `pinfold serve`: runs the server until SIGTERM or SIGINT.
 //!
-//! Stdout gets two things that scripts may rely on: on the very first start the first API key, then one
-//! line that starts with `Pinfold is ready at http://` (with `--json`: one object). Logs go to stderr.
+//! Stdout is an interface for scripts. At the first start it has the API key of the administrator. Then comes one line
+//! that starts with `Pinfold is ready at http://`. With `--json`, stdout has one JSON object instead. Logs go to stderr.
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 
 use anyhow::Context;
+use clap::Args;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::DataDirArgs;
+use super::output::print;
 use crate::app::App;
-use crate::cli::ServeArgs;
-use crate::cli::output::print;
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::logging;
 
-/// Content that everyone can try to pin: the example of the API's documentation.
+/// Example content of the IPFS documentation, used in the `curl` command that the first start prints.
 const EXAMPLE_CID: &str = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi";
 
-/// Runs the command.
-pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
-    let dir = DataDir::choose(args.place.data_dir.clone())?;
-    let config = settings(&args, &dir)?;
+/// Run the server.
+///
+/// The first start creates an administrator account and prints its API key once. Settings come from the built-in
+/// defaults, the configuration file, PINFOLD_SECTION__KEY environment variables and these options. Later sources take
+/// precedence.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pinfold serve
+  pinfold serve --listen 0.0.0.0:3000 --data-dir /srv/pinfold
+  pinfold serve --no-bootstrap --peer /ip4/127.0.0.1/tcp/4001/p2p/12D3Koo…
+  PINFOLD_LOG__FORMAT=json pinfold serve --config /etc/pinfold.toml
+
+`pinfold config` prints every setting with its default.")]
+pub(crate) struct ServeArgs {
+    /// Address of the HTTP API. Port 0 selects a free port.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// Address on which the IPFS node listens for peers; replaces the configured addresses. Can be repeated.
+    #[arg(long, value_name = "MULTIADDR")]
+    swarm_listen: Vec<String>,
+    /// Address of the IPFS node to announce to other peers. Can be repeated.
+    #[arg(long, value_name = "MULTIADDR")]
+    announce: Vec<String>,
+    /// Peer to stay connected to, with its `/p2p/ID`. Can be repeated.
+    #[arg(long, value_name = "MULTIADDR")]
+    peer: Vec<String>,
+    /// Peer through which to join the DHT, instead of the public bootstrap nodes. Can be repeated.
+    #[arg(long, value_name = "MULTIADDR", conflicts_with = "no_bootstrap")]
+    bootstrap: Vec<String>,
+    /// Do not join the public DHT. Content is found only at connected peers and in private networks.
+    #[arg(long)]
+    no_bootstrap: bool,
+    /// Print the startup output as one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    data: DataDirArgs,
+}
+
+pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let dir = args.data.data_dir()?;
+    let config = load_config(&args, &dir)?;
     logging::start(&config.log)?;
     dir.create()?;
     let _lock = dir.lock()?;
-    dir.expect_whole()?;
+    dir.expect_complete()?;
     let mut signals = StopSignals::listen()?;
     let app = tokio::select! {
         app = App::start(&config, &dir) => app?,
         () = signals.next() => return Ok(()),
     };
-    print(&ready(&app, args.json).await)?;
+    print(&startup_text(&app, args.json).await)?;
     signals.next().await;
-    tracing::info!("stopping: requests that run may end; once more stops at once");
+    tracing::info!("stopping; a second signal stops immediately");
     tokio::select! {
         () = app.stop() => tracing::info!("stopped"),
-        () = signals.next() => tracing::warn!("stopped at once; unfinished pins go on at the next start"),
+        () = signals.next() => tracing::warn!("stopped immediately; unfinished pins continue at the next start"),
     }
     Ok(())
 }
 
-/// The settings of this run: what is configured, then the options.
-fn settings(args: &ServeArgs, dir: &DataDir) -> anyhow::Result<Config> {
-    let mut config = Config::load(dir.config_file(args.place.config.as_deref()).as_deref())?;
+/// The configuration with the command-line options applied.
+fn load_config(args: &ServeArgs, dir: &DataDir) -> anyhow::Result<Config> {
+    let mut config = args.data.load_config(dir)?;
     if let Some(listen) = args.listen {
         config.http.listen = listen;
     }
@@ -65,59 +105,59 @@ fn settings(args: &ServeArgs, dir: &DataDir) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// What stdout says once everything answers.
-async fn ready(app: &App, as_json: bool) -> String {
+/// What is printed once the server accepts requests.
+async fn startup_text(app: &App, as_json: bool) -> String {
     let url = app.url();
-    let first = app.first_key();
+    let first_key = app.first_key();
     if as_json {
         let mut line =
             json!({ "ready": true, "url": url, "peerId": app.peer_id(), "addresses": app.addresses().await });
-        if let (Some(first), Some(fields)) = (first, line.as_object_mut()) {
+        if let (Some(key), Some(fields)) = (first_key, line.as_object_mut()) {
             fields.insert("firstAccount".to_owned(), json!(app.admin_email()));
-            fields.insert("firstKey".to_owned(), json!(first.reveal()));
+            fields.insert("firstKey".to_owned(), json!(key.reveal()));
         }
         return line.to_string();
     }
     let mut text = String::new();
-    if let Some(first) = first {
+    if let Some(key) = first_key {
         text = format!(
-            "\nPinfold made the account {} with every right, and this API key. It is shown only now:\n\n  {}\n\n\
-             Pin something with it:\n\n{}\n\n",
+            "\nCreated the administrator account {}. Its API key is shown only once:\n\n  {key}\n\n\
+             Use it with the pinfold commands:\n\n  export PINFOLD_SERVER={url} PINFOLD_API_KEY={key}\n\n\
+             Or pin content over HTTP:\n\n{}\n\n",
             app.admin_email(),
-            first.reveal(),
-            curl(&url, first.reveal(), EXAMPLE_CID)
+            pin_command(&url, key.reveal(), EXAMPLE_CID),
+            key = key.reveal(),
         );
     }
     text.push_str(&format!("Pinfold is ready at {url} (peer {})", app.peer_id()));
     if std::io::stdout().is_terminal() {
-        text.push_str("\nCtrl-C stops it.");
+        text.push_str("\nPress Ctrl-C to stop.");
     }
     text
 }
 
-/// The seed's request, ready to be pasted.
-pub(crate) fn curl(url: &str, key: &str, cid: &str) -> String {
+/// A `curl` command that pins `cid`, ready to be pasted into a shell.
+pub(super) fn pin_command(url: &str, key: &str, cid: &str) -> String {
     format!(
         "  curl -X POST \"{url}/api/v3/files/pin/{cid}\" \\\n    -H \"X-API-Key: {key}\" \\\n    \
          -H \"Content-Type: application/json\" \\\n    -d '{{\"cl\": \"cl0-global\"}}'"
     )
 }
 
-/// SIGTERM and Ctrl-C, listened to from the moment that this is made.
-pub(crate) struct StopSignals {
+/// SIGTERM and SIGINT. From its creation on, these signals do not end the process.
+pub(super) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl StopSignals {
-    /// Takes both over from their default, which would end the process at once.
-    pub(crate) fn listen() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("cannot listen to signals");
+    pub(super) fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot install a signal handler");
         Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 
-    /// Waits for either. Cancel-safe: a signal that comes meanwhile is kept.
-    pub(crate) async fn next(&mut self) {
+    /// Waits for the next signal. Cancel-safe: no signal is lost.
+    pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

@@ -1,21 +1,123 @@
-//! `pinfold user`: accounts, straight in the store, also beside a running server.
+//! `pinfold user`: accounts, directly in the database.
 
 use std::io::BufRead;
 
 use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
 use pinfold_model::{Account, Actor, Email, PlanCode, Role};
 use pinfold_service::{AccountEdit, NewAccount, Password};
 use serde_json::{Value, json};
 
+use super::DataDirArgs;
 use super::database::Database;
 use super::output::{print, size, table};
-use super::{UserCommand, UserCreateArgs, UserListArgs, UserNameArgs, UserSetArgs};
 
-/// What stands for the storage of an account's plan.
+/// Value of `--storage` that removes the storage override.
 const PLAN: &str = "plan";
 
-/// Runs the command.
-pub(crate) async fn run(command: UserCommand) -> anyhow::Result<()> {
+/// Create, change and list accounts. Operates on the data directory, with or without a running server.
+#[derive(Debug, Args)]
+pub(crate) struct UserArgs {
+    #[command(subcommand)]
+    pub(super) command: UserCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Create an account.
+    #[command(after_help = "Examples:
+  pinfold user create --email ada@example.org --no-password
+  pass show pinfold/ada | pinfold user create --email ada@example.org --plan premium --password-stdin")]
+    Create(CreateArgs),
+    /// Change an account. Omitted options leave their value unchanged.
+    #[command(after_help = "Examples:
+  pinfold user set ada@example.org --plan premium
+  pinfold user set eve@example.org --disable
+  pinfold user set ada@example.org --storage 5000000000")]
+    Set(SetArgs),
+    /// List all accounts.
+    List(ListArgs),
+    /// Set the password of an account, read from the first line of stdin. Ends all sessions of the account.
+    #[command(after_help = "Examples:
+  pass show pinfold/ada | pinfold user password ada@example.org")]
+    Password(EmailArgs),
+    /// Remove the second factor of an account whose owner has lost it. The password then suffices to log in.
+    #[command(name = "disable-2fa")]
+    DisableTwoFactor(EmailArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EmailArgs {
+    /// E-mail address of the account.
+    email: String,
+    #[command(flatten)]
+    data: DataDirArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetArgs {
+    /// E-mail address of the account.
+    email: String,
+    /// Display name.
+    #[arg(long)]
+    name: Option<String>,
+    /// Plan. Existing pins are kept even if they exceed its limits.
+    #[arg(long, value_name = "CODE")]
+    plan: Option<String>,
+    /// Role.
+    #[arg(long, value_parser = ["user", "admin"])]
+    role: Option<String>,
+    /// Reject the credentials of the account.
+    #[arg(long, conflicts_with = "enable")]
+    disable: bool,
+    /// Accept the credentials of a disabled account again.
+    #[arg(long)]
+    enable: bool,
+    /// Storage limit in bytes that overrides the one of the plan; `plan` removes it.
+    #[arg(long, value_name = "BYTES|plan")]
+    storage: Option<String>,
+    /// Print the account as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    data: DataDirArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("password").required(true))]
+pub(crate) struct CreateArgs {
+    /// E-mail address, which identifies the account.
+    #[arg(long)]
+    email: String,
+    /// Plan, which sets the limits of the account.
+    #[arg(long, default_value = "free", value_name = "CODE")]
+    plan: String,
+    /// Role.
+    #[arg(long, default_value = "user", value_parser = ["user", "admin"])]
+    role: String,
+    /// Read the password from the first line of stdin.
+    #[arg(long, group = "password")]
+    password_stdin: bool,
+    /// Create an account without a password, which can only use API keys.
+    #[arg(long, group = "password")]
+    no_password: bool,
+    /// Print the account as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    data: DataDirArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Print one JSON object per line.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    data: DataDirArgs,
+}
+
+pub(super) async fn run(command: UserCommand) -> anyhow::Result<()> {
     match command {
         UserCommand::Create(args) => create(args).await,
         UserCommand::Set(args) => set(args).await,
@@ -25,11 +127,11 @@ pub(crate) async fn run(command: UserCommand) -> anyhow::Result<()> {
     }
 }
 
-async fn create(args: UserCreateArgs) -> anyhow::Result<()> {
+async fn create(args: CreateArgs) -> anyhow::Result<()> {
     let email = Email::parse(&args.email)?;
     let role: Role = args.role.parse()?;
     let password = if args.password_stdin { Some(password_from_stdin()?) } else { None };
-    let database = Database::open(&args.place).await?;
+    let database = Database::open(&args.data).await?;
     let new = NewAccount {
         name: email.as_str().split('@').next().unwrap_or_default().to_owned(),
         email,
@@ -37,23 +139,23 @@ async fn create(args: UserCreateArgs) -> anyhow::Result<()> {
         role,
         password,
     };
-    let made = database.accounts.create(new).await;
+    let created = database.accounts.create(new).await;
     database.close().await;
-    let account = made?;
+    let account = created?;
     if args.json {
         return print(&row(&account).to_string());
     }
-    print(&format!("made {} ({}, {})", account.email, account.plan, account.role))?;
-    eprintln!("Give it a key: pinfold token create --email {} --name NAME", account.email);
+    print(&format!("created {} ({}, {})", account.email, account.plan, account.role))?;
+    eprintln!("Create an API key with: pinfold token create --email {} --name NAME", account.email);
     Ok(())
 }
 
-async fn set(args: UserSetArgs) -> anyhow::Result<()> {
+async fn set(args: SetArgs) -> anyhow::Result<()> {
     let email = Email::parse(&args.email)?;
     let storage = match args.storage.as_deref() {
         None => None,
         Some(PLAN) => Some(None),
-        Some(text) => Some(Some(text.parse().with_context(|| format!("{text:?} is no number of bytes"))?)),
+        Some(text) => Some(Some(text.parse().with_context(|| format!("{text:?} is not a number of bytes"))?)),
     };
     let edit = AccountEdit {
         name: args.name,
@@ -62,7 +164,7 @@ async fn set(args: UserSetArgs) -> anyhow::Result<()> {
         disabled: (args.disable || args.enable).then_some(args.disable),
         storage_override_bytes: storage,
     };
-    let database = Database::open(&args.place).await?;
+    let database = Database::open(&args.data).await?;
     let changed = async {
         let account = database.accounts.by_email(&email).await.with_context(|| email.to_string())?;
         anyhow::Ok(database.admin.change_account(Actor::OPERATOR, account.id, edit).await?)
@@ -74,11 +176,11 @@ async fn set(args: UserSetArgs) -> anyhow::Result<()> {
         return print(&row(&account).to_string());
     }
     let disabled = if account.disabled { ", disabled" } else { "" };
-    print(&format!("{} is now {}, {}{disabled}", account.email, account.plan, account.role))
+    print(&format!("changed {} ({}, {}{disabled})", account.email, account.plan, account.role))
 }
 
-async fn list(args: UserListArgs) -> anyhow::Result<()> {
-    let database = Database::open(&args.place).await?;
+async fn list(args: ListArgs) -> anyhow::Result<()> {
+    let database = Database::open(&args.data).await?;
     let accounts = database.accounts.list().await;
     database.close().await;
     let accounts = accounts?;
@@ -99,22 +201,22 @@ async fn list(args: UserListArgs) -> anyhow::Result<()> {
     print(&table(&accounts.iter().map(cells).collect::<Vec<_>>()))
 }
 
-async fn password(args: UserNameArgs) -> anyhow::Result<()> {
+async fn password(args: EmailArgs) -> anyhow::Result<()> {
     let (email, new) = (Email::parse(&args.email)?, password_from_stdin()?);
-    let database = Database::open(&args.place).await?;
+    let database = Database::open(&args.data).await?;
     let set = database.accounts.reset_password(&email, new).await;
     database.close().await;
     set.with_context(|| email.to_string())?;
-    print(&format!("{email} has the new password and is logged out everywhere"))
+    print(&format!("set the password of {email} and ended all of its sessions"))
 }
 
-async fn disable_two_factor(args: UserNameArgs) -> anyhow::Result<()> {
+async fn disable_two_factor(args: EmailArgs) -> anyhow::Result<()> {
     let email = Email::parse(&args.email)?;
-    let database = Database::open(&args.place).await?;
+    let database = Database::open(&args.data).await?;
     let removed = database.accounts.remove_second_factor(&email).await;
     database.close().await;
     removed.with_context(|| email.to_string())?;
-    print(&format!("{email} logs in with the password alone"))
+    print(&format!("removed the second factor of {email}"))
 }
 
 fn row(account: &Account) -> Value {
@@ -134,12 +236,12 @@ fn row(account: &Account) -> Value {
 
 fn password_from_stdin() -> anyhow::Result<Password> {
     let mut line = String::new();
-    // A byte more than the longest password and its line end: longer input is refused, not cut.
+    // One byte more than the longest password with CRLF, so that longer input is rejected and not truncated.
     let bound = Password::LEN_MAX as u64 + 3;
     std::io::Read::take(std::io::stdin().lock(), bound).read_line(&mut line).context("cannot read stdin")?;
     let text = line.trim_end_matches(['\r', '\n']);
     if text.is_empty() {
-        bail!("stdin has no password; pipe one in");
+        bail!("no password on stdin");
     }
     Ok(Password::parse(text)?)
 }

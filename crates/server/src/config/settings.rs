@@ -1,25 +1,29 @@
-//! What the configuration means to each part: the words of `config.default.toml` as the types of the crates.
+//! Conversion of the configuration into the settings of the other crates.
 
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use pinfold_http as http;
 use pinfold_model::{ClusterId, Email, Plan, PlanCode, PlanLimits, Plans};
+use pinfold_node::blocks::SegmentConfig;
 use pinfold_node::{Bootstrap, Identity, Lan, NodeConfig};
 use pinfold_service as service;
 
-use crate::config::{self, Config, FIRST_PLAN};
+use super::DEFAULT_PLAN;
+use crate::config::{self, Config};
+use crate::data_dir::DataDir;
 
-/// What stands for the IPFS community's own bootstrap nodes.
+/// Value of `node.bootstrap` that selects the public IPFS bootstrap nodes.
 const PUBLIC: &str = "public";
 
-/// The node's.
+/// Settings of the IPFS node.
 pub(crate) fn node(config: &config::Node, identity: Identity) -> anyhow::Result<NodeConfig> {
     let parse = |key: &str, texts: &[String]| {
         let one = |text: &String| {
             text.parse().with_context(|| {
-                format!("node.{key}: {text:?} is no multiaddr; one looks like /ip4/127.0.0.1/tcp/4001")
+                format!("node.{key}: {text:?} is not a multiaddr; example: /ip4/127.0.0.1/tcp/4001")
             })
         };
         texts.iter().map(one).collect::<anyhow::Result<Vec<_>>>()
@@ -39,14 +43,24 @@ pub(crate) fn node(config: &config::Node, identity: Identity) -> anyhow::Result<
             config::Lan::Client => Lan::Client,
             config::Lan::Server => Lan::Server,
         },
-        private_origins: config.private_origins,
+        private_origins: config.allow_private_origins,
         connections_max: config.connections_max,
         idle_time: Duration::from_secs(config.idle_seconds),
         ..NodeConfig::new(identity)
     })
 }
 
-/// The service's.
+/// Directory and settings of the block store.
+pub(crate) fn blocks(config: &Config, dir: &DataDir) -> (PathBuf, SegmentConfig) {
+    let path = if config.blocks.dir.is_empty() { dir.blocks() } else { PathBuf::from(&config.blocks.dir) };
+    let segments = SegmentConfig {
+        segment_bytes: config.blocks.segment_bytes,
+        reserve_bytes: config.blocks.reserve_bytes,
+    };
+    (path, segments)
+}
+
+/// Settings of the service.
 pub(crate) fn service(config: &Config) -> anyhow::Result<service::Settings> {
     let pins = &config.pins;
     Ok(service::Settings {
@@ -61,18 +75,18 @@ pub(crate) fn service(config: &Config) -> anyhow::Result<service::Settings> {
         find_time: Duration::from_secs(pins.find_seconds),
         stall_time: Duration::from_secs(pins.stall_seconds),
         blocks_max: pins.blocks_max,
-        placements_at_once: pins.at_once,
+        placements_at_once: pins.concurrent_max,
         attempts_max: pins.attempts_max,
         retry_first: Duration::from_secs(pins.retry_first_seconds),
         retry_max: Duration::from_secs(pins.retry_max_seconds),
         lease: Duration::from_secs(pins.lease_seconds),
         upload_wait: Duration::from_secs(pins.upload_wait_seconds),
         server_roots: config.uploads.server_roots.iter().map(Into::into).collect(),
-        watches_max: pins.watches_max,
-        watches_per_account_max: pins.watches_per_account_max,
-        watch_events_per_second: pins.watch_events_per_second,
-        audit_kept: days(config.audit.keep_days),
-        webhooks_at_once: config.webhooks.at_once,
+        watches_max: pins.event_streams_max,
+        watches_per_account_max: pins.event_streams_per_account_max,
+        watch_events_per_second: pins.events_per_second_max,
+        audit_kept: days(config.audit.retention_days),
+        webhooks_at_once: config.webhooks.concurrent_max,
         webhook_targets: service::TargetPolicy {
             allow_http: config.webhooks.allow_http,
             allow_private: config.webhooks.allow_private,
@@ -80,17 +94,17 @@ pub(crate) fn service(config: &Config) -> anyhow::Result<service::Settings> {
     })
 }
 
-/// A factor of zero would shut people out, which nobody means.
+/// A factor of zero would reject every request, so 1 is used instead.
 fn at_least_one(factor: u32) -> NonZeroU32 {
     NonZeroU32::new(factor).unwrap_or(NonZeroU32::MIN)
 }
 
-/// So many days; none for ever.
+/// `None` for 0, which means forever.
 fn days(days: u32) -> Option<Duration> {
     (days > 0).then(|| Duration::from_hours(24) * days)
 }
 
-/// The account that a very first start makes.
+/// The account that the first start creates.
 pub(crate) fn first_admin(config: &config::Admin) -> anyhow::Result<service::FirstAdmin> {
     let email = Email::parse(&config.email).with_context(|| format!("admin.email: {:?}", config.email))?;
     let text = match (config.password.0.as_str(), config.password_file.as_str()) {
@@ -101,13 +115,16 @@ pub(crate) fn first_admin(config: &config::Admin) -> anyhow::Result<service::Fir
                 .with_context(|| format!("admin.password_file: cannot read {file}"))?;
             Some(text.lines().next().unwrap_or_default().to_owned())
         }
-        _ => bail!("admin.password and admin.password_file are both set; one will do"),
+        _ => bail!("admin.password and admin.password_file must not both be set"),
     };
     let password = text.map(service::Password::parse).transpose();
-    Ok(service::FirstAdmin { email, password: password.context("the password of the first account")? })
+    Ok(service::FirstAdmin {
+        email,
+        password: password.context("invalid admin.password or admin.password_file")?,
+    })
 }
 
-/// The plans, that of accounts which name none first.
+/// The plans, with the default plan first.
 fn plans(config: &Config) -> anyhow::Result<Plans> {
     let mut plans = Vec::new();
     for (code, plan) in &config.plans {
@@ -116,8 +133,8 @@ fn plans(config: &Config) -> anyhow::Result<Plans> {
             .iter()
             .map(|id| ClusterId::parse(id).with_context(|| format!("plans.{code}.clusters: {id:?}")))
             .collect::<anyhow::Result<_>>()?;
-        // None stands for no bound.
-        let bounded = |bytes: u64| (bytes > 0).then_some(bytes);
+        // 0 means no limit.
+        let limit = |bytes: u64| (bytes > 0).then_some(bytes);
         let plan = Plan {
             code: PlanCode::parse(code).with_context(|| format!("plans.{code}"))?,
             name: plan.name.clone(),
@@ -126,8 +143,8 @@ fn plans(config: &Config) -> anyhow::Result<Plans> {
             self_service: plan.self_service,
             limits: PlanLimits {
                 storage_bytes: plan.storage_bytes,
-                file_bytes_max: bounded(plan.file_bytes_max),
-                directory_bytes_max: bounded(plan.directory_bytes_max),
+                file_bytes_max: limit(plan.file_bytes_max),
+                directory_bytes_max: limit(plan.directory_bytes_max),
                 timelock: plan.timelock,
                 retention_lock: plan.retention_lock,
                 clusters: (!clusters.is_empty()).then_some(clusters),
@@ -139,11 +156,11 @@ fn plans(config: &Config) -> anyhow::Result<Plans> {
         plan.check().with_context(|| format!("plans.{code}"))?;
         plans.push(plan);
     }
-    plans.sort_by_key(|plan| plan.code.as_str() != FIRST_PLAN);
+    plans.sort_by_key(|plan| plan.code.as_str() != DEFAULT_PLAN);
     Ok(Plans::new(plans))
 }
 
-/// What is shown of each cluster.
+/// The clusters as clients see them.
 pub(crate) fn clusters(config: &Config) -> anyhow::Result<Vec<service::ClusterInfo>> {
     let some = |text: &String| (!text.is_empty()).then(|| text.clone());
     let info = |cluster: &config::Cluster| {
@@ -164,17 +181,16 @@ pub(crate) fn clusters(config: &Config) -> anyhow::Result<Vec<service::ClusterIn
     config.clusters.iter().map(info).collect()
 }
 
-/// The HTTP side's.
+/// Settings of the HTTP server.
 pub(crate) fn http(config: &config::Http) -> anyhow::Result<http::Settings> {
     let config::HttpConnections { max, per_address_max, header_bytes_max, .. } = config.connections;
     let bodies = &config.bodies;
     let rates = &config.rates;
-    let origins = config
-        .cors_origins
-        .iter()
-        .map(|origin| origin.parse().with_context(|| format!("http.cors_origins: {origin:?} is no origin")));
+    let origins = config.cors_origins.iter().map(|origin| {
+        origin.parse().with_context(|| format!("http.cors_origins: {origin:?} is not an origin"))
+    });
     let proxies = config.trusted_proxies.iter().map(|text| {
-        // An address alone is a network of one.
+        // A single address is a network with one address.
         let bits = if text.contains('/') {
             ""
         } else if text.contains(':') {
@@ -184,7 +200,7 @@ pub(crate) fn http(config: &config::Http) -> anyhow::Result<http::Settings> {
         };
         format!("{text}{bits}")
             .parse()
-            .with_context(|| format!("http.trusted_proxies: {text:?} is no address or network"))
+            .with_context(|| format!("http.trusted_proxies: {text:?} is not an address or a network"))
     });
     Ok(http::Settings {
         connections: http::Connections {
@@ -201,7 +217,7 @@ pub(crate) fn http(config: &config::Http) -> anyhow::Result<http::Settings> {
             json_time: Duration::from_secs(bodies.json_seconds),
             field_bytes_max: bodies.field_bytes_max,
             upload_idle_time: Duration::from_secs(bodies.upload_idle_seconds),
-            upload_rate_min: bodies.upload_rate_min,
+            upload_rate_min: bodies.upload_bytes_per_second_min,
             directory_entries_max: bodies.directory_entries_max,
         },
         rates: http::Rates {
@@ -209,13 +225,16 @@ pub(crate) fn http(config: &config::Http) -> anyhow::Result<http::Settings> {
             polls: http::Rate::new(rates.polls_per_minute, rates.polls_per_second),
             account_factor: at_least_one(rates.account_factor),
             address_factor: at_least_one(rates.address_factor),
-            guesses: http::Rate::new(rates.guesses_per_minute, rates.guesses_per_second),
+            guesses: http::Rate::new(
+                rates.invalid_credentials_per_minute,
+                rates.invalid_credentials_per_second,
+            ),
             logins: http::Rate::new(rates.logins_per_minute, rates.logins_per_minute),
             account_logins: http::Rate::new(
                 rates.logins_per_account_per_minute,
                 rates.logins_per_account_per_minute,
             ),
-            holders_max: rates.holders_max,
+            holders_max: rates.tracked_max,
         },
         events: http::Events::default(),
         wait_default: Duration::from_secs(config.wait_default_seconds),
@@ -230,10 +249,9 @@ pub(crate) fn http(config: &config::Http) -> anyhow::Result<http::Settings> {
 mod tests {
     use super::*;
 
-    /// The crates have defaults of their own for their tests; a server without configuration must be the
-    /// same thing as they mean.
+    /// The crates have default settings for their tests, which must be those of a server without configuration.
     #[test]
-    fn the_compiled_in_defaults_are_those_of_the_crates() {
+    fn defaults_equal_those_of_the_crates() {
         let config = Config::defaults().unwrap();
         let text = |value: &dyn std::fmt::Debug| format!("{value:?}");
         assert_eq!(text(&http(&config.http).unwrap()), text(&http::Settings::default()));
@@ -247,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_that_clients_could_not_use_is_named_with_its_cluster() {
+    fn invalid_gateway_is_named_with_its_cluster() {
         let mut config = Config::defaults().unwrap();
         config.clusters[0].gateways = vec!["https://gateway.example.org/ipfs/".to_owned()];
         assert_eq!(clusters(&config).unwrap()[0].gateways.len(), 1);
@@ -259,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_is_no_address_is_named_with_its_key() {
+    fn invalid_multiaddr_is_named_with_its_setting() {
         let mut config = Config::defaults().unwrap();
         config.node.peers = vec!["localhost:4001".to_owned()];
         let message = node(&config.node, Identity::generate()).unwrap_err().to_string();

@@ -1,14 +1,14 @@
-//! Several accounts on one server.
+//! Several accounts on one server, and administration of accounts while it runs.
 
 use reqwest::StatusCode;
 use serde_json::json;
 
 use crate::content::Dag;
-use crate::provider::{Provider, assert_held, assert_not_held};
+use crate::provider::{Provider, assert_not_stored, assert_stored};
 use crate::server::TestServer;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn content_stays_until_the_last_of_its_owners_lets_go() {
+async fn content_is_kept_until_its_last_pin_is_removed() {
     let dag = Dag::flat(5, 8, 10_000);
     let provider = Provider::of(&dag).await;
     let server = TestServer::with(&[("node.peers", &provider.address().await)]).await;
@@ -16,19 +16,19 @@ async fn content_stays_until_the_last_of_its_owners_lets_go() {
     assert_eq!(alice.pin(&dag.text()).await.0, StatusCode::CREATED);
     provider.stop().await;
     let (status, body) = bob.pin(&dag.text()).await;
-    assert_eq!(status, StatusCode::CREATED, "it is here already, and new to bob: {body}");
+    assert_eq!(status, StatusCode::CREATED, "the content is already stored, but the pin is new: {body}");
 
     assert_eq!(alice.remove(&dag.text()).await.0, StatusCode::OK);
-    assert_held(&server, &dag).await;
+    assert_stored(&server, &dag).await;
     assert_eq!(alice.uploads().await["uploads"], json!([]));
     assert_eq!(bob.uploads().await["total"], 1);
 
     assert_eq!(bob.remove(&dag.text()).await.0, StatusCode::OK);
-    assert_not_held(&server, dag.root()).await;
+    assert_not_stored(&server, dag.root()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revoked_key_opens_nothing() {
+async fn revoked_key_is_rejected() {
     let server = TestServer::start().await;
     server.cli_ok(&["user", "create", "--email", "eve@example.org", "--no-password"]).await;
     let eve = ["--email", "eve@example.org", "--name", "k"];
@@ -44,7 +44,7 @@ async fn a_revoked_key_opens_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_gives_a_new_password_beside_the_running_server() {
+async fn password_is_set_while_the_server_runs() {
     let server = TestServer::start().await;
     server.cli_ok(&["user", "create", "--email", "ada@example.org", "--no-password"]).await;
     let login = async |password: &str| {

@@ -1,4 +1,4 @@
-//! Backups of a server that goes on, and what is made from them.
+//! Backups of running and stopped servers, and restores from them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use sha2::{Digest, Sha256};
 
 use crate::server::{Client, TestServer};
 
-/// Small segments, so that there are many.
+/// Small segments, so that there are several.
 const SETTINGS: [(&str, &str); 1] = [("blocks.segment_bytes", "4000000")];
 
-/// Bytes that no other number has.
+/// Bytes that are different for each number.
 fn content(number: u32, length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15 ^ (u64::from(number) + 1).wrapping_mul(0xd1b5_4a32_d192_ed03);
     let next = || {
@@ -27,7 +27,7 @@ fn content(number: u32, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Uploads a file of several blocks and gives its CID once it is pinned.
+/// Uploads a file of several blocks and returns its CID once it is pinned.
 async fn upload(client: &Client<'_>, number: u32) -> String {
     let (status, pin) = client.upload(&number.to_string(), content(number, 2_500_000)).await;
     assert_eq!(status, StatusCode::CREATED, "{pin}");
@@ -35,8 +35,8 @@ async fn upload(client: &Client<'_>, number: u32) -> String {
     pin["cid"].as_str().unwrap().to_owned()
 }
 
-/// All of these are pinned, and every block of them can be read.
-async fn assert_whole(server: &TestServer, cids: &[String]) {
+/// Asserts that all of these are pinned and that every block of them can be read.
+async fn assert_complete(server: &TestServer, cids: &[String]) {
     for cid in cids {
         let (status, pin) = server.admin().status(cid).await;
         assert_eq!((status, &pin["status"]), (StatusCode::OK, &"pinned".into()), "{cid}: {pin}");
@@ -44,8 +44,8 @@ async fn assert_whole(server: &TestServer, cids: &[String]) {
     }
 }
 
-/// What is charged is what is pinned.
-async fn assert_books_balance(server: &TestServer) {
+/// Asserts that the accounted storage equals the sizes of the pins.
+async fn assert_accounting_balances(server: &TestServer) {
     let users: Value = serde_json::from_str(&server.cli_ok(&["user", "list", "--json"]).await).unwrap();
     let pins = server.cli_ok(&["ls", "--json"]).await;
     let sizes =
@@ -53,13 +53,13 @@ async fn assert_books_balance(server: &TestServer) {
     assert_eq!(users["usedBytes"].as_u64().unwrap(), sizes.sum::<u64>(), "{users}");
 }
 
-/// The SHA-256 of every file in a folder.
-fn prints(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+/// The SHA-256 of every file in a directory.
+fn checksums(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            found.extend(prints(&path));
+            found.extend(checksums(&path));
         } else {
             found.insert(path.clone(), Sha256::digest(std::fs::read(&path).unwrap()).to_vec());
         }
@@ -68,33 +68,33 @@ fn prints(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_under_load_has_every_pin_that_was_acknowledged_before_it() {
+async fn backup_under_load_contains_all_earlier_pins() {
     let mut server = TestServer::with(&SETTINGS).await;
     let place = tempfile::tempdir().unwrap();
-    let (mut kept, mut going) = (Vec::new(), Vec::new());
+    let (mut kept, mut removed) = (Vec::new(), Vec::new());
     for number in 0..16 {
         let cid = upload(&server.admin(), number).await;
-        if number % 2 == 0 { &mut kept } else { &mut going }.push(cid);
+        if number % 2 == 0 { &mut kept } else { &mut removed }.push(cid);
     }
     let backups: Vec<PathBuf> = (0..3).map(|at| place.path().join(format!("backup {at}"))).collect();
     {
-        let is_over = AtomicBool::new(false);
+        let is_done = AtomicBool::new(false);
         let make = async {
             for backup in &backups {
                 server.cli_ok(&["backup", backup.to_str().unwrap()]).await;
             }
-            is_over.store(true, Ordering::Relaxed);
+            is_done.store(true, Ordering::Relaxed);
         };
         let remove = async {
-            for cid in &going {
+            for cid in &removed {
                 assert_eq!(server.admin().remove(cid).await.0, StatusCode::OK);
             }
         };
         let work = |client: u32| {
-            let (server, is_over) = (&server, &is_over);
+            let (server, is_done) = (&server, &is_done);
             async move {
                 let mut number = 1_000 * client;
-                while !is_over.load(Ordering::Relaxed) {
+                while !is_done.load(Ordering::Relaxed) {
                     let cid = upload(&server.admin(), number).await;
                     if !number.is_multiple_of(3) {
                         assert_eq!(server.admin().remove(&cid).await.0, StatusCode::OK);
@@ -105,25 +105,25 @@ async fn a_backup_under_load_has_every_pin_that_was_acknowledged_before_it() {
         };
         tokio::join!(make, remove, work(1), work(2));
     }
-    assert_whole(&server, &kept).await;
+    assert_complete(&server, &kept).await;
     server.stop().await;
     std::fs::remove_dir_all(server.data_dir()).unwrap();
 
     for (backup, options) in backups.iter().zip([&[][..], &["--copy"], &[]]) {
         let mut restored = server.restored(backup, options).await;
-        assert_whole(&restored, &kept).await;
-        restored.until_stats("walked", |stats| stats["reverify_counts"] == 0).await;
-        assert_whole(&restored, &kept).await;
-        assert_books_balance(&restored).await;
+        assert_complete(&restored, &kept).await;
+        restored.until_stats("verified", |stats| stats["pinsToVerify"] == 0).await;
+        assert_complete(&restored, &kept).await;
+        assert_accounting_balances(&restored).await;
         let pins = restored.admin().uploads().await["total"].clone();
-        let stats = restored.until_stats("without guards", |stats| stats["holds"] == pins).await;
+        let stats = restored.until_stats("without temporary holds", |stats| stats["holds"] == pins).await;
         assert_eq!(stats["damagedBlocks"], 0);
         restored.stop().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_original_goes_on_and_changes_no_backup() {
+async fn backup_is_not_changed_by_the_original_server() {
     let mut server = TestServer::with(&SETTINGS).await;
     let place = tempfile::tempdir().unwrap();
     let backup = place.path().join("backup");
@@ -132,9 +132,9 @@ async fn the_original_goes_on_and_changes_no_backup() {
         cids.push(upload(&server.admin(), number).await);
     }
     server.cli_ok(&["backup", backup.to_str().unwrap()]).await;
-    let before = prints(&backup);
+    let before = checksums(&backup);
 
-    // Segments become dead, half dead, and appended to; then it starts again on them.
+    // Segments lose some or all of their blocks and are appended to; then the server restarts on them.
     for cid in &cids[..7] {
         assert_eq!(server.admin().remove(cid).await.0, StatusCode::OK);
     }
@@ -145,21 +145,21 @@ async fn the_original_goes_on_and_changes_no_backup() {
     server.stop().await;
     server.restart().await;
     upload(&server.admin(), 200).await;
-    assert_whole(&server, &cids[7..]).await;
-    assert!(prints(&backup) == before, "the backup is what it was");
+    assert_complete(&server, &cids[7..]).await;
+    assert!(checksums(&backup) == before, "the backup is unchanged");
 
     let restored = server.restored(&backup, &[]).await;
-    assert_whole(&restored, &cids).await;
-    restored.until_stats("walked", |stats| stats["holds"] == 8 && stats["reverify_counts"] == 0).await;
+    assert_complete(&restored, &cids).await;
+    restored.until_stats("verified", |stats| stats["holds"] == 8 && stats["pinsToVerify"] == 0).await;
     for cid in &cids {
         assert_eq!(restored.admin().remove(cid).await.0, StatusCode::OK);
     }
     restored.until_stats("empty", |stats| stats["blocks"] == 0).await;
-    assert!(prints(&backup) == before, "nor does what is made from it change it");
+    assert!(checksums(&backup) == before, "the restored server does not change the backup either");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_server_is_backed_up_as_well_and_every_key_works_after_it() {
+async fn stopped_server_is_backed_up_with_keys_and_configuration() {
     let mut server = TestServer::start().await;
     let place = tempfile::tempdir().unwrap();
     let backup = place.path().join("backup");
@@ -178,7 +178,11 @@ async fn a_stopped_server_is_backed_up_as_well_and_every_key_works_after_it() {
     }
     let restored = server.restored(&backup, &[]).await;
     let id: Value = serde_json::from_str(&restored.cli_ok(&["id", "--json"]).await).unwrap();
-    assert_eq!(id["id"], serde_json::from_str::<Value>(&peer).unwrap()["id"], "it is the same node");
+    assert_eq!(
+        id["id"],
+        serde_json::from_str::<Value>(&peer).unwrap()["id"],
+        "the restored node has the same identity"
+    );
     assert!(restored.data_dir().join("pinfold.toml").exists());
     let owners = restored.cli_ok(&["user", "list"]).await;
     assert!(owners.contains("alice@example.org") && pin["cid"].is_string(), "{owners}");
@@ -186,7 +190,7 @@ async fn a_stopped_server_is_backed_up_as_well_and_every_key_works_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn half_a_backup_is_refused_and_half_a_restore_is_no_pinfold() {
+async fn incomplete_backup_and_interrupted_restore_are_rejected() {
     let mut server = TestServer::start().await;
     let place = tempfile::tempdir().unwrap();
     let backup = place.path().join("backup");
@@ -195,7 +199,10 @@ async fn half_a_backup_is_refused_and_half_a_restore_is_no_pinfold() {
     let refused = server.cli(&["backup", backup.to_str().unwrap()]).await;
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(refused.status.code() == Some(1) && said.contains("not empty"), "{said}");
-    assert!(server.cli(&["restore", backup.to_str().unwrap()]).await.status.code() == Some(1), "it runs");
+    assert!(
+        server.cli(&["restore", backup.to_str().unwrap()]).await.status.code() == Some(1),
+        "a server runs"
+    );
     server.stop().await;
 
     let refused = server.cli(&["restore", backup.to_str().unwrap()]).await;
@@ -210,10 +217,10 @@ async fn half_a_backup_is_refused_and_half_a_restore_is_no_pinfold() {
     let restore = [&["restore", backup.to_str().unwrap()], &data[..]].concat();
     let refused = server.cli(&restore).await;
     let said = String::from_utf8(refused.stderr).unwrap();
-    assert!(refused.status.code() == Some(1) && said.contains("no whole backup"), "{said}");
+    assert!(refused.status.code() == Some(1) && said.contains("not a complete backup"), "{said}");
     std::fs::write(backup.join("backup.json"), manifest).unwrap();
 
-    // A restore that ends early leaves what it made, and a file that says so.
+    // An interrupted restore leaves its files and the marker file.
     server.cli_ok(&restore).await;
     let blocks = empty.path().join("blocks");
     std::fs::write(empty.path().join("restore.unfinished"), blocks.to_str().unwrap()).unwrap();
@@ -221,7 +228,7 @@ async fn half_a_backup_is_refused_and_half_a_restore_is_no_pinfold() {
     for command in [&["serve", "--no-bootstrap"][..], &["blocks", "stats"], &["user", "list"]] {
         let refused = server.cli(&[command, &data[..]].concat()).await;
         let said = String::from_utf8(refused.stderr).unwrap();
-        assert!(refused.status.code() == Some(1) && said.contains("was not finished"), "{command:?}: {said}");
+        assert!(refused.status.code() == Some(1) && said.contains("did not finish"), "{command:?}: {said}");
     }
     server.cli_ok(&restore).await;
     server.cli_ok(&[&["blocks", "verify"], &data[..]].concat()).await;

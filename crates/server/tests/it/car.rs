@@ -1,4 +1,4 @@
-//! CARs: the way out and the way in.
+//! Export and import of CAR files.
 
 use std::path::Path;
 use std::process::Output;
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::content::Dag;
-use crate::provider::{Provider, assert_held};
+use crate::provider::{Provider, assert_stored};
 use crate::server::TestServer;
 
-/// A file with these bytes, in a folder that goes with it.
+/// A file with these bytes, and the temporary directory that contains it.
 fn file(bytes: &[u8]) -> (TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.car");
@@ -22,8 +22,8 @@ fn file(bytes: &[u8]) -> (TempDir, String) {
     (folder, path)
 }
 
-/// What a command that had to fail said.
-fn refusal(output: &Output) -> String {
+/// Asserts that a command failed and returns its stderr.
+fn assert_failed(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     text
@@ -34,7 +34,7 @@ async fn assert_empty(server: &TestServer) {
     assert_eq!(server.admin().uploads().await["uploads"], json!([]));
 }
 
-/// The roots of a CAR and its verified blocks, or how it breaks off.
+/// The roots and the verified blocks of a CAR.
 async fn read(car: &[u8]) -> Result<(Vec<Cid>, Vec<Cid>), CarError> {
     let mut reader = CarReader::open(car).await?;
     let mut cids = Vec::new();
@@ -44,7 +44,7 @@ async fn read(car: &[u8]) -> Result<(Vec<Cid>, Vec<Cid>), CarError> {
     Ok((reader.roots().to_vec(), cids))
 }
 
-/// A CARv2 around a CARv1, with something behind it.
+/// A CARv2 that contains a CARv1 and an index.
 fn version_2(inside: &[u8]) -> Vec<u8> {
     let mut car = b"\x0a\xa1\x67version\x02".to_vec();
     let (start, length) = (64_u64, inside.len() as u64);
@@ -52,12 +52,12 @@ fn version_2(inside: &[u8]) -> Vec<u8> {
     car.extend([start, length, start + length].map(u64::to_le_bytes).concat());
     car.resize(64, 0);
     car.extend(inside);
-    car.extend(b"an index that nobody reads");
+    car.extend(b"an index that is ignored");
     car
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_goes_from_one_server_to_another_as_a_car() {
+async fn directory_is_moved_to_another_server_as_a_car() {
     let mut first = TestServer::start().await;
     let folder = tempfile::tempdir().unwrap();
     for at in 0..20 {
@@ -72,7 +72,7 @@ async fn a_folder_goes_from_one_server_to_another_as_a_car() {
     let out = folder.path().join("out.car");
     first.stop().await;
     first.cli_ok(&["export", &cid, "--output", out.to_str().unwrap()]).await;
-    assert!(std::fs::read(&out).unwrap() == exported.stdout, "it is the same without a server");
+    assert!(std::fs::read(&out).unwrap() == exported.stdout, "the export is the same without a server");
 
     let second = TestServer::start().await;
     let said = second.cli_ok(&["import", out.to_str().unwrap(), "--name", "moved"]).await;
@@ -80,12 +80,12 @@ async fn a_folder_goes_from_one_server_to_another_as_a_car() {
     let pins = second.admin().uploads().await;
     assert_eq!((&pins["total"], &pins["uploads"][0]["customName"]), (&json!(1), &json!("moved")));
     assert!(second.cli(&["export", &cid]).await.stdout == exported.stdout);
-    let stats = second.until_stats("without a guard", |stats| stats["holds"] == 1).await;
+    let stats = second.until_stats("without temporary holds", |stats| stats["holds"] == 1).await;
     assert_eq!(stats["blocks"], 21);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_car_comes_in_both_versions_from_stdin_and_without_a_server() {
+async fn both_car_versions_are_imported_from_stdin_with_and_without_a_server() {
     let mut server = TestServer::start().await;
     let dags = [1, 2, 3].map(|seed| Dag::flat(seed, 5, 100_000));
     let inputs = [
@@ -105,12 +105,12 @@ async fn a_car_comes_in_both_versions_from_stdin_and_without_a_server() {
     }
     server.restart().await;
     for dag in &dags {
-        assert_held(&server, dag).await;
+        assert_stored(&server, dag).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_roots_become_several_pins_of_one_account() {
+async fn each_root_becomes_a_pin_of_the_account() {
     let server = TestServer::start().await;
     let alice = server.account("alice").await;
     let (one, two) = (Dag::flat(1, 3, 1_000), Dag::flat(2, 4, 1_000));
@@ -128,7 +128,7 @@ async fn several_roots_become_several_pins_of_one_account() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_car_lacks_is_fetched_as_for_any_pin() {
+async fn blocks_missing_in_the_car_are_fetched() {
     let dag = Dag::flat(4, 30, 10_000);
     let provider = Provider::of(&dag).await;
     let server = TestServer::with(&[("node.peers", &provider.address().await)]).await;
@@ -136,23 +136,23 @@ async fn what_a_car_lacks_is_fetched_as_for_any_pin() {
     let said = server.cli_ok(&["import", &path]).await;
     assert!(said.starts_with("pinned"), "{said}");
     provider.stop().await;
-    assert_held(&server, &dag).await;
+    assert_stored(&server, &dag).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_root_that_can_t_be_completed_says_so_and_leaves_nothing() {
+async fn incomplete_root_is_reported_and_leaves_nothing() {
     let server = TestServer::with(&[("pins.find_seconds", "1"), ("pins.stall_seconds", "1")]).await;
     let dag = Dag::flat(5, 10, 10_000);
     let (_folder, path) = file(&dag.part(5).car(&[*dag.root()]));
     let output = server.cli(&["import", &path]).await;
-    assert!(refusal(&output).contains("1 of 1 roots"));
+    assert!(assert_failed(&output).contains("1 of 1 roots"));
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.starts_with(&format!("failed {}", dag.root())), "{said}");
     assert_empty(&server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_car_that_is_cut_off_or_has_one_wrong_bit_leaves_nothing() {
+async fn truncated_or_corrupt_car_is_rejected_and_leaves_nothing() {
     let mut server = TestServer::start().await;
     let dag = Dag::flat(6, 40, 100_000);
     let car = dag.car(&[*dag.root()]);
@@ -168,40 +168,40 @@ async fn a_car_that_is_cut_off_or_has_one_wrong_bit_leaves_nothing() {
             "invalid CAR",
         ),
     ] {
-        let said = refusal(&server.cli_with(&["import", "-"], bad).await);
+        let said = assert_failed(&server.cli_with(&["import", "-"], bad).await);
         assert!(said.contains(reason), "{reason}: {said}");
         assert_empty(&server).await;
     }
     server.stop().await;
-    let said = refusal(&server.cli_with(&["import", "-"], &flipped).await);
+    let said = assert_failed(&server.cli_with(&["import", "-"], &flipped).await);
     assert!(said.contains("invalid block"), "{said}");
     server.restart().await;
     assert_empty(&server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_car_without_roots_and_a_segment_need_a_root_by_hand() {
+async fn car_without_roots_requires_a_root_option() {
     let server = TestServer::start().await;
     let dag = Dag::flat(7, 4, 10_000);
     let rootless = dag.car(&[]);
     let segment = dag.car(&["bafkqaaa".parse().unwrap()]);
     for car in [&rootless, &segment] {
-        let said = refusal(&server.cli_with(&["import", "-"], car).await);
+        let said = assert_failed(&server.cli_with(&["import", "-"], car).await);
         assert!(said.contains("names no root"), "{said}");
         assert_empty(&server).await;
     }
     let (_folder, path) = file(&segment);
     server.cli_ok(&["import", &path, "--root", &dag.text()]).await;
-    assert_held(&server, &dag).await;
+    assert_stored(&server, &dag).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_car_counts_against_the_plan_of_its_account() {
+async fn import_is_limited_by_the_plan() {
     let server = TestServer::with(&[("plans.free.storage_bytes", "200000")]).await;
     let alice = server.account("alice").await;
     let (large, small) = (Dag::flat(8, 3, 100_000), Dag::flat(9, 1, 100_000));
     let (_folder, path) = file(&large.car(&[*large.root()]));
-    let said = refusal(&server.cli(&["import", &path, "--email", "alice@example.org"]).await);
+    let said = assert_failed(&server.cli(&["import", &path, "--email", "alice@example.org"]).await);
     assert!(said.contains("Not enough storage"), "{said}");
     assert_empty(&server).await;
     let (_folder, path) = file(&small.car(&[*small.root()]));
@@ -210,7 +210,7 @@ async fn a_car_counts_against_the_plan_of_its_account() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_export_of_a_damaged_dag_breaks_and_names_the_block() {
+async fn export_of_a_damaged_dag_fails_and_names_the_block() {
     let mut server = TestServer::start().await;
     let dag = Dag::flat(10, 40, 100_000);
     let (folder, path) = file(&dag.car(&[*dag.root()]));
@@ -222,15 +222,15 @@ async fn an_export_of_a_damaged_dag_breaks_and_names_the_block() {
 
     for way in ["over the socket", "without a server"] {
         let output = server.cli(&["export", &dag.text()]).await;
-        let said = refusal(&output);
+        let said = assert_failed(&output);
         assert!(said.contains(&bad.cid().to_string()) && said.contains("damaged"), "{way}: {said}");
-        assert!(output.stdout.len() > 1_000_000, "{way}: what came before is there");
+        assert!(output.stdout.len() > 1_000_000, "{way}: earlier blocks were written");
         let read = read(&output.stdout).await;
-        assert!(matches!(read, Err(CarError::CutOff(_))), "{way}: nobody takes it for whole: {read:?}");
+        assert!(matches!(read, Err(CarError::CutOff(_))), "{way}: a reader detects the truncation: {read:?}");
 
         let out = folder.path().join("out.car");
-        refusal(&server.cli(&["export", &dag.text(), "--output", out.to_str().unwrap()]).await);
-        assert_eq!(names(folder.path()), ["x.car"], "{way}: no file, and no part of one");
+        assert_failed(&server.cli(&["export", &dag.text(), "--output", out.to_str().unwrap()]).await);
+        assert_eq!(names(folder.path()), ["x.car"], "{way}: no complete or partial file");
         if way == "over the socket" {
             server.stop().await;
         }
@@ -243,10 +243,10 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_here_is_not_exported() {
+async fn export_of_unknown_cid_fails() {
     let server = TestServer::start().await;
     let nowhere = Dag::raw("nowhere");
     let output = server.cli(&["export", &nowhere.text()]).await;
-    assert!(refusal(&output).contains(&nowhere.text()) && output.stdout.is_empty());
-    assert!(refusal(&server.cli(&["export", "nonsense"]).await).contains("no CID"));
+    assert!(assert_failed(&output).contains(&nowhere.text()) && output.stdout.is_empty());
+    assert!(assert_failed(&server.cli(&["export", "nonsense"]).await).contains("not a CID"));
 }

@@ -9,7 +9,7 @@ use crate::provider::Provider;
 use crate::server::TestServer;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_is_added_listed_looked_at_and_removed() {
+async fn directory_is_added_listed_shown_and_removed() {
     let server = TestServer::start().await;
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("sub")).unwrap();
@@ -29,7 +29,7 @@ async fn a_folder_is_added_listed_looked_at_and_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_has_the_same_cid_whatever_way_it_is_added() {
+async fn file_has_the_same_cid_from_cli_and_http() {
     let server = TestServer::start().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("hello.txt");
@@ -37,14 +37,14 @@ async fn a_file_has_the_same_cid_whatever_way_it_is_added() {
     let added = server.cli_ok(&["add", path.to_str().unwrap(), "-q"]).await;
     assert_eq!(
         added, "bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq",
-        "as every IPFS importer"
+        "the CID of other IPFS importers"
     );
     let (_, uploaded) = server.admin().upload("other.txt", b"hello".to_vec()).await;
     assert_eq!(uploaded["cid"], added);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pin_waits_until_it_is_held_or_says_why_not() {
+async fn pin_waits_for_success_or_reports_the_error() {
     let dag = Dag::flat(13, 10, 10_000);
     let provider = Provider::of(&dag).await;
     let settings =
@@ -60,7 +60,7 @@ async fn pin_waits_until_it_is_held_or_says_why_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn id_names_the_server_and_where_it_listens() {
+async fn id_shows_peer_id_and_addresses() {
     let server = TestServer::start().await;
     let id = server.cli_ok(&["id"]).await;
     for address in server.addresses() {
@@ -71,7 +71,7 @@ async fn id_names_the_server_and_where_it_listens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_key_or_a_server_the_message_says_what_to_do() {
+async fn missing_key_or_server_is_explained() {
     let server = TestServer::start().await;
     let keyless = server.command(&["ls"]).env_remove("PINFOLD_API_KEY").output().await.unwrap();
     let message = String::from_utf8(keyless.stderr).unwrap();
@@ -82,7 +82,7 @@ async fn without_a_key_or_a_server_the_message_says_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn try_shows_that_it_works_and_ends_well() {
+async fn try_succeeds() {
     let server = TestServer::start().await;
     let shown = server.cli_ok(&["try", "--exit"]).await;
     assert!(shown.contains("POST") && shown.contains("201 Created"), "{shown}");

@@ -1,4 +1,4 @@
-//! Content to pin: DAGs made in code, the same in every run.
+//! Generated DAGs, identical in every run.
 
 use std::collections::HashMap;
 
@@ -13,10 +13,10 @@ use pinfold_node::{Block, Blocks, BlocksError, HoldId, HoldName, HoldStats};
 
 const SHA2_256: u64 = 0x12;
 
-/// A DAG: its blocks, the root last.
+/// The blocks of a DAG.
 #[derive(Clone)]
 pub(crate) struct Dag {
-    /// All blocks, each after what it links to.
+    /// In topological order: each block after the blocks that it links to, the root last.
     pub(crate) blocks: Vec<Block>,
 }
 
@@ -26,13 +26,13 @@ impl Dag {
         Self { blocks: vec![raw(bytes.into())] }
     }
 
-    /// A node over `leaves` raw blocks of `leaf_bytes` each, all different from those of another `seed`.
+    /// A node with links to `leaves` raw blocks of `leaf_bytes` each. Another `seed` gives other blocks.
     pub(crate) fn flat(seed: u64, leaves: u64, leaf_bytes: usize) -> Self {
         let blocks: Vec<Block> = (0..leaves).map(|i| raw(leaf(seed, i, leaf_bytes))).collect();
         Self::over(vec![Self { blocks }])
     }
 
-    /// A node that links to the root of each of these.
+    /// A node with a link to the root of each part.
     pub(crate) fn over(parts: Vec<Self>) -> Self {
         let roots: Vec<Cid> = parts
             .iter()
@@ -43,29 +43,26 @@ impl Dag {
         Self { blocks }
     }
 
-    /// The root.
     pub(crate) fn root(&self) -> &Cid {
         self.blocks.last().expect("a DAG has a block").cid()
     }
 
-    /// The root as text.
     pub(crate) fn text(&self) -> String {
         self.root().to_string()
     }
 
-    /// The CIDs of all blocks.
     pub(crate) fn cids(&self) -> Vec<Cid> {
         self.blocks.iter().map(|block| *block.cid()).collect()
     }
 
-    /// The bytes of the distinct blocks.
+    /// Total size of the distinct blocks.
     pub(crate) fn bytes(&self) -> u64 {
         let sizes: HashMap<&Cid, u64> =
             self.blocks.iter().map(|block| (block.cid(), block.data().len() as u64)).collect();
         sizes.values().sum()
     }
 
-    /// All of it as a CAR with these roots.
+    /// The DAG as a CAR with these roots in its header.
     pub(crate) fn car(&self, roots: &[Cid]) -> Vec<u8> {
         let mut car = pinfold_node::car::header(roots);
         for block in &self.blocks {
@@ -75,7 +72,7 @@ impl Dag {
         car
     }
 
-    /// The root and the first `others` of the other blocks: what somebody has who has a part.
+    /// The root and the first `others` of the other blocks.
     pub(crate) fn part(&self, others: usize) -> Self {
         let mut blocks: Vec<Block> =
             self.blocks[..self.blocks.len() - 1].iter().take(others).cloned().collect();
@@ -88,7 +85,7 @@ impl Dag {
     }
 }
 
-/// A dag-pb node over these.
+/// A dag-pb node with these links.
 pub(crate) fn node(links: &[Cid]) -> Block {
     let links = links.iter().map(|cid| PbLink { cid: *cid, name: Some(""), tsize: Some(0) }).collect();
     let bytes = PbNode { links, data: None }.encode();
@@ -100,13 +97,13 @@ pub(crate) fn raw(bytes: Bytes) -> Block {
     Block::hash(Version::V1, RAW, SHA2_256, bytes).unwrap()
 }
 
-/// Bytes that a compressor cannot shrink and that no other `seed` or `index` has.
+/// Incompressible bytes that are different for each `seed` and `index`.
 fn leaf(seed: u64, index: u64, length: usize) -> Bytes {
     let mut state =
         seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (index + 1).wrapping_mul(0xd1b5_4a32_d192_ed03);
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
-        // xorshift64: enough to be incompressible and different.
+        // xorshift64.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
@@ -116,30 +113,29 @@ fn leaf(seed: u64, index: u64, length: usize) -> Bytes {
     bytes.into()
 }
 
-/// Blocks that are made when they are asked for: a DAG of any size in no memory.
-pub(crate) struct MadeBlocks {
+/// A block store that generates its blocks on demand, so that a large DAG needs no memory.
+pub(crate) struct GeneratedBlocks {
     seed: u64,
     leaf_bytes: usize,
     leaves: HashMap<Multihash<64>, u64>,
     root: Block,
 }
 
-impl MadeBlocks {
-    /// A node over `leaves` raw blocks of `leaf_bytes` each.
+impl GeneratedBlocks {
+    /// A node with links to `leaves` raw blocks of `leaf_bytes` each.
     pub(crate) fn new(seed: u64, leaves: u64, leaf_bytes: usize) -> Self {
         let cids: Vec<Cid> = (0..leaves).map(|i| *raw(leaf(seed, i, leaf_bytes)).cid()).collect();
         let indexes = cids.iter().map(|cid| *cid.hash()).zip(0..).collect();
         Self { seed, leaf_bytes, leaves: indexes, root: node(&cids) }
     }
 
-    /// The root.
     pub(crate) fn root(&self) -> &Block {
         &self.root
     }
 }
 
 #[async_trait]
-impl Blocks for MadeBlocks {
+impl Blocks for GeneratedBlocks {
     fn size(&self, cid: &Cid) -> Result<Option<u64>, BlocksError> {
         let of_root = (cid.hash() == self.root.cid().hash()).then(|| self.root.data().len() as u64);
         Ok(of_root.or_else(|| self.leaves.get(cid.hash()).map(|_| self.leaf_bytes as u64)))

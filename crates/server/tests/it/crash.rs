@@ -1,13 +1,13 @@
-//! kill -9 at the worst moments.
+//! SIGKILL at critical moments.
 
 use reqwest::StatusCode;
 
 use crate::content::Dag;
-use crate::provider::{Provider, assert_held};
+use crate::provider::{Provider, assert_stored};
 use crate::server::TestServer;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_answered_with_201_survives_a_kill_right_after() {
+async fn acknowledged_pin_survives_a_kill() {
     let dag = Dag::flat(6, 50, 50_000);
     let provider = Provider::of(&dag).await;
     let mut server = TestServer::with(&[("node.peers", &provider.address().await)]).await;
@@ -18,11 +18,11 @@ async fn what_was_answered_with_201_survives_a_kill_right_after() {
     server.restart().await;
     let pin = server.admin().until_pinned(&dag.text()).await;
     assert_eq!(pin["progress"]["bytes"], dag.bytes());
-    assert_held(&server, &dag).await;
+    assert_stored(&server, &dag).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_answered_with_201_survives_a_kill_right_after() {
+async fn acknowledged_upload_survives_a_kill() {
     let mut server = TestServer::start().await;
     let (status, file) = server.admin().upload("f", vec![3; 5_000_000]).await;
     assert_eq!(status, StatusCode::CREATED, "{file}");
@@ -35,13 +35,13 @@ async fn an_upload_answered_with_201_survives_a_kill_right_after() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pin_that_a_kill_cut_short_goes_on_from_what_it_has() {
+async fn interrupted_pin_continues_with_its_stored_blocks() {
     let dag = Dag::flat(7, 60, 50_000);
     let provider = Provider::of(&dag.part(30)).await;
     let mut server = TestServer::with(&[("node.peers", &provider.address().await)]).await;
-    server.admin().pin_later(&dag.text()).await;
+    server.admin().pin_async(&dag.text()).await;
     let half = |pin: &serde_json::Value| pin["progress"]["blocks"].as_u64() >= Some(31);
-    server.admin().until(&dag.text(), "half there", half).await;
+    server.admin().until(&dag.text(), "half fetched", half).await;
     server.kill().await;
 
     provider.add(&dag).await;
@@ -49,5 +49,5 @@ async fn a_pin_that_a_kill_cut_short_goes_on_from_what_it_has() {
     let pin = server.admin().until_pinned(&dag.text()).await;
     assert_eq!(pin["progress"]["bytes"], dag.bytes());
     provider.stop().await;
-    assert_held(&server, &dag).await;
+    assert_stored(&server, &dag).await;
 }

@@ -1,10 +1,10 @@
-//! Many short lives of one server: clients work, it is killed at any moment, the power may go with it, and what
-//! is there after the next start is compared with what it had said.
+//! A server is killed in many rounds while clients use it, sometimes with a power cut. After each restart, its state is
+//! compared with what it had acknowledged.
 //!
-//! The clients choose from a small pool of content, so that much of it is pinned by both accounts, removed
-//! while the other pins it, and made of blocks that others have too. What was in flight at the kill may have
-//! happened or not; everything else must be exactly so. `PINFOLD_TEST_CRASH_ROUNDS` makes a longer run,
-//! `PINFOLD_TEST_CRASH_SEED` another one.
+//! The clients choose from a small pool of content, so that content is pinned by both accounts, removed while the other
+//! account pins it, and shares blocks with other content. A request in flight at a kill may have taken effect or not;
+//! everything else must match exactly. `PINFOLD_TEST_CRASH_ROUNDS` sets the number of rounds, `PINFOLD_TEST_CRASH_SEED`
+//! the seed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,22 +25,22 @@ use serde_json::{Value, json};
 use crate::content::Dag;
 use crate::faulty_disk::Random;
 use crate::provider::Provider;
-use crate::server::{PATIENCE, TestServer};
+use crate::server::{TIMEOUT, TestServer};
 
-/// Lives of the server in one test run.
+/// Number of kills in one run.
 const ROUNDS: u64 = 150;
-/// Every so many rounds the server settles and its blocks are looked at without it.
-const SETTLE_EVERY: u64 = 6;
-/// Lives of new servers that are killed during their first start.
+/// Number of rounds between two checks of the block store while no server runs.
+const CHECK_EVERY: u64 = 6;
+/// Number of new servers that are killed during their first start.
 const FIRST_STARTS: u64 = 36;
 const SEED: u64 = 0xc0ffee;
-/// Small segments: many ends of them, and space that has to come back.
+/// Small, so that segments are often completed and reclaimed.
 const SEGMENT_BYTES: u64 = 1 << 20;
-/// Clients of each account. Each has its own part of the pool, so that it knows what is there.
+/// Clients per account. Each has its own part of the pool, so that it knows the expected state of its pins.
 const CLIENTS: usize = 2;
 const ACCOUNTS: [&str; 2] = ["admin@localhost", "bob@example.org"];
 
-/// What clients pin.
+/// Content that clients pin.
 struct Content {
     cid: String,
     kind: Kind,
@@ -52,57 +52,57 @@ struct Content {
 enum Kind {
     File(Vec<u8>),
     Directory(Vec<(String, Vec<u8>)>),
-    /// Only a provider has it at first.
+    /// Available only from the provider at first.
     Dag,
 }
 
-/// What is known of an account's pin of a content.
+/// Expected state of the pin of an account on a content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Known {
-    No,
-    Yes,
-    /// It ends at this time.
-    Until(Timestamp),
-    /// It is there, but was in flight at a kill, and nobody was told that it is pinned; it may end.
-    CreatePinOutcome(Option<Timestamp>),
-    /// It may be there or not; if it is, it may end.
-    Open(Option<Timestamp>),
+enum Expected {
+    Absent,
+    Pinned,
+    /// Pinned, and expires at this time.
+    PinnedUntil(Timestamp),
+    /// Recorded, but the request was in flight at a kill, so it may not be pinned yet; with its expiry time.
+    Recorded(Option<Timestamp>),
+    /// Recorded or absent; with its expiry time.
+    Unknown(Option<Timestamp>),
 }
 
-impl Known {
-    /// When it ends, if it does.
+impl Expected {
+    /// The expiry time.
     fn until(self) -> Option<Timestamp> {
         match self {
-            Self::No | Self::Yes => None,
-            Self::Until(at) => Some(at),
-            Self::CreatePinOutcome(at) | Self::Open(at) => at,
+            Self::Absent | Self::Pinned => None,
+            Self::PinnedUntil(at) => Some(at),
+            Self::Recorded(at) | Self::Unknown(at) => at,
         }
     }
 
-    /// What is known after a look at a list, on which it stands as `found`.
+    /// The expected state after a list has shown it with the status `found`.
     fn after(self, found: Option<&str>) -> Self {
         let until = self.until();
         match (self, found) {
-            (Self::No, _) | (Self::Open(_), None) => Self::No,
-            (Self::Yes | Self::Until(_), _) | (Self::CreatePinOutcome(_), None) => self,
-            (Self::CreatePinOutcome(_) | Self::Open(_), Some("pinned")) => {
-                until.map_or(Self::Yes, Self::Until)
+            (Self::Absent, _) | (Self::Unknown(_), None) => Self::Absent,
+            (Self::Pinned | Self::PinnedUntil(_), _) | (Self::Recorded(_), None) => self,
+            (Self::Recorded(_) | Self::Unknown(_), Some("pinned")) => {
+                until.map_or(Self::Pinned, Self::PinnedUntil)
             }
-            (Self::CreatePinOutcome(_) | Self::Open(_), Some(_)) => Self::CreatePinOutcome(until),
+            (Self::Recorded(_) | Self::Unknown(_), Some(_)) => Self::Recorded(until),
         }
     }
 }
 
-/// What is known, by account and content.
-type Model = BTreeMap<(usize, usize), Known>;
+/// Expected states by account and content.
+type Model = BTreeMap<(usize, usize), Expected>;
 
-/// Says where it happened if a test fails.
-struct Place {
+/// Prints round and seed if a test fails.
+struct Position {
     seed: u64,
     round: u64,
 }
 
-impl Drop for Place {
+impl Drop for Position {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("in round {} of seed {}", self.round, self.seed);
@@ -114,7 +114,7 @@ fn number(variable: &str, default: u64) -> u64 {
     std::env::var_os(variable).map_or(default, |text| text.to_str().unwrap().parse().expect("a number"))
 }
 
-/// All of the content, and a store that has it.
+/// The content, and a block store with all of it.
 async fn pool() -> (Vec<Content>, MemoryBlocks) {
     let blocks = MemoryBlocks::new();
     let hold = blocks.open(&HoldName::parse("pool").unwrap()).unwrap();
@@ -139,7 +139,7 @@ async fn pool() -> (Vec<Content>, MemoryBlocks) {
                 }
                 directory.import(Profile::default(), &blocks, hold).await.unwrap()
             }
-            Kind::Dag => unreachable!("they come below"),
+            Kind::Dag => unreachable!("added below"),
         };
         pool.push((imported.root, kind));
     }
@@ -169,7 +169,7 @@ async fn pool() -> (Vec<Content>, MemoryBlocks) {
     (pool.into_iter().map(content).collect(), blocks)
 }
 
-/// Every block of a DAG with its length, each of them read and verified.
+/// Reads and verifies every block of a DAG; returns the length of each.
 fn walk(blocks: &dyn Blocks, root: &Cid) -> BTreeMap<Cid, u64> {
     let mut found = BTreeMap::new();
     let mut next = vec![*root];
@@ -184,7 +184,7 @@ fn walk(blocks: &dyn Blocks, root: &Cid) -> BTreeMap<Cid, u64> {
     found
 }
 
-/// Requests to a server that may be gone at any moment.
+/// Requests to a server that can be killed at any moment.
 #[derive(Clone)]
 struct Api {
     http: reqwest::Client,
@@ -194,7 +194,7 @@ struct Api {
 
 impl Api {
     fn of(server: &TestServer, keys: &[String]) -> Self {
-        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+        let http = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build().unwrap();
         Self { http, url: format!("{}/api/v3", server.url()), keys: keys.to_vec() }
     }
 
@@ -234,10 +234,11 @@ impl Api {
         }
     }
 
-    /// The account's pins and how each stands.
+    /// CID and status of each pin of an account.
     async fn list(&self, account: usize) -> HashMap<String, String> {
-        let (status, body) =
-            answer(self.request(account, Method::GET, "/users/me/uploads?limit=100")).await.expect("it runs");
+        let (status, body) = answer(self.request(account, Method::GET, "/users/me/uploads?limit=100"))
+            .await
+            .expect("the server is running");
         assert_eq!(status, 200, "{body}");
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let uploads = body["uploads"].as_array().unwrap().iter();
@@ -245,7 +246,7 @@ impl Api {
     }
 }
 
-/// A whole answer; `None` if the server went first.
+/// The complete response; `None` if the connection broke.
 async fn answer(request: RequestBuilder) -> Option<(u16, Value)> {
     let response = request.send().await.ok()?;
     let status = response.status().as_u16();
@@ -253,21 +254,21 @@ async fn answer(request: RequestBuilder) -> Option<(u16, Value)> {
     Some((status, serde_json::from_slice(&body).unwrap_or_else(|_| panic!("{status}: {body:?}"))))
 }
 
-/// What the clients of one round share.
+/// State that is shared by the clients of one round.
 struct Work {
     api: Api,
     pool: Arc<Vec<Content>>,
     model: Mutex<Model>,
-    /// Requests that were answered.
+    /// Number of requests that were answered.
     done: AtomicU64,
 }
 
 impl Work {
-    fn know(&self, key: (usize, usize), known: Known) {
-        self.model.lock().unwrap().insert(key, known);
+    fn expect(&self, key: (usize, usize), expected: Expected) {
+        self.model.lock().unwrap().insert(key, expected);
     }
 
-    /// Sends requests until one is not answered.
+    /// Sends requests until the connection breaks.
     async fn client(self: Arc<Self>, account: usize, part: usize, mut random: Random) {
         loop {
             let own = (self.pool.len() - part).div_ceil(CLIENTS) as u64;
@@ -280,20 +281,20 @@ impl Work {
     }
 
     async fn step(&self, key: (usize, usize), random: &mut Random) -> Option<()> {
-        let known = self.model.lock().unwrap()[&key];
+        let expected = self.model.lock().unwrap()[&key];
         let content = &self.pool[key.1];
-        let may_end = known.until().is_some();
-        if may_end || known != Known::No && random.below(2) == 0 {
-            self.know(key, Known::Open(known.until()));
+        let may_end = expected.until().is_some();
+        if may_end || expected != Expected::Absent && random.below(2) == 0 {
+            self.expect(key, Expected::Unknown(expected.until()));
             let (status, body) = answer(self.api.remove(key.0, content)).await?;
-            assert!(status == 200 || status == 404 && may_end, "{known:?}: {status} {body}");
-            self.know(key, Known::No);
+            assert!(status == 200 || status == 404 && may_end, "{expected:?}: {status} {body}");
+            self.expect(key, Expected::Absent);
             return Some(());
         }
-        let locks = known == Known::No && random.below(4) == 0;
+        let locks = expected == Expected::Absent && random.below(4) == 0;
         let until = locks.then(|| SystemClock.now().after(Duration::from_millis(600 + random.below(900))));
-        if known == Known::No {
-            self.know(key, Known::Open(until));
+        if expected == Expected::Absent {
+            self.expect(key, Expected::Unknown(until));
         }
         let pins = random.below(3) == 0;
         let request = match pins {
@@ -302,18 +303,18 @@ impl Work {
         };
         let (status, body) = answer(request).await?;
         if until.is_some() && status == 404 {
-            self.know(key, Known::No);
+            self.expect(key, Expected::Absent);
             return Some(());
         }
-        assert!([200, 201].contains(&status), "{known:?}: {status} {body}");
+        assert!([200, 201].contains(&status), "{expected:?}: {status} {body}");
         assert_eq!((&body["cid"], &body["status"]), (&json!(content.cid), &json!("pinned")), "{body}");
-        self.know(key, until.map_or(Known::Yes, Known::Until));
+        self.expect(key, until.map_or(Expected::Pinned, Expected::PinnedUntil));
         Some(())
     }
 }
 
-/// One server through all of its lives.
-struct Story {
+/// A server across all rounds.
+struct Run {
     server: TestServer,
     keys: Vec<String>,
     pool: Arc<Vec<Content>>,
@@ -322,20 +323,20 @@ struct Story {
     answered: u64,
 }
 
-impl Story {
-    async fn begin(pool: Vec<Content>, provider: &str, seed: u64) -> Self {
-        let server = TestServer::on_disk(&settings(provider)).await;
+impl Run {
+    async fn start(pool: Vec<Content>, provider: &str, seed: u64) -> Self {
+        let server = TestServer::on_faulty_disk(&settings(provider)).await;
         let [_, bob] = ACCOUNTS;
         server.cli_ok(&["user", "create", "--email", bob, "--plan", "premium", "--no-password"]).await;
         let key = server.cli_ok(&["token", "create", "--email", bob, "--name", "test"]).await;
         let keys = vec![server.key.clone(), key];
         let model = (0..ACCOUNTS.len())
-            .flat_map(|account| (0..pool.len()).map(move |content| ((account, content), Known::No)))
+            .flat_map(|account| (0..pool.len()).map(move |content| ((account, content), Expected::Absent)))
             .collect();
         Self { server, keys, pool: Arc::new(pool), model, random: Random::new(seed), answered: 0 }
     }
 
-    /// Clients work until the server is killed.
+    /// Clients send requests until the server is killed.
     async fn work(&mut self) {
         let work = Arc::new(Work {
             api: Api::of(&self.server, &self.keys),
@@ -351,11 +352,11 @@ impl Story {
             }
         }
         let enough = self.random.below(40);
-        let mut looks = tokio::time::interval(Duration::from_millis(1));
+        let mut ticks = tokio::time::interval(Duration::from_millis(1));
         while work.done.load(Ordering::SeqCst) < enough && clients.try_join_next().is_none() {
-            looks.tick().await;
+            ticks.tick().await;
         }
-        // Any moment, also within a request.
+        // A random moment, also within a request.
         tokio::time::sleep(Duration::from_micros(self.random.below(20_000))).await;
         self.server.kill().await;
         while let Some(done) = clients.join_next().await {
@@ -366,7 +367,7 @@ impl Story {
         self.model = work.model.into_inner().unwrap();
     }
 
-    /// The power goes, in half of the cases; all that was not synced is lost then, or some of it.
+    /// Cuts the power in half of the cases. All or some of what was not synced is then lost.
     fn maybe_cut_power(&mut self) {
         match self.random.below(6) {
             0 => self.server.disk().cut_power(None),
@@ -375,58 +376,64 @@ impl Story {
         }
     }
 
-    /// The next life, sometimes after some that end while they begin.
+    /// Restarts the server, sometimes after further kills during the start.
     async fn restart(&mut self) {
         while self.random.below(5) == 0 {
             let after = Duration::from_micros(self.random.below(150_000));
-            assert_eq!(self.server.start_and_kill(after).await, None, "a key is made once");
+            assert_eq!(
+                self.server.start_and_kill(after).await,
+                None,
+                "a key is created only at the first start"
+            );
             self.maybe_cut_power();
         }
         self.server.restart().await;
     }
 
-    /// Compares the lists with what is known, and learns what was open.
-    async fn compare(&mut self, settled: bool) {
+    /// Compares the lists with the expected states, and resolves unknown ones.
+    async fn compare(&mut self, idle: bool) {
         let api = Api::of(&self.server, &self.keys);
         for account in 0..ACCOUNTS.len() {
             let mut list = api.list(account).await;
             let after = SystemClock.now();
-            for (content, known) in self.model.iter_mut().filter(|((a, _), _)| *a == account) {
+            for (content, expected) in self.model.iter_mut().filter(|((a, _), _)| *a == account) {
                 let cid = &self.pool[content.1].cid;
                 let found = list.remove(cid);
-                let told = format!("{cid} of account {account}, {known:?}: {found:?} at {after}");
-                let is_due = known.until().is_some_and(|at| at <= after);
-                match *known {
-                    Known::No => assert_eq!(found, None, "{told}"),
-                    Known::Until(_) | Known::CreatePinOutcome(_) if is_due => {}
-                    Known::Yes | Known::Until(_) => assert_eq!(found.as_deref(), Some("pinned"), "{told}"),
-                    Known::CreatePinOutcome(_) => assert!(found.is_some(), "{told}"),
-                    Known::Open(_) => {}
+                let context = format!("{cid} of account {account}, {expected:?}: {found:?} at {after}");
+                let is_due = expected.until().is_some_and(|at| at <= after);
+                match *expected {
+                    Expected::Absent => assert_eq!(found, None, "{context}"),
+                    Expected::PinnedUntil(_) | Expected::Recorded(_) if is_due => {}
+                    Expected::Pinned | Expected::PinnedUntil(_) => {
+                        assert_eq!(found.as_deref(), Some("pinned"), "{context}")
+                    }
+                    Expected::Recorded(_) => assert!(found.is_some(), "{context}"),
+                    Expected::Unknown(_) => {}
                 }
-                if settled {
-                    assert!(found.as_deref().is_none_or(|status| status == "pinned"), "{told}");
-                    assert!(!(is_due && found.is_some()), "{told}");
+                if idle {
+                    assert!(found.as_deref().is_none_or(|status| status == "pinned"), "{context}");
+                    assert!(!(is_due && found.is_some()), "{context}");
                 }
-                *known = if settled && is_due { Known::No } else { known.after(found.as_deref()) };
+                *expected = if idle && is_due { Expected::Absent } else { expected.after(found.as_deref()) };
             }
-            assert!(list.is_empty(), "{list:?} of account {account}: nobody wished for it");
+            assert!(list.is_empty(), "account {account} has unexpected pins: {list:?}");
         }
     }
 
-    /// Returns once there is nothing left to do.
-    async fn settle(&self) {
+    /// Waits until no work is due.
+    async fn wait_until_idle(&self) {
         let store = Store::open(&self.server.data_dir().join("pinfold.db")).await.unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        let mut looks = tokio::time::interval(Duration::from_millis(20));
-        // What ends makes work, so that is asked for second.
+        let deadline = Instant::now() + TIMEOUT;
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        // An expiry creates work, so work is queried second.
         while let Some(due) = store
             .next_expiry()
             .await
             .unwrap()
             .or(store.next_placement_due(SystemClock.now(), pinfold_store::Capacity::each(1)).await.unwrap())
         {
-            assert!(Instant::now() < deadline, "something is still due at {due}");
-            looks.tick().await;
+            assert!(Instant::now() < deadline, "work is still due at {due}");
+            ticks.tick().await;
         }
         store.close().await;
     }
@@ -434,18 +441,21 @@ impl Story {
     fn wanted(&self) -> BTreeSet<usize> {
         self.model
             .iter()
-            .filter(|(_, known)| **known == Known::Yes)
+            .filter(|(_, expected)| **expected == Expected::Pinned)
             .map(|((_, content), _)| *content)
             .collect()
     }
 
-    /// The books say what the pins say.
-    async fn check_books(&self) {
+    /// Checks that the accounted storage equals the sizes of the pins.
+    async fn check_accounting(&self) {
         let text = self.server.cli_ok(&["user", "list", "--json"]).await;
         for (account, email) in ACCOUNTS.iter().enumerate() {
             let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
             let row = lines.into_iter().find(|row| row["email"] == *email).unwrap();
-            let pins = self.model.iter().filter(|((a, _), known)| *a == account && **known == Known::Yes);
+            let pins = self
+                .model
+                .iter()
+                .filter(|((a, _), expected)| *a == account && **expected == Expected::Pinned);
             let sizes: Vec<u64> = pins.map(|((_, content), _)| self.pool[*content].bytes).collect();
             assert_eq!(
                 (row["pins"].as_u64(), row["usedBytes"].as_u64()),
@@ -454,12 +464,12 @@ impl Story {
         }
     }
 
-    /// Settles, and compares everything, the last block included.
+    /// Waits until the server is idle, and compares everything including the stored blocks.
     async fn check(&mut self) {
         for turn in 1.. {
-            self.settle().await;
+            self.wait_until_idle().await;
             self.compare(true).await;
-            self.check_books().await;
+            self.check_accounting().await;
             if self.random.below(2) == 0 {
                 self.server.kill().await;
                 self.maybe_cut_power();
@@ -471,13 +481,13 @@ impl Story {
             if left.is_empty() {
                 return;
             }
-            // It had no time yet to release what its last life left.
-            assert!(turn < 20, "these are never released: {left:?}");
+            // The server had no time to release what the previous process left.
+            assert!(turn < 20, "holds are never released: {left:?}");
             self.server.restart().await;
         }
     }
 
-    /// Looks at the blocks without a server; gives the holds that are still there and should not be for ever.
+    /// Checks the block store while no server runs. Returns the holds that remain to be released.
     async fn check_blocks(&self) -> Vec<String> {
         let config = SegmentConfig { segment_bytes: SEGMENT_BYTES, reserve_bytes: 0 };
         let blocks = SegmentBlocks::open(&self.server.data_dir().join("blocks"), &config).unwrap();
@@ -488,12 +498,12 @@ impl Story {
         for hold in blocks.holds("", None, usize::MAX).unwrap() {
             let name = hold.name.as_str().to_owned();
             if kept.remove(&name) {
-                assert!(hold.sealed, "{name} is not whole");
+                assert!(hold.sealed, "{name} is not sealed");
             } else {
                 left.push(name);
             }
         }
-        assert!(kept.is_empty(), "{kept:?} are lost");
+        assert!(kept.is_empty(), "lost holds: {kept:?}");
         for content in &wanted {
             let content = &self.pool[*content];
             let found = walk(&blocks, &content.cid.parse().unwrap());
@@ -507,29 +517,29 @@ impl Story {
         left
     }
 
-    /// Returns once all other blocks are gone.
+    /// Waits until all other blocks are deleted.
     async fn until_only(&self, blocks: &SegmentBlocks, kept: &BTreeSet<&Cid>) {
-        let deadline = Instant::now() + PATIENCE;
-        let mut looks = tokio::time::interval(Duration::from_millis(5));
+        let deadline = Instant::now() + TIMEOUT;
+        let mut ticks = tokio::time::interval(Duration::from_millis(5));
         for cid in self.pool.iter().flat_map(|content| &content.blocks).filter(|cid| !kept.contains(cid)) {
             while blocks.size(cid).unwrap().is_some() {
-                assert!(Instant::now() < deadline, "{cid} is still there, and nobody wants it");
-                looks.tick().await;
+                assert!(Instant::now() < deadline, "{cid} is stored without a hold");
+                ticks.tick().await;
             }
         }
     }
 
-    /// Removes everything: then the space must come back.
+    /// Removes all pins and waits until the space is reclaimed.
     async fn remove_all(&mut self) {
         let api = Api::of(&self.server, &self.keys);
-        for ((account, content), known) in &mut self.model {
-            if *known == Known::Yes {
+        for ((account, content), expected) in &mut self.model {
+            if *expected == Expected::Pinned {
                 let (status, body) = answer(api.remove(*account, &self.pool[*content])).await.unwrap();
                 assert_eq!(status, 200, "{body}");
-                *known = Known::No;
+                *expected = Expected::Absent;
             }
         }
-        self.settle().await;
+        self.wait_until_idle().await;
         self.server.until_segments_are_below(SEGMENT_BYTES + 4096).await;
     }
 }
@@ -545,31 +555,31 @@ fn settings(provider: &str) -> [(&'static str, &str); 5] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_acknowledged_is_lost_and_nothing_removed_stays() {
+async fn acknowledged_state_survives_kills_and_power_cuts() {
     let rounds = number("PINFOLD_TEST_CRASH_ROUNDS", ROUNDS);
-    let mut place = Place { seed: number("PINFOLD_TEST_CRASH_SEED", SEED), round: 0 };
+    let mut position = Position { seed: number("PINFOLD_TEST_CRASH_SEED", SEED), round: 0 };
     let (pool, blocks) = pool().await;
     let provider = Provider::over(blocks, &[]).await;
-    let mut story = Story::begin(pool, &provider.address().await, place.seed).await;
+    let mut run = Run::start(pool, &provider.address().await, position.seed).await;
     for round in 1..=rounds {
-        place.round = round;
-        story.work().await;
-        story.maybe_cut_power();
-        story.restart().await;
-        story.compare(false).await;
-        if round % SETTLE_EVERY == 0 || round == rounds {
-            story.check().await;
-            story.server.restart().await;
+        position.round = round;
+        run.work().await;
+        run.maybe_cut_power();
+        run.restart().await;
+        run.compare(false).await;
+        if round % CHECK_EVERY == 0 || round == rounds {
+            run.check().await;
+            run.server.restart().await;
         }
     }
-    assert!(story.answered >= rounds * 5, "only {} requests were answered", story.answered);
-    story.remove_all().await;
-    story.check().await;
+    assert!(run.answered >= rounds * 5, "only {} requests were answered", run.answered);
+    run.remove_all().await;
+    run.check().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_lies_about_syncs_is_found_out() {
-    let server = TestServer::on_disk(&[]).await;
+async fn lost_writes_are_detected_on_a_disk_that_ignores_syncs() {
+    let server = TestServer::on_faulty_disk(&[]).await;
     server.disk().forget();
     server.disk().fail(&["ignore-fsync"]);
     let (status, file) = server.admin().upload("f", vec![5; 100_000]).await;
@@ -579,21 +589,24 @@ async fn a_disk_that_lies_about_syncs_is_found_out() {
     server.disk().cut_power(None);
     server.restart().await;
     let listed = server.admin().uploads().await;
-    assert_eq!(listed["total"], 0, "the disk has lost it; a test that does not see that sees nothing");
+    assert_eq!(
+        listed["total"], 0,
+        "the disk has lost the upload; otherwise this suite could not detect losses"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_kill_during_the_first_start_leaves_a_folder_that_can_be_started() {
-    let mut place = Place { seed: number("PINFOLD_TEST_CRASH_SEED", SEED), round: 0 };
-    let mut random = Random::new(place.seed);
+async fn server_starts_after_kills_during_its_first_start() {
+    let mut position = Position { seed: number("PINFOLD_TEST_CRASH_SEED", SEED), round: 0 };
+    let mut random = Random::new(position.seed);
     let mut keys = [0; 2];
     for round in 1..=FIRST_STARTS {
-        place.round = round;
-        let mut server = TestServer::prepare_on_disk(&[]);
+        position.round = round;
+        let mut server = TestServer::prepare_on_faulty_disk(&[]);
         let mut key = None;
         for _ in 0..1 + random.below(2) {
-            let said = server.start_and_kill(Duration::from_micros(random.below(150_000))).await;
-            key = key.or(said);
+            let printed = server.start_and_kill(Duration::from_micros(random.below(150_000))).await;
+            key = key.or(printed);
             match random.below(3) {
                 0 => server.disk().cut_power(None),
                 1 => server.disk().cut_power(Some(&mut random)),
@@ -614,15 +627,15 @@ async fn a_kill_during_the_first_start_leaves_a_folder_that_can_be_started() {
         assert_eq!(status, 201, "{file}");
         server.stop().await;
     }
-    assert!(keys[1] > 0, "no start was ever told a key");
+    assert!(keys[1] > 0, "no start ever printed a key");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_index_that_a_kill_left_half_made_is_made_again() {
-    let mut server = TestServer::prepare_on_disk(&[]);
+async fn partially_created_index_is_created_again() {
+    let mut server = TestServer::prepare_on_faulty_disk(&[]);
     let index = server.data_dir().join("blocks/index");
     std::fs::create_dir_all(&index).unwrap();
-    // The first file that is made in it; nothing says yet that there is a store.
+    // The first file of an index; its creation is not complete.
     std::fs::write(index.join("0.jnl"), []).unwrap();
     assert!(server.run().await["firstKey"].is_string());
     server.stop().await;

@@ -1,32 +1,31 @@
 /*
- * A disk that can lose power and fail: put in front of a program with LD_PRELOAD, for files below one folder.
+ * Simulates a disk that can fail and lose power. Loaded into a program with LD_PRELOAD; affects the files in one directory.
  *
- *   PINFOLD_TEST_DISK_ROOT     the folder; everything elsewhere passes through untouched
- *   PINFOLD_TEST_DISK_JOURNAL  a folder outside of it, on the same file system, for what is noted here
+ *   PINFOLD_TEST_DISK_ROOT     the directory; all other paths are unaffected
+ *   PINFOLD_TEST_DISK_JOURNAL  a directory outside of it, on the same file system, for the journal
  *
- * Power cut. Before each change it notes what the change destroys, and forgets the note once the change is
- * synced. The notes outlive the process, and the next one goes on with them, since the page cache of a real
- * system does so too. `faulty_disk.rs` undoes with them what a power cut may undo. A sync is only a note here: the
- * machine does not lose its power.
+ * Power cut. Before each change, the overwritten data is recorded in the journal. The record is discarded when the change is
+ * synced. The journal survives the process and is continued by the next one, like the page cache of a real system.
+ * `faulty_disk.rs` applies a power cut by undoing changes. A sync only adds an entry: the machine itself does not lose power.
  *
- *   INODE       a hard link to each file that was changed: its name may be gone by then
- *   INODE.undo  struct note and the old bytes, for each change of its data since it was synced whole
- *   INODE.lost  there if a sync of it failed: later ones do not save what was written before, as on Linux
- *   INODE.new   there if its name was made and not synced yet
+ *   INODE       a hard link to each changed file, whose name may be gone by then
+ *   INODE.undo  struct note and the old bytes, for each change of its data since the last complete sync
+ *   INODE.lost  exists if a sync of the file failed; later syncs do not save what was written before, as on Linux
+ *   INODE.new   exists if its name was created and not yet synced
  *   names       a line for each change of a name, and for each sync that may make names durable
  *
- * Faults. The file `faults` in the journal says what fails from now on, a rule a line:
+ * Faults. The file `faults` in the journal has one rule per line:
  *
- *   OPERATION ERROR SUBSTRING BYTES TIMES    write|sync|read, ENOSPC|EIO, part of the path, bytes that still
- *                                            go well, and how often it fails then; without TIMES for ever
- *   ignore-fsync                             a sync says yes and does nothing
+ *   OPERATION ERROR SUBSTRING BYTES TIMES    write|sync|read, ENOSPC|EIO, part of the path, number of bytes that
+ *                                            succeed first, and number of failures; without TIMES, forever
+ *   ignore-fsync                             syncs succeed without effect
  *
- * "write" is all that takes space: writing, growing, making a file or a folder.
+ * "write" includes everything that needs space: writing, extending, creating a file or directory.
  *
- * It keeps no table of files: what a descriptor is, /proc/self/fd says. It calls the kernel directly, so that
- * it never meets itself. Not seen: changes through mmap (SQLite's -shm, which a power cut removes), and
- * system calls that rustix makes without libc: holes that are punched (into dead blocks only: losing that
- * costs space), and the renames of `tempfile`, which count as durable at once.
+ * There is no table of open files: /proc/self/fd gives the path of a descriptor. The library calls the kernel directly, so
+ * that its own calls are not intercepted. Not covered: changes through mmap (SQLite's -shm file, which a power cut removes),
+ * and system calls that rustix makes without libc: hole punching (only of dead blocks, whose loss costs only space), and
+ * the renames of `tempfile`, which count as durable immediately.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -63,7 +62,7 @@ static int raw_open(const char *path, int flags) {
 }
 static void raw_close(int fd) { syscall(SYS_close, fd); }
 
-/* Whether a path is below the folder and not SQLite's shared memory. */
+/* Whether a path is in the directory and not SQLite's shared memory. */
 static int is_ours(const char *path) {
     const char *folder = root();
     if (!folder || !journal()) return 0;
@@ -72,7 +71,7 @@ static int is_ours(const char *path) {
     return all < 4 || strcmp(path + all - 4, "-shm") != 0;
 }
 
-/* The path of an open file, if it is ours. */
+/* The path of an open file, if it is covered. */
 static int path_of(int fd, char *path) {
     char link[64];
     if (fd < 0 || !root()) return 0;
@@ -83,7 +82,7 @@ static int path_of(int fd, char *path) {
     return is_ours(path);
 }
 
-/* A path in a folder as an absolute one, if it is ours. */
+/* Makes a path relative to a directory absolute, if it is covered. */
 static int path_in(int dir, const char *path, char *out) {
     if (!root() || !path) return 0;
     if (path[0] == '/' || dir == AT_FDCWD) {
@@ -130,7 +129,7 @@ static void note_name(const char *format, ...) {
     append(path, line, length, NULL, 0);
 }
 
-/* Keeps a file reachable by its number. */
+/* Keeps a file reachable by its inode number. */
 static void keep(const char *path, unsigned long inode) {
     char link[PATH_MAX];
     in_journal(link, inode, "");
@@ -162,7 +161,7 @@ static void note_bytes(int reader, unsigned long inode, enum kind kind, off_t of
     free(bytes);
 }
 
-/* Notes what a write to an open file destroys. */
+/* Records the data that a write overwrites. */
 static void note_write(int fd, const char *path, const struct stat *stat, off_t offset, size_t length) {
     keep(path, stat->st_ino);
     int reader = reader_of(fd);
@@ -170,7 +169,7 @@ static void note_write(int fd, const char *path, const struct stat *stat, off_t 
     if (reader != fd) raw_close(reader);
 }
 
-/* Notes what a new length destroys: the bytes behind it, without those of holes. */
+/* Records the data that a truncation removes, without holes. */
 static void note_length(int fd, const char *path, const struct stat *stat, off_t length) {
     keep(path, stat->st_ino);
     int reader = reader_of(fd);
@@ -213,7 +212,7 @@ static void read_rules(void) {
     }
 }
 
-/* Whether an operation fails, and with what; else how many of its bytes still go well. */
+/* Returns whether an operation fails and its error; otherwise, the number of bytes that succeed. */
 static int fault(const char *operation, const char *path, size_t bytes, size_t *well) {
     read_rules();
     *well = bytes;
@@ -241,7 +240,7 @@ static ssize_t write_parts(int fd, const struct iovec *parts, int count, off_t o
         for (int i = 0; i < count; i++) length += parts[i].iov_len;
         if (fault("write", path, length, &well)) goto end;
         if (well < length) {
-            /* What still fits is written: a short write. Direct ones are whole pages, and fail. */
+            /* A write that fits partially is short. Direct writes have whole pages and fail. */
             if (flags & O_DIRECT) { errno = ENOSPC; goto end; }
             if (cut.iov_len > well) cut.iov_len = well;
             parts = &cut;
@@ -316,7 +315,7 @@ int open(const char *path, int flags, ...) __attribute__((alias("open64")));
 int openat(int dir, const char *path, int flags, ...) __attribute__((alias("openat64")));
 int creat(const char *path, mode_t mode) { return open_path(AT_FDCWD, path, O_CREAT | O_WRONLY | O_TRUNC, mode); }
 
-/* A file's new length, or space for it. */
+/* Changes of a file's length, and allocation. */
 static int resize(int fd, off_t length, int mode, off_t offset, off_t bytes) {
     char path[PATH_MAX];
     struct stat stat;
@@ -409,7 +408,7 @@ static int sync_file(int fd, long call) {
 }
 int fsync(int fd) { return sync_file(fd, SYS_fsync); }
 int fdatasync(int fd) { return sync_file(fd, SYS_fdatasync); }
-/* It promises nothing about a power cut. */
+/* No durability guarantee. */
 int sync_file_range(int fd, off64_t offset, off64_t length, unsigned flags) {
     (void)fd, (void)offset, (void)length, (void)flags;
     return 0;

@@ -1,15 +1,16 @@
-//! A disk that loses power and fails on command: `faulty_disk.c` in front of the server, and the power cut itself.
+//! A simulated disk that fails and loses power on command: `faulty_disk.c` intercepts the server's system calls, and this
+//! module applies the power cut.
 //!
-//! What a power cut may do here is what ext4 and XFS may do:
+//! A power cut has the effects that ext4 and XFS allow:
 //!
-//! - Data that was not synced is there, or not, or was there some writes ago: sector by sector.
-//! - A length that was not synced is one that the file had since. What a cut-off took away is back only
-//!   with the length of before. Space that was never written reads as zeros.
-//! - Names change in order: some last ones may be undone. A sync of the folder makes them durable; so does,
-//!   for a new file, a sync of the file itself, which takes the new folders above it along (ext4, XFS and
-//!   btrfs all do that). A rename wants the folder.
-//! - After a sync that failed, what it should have saved may be lost for ever, even if the next one says
-//!   yes, unless it was written once more: that is what Linux does.
+//! - Each sector that was not synced has its old content, its new content, or that of a write in between.
+//! - A length that was not synced is one that the file had since its last sync. Truncated data returns only together with
+//!   the earlier length. Space that was never written reads as zeros.
+//! - Changes of names are undone in reverse order, from some point on. A sync of the directory makes them durable. For a new
+//!   file, a sync of the file suffices, and includes new parent directories (as on ext4, XFS and btrfs). A rename requires a
+//!   sync of the directory.
+//! - After a failed sync, unsynced data may be lost even if the next sync succeeds, unless it is written again (as on
+//!   Linux).
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
@@ -23,22 +24,22 @@ const SOURCE: &str = include_str!("faulty_disk.c");
 const SECTOR_BYTES: usize = 512;
 const PAGE_BYTES: usize = 4096;
 
-/// The disk under one folder.
+/// A simulated disk that contains one directory.
 #[derive(Debug, Clone)]
-pub(crate) struct Disk {
+pub(crate) struct FaultyDisk {
     root: PathBuf,
     journal: PathBuf,
 }
 
-impl Disk {
-    /// A disk under `root`. `journal` is a folder beside it, on the same file system; it is made.
+impl FaultyDisk {
+    /// A disk that contains `root`. Creates `journal`, a directory outside of `root` on the same file system.
     pub(crate) fn under(root: &Path, journal: &Path) -> Self {
         fs::create_dir_all(journal).unwrap();
         let parent = root.parent().unwrap().canonicalize().unwrap();
         Self { root: parent.join(root.file_name().unwrap()), journal: journal.canonicalize().unwrap() }
     }
 
-    /// What puts it in front of a program.
+    /// Environment variables that load the simulation into a program.
     pub(crate) fn environment(&self) -> [(&'static str, PathBuf); 3] {
         [
             ("LD_PRELOAD", library()),
@@ -47,7 +48,7 @@ impl Disk {
         ]
     }
 
-    /// What fails from now on, as `faulty_disk.c` says; nothing if there is no rule.
+    /// Sets the faults, in the format described in `faulty_disk.c`.
     pub(crate) fn fail(&self, rules: &[&str]) {
         let faults = self.journal.join("faults");
         let draft = self.journal.join("faults.new");
@@ -55,19 +56,19 @@ impl Disk {
         fs::rename(draft, faults).unwrap();
     }
 
-    /// Nothing fails any more.
+    /// Removes all faults.
     pub(crate) fn heal(&self) {
         let _ = fs::remove_file(self.journal.join("faults"));
     }
 
-    /// Cuts the power, of a program that is dead: all that is not synced is lost, or with `random` some of
-    /// it. What is left then is durable.
+    /// Simulates a power cut after the program was killed: all unsynced changes are lost, or with `random` some of them.
+    /// What remains is durable.
     pub(crate) fn cut_power(&self, mut random: Option<&mut Random>) {
-        for inode in self.noted(".undo") {
-            let notes = Note::read(&fs::read(self.journal.join(format!("{inode}.undo"))).unwrap());
-            // It has no link if it was unlinked before it was ever changed.
+        for inode in self.journaled(".undo") {
+            let entries = Entry::read(&fs::read(self.journal.join(format!("{inode}.undo"))).unwrap());
+            // A file that was unlinked before its first change has no link in the journal.
             if let Ok(file) = File::options().read(true).write(true).open(self.journal.join(&inode)) {
-                lose_data(&file, &notes, random.as_deref_mut());
+                lose_data(&file, &entries, random.as_deref_mut());
             }
         }
         self.lose_names(random);
@@ -75,7 +76,7 @@ impl Disk {
         self.forget();
     }
 
-    /// All that was done is durable, such as after a long time.
+    /// Makes all changes so far durable.
     pub(crate) fn forget(&self) {
         for entry in fs::read_dir(&self.journal).unwrap() {
             let path = entry.unwrap().path();
@@ -85,8 +86,8 @@ impl Disk {
         }
     }
 
-    /// The numbers of the files that have a note of this kind, in their order.
-    fn noted(&self, suffix: &str) -> Vec<String> {
+    /// Inode numbers of the files that have a journal file with this suffix, sorted.
+    fn journaled(&self, suffix: &str) -> Vec<String> {
         let names = fs::read_dir(&self.journal).unwrap().map(|entry| entry.unwrap().file_name());
         let names = names.filter_map(|name| name.to_str().unwrap().strip_suffix(suffix).map(str::to_owned));
         let mut names: Vec<_> = names.collect();
@@ -100,8 +101,10 @@ impl Disk {
         for line in lines.lines() {
             let words: Vec<&str> = line.split('\t').collect();
             match words[..] {
-                ["S", folder] => settle(&mut pending, |change| change.is_synced_with_folder(folder)),
-                ["F", inode, path] => settle(&mut pending, |change| change.is_synced_with_file(inode, path)),
+                ["S", folder] => remove_durable(&mut pending, |change| change.is_synced_with_folder(folder)),
+                ["F", inode, path] => {
+                    remove_durable(&mut pending, |change| change.is_synced_with_file(inode, path))
+                }
                 _ => pending.push(Change(words.iter().map(|word| (*word).to_owned()).collect())),
             }
         }
@@ -112,7 +115,7 @@ impl Disk {
     }
 }
 
-/// The library, made by the machine's C compiler once for each version of its source.
+/// The library, compiled once for each version of its source.
 fn library() -> PathBuf {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY
@@ -127,7 +130,10 @@ fn library() -> PathBuf {
                 fs::write(&source, SOURCE).unwrap();
                 let args = ["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-pthread", "-o"];
                 let made_it = Command::new("cc").args(args).arg(&made).arg(&source).status();
-                assert!(made_it.expect("a C compiler is needed").success(), "faulty_disk.c does not compile");
+                assert!(
+                    made_it.expect("this test requires a C compiler").success(),
+                    "faulty_disk.c does not compile"
+                );
                 fs::rename(made, &library).unwrap();
             }
             library
@@ -135,7 +141,7 @@ fn library() -> PathBuf {
         .clone()
 }
 
-/// Shared memory is memory: a power cut takes it.
+/// Removes SQLite shared-memory files, which a power cut loses.
 fn remove_shared_memory(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -147,17 +153,17 @@ fn remove_shared_memory(folder: &Path) {
     }
 }
 
-/// A change of a name that is not durable, as the journal's line has it.
+/// A change of a name that is not yet durable: a line of the journal.
 #[derive(Debug)]
 struct Change(Vec<String>);
 
 impl Change {
-    /// The names that it changed.
+    /// The affected paths.
     fn paths(&self) -> Vec<&str> {
         match self.words()[..] {
             ["C" | "U", _, path] | ["M" | "D", path] => vec![path],
             ["R", _, from, to] => vec![from, to],
-            _ => panic!("a line of the journal is not understood: {self:?}"),
+            _ => panic!("invalid line in the journal: {self:?}"),
         }
     }
 
@@ -174,12 +180,12 @@ impl Change {
         self.is_folder_above(path) || matches!(self.words()[..], ["C", inode, _] if inode == synced)
     }
 
-    /// Whether it made a folder that `path` is or lies in.
+    /// Whether it created a directory that is `path` or contains it.
     fn is_folder_above(&self, path: &str) -> bool {
         matches!(self.words()[..], ["M", folder] if Path::new(path).starts_with(folder))
     }
 
-    /// Makes the names what they were before. What is not there (any more) needs nothing.
+    /// Restores the previous names. Missing files are ignored.
     fn undo(&self, journal: &Path) {
         let _ = match self.words()[..] {
             ["C", _, path] => fs::remove_file(path),
@@ -189,13 +195,13 @@ impl Change {
             ["R", replaced, from, to] => {
                 fs::rename(to, from).and_then(|()| fs::hard_link(journal.join(replaced), to))
             }
-            _ => panic!("a line of the journal is not understood: {self:?}"),
+            _ => panic!("invalid line in the journal: {self:?}"),
         };
     }
 }
 
-/// Takes the changes out that became durable, with all earlier ones of the same names.
-fn settle(pending: &mut Vec<Change>, is_durable: impl Fn(&Change) -> bool) {
+/// Removes changes that became durable, with all earlier changes of the same names.
+fn remove_durable(pending: &mut Vec<Change>, is_durable: impl Fn(&Change) -> bool) {
     let mut paths: HashSet<String> = HashSet::new();
     let mut kept = Vec::new();
     for change in std::mem::take(pending).into_iter().rev() {
@@ -218,9 +224,9 @@ enum Kind {
     SyncFailed,
 }
 
-/// What `faulty_disk.c` notes of one change of a file.
+/// A journal entry of `faulty_disk.c` for one change of a file.
 #[derive(Debug)]
-struct Note {
+struct Entry {
     kind: Kind,
     offset: u64,
     length: u64,
@@ -228,10 +234,10 @@ struct Note {
     old_size: u64,
 }
 
-impl Note {
-    /// All notes of a file. The last may be torn: then its change was not made.
+impl Entry {
+    /// All entries of a file. The last one may be incomplete; its change was then not made.
     fn read(mut bytes: &[u8]) -> Vec<Self> {
-        let mut notes = Vec::new();
+        let mut entries = Vec::new();
         while let Some((head, rest)) = bytes.split_first_chunk::<40>() {
             let field = |i: usize| u64::from_ne_bytes(head[i * 8..i * 8 + 8].try_into().unwrap());
             let Some((old, rest)) = rest.split_at_checked(field(3) as usize) else { break };
@@ -241,13 +247,13 @@ impl Note {
                 3 => Kind::Zero,
                 4 => Kind::Sync,
                 5 => Kind::SyncFailed,
-                other => panic!("an unknown note: {other}"),
+                other => panic!("unknown entry: {other}"),
             };
             let (offset, length, old_size) = (field(1), field(2), field(4));
-            notes.push(Self { kind, offset, length, old: old.to_vec(), old_size });
+            entries.push(Self { kind, offset, length, old: old.to_vec(), old_size });
             bytes = rest;
         }
-        notes
+        entries
     }
 
     fn pages(&self) -> std::ops::Range<u64> {
@@ -255,7 +261,7 @@ impl Note {
         self.offset / page..(self.offset + self.length).div_ceil(page)
     }
 
-    /// Puts the old bytes back; what was behind the file's end is zeros again.
+    /// Restores the old bytes; bytes beyond the old end of the file become zeros.
     fn undo(&self, pages: &mut BTreeMap<u64, Page>) {
         for at in 0..self.length {
             let place = self.offset + at;
@@ -266,18 +272,18 @@ impl Note {
     }
 }
 
-/// A page that was changed.
+/// A changed page.
 struct Page {
     bytes: Vec<u8>,
-    /// The version that is surely on the disk.
+    /// The version that is certainly on disk.
     durable: usize,
     dirty: bool,
 }
 
-/// Takes from a file what was not synced. Version `v` of it is the one before note `v`; the last is that of now.
-fn lose_data(file: &File, notes: &[Note], mut random: Option<&mut Random>) {
-    let (mut pages, durable_size) = pages(file, notes);
-    let now = notes.len();
+/// Reverts unsynced changes of a file. Version `v` is the state before entry `v`; the last version is the current state.
+fn lose_data(file: &File, entries: &[Entry], mut random: Option<&mut Random>) {
+    let (mut pages, durable_size) = pages(file, entries);
+    let now = entries.len();
     let mode = random.as_deref_mut().map_or(0, |random| random.below(4));
     let mut choose = |durable: usize| match (mode, random.as_deref_mut()) {
         (1, _) => now,
@@ -285,8 +291,8 @@ fn lose_data(file: &File, notes: &[Note], mut random: Option<&mut Random>) {
         (_, _) => durable,
     };
     let size_version = choose(durable_size);
-    let cuts = Cut::all(notes);
-    // The sectors that shall be as they were in each version.
+    let cuts = Cut::all(entries);
+    // The sectors to restore from each version.
     let mut wanted: Vec<Vec<(u64, usize)>> = vec![Vec::new(); now + 1];
     for (number, page) in &pages {
         let mut version = choose(page.durable);
@@ -312,9 +318,9 @@ fn lose_data(file: &File, notes: &[Note], mut random: Option<&mut Random>) {
             let range = sector * SECTOR_BYTES..(sector + 1) * SECTOR_BYTES;
             result.get_mut(number).unwrap()[range.clone()].copy_from_slice(&pages[number].bytes[range]);
         }
-        if let Some(note) = version.checked_sub(1).map(|before| &notes[before]) {
-            note.undo(&mut pages);
-            size = note.old_size;
+        if let Some(entry) = version.checked_sub(1).map(|before| &entries[before]) {
+            entry.undo(&mut pages);
+            size = entry.old_size;
         }
     }
     file.set_len(final_size).unwrap();
@@ -325,15 +331,15 @@ fn lose_data(file: &File, notes: &[Note], mut random: Option<&mut Random>) {
     }
 }
 
-/// The pages that were changed, as they are now, each with the version that is surely on the disk; and the
-/// version whose length is.
-fn pages(file: &File, notes: &[Note]) -> (BTreeMap<u64, Page>, usize) {
+/// The changed pages with their current content and the version that is certainly on disk, and the version whose length is
+/// certainly on disk.
+fn pages(file: &File, entries: &[Entry]) -> (BTreeMap<u64, Page>, usize) {
     let mut pages: BTreeMap<u64, Page> = BTreeMap::new();
     let mut durable_size = 0;
-    for (at, note) in notes.iter().enumerate() {
-        match note.kind {
+    for (at, entry) in entries.iter().enumerate() {
+        match entry.kind {
             Kind::Write | Kind::Zero => {
-                for number in note.pages() {
+                for number in entry.pages() {
                     let page = pages.entry(number).or_insert_with(|| Page {
                         bytes: read_page(file, number),
                         durable: 0,
@@ -346,11 +352,11 @@ fn pages(file: &File, notes: &[Note]) -> (BTreeMap<u64, Page>, usize) {
             Kind::Sync | Kind::SyncFailed => {
                 for page in pages.values_mut().filter(|page| page.dirty) {
                     page.dirty = false;
-                    if note.kind == Kind::Sync {
+                    if entry.kind == Kind::Sync {
                         page.durable = at;
                     }
                 }
-                if note.kind == Kind::Sync {
+                if entry.kind == Kind::Sync {
                     durable_size = at;
                 }
             }
@@ -372,7 +378,7 @@ fn read_page(file: &File, number: u64) -> Vec<u8> {
     bytes
 }
 
-/// A change of the length that took bytes away: notes of what it took, and the one of the length.
+/// A truncation: the entries of the removed bytes and the entry of the length.
 struct Cut {
     offset: u64,
     before: usize,
@@ -380,15 +386,15 @@ struct Cut {
 }
 
 impl Cut {
-    fn all(notes: &[Note]) -> Vec<Self> {
+    fn all(entries: &[Entry]) -> Vec<Self> {
         let mut begins = None;
         let mut cuts = Vec::new();
-        for (at, note) in notes.iter().enumerate() {
-            match note.kind {
+        for (at, entry) in entries.iter().enumerate() {
+            match entry.kind {
                 Kind::Zero => begins = begins.or(Some(at)),
-                Kind::Size if note.offset < note.old_size => {
+                Kind::Size if entry.offset < entry.old_size => {
                     let before = begins.take().unwrap_or(at);
-                    cuts.push(Self { offset: note.offset, before, after: at + 1 });
+                    cuts.push(Self { offset: entry.offset, before, after: at + 1 });
                 }
                 Kind::Write | Kind::Size | Kind::Sync | Kind::SyncFailed => begins = None,
             }
@@ -396,25 +402,25 @@ impl Cut {
         cuts
     }
 
-    /// A version of what it took that fits the version of the length: both know of it, or neither.
+    /// The version of the removed bytes that is consistent with the version of the length.
     fn fit(&self, version: usize, size_version: usize) -> usize {
         if size_version >= self.after { version.max(self.after) } else { version.min(self.before) }
     }
 }
 
-/// Numbers that look random and come again with the same seed (xorshift64).
+/// A seeded pseudorandom number generator (xorshift64).
 #[derive(Debug, Clone)]
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// From a seed; near ones give different numbers.
+    /// Similar seeds give different sequences.
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         (0..8).for_each(|_| _ = random.below(2));
         random
     }
 
-    /// A number below `end`.
+    /// A number in `0..end`.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -430,16 +436,16 @@ mod tests {
 
     const CHILD: &str = "PINFOLD_TEST_DISK_CHILD";
 
-    /// Runs one of the stories below in a process on a disk of its own.
-    fn child(story: &str, rules: &[&str]) -> (tempfile::TempDir, Disk) {
+    /// Runs one of the scenarios below in a child process with its own simulated disk.
+    fn run_child(scenario: &str, rules: &[&str]) -> (tempfile::TempDir, FaultyDisk) {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("data");
         fs::create_dir(&root).unwrap();
-        let disk = Disk::under(&root, &folder.path().join("journal"));
+        let disk = FaultyDisk::under(&root, &folder.path().join("journal"));
         disk.fail(rules);
         let done = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--nocapture", "faulty_disk::tests::a_child_tells_its_story"])
-            .env(CHILD, story)
+            .args(["--exact", "--nocapture", "faulty_disk::tests::child_process"])
+            .env(CHILD, scenario)
             .envs(disk.environment())
             .output()
             .unwrap();
@@ -447,14 +453,14 @@ mod tests {
         (folder, disk)
     }
 
-    /// Not a story of its own: what the child does, if this process is one.
+    /// Not a test by itself: runs the scenario if this is a child process.
     #[test]
-    fn a_child_tells_its_story() {
-        let Some(story) = std::env::var_os(CHILD) else { return };
+    fn child_process() {
+        let Some(scenario) = std::env::var_os(CHILD) else { return };
         let root = PathBuf::from(std::env::var_os("PINFOLD_TEST_DISK_ROOT").unwrap());
         let path = |name: &str| root.join(name);
         let sync_folder = || File::open(&root).unwrap().sync_all().unwrap();
-        match story.to_str().unwrap() {
+        match scenario.to_str().unwrap() {
             "data" => {
                 let mut file = File::create(path("file")).unwrap();
                 file.write_all(&[1; 10_000]).unwrap();
@@ -500,17 +506,17 @@ mod tests {
                 file.sync_all().unwrap();
             }
             "full" => fill(&root),
-            other => panic!("{other}?"),
+            other => panic!("unknown scenario: {other}"),
         }
     }
 
-    /// On a disk that is full here and there.
+    /// The disk is full for some paths.
     fn fill(root: &Path) {
         let mut file = File::create(root.join("file")).unwrap();
         file.write_all(&[1; 1000]).unwrap();
         let full = file.write_all(&[1; 1000]).unwrap_err();
         assert_eq!(full.raw_os_error(), Some(28));
-        assert_eq!(file.metadata().unwrap().len(), 1500, "what fits is written");
+        assert_eq!(file.metadata().unwrap().len(), 1500, "a write fills the remaining space");
         assert!(fs::create_dir(root.join("folder")).is_err() && File::create(root.join("more")).is_err());
         fs::write(root.join("other"), "fine").unwrap();
         assert_eq!(fs::read(root.join("file")).unwrap_err().raw_os_error(), Some(5));
@@ -525,8 +531,8 @@ mod tests {
     }
 
     #[test]
-    fn what_was_synced_stays_and_what_was_not_goes() {
-        let (folder, disk) = child("data", &[]);
+    fn synced_data_survives_and_unsynced_data_is_lost() {
+        let (folder, disk) = run_child("data", &[]);
         let file = folder.path().join("data/file");
         assert_eq!(fs::read(&file).unwrap().len(), 20_000);
         disk.cut_power(None);
@@ -534,17 +540,17 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_lies_about_syncs_loses_all() {
-        let (folder, disk) = child("data", &["ignore-fsync"]);
+    fn disk_that_ignores_syncs_loses_everything() {
+        let (folder, disk) = run_child("data", &["ignore-fsync"]);
         disk.cut_power(None);
         assert_eq!(names(&folder), [""; 0]);
     }
 
     #[test]
-    fn a_random_power_cut_leaves_sectors_old_or_new() {
+    fn random_power_cut_leaves_old_or_new_sectors() {
         let mut seen = HashSet::new();
         for seed in 0..40 {
-            let (folder, disk) = child("data", &[]);
+            let (folder, disk) = run_child("data", &[]);
             disk.cut_power(Some(&mut Random::new(seed)));
             let bytes = fs::read(folder.path().join("data/file")).unwrap();
             assert!([10_000, 20_000].contains(&bytes.len()), "{}", bytes.len());
@@ -558,14 +564,14 @@ mod tests {
             }
             seen.insert(bytes);
         }
-        assert!(seen.len() > 10, "only {} different ends", seen.len());
+        assert!(seen.len() > 10, "only {} different results", seen.len());
     }
 
     #[test]
-    fn a_cut_off_is_undone_whole_or_not_at_all() {
+    fn truncation_is_undone_completely_or_not_at_all() {
         let mut ends = HashSet::new();
         for seed in 0..40 {
-            let (folder, disk) = child("cut", &[]);
+            let (folder, disk) = run_child("cut", &[]);
             disk.cut_power(Some(&mut Random::new(seed)));
             let bytes = fs::read(folder.path().join("data/file")).unwrap();
             match bytes.len() {
@@ -580,33 +586,33 @@ mod tests {
     }
 
     #[test]
-    fn names_go_with_the_power_unless_their_folder_is_synced() {
-        let (folder, disk) = child("names", &[]);
+    fn names_are_lost_unless_their_directory_is_synced() {
+        let (folder, disk) = run_child("names", &[]);
         assert_eq!(names(&folder), ["folder", "new", "over", "synced"]);
         disk.cut_power(None);
         assert_eq!(names(&folder), ["moved", "over", "removed", "synced"]);
         for name in names(&folder) {
             assert_eq!(fs::read_to_string(folder.path().join("data").join(&name)).unwrap(), name);
         }
-        let (folder, disk) = child("synced names", &[]);
+        let (folder, disk) = run_child("synced names", &[]);
         disk.cut_power(None);
         assert_eq!(names(&folder), ["folder", "over"]);
         assert_eq!(fs::read_to_string(folder.path().join("data/over")).unwrap(), "moved");
     }
 
     #[test]
-    fn a_sync_that_failed_is_not_made_good_by_the_next() {
-        let (folder, disk) = child("failed sync", &["sync EIO data/file 0"]);
+    fn failed_sync_is_not_repaired_by_the_next() {
+        let (folder, disk) = run_child("failed sync", &["sync EIO data/file 0"]);
         disk.cut_power(None);
         let bytes = fs::read(folder.path().join("data/file")).unwrap();
         assert_eq!(bytes[..100], [2; 100]);
-        assert_eq!(bytes[100..4096], [1; 3996], "the page that was written again went with it");
-        assert_eq!(bytes[4096..], [0; 4096], "the other is lost");
+        assert_eq!(bytes[100..4096], [1; 3996], "the rewritten page is durable");
+        assert_eq!(bytes[4096..], [0; 4096], "the other page is lost");
     }
 
     #[test]
-    fn a_disk_is_full_where_and_when_it_is_told() {
+    fn disk_is_full_for_configured_paths() {
         let rules = ["write ENOSPC data/file 1500", "write ENOSPC data/folder 0", "write ENOSPC data/more 0"];
-        child("full", &[&rules[..], &["read EIO data/file 0"]].concat());
+        run_child("full", &[&rules[..], &["read EIO data/file 0"]].concat());
     }
 }

@@ -1,4 +1,4 @@
-//! The first start and the accounts and plans of a server that nobody clicks on.
+//! The first start, and accounts and plans that are managed from the command line.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -11,7 +11,7 @@ async fn json(server: &TestServer, arguments: &[&str]) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_container_sets_itself_up_and_its_key_is_in_a_file() {
+async fn first_start_reads_the_password_and_writes_the_key_to_files() {
     let secrets = tempfile::tempdir().unwrap();
     let (password, key) = (secrets.path().join("password"), secrets.path().join("key"));
     std::fs::write(&password, "correct horse battery\nand more\n").unwrap();
@@ -28,7 +28,7 @@ async fn a_container_sets_itself_up_and_its_key_is_in_a_file() {
     let listed = json(&server, &["user", "list", "--json"]).await;
     assert_eq!((&listed["email"], &listed["role"]), (&"ops@example.org".into(), &"admin".into()));
 
-    // Once there is an account the settings count no more: the file is gone, and the start goes well.
+    // The settings are ignored once there is an account, so the password file may be missing.
     std::fs::remove_file(&password).unwrap();
     server.stop().await;
     server.restart().await;
@@ -36,7 +36,7 @@ async fn a_container_sets_itself_up_and_its_key_is_in_a_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn accounts_and_plans_change_beside_a_running_server() {
+async fn accounts_and_plans_are_changed_while_the_server_runs() {
     let server = TestServer::start().await;
     server.cli_ok(&["user", "create", "--email", "ada@example.org", "--no-password"]).await;
     let small =
@@ -53,7 +53,7 @@ async fn accounts_and_plans_change_beside_a_running_server() {
     assert_eq!(in_use.status.code(), Some(1));
     server.cli_ok(&["plan", "set", "small", "--storage", "1000"]).await;
     let (status, body) = server.client(&key).upload("a.txt", b"more than ten bytes".to_vec()).await;
-    assert_eq!(status.as_u16(), 201, "the storage follows at once: {body}");
+    assert_eq!(status.as_u16(), 201, "the new limit applies immediately: {body}");
 
     server.cli_ok(&["user", "set", "ada@example.org", "--disable"]).await;
     assert_eq!(server.cli(&["ls", "--key", &key]).await.status.code(), Some(1));
@@ -69,13 +69,13 @@ async fn accounts_and_plans_change_beside_a_running_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_start_that_makes_no_sense_says_why() {
+async fn invalid_admin_settings_are_named_without_the_password() {
     for (settings, part) in [
         ([("admin.email", "nobody"), ("admin.password", "")], "admin.email"),
         ([("admin.email", "a@b.c"), ("admin.password", "short")], "password"),
         ([("admin.email", "a@b.c"), ("admin.password_file", "/no/such/file")], "/no/such/file"),
     ] {
-        let message = TestServer::failing(&settings).await;
+        let message = TestServer::fail_to_start(&settings).await;
         assert!(message.contains(part), "{message}");
         assert!(!message.contains("short"), "a password is not shown: {message}");
     }

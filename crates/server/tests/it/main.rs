@@ -19,6 +19,7 @@ mod large_dags;
 mod pin_events;
 mod pinning;
 mod provider;
+mod reference;
 mod rejected;
 mod repair;
 mod server;

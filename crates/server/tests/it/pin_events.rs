@@ -1,13 +1,12 @@
-//! Following pins: the stream of events of a real server, over restarts.
+//! The event stream of a pin, across restarts of the server.
 
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::content::Dag;
 use crate::provider::Provider;
-use crate::server::{PATIENCE, TestServer};
+use crate::server::{TIMEOUT, TestServer};
 
-/// One event.
 #[derive(Debug, Clone, PartialEq)]
 struct Event {
     id: String,
@@ -15,7 +14,7 @@ struct Event {
     data: Value,
 }
 
-/// A client that follows a pin.
+/// A client that reads the event stream of a pin.
 struct Follower {
     response: Response,
     text: String,
@@ -28,7 +27,7 @@ impl Follower {
         Self { response, text: String::new() }
     }
 
-    /// The next event; `None` when the stream ended, in order or not.
+    /// The next event; `None` when the stream ended or broke.
     async fn next(&mut self) -> Option<Event> {
         loop {
             while let Some((block, rest)) = self.text.split_once("\n\n") {
@@ -48,17 +47,18 @@ impl Follower {
                     return event;
                 }
             }
-            let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await.expect("something comes");
+            let chunk =
+                tokio::time::timeout(TIMEOUT, self.response.chunk()).await.expect("an event arrives in time");
             let chunk = chunk.ok().flatten()?;
             self.text.push_str(std::str::from_utf8(&chunk).unwrap());
         }
     }
 
-    /// The first event that is so.
-    async fn until(&mut self, is_it: impl Fn(&Event) -> bool) -> Event {
+    /// The first event that fulfils a condition.
+    async fn until(&mut self, condition: impl Fn(&Event) -> bool) -> Event {
         loop {
-            let event = self.next().await.expect("the stream goes on");
-            if is_it(&event) {
+            let event = self.next().await.expect("the stream continues");
+            if condition(&event) {
                 return event;
             }
         }
@@ -66,45 +66,45 @@ impl Follower {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pin_is_followed_over_a_kill_to_its_end() {
+async fn event_stream_continues_after_a_kill_without_duplicates() {
     let dag = Dag::flat(31, 60, 50_000);
     let provider = Provider::of(&dag.part(30)).await;
     let mut server = TestServer::with(&[("node.peers", &provider.address().await)]).await;
-    server.admin().pin_later(&dag.text()).await;
+    server.admin().pin_async(&dag.text()).await;
     let mut follower = Follower::new(server.admin().follow(&dag.text(), None).await);
     let half = follower.until(|event| event.data["blocks"].as_u64() >= Some(31)).await;
     assert_eq!((&half.data["state"], &half.data["sources"]), (&"pinning".into(), &1.into()));
     server.kill().await;
-    assert_eq!(follower.next().await, None, "it breaks off");
+    assert_eq!(follower.next().await, None, "the stream breaks");
 
     provider.add(&dag).await;
     server.restart().await;
     let mut follower = Follower::new(server.admin().follow(&dag.text(), Some(&half.id)).await);
     let mut ids = vec![half.id];
     let end = loop {
-        let event = follower.next().await.expect("the stream goes on");
-        assert!(!ids.contains(&event.id), "told twice: {event:?}");
+        let event = follower.next().await.expect("the stream continues");
+        assert!(!ids.contains(&event.id), "duplicate event: {event:?}");
         ids.push(event.id.clone());
         if event.kind == "end" {
             break event;
         }
     };
     assert_eq!((&end.data["state"], &end.data["bytes"]), (&"pinned".into(), &dag.bytes().into()));
-    assert_eq!(follower.next().await, None, "the server closes");
+    assert_eq!(follower.next().await, None, "the server closes the stream");
 
     server.stop().await;
     server.restart().await;
     let mut follower = Follower::new(server.admin().follow(&dag.text(), Some(&end.id)).await);
-    assert_eq!(follower.next().await, Some(end), "the end is told again, by another process too");
+    assert_eq!(follower.next().await, Some(end), "the end event is repeated, also by another process");
     assert_eq!(follower.next().await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_ends_streams_in_order_and_waits_for_none() {
+async fn shutdown_closes_event_streams() {
     let dag = Dag::flat(32, 10, 1_000);
     let provider = Provider::of(&dag.part(5)).await;
     let mut server = TestServer::with(&[("node.peers", &provider.address().await)]).await;
-    server.admin().pin_later(&dag.text()).await;
+    server.admin().pin_async(&dag.text()).await;
     let mut follower = Follower::new(server.admin().follow(&dag.text(), None).await);
     follower.until(|event| event.data["state"] == "pinning").await;
     server.terminate().await;
@@ -114,7 +114,7 @@ async fn a_stop_ends_streams_in_order_and_waits_for_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_on_the_server_is_uploaded_and_looked_into() {
+async fn server_directory_is_uploaded_and_listed() {
     let home = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(home.path().join("site/img")).unwrap();
     std::fs::write(home.path().join("site/img/logo.svg"), "<svg>").unwrap();
@@ -128,9 +128,13 @@ async fn a_folder_on_the_server_is_uploaded_and_looked_into() {
     let (status, listed) = admin.send(Method::GET, &path, None, None).await;
     assert_eq!(status, StatusCode::OK, "{listed}");
     let entries = listed["entries"].as_array().unwrap();
-    let told: Vec<_> = entries.iter().map(|entry| (entry["path"].as_str(), entry["type"].as_str())).collect();
+    let listed_entries: Vec<_> =
+        entries.iter().map(|entry| (entry["path"].as_str(), entry["type"].as_str())).collect();
     let (file, directory) = (Some("file"), Some("directory"));
-    assert_eq!(told, [(Some("empty"), directory), (Some("img"), directory), (Some("img/logo.svg"), file)]);
+    assert_eq!(
+        listed_entries,
+        [(Some("empty"), directory), (Some("img"), directory), (Some("img/logo.svg"), file)]
+    );
     assert_eq!((&entries[2]["size"], &listed["total"]), (&5.into(), &3.into()));
     let (status, refused) = admin.send(Method::POST, "/files/directory", None, body("../etc")).await;
     assert_eq!((status, &refused["code"]), (StatusCode::FORBIDDEN, &"server_folder_not_allowed".into()));

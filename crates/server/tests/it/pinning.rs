@@ -1,4 +1,4 @@
-//! The main job: a CID is pinned, held, listed, removed.
+//! A CID is pinned, served, listed and removed.
 
 use cid::{Cid, Version};
 use pinfold_node::Block;
@@ -6,11 +6,11 @@ use reqwest::StatusCode;
 use serde_json::json;
 
 use crate::content::Dag;
-use crate::provider::{Provider, assert_held, assert_not_held};
+use crate::provider::{Provider, assert_not_stored, assert_stored};
 use crate::server::TestServer;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pinned_dag_is_held_after_its_provider_is_gone() {
+async fn pinned_dag_is_served_after_its_provider_stopped() {
     let dag = Dag::flat(1, 40, 64 * 1024);
     let provider = Provider::of(&dag).await;
     let server = TestServer::with(&[("node.peers", &provider.address().await)]).await;
@@ -37,21 +37,21 @@ async fn a_pinned_dag_is_held_after_its_provider_is_gone() {
     assert!(pin["uploadId"].is_string() && pin["createdAt"].is_string(), "{pin}");
 
     provider.stop().await;
-    assert_held(&server, &dag).await;
+    assert_stored(&server, &dag).await;
     assert_eq!(admin.uploads().await["total"], 1);
 
     let (status, again) = admin.pin(&dag.text()).await;
-    assert_eq!(status, StatusCode::OK, "it is pinned already: {again}");
+    assert_eq!(status, StatusCode::OK, "already pinned: {again}");
     assert_eq!(again["uploadId"], pin["uploadId"]);
 
     let (status, removed) = admin.remove(&dag.text()).await;
     assert_eq!(status, StatusCode::OK, "{removed}");
-    assert_not_held(&server, dag.root()).await;
+    assert_not_stored(&server, dag.root()).await;
     assert_eq!(admin.remove(&dag.text()).await.0, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_one_pinfold_holds_another_can_pin() {
+async fn server_pins_from_another_server() {
     let first = TestServer::start().await;
     let (status, file) = first.admin().upload("file.bin", vec![7; 3 << 20]).await;
     assert_eq!(status, StatusCode::CREATED, "{file}");
@@ -68,7 +68,7 @@ async fn file_size_of(server: &TestServer, cid: &str) -> serde_json::Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn shared_parts_are_fetched_and_counted_once() {
+async fn shared_blocks_are_fetched_and_counted_once() {
     let leaf = Dag::flat(2, 5, 1000);
     let branch = Dag::over(vec![leaf.clone(), leaf.clone()]);
     let dag = Dag::over(vec![branch.clone(), leaf, branch]);
@@ -77,11 +77,11 @@ async fn shared_parts_are_fetched_and_counted_once() {
     let (status, pin) = server.admin().pin(&dag.text()).await;
     assert_eq!(status, StatusCode::CREATED, "{pin}");
     assert_eq!(pin["size"], dag.bytes());
-    assert_held(&server, &dag).await;
+    assert_stored(&server, &dag).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_way_to_write_a_cid_names_the_same_pin() {
+async fn all_encodings_of_a_cid_name_the_same_pin() {
     let child = Dag::raw("hello");
     let bytes = Dag::over(vec![child.clone()]).blocks[1].data().clone();
     let v0 = Block::hash(Version::V0, 0x70, 0x12, bytes.clone()).unwrap();
@@ -102,5 +102,5 @@ async fn every_way_to_write_a_cid_names_the_same_pin() {
     }
     let (status, pin) = admin.pin(&v0.cid().to_string()).await;
     assert!(status.is_success(), "{pin}");
-    assert_eq!(pin["cid"], v0.cid().to_string(), "a CIDv0 keeps its form");
+    assert_eq!(pin["cid"], v0.cid().to_string(), "a CIDv0 is returned as CIDv0");
 }

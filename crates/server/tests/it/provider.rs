@@ -1,4 +1,4 @@
-//! The other nodes: real ones, each with its own identity, store and swarm, in the process of the tests.
+//! Other IPFS nodes, each with its own identity, block store and swarm, in the test process.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,9 +10,9 @@ use pinfold_node::{
 };
 
 use crate::content::Dag;
-use crate::server::{PATIENCE, TestServer};
+use crate::server::{TIMEOUT, TestServer};
 
-/// A node that has content, or asks for it.
+/// A node that provides or fetches content.
 pub(crate) struct Provider<B: Blocks = MemoryBlocks> {
     node: Node,
     blocks: Arc<B>,
@@ -26,21 +26,21 @@ impl Provider {
         provider
     }
 
-    /// A node with all of `dag` that connects to the server by itself.
-    pub(crate) async fn beside(server: &TestServer, dag: &Dag) -> Self {
+    /// A node with all of `dag` that connects to the server.
+    pub(crate) async fn connected_to(server: &TestServer, dag: &Dag) -> Self {
         let blocks = MemoryBlocks::new();
         store(&blocks, dag).await;
         Self::over(blocks, server.addresses()).await
     }
 
-    /// Gives it more.
+    /// Adds blocks.
     pub(crate) async fn add(&self, dag: &Dag) {
         store(&self.blocks, dag).await;
     }
 }
 
 impl<B: Blocks> Provider<B> {
-    /// A node over these blocks that stays connected with these peers.
+    /// A node with these blocks that stays connected to these peers.
     pub(crate) async fn over(blocks: B, peers: &[String]) -> Self {
         let blocks = Arc::new(blocks);
         let peers = peers.iter().map(|peer| peer.parse().unwrap()).collect();
@@ -51,17 +51,16 @@ impl<B: Blocks> Provider<B> {
     /// Its address, with `/p2p/ID`.
     pub(crate) async fn address(&self) -> String {
         let addresses = self.node.listen_addresses().await;
-        let address = addresses.first().expect("it listens").to_string();
+        let address = addresses.first().expect("the node listens").to_string();
         if address.contains("/p2p/") { address } else { format!("{address}/p2p/{}", self.node.peer_id()) }
     }
 
-    /// Ends it: its connections close.
     pub(crate) async fn stop(self) {
         self.node.stop().await;
     }
 }
 
-/// Fetches a DAG from the server over bitswap with a node that has nothing, and says what it got.
+/// Fetches a DAG from the server over bitswap with an empty node.
 async fn fetch_from(server: &TestServer, root: &Cid, patience: Duration) -> Result<HoldStats, FetchError> {
     let reader = Provider::over(MemoryBlocks::new(), server.addresses()).await;
     let request = FetchRequest {
@@ -80,19 +79,19 @@ async fn fetch_from(server: &TestServer, root: &Cid, patience: Duration) -> Resu
     got
 }
 
-/// The server has every block of the DAG: another node gets all of them from it, each verified.
-pub(crate) async fn assert_held(server: &TestServer, dag: &Dag) {
-    let got = fetch_from(server, dag.root(), PATIENCE).await.unwrap();
+/// Asserts that another node can fetch every block of the DAG from the server.
+pub(crate) async fn assert_stored(server: &TestServer, dag: &Dag) {
+    let got = fetch_from(server, dag.root(), TIMEOUT).await.unwrap();
     assert_eq!(got.bytes, dag.bytes());
 }
 
-/// The server does not have the root any more, or soon will not: space comes back in the background.
-pub(crate) async fn assert_not_held(server: &TestServer, root: &Cid) {
-    let deadline = Instant::now() + PATIENCE;
+/// Waits until the server no longer has the root. Space is reclaimed in the background.
+pub(crate) async fn assert_not_stored(server: &TestServer, root: &Cid) {
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         match fetch_from(server, root, Duration::from_secs(1)).await {
             Err(FetchError::NotFound(_)) => return,
-            got => assert!(Instant::now() < deadline, "it is still there: {got:?}"),
+            got => assert!(Instant::now() < deadline, "the content is still stored: {got:?}"),
         }
     }
 }

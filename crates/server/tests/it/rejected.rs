@@ -1,17 +1,17 @@
-//! What cannot be pinned: the answer says why, and nothing is left behind.
+//! Requests that cannot be fulfilled: the response has the reason, and nothing is left behind.
 
 use reqwest::StatusCode;
 use serde_json::json;
 
 use crate::content::Dag;
-use crate::provider::{Provider, assert_not_held};
+use crate::provider::{Provider, assert_not_stored};
 use crate::server::TestServer;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cid_that_nobody_has_is_not_found_and_leaves_nothing() {
+async fn cid_without_provider_is_not_found_and_leaves_nothing() {
     let server = TestServer::with(&[("pins.find_seconds", "1"), ("pins.attempts_max", "1")]).await;
     let admin = server.admin();
-    let nowhere = Dag::raw("nobody has this").text();
+    let nowhere = Dag::raw("no provider").text();
     let (status, body) = admin.pin(&nowhere).await;
     assert_eq!(status, StatusCode::NOT_FOUND, "{body}");
     assert_eq!(body["message"], "CID not found");
@@ -20,7 +20,7 @@ async fn a_cid_that_nobody_has_is_not_found_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dag_over_the_quota_is_refused_while_it_comes_and_leaves_nothing() {
+async fn dag_over_the_quota_is_rejected_during_the_fetch_and_leaves_nothing() {
     let dag = Dag::flat(3, 64, 128 * 1024);
     let provider = Provider::of(&dag).await;
     let server = TestServer::with(&[
@@ -34,17 +34,17 @@ async fn a_dag_over_the_quota_is_refused_while_it_comes_and_leaves_nothing() {
     assert_eq!(body["code"], "quota_exceeded");
     assert_eq!(alice.uploads().await["uploads"], json!([]));
     provider.stop().await;
-    assert_not_held(&server, dag.root()).await;
+    assert_not_stored(&server, dag.root()).await;
 
     let small = Dag::flat(4, 4, 100_000);
-    let provider = Provider::beside(&server, &small).await;
+    let provider = Provider::connected_to(&server, &small).await;
     let (status, body) = alice.pin(&small.text()).await;
-    assert_eq!(status, StatusCode::CREATED, "what was not kept does not count: {body}");
+    assert_eq!(status, StatusCode::CREATED, "rejected content is not accounted: {body}");
     provider.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_word_that_is_no_cid_is_a_bad_request() {
+async fn invalid_cid_is_a_bad_request() {
     let server = TestServer::start().await;
     for word in ["nonsense", "Qm", "bafy"] {
         let (status, body) = server.admin().pin(word).await;

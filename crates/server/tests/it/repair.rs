@@ -1,4 +1,4 @@
-//! A store that is damaged: found out, and made whole again.
+//! Damage to the block store: detection and repair.
 
 use std::process::Output;
 
@@ -6,16 +6,16 @@ use reqwest::StatusCode;
 use serde_json::Value;
 
 use crate::content::Dag;
-use crate::provider::{Provider, assert_held};
+use crate::provider::{Provider, assert_stored};
 use crate::server::TestServer;
 
-/// A server that has this DAG pinned, stopped; whoever has the DAG is there again when it starts.
-async fn stopped_with(dag: &Dag, provider: &Provider) -> TestServer {
-    stopped_beside(dag, &provider.address().await).await
+/// A stopped server that has this DAG pinned and is configured with its provider as a peer.
+async fn stopped_server(dag: &Dag, provider: &Provider) -> TestServer {
+    stopped_server_with_peers(dag, &provider.address().await).await
 }
 
-/// The same, with all of these as its peers.
-async fn stopped_beside(dag: &Dag, peers: &str) -> TestServer {
+/// The same with several peers, separated by commas.
+async fn stopped_server_with_peers(dag: &Dag, peers: &str) -> TestServer {
     let mut server = TestServer::with(&[
         ("node.peers", peers),
         ("pins.find_seconds", "2"),
@@ -29,39 +29,43 @@ async fn stopped_beside(dag: &Dag, peers: &str) -> TestServer {
     server
 }
 
-fn said(output: &Output) -> String {
+fn output_text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-async fn refuses_to_start(server: &TestServer, hint: &str) {
+async fn assert_refuses_to_start(server: &TestServer, hint: &str) {
     let args =
         ["serve", "--listen", "127.0.0.1:0", "--swarm-listen", "/ip4/127.0.0.1/tcp/0", "--no-bootstrap"];
     let refused = server.cli(&args).await;
-    assert!(refused.status.code() == Some(1) && said(&refused).contains(hint), "{}", said(&refused));
+    assert!(
+        refused.status.code() == Some(1) && output_text(&refused).contains(hint),
+        "{}",
+        output_text(&refused)
+    );
 }
 
-async fn is_mended(server: &TestServer, dag: &Dag) {
-    let is_whole =
-        |stats: &Value| stats["damagedBlocks"] == 0 && stats["reverify_counts"] == 0 && stats["holds"] == 1;
-    server.until_stats("mended", is_whole).await;
+async fn assert_repaired(server: &TestServer, dag: &Dag) {
+    let is_intact =
+        |stats: &Value| stats["damagedBlocks"] == 0 && stats["pinsToVerify"] == 0 && stats["holds"] == 1;
+    server.until_stats("repaired", is_intact).await;
     server.cli_ok(&["blocks", "verify"]).await;
     let pin = server.admin().status(&dag.text()).await.1;
     assert_eq!(
         (&pin["status"], &pin["error"], &pin["progress"]["bytes"]),
         (&"pinned".into(), &Value::Null, &dag.bytes().into())
     );
-    assert_held(server, dag).await;
+    assert_stored(server, dag).await;
     let users: Value = serde_json::from_str(&server.cli_ok(&["user", "list", "--json"]).await).unwrap();
-    assert_eq!(users["usedBytes"], dag.bytes(), "it is charged once");
+    assert_eq!(users["usedBytes"], dag.bytes(), "the storage is accounted once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn damaged_blocks_are_found_named_and_fetched_again() {
+async fn damaged_blocks_are_reported_and_fetched_again() {
     let dag = Dag::flat(20, 30, 50_000);
     let (first, second) = (Provider::of(&dag).await, Provider::of(&Dag::flat(99, 1, 10)).await);
     let peers = format!("{},{}", first.address().await, second.address().await);
-    let mut server = stopped_beside(&dag, &peers).await;
-    // Nobody has it for a while.
+    let mut server = stopped_server_with_peers(&dag, &peers).await;
+    // No provider is available for a while.
     first.stop().await;
     for block in [&dag.blocks[3], &dag.blocks[17]] {
         server.damage(block.data());
@@ -69,11 +73,11 @@ async fn damaged_blocks_are_found_named_and_fetched_again() {
     server.restart().await;
 
     let verified = server.cli(&["blocks", "verify"]).await;
-    assert_eq!(verified.status.code(), Some(1), "{}", said(&verified));
+    assert_eq!(verified.status.code(), Some(1), "{}", output_text(&verified));
     for word in [dag.blocks[3].cid(), dag.blocks[17].cid(), dag.root()].map(ToString::to_string) {
-        assert!(said(&verified).contains(&word), "{word}: {}", said(&verified));
+        assert!(output_text(&verified).contains(&word), "{word}: {}", output_text(&verified));
     }
-    assert!(said(&verified).contains("admin@localhost"), "{}", said(&verified));
+    assert!(output_text(&verified).contains("admin@localhost"), "{}", output_text(&verified));
     let listed = server.cli(&["blocks", "verify", "--json"]).await;
     let blocks: Vec<Value> = String::from_utf8(listed.stdout)
         .unwrap()
@@ -83,9 +87,9 @@ async fn damaged_blocks_are_found_named_and_fetched_again() {
     assert_eq!(blocks.len(), 2);
     assert_eq!((&blocks[0]["bytes"], &blocks[0]["pins"][0]["cid"]), (&50_000.into(), &dag.text().into()));
 
-    let is_told = |pin: &Value| pin["damagedBlocks"] == 2 && pin["error"].is_string();
-    let pin = server.admin().until(&dag.text(), "told to be damaged", is_told).await;
-    assert_eq!(pin["status"], "pinned", "the promise stands: {pin}");
+    let is_reported = |pin: &Value| pin["damagedBlocks"] == 2 && pin["error"].is_string();
+    let pin = server.admin().until(&dag.text(), "reported as damaged", is_reported).await;
+    assert_eq!(pin["status"], "pinned", "the pin stays pinned: {pin}");
     let metrics = server.metrics(&server.key).await;
     assert_eq!(metrics.0, StatusCode::OK);
     for line in [
@@ -93,20 +97,20 @@ async fn damaged_blocks_are_found_named_and_fetched_again() {
         "pinfold_damaged_pins{cluster=\"cl0-global\"} 1",
         &format!("pinfold_held_bytes{{cluster=\"cl0-global\"}} {}", dag.bytes()),
     ] {
-        assert!(metrics.1.lines().any(|told| told == line), "{line}: {}", metrics.1);
+        assert!(metrics.1.lines().any(|found| found == line), "{line}: {}", metrics.1);
     }
     let repair = server.cli_ok(&["blocks", "repair"]).await;
-    assert!(repair.starts_with("2 blocks are damaged"), "{repair}");
+    assert!(repair.starts_with("2 damaged blocks"), "{repair}");
 
     second.add(&dag).await;
-    is_mended(&server, &dag).await;
+    assert_repaired(&server, &dag).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_segment_is_accepted_and_its_blocks_are_fetched_again() {
+async fn lost_segment_is_accepted_and_its_blocks_are_fetched_again() {
     let dag = Dag::flat(21, 60, 50_000);
     let provider = Provider::of(&dag).await;
-    let mut server = stopped_with(&dag, &provider).await;
+    let mut server = stopped_server(&dag, &provider).await;
     let mut segments = server.segments();
     segments.sort();
     assert!(segments.len() >= 3, "{segments:?}");
@@ -114,69 +118,73 @@ async fn a_lost_segment_is_accepted_and_its_blocks_are_fetched_again() {
     let cut = std::fs::File::options().write(true).open(&segments[1]).unwrap();
     cut.set_len(400_000).unwrap();
 
-    refuses_to_start(&server, "pinfold blocks repair").await;
+    assert_refuses_to_start(&server, "pinfold blocks repair").await;
     let stats = server.cli(&["blocks", "stats"]).await;
-    assert!(said(&stats).contains("pinfold blocks repair"), "{}", said(&stats));
+    assert!(output_text(&stats).contains("pinfold blocks repair"), "{}", output_text(&stats));
     let repair = server.cli(&["blocks", "repair"]).await;
-    assert!(repair.status.success() && said(&repair).contains("1 pinned DAGs"), "{}", said(&repair));
-    assert!(said(&repair).contains(segments[0].to_str().unwrap()), "{}", said(&repair));
+    assert!(
+        repair.status.success() && output_text(&repair).contains("1 pinned DAGs"),
+        "{}",
+        output_text(&repair)
+    );
+    assert!(output_text(&repair).contains(segments[0].to_str().unwrap()), "{}", output_text(&repair));
     server.restart().await;
     assert_eq!(server.admin().status(&dag.text()).await.1["status"], "pinned");
-    is_mended(&server, &dag).await;
+    assert_repaired(&server, &dag).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_index_is_made_anew_from_the_segments() {
+async fn lost_index_is_rebuilt_from_the_segments() {
     let dag = Dag::flat(22, 40, 50_000);
     let provider = Provider::of(&dag).await;
-    let mut server = stopped_with(&dag, &provider).await;
+    let mut server = stopped_server(&dag, &provider).await;
     provider.stop().await;
     std::fs::remove_dir_all(server.data_dir().join("blocks/index")).unwrap();
-    refuses_to_start(&server, "pinfold blocks rebuild-index").await;
+    assert_refuses_to_start(&server, "pinfold blocks rebuild-index").await;
 
     server.cli_ok(&["blocks", "rebuild-index"]).await;
     server.restart().await;
     let pin = server.admin().status(&dag.text()).await.1;
-    assert_eq!(pin["status"], "pinned", "at every moment: {pin}");
-    is_mended(&server, &dag).await;
+    assert_eq!(pin["status"], "pinned", "the pin stays pinned: {pin}");
+    assert_repaired(&server, &dag).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pin_whose_blocks_nobody_has_stays_and_says_so_until_a_car_brings_them() {
+async fn incomplete_pin_is_reported_until_an_import_brings_its_blocks() {
     let dag = Dag::flat(23, 20, 50_000);
     let provider = Provider::of(&dag).await;
-    let mut server = stopped_with(&dag, &provider).await;
+    let mut server = stopped_server(&dag, &provider).await;
     provider.stop().await;
     server.damage(dag.blocks[5].data());
     server.cli_ok(&["blocks", "rebuild-index"]).await;
     server.restart().await;
 
-    let said_so = |pin: &Value| pin["status"] == "pinned" && pin["error"].is_string();
-    server.admin().until(&dag.text(), "reported", said_so).await;
+    let is_reported = |pin: &Value| pin["status"] == "pinned" && pin["error"].is_string();
+    server.admin().until(&dag.text(), "reported", is_reported).await;
     let stats = server.until_stats("reported", |stats| stats["incompletePins"] == 1).await;
-    assert!(stats["heldBlocks"].as_u64() >= Some(20), "the guard of what was rebuilt stays: {stats}");
+    assert!(stats["heldBlocks"].as_u64() >= Some(20), "the hold on all rebuilt blocks remains: {stats}");
     server.admin().until(&dag.text(), "tried again", |pin| pin["attempts"].as_u64() >= Some(2)).await;
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("saved.car");
     std::fs::write(&path, dag.car(&[*dag.root()])).unwrap();
     server.cli_ok(&["import", path.to_str().unwrap()]).await;
-    is_mended(&server, &dag).await;
+    assert_repaired(&server, &dag).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_index_is_not_made_anew_under_a_running_server() {
+async fn index_is_not_rebuilt_while_a_server_runs() {
     let server = TestServer::start().await;
     let refused = server.cli(&["blocks", "rebuild-index"]).await;
     assert!(
-        refused.status.code() == Some(1) && said(&refused).contains("while no server runs"),
+        refused.status.code() == Some(1) && output_text(&refused).contains("while a server runs"),
         "{}",
-        said(&refused)
+        output_text(&refused)
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn figures_are_the_operators_alone() {
+async fn metrics_require_the_admin_scope() {
     let server = TestServer::start().await;
     assert_eq!(server.metrics("").await.0, StatusCode::UNAUTHORIZED);
     let alice = server.account("alice").await;

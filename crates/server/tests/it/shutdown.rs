@@ -1,4 +1,4 @@
-//! The end of a server, and who may start one.
+//! Shutdown, and conditions under which a server does not start.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use crate::provider::Provider;
 use crate::server::TestServer;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_graceful_stop_tells_those_who_wait_and_their_pins_go_on() {
+async fn shutdown_answers_waiting_requests_and_their_pins_continue() {
     let dag = Dag::flat(12, 20, 20_000);
     let provider = Provider::of(&dag.part(5)).await;
     let mut server = TestServer::with(&[("node.peers", &provider.address().await)]).await;
-    let told = {
+    let answer = {
         let admin = server.admin();
         let path = format!("/files/pin/{}", dag.text());
         let waits = admin.send(Method::POST, &path, None, None);
@@ -22,11 +22,11 @@ async fn a_graceful_stop_tells_those_who_wait_and_their_pins_go_on() {
             admin.until(&dag.text(), "begun", begun).await;
             server.terminate().await;
         };
-        let (told, ()) = tokio::join!(waits, stops);
-        told
+        let (answer, ()) = tokio::join!(waits, stops);
+        answer
     };
-    assert_eq!(told.0, StatusCode::ACCEPTED, "{}", told.1);
-    assert_eq!(told.1["status"], "pinning");
+    assert_eq!(answer.0, StatusCode::ACCEPTED, "{}", answer.1);
+    assert_eq!(answer.1["status"], "pinning");
     server.stopped().await;
 
     provider.add(&dag).await;
@@ -36,7 +36,7 @@ async fn a_graceful_stop_tells_those_who_wait_and_their_pins_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_process_on_the_same_folder_is_refused_and_told_why() {
+async fn second_process_on_the_same_data_directory_is_refused() {
     let server = TestServer::start().await;
     let args =
         ["serve", "--listen", "127.0.0.1:0", "--swarm-listen", "/ip4/127.0.0.1/tcp/0", "--no-bootstrap"];
@@ -49,7 +49,7 @@ async fn a_second_process_on_the_same_folder_is_refused_and_told_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_that_is_taken_is_named() {
+async fn port_in_use_is_named() {
     let server = TestServer::start().await;
     let other = tempfile::tempdir().unwrap();
     let folder = other.path().to_str().unwrap();
@@ -62,7 +62,7 @@ async fn a_port_that_is_taken_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_stops_soon_when_nobody_waits() {
+async fn idle_server_stops_quickly() {
     let mut server = TestServer::start().await;
-    tokio::time::timeout(Duration::from_secs(60), server.stop()).await.expect("far below every grace time");
+    tokio::time::timeout(Duration::from_secs(60), server.stop()).await.expect("the server stops in time");
 }

@@ -4,7 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::server::{Client, PATIENCE, TestServer};
+use crate::server::{Client, TIMEOUT, TestServer};
 use crate::webhook_receiver::{Receiver, Response};
 
 /// Settings that allow webhooks on loopback.
@@ -31,7 +31,7 @@ async fn until_delivery(client: &Client<'_>, id: &str, wanted: impl Fn(&Value) -
             }
         }
     };
-    tokio::time::timeout(PATIENCE, found).await.expect("the delivery changes in time")
+    tokio::time::timeout(TIMEOUT, found).await.expect("the delivery changes in time")
 }
 
 #[tokio::test(flavor = "multi_thread")]

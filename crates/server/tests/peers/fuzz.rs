@@ -20,8 +20,8 @@ anonymous_per_minute = 1000000
 anonymous_per_second = 1000000
 polls_per_minute = 1000000
 polls_per_second = 1000000
-guesses_per_minute = 1000000
-guesses_per_second = 1000000
+invalid_credentials_per_minute = 1000000
+invalid_credentials_per_second = 1000000
 logins_per_minute = 1000000
 logins_per_account_per_minute = 1000000
 ";
