@@ -6,8 +6,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use pinfold_model::{LifetimeError, Scope, Timestamp};
-use pinfold_service::{AuthError, BatchError, Error, IdempotencyError, ItemFault, LoginError};
+use pinfold_model::{Scope, Timestamp};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -15,6 +14,8 @@ use super::error_code::ErrorCode;
 use crate::body::BodyError;
 use crate::middleware::MiddlewareError;
 use crate::middleware::rate_limit::Reading;
+use batch::ItemErrorBody;
+pub(super) use batch::ItemReject;
 
 /// `Retry-After` if too many pins are in progress: some of them will have completed by then.
 const IN_FLIGHT_RETRY: Duration = Duration::from_secs(10);
@@ -27,7 +28,7 @@ const ITEM_ERRORS_MAX: usize = 100;
 pub(crate) struct Reject {
     status: StatusCode,
     headers: HeaderMap,
-    // Boxed, so that every handler's `Result` stays small.
+    // Boxed to keep the `Result` of every handler small.
     body: Box<RejectBody>,
 }
 
@@ -176,7 +177,7 @@ impl Reject {
 
     /// 404: no such route.
     pub(super) fn no_route() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "There is nothing at this path; GET /api/v3 lists what there is")
+        Self::new(StatusCode::NOT_FOUND, "No such path; GET /api/v3 lists the API")
     }
 
     fn invalid_idempotency_key(message: impl Into<String>) -> Self {
@@ -186,8 +187,8 @@ impl Reject {
     /// 409: the request was carried out earlier, and its answer was not stored.
     fn answer_not_stored(status: u16) -> Self {
         let message = format!(
-            "This request was carried out before and answered {status}; that answer may hold a secret, which is shown \
-             only once"
+            "This request was already carried out and answered {status}; its answer was not stored because it may hold a \
+             secret"
         );
         Self::new(StatusCode::CONFLICT, message).code(ErrorCode::AnswerNotKept)
     }
@@ -200,12 +201,12 @@ impl Reject {
 
     /// 405. The router adds `Allow`.
     fn wrong_method() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "This path does not take this method; see the header Allow")
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed for this path; see the Allow header")
     }
 
     /// 410: a removed version of the API.
     pub(super) fn gone(current_api_base: &'static str) -> Self {
-        let message = format!("This version of the API is gone; use {current_api_base}");
+        let message = format!("This version of the API was removed; use {current_api_base}");
         let mut reject = Self::new(StatusCode::GONE, message);
         reject.body.error = "api_version_deprecated";
         reject.body.current_api_base = Some(current_api_base);
@@ -214,7 +215,7 @@ impl Reject {
 
     /// 500. The log has the cause, under the request ID.
     pub(super) fn internal() -> Self {
-        let message = "The server failed at this; the operator finds more under the X-Request-Id";
+        let message = "Internal error; the server's log has details under this X-Request-Id";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 
@@ -261,7 +262,7 @@ impl Reject {
         self
     }
 
-    /// Says when to come back, in the header and in the body.
+    /// Sets the retry time, in the header and in the body.
     fn retry_after(mut self, wait: Duration) -> Self {
         let seconds = whole_seconds(wait);
         self.headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -270,7 +271,7 @@ impl Reject {
     }
 }
 
-/// A wait in whole seconds, rounded up: never zero, which clients take as "at once".
+/// A duration in whole seconds, rounded up: never zero, which clients read as "at once".
 fn whole_seconds(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
@@ -444,7 +445,7 @@ impl IntoResponse for Reject {
     fn into_response(self) -> Response {
         let reading = self.body.reading;
         let mut response = (self.status, self.headers, Json(self.body)).into_response();
-        // Of several budgets, the one that refused is the one that the headers tell of.
+        // Of several budgets, the headers describe the one that refused.
         if let Some(reading) = reading {
             response.extensions_mut().insert(reading);
         }
@@ -454,6 +455,8 @@ impl IntoResponse for Reject {
 
 #[cfg(test)]
 mod tests {
+    use pinfold_service::{AuthError, Error};
+
     use super::*;
 
     fn json(reject: &Reject) -> String {
@@ -461,14 +464,14 @@ mod tests {
     }
 
     #[test]
-    fn a_person_and_a_program_can_both_read_it() {
+    fn errors_have_a_message_and_a_code() {
         insta::assert_snapshot!(json(&Reject::missing_scope(Scope::FilesWrite)), @r#"{"error":"Forbidden","message":"This API key lacks the scope files:write","code":"missing_scope","required":"files:write"}"#);
         insta::assert_snapshot!(json(&Error::QuotaExceeded.into()), @r#"{"error":"Forbidden","message":"Not enough storage left in your plan","code":"quota_exceeded"}"#);
-        insta::assert_snapshot!(json(&Reject::gone("/api/v3")), @r#"{"error":"api_version_deprecated","message":"This version of the API is gone; use /api/v3","currentApiBase":"/api/v3"}"#);
+        insta::assert_snapshot!(json(&Reject::gone("/api/v3")), @r#"{"error":"api_version_deprecated","message":"This version of the API was removed; use /api/v3","currentApiBase":"/api/v3"}"#);
     }
 
     #[test]
-    fn a_refused_request_knows_when_to_come_back() {
+    fn rate_limited_request_gets_retry_after() {
         let reading = Reading { limit: 60, remaining: 0, full_in: Duration::from_secs(30) };
         let now = Timestamp::from_ms(1_767_225_600_000);
         let reject = Reject::rate_limited(reading, Duration::from_millis(1), now);
@@ -477,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_dependency_says_so() {
+    fn unavailable_service_gets_retry_after() {
         let reject = Reject::from(Error::Unavailable { retry_after: Some(Duration::from_secs(3)) });
         assert_eq!(
             (reject.status, &reject.headers[header::RETRY_AFTER]),
@@ -491,11 +494,11 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_says_what_its_faults_have_in_common() {
+    fn batch_error_has_what_its_items_have_in_common() {
         let item = |index, error: Error| ItemReject::new(index, Some("bafy".to_owned()), error.into());
         let reject = Reject::of_items(vec![item(7, Error::PinNotFound)]);
         assert_eq!(reject.status, StatusCode::NOT_FOUND);
-        insta::assert_snapshot!(json(&reject), @r#"{"error":"Not Found","message":"Nothing was done, because of item 7: Pin not found for this CID","code":"batch_refused","errors":[{"index":7,"cid":"bafy","message":"Pin not found for this CID","code":"not_found"}],"errorCount":1}"#);
+        insta::assert_snapshot!(json(&reject), @r#"{"error":"Not Found","message":"The batch was refused because of item 7: Pin not found for this CID","code":"batch_refused","errors":[{"index":7,"cid":"bafy","message":"Pin not found for this CID","code":"not_found"}],"errorCount":1}"#);
         let until = Timestamp::from_ms(1_767_225_600_000);
         let locked = Error::RetentionLocked { until };
         let reject = Reject::of_items(vec![item(1, locked.clone()), item(0, locked.clone())]);
@@ -508,13 +511,13 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_says_until_when() {
+    fn retention_error_has_its_end() {
         let until = Timestamp::from_ms(1_767_225_600_000);
         insta::assert_snapshot!(json(&Error::RetentionLocked { until }.into()), @r#"{"error":"Forbidden","message":"This pin is locked until 2026-01-01T00:00:00.000Z and can't be removed before","code":"retention_locked","retainUntil":"2026-01-01T00:00:00.000Z"}"#);
     }
 
     #[test]
-    fn every_credential_fault_has_its_code() {
+    fn every_credential_error_has_its_code() {
         assert_eq!(Reject::no_credential().headers[header::WWW_AUTHENTICATE], "Bearer");
         let codes = [AuthError::Invalid, AuthError::AccountDisabled, AuthError::Unavailable]
             .map(Reject::from)

@@ -1,9 +1,8 @@
 //! `/tokens`: the API keys of the account. The secret of a key is sent once, when the key is created.
 
 use axum::Json;
-use axum::extract::{FromRequestParts, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::request::Parts;
 use pinfold_model::{IpRules, ScopeSet, Timestamp, Token, TokenLife, TokenName};
 use pinfold_service::{Caller, CreatedToken, Error, NewToken};
 use serde::{Deserialize, Serialize};
@@ -16,7 +15,7 @@ use super::options::filled;
 use super::reject::Reject;
 use crate::AppState;
 use crate::middleware::auth::{RequireScope, TokensDelete, TokensRead, TokensWrite};
-use crate::v3::uploads::disposition::percent_decoded;
+use name::NameText;
 
 /// Label of a key that is created without one.
 const LABEL_DEFAULT: &str = "cli-access";
@@ -90,13 +89,13 @@ impl GenerateBody {
 }
 
 fn parse_name(text: Option<&str>) -> Result<TokenName, Reject> {
-    let text = filled(text).ok_or_else(|| Reject::invalid("`name`: give the key a name"))?;
+    let text = filled(text).ok_or_else(|| Reject::invalid("`name` is required"))?;
     TokenName::parse(text).map_err(|error| Reject::invalid(format!("`name`: {error}")))
 }
 
 /// A list of strings or a comma-separated string; `None` if it is empty.
 fn words(field: &str, value: Option<&Value>) -> Result<Option<Vec<String>>, Reject> {
-    let wrong = || Reject::invalid(format!("`{field}`: a list of words is needed, or text with commas"));
+    let wrong = || Reject::invalid(format!("`{field}` must be a list of strings, or a string with commas"));
     let words: Vec<String> = match value {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) => text.split(',').map(str::to_owned).collect(),
@@ -120,19 +119,19 @@ fn days(value: Option<&Value>) -> Result<Option<TokenLife>, Reject> {
         Some(Value::Number(number)) => number.as_i64(),
         Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => None,
     };
-    let number = number.ok_or_else(|| Reject::invalid("`expiresInDays`: a whole number is needed"))?;
+    let number = number.ok_or_else(|| Reject::invalid("`expiresInDays` must be a whole number"))?;
     let life =
         TokenLife::days(number).map_err(|error| Reject::invalid(format!("`expiresInDays`: {error}")))?;
     Ok(Some(life))
 }
 
 impl FactorBody {
-    /// The code, under either of its names.
+    /// The code, in either field.
     fn code(&self) -> Option<String> {
         self.code_or(None)
     }
 
-    /// The code, if it has none under its first name. Where it comes as a number, the zeros before it are missing.
+    /// The code in one field. A code sent as a number has lost its leading zeros.
     pub(super) fn code_or(&self, first: Option<&Value>) -> Option<String> {
         let text = |value: &Value| match value {
             Value::String(text) => filled(Some(text)).map(|text| text.trim().to_owned()),
@@ -231,7 +230,7 @@ pub(super) async fn revoke(
     NameText(names): NameText,
     MaybeJson(factor): MaybeJson<FactorBody>,
 ) -> Result<Json<RevokedReply>, Reject> {
-    // A code is good once, so the name is found before it is looked at.
+    // A code is valid once, so the name is resolved before the code is checked.
     let name = app.service().tokens.first_of(caller.account.id, &names).await?;
     Ok(Json(revoke_one(&app, &caller, &name, factor.code().as_deref()).await?))
 }
@@ -366,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_as_clients_expect() {
+    fn absent_fields_have_the_documented_defaults() {
         for body in [
             json!({"name": " ci "}),
             json!({"name": "ci", "label": "", "scopes": [], "expiresInDays": null, "ipAllowlist": ""}),
@@ -380,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_come_as_a_list_or_as_text_and_under_two_names() {
+    fn scopes_are_read_from_list_or_text_in_two_fields() {
         for scopes in [json!(["files:write", "files:read"]), json!("files:read, files:write")] {
             for field in ["scopes", "permissions"] {
                 let new = parsed(json!({"name": "ci", field: scopes})).expect("nothing is wrong");
@@ -392,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_fields_are_named() {
         for (field, value) in [
             ("name", json!("a\nb")),
             ("name", json!("n".repeat(101))),
@@ -420,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_has_two_names_and_two_kinds() {
+    fn code_is_read_from_two_fields_as_text_or_number() {
         for body in [
             json!({"totpCode": "001234"}),
             json!({"twoFactorCode": " 001234 "}),
@@ -431,27 +430,5 @@ mod tests {
             assert_eq!(factor.code().as_deref(), Some("001234"));
         }
         assert_eq!(FactorBody::default().code(), None);
-    }
-
-    #[test]
-    fn a_path_can_mean_two_names() {
-        let names = |raw: &str| {
-            let names =
-                NameText::of(raw).map(|NameText(names)| names).map_err(|reject| format!("{reject:?}"));
-            names.map(|names| names.iter().map(TokenName::to_string).collect::<Vec<_>>())
-        };
-        let is = |raw, expected: &[&str]| {
-            assert_eq!(names(raw).expect(raw), expected, "{raw}");
-        };
-        is("ci", &["ci"]);
-        is("a%2Fb%20c", &["a/b c", "a%2Fb%20c"]);
-        is("a/b", &["a/b"]);
-        is("100%", &["100%"]);
-        is("100%25", &["100%", "100%25"]);
-        is("%C3%A9", &["é", "%C3%A9"]);
-        is("é", &["é"]);
-        is("%ff", &["%ff"]);
-        assert!(names("").is_err());
-        assert!(names(&"n".repeat(101)).is_err_and(|fault| fault.contains("400")));
     }
 }

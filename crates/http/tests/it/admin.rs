@@ -1,11 +1,11 @@
-//! What operators do, as their clients see it.
+//! The admin routes.
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Api, HELLO, WORLD, unhurried};
+use crate::harness::{Answer, Api, HELLO, WORLD, unlimited_rates};
 
 async fn start() -> (Api, String) {
-    let api = Api::start_with(unhurried()).await;
+    let api = Api::start_with(unlimited_rates()).await;
     let admin = api.admin_key("admin,cluster:read").await;
     (api, admin)
 }
@@ -25,7 +25,7 @@ impl Api {
 }
 
 #[tokio::test]
-async fn an_account_is_made_found_changed_and_removed() {
+async fn account_is_created_found_changed_and_removed() {
     let (api, admin) = start().await;
     let body = json!({"email": "Ada@example.org", "name": "Ada", "password": "correct horse battery"});
     let made = api.as_admin(&admin, "POST", "/accounts", body.clone()).await;
@@ -61,7 +61,7 @@ async fn an_account_is_made_found_changed_and_removed() {
 }
 
 #[tokio::test]
-async fn a_disabled_account_is_shut_out_at_once() {
+async fn disabled_account_is_refused_at_once() {
     let (api, admin) = start().await;
     let key = api.key("free", "files:read").await;
     let path = format!("/accounts/{}", api.owner(&key));
@@ -74,7 +74,7 @@ async fn a_disabled_account_is_shut_out_at_once() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_an_account_is_named() {
+async fn invalid_account_fields_are_named() {
     let (api, admin) = start().await;
     for (body, part) in [
         (json!({}), "`email`"),
@@ -109,7 +109,7 @@ async fn what_is_wrong_with_an_account_is_named() {
 }
 
 #[tokio::test]
-async fn the_last_admin_stays() {
+async fn last_admin_is_not_removed() {
     let (api, admin) = start().await;
     let path = format!("/accounts/{}", api.owner(&admin));
     for (method, body) in
@@ -126,7 +126,7 @@ async fn the_last_admin_stays() {
 }
 
 #[tokio::test]
-async fn an_account_with_pins_goes_when_that_is_said() {
+async fn account_with_pins_is_removed_only_when_forced() {
     let (api, admin) = start().await;
     let key = api.key("free", "files:write").await;
     assert_eq!(api.post(&format!("/api/v3/files/pin/{HELLO}")).key(&key).await.status(), 201);
@@ -146,7 +146,7 @@ async fn an_account_with_pins_goes_when_that_is_said() {
 }
 
 #[tokio::test]
-async fn keys_of_an_account_are_seen_and_revoked() {
+async fn keys_of_an_account_are_listed_and_revoked() {
     let (api, admin) = start().await;
     let key = api.key("free", "files:read").await;
     let path = format!("/accounts/{}/tokens", api.owner(&key));
@@ -164,7 +164,7 @@ async fn keys_of_an_account_are_seen_and_revoked() {
 }
 
 #[tokio::test]
-async fn a_plan_is_saved_counts_at_once_and_goes() {
+async fn saved_plan_applies_at_once_and_is_deleted() {
     let (api, admin) = start().await;
     let key = api.key("free", "files:write").await;
     let body = json!({"storageLimit": 4, "maxFileSizeBytes": 2, "pricePerMonth": 1.25});
@@ -199,7 +199,7 @@ async fn a_plan_is_saved_counts_at_once_and_goes() {
 }
 
 #[tokio::test]
-async fn what_is_shown_can_be_sent_back() {
+async fn shown_plan_can_be_sent_back() {
     let (api, admin) = start().await;
     let gateways = json!([{"url": "https://gw.example.org/ipfs/"}, {"publicUrl": "https://b.example.org/ipfs/", "label": "B"}]);
     let changed = json!({"label": "Europe", "gateways": gateways});
@@ -234,7 +234,7 @@ async fn what_is_shown_can_be_sent_back() {
 }
 
 #[tokio::test]
-async fn what_is_shown_of_a_cluster_is_changed_and_comes_back() {
+async fn cluster_description_is_changed_and_reset() {
     let (api, admin) = start().await;
     let body = json!({"label": "Europe", "region": "eu", "country": "DE",
         "gateways": [{"url": "https://gw.example.org/ipfs/", "label": "Main"}]});
@@ -275,7 +275,7 @@ async fn what_is_shown_of_a_cluster_is_changed_and_comes_back() {
 }
 
 #[tokio::test]
-async fn pins_of_all_accounts_are_seen_and_removed() {
+async fn pins_of_all_accounts_are_listed_and_removed() {
     let (api, admin) = start().await;
     let (ada, ben) = (api.key("free", "files:write").await, api.key("free", "files:write").await);
     for (key, cid) in [(&ada, HELLO), (&ben, HELLO), (&ada, WORLD)] {
@@ -316,7 +316,7 @@ async fn pins_of_all_accounts_are_seen_and_removed() {
 }
 
 #[tokio::test]
-async fn only_an_admin_removes_a_locked_pin_and_both_can_read_of_it() {
+async fn locked_pin_is_removed_by_an_admin_only_and_logged_for_both() {
     let (api, admin) = start().await;
     let ben = api.key("premium", "files:write,files:delete,files:read,logs:read").await;
     let until = "2026-02-01T00:00:00.000Z";
@@ -367,7 +367,7 @@ async fn statistics_add_up() {
 }
 
 #[tokio::test]
-async fn the_audit_log_of_all_has_pages_and_filters() {
+async fn audit_log_of_all_accounts_has_pages_and_filters() {
     let (api, admin) = start().await;
     let actor = api.owner(&admin);
     for n in 0..4 {
@@ -395,7 +395,7 @@ async fn the_audit_log_of_all_has_pages_and_filters() {
 }
 
 #[tokio::test]
-async fn whoever_lost_a_password_gets_another_one_and_sessions_end() {
+async fn password_reset_ends_all_sessions() {
     let (api, admin) = start().await;
     let login = json!({"email": "ada@example.org", "password": "correct horse battery", "name": "Ada"});
     let signed_up = api.post("/api/v3/auth/signup").json(&login).await;
@@ -431,7 +431,7 @@ async fn whoever_lost_a_password_gets_another_one_and_sessions_end() {
 }
 
 #[tokio::test]
-async fn an_admin_who_is_logged_in_needs_no_scope() {
+async fn admin_session_needs_no_scope() {
     let (api, admin) = start().await;
     let body = json!({"email": "root@example.org", "password": "correct horse battery", "role": "admin"});
     assert_eq!(api.as_admin(&admin, "POST", "/accounts", body.clone()).await.status(), 201);
@@ -441,7 +441,7 @@ async fn an_admin_who_is_logged_in_needs_no_scope() {
     let found = list().await;
     assert_eq!(found.status(), 200, "{}", found.text());
     let id = found.json()["accounts"][0]["id"].as_str().expect("an id").to_owned();
-    // A session can make a key for it; a user's can't.
+    // An admin's session can create a key with the scope `admin`; a user's session can't.
     let key = json!({"name": "admin", "scopes": ["admin"]});
     let made = api.post("/api/v3/tokens/generate").header("authorization", &session).json(&key).await;
     assert_eq!(made.status(), 201, "{}", made.text());

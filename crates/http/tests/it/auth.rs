@@ -1,4 +1,4 @@
-//! Signing up, logging in with and without a code, and what an account does with itself.
+//! Sign-up, login with and without a second factor, and the account's own settings.
 
 use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD};
 use insta::assert_snapshot;
@@ -6,7 +6,7 @@ use pinfold_http::{Rate, Settings};
 use serde_json::{Value, json};
 use totp_rs::{Builder, Secret};
 
-use crate::harness::{Answer, Api, unhurried};
+use crate::harness::{Answer, Api, unlimited_rates};
 
 const PASSWORD: &str = "correct horse";
 
@@ -33,7 +33,7 @@ impl Api {
         answer.json()["token"].as_str().expect("a token").to_owned()
     }
 
-    /// What an authenticator app with this secret shows now.
+    /// The current code of an authenticator app with this secret.
     fn code(&self, secret: &str) -> String {
         let secret = BASE32_NOPAD.decode(secret.as_bytes()).expect("base32");
         let secret = Secret::new_stack(secret.try_into().expect("160 bits"));
@@ -47,7 +47,7 @@ fn is(answer: &Answer, status: u16, code: &str) {
 }
 
 #[tokio::test]
-async fn a_new_account_sees_itself_until_it_logs_out() {
+async fn session_ends_at_logout() {
     let api = Api::start().await;
     let token = api.signed_up("ada").await;
     let me = api.send("GET", "/users/me", Some(&token), &Value::Null).await;
@@ -67,7 +67,7 @@ async fn a_new_account_sees_itself_until_it_logs_out() {
 }
 
 #[tokio::test]
-async fn a_session_may_do_all_that_the_account_may() {
+async fn session_has_all_scopes_of_its_account() {
     let api = Api::start().await;
     let token = api.signed_up("ada").await;
     for path in ["/users/me/uploads", "/users/me/clusters", "/users/me/preferences", "/auth/2fa/status"] {
@@ -79,7 +79,7 @@ async fn a_session_may_do_all_that_the_account_may() {
 }
 
 #[tokio::test]
-async fn a_wrong_login_is_told_the_same_whatever_is_wrong() {
+async fn wrong_logins_get_one_answer() {
     let api = Api::start().await;
     api.signed_up("ada").await;
     let wrong = api.log_in("ada", "battery staple").await;
@@ -97,8 +97,8 @@ async fn a_wrong_login_is_told_the_same_whatever_is_wrong() {
 }
 
 #[tokio::test]
-async fn an_address_has_one_account_and_a_password_is_not_guessed() {
-    let api = Api::start_with(unhurried()).await;
+async fn email_is_unique_and_weak_password_is_refused() {
+    let api = Api::start_with(unlimited_rates()).await;
     api.signed_up("ada").await;
     let signup = async |email: &str, password: &str| {
         api.send("POST", "/auth/signup", None, &json!({"email": email, "password": password})).await
@@ -117,7 +117,7 @@ async fn an_address_has_one_account_and_a_password_is_not_guessed() {
 }
 
 #[tokio::test]
-async fn a_closed_server_makes_no_accounts() {
+async fn closed_signup_creates_no_account() {
     let closed = pinfold_service::Settings { signup_open: false, ..pinfold_service::Settings::default() };
     let api = Api::start_on(Settings::default(), closed).await;
     let body = json!({"email": "ada@example.org", "password": PASSWORD});
@@ -125,8 +125,8 @@ async fn a_closed_server_makes_no_accounts() {
 }
 
 #[tokio::test]
-async fn forged_session_tokens_prove_nothing() {
-    let (api, other) = (Api::start_with(unhurried()).await, Api::start().await);
+async fn forged_session_tokens_are_refused() {
+    let (api, other) = (Api::start_with(unlimited_rates()).await, Api::start().await);
     let token = api.signed_up("ada").await;
     let [head, body, signature] = token.split('.').collect::<Vec<_>>()[..] else { panic!("{token}") };
     let none = BASE64URL_NOPAD.encode(br#"{"alg":"none","typ":"JWT"}"#);
@@ -151,8 +151,8 @@ async fn forged_session_tokens_prove_nothing() {
 }
 
 #[tokio::test]
-async fn a_second_factor_from_its_setup_to_its_end() {
-    let api = Api::start_with(unhurried()).await;
+async fn second_factor_from_setup_to_removal() {
+    let api = Api::start_with(unlimited_rates()).await;
     let token = api.signed_up("ada").await;
     let send =
         async |method: &str, path: &str, body: Value| api.send(method, path, Some(&token), &body).await;
@@ -196,11 +196,11 @@ async fn a_second_factor_from_its_setup_to_its_end() {
 }
 
 #[tokio::test]
-async fn too_many_wrong_codes_are_refused_for_a_while() {
-    let api = Api::start_with(unhurried()).await;
+async fn too_many_wrong_codes_are_refused_for_some_time() {
+    let api = Api::start_with(unlimited_rates()).await;
     let token = api.signed_up("ada").await;
     let setup = api.send("POST", "/auth/2fa/setup", Some(&token), &Value::Null).await.json();
-    // Under all of its names, as some clients send it, and as a number.
+    // In every field that clients use, and as a number.
     let body = |code: &str| {
         let number = code.parse::<u32>().ok().filter(|_| !code.starts_with('0'));
         json!({"code": number.map_or(json!(code), |number| json!(number)), "totpCode": code, "twoFactorCode": code})
@@ -218,7 +218,7 @@ async fn too_many_wrong_codes_are_refused_for_a_while() {
 }
 
 #[tokio::test]
-async fn one_address_has_few_tries_to_log_in() {
+async fn login_attempts_are_limited_for_each_address() {
     let mut settings = Settings::default();
     settings.rates.logins = Rate::new(3, 3);
     let api = Api::start_with(settings).await;
@@ -237,7 +237,7 @@ async fn one_address_has_few_tries_to_log_in() {
 }
 
 #[tokio::test]
-async fn one_account_has_few_tries_wherever_they_come_from() {
+async fn login_attempts_are_limited_for_each_account() {
     let mut settings = Settings::default();
     settings.rates.account_logins = Rate::new(2, 2);
     settings.proxies = vec!["0.0.0.0/32".parse().expect("a network")];
@@ -255,7 +255,7 @@ async fn one_account_has_few_tries_wherever_they_come_from() {
 }
 
 #[tokio::test]
-async fn a_profile_has_a_name_that_can_be_changed() {
+async fn profile_name_is_changed() {
     let api = Api::start().await;
     let token = api.signed_up("ada").await;
     let put = async |body: Value| api.send("PUT", "/users/me", Some(&token), &body).await;
@@ -278,7 +278,7 @@ async fn a_profile_has_a_name_that_can_be_changed() {
 }
 
 #[tokio::test]
-async fn a_new_password_needs_the_old_one() {
+async fn new_password_requires_the_old_one() {
     let api = Api::start().await;
     let (stolen, token) = (api.signed_up("ada").await, api.log_in("ada", PASSWORD).await.json());
     let token = token["token"].as_str().expect("a token");
@@ -295,7 +295,7 @@ async fn a_new_password_needs_the_old_one() {
 }
 
 #[tokio::test]
-async fn preferences_are_whatever_clients_put_there() {
+async fn preferences_are_stored_as_sent() {
     let api = Api::start().await;
     let token = api.signed_up("ada").await;
     let put = async |body: &Value| api.send("PUT", "/users/me/preferences", Some(&token), body).await;

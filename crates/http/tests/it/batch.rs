@@ -1,4 +1,4 @@
-//! Many pins at once, locked pins, and pins that are only tried out.
+//! Batches of pins, locked pins, and dry runs.
 
 use insta::assert_snapshot;
 use pinfold_http::Settings;
@@ -22,16 +22,16 @@ async fn total(api: &Api, key: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_batch_says_how_each_of_its_pins_stands() {
+async fn batch_reports_the_status_of_each_pin() {
     let api = Api::start().await;
     let key = api.key("premium", ALL).await;
-    let gate = api.hold_back(HELLO);
+    let gate = api.block_fetch(HELLO);
     let body = json!({"items": [{"cid": HELLO_FORMS[1], "customName": "a"}, {"cid": WORLD, "cl": "cl1-eu"}], "cl": "cl0-global"});
     let answer = pin_all(&api, &key, body).await;
     assert_eq!(answer.status(), 202, "{}", answer.text());
     assert_snapshot!(answer.masked(), @r#"{"results":[{"index":0,"created":true,"cid":"bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq","clusterId":"cl0-global","expiresAt":null,"retainUntil":null,"pinned":false,"status":"queued","uploadId":"[id]","name":"a","originalName":null,"customName":"a","size":0,"type":"unknown","createdAt":"2026-01-01T00:00:00.000Z"},{"index":1,"created":true,"cid":"bafkreicin2sgejgrxnh3nahtj56jvwlkr4sozcf6opvi4wtmmuta5hfyu4","clusterId":"cl1-eu","expiresAt":null,"retainUntil":null,"pinned":false,"status":"queued","uploadId":"[id]","name":null,"originalName":null,"customName":null,"size":0,"type":"unknown","createdAt":"2026-01-01T00:00:00.000Z"}],"total":2,"byStatus":{"queued":2}}"#);
     gate.open();
-    // The single request waits until it is there.
+    // The single request waits until the content is fetched.
     for (cid, cl) in [(HELLO, "cl0-global"), (WORLD, "cl1-eu")] {
         let pinned = api.post(&format!("/api/v3/files/pin/{cid}?cl={cl}")).key(&key).await;
         assert_eq!(pinned.status(), 200);
@@ -45,7 +45,7 @@ async fn a_batch_says_how_each_of_its_pins_stands() {
 }
 
 #[tokio::test]
-async fn everything_that_is_wrong_with_a_batch_is_named_at_once() {
+async fn all_errors_of_a_batch_are_reported_together() {
     let api = Api::start().await;
     let key = api.key("free", ALL).await;
     let items = json!([
@@ -101,7 +101,7 @@ async fn everything_that_is_wrong_with_a_batch_is_named_at_once() {
 }
 
 #[tokio::test]
-async fn a_batch_has_bounds_of_its_own() {
+async fn batch_has_its_own_limits() {
     let mut settings = Settings::default();
     settings.bodies.json_bytes_max = 100;
     settings.bodies.batch_bytes_max = 1_000;
@@ -115,7 +115,7 @@ async fn a_batch_has_bounds_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_batch_needs_its_scope() {
+async fn batch_requires_its_scope() {
     let api = Api::start().await;
     let key = api.key("free", "files:read").await;
     assert_eq!(
@@ -127,7 +127,7 @@ async fn a_batch_needs_its_scope() {
 }
 
 #[tokio::test]
-async fn a_batch_of_removals_is_all_or_nothing() {
+async fn batch_removal_is_all_or_nothing() {
     let api = Api::start().await;
     let key = api.key("premium", ALL).await;
     for cid in [HELLO, WORLD] {
@@ -165,7 +165,7 @@ async fn a_batch_of_removals_is_all_or_nothing() {
 const UNTIL: &str = "2026-06-01T00:00:00.000Z";
 
 #[tokio::test]
-async fn a_locked_pin_is_shown_everywhere_and_removed_nowhere() {
+async fn locked_pin_is_listed_and_not_removed_by_any_route() {
     let api = Api::start().await;
     let key = api.key("premium", ALL).await;
     let pin = format!("/api/v3/files/pin/{HELLO}");
@@ -207,7 +207,7 @@ async fn a_locked_pin_is_shown_everywhere_and_removed_nowhere() {
 }
 
 #[tokio::test]
-async fn a_lock_needs_a_plan_that_has_it() {
+async fn retention_requires_a_plan_that_allows_it() {
     let api = Api::start().await;
     let (free, premium) = (api.key("free", ALL).await, api.key("premium", ALL).await);
     let answer = api
@@ -230,7 +230,7 @@ async fn a_lock_needs_a_plan_that_has_it() {
 }
 
 #[tokio::test]
-async fn a_dry_run_tells_and_changes_nothing() {
+async fn dry_run_reports_and_changes_nothing() {
     let api = Api::start().await;
     let key = api.key("free", ALL).await;
     let path = format!("/api/v3/files/pin/{HELLO}?dryRun=true");
@@ -239,7 +239,7 @@ async fn a_dry_run_tells_and_changes_nothing() {
     assert_snapshot!(answer.text(), @r#"{"dryRun":true,"cid":"bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq","clusterId":"cl0-global","pinned":false,"status":null,"uploadId":null,"size":0,"claimedSize":5,"blocks":{"here":0,"missing":1},"complete":false,"cut":null,"availability":"found","providers":null,"quota":{"charge":0,"exact":false,"used":0,"limit":1073741824,"left":1073741824,"fits":null}}"#);
     assert_eq!(total(&api, &key).await, 0);
     api.until_nothing_is_held().await;
-    api.nobody_has(WORLD);
+    api.unpublish(WORLD);
     let answer =
         api.post(&format!("/api/v3/files/pin/{WORLD}?dryRun=1")).key(&key).header("prefer", "wait=0").await;
     assert_eq!((answer.status(), &answer.json()["availability"]), (200, &json!("not_found")));
@@ -250,7 +250,7 @@ async fn a_dry_run_tells_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_dry_run_is_refused_as_the_pin_would_be() {
+async fn dry_run_is_refused_like_the_pin() {
     let api = Api::start().await;
     let key = api.key("free", ALL).await;
     let path = format!("/api/v3/files/pin/{HELLO}?dryRun=true");

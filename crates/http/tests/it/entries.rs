@@ -1,4 +1,4 @@
-//! What is inside directory pins, who has them, and what they are called.
+//! Entries of pinned directories, allocations, and names.
 
 use insta::assert_snapshot;
 use pinfold_http::Settings;
@@ -7,7 +7,7 @@ use crate::harness::{Api, HELLO, WORLD, form};
 
 const SCOPES: &str = "files:read,files:write,files:rename,cluster:read";
 
-/// Uploads a small site and gives its root.
+/// Uploads a small site and returns its root.
 async fn site(api: &Api, key: &str) -> String {
     let parts = [
         ("files\"; filename=\"index.html", "<p>"),
@@ -21,7 +21,7 @@ async fn site(api: &Api, key: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_entries_of_a_directory_are_listed() {
+async fn directory_entries_are_listed() {
     let api = Api::start().await;
     let key = api.key("free", SCOPES).await;
     let cid = site(&api, &key).await;
@@ -31,7 +31,7 @@ async fn the_entries_of_a_directory_are_listed() {
 }
 
 #[tokio::test]
-async fn entries_have_pages_cursors_and_depths() {
+async fn entries_are_paged_by_page_cursor_and_depth() {
     let api = Api::start().await;
     let key = api.key("free", SCOPES).await;
     let dag = format!("/api/v3/users/me/uploads/dag/{}", site(&api, &key).await);
@@ -54,7 +54,7 @@ async fn entries_have_pages_cursors_and_depths() {
 }
 
 #[tokio::test]
-async fn the_list_of_uploads_shows_what_is_inside_one() {
+async fn upload_list_shows_entries_of_a_directory() {
     let api = Api::start().await;
     let key = api.key("free", SCOPES).await;
     let cid = site(&api, &key).await;
@@ -77,12 +77,12 @@ async fn the_list_of_uploads_shows_what_is_inside_one() {
     let filtered = api.get(&format!("{list}&search=logo")).key(&key).await;
     assert_eq!(
         (filtered.status(), filtered.message()),
-        (400, "`search` can't stand beside `parentCid`".into())
+        (400, "`search` can't be combined with `parentCid`".into())
     );
 }
 
 #[tokio::test]
-async fn only_ones_own_pinned_directories_can_be_looked_into() {
+async fn only_own_pinned_directories_are_listed() {
     let api = Api::start().await;
     let (key, other) = (api.key("free", SCOPES).await, api.key("free", SCOPES).await);
     let cid = site(&api, &key).await;
@@ -90,7 +90,7 @@ async fn only_ones_own_pinned_directories_can_be_looked_into() {
         let refused = api.get(&format!("{path}{cid}")).key(&other).await;
         assert_eq!((refused.status(), refused.message()), (404, "Pin not found for this CID".into()));
     }
-    let gate = api.hold_back(WORLD);
+    let gate = api.block_fetch(WORLD);
     let pin = |cid: &str| api.post(&format!("/api/v3/files/pin/{cid}")).key(&key);
     pin(HELLO).await;
     let file = api.get(&format!("/api/v3/users/me/uploads/dag/{HELLO}")).key(&key).await;
@@ -103,10 +103,10 @@ async fn only_ones_own_pinned_directories_can_be_looked_into() {
 }
 
 #[tokio::test]
-async fn who_has_a_pin_is_told_under_both_paths() {
+async fn allocations_are_served_under_both_paths() {
     let api = Api::start().await;
     let key = api.key("free", SCOPES).await;
-    let gate = api.hold_back(HELLO);
+    let gate = api.block_fetch(HELLO);
     let pin = format!("/api/v3/files/pin/{HELLO}");
     api.post(&pin).key(&key).header("prefer", "respond-async").await;
     gate.reached().await;
@@ -123,7 +123,7 @@ async fn who_has_a_pin_is_told_under_both_paths() {
 }
 
 #[tokio::test]
-async fn a_pin_is_renamed() {
+async fn pin_is_renamed() {
     let api = Api::start().await;
     let (key, other) = (api.key("free", SCOPES).await, api.key("free", SCOPES).await);
     let pin = api.post(&format!("/api/v3/files/pin/{HELLO}")).key(&key).body(r#"{"originalName":"a.txt"}"#);
@@ -151,7 +151,7 @@ async fn a_pin_is_renamed() {
 }
 
 #[tokio::test]
-async fn a_folder_on_the_server_is_uploaded_if_the_operator_says_so() {
+async fn server_folder_is_uploaded_if_configured() {
     let home = tempfile::tempdir().expect("a temporary folder");
     std::fs::create_dir_all(home.path().join("site/img")).expect("folders");
     std::fs::write(home.path().join("site/img/logo.svg"), "<svg>").expect("a file");

@@ -1,4 +1,4 @@
-//! What every refusal says: its status, its words, and what comes with it.
+//! Errors: their status, code, message and headers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use pinfold_model::{Clock, ClusterId, Plan, PlanLimits, Plans, Timestamp};
 use serde_json::{Value, json};
 use totp_rs::{Builder, Secret};
 
-use crate::harness::{Answer, Api, HELLO, WORLD, form, unhurried};
+use crate::harness::{Answer, Api, HELLO, WORLD, form, unlimited_rates};
 
 const PASSWORD: &str = "correct horse";
 
@@ -21,7 +21,7 @@ async fn limited(limits: PlanLimits, settings: Settings) -> Api {
     Api::start_on(settings, service).await
 }
 
-/// Everything that a 429 says, in the body and in the headers.
+/// Checks the body and the headers of a 429.
 fn is_over_limit(answer: &Answer, limit: u32) {
     assert_eq!((answer.status(), answer.code().as_str()), (429, "RATE_LIMIT"), "{}", answer.text());
     let json = answer.json();
@@ -37,7 +37,7 @@ fn is_over_limit(answer: &Answer, limit: u32) {
     assert_eq!(answer.header("x-ratelimit-reset"), reset_s.to_string());
 }
 
-/// A refusal of this kind, with all that every answer has.
+/// Checks an error answer, and the headers that every answer has.
 fn is(answer: &Answer, status: u16, code: &str) {
     assert_eq!((answer.status(), answer.code().as_str()), (status, code), "{}", answer.text());
     assert_eq!(answer.header("content-type"), "application/json");
@@ -47,7 +47,7 @@ fn is(answer: &Answer, status: u16, code: &str) {
     }
 }
 
-/// A cluster is out of reach: when to come back is said, and nothing of what the driver says.
+/// Checks the answer about an unreachable cluster: it has a retry time, and nothing of the driver's error text.
 fn is_out_of_reach(answer: &Answer) {
     is(answer, 503, "");
     let wait = answer.json()["retryAfter"].as_u64().expect("seconds");
@@ -60,15 +60,15 @@ async fn log_in(api: &Api, email: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn whoever_is_told_to_wait_is_told_of_what_and_for_how_long() {
+async fn every_429_says_what_is_exceeded_and_when_to_retry() {
     let limits = PlanLimits { in_flight_pins_max: 1, ..Plan::free().limits };
-    let mut settings = unhurried();
+    let mut settings = unlimited_rates();
     settings.rates.account_logins = Rate::new(2, 2);
     let api = limited(limits, settings).await;
 
-    // Too many pins on their way.
+    // Too many pins in flight.
     let key = api.key("free", "files:write,cluster:read").await;
-    let gate = api.hold_back(HELLO);
+    let gate = api.block_fetch(HELLO);
     let pin = |cid: &str| api.post(&format!("/api/v3/files/pin/{cid}")).key(&key);
     assert_eq!(pin(HELLO).header("prefer", "respond-async").await.status(), 202);
     is_over_limit(&pin(WORLD).await, 1);
@@ -77,14 +77,14 @@ async fn whoever_is_told_to_wait_is_told_of_what_and_for_how_long() {
     let dry = api.post(&format!("/api/v3/files/pin/{WORLD}?dryRun=true")).key(&key);
     is_over_limit(&dry.await, 1);
 
-    // Too many watches.
+    // Too many event streams.
     let events = format!("/api/v3/status/{HELLO}/events");
     let watching = api.get(&events).key(&key).open().await;
     is_over_limit(&api.get(&events).key(&key).await, 1);
     drop(watching);
     gate.open();
 
-    // Too many tries of a password, and of codes.
+    // Too many attempts on a password, and on codes.
     for _ in 0..2 {
         assert_eq!(log_in(&api, "nobody@example.org").await.status(), 401);
     }
@@ -102,7 +102,7 @@ async fn whoever_is_told_to_wait_is_told_of_what_and_for_how_long() {
 }
 
 #[tokio::test]
-async fn a_key_that_asks_too_often_is_told_the_same_way() {
+async fn rate_limited_key_gets_the_same_429() {
     let limits = PlanLimits { requests_per_minute: 2, requests_per_second: 2, ..Plan::free().limits };
     let plans = Plans::new(vec![Plan { limits, ..Plan::free() }]);
     let service = pinfold_service::Settings { plans, ..Default::default() };
@@ -115,9 +115,9 @@ async fn a_key_that_asks_too_often_is_told_the_same_way() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_is_not_in_the_plan_takes_nothing() {
+async fn cluster_outside_the_plan_is_refused_on_every_route() {
     let limits = PlanLimits { clusters: Some(vec![ClusterId::default()]), ..Plan::free().limits };
-    let api = limited(limits, unhurried()).await;
+    let api = limited(limits, unlimited_rates()).await;
     let key = api.key("free", "files:write,files:read").await;
     let elsewhere = json!({"cl": "cl1-eu"});
     let pin = format!("/api/v3/files/pin/{HELLO}");
@@ -138,11 +138,11 @@ async fn a_cluster_that_is_not_in_the_plan_takes_nothing() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_is_out_of_reach_is_tried_again() {
-    let api = Api::start_with(unhurried()).await;
+async fn unreachable_cluster_is_retried() {
+    let api = Api::start_with(unlimited_rates()).await;
     let key = api.key("free", "files:write,cluster:read").await;
     let pin = format!("/api/v3/files/pin/{HELLO}");
-    api.out_of_reach(HELLO, 2);
+    api.make_unreachable(HELLO, 2);
     is_out_of_reach(&api.post(&format!("{pin}?dryRun=true")).key(&key).await);
     let answer = api.post(&pin).key(&key).header("prefer", "wait=0").await;
     assert_eq!((answer.status(), &answer.json()["pinned"]), (202, &json!(false)), "{}", answer.text());
@@ -158,11 +158,11 @@ async fn a_cluster_that_is_out_of_reach_is_tried_again() {
 }
 
 #[tokio::test]
-async fn whoever_waits_for_a_cluster_that_stays_out_of_reach_is_told_when_to_come_back() {
+async fn waiting_for_an_unreachable_cluster_ends_with_retry_after() {
     let service = pinfold_service::Settings { attempts_max: 1, ..Default::default() };
-    let api = Api::start_on(unhurried(), service).await;
+    let api = Api::start_on(unlimited_rates(), service).await;
     let key = api.key("free", "files:write,files:read").await;
-    api.out_of_reach(HELLO, 1);
+    api.make_unreachable(HELLO, 1);
     let pin = format!("/api/v3/files/pin/{HELLO}");
     is_out_of_reach(&api.post(&pin).key(&key).await);
     assert_eq!(api.get("/api/v3/users/me/uploads").key(&key).await.json()["total"], 0, "nothing is left");
@@ -170,13 +170,13 @@ async fn whoever_waits_for_a_cluster_that_stays_out_of_reach_is_told_when_to_com
 }
 
 #[tokio::test]
-async fn a_fetch_stops_where_the_quota_ends() {
+async fn fetch_stops_at_the_quota() {
     let limits = PlanLimits { storage_bytes: 8, ..Plan::free().limits };
-    let api = limited(limits, unhurried()).await;
+    let api = limited(limits, unlimited_rates()).await;
     let key = api.key("free", "files:write,files:read,files:delete,cluster:read").await;
     let pin = |cid: &str| api.post(&format!("/api/v3/files/pin/{cid}")).key(&key);
-    let held = api.hold_back(HELLO);
-    // It would fit, until something else comes while it is fetched.
+    let held = api.block_fetch(HELLO);
+    // It would fit, but another pin uses the space while it is fetched.
     let waiting = async { pin(HELLO).await };
     let other = async {
         held.reached().await;
@@ -187,7 +187,7 @@ async fn a_fetch_stops_where_the_quota_ends() {
     is(&refused, 403, "quota_exceeded");
     assert_eq!(api.pins_of(&key).await, 1, "nothing is left of it");
 
-    // What is left is not enough for it from the start, which is seen when that much has come.
+    // Too little space is left from the start, which is noticed during the fetch.
     is(&pin(HELLO).await, 403, "quota_exceeded");
     assert_eq!(pin(HELLO).header("prefer", "respond-async").await.status(), 202);
     let failed = api.until_status(&key, HELLO, |status| status["status"] == "failed").await;
@@ -199,7 +199,7 @@ async fn a_fetch_stops_where_the_quota_ends() {
     api.until_nothing_is_held().await;
 }
 
-/// A clock at which whoever asks next panics.
+/// A clock whose next caller panics.
 struct Broken(AtomicBool);
 
 impl Clock for Broken {
@@ -210,7 +210,7 @@ impl Clock for Broken {
 }
 
 #[tokio::test]
-async fn a_handler_that_panics_answers_all_the_same() {
+async fn panic_in_a_handler_answers_500() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let router = api.with_clock(Arc::new(Broken(AtomicBool::new(true))));
@@ -226,8 +226,8 @@ async fn a_handler_that_panics_answers_all_the_same() {
 }
 
 #[tokio::test]
-async fn an_account_with_a_second_factor_shows_a_code_for_its_keys() {
-    let api = Api::start_with(unhurried()).await;
+async fn second_factor_code_is_required_to_manage_keys() {
+    let api = Api::start_with(unlimited_rates()).await;
     let signup = json!({"name": "Ada", "email": "ada@example.org", "password": PASSWORD});
     let session = api.post("/api/v3/auth/signup").json(&signup).await.json();
     let bearer = format!("Bearer {}", session["token"].as_str().expect("a token"));
@@ -238,7 +238,7 @@ async fn an_account_with_a_second_factor_shows_a_code_for_its_keys() {
     let secret = BASE32_NOPAD.decode(setup["secret"].as_str().expect("a secret").as_bytes()).expect("base32");
     let secret = Secret::new_stack(secret.try_into().expect("160 bits"));
     let totp = Builder::new().with_secret(secret).build().expect("a good secret");
-    // A code is good once; the next one comes half a minute later.
+    // A code is valid once; the next one follows after 30 s.
     let code = || {
         api.advance(30);
         totp.generate(u64::try_from(api.now_s()).expect("after 1970")).to_string()

@@ -1,4 +1,4 @@
-//! Following a pin: the stream of events, as clients read it.
+//! Event streams of pins, as clients read them.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::harness::{Api, HELLO, WORLD};
 
-/// Nothing takes longer.
+/// Upper bound of every wait.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn path(cid: &str) -> String {
@@ -29,7 +29,7 @@ struct Event {
     id: Option<String>,
     kind: String,
     data: Value,
-    /// What is neither: the hint when to come back, or a comment.
+    /// The reconnection time, or a comment.
     other: String,
 }
 
@@ -60,7 +60,7 @@ impl Reader {
         Some(event)
     }
 
-    /// The next event, past comments and hints.
+    /// The next event, skipping comments and reconnection times.
     async fn event(&mut self) -> Event {
         loop {
             let block = self.block().await.expect("the stream goes on");
@@ -70,7 +70,7 @@ impl Reader {
         }
     }
 
-    /// The first event that is so.
+    /// The first event that satisfies the condition.
     async fn until(&mut self, is_it: impl Fn(&Event) -> bool) -> Event {
         loop {
             let event = self.event().await;
@@ -81,7 +81,7 @@ impl Reader {
         }
     }
 
-    /// Reads past comments to the end of the stream.
+    /// Reads to the end of the stream, skipping comments.
     async fn ends(&mut self) {
         while let Some(block) = self.block().await {
             assert_eq!(block.kind, "", "{block:?}");
@@ -89,18 +89,18 @@ impl Reader {
     }
 }
 
-async fn wish(api: &Api, key: &str, cid: &str) {
+async fn request_pin(api: &Api, key: &str, cid: &str) {
     let pin = format!("/api/v3/files/pin/{cid}");
     let answer = api.post(&pin).key(key).header("prefer", "respond-async").await;
     assert_eq!(answer.status(), 202, "{}", answer.text());
 }
 
 #[tokio::test]
-async fn a_fetch_is_followed_to_its_end() {
+async fn stream_follows_a_fetch_to_its_end() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,cluster:read").await;
-    let gate = api.hold_back(HELLO);
-    wish(&api, &key, HELLO).await;
+    let gate = api.block_fetch(HELLO);
+    request_pin(&api, &key, HELLO).await;
     gate.reached().await;
     let response = api.get(&path(HELLO)).key(&key).header("accept", "text/event-stream").open().await;
     assert_eq!(response.headers()["content-type"], "text/event-stream");
@@ -112,7 +112,7 @@ async fn a_fetch_is_followed_to_its_end() {
     let first = reader.until(|event| event.data["state"] == "pinning").await;
     assert_eq!(first.kind, "state");
     assert_eq!((&first.data["cid"], &first.data["clusterId"]), (&HELLO.into(), &"cl0-global".into()));
-    api.bring(HELLO, 2, 3, 1);
+    api.report_progress(HELLO, 2, 3, 1);
     let progress = reader.until(|event| event.data["blocks"] == 2).await;
     assert_eq!(progress.kind, "progress");
     assert_eq!((&progress.data["bytes"], &progress.data["sources"]), (&3.into(), &1.into()));
@@ -130,11 +130,11 @@ async fn a_fetch_is_followed_to_its_end() {
 }
 
 #[tokio::test]
-async fn what_was_seen_is_not_told_again() {
+async fn seen_events_are_not_repeated() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,cluster:read").await;
-    let gate = api.hold_back(HELLO);
-    wish(&api, &key, HELLO).await;
+    let gate = api.block_fetch(HELLO);
+    request_pin(&api, &key, HELLO).await;
     gate.reached().await;
     let mut reader = Reader::new(api.get(&path(HELLO)).key(&key).open().await);
     let seen = reader.until(|event| event.data["state"] == "pinning").await.id.expect("an id");
@@ -147,7 +147,7 @@ async fn what_was_seen_is_not_told_again() {
     let mut by_nonsense =
         Reader::new(api.get(&path(HELLO)).key(&key).header("last-event-id", "nonsense").open().await);
     assert_eq!(by_nonsense.event().await.id.as_ref(), Some(&seen), "it knows nothing yet");
-    api.bring(HELLO, 1, 2, 1);
+    api.report_progress(HELLO, 1, 2, 1);
     for reader in [&mut by_header, &mut by_query] {
         let event = reader.event().await;
         assert_eq!(event.data["blocks"], 1, "the first that it is told is new: {event:?}");
@@ -156,13 +156,13 @@ async fn what_was_seen_is_not_told_again() {
 }
 
 #[tokio::test]
-async fn a_stream_shows_that_it_is_alive() {
+async fn stream_sends_heartbeats() {
     let mut settings = Settings::default();
     settings.events.heartbeat = Duration::from_millis(10);
     let api = Api::start_with(settings).await;
     let key = api.key("free", "files:write,cluster:read").await;
-    let gate = api.hold_back(HELLO);
-    wish(&api, &key, HELLO).await;
+    let gate = api.block_fetch(HELLO);
+    request_pin(&api, &key, HELLO).await;
     gate.reached().await;
     let mut reader = Reader::new(api.get(&path(HELLO)).key(&key).open().await);
     let mut comments = 0;
@@ -174,13 +174,13 @@ async fn a_stream_shows_that_it_is_alive() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_with_its_key_its_pin_its_time_or_its_server() {
+async fn stream_ends_with_its_key_pin_time_or_server() {
     let api = Api::start().await;
     let scopes = "files:write,files:delete,cluster:read";
     let (key, other) = (api.key("free", scopes).await, api.key("free", scopes).await);
-    let gate = api.hold_back(HELLO);
+    let gate = api.block_fetch(HELLO);
     for key in [&key, &other] {
-        wish(&api, key, HELLO).await;
+        request_pin(&api, key, HELLO).await;
     }
     gate.reached().await;
     let mut reader = Reader::new(api.get(&path(HELLO)).key(&key).open().await);
@@ -199,8 +199,8 @@ async fn a_stream_ends_with_its_key_its_pin_its_time_or_its_server() {
     reader.ends().await;
 
     let third = api.key("free", scopes).await;
-    let gate = api.hold_back(WORLD);
-    wish(&api, &third, WORLD).await;
+    let gate = api.block_fetch(WORLD);
+    request_pin(&api, &third, WORLD).await;
     gate.reached().await;
     let mut reader = Reader::new(api.get(&path(WORLD)).key(&third).open().await);
     reader.event().await;
@@ -211,13 +211,13 @@ async fn a_stream_ends_with_its_key_its_pin_its_time_or_its_server() {
 }
 
 #[tokio::test]
-async fn a_stream_does_not_last_for_ever() {
+async fn stream_lifetime_is_bounded() {
     let mut settings = Settings::default();
     settings.events.life = Duration::from_millis(10);
     let api = Api::start_with(settings).await;
     let key = api.key("free", "files:write,cluster:read").await;
-    let gate = api.hold_back(HELLO);
-    wish(&api, &key, HELLO).await;
+    let gate = api.block_fetch(HELLO);
+    request_pin(&api, &key, HELLO).await;
     gate.reached().await;
     let mut reader = Reader::new(api.get(&path(HELLO)).key(&key).open().await);
     let closed = reader.until(|event| event.kind == "closed").await;
@@ -226,11 +226,11 @@ async fn a_stream_does_not_last_for_ever() {
 }
 
 #[tokio::test]
-async fn a_failure_is_the_end_and_says_why() {
+async fn failure_ends_the_stream_with_its_cause() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,cluster:read").await;
-    api.nobody_has(HELLO);
-    wish(&api, &key, HELLO).await;
+    api.unpublish(HELLO);
+    request_pin(&api, &key, HELLO).await;
     let mut reader = Reader::new(api.get(&path(HELLO)).key(&key).open().await);
     let end = reader.until(|event| event.kind == "end").await;
     assert_eq!((&end.data["state"], &end.data["errorCode"]), (&"failed".into(), &"not_found".into()));
@@ -239,11 +239,11 @@ async fn a_failure_is_the_end_and_says_why() {
 }
 
 #[tokio::test]
-async fn refusals_are_json_and_a_pin_must_be_ones_own() {
+async fn refusals_are_json_and_foreign_pins_are_not_found() {
     let api = Api::start().await;
     let (key, other) =
         (api.key("free", "files:write,cluster:read").await, api.key("free", "cluster:read").await);
-    wish(&api, &key, HELLO).await;
+    request_pin(&api, &key, HELLO).await;
     let refused = api.get(&path(HELLO)).key(&key).header("accept", "application/json").await;
     assert_eq!((refused.status(), refused.code()), (406, "not_acceptable".into()));
     assert_eq!(refused.header("content-type"), "application/json");
@@ -255,7 +255,7 @@ async fn refusals_are_json_and_a_pin_must_be_ones_own() {
 }
 
 #[tokio::test]
-async fn listeners_are_bounded_for_each_account_and_for_all() {
+async fn streams_are_bounded_for_each_account_and_in_total() {
     let bounds = pinfold_service::Settings {
         watches_max: 3,
         watches_per_account_max: 2,
@@ -264,9 +264,9 @@ async fn listeners_are_bounded_for_each_account_and_for_all() {
     let api = Api::start_on(Settings::default(), bounds).await;
     let scopes = "files:write,cluster:read";
     let (key, other) = (api.key("free", scopes).await, api.key("free", scopes).await);
-    let gate = api.hold_back(HELLO);
+    let gate = api.block_fetch(HELLO);
     for key in [&key, &other] {
-        wish(&api, key, HELLO).await;
+        request_pin(&api, key, HELLO).await;
     }
     let listen = async |key: &str| Reader::new(api.get(&path(HELLO)).key(key).open().await);
     let (first, _second) = (listen(&key).await, listen(&key).await);

@@ -1,5 +1,5 @@
-//! A whole API in one process: router, service, database in a temporary folder, and clusters that the test
-//! scripts. Nothing listens on a port.
+//! The whole HTTP server in one process: router, service, a database in a temporary folder, and scripted clusters. Nothing
+//! listens on a port.
 
 use std::collections::HashMap;
 use std::future::{Future, IntoFuture};
@@ -39,7 +39,7 @@ pub(crate) const HELLO_FORMS: [&str; 6] = [
 /// `world`, as one raw block.
 pub(crate) const WORLD: &str = "bafkreicin2sgejgrxnh3nahtj56jvwlkr4sozcf6opvi4wtmmuta5hfyu4";
 
-/// An API of its own.
+/// A server for one test.
 pub(crate) struct Api {
     router: Router,
     service: Service,
@@ -60,12 +60,12 @@ impl Api {
         Self::start_on(settings, pinfold_service::Settings::default()).await
     }
 
-    /// The same with settings of the service as well.
+    /// Starts a server with these settings of the service, too.
     pub(crate) async fn start_on(settings: Settings, service_settings: pinfold_service::Settings) -> Self {
         Self::start_counting(settings, service_settings, AppState::new).await
     }
 
-    /// The same, where requests are counted by the clock that stands still.
+    /// Starts a server whose rate limits use the manual clock.
     pub(crate) async fn start_timeless(settings: Settings) -> Self {
         let service_settings = pinfold_service::Settings::default();
         Self::start_counting(settings, service_settings, AppState::counting_by_clock).await
@@ -110,12 +110,12 @@ impl Api {
         self.owners.lock().expect("no test panics under it")[key]
     }
 
-    /// A key that ends after so many seconds.
+    /// A key that expires after so many seconds.
     pub(crate) async fn key_until(&self, plan: &str, scopes: &str, seconds: u64) -> String {
         self.key_with(plan, scopes, Some(Duration::from_secs(seconds))).await
     }
 
-    /// A session of an admin, as the header `Authorization` has it: it opens every route.
+    /// The `Authorization` header of an admin's session, which every route accepts.
     pub(crate) async fn everything(&self) -> String {
         let (email, password) = ("root@example.org", "correct horse");
         let account = NewAccount {
@@ -125,7 +125,7 @@ impl Api {
             role: Role::Admin,
             password: Some(Password::parse(password).expect("a password")),
         };
-        // It may have been asked for before.
+        // The account may exist from an earlier call.
         let _ = self.service.accounts.create(account).await;
         let body = serde_json::json!({"email": email, "password": password});
         let answer = self.post("/api/v3/auth/login").body(&body.to_string()).await;
@@ -189,7 +189,7 @@ impl Api {
         self.service.accounts.by_id(owner).await.expect("an account").pins
     }
 
-    /// Whether these bytes stand anywhere in the database.
+    /// Whether the database files contain this text.
     pub(crate) fn database_has(&self, text: &str) -> bool {
         let files = std::fs::read_dir(self._folder.path()).expect("a folder");
         let contents = files.map(|file| std::fs::read(file.expect("an entry").path()).expect("a file"));
@@ -218,21 +218,21 @@ impl Api {
         self.clock.now().as_ms() / 1000
     }
 
-    /// Takes a DAG off the network.
-    pub(crate) fn nobody_has(&self, cid: &str) {
+    /// Removes a DAG from the network.
+    pub(crate) fn unpublish(&self, cid: &str) {
         let cid = parse_cid(cid).expect("a CID");
         self.clusters.iter().for_each(|cluster| cluster.unpublish(&cid));
     }
 
-    /// Lets the next fetch of a DAG come to nothing, for a reason that is not the client's.
+    /// Makes the next fetch of a DAG fail, for a reason that is not the client's.
     pub(crate) fn fail(&self, cid: &str) {
         let cid = parse_cid(cid).expect("a CID");
         let fate = Fate::Fails(pinfold_cluster::ClusterError::Stalled("nothing came".to_owned()));
         self.clusters[0].script_hold(&cid, [fate]);
     }
 
-    /// Lets the next fetches of a DAG, and looks at it, find its cluster out of reach.
-    pub(crate) fn out_of_reach(&self, cid: &str, times: usize) {
+    /// Makes the cluster unreachable for the next fetches and surveys of a DAG.
+    pub(crate) fn make_unreachable(&self, cid: &str, times: usize) {
         let cid = parse_cid(cid).expect("a CID");
         let fate =
             Fate::Fails(pinfold_cluster::ClusterError::Unavailable("http://secret:9094 refused".to_owned()));
@@ -240,27 +240,27 @@ impl Api {
         self.clusters[0].script_survey(&cid, vec![fate; times]);
     }
 
-    /// Lets fetches of a DAG wait at a gate that stays closed until it is opened.
-    pub(crate) fn hold_back(&self, cid: &str) -> Gate {
+    /// Blocks the next fetch of a DAG until the gate is opened.
+    pub(crate) fn block_fetch(&self, cid: &str) -> Gate {
         let (cid, gate) = (parse_cid(cid).expect("a CID"), Gate::default());
         self.clusters[0].script_hold(&cid, [Fate::Waits(gate.clone())]);
         gate
     }
 
-    /// Brings so many blocks of a DAG that is held back.
-    pub(crate) fn bring(&self, cid: &str, blocks: u64, bytes: u64, peers: u64) {
+    /// Reports progress of a blocked fetch.
+    pub(crate) fn report_progress(&self, cid: &str, blocks: u64, bytes: u64, peers: u64) {
         self.clusters[0].bring(&parse_cid(cid).expect("a CID"), blocks, bytes, peers);
     }
 
-    /// Says that the server stops.
+    /// Tells the server to stop.
     pub(crate) fn stop(&self) {
         self.stopping.cancel();
     }
 
-    /// How a pin stands once it stands so, with what is due done.
+    /// The status of a pin once it satisfies the condition; wakes the worker meanwhile.
     pub(crate) async fn until_status(&self, key: &str, cid: &str, is: impl Fn(&Value) -> bool) -> Value {
         let path = format!("/api/v3/status/{cid}");
-        let stands = async {
+        let polling = async {
             loop {
                 let status = self.get(&path).key(key).await.json();
                 if is(&status) {
@@ -270,15 +270,15 @@ impl Api {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), stands).await.expect("it comes to that")
+        tokio::time::timeout(Duration::from_secs(60), polling).await.expect("it comes to that")
     }
 
-    /// The same service behind a router of its own, with another clock.
+    /// Another router for the same service, with another clock.
     pub(crate) fn with_clock(&self, clock: Arc<dyn Clock>) -> Router {
-        router(AppState::new(self.service.clone(), unhurried(), clock, self.stopping.clone()))
+        router(AppState::new(self.service.clone(), unlimited_rates(), clock, self.stopping.clone()))
     }
 
-    /// Waits until no upload is held in any cluster by its guard.
+    /// Waits until every cluster has released the holds of uploads.
     pub(crate) async fn until_uploads_are_released(&self) {
         let is_upload = |name: &String| name.starts_with("upload/");
         let released = async {
@@ -290,7 +290,7 @@ impl Api {
         tokio::time::timeout(Duration::from_secs(60), released).await.expect("all uploads are released");
     }
 
-    /// Waits until nothing is held in any cluster: what is dropped is released in the background.
+    /// Waits until no cluster holds anything: releases run in the background.
     pub(crate) async fn until_nothing_is_held(&self) {
         let released = async {
             while self.clusters.iter().any(|cluster| !cluster.all_names().is_empty()) {
@@ -302,8 +302,8 @@ impl Api {
     }
 }
 
-/// Settings with which any number of requests may come without a key.
-pub(crate) fn unhurried() -> Settings {
+/// Settings without effective rate limits.
+pub(crate) fn unlimited_rates() -> Settings {
     let plenty = Rate::new(1_000_000, 1_000_000);
     let rates = Rates {
         anonymous: plenty,
@@ -365,7 +365,7 @@ impl Answer {
         self.json()["message"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// The text with every id, which differs from run to run, replaced.
+    /// The text with every id replaced, since ids differ between runs.
     pub(crate) fn masked(&self) -> String {
         let ids: Vec<String> = ids_in(&self.json());
         ids.iter().fold(self.text.clone(), |text, id| text.replace(id.as_str(), "[id]"))
@@ -384,7 +384,7 @@ fn ids_in(value: &Value) -> Vec<String> {
     fields.iter().flat_map(of_field).collect()
 }
 
-/// A request on its way; sent when awaited.
+/// A request that is sent when awaited.
 pub(crate) struct Sending {
     router: Router,
     request: request::Builder,
@@ -401,12 +401,12 @@ impl Sending {
         self.header("x-api-key", key)
     }
 
-    /// Goes to this router.
+    /// Sends it to this router.
     pub(crate) fn to(self, router: Router) -> Self {
         Self { router, ..self }
     }
 
-    /// Comes from this address.
+    /// Sends it from this address.
     pub(crate) fn from(mut self, address: &str) -> Self {
         let address: IpAddr = address.parse().expect("an address");
         self.request = self.request.extension(ConnectInfo(SocketAddr::new(address, 9)));
@@ -422,7 +422,7 @@ impl Sending {
         self
     }
 
-    /// A body that comes as it comes.
+    /// A body that streams.
     pub(crate) fn stream(mut self, body: Body) -> Self {
         self.body = body;
         self
@@ -436,7 +436,7 @@ impl Sending {
 }
 
 impl Sending {
-    /// Sends it, and leaves the body of the answer to be read as it comes.
+    /// Sends it, and returns the answer with its body unread.
     pub(crate) async fn open(self) -> Response {
         let request = self.request.body(self.body).expect("a request");
         self.router.oneshot(request).await.expect("the router never fails")
@@ -457,7 +457,7 @@ impl IntoFuture for Sending {
     }
 }
 
-/// A multipart body of these parts. A name can carry a filename: `file"; filename="a.txt`.
+/// A multipart body of these parts. A name can include a filename: `file"; filename="a.txt`.
 pub(crate) fn form(parts: &[(&str, &str)]) -> Vec<u8> {
     let mut body = Vec::new();
     for (name, content) in parts {

@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: what has a name is done once.
+//! `Idempotency-Key`: a request with a key runs once.
 
 use std::future::IntoFuture;
 use std::time::Duration;
@@ -18,7 +18,7 @@ fn is_replayed(answer: &Answer) -> bool {
 }
 
 #[tokio::test]
-async fn the_same_request_is_answered_as_it_was() {
+async fn repeated_request_gets_the_stored_answer() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,files:delete").await;
     let send =
@@ -40,7 +40,7 @@ async fn the_same_request_is_answered_as_it_was() {
 }
 
 #[tokio::test]
-async fn another_request_under_the_same_name_is_refused() {
+async fn different_request_with_the_same_key_is_refused() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let send = |path: &str, body: &str| api.post(path).key(&key).header("idempotency-key", "one").body(body);
@@ -59,7 +59,7 @@ async fn another_request_under_the_same_name_is_refused() {
 }
 
 #[tokio::test]
-async fn names_belong_to_an_account_and_to_what_a_key_may_do() {
+async fn keys_are_scoped_to_account_and_permissions() {
     let api = Api::start().await;
     let (alice, bob) = (api.key("free", "files:write").await, api.key("free", "files:write").await);
     let send = |key: &str| api.post(&pin(HELLO)).key(key).header("idempotency-key", "one");
@@ -74,7 +74,7 @@ async fn names_belong_to_an_account_and_to_what_a_key_may_do() {
 }
 
 #[tokio::test]
-async fn a_name_is_visible_ascii() {
+async fn key_must_be_visible_ascii() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     for bad in ["", "two words", "é", &"x".repeat(256)] {
@@ -90,10 +90,10 @@ async fn a_name_is_visible_ascii() {
 }
 
 #[tokio::test]
-async fn while_the_first_runs_the_second_is_to_come_again() {
+async fn concurrent_repetition_is_told_to_retry() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
-    let gate = api.hold_back(HELLO);
+    let gate = api.block_fetch(HELLO);
     let send = || api.post(&pin(HELLO)).key(&key).header("idempotency-key", "one");
     let second = async {
         gate.reached().await;
@@ -109,10 +109,10 @@ async fn while_the_first_runs_the_second_is_to_come_again() {
 }
 
 #[tokio::test]
-async fn a_client_that_went_away_is_answered_what_came_of_its_request() {
+async fn disconnected_client_gets_the_outcome_on_retry() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
-    let gate = api.hold_back(HELLO);
+    let gate = api.block_fetch(HELLO);
     let send = || api.post(&pin(HELLO)).key(&key).header("idempotency-key", "one");
     tokio::select! {
         _ = send().into_future() => panic!("it waits"),
@@ -122,7 +122,7 @@ async fn a_client_that_went_away_is_answered_what_came_of_its_request() {
     let answered = async {
         loop {
             let answer = send().await;
-            // The first one goes on.
+            // The first request continues.
             if answer.status() != 409 {
                 return answer;
             }
@@ -133,10 +133,10 @@ async fn a_client_that_went_away_is_answered_what_came_of_its_request() {
 }
 
 #[tokio::test]
-async fn what_may_be_another_time_is_not_kept() {
+async fn transient_failures_are_not_stored() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
-    api.nobody_has(HELLO);
+    api.unpublish(HELLO);
     let send = |cid: &str, name: &str| api.post(&pin(cid)).key(&key).header("idempotency-key", name);
     assert_eq!(send(HELLO, "missing").await.status(), 404);
     assert!(is_replayed(&send(HELLO, "missing").await), "a refusal is an answer");
@@ -148,7 +148,7 @@ async fn what_may_be_another_time_is_not_kept() {
 }
 
 #[tokio::test]
-async fn an_upload_is_done_once_whatever_its_boundary() {
+async fn upload_runs_once_with_any_boundary() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let body = |content: &str, boundary: &str| {
@@ -156,7 +156,7 @@ async fn an_upload_is_done_once_whatever_its_boundary() {
         String::from_utf8(text).expect("text").replace("frontier", boundary).into_bytes()
     };
     let send = |content: &str, boundary: &str| {
-        // In pieces, as they come from a network.
+        // In chunks, as from a network.
         let chunks: Vec<_> = body(content, boundary)
             .chunks(7)
             .map(|c| Ok::<_, std::io::Error>(Bytes::copy_from_slice(c)))
@@ -184,7 +184,7 @@ async fn an_upload_is_done_once_whatever_its_boundary() {
 }
 
 #[tokio::test]
-async fn an_upload_that_was_refused_before_its_end_leaves_its_name() {
+async fn upload_refused_early_releases_its_key() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let send = |timelock: &str| {
@@ -199,7 +199,7 @@ async fn an_upload_that_was_refused_before_its_end_leaves_its_name() {
 }
 
 #[tokio::test]
-async fn a_secret_is_answered_once_and_made_once() {
+async fn secret_is_created_and_returned_once() {
     let api = Api::start().await;
     let key = api.key("free", "webhooks:read,webhooks:write").await;
     let body = json!({"url": "https://example.org/pinfold"}).to_string();
@@ -223,7 +223,7 @@ async fn a_secret_is_answered_once_and_made_once() {
 }
 
 #[tokio::test]
-async fn a_key_is_made_once_and_its_secret_lies_nowhere() {
+async fn api_key_is_created_once_and_its_secret_is_not_stored() {
     let api = Api::start().await;
     let key = api.key("free", "tokens:read,tokens:write,user:read,files:read").await;
     let send = || {
@@ -239,7 +239,7 @@ async fn a_key_is_made_once_and_its_secret_lies_nowhere() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_form_is_bounded() {
+async fn buffered_body_is_bounded() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let large = "x".repeat(3 << 20);

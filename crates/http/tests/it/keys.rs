@@ -1,11 +1,11 @@
-//! `/tokens`, from where keys may be used, and the small lists.
+//! API keys, their allowed addresses, and the lists of languages and countries.
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, Api, Sending};
 
-/// Scopes of a key that rules over keys.
+/// Scopes of a key that manages keys.
 const RULER: &str = "files:read,tokens:read,tokens:write,tokens:delete,user:read";
 
 fn generate(api: &Api, key: &str, body: &Value) -> Sending {
@@ -31,7 +31,7 @@ fn is(answer: &Answer, status: u16, code: &str) {
 }
 
 #[tokio::test]
-async fn a_key_is_shown_once_and_listed_without_its_secret() {
+async fn key_is_shown_once_and_listed_without_its_secret() {
     let api = Api::start().await;
     let ruler = api.key("free", RULER).await;
     let body = json!({"name": "ci", "expiresInDays": 30, "ipAllowlist": ["192.0.2.7", "2001:db8::/32"]});
@@ -53,7 +53,7 @@ async fn a_key_is_shown_once_and_listed_without_its_secret() {
 }
 
 #[tokio::test]
-async fn a_name_in_use_is_a_conflict_and_a_bad_body_is_named() {
+async fn name_in_use_is_a_conflict_and_invalid_fields_are_named() {
     let api = Api::start().await;
     let ruler = api.key("free", RULER).await;
     made(&api, &ruler, &json!({"name": "ci"})).await;
@@ -74,7 +74,7 @@ async fn a_name_in_use_is_a_conflict_and_a_bad_body_is_named() {
 }
 
 #[tokio::test]
-async fn a_key_makes_none_above_itself() {
+async fn key_creates_no_key_with_more_rights() {
     let api = Api::start().await;
     let ruler = api.key("free", RULER).await;
     let bound = json!({"name": "bound", "scopes": RULER, "expiresInDays": 10, "ipAllowlist": "192.0.2.0/24"});
@@ -97,7 +97,7 @@ async fn a_key_makes_none_above_itself() {
 }
 
 #[tokio::test]
-async fn a_key_is_good_from_its_addresses_alone() {
+async fn key_is_valid_from_its_allowed_addresses_only() {
     let api = Api::start().await;
     let ruler = api.key("free", RULER).await;
     let body = json!({"name": "home", "ipAllowlist": ["192.0.2.7", "2001:db8::/64"]});
@@ -114,7 +114,7 @@ async fn a_key_is_good_from_its_addresses_alone() {
 }
 
 #[tokio::test]
-async fn a_name_finds_its_key_however_it_is_written() {
+async fn key_is_found_by_encoded_and_plain_name() {
     let api = Api::start().await;
     let ruler = api.key("premium", RULER).await;
     for (name, path) in [
@@ -139,7 +139,7 @@ async fn a_name_finds_its_key_however_it_is_written() {
 }
 
 #[tokio::test]
-async fn of_two_names_the_decoded_one_goes() {
+async fn decoded_name_is_preferred() {
     let api = Api::start().await;
     let ruler = api.key("free", RULER).await;
     for name in ["a b", "a%20b"] {
@@ -152,7 +152,7 @@ async fn of_two_names_the_decoded_one_goes() {
 }
 
 #[tokio::test]
-async fn a_key_is_revoked_by_its_name_in_the_body_too() {
+async fn key_is_revoked_by_name_in_the_body() {
     let api = Api::start().await;
     let ruler = api.key("free", RULER).await;
     made(&api, &ruler, &json!({"name": "ci"})).await;
@@ -169,7 +169,7 @@ async fn a_key_is_revoked_by_its_name_in_the_body_too() {
 }
 
 #[tokio::test]
-async fn a_key_can_end_itself() {
+async fn key_can_revoke_itself() {
     let api = Api::start().await;
     let ruler = api.key("free", RULER).await;
     assert_eq!(api.request("DELETE", "/api/v3/tokens/revoke/test").key(&ruler).await.status(), 200);
@@ -177,7 +177,7 @@ async fn a_key_can_end_itself() {
 }
 
 #[tokio::test]
-async fn languages_and_countries_need_no_credential() {
+async fn locales_need_no_credential() {
     let api = Api::start().await;
     let languages = api.get("/api/v3/locales/languages/").await.json();
     let languages = languages["languages"].as_array().expect("a list");
@@ -192,7 +192,7 @@ async fn languages_and_countries_need_no_credential() {
 }
 
 #[tokio::test]
-async fn nothing_is_paid_here() {
+async fn payments_are_disabled() {
     let api = Api::start().await;
     for path in ["/api/v3/payments", "/api/v3/payments/", "/api/v3/payments/checkout/session"] {
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {

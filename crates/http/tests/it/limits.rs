@@ -1,4 +1,4 @@
-//! Rates: for keys, accounts and addresses, and what every answer tells of them.
+//! Rate limits of keys, accounts and addresses, and their headers.
 
 use std::num::NonZeroU32;
 
@@ -20,7 +20,7 @@ fn remaining(answer: &Answer) -> u32 {
     answer.header("x-ratelimit-remaining").parse().expect("a number")
 }
 
-/// Sends so many good requests with a key, none of them refused.
+/// Sends so many requests with a key, none of which is refused.
 async fn spend(api: &Api, key: &str, from: &str, count: u32) {
     for _ in 0..count {
         assert_eq!(api.get("/api/v3/users/me/clusters").key(key).from(from).await.status(), 200);
@@ -28,7 +28,7 @@ async fn spend(api: &Api, key: &str, from: &str, count: u32) {
 }
 
 #[tokio::test]
-async fn more_keys_give_an_account_no_more_than_its_share() {
+async fn keys_of_an_account_share_its_budget() {
     // The free plan lets a key ask 20 times a second; the account has as much in all.
     let one = Rates { account_factor: factor(1), ..Rates::default() };
     let api = Api::start_timeless(with(one)).await;
@@ -49,7 +49,7 @@ async fn more_keys_give_an_account_no_more_than_its_share() {
 }
 
 #[tokio::test]
-async fn an_address_has_its_share_for_each_plan_and_an_ipv6_network_is_one() {
+async fn budget_of_an_address_is_for_each_plan_and_ipv6_network() {
     let one = Rates { address_factor: factor(1), ..Rates::default() };
     let api = Api::start_timeless(with(one)).await;
     let alice = api.key("free", "cluster:read").await;
@@ -64,7 +64,7 @@ async fn an_address_has_its_share_for_each_plan_and_an_ipv6_network_is_one() {
 }
 
 #[tokio::test]
-async fn what_is_refused_by_one_bucket_costs_the_others_nothing() {
+async fn request_refused_by_one_bucket_takes_from_none() {
     let api = Api::start_timeless(with(Rates { address_factor: factor(1), ..Rates::default() })).await;
     let (alice, bob) = (api.key("free", "cluster:read").await, api.key("free", "cluster:read").await);
     spend(&api, &alice, "192.0.2.1", 20).await;
@@ -76,7 +76,7 @@ async fn what_is_refused_by_one_bucket_costs_the_others_nothing() {
 }
 
 #[tokio::test]
-async fn who_guesses_keys_is_not_even_looked_up() {
+async fn too_many_wrong_keys_are_refused_without_lookup() {
     let guesses = Rate::new(5, 5);
     let api = Api::start_timeless(with(Rates { guesses, ..Rates::default() })).await;
     let good = api.key("free", "cluster:read").await;
@@ -96,7 +96,7 @@ async fn who_guesses_keys_is_not_even_looked_up() {
 }
 
 #[tokio::test]
-async fn waiting_for_a_pin_never_uses_up_the_calls() {
+async fn polling_for_a_pin_never_uses_the_budget_of_calls() {
     let api = Api::start_timeless(Settings::default()).await;
     let key = api.key("free", "cluster:read,files:read").await;
     let poll = |n: usize| {
@@ -112,7 +112,7 @@ async fn waiting_for_a_pin_never_uses_up_the_calls() {
 }
 
 #[tokio::test]
-async fn every_kind_of_answer_tells_the_budget() {
+async fn every_kind_of_answer_has_rate_limit_headers() {
     let origin = "https://app.example.org";
     let settings = Settings { cors_origins: vec![HeaderValue::from_static(origin)], ..Settings::default() };
     let api = Api::start_with(settings).await;
@@ -148,7 +148,7 @@ async fn every_kind_of_answer_tells_the_budget() {
 }
 
 #[tokio::test]
-async fn a_browser_may_read_why_it_was_refused() {
+async fn cors_exposes_refusals() {
     let origin = "https://app.example.org";
     let rates = Rates { anonymous: Rate::new(1, 1), ..Rates::default() };
     let settings =

@@ -1,4 +1,4 @@
-//! The audit log and the referrals, as clients see them.
+//! The audit log and referrals.
 
 use insta::assert_snapshot;
 use serde_json::json;
@@ -20,7 +20,7 @@ async fn actions(api: &Api, key: &str, query: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_pin_and_its_end_are_told_with_who_and_from_where() {
+async fn log_records_pin_and_removal_with_actor_and_address() {
     let api = Api::start().await;
     let key = api.key("premium", SCOPES).await;
     let pin = api.post(&format!("/api/v3/files/pin/{HELLO}")).key(&key).from("192.0.2.7");
@@ -39,7 +39,7 @@ async fn a_pin_and_its_end_are_told_with_who_and_from_where() {
 }
 
 #[tokio::test]
-async fn a_log_has_pages_cursors_and_filters() {
+async fn log_has_pages_cursors_and_filters() {
     let api = Api::start().await;
     let key = api.key("premium", SCOPES).await;
     for n in 0..5 {
@@ -77,7 +77,7 @@ async fn a_log_has_pages_cursors_and_filters() {
 }
 
 #[tokio::test]
-async fn nobody_reads_anothers_log() {
+async fn log_of_another_account_is_not_readable() {
     let api = Api::start().await;
     let (alice, bob) = (api.key("free", SCOPES).await, api.key("free", SCOPES).await);
     let first = logs(&api, &alice, "?limit=1").await.json();
@@ -91,7 +91,7 @@ async fn nobody_reads_anothers_log() {
 }
 
 #[tokio::test]
-async fn an_account_has_a_word_and_nobody_is_named() {
+async fn referral_code_is_shown_without_names() {
     let api = Api::start().await;
     let key = api.key("free", SCOPES).await;
     let answer = api.get("/api/v3/users/me/referrals").key(&key).await.json();

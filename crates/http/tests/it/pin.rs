@@ -19,7 +19,7 @@ fn pin(cid: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_seeds_request_gets_the_seeds_answer() {
+async fn documented_request_gets_the_documented_answer() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let answer = api.post(&pin(HELLO)).key(&key).body(r#"{"cl":"cl0-global"}"#).await;
@@ -33,7 +33,7 @@ async fn the_seeds_request_gets_the_seeds_answer() {
 }
 
 #[tokio::test]
-async fn a_body_need_not_be_there() {
+async fn body_is_optional() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     for body in ["", "{}", "[]", "null", r#"{"cl":"","timelock":null,"unknown":[{}]}"#] {
@@ -43,7 +43,7 @@ async fn a_body_need_not_be_there() {
 }
 
 #[tokio::test]
-async fn every_spelling_of_a_cid_is_one_pin() {
+async fn every_encoding_of_a_cid_is_one_pin() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,files:read").await;
     for form in HELLO_FORMS {
@@ -54,7 +54,7 @@ async fn every_spelling_of_a_cid_is_one_pin() {
 }
 
 #[tokio::test]
-async fn what_is_not_right_is_named() {
+async fn invalid_fields_are_named() {
     let api = Api::start().await;
     let key = api.key("premium", "files:write").await;
     for cid in ["nonsense", "%00", "%ff", "Qm", &"b".repeat(700)] {
@@ -83,7 +83,7 @@ async fn what_is_not_right_is_named() {
 }
 
 #[tokio::test]
-async fn a_body_that_never_ends_is_not_waited_for() {
+async fn body_without_end_is_refused() {
     let mut settings = Settings::default();
     settings.bodies.json_time = Duration::from_millis(20);
     let api = Api::start_with(settings).await;
@@ -92,7 +92,7 @@ async fn a_body_that_never_ends_is_not_waited_for() {
     assert_eq!(api.post(&pin(HELLO)).key(&key).stream(body).await.status(), 408);
 }
 
-/// A body that tells its length and never comes.
+/// A body that declares its length and never arrives.
 struct Announced(u64);
 
 impl HttpBody for Announced {
@@ -112,7 +112,7 @@ impl HttpBody for Announced {
 }
 
 #[tokio::test]
-async fn a_body_that_says_that_it_is_too_large_is_not_waited_for() {
+async fn body_with_too_large_declared_length_is_not_read() {
     let mut settings = Settings::default();
     settings.bodies.json_time = Duration::from_millis(20);
     let api = Api::start_with(settings).await;
@@ -122,7 +122,7 @@ async fn a_body_that_says_that_it_is_too_large_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_timelock_is_kept_and_told() {
+async fn timelock_is_stored_and_returned() {
     let api = Api::start().await;
     let key = api.key("premium", "files:write").await;
     let body = r#"{"timelock":"2027-01-01T01:59:59+02:00"}"#;
@@ -133,7 +133,7 @@ async fn a_timelock_is_kept_and_told() {
 }
 
 #[tokio::test]
-async fn the_cluster_can_be_named_in_four_places() {
+async fn cluster_can_be_named_in_four_places() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let cluster = |answer: Answer| answer.json()["clusterId"].clone();
@@ -145,7 +145,7 @@ async fn the_cluster_can_be_named_in_four_places() {
 }
 
 #[tokio::test]
-async fn the_header_says_where_new_pins_go_and_hides_none_that_are_there() {
+async fn cluster_header_applies_to_new_pins_only() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,files:delete,cluster:read").await;
     assert_eq!(api.post(&format!("{}?cl=cl1-eu", pin(HELLO))).key(&key).await.status(), 201);
@@ -170,9 +170,9 @@ async fn the_header_says_where_new_pins_go_and_hides_none_that_are_there() {
 }
 
 #[tokio::test]
-async fn what_nobody_has_is_not_found_and_leaves_nothing() {
+async fn unavailable_content_is_404_and_leaves_nothing() {
     let api = Api::start().await;
-    api.nobody_has(HELLO);
+    api.unpublish(HELLO);
     let key = api.key("free", "files:write,files:read").await;
     let answer = api.post(&pin(HELLO)).key(&key).await;
     assert_eq!(answer.status(), 404);
@@ -181,9 +181,9 @@ async fn what_nobody_has_is_not_found_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn who_does_not_want_to_wait_is_told_where_to_look() {
+async fn respond_async_returns_location() {
     let api = Api::start().await;
-    api.hold_back(HELLO);
+    api.block_fetch(HELLO);
     let key = api.key("free", "files:write,cluster:read").await;
     let answer = api.post(&pin(HELLO)).key(&key).header("prefer", "respond-async").await;
     assert_eq!(answer.status(), 202);
@@ -197,18 +197,18 @@ async fn who_does_not_want_to_wait_is_told_where_to_look() {
 }
 
 #[tokio::test]
-async fn a_short_wait_ends_with_202() {
+async fn short_wait_ends_with_202() {
     let api = Api::start().await;
-    api.hold_back(HELLO);
+    api.block_fetch(HELLO);
     let key = api.key("free", "files:write").await;
     let answer = api.post(&pin(HELLO)).key(&key).header("prefer", "wait=0").await;
     assert_eq!((answer.status(), answer.header("preference-applied")), (202, "wait=0"));
 }
 
 #[tokio::test]
-async fn at_a_stop_those_who_wait_are_told() {
+async fn shutdown_answers_waiting_requests() {
     let api = Api::start().await;
-    let gate = api.hold_back(HELLO);
+    let gate = api.block_fetch(HELLO);
     let key = api.key("free", "files:write").await;
     let waiting = tokio::spawn(api.post(&pin(HELLO)).key(&key).into_future());
     gate.reached().await;
@@ -220,7 +220,7 @@ async fn at_a_stop_those_who_wait_are_told() {
 }
 
 #[tokio::test]
-async fn a_pin_can_be_removed_by_either_route() {
+async fn pin_is_removed_by_either_route() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,files:delete").await;
     for route in ["files/remove", "users/me/uploads"] {
@@ -234,7 +234,7 @@ async fn a_pin_can_be_removed_by_either_route() {
 }
 
 #[tokio::test]
-async fn another_accounts_pin_is_none_of_mine() {
+async fn pin_of_another_account_is_not_found() {
     let api = Api::start().await;
     let (alice, bob) =
         (api.key("free", "files:write").await, api.key("free", "files:delete,cluster:read").await);

@@ -1,16 +1,16 @@
-//! Plans, as clients see them: what is on offer, what one has, changing it, and the quota that it sets.
+//! Plans: the list, the caller's own, the change to another one, and quotas.
 
 use insta::assert_snapshot;
 use pinfold_model::{Plan, PlanLimits, Plans};
 use serde_json::json;
 
-use crate::harness::{Api, form, unhurried};
+use crate::harness::{Api, form, unlimited_rates};
 
 const SCOPES: &str = "plans:read,plans:write,files:write,files:read";
 
-/// An API whose free plan has so many bytes, and a plan `team` that accounts may take.
+/// An API whose free plan has so many bytes, with a plan `team` that accounts may choose.
 async fn api(free_bytes: u64) -> Api {
-    // Many come at once, and none is to be told to wait.
+    // Many requests run at once, and none may be rate limited.
     let limits = PlanLimits {
         storage_bytes: free_bytes,
         requests_per_minute: 10_000,
@@ -30,12 +30,15 @@ async fn api(free_bytes: u64) -> Api {
         ..Plan::premium()
     };
     let plans = Plans::new(vec![free, team, Plan::premium()]);
-    Api::start_on(unhurried(), pinfold_service::Settings { plans, ..pinfold_service::Settings::default() })
-        .await
+    Api::start_on(
+        unlimited_rates(),
+        pinfold_service::Settings { plans, ..pinfold_service::Settings::default() },
+    )
+    .await
 }
 
 #[tokio::test]
-async fn anyone_sees_the_plans() {
+async fn plans_are_public() {
     let api = Api::start().await;
     let answer = api.get("/api/v3/plans/").await;
     assert_eq!(answer.status(), 200, "{}", answer.text());
@@ -46,7 +49,7 @@ async fn anyone_sees_the_plans() {
 }
 
 #[tokio::test]
-async fn an_account_sees_its_plan_and_what_it_uses() {
+async fn account_sees_its_plan_and_usage() {
     let api = api(1_000).await;
     let key = api.key("team", SCOPES).await;
     let upload = api.post("/api/v3/files").key(&key).form(form(&[("file\"; filename=\"a", "hello")]));
@@ -62,7 +65,7 @@ async fn an_account_sees_its_plan_and_what_it_uses() {
 }
 
 #[tokio::test]
-async fn a_plan_is_changed_if_it_may_be_and_fits() {
+async fn plan_is_changed_if_allowed_and_large_enough() {
     let api = api(1_000).await;
     let key = api.key("free", SCOPES).await;
     let change = |body: &str| api.request("PUT", "/api/v3/plans/change").key(&key).body(body);
@@ -93,7 +96,7 @@ async fn a_plan_is_changed_if_it_may_be_and_fits() {
 }
 
 #[tokio::test]
-async fn one_file_and_one_directory_have_limits() {
+async fn file_and_directory_sizes_are_limited() {
     let api = api(1_000).await;
     let key = api.key("team", SCOPES).await;
     let content = "x".repeat(101);
@@ -111,7 +114,7 @@ async fn one_file_and_one_directory_have_limits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sixty_four_uploads_at_once_fill_the_plan_and_not_a_byte_more() {
+async fn concurrent_uploads_do_not_exceed_the_quota() {
     for (free_bytes, fit) in [(1_000, 10), (1_099, 10)] {
         let api = api(free_bytes).await;
         let key = api.key("free", SCOPES).await;
@@ -140,7 +143,7 @@ async fn sixty_four_uploads_at_once_fill_the_plan_and_not_a_byte_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_keys_of_one_account_share_its_storage_and_one_content_counts_once() {
+async fn keys_of_an_account_share_its_storage_and_content_counts_once() {
     let api = api(100).await;
     let key = api.key("free", "plans:read,files:write,tokens:write").await;
     let body = json!({"name": "second", "scopes": ["files:write"]});
@@ -154,7 +157,7 @@ async fn several_keys_of_one_account_share_its_storage_and_one_content_counts_on
         async move { sending.await }
     });
     for answer in futures::future::join_all(uploads).await {
-        // Whoever comes when the storage is full is told so before the content can be looked at.
+        // An upload that starts when the storage is full is refused before its content is read.
         let is_known = answer.status() == 201 || answer.code() == "quota_exceeded";
         assert!(is_known, "{}", answer.text());
     }

@@ -1,12 +1,11 @@
-//! What no credential, a bad one, or one without the scope gets, on every route that the document names: so that no
-//! route is forgotten.
+//! The answer to a request without a credential, with a wrong one, or without the scope, on every route of the document.
 
 use pinfold_model::{Role, ScopeSet};
 
 use crate::document::{Document, Operation};
-use crate::harness::{Answer, Api, unhurried};
+use crate::harness::{Answer, Api, unlimited_rates};
 
-/// Sends every operation that needs a credential with what `header` gives, and checks the answers.
+/// Sends every operation that needs a credential with this header, and checks the answers.
 async fn on_every_route(api: &Api, header: Option<(&str, &str)>, check: impl Fn(&Operation<'_>, &Answer)) {
     let document = Document::of(api).await;
     let mut guarded = 0;
@@ -36,15 +35,15 @@ fn is(answer: &Answer, operation: &Operation<'_>, status: u16, code: &str) {
 }
 
 #[tokio::test]
-async fn no_credential() {
-    let api = Api::start_with(unhurried()).await;
+async fn request_without_credential_is_refused() {
+    let api = Api::start_with(unlimited_rates()).await;
     on_every_route(&api, None, |operation, answer| is(answer, operation, 401, "UNAUTHORIZED")).await;
 }
 
 #[tokio::test]
-async fn made_up_and_foreign_credentials() {
-    let api = Api::start_with(unhurried()).await;
-    // Well formed, and good elsewhere.
+async fn invalid_and_foreign_credentials_are_refused() {
+    let api = Api::start_with(unlimited_rates()).await;
+    // Well formed, and valid on another server.
     let foreign = Api::start().await.key("premium", "files:read").await;
     let bearer = format!("Bearer {foreign}");
     let headers = [
@@ -61,8 +60,8 @@ async fn made_up_and_foreign_credentials() {
 }
 
 #[tokio::test]
-async fn revoked_and_expired_credentials() {
-    let api = Api::start_with(unhurried()).await;
+async fn revoked_and_expired_credentials_are_refused() {
+    let api = Api::start_with(unlimited_rates()).await;
     let revoked = api.key("premium", &all_scopes()).await;
     api.revoke(&revoked).await;
     let expired = api.key_until("premium", &all_scopes(), 60).await;
@@ -74,8 +73,8 @@ async fn revoked_and_expired_credentials() {
 }
 
 #[tokio::test]
-async fn sessions_that_have_ended() {
-    let api = Api::start_with(unhurried()).await;
+async fn ended_sessions_are_refused() {
+    let api = Api::start_with(unlimited_rates()).await;
     let session = api.everything().await;
     let header = Some(("authorization", session.as_str()));
     assert_eq!(api.get("/api/v3/users/me").header("authorization", &session).await.status(), 200);
@@ -91,8 +90,8 @@ async fn sessions_that_have_ended() {
 }
 
 #[tokio::test]
-async fn a_key_that_has_every_scope_but_the_one() {
-    let api = Api::start_with(unhurried()).await;
+async fn key_without_the_required_scope_is_refused() {
+    let api = Api::start_with(unlimited_rates()).await;
     let document = Document::of(&api).await;
     for operation in document.operations() {
         let security = operation.security();
@@ -105,7 +104,7 @@ async fn a_key_that_has_every_scope_but_the_one() {
             is(&answer, &operation, 403, "session_required");
             continue;
         };
-        // Who is no admin learns that before anything else.
+        // The role is checked before anything else.
         let Some(needed) = scopes.first().filter(|scope| *scope != "admin") else { continue };
         let others: Vec<_> =
             all_scopes().split(',').filter(|scope| scope != needed).map(str::to_owned).collect();
@@ -117,8 +116,8 @@ async fn a_key_that_has_every_scope_but_the_one() {
 }
 
 #[tokio::test]
-async fn what_is_for_operators_is_for_operators_alone() {
-    let api = Api::start_with(unhurried()).await;
+async fn admin_routes_require_an_admin() {
+    let api = Api::start_with(unlimited_rates()).await;
     let key = api.key("premium", &all_scopes()).await;
     let scopeless = api.admin_key(&all_scopes()).await;
     let document = Document::of(&api).await;

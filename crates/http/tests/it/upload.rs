@@ -1,4 +1,4 @@
-//! Uploads, in the forms that clients send.
+//! Uploads of files and directories.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use pinfold_http::Settings;
 use crate::harness::{Api, HELLO, form};
 
 #[tokio::test]
-async fn a_file_is_kept() {
+async fn file_is_uploaded() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let body = form(&[("file\"; filename=\"hello.txt", "hello")]);
@@ -21,7 +21,7 @@ async fn a_file_is_kept() {
 }
 
 #[tokio::test]
-async fn fields_count_before_and_after_the_file() {
+async fn fields_before_and_after_the_file_are_used() {
     let api = Api::start().await;
     let key = api.key("premium", "files:write").await;
     let file = ("file\"; filename=\"a.txt", "hello");
@@ -38,7 +38,7 @@ async fn fields_count_before_and_after_the_file() {
 }
 
 #[tokio::test]
-async fn what_is_not_allowed_leaves_nothing() {
+async fn refused_upload_leaves_nothing() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,files:read").await;
     let file = ("file\"; filename=\"a.txt", "hello");
@@ -52,7 +52,7 @@ async fn what_is_not_allowed_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_cut_off_leaves_nothing() {
+async fn interrupted_upload_leaves_nothing() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,files:read").await;
     let whole = form(&[("file\"; filename=\"a.txt", &"hello ".repeat(100_000))]);
@@ -65,7 +65,7 @@ async fn an_upload_that_is_cut_off_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn an_upload_that_stands_still_is_given_up() {
+async fn stalled_upload_times_out() {
     let mut settings = Settings::default();
     settings.bodies.upload_idle_time = Duration::from_millis(20);
     let api = Api::start_with(settings).await;
@@ -79,7 +79,7 @@ async fn an_upload_that_stands_still_is_given_up() {
 }
 
 #[tokio::test]
-async fn what_is_not_a_form_is_told_so() {
+async fn body_that_is_not_a_form_is_refused() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let answer = api.post("/api/v3/files").key(&key).body(r#"{"file":"a"}"#).await;
@@ -89,7 +89,7 @@ async fn what_is_not_a_form_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_directory_is_kept_with_its_paths() {
+async fn directory_is_uploaded_with_its_paths() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let parts = [
@@ -105,7 +105,7 @@ async fn a_directory_is_kept_with_its_paths() {
 }
 
 #[tokio::test]
-async fn paths_whose_content_never_comes_are_bounded() {
+async fn paths_without_content_are_bounded() {
     let mut settings = Settings::default();
     settings.bodies.directory_entries_max = 2;
     let api = Api::start_with(settings).await;
@@ -121,7 +121,7 @@ async fn paths_whose_content_never_comes_are_bounded() {
 }
 
 #[tokio::test]
-async fn bad_paths_are_named() {
+async fn invalid_paths_are_named() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     for path in ["/etc/passwd", "../a", "a//b", "a/../b", "a\0b"] {

@@ -5,7 +5,7 @@ use insta::assert_snapshot;
 use crate::harness::{Api, HELLO, WORLD};
 
 #[tokio::test]
-async fn a_page_has_the_fields_that_clients_read() {
+async fn page_has_the_fields_that_clients_read() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,files:read").await;
     assert_snapshot!(api.get("/api/v3/users/me/uploads").key(&key).await.text(), @r#"{"uploads":[],"total":0,"pagination":{"page":1,"limit":20,"total":0,"totalPages":0},"nextCursor":null}"#);
@@ -14,7 +14,7 @@ async fn a_page_has_the_fields_that_clients_read() {
 }
 
 #[tokio::test]
-async fn pages_and_cursors_lead_through_all_pins() {
+async fn pages_and_cursors_visit_all_pins() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,files:read").await;
     for cid in [HELLO, WORLD] {
@@ -33,7 +33,7 @@ async fn pages_and_cursors_lead_through_all_pins() {
 }
 
 #[tokio::test]
-async fn filters_choose() {
+async fn filters_select_pins() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,files:read").await;
     for (cid, name) in [(HELLO, "hello.txt"), (WORLD, "world.txt")] {
@@ -53,11 +53,11 @@ async fn filters_choose() {
         assert_eq!(answer.json()["total"], total, "{query}: {}", answer.text());
     }
     let answer = api.get("/api/v3/users/me/uploads?limit=abc").key(&key).await;
-    assert_eq!(answer.message(), "`limit`: a whole number from 1 is needed");
+    assert_eq!(answer.message(), "`limit` must be a whole number from 1");
 }
 
 #[tokio::test]
-async fn the_status_of_a_pin_is_told_in_full() {
+async fn status_of_a_pin_is_complete() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,cluster:read").await;
     api.post(&format!("/api/v3/files/pin/{HELLO}")).key(&key).await;

@@ -1,15 +1,14 @@
-//! What holds for every path: slashes, methods, unknown routes, old versions; and what the service says of
-//! itself.
+//! Trailing slashes, methods, unknown paths and old versions, on every path; and the description of the service.
 
 use axum::http::HeaderValue;
 use insta::assert_snapshot;
 use pinfold_http::Settings;
 
 use crate::document::Document;
-use crate::harness::{Answer, Api, unhurried};
+use crate::harness::{Answer, Api, unlimited_rates};
 
 #[tokio::test]
-async fn a_trailing_slash_makes_no_difference() {
+async fn trailing_slash_is_ignored() {
     let api = Api::start().await;
     for path in ["/api/v3", "/health", "/api/v3/health", "/api/v3/peers"] {
         let (plain, slashed) = (api.get(path).await, api.get(&format!("{path}/")).await);
@@ -19,8 +18,8 @@ async fn a_trailing_slash_makes_no_difference() {
 }
 
 #[tokio::test]
-async fn every_route_answers_with_a_slash_behind_it_too() {
-    let api = Api::start_with(unhurried()).await;
+async fn every_route_answers_with_a_trailing_slash() {
+    let api = Api::start_with(unlimited_rates()).await;
     for operation in Document::of(&api).await.operations() {
         let path = operation.example_path();
         let path = path.trim_end_matches('/');
@@ -36,7 +35,7 @@ async fn every_route_answers_with_a_slash_behind_it_too() {
 }
 
 #[tokio::test]
-async fn bare_bases_say_what_stands_there() {
+async fn base_paths_describe_the_service() {
     let api = Api::start().await;
     for path in ["/", "/api/v3", "/api/v3/", "/ipfs", "/ipfs/"] {
         let answer = api.get(path).await;
@@ -50,7 +49,7 @@ async fn bare_bases_say_what_stands_there() {
 }
 
 #[tokio::test]
-async fn whatever_is_wrong_the_answer_is_json() {
+async fn every_error_is_json() {
     let api = Api::start().await;
     let key = api.key("free", "files:read,files:write,files:rename,cluster:read").await;
     for (method, path) in [
@@ -80,26 +79,26 @@ async fn whatever_is_wrong_the_answer_is_json() {
 }
 
 #[tokio::test]
-async fn the_service_tells_what_it_is() {
+async fn root_describes_the_service() {
     let api = Api::start().await;
     assert_eq!(api.get("/").await.text(), api.get("/api/v3").await.text());
     assert_eq!(api.get("/").await.json()["links"]["pin"], "/api/v3/files/pin/{cid}");
 }
 
 #[tokio::test]
-async fn unknown_paths_and_wrong_methods_are_json_too() {
+async fn unknown_paths_and_wrong_methods_are_json() {
     let api = Api::start().await;
     let answer = api.get("/api/v3/nowhere").await;
     assert_eq!((answer.status(), answer.header("content-type")), (404, "application/json"));
-    assert_snapshot!(answer.text(), @r#"{"error":"Not Found","message":"There is nothing at this path; GET /api/v3 lists what there is"}"#);
+    assert_snapshot!(answer.text(), @r#"{"error":"Not Found","message":"No such path; GET /api/v3 lists the API"}"#);
 
     let answer = api.request("PATCH", "/api/v3/users/me/uploads").await;
     assert_eq!((answer.status(), answer.header("allow")), (405, "GET,HEAD"));
-    assert_snapshot!(answer.text(), @r#"{"error":"Method Not Allowed","message":"This path does not take this method; see the header Allow"}"#);
+    assert_snapshot!(answer.text(), @r#"{"error":"Method Not Allowed","message":"Method not allowed for this path; see the Allow header"}"#);
 }
 
 #[tokio::test]
-async fn old_versions_are_gone_whatever_is_asked() {
+async fn old_api_versions_answer_410() {
     let api = Api::start().await;
     for (method, path) in
         [("GET", "/api/v1"), ("POST", "/api/v1/files/"), ("DELETE", "/api/v2/a/b/c"), ("PUT", "/api/v2/")]
@@ -119,7 +118,7 @@ async fn clusters_have_the_fields_that_clients_read() {
 }
 
 #[tokio::test]
-async fn browsers_may_call_from_configured_origins_only() {
+async fn cors_allows_configured_origins_only() {
     let origin = "https://app.example";
     let settings = Settings { cors_origins: vec![HeaderValue::from_static(origin)], ..Settings::default() };
     let open = Api::start_with(settings).await;

@@ -168,7 +168,7 @@ fn actor(entry: &AuditEntry, caller: &Caller) -> &'static str {
         (Some(_), _) => "admin",
         (None, Source::System) => "system",
         (None, Source::Operator) => "operator",
-        // Somebody who had shown no credential, such as at a login that was refused.
+        // The request had no credential, such as a refused login.
         (None, Source::Api | Source::Web) => "unknown",
     }
 }
@@ -184,14 +184,14 @@ mod tests {
     }
 
     #[test]
-    fn empty_filters_are_left_out_ones() {
+    fn empty_filters_count_as_absent() {
         let all =
             query(&[("page", ""), ("limit", " "), ("action", ""), ("from", ""), ("to", ""), ("cursor", "")]);
         assert_eq!(all, Ok(LogQuery::default()));
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_fields_are_named() {
         for (field, value) in
             [("page", "0"), ("limit", "x"), ("cursor", "x"), ("from", "yesterday"), ("to", "2026-13-01")]
         {

@@ -1,8 +1,7 @@
-//! `POST /files/directory-dag`: a directory that comes as a multipart form; and `POST /files/directory`: one that is
-//! on the server.
+//! `POST /files/directory-dag`: a directory as a multipart form; and `POST /files/directory`: a directory on the server.
 //!
-//! Its files come as parts named `files`, `files[]` or `files[0]` (from clients whose forms have each name once) whose
-//! filename is the path, or as pairs `files[i][path]` and `files[i][content]` in any order. They stream into the service as they come.
+//! Files are parts named `files`, `files[]` or `files[0]` (from clients whose forms have each name once) whose filename is
+//! the path, or pairs `files[i][path]` and `files[i][content]` in any order. They stream into the service.
 //!
 //! Windows clients write paths with backslashes. These are taken as slashes: a file whose name really has one is
 //! rarer than they are, and cannot be distinguished.
@@ -32,7 +31,7 @@ use crate::v3::uploads::form::{Form, Part};
 /// Longest index of a pair, in bytes. It is held in memory until the other part arrives, and is a number or a UUID.
 const INDEX_LENGTH_MAX: usize = 64;
 
-/// How many paths that came twice are named; after so many the rest of the form is not read.
+/// The most duplicate paths that are named; after that many the rest of the form is not read.
 const DUPLICATES_MAX: usize = 10;
 
 /// The files of a directory with their options. As for a file, the examples of optional fields are empty.
@@ -143,11 +142,11 @@ struct Incoming<'a> {
     caller: &'a Caller,
     fields: Fields,
     draft: Option<DirectoryDraft>,
-    /// How many files and paths came: each of them costs memory.
+    /// Files and paths received: each of them costs memory.
     entries: usize,
-    /// Paths that wait for their content, by the index of their pair.
+    /// Paths whose content has not arrived, by the index of their pair.
     paths: HashMap<String, String>,
-    /// Files that wait for their path, each with the one that is its own if none comes.
+    /// Files whose path has not arrived, each with its filename, which is used if none does.
     loose: HashMap<String, (LooseFile, Option<String>)>,
     duplicates: Vec<String>,
 }
@@ -194,14 +193,14 @@ impl<'a> Incoming<'a> {
             return part.skip().await;
         }
         let added = self.draft().await?.add(path, part.into_reader()).await;
-        added.map(drop).map_err(|error| form.or_fault(error))
+        added.map(drop).map_err(|error| form.or_body_error(error))
     }
 
-    /// A file whose path comes after it.
+    /// Receives a file whose path follows it.
     async fn add_loose(&mut self, index: String, part: Part, form: &Form) -> Result<(), Reject> {
         let own = part.file_name().map(plain_path).transpose()?;
         let file = self.draft().await?.receive(part.into_reader()).await;
-        let file = file.map_err(|error| form.or_fault(error))?;
+        let file = file.map_err(|error| form.or_body_error(error))?;
         if self.loose.insert(index, (file, own)).is_some() {
             return Err(Reject::invalid("Two parts `files[…][content]` have the same index"));
         }
@@ -228,7 +227,7 @@ impl<'a> Incoming<'a> {
         Ok(())
     }
 
-    /// The draft, begun with what is known when the first file comes.
+    /// The draft, which starts with the fields that precede the first file.
     async fn draft(&mut self) -> Result<&mut DirectoryDraft, Reject> {
         self.entries += 1;
         if self.entries > self.entries_max() {
@@ -256,8 +255,8 @@ impl<'a> Incoming<'a> {
 
     fn duplicates(&self) -> Reject {
         Reject::invalid(format!(
-            "These paths came twice: {}. If your form library drops folders from filenames, send each path in a \
-             field files[i][path] beside files[i][content]",
+            "Duplicate paths: {}. If your form library drops folders from filenames, send each path in a \
+             field files[i][path] next to files[i][content]",
             self.duplicates.join(", ")
         ))
     }
@@ -282,7 +281,7 @@ impl<'a> Incoming<'a> {
     }
 
     fn too_many(&self) -> Reject {
-        Reject::too_large(format!("A directory upload has at most {} files", self.entries_max()))
+        Reject::too_large(format!("A directory upload may have at most {} files", self.entries_max()))
     }
 }
 
@@ -290,7 +289,7 @@ fn no_files() -> Reject {
     Reject::invalid("The form has no part named `files` (or `files[0][content]`)")
 }
 
-/// A path with slashes between its parts.
+/// A path with slashes between its segments.
 fn plain_path(path: &str) -> Result<String, Reject> {
     let drive = matches!(path.as_bytes(), [letter, b':', b'\\', ..] if letter.is_ascii_alphabetic());
     let short = || path.chars().take(200).collect::<String>();
@@ -312,12 +311,12 @@ fn pair<'a>(name: &'a str, what: &str) -> Option<&'a str> {
 
 fn checked(index: &str) -> Result<String, Reject> {
     if index.len() > INDEX_LENGTH_MAX {
-        return Err(Reject::invalid(format!("An index has at most {INDEX_LENGTH_MAX} bytes")));
+        return Err(Reject::invalid(format!("An index may have at most {INDEX_LENGTH_MAX} bytes")));
     }
     Ok(index.to_owned())
 }
 
-/// What came of a directory upload. The words are the contract's, in both their cases.
+/// The answer to a directory upload. The API mixes snake case and camel case in it.
 pub(crate) struct DirectoryReply {
     body: DirectoryBody,
     headers: HeaderMap,
@@ -432,7 +431,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_are_known_with_an_index_and_without() {
+    fn file_parts_are_recognised_with_and_without_index() {
         for name in ["files", "files[]", "files[0]", "files[12]"] {
             assert!(is_file(name), "{name}");
         }
@@ -442,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_are_known_by_their_brackets() {
+    fn pairs_are_recognised_by_their_brackets() {
         assert_eq!(pair("files[12][path]", "path"), Some("12"));
         assert_eq!(pair("files[0][content]", "content"), Some("0"));
         for other in ["files", "files[]", "files[0]", "files[0][path", "xfiles[0][path]", "files[0][path]]"] {
@@ -451,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_of_windows_are_paths_too() {
+    fn windows_paths_are_accepted() {
         assert_eq!(plain_path(r"img\icons\a.png").expect("a path"), "img/icons/a.png");
         assert_eq!(plain_path("c:/x").expect("a folder may be called so"), "c:/x");
         assert!(format!("{:?}", plain_path(r"C:\site\a.png")).contains("absolute"));

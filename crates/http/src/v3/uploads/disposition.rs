@@ -77,7 +77,7 @@ fn quoted_value(text: &str) -> (String, &str) {
     (value, "")
 }
 
-/// Undoes what browsers do to the three signs that can't stand in a header.
+/// Decodes the three characters that browsers encode because a header can't contain them.
 fn unescaped(value: &str) -> String {
     let mut value = value.to_owned();
     for (escaped, sign) in [("%22", "\""), ("%0D", "\r"), ("%0d", "\r"), ("%0A", "\n"), ("%0a", "\n")] {
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn each_clients_quotes_are_read() {
+    fn quotes_are_parsed_as_each_client_writes_them() {
         for (client, parameters, name) in [
             ("plain", r#"filename="a b.txt""#, "a b.txt"),
             ("no quotes", "filename=a.txt", "a.txt"),
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_passed_over() {
+    fn malformed_parameters_are_ignored() {
         for bad in [
             "",
             ";;",
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_files_name_is_not_taken_for_the_fields() {
+    fn filename_is_not_read_as_field_name() {
         let parsed = Disposition::parse(br#"form-data; filename="name=evil"; name="good""#);
         assert_eq!((parsed.name.as_deref(), parsed.file_name.as_deref()), (Some("good"), Some("name=evil")));
     }

@@ -70,7 +70,7 @@ pub(crate) async fn list(
 /// Parses the cursor of a listing.
 pub(crate) fn parse_cursor(text: Option<&str>) -> Result<Option<Position>, Reject> {
     let cursor = filled(text).map(str::parse::<Position>).transpose();
-    cursor.map_err(|_| Reject::invalid("`cursor`: give a `nextCursor` of an earlier answer"))
+    cursor.map_err(|_| Reject::invalid("`cursor` must be the `nextCursor` of an earlier answer"))
 }
 
 /// A page of the entries of a directory.

@@ -1,4 +1,4 @@
-//! `POST /files`: one file that comes as a multipart form.
+//! `POST /files`: one file, as a multipart form.
 //!
 //! It streams into the service as it comes. Fields may stand before or after it: those before are checked before any
 //! content is read, and nothing is pinned until the form is complete.
@@ -83,12 +83,12 @@ async fn receive(
             continue;
         }
         if received.is_some() {
-            return Err(Reject::invalid("Send one `file`; several go to POST /files/directory-dag"));
+            return Err(Reject::invalid("Send exactly one `file`; POST /files/directory-dag takes several"));
         }
         fields.name = part.file_name().map(|path| base_name(path).to_owned());
         let early = fields.request(app)?;
         let content = app.service().uploads.receive(caller, &early, part.into_reader()).await;
-        received = Some(content.map_err(|error| form.or_fault(error))?);
+        received = Some(content.map_err(|error| form.or_body_error(error))?);
     }
     received.ok_or_else(|| Reject::invalid("The form has no part named `file`"))
 }
@@ -130,7 +130,7 @@ impl Fields {
     }
 }
 
-/// The last segment of a path: some clients send where the file was on their disk.
+/// The last segment of a path: some clients send the path of the file on their disk.
 pub(crate) fn base_name(path: &str) -> &str {
     filled(path.rsplit(['/', '\\']).next()).unwrap_or_default()
 }
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_called_by_its_last_segment() {
+    fn file_name_is_the_last_segment() {
         assert_eq!(base_name("C:\\fakepath\\a.txt"), "a.txt");
         assert_eq!(base_name("dir/a.txt"), "a.txt");
         assert_eq!(base_name("dir/"), "");

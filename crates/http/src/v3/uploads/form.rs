@@ -30,7 +30,7 @@ pub(crate) struct Part {
 }
 
 impl Form {
-    /// Takes the body of a request as a form.
+    /// Reads the body of a request as a form.
     pub(crate) fn of(request: Request, bounds: &Bodies) -> Result<Self, Reject> {
         let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let boundary = multer::parse_boundary(content_type.unwrap_or_default())
@@ -49,20 +49,19 @@ impl Form {
         let header = field.headers().get(header::CONTENT_DISPOSITION);
         let disposition = header.map(|value| Disposition::parse(value.as_bytes())).unwrap_or_default();
         if is_encoded(&field) {
-            return Err(Reject::invalid("Send each part as it is, without a Content-Transfer-Encoding"));
+            return Err(Reject::invalid("Parts with a Content-Transfer-Encoding are not supported"));
         }
         let (watch, field_bytes_max) = (self.watch.clone(), self.field_bytes_max);
         Ok(Some(Part { field, disposition, watch, field_bytes_max }))
     }
 
-    /// What really went wrong when the reader of a part's content failed: a fault of the body, if there is
-    /// one, and else what the reader says.
-    pub(crate) fn or_fault(&self, reject: impl Into<Reject>) -> Reject {
+    /// The cause when reading a part's content failed: the error of the body if there is one, or else that of the reader.
+    pub(crate) fn or_body_error(&self, reject: impl Into<Reject>) -> Reject {
         self.watch.error().map_or_else(|| reject.into(), Reject::from)
     }
 
     fn reject(&self, error: &multer::Error) -> Reject {
-        self.or_fault(wording(error))
+        self.or_body_error(wording(error))
     }
 }
 
@@ -72,31 +71,31 @@ impl Part {
         self.disposition.name.as_deref().unwrap_or_default()
     }
 
-    /// The name that the client gave the file; a path in directory uploads.
+    /// The filename of the part; a path in directory uploads.
     pub(crate) fn file_name(&self) -> Option<&str> {
         self.disposition.file_name.as_deref()
     }
 
-    /// Reads the content and forgets it.
+    /// Reads and discards the content.
     pub(crate) async fn skip(mut self) -> Result<(), Reject> {
         while self.field.chunk().await.map_err(|error| self.reject(&error))?.is_some() {}
         Ok(())
     }
 
-    /// The content as text, which is bounded.
+    /// The content as text, of bounded length.
     pub(crate) async fn text(mut self) -> Result<String, Reject> {
         let mut content = Vec::new();
         while let Some(chunk) = self.field.chunk().await.map_err(|error| self.reject(&error))? {
             if content.len() + chunk.len() > self.field_bytes_max {
                 let (name, max) = (self.name(), self.field_bytes_max);
-                return Err(Reject::too_large(format!("The field `{name}` has at most {max} bytes")));
+                return Err(Reject::too_large(format!("The field `{name}` may have at most {max} bytes")));
             }
             content.extend_from_slice(&chunk);
         }
         String::from_utf8(content).map_err(|_| Reject::invalid("A text field of the form is not UTF-8"))
     }
 
-    /// The content as it comes.
+    /// The content as a stream.
     pub(crate) fn into_reader(self) -> impl AsyncRead + Send + Unpin {
         StreamReader::new(self.field.map_err(io::Error::other))
     }
@@ -106,7 +105,7 @@ impl Part {
     }
 }
 
-/// Whether a part's content is not what was meant, but some encoding of it that RFC 7578 has no use for.
+/// Whether a part's content is transfer-encoded, which RFC 7578 deprecates.
 fn is_encoded(field: &Field<'_>) -> bool {
     let encoding =
         field.headers().get("content-transfer-encoding").map(|value| value.as_bytes().trim_ascii());
@@ -119,8 +118,8 @@ fn wording(error: &multer::Error) -> Reject {
     if matches!(error, IncompleteStream | IncompleteFieldData { .. } | IncompleteHeaders) {
         return Reject::invalid("The upload was cut off");
     }
-    // What it says is about the form and nothing else.
-    Reject::invalid(format!("The form can't be read: {error}"))
+    // The text of these errors is about the form only.
+    Reject::invalid(format!("The form is malformed: {error}"))
 }
 
 #[cfg(test)]
@@ -144,7 +143,7 @@ mod tests {
         Form::of(request, &Bodies::default()).expect("a form")
     }
 
-    /// A form that begins so and never ends.
+    /// A form with this start and no end.
     fn endless(start: &'static [u8]) -> Form {
         let filler = std::iter::repeat_with(|| &[b'x'; 8 * 1024][..]);
         let chunks =
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn parts_come_in_order_however_they_are_cut() {
+    async fn parts_are_read_from_chunks_of_any_size() {
         let text: &[u8] = b"--frontier\r\nContent-Disposition: form-data; name=\"cl\"\r\n\r\neu\r\n--frontier\r\n\
             Content-Disposition: form-data; name=\"file\"; filename=\"a b.txt\"\r\n\r\nhel\r\nlo\r\n--frontier--\r\n";
         for size in [1, 7, 4096] {
@@ -169,20 +168,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_form_without_its_end_is_a_fault() {
+    async fn form_without_end_is_an_error() {
         let mut form = form(vec![b"--frontier\r\nContent-Disposition: form-data; name=\"cl\"\r\n\r\neu\r\n"]);
         let part = form.next().await.expect("no fault").expect("a part");
         assert!(format!("{:?}", part.text().await).contains("cut off"));
     }
 
     #[tokio::test]
-    async fn a_head_without_end_is_refused_early() {
+    async fn endless_part_header_is_refused() {
         let mut form = endless(b"--frontier\r\nX-Long: ");
         assert!(format!("{:?}", form.next().await.err()).contains("headers without end"));
     }
 
     #[tokio::test]
-    async fn a_text_field_is_bounded() {
+    async fn text_field_is_bounded() {
         let mut form = endless(b"--frontier\r\nContent-Disposition: form-data; name=\"cl\"\r\n\r\n");
         let part = form.next().await.expect("no fault").expect("a part");
         assert!(format!("{:?}", part.text().await).contains("413"));

@@ -76,13 +76,13 @@ pub(crate) async fn list(
 }
 
 impl UploadsQuery {
-    /// The directory whose entries are asked for.
+    /// The directory whose entries are listed.
     fn parent(&self) -> Result<Option<Cid>, Reject> {
         let parent = filled(self.parent_cid.as_deref()).map(parse_cid).transpose();
         parent.map_err(|error| Reject::invalid(format!("`parentCid`: {error}")))
     }
 
-    /// Which of its entries. The filters are for pins; to pass them over would answer another question.
+    /// The page of entries. Filters apply to pins only, and are refused rather than ignored.
     fn inside(&self) -> Result<EntriesQuery, Reject> {
         let filters = [
             ("cid", &self.cid),
@@ -91,7 +91,7 @@ impl UploadsQuery {
             ("hasExpiration", &self.has_expiration),
         ];
         if let Some((name, _)) = filters.into_iter().find(|(_, value)| filled(value.as_deref()).is_some()) {
-            return Err(Reject::invalid(format!("`{name}` can't stand beside `parentCid`")));
+            return Err(Reject::invalid(format!("`{name}` can't be combined with `parentCid`")));
         }
         Ok(EntriesQuery {
             page: number("page", self.page.as_deref(), 1)?,
@@ -115,7 +115,7 @@ impl UploadsQuery {
             cluster: parse_cluster(self.cl.as_deref())?,
             has_expiry: flag("hasExpiration", self.has_expiration.as_deref())?,
             cursor: cursor
-                .map_err(|_| Reject::invalid("`cursor`: give a `nextCursor` of an earlier answer"))?,
+                .map_err(|_| Reject::invalid("`cursor` must be the `nextCursor` of an earlier answer"))?,
         })
     }
 }
@@ -234,7 +234,7 @@ impl UploadItem {
         }
     }
 
-    /// What is inside a pin. What it does not say itself is the pin's.
+    /// An entry of a pinned directory. Fields that an entry lacks are those of the pin.
     fn inside(pin: &PinView, entry: &WalkEntry) -> Self {
         let item = EntryItem::new(entry);
         Self {
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_inside_a_directory_has_pages_and_no_filters() {
+    fn directory_listing_has_pages_and_no_filters() {
         assert_eq!(inside(&[("page", "2"), ("limit", "500"), ("search", "")]).expect("a page").limit, 100);
         for (field, value) in
             [("parentCid", "bafy"), ("search", "a"), ("status", "pinned"), ("cursor", "x.y")]
@@ -281,25 +281,25 @@ mod tests {
     }
 
     #[test]
-    fn empty_filters_are_left_out_ones() {
+    fn empty_filters_count_as_absent() {
         let all = query(&[("page", ""), ("limit", ""), ("search", " "), ("parentCid", ""), ("cursor", "")]);
         assert_eq!(all, Ok(ListQuery::default()));
     }
 
     #[test]
-    fn flags_come_in_the_words_of_many_languages() {
+    fn flags_are_parsed_as_many_languages_write_them() {
         for (text, flag) in [("true", true), ("True", true), ("1", true), ("FALSE", false), (" 0 ", false)] {
             assert_eq!(query(&[("hasExpiration", text)]).expect(text).has_expiry, Some(flag), "{text}");
         }
     }
 
     #[test]
-    fn a_page_has_at_most_a_hundred() {
+    fn page_has_at_most_100_items() {
         assert_eq!(query(&[("limit", "5000")]).expect("it is cut").limit, 100);
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_fields_are_named() {
         for (field, value) in [
             ("page", "0"),
             ("page", "two"),

@@ -1,4 +1,4 @@
-//! Who may do what: credentials, scopes, rates, and in which order they are looked at.
+//! Credentials, scopes and rate limits, and the order in which they are checked.
 
 use insta::assert_snapshot;
 use pinfold_http::{Rate, Settings};
@@ -6,16 +6,16 @@ use pinfold_http::{Rate, Settings};
 use crate::harness::{Api, HELLO};
 
 #[tokio::test]
-async fn without_a_credential_nothing_is_told() {
+async fn request_without_credential_reveals_nothing() {
     let api = Api::start().await;
     let answer = api.post(&format!("/api/v3/files/pin/{HELLO}")).await;
     assert_eq!(answer.status(), 401);
     assert_eq!(answer.header("www-authenticate"), "Bearer");
-    assert_snapshot!(answer.text(), @r#"{"error":"Unauthorized","message":"Send an API key in X-API-Key or as Authorization: Bearer","code":"UNAUTHORIZED"}"#);
+    assert_snapshot!(answer.text(), @r#"{"error":"Unauthorized","message":"Missing credential; send an API key as X-API-Key or Authorization: Bearer","code":"UNAUTHORIZED"}"#);
 }
 
 #[tokio::test]
-async fn a_wrong_key_is_told_apart_from_none() {
+async fn wrong_key_and_missing_key_have_different_codes() {
     let api = Api::start().await;
     let answer = api.get("/api/v3/users/me/uploads").header("x-api-key", "nonsense").await;
     assert_eq!(answer.status(), 401);
@@ -23,7 +23,7 @@ async fn a_wrong_key_is_told_apart_from_none() {
 }
 
 #[tokio::test]
-async fn either_header_will_do_and_one_good_credential_is_enough() {
+async fn one_valid_credential_in_either_header_is_enough() {
     let api = Api::start().await;
     let key = api.key("free", "files:read").await;
     let list = || api.get("/api/v3/users/me/uploads");
@@ -34,7 +34,7 @@ async fn either_header_will_do_and_one_good_credential_is_enough() {
 }
 
 #[tokio::test]
-async fn a_revoked_key_is_dead_at_once() {
+async fn revoked_key_is_refused_at_once() {
     let api = Api::start().await;
     let key = api.key("free", "files:read").await;
     assert_eq!(api.get("/api/v3/users/me/uploads").key(&key).await.status(), 200);
@@ -43,7 +43,7 @@ async fn a_revoked_key_is_dead_at_once() {
 }
 
 #[tokio::test]
-async fn every_route_wants_its_scope() {
+async fn every_route_requires_its_scope() {
     let api = Api::start().await;
     let key = api.key("free", "user:read").await;
     let pin = format!("/api/v3/files/pin/{HELLO}");
@@ -69,7 +69,7 @@ async fn every_route_wants_its_scope() {
 }
 
 #[tokio::test]
-async fn checks_come_in_the_order_of_the_contract() {
+async fn checks_run_in_the_documented_order() {
     let api = Api::start().await;
     let (reader, writer) = (api.key("free", "files:read").await, api.key("free", "files:write").await);
     let pin = |path: &str, key: &str| api.post(path).key(key).body(r#"{"timelock":"2030-01-01T00:00:00Z"}"#);
@@ -82,7 +82,7 @@ async fn checks_come_in_the_order_of_the_contract() {
 }
 
 #[tokio::test]
-async fn every_answer_tells_the_budget_and_its_name() {
+async fn every_answer_has_rate_limit_and_request_id_headers() {
     let api = Api::start().await;
     let key = api.key("free", "files:read").await;
     let answer = api.get("/api/v3/nowhere").key(&key).header("x-request-id", "my-request").await;
@@ -95,7 +95,7 @@ async fn every_answer_tells_the_budget_and_its_name() {
 }
 
 #[tokio::test]
-async fn too_many_requests_are_refused_before_anything_is_looked_at() {
+async fn rate_limit_is_checked_before_anything_else() {
     let mut settings = Settings::default();
     settings.rates.anonymous = Rate::new(2, 2);
     let api = Api::start_with(settings).await;
@@ -115,7 +115,7 @@ async fn too_many_requests_are_refused_before_anything_is_looked_at() {
 }
 
 #[tokio::test]
-async fn watching_does_not_use_up_the_calls() {
+async fn polls_do_not_use_the_budget_of_calls() {
     let api = Api::start().await;
     let key = api.key("free", "files:read,cluster:read").await;
     for _ in 0..5 {

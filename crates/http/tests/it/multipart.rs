@@ -13,7 +13,7 @@ async fn file(api: &Api, key: &str, body: &[u8]) -> Answer {
     send(api, key, "/api/v3/files/", body).await
 }
 
-/// What a file is called after its upload with this head of its part.
+/// The name of a file that was uploaded with this head of its part.
 async fn name(api: &Api, key: &str, head: &[u8]) -> String {
     let body = [b"--X\r\n", head, b"\r\n\r\nhello\r\n--X--\r\n"].concat();
     let answer = file(api, key, &body).await;
@@ -23,11 +23,11 @@ async fn name(api: &Api, key: &str, head: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn names_are_read_as_each_client_writes_them() {
+async fn filenames_are_parsed_as_each_client_writes_them() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     for (client, head, expected) in [
-        // The first: a name that is not given leaves the one before.
+        // The first: an absent name keeps the one before it.
         ("no filename", &b"Content-Disposition: form-data; name=\"file\""[..], "none"),
         (
             "curl, PHP, requests, undici, form-data",
@@ -77,7 +77,7 @@ async fn names_are_read_as_each_client_writes_them() {
 }
 
 #[tokio::test]
-async fn a_name_with_line_breaks_is_refused_and_no_header_is_made_of_it() {
+async fn name_with_line_breaks_is_refused_and_never_becomes_a_header() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let body = b"--X\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a%0D%0Ab.txt\"\r\n\r\nhello\r\n--X--\r\n";
@@ -87,7 +87,7 @@ async fn a_name_with_line_breaks_is_refused_and_no_header_is_made_of_it() {
 }
 
 #[tokio::test]
-async fn an_encoding_of_the_content_is_not_taken_for_it() {
+async fn encoded_part_content_is_refused() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let head = |encoding: &str| {
@@ -112,10 +112,10 @@ fn paths(answer: &Answer) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn pairs_may_have_filenames_and_come_in_any_order() {
+async fn path_content_pairs_come_in_any_order() {
     let api = Api::start().await;
     let key = api.key("premium", "files:write").await;
-    // As a FormData of blobs has it: each part with a filename, the path too, and strings without.
+    // As a FormData of blobs sends it: each part with a filename, the path too, and strings without.
     let body = b"--X\r\nContent-Disposition: form-data; name=\"cl\"\r\n\r\ncl1-eu\r\n\
         --X\r\nContent-Disposition: form-data; name=\"files[0][path]\"; filename=\"blob\"\r\nContent-Type: text/plain\r\n\r\nimg/a.txt\r\n\
         --X\r\nContent-Disposition: form-data; name=\"files[0][content]\"; filename=\"blob\"\r\nContent-Type: application/octet-stream\r\n\r\na\r\n\
@@ -139,10 +139,10 @@ async fn pairs_may_have_filenames_and_come_in_any_order() {
 }
 
 #[tokio::test]
-async fn files_may_be_numbered() {
+async fn numbered_file_parts_are_accepted() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
-    // As PHP has them, whose forms can't repeat a name.
+    // As PHP sends them, whose forms can't repeat a name.
     let body = b"--X\r\nContent-Disposition: form-data; name=\"files[0]\"; filename=\"index.html\"\r\n\r\na\r\n\
         --X\r\nContent-Disposition: form-data; name=\"files[1]\"; filename=\"img/logo.svg\"\r\n\r\nb\r\n--X--\r\n";
     assert_eq!(paths(&directory(&api, &key, body).await), ["index.html", "img/logo.svg"]);
@@ -155,10 +155,10 @@ async fn files_may_be_numbered() {
 }
 
 #[tokio::test]
-async fn backslashes_in_paths_are_slashes() {
+async fn backslashes_in_paths_become_slashes() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
-    // Raw, as undici on Windows has them, and doubled, as Go and old curl do.
+    // Raw, as undici on Windows sends them, and doubled, as Go and old curl do.
     let body = b"--X\r\nContent-Disposition: form-data; name=\"files\"; filename=\"img\\icons\\a.png\"\r\n\r\na\r\n\
         --X\r\nContent-Disposition: form-data; name=\"files[]\"; filename=\"img\\\\b.png\"\r\n\r\nb\r\n--X--\r\n";
     assert_eq!(paths(&directory(&api, &key, body).await), ["img/icons/a.png", "img/b.png"]);
@@ -172,7 +172,7 @@ async fn backslashes_in_paths_are_slashes() {
 }
 
 #[tokio::test]
-async fn files_that_lost_their_folders_are_all_named() {
+async fn duplicate_paths_are_all_named() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let part = |name: &str| {
@@ -198,7 +198,7 @@ async fn files_that_lost_their_folders_are_all_named() {
 }
 
 #[tokio::test]
-async fn a_preamble_and_an_epilogue_are_passed_over() {
+async fn preamble_and_epilogue_are_ignored() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let body = b"This is a form.\r\n--X\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\nhello\r\n--X--\r\nThe end.";
