@@ -6,7 +6,8 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use pinfold_model::{Scope, Timestamp};
+use pinfold_model::{LifetimeError, Scope, Timestamp};
+use pinfold_service::{AuthError, BatchError, Error, IdempotencyError, ItemFault, LoginError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -14,8 +15,6 @@ use super::error_code::ErrorCode;
 use crate::body::BodyError;
 use crate::middleware::MiddlewareError;
 use crate::middleware::rate_limit::Reading;
-use batch::ItemErrorBody;
-pub(super) use batch::ItemReject;
 
 /// `Retry-After` if too many pins are in progress: some of them will have completed by then.
 const IN_FLIGHT_RETRY: Duration = Duration::from_secs(10);
@@ -135,7 +134,7 @@ impl Reject {
 
     /// 401: the request has no credential.
     fn no_credential() -> Self {
-        let message = "Send an API key in X-API-Key or as Authorization: Bearer";
+        let message = "Missing credential; send an API key as X-API-Key or Authorization: Bearer";
         Self::new(StatusCode::UNAUTHORIZED, message).code(ErrorCode::Unauthorized).challenge()
     }
 
@@ -230,8 +229,11 @@ impl Reject {
             .unwrap_or(ErrorCode::BatchRefused.as_str());
         let status = if is_one(&|reject| reject.status == status) { status } else { StatusCode::BAD_REQUEST };
         let message = match faults.len() {
-            1 => format!("Nothing was done, because of item {}: {}", first.index, first.reject.body.message),
-            count => format!("Nothing was done: {count} things are wrong; `errors` names them"),
+            1 => format!(
+                "The batch was refused because of item {}: {}",
+                first.index, first.reject.body.message
+            ),
+            count => format!("The batch was refused: {count} items are invalid; see `errors`"),
         };
         let mut reject = Self::new(status, message);
         reject.body.code = Some(code);
@@ -410,7 +412,7 @@ impl From<BodyError> for Reject {
             BodyError::CutOff | BodyError::EndlessHead => Self::invalid(error.to_string()),
             BodyError::TooSlow => Self::new(StatusCode::REQUEST_TIMEOUT, error.to_string()),
             BodyError::TooLarge { bytes_max } => {
-                Self::too_large(format!("A JSON body has at most {bytes_max} bytes here"))
+                Self::too_large(format!("The JSON body exceeds {bytes_max} bytes"))
             }
         }
     }
@@ -426,12 +428,14 @@ impl From<MiddlewareError> for Reject {
             E::MissingScope(scope) => Self::missing_scope(scope),
             E::SessionRequired => LoginError::SessionNeeded.into(),
             E::AdminRequired => Self::not_admin(),
-            E::RepeatedIdempotencyKey => Self::invalid_idempotency_key("Send one Idempotency-Key"),
+            E::RepeatedIdempotencyKey => {
+                Self::invalid_idempotency_key("Send exactly one Idempotency-Key header")
+            }
             E::InvalidIdempotencyKey(error) => Self::invalid_idempotency_key(error.to_string()),
             E::Idempotency(error) => error.into(),
             E::AnswerNotStored { status } => Self::answer_not_stored(status),
             E::Body(BodyError::TooLarge { bytes_max }) => Self::too_large(format!(
-                "With an Idempotency-Key, a body that is no form has at most {bytes_max} bytes"
+                "With an Idempotency-Key, a body that is not multipart may have at most {bytes_max} bytes"
             )),
             E::Body(error) => error.into(),
             E::MethodNotAllowed => Self::wrong_method(),
@@ -455,8 +459,6 @@ impl IntoResponse for Reject {
 
 #[cfg(test)]
 mod tests {
-    use pinfold_service::{AuthError, Error};
-
     use super::*;
 
     fn json(reject: &Reject) -> String {
@@ -464,14 +466,14 @@ mod tests {
     }
 
     #[test]
-    fn errors_have_a_message_and_a_code() {
+    fn a_person_and_a_program_can_both_read_it() {
         insta::assert_snapshot!(json(&Reject::missing_scope(Scope::FilesWrite)), @r#"{"error":"Forbidden","message":"This API key lacks the scope files:write","code":"missing_scope","required":"files:write"}"#);
         insta::assert_snapshot!(json(&Error::QuotaExceeded.into()), @r#"{"error":"Forbidden","message":"Not enough storage left in your plan","code":"quota_exceeded"}"#);
         insta::assert_snapshot!(json(&Reject::gone("/api/v3")), @r#"{"error":"api_version_deprecated","message":"This version of the API was removed; use /api/v3","currentApiBase":"/api/v3"}"#);
     }
 
     #[test]
-    fn rate_limited_request_gets_retry_after() {
+    fn a_refused_request_knows_when_to_come_back() {
         let reading = Reading { limit: 60, remaining: 0, full_in: Duration::from_secs(30) };
         let now = Timestamp::from_ms(1_767_225_600_000);
         let reject = Reject::rate_limited(reading, Duration::from_millis(1), now);
@@ -480,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn unavailable_service_gets_retry_after() {
+    fn a_busy_dependency_says_so() {
         let reject = Reject::from(Error::Unavailable { retry_after: Some(Duration::from_secs(3)) });
         assert_eq!(
             (reject.status, &reject.headers[header::RETRY_AFTER]),
@@ -494,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_error_has_what_its_items_have_in_common() {
+    fn a_batch_says_what_its_faults_have_in_common() {
         let item = |index, error: Error| ItemReject::new(index, Some("bafy".to_owned()), error.into());
         let reject = Reject::of_items(vec![item(7, Error::PinNotFound)]);
         assert_eq!(reject.status, StatusCode::NOT_FOUND);
@@ -511,13 +513,13 @@ mod tests {
     }
 
     #[test]
-    fn retention_error_has_its_end() {
+    fn a_lock_says_until_when() {
         let until = Timestamp::from_ms(1_767_225_600_000);
         insta::assert_snapshot!(json(&Error::RetentionLocked { until }.into()), @r#"{"error":"Forbidden","message":"This pin is locked until 2026-01-01T00:00:00.000Z and can't be removed before","code":"retention_locked","retainUntil":"2026-01-01T00:00:00.000Z"}"#);
     }
 
     #[test]
-    fn every_credential_error_has_its_code() {
+    fn every_credential_fault_has_its_code() {
         assert_eq!(Reject::no_credential().headers[header::WWW_AUTHENTICATE], "Bearer");
         let codes = [AuthError::Invalid, AuthError::AccountDisabled, AuthError::Unavailable]
             .map(Reject::from)

@@ -1,8 +1,9 @@
 //! `/tokens`: the API keys of the account. The secret of a key is sent once, when the key is created.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use pinfold_model::{IpRules, ScopeSet, Timestamp, Token, TokenLife, TokenName};
 use pinfold_service::{Caller, CreatedToken, Error, NewToken};
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use super::options::filled;
 use super::reject::Reject;
 use crate::AppState;
 use crate::middleware::auth::{RequireScope, TokensDelete, TokensRead, TokensWrite};
-use name::NameText;
+use crate::v3::uploads::disposition::percent_decoded;
 
 /// Label of a key that is created without one.
 const LABEL_DEFAULT: &str = "cli-access";
@@ -89,13 +90,13 @@ impl GenerateBody {
 }
 
 fn parse_name(text: Option<&str>) -> Result<TokenName, Reject> {
-    let text = filled(text).ok_or_else(|| Reject::invalid("`name` is required"))?;
+    let text = filled(text).ok_or_else(|| Reject::invalid("`name`: give the key a name"))?;
     TokenName::parse(text).map_err(|error| Reject::invalid(format!("`name`: {error}")))
 }
 
 /// A list of strings or a comma-separated string; `None` if it is empty.
 fn words(field: &str, value: Option<&Value>) -> Result<Option<Vec<String>>, Reject> {
-    let wrong = || Reject::invalid(format!("`{field}` must be a list of strings, or a string with commas"));
+    let wrong = || Reject::invalid(format!("`{field}`: a list of words is needed, or text with commas"));
     let words: Vec<String> = match value {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) => text.split(',').map(str::to_owned).collect(),
@@ -119,7 +120,7 @@ fn days(value: Option<&Value>) -> Result<Option<TokenLife>, Reject> {
         Some(Value::Number(number)) => number.as_i64(),
         Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => None,
     };
-    let number = number.ok_or_else(|| Reject::invalid("`expiresInDays` must be a whole number"))?;
+    let number = number.ok_or_else(|| Reject::invalid("`expiresInDays`: a whole number is needed"))?;
     let life =
         TokenLife::days(number).map_err(|error| Reject::invalid(format!("`expiresInDays`: {error}")))?;
     Ok(Some(life))
@@ -365,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_fields_have_the_documented_defaults() {
+    fn what_is_left_out_is_as_clients_expect() {
         for body in [
             json!({"name": " ci "}),
             json!({"name": "ci", "label": "", "scopes": [], "expiresInDays": null, "ipAllowlist": ""}),
@@ -379,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_are_read_from_list_or_text_in_two_fields() {
+    fn scopes_come_as_a_list_or_as_text_and_under_two_names() {
         for scopes in [json!(["files:write", "files:read"]), json!("files:read, files:write")] {
             for field in ["scopes", "permissions"] {
                 let new = parsed(json!({"name": "ci", field: scopes})).expect("nothing is wrong");
@@ -391,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_fields_are_named() {
+    fn what_is_wrong_is_named() {
         for (field, value) in [
             ("name", json!("a\nb")),
             ("name", json!("n".repeat(101))),
@@ -419,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn code_is_read_from_two_fields_as_text_or_number() {
+    fn a_code_has_two_names_and_two_kinds() {
         for body in [
             json!({"totpCode": "001234"}),
             json!({"twoFactorCode": " 001234 "}),
@@ -430,5 +431,27 @@ mod tests {
             assert_eq!(factor.code().as_deref(), Some("001234"));
         }
         assert_eq!(FactorBody::default().code(), None);
+    }
+
+    #[test]
+    fn a_path_can_mean_two_names() {
+        let names = |raw: &str| {
+            let names =
+                NameText::of(raw).map(|NameText(names)| names).map_err(|reject| format!("{reject:?}"));
+            names.map(|names| names.iter().map(TokenName::to_string).collect::<Vec<_>>())
+        };
+        let is = |raw, expected: &[&str]| {
+            assert_eq!(names(raw).expect(raw), expected, "{raw}");
+        };
+        is("ci", &["ci"]);
+        is("a%2Fb%20c", &["a/b c", "a%2Fb%20c"]);
+        is("a/b", &["a/b"]);
+        is("100%", &["100%"]);
+        is("100%25", &["100%", "100%25"]);
+        is("%C3%A9", &["é", "%C3%A9"]);
+        is("é", &["é"]);
+        is("%ff", &["%ff"]);
+        assert!(names("").is_err());
+        assert!(names(&"n".repeat(101)).is_err_and(|fault| fault.contains("400")));
     }
 }

@@ -40,7 +40,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Makes nginx pass events on at once.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// What an event's lines look like.
+/// The start of a stream, as an example.
 const EXAMPLE: &str = "retry: 3000\n\nid: 34407e29d027c000-pinning-6a09e667f3bcc908\nevent: progress\ndata: {\"cid\":\"bafkreiexp7jgrrnl7i37debwszffmd5oqujkwlu6472bthy4ezpvmwfcw4\",\"uploadId\":\"34407e29d027c000\",\"clusterId\":\"cl0-global\",\"state\":\"pinning\",\"blocks\":12,\"bytes\":3145728,\"totalBytes\":null,\"sources\":2,\"rate\":1048576,\"error\":null,\"errorCode\":null,\"attempts\":0,\"nextTryAt\":null,\"expiresAt\":null}\n\n";
 
 /// OpenAPI description of `Last-Event-ID`.
@@ -76,7 +76,7 @@ pub(crate) async fn events(
     // Subscribed before the watch starts, so that no revocation is missed.
     let revocations = app.service().tokens.revocations();
     let watch = app.service().pins.events(&caller, &cid, cluster.as_ref(), seen).await?;
-    let body = Body::from_stream(stream(Listener::new(app, watch, credential, revocations)));
+    let body = Body::from_stream(stream(EventStream::new(app, watch, credential, revocations)));
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM)),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
