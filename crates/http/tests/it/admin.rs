@@ -105,7 +105,7 @@ async fn invalid_account_fields_are_named() {
         assert_eq!(answer.status(), 400, "{query}");
     }
     let nobody = api.as_admin(&admin, "GET", "/accounts/00000000000000ff", json!({})).await;
-    assert_eq!((nobody.status(), nobody.message().as_str()), (404, "No such account"));
+    assert_eq!((nobody.status(), nobody.message().as_str()), (404, "Account not found"));
 }
 
 #[tokio::test]
@@ -269,7 +269,7 @@ async fn cluster_description_is_changed_and_reset() {
         );
     }
     let nowhere = api.as_admin(&admin, "PATCH", "/clusters/cl9", json!({})).await;
-    assert_eq!((nowhere.status(), nowhere.message().as_str()), (404, "No such cluster"));
+    assert_eq!((nowhere.status(), nowhere.message().as_str()), (404, "Cluster not found"));
     assert_eq!(api.as_admin(&admin, "POST", "/clusters/cl1-eu/reset", json!({})).await.status(), 200);
     assert_eq!(shown().await["label"], "The cluster cl1-eu");
 }

@@ -140,7 +140,7 @@ async fn pin_is_renamed() {
     let good = r#"{"newName":"b"}"#;
     for (id, key) in [(id.as_str(), &other), ("0000000000000001", &key), ("nonsense", &key), ("%00", &key)] {
         let refused = rename(id, key, good).await;
-        assert_eq!((refused.status(), refused.message()), (404, "You have no upload of this id".into()));
+        assert_eq!((refused.status(), refused.message()), (404, "No upload with this id".into()));
     }
     let long = format!(r#"{{"newName":"{}"}}"#, "a".repeat(256));
     for body in ["", "{}", r#"{"newName":" "}"#, r#"{"newName":"a\u0000b"}"#, r#"{"newName":7}"#, &long] {

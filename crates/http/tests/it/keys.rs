@@ -160,7 +160,7 @@ async fn key_is_revoked_by_name_in_the_body() {
     assert_eq!(revoke(json!({})).await.status(), 400);
     assert_eq!(revoke(json!({"name": "ci", "totpCode": "123456"})).await.status(), 200);
     let gone = revoke(json!({"name": "ci"})).await;
-    assert_eq!((gone.status(), gone.message().as_str()), (404, "No API key of this name"));
+    assert_eq!((gone.status(), gone.message().as_str()), (404, "No API key with this name"));
     let stranger = api.key("free", RULER).await;
     made(&api, &stranger, &json!({"name": "theirs"})).await;
     assert_eq!(revoke(json!({"name": "theirs"})).await.status(), 404, "it is another's");
