@@ -58,7 +58,11 @@ async fn interrupted_upload_leaves_nothing() {
     let whole = form(&[("file\"; filename=\"a.txt", &"hello ".repeat(100_000))]);
     for length in [whole.len() / 2, whole.len() - 4] {
         let answer = api.post("/api/v3/files").key(&key).form(whole[..length].to_vec()).await;
-        assert_eq!((answer.status(), answer.message()), (400, "The upload was interrupted".into()), "{length}");
+        assert_eq!(
+            (answer.status(), answer.message()),
+            (400, "The upload was interrupted".into()),
+            "{length}"
+        );
     }
     assert_eq!(api.get("/api/v3/users/me/uploads").key(&key).await.json()["total"], 0);
     api.until_nothing_is_held().await;

@@ -116,7 +116,7 @@ fn is_encoded(field: &Field<'_>) -> bool {
 fn wording(error: &multer::Error) -> Reject {
     use multer::Error::{IncompleteFieldData, IncompleteHeaders, IncompleteStream};
     if matches!(error, IncompleteStream | IncompleteFieldData { .. } | IncompleteHeaders) {
-        return Reject::invalid("The upload was cut off");
+        return Reject::invalid("The upload was interrupted");
     }
     // The text of these errors is about the form only.
     Reject::invalid(format!("The form is malformed: {error}"))
