@@ -1,9 +1,9 @@
-//! How many pins a second of content that is here already: `cargo bench -p pinfold-server --bench pins [-- CLIENTS]`.
+//! Throughput of pins whose content is already local: `cargo bench -p pinfold-server --bench pins [-- CLIENTS]`.
 //!
-//! Starts the server on loopback, uploads files in folders, and then pins each file by its CID over HTTP with 64 clients
-//! at once, each on a connection of its own: first for an account (the blocks are here, the pin and its placement are
-//! new), then for a second one (the placement is here, the pin is new). Every answer is `201` and durable. The clients
-//! share the machine with the server.
+//! Starts the server on loopback, uploads files in folders, and then pins each file by its CID over HTTP with 64
+//! concurrent clients, each on its own connection: first for one account (the blocks are local, the pin and its
+//! placement are new), then for a second one (the placement exists, the pin is new). Every response is `201` and
+//! durable. The clients run on the same machine as the server.
 
 use std::error::Error;
 use std::process::Stdio;
@@ -37,9 +37,7 @@ async fn main() -> Outcome<()> {
     }
     let cids: Vec<String> = (0..FOLDERS * FILES).map(cid_of).collect::<Outcome<_>>()?;
     let cids = Arc::new(cids);
-    println!(
-        "| pins of content that is here, {clients} clients | pins/s | server's CPU |\n| --- | --- | --- |"
-    );
+    println!("| pins of local content, {clients} clients | pins/s | server's CPU |\n| --- | --- | --- |");
     for (who, key) in
         [("of a first account", server.key.clone()), ("of a second account", server.second().await?)]
     {
@@ -52,7 +50,7 @@ async fn main() -> Outcome<()> {
     Ok(())
 }
 
-/// A file that is different from all others.
+/// Content of a file that differs from all others.
 fn content(n: usize) -> Vec<u8> {
     format!("{n} {}", "content ".repeat(64)).into_bytes()
 }
@@ -61,7 +59,7 @@ fn cid_of(n: usize) -> Outcome<String> {
     Ok(Block::hash(Version::V1, 0x55, 0x12, content(n).into())?.cid().to_string())
 }
 
-/// Pins every CID once, `clients` at a time.
+/// Pins every CID once, with `clients` requests at a time.
 async fn pin_all(address: &str, key: &str, cids: &Arc<Vec<String>>, clients: usize) -> Outcome<()> {
     let next = Arc::new(AtomicUsize::new(0));
     let tasks: Vec<_> = (0..clients)
@@ -85,7 +83,7 @@ async fn pin_all(address: &str, key: &str, cids: &Arc<Vec<String>>, clients: usi
     Ok(())
 }
 
-/// One request, written and read by hand: a client library would take as much of the machine as the server.
+/// Sends one request and reads its response without a client library, which would use as much CPU as the server.
 async fn pin(stream: &mut TcpStream, key: &str, cid: &str, answer: &mut Vec<u8>) -> Outcome<()> {
     let request = format!(
         "POST /api/v3/files/pin/{cid} HTTP/1.1\r\nHost: pinfold\r\nX-API-Key: {key}\r\nContent-Length: 0\r\n\r\n"
@@ -151,7 +149,7 @@ impl Server {
         if answer.status().is_success() { Ok(()) } else { Err(answer.text().await?.into()) }
     }
 
-    /// Makes a second account, and its key.
+    /// Creates a second account and returns its key.
     async fn second(&self) -> Outcome<String> {
         let email = "second@example.org";
         self.command(&["user", "create", "--email", email, "--plan", "premium", "--no-password"]).await?;
@@ -165,12 +163,12 @@ impl Server {
         if output.status.success() { Ok(text(output.stdout)?) } else { Err(text(output.stderr)?.into()) }
     }
 
-    /// User and system time of the server so far.
+    /// User and system time of the server so far, in seconds.
     fn cpu_seconds(&self) -> Outcome<f64> {
         let pid = self.child.id().ok_or("the server has ended")?;
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
         let fields = stat.rsplit(") ").next().ok_or("stat")?.split(' ').collect::<Vec<_>>();
-        // In clock ticks, of which Linux has 100 a second.
+        // In clock ticks; Linux has 100 per second.
         Ok((fields[11].parse::<f64>()? + fields[12].parse::<f64>()?) / 100.0)
     }
 }

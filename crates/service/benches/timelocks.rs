@@ -1,9 +1,9 @@
-//! What pins cost that end by themselves: `cargo bench -p pinfold-service --bench timelocks [-- PENDING DUE]`.
+//! Cost of pins with a timelock: `cargo bench -p pinfold-service --bench timelocks [-- PENDING DUE]`.
 //!
-//! Fills a database in the working directory (default: 1,000,000 pins that end later), then prints what a look
-//! of the idle reconciler costs, how long a start takes, and how long it takes until all of DUE pins (default:
-//! 10,000, of as many CIDs) that come due together have ended, with what another account's write waits
-//! meanwhile, and until all of them are released. The cluster is in memory.
+//! Fills a database in the working directory (default: 1,000,000 pins that expire later). Then prints the cost of a
+//! turn of the idle worker, the duration of a start, the time until all of DUE pins (default: 10,000, with as many
+//! CIDs) that expire at the same time have ended, the latency of another account's writes meanwhile, and the time until
+//! all of the pins are released. The cluster is in memory.
 
 use std::error::Error;
 use std::path::Path;
@@ -21,9 +21,9 @@ use pinfold_store::{CreatePin, Store};
 
 type PlacementOutcome<T = ()> = Result<T, Box<dyn Error>>;
 
-/// Accounts that the pending pins belong to.
+/// Number of accounts that own the pending pins.
 const ACCOUNTS: usize = 100;
-/// Writes that are on their way while the database is filled.
+/// Number of concurrent writes while the database is filled.
 const WRITES: usize = 512;
 
 fn main() -> PlacementOutcome {
@@ -39,7 +39,7 @@ fn main() -> PlacementOutcome {
 
 async fn run(path: &Path, pending: usize, due: usize) -> PlacementOutcome {
     let (cluster, clock) = (Scripted::default(), Arc::new(ManualClock::default()));
-    // Many hands, so that it is soon filled.
+    // High concurrency fills the database faster.
     let many = Settings { placements_at_once: 512, ..Settings::default() };
     let (store, service) = open(path, &cluster, &clock, many).await?;
     idle("with no pin", &service).await?;
@@ -51,7 +51,7 @@ async fn run(path: &Path, pending: usize, due: usize) -> PlacementOutcome {
         (0..pending.div_ceil(ACCOUNTS)).map(|n| cluster.publish(&format!("pending {n}"), 1)).collect();
     let later = clock.now().after(Duration::from_hours(24 * 365));
     let began = Instant::now();
-    // The first account brings the blocks in; for the others they are there.
+    // The first account fetches the blocks; for the others they are already local.
     let (first, others) = accounts.split_first().ok_or("no accounts")?;
     pin(&store, cids.iter().map(|cid| wish(*first, *cid, later)), &clock).await?;
     settle(&service).await?;
@@ -73,7 +73,7 @@ async fn run(path: &Path, pending: usize, due: usize) -> PlacementOutcome {
     end(&store, &opened, &clock, &cluster, &cids, others[0]).await
 }
 
-/// Lets the clock come to where pins end, and waits for it.
+/// Advances the clock to the expiry of the pins and waits until they have ended.
 async fn end(
     store: &Store,
     service: &Service,
@@ -95,7 +95,7 @@ async fn end(
         slowest = slowest.max(probe.elapsed());
         probes += 1;
     }
-    println!("{} pins that came due together had ended after {:.2?}", cids.len(), began.elapsed());
+    println!("{} pins that expired at the same time had ended after {:.2?}", cids.len(), began.elapsed());
     println!("meanwhile {probes} other writes took {slowest:.1?} at most");
     let is_held = |cid: &Cid| cluster.holds(&format!("pin/{}/{cid}", ClusterId::default()), cid);
     while cids.iter().any(is_held) {
@@ -106,7 +106,7 @@ async fn end(
     Ok(())
 }
 
-/// The bytes of all files in a folder.
+/// Total size of the files in a folder.
 fn size(folder: Option<&Path>) -> PlacementOutcome<u64> {
     let files = std::fs::read_dir(folder.ok_or("no folder")?)?;
     files.map(|file| Ok(file?.metadata()?.len())).sum()
@@ -116,7 +116,7 @@ fn probe_cid(n: usize) -> Cid {
     Scripted::default().publish(&format!("probe {n}"), 1)
 }
 
-/// What a turn costs in which there is nothing to do.
+/// Cost of a turn without any work.
 async fn idle(what: &str, service: &Service) -> PlacementOutcome {
     const TURNS: u32 = 2_000;
     settle(service).await?;
@@ -124,7 +124,7 @@ async fn idle(what: &str, service: &Service) -> PlacementOutcome {
     for _ in 0..TURNS {
         service.workers.turn().await?;
     }
-    println!("a look of the idle reconciler {what}: {:.0?}", began.elapsed() / TURNS);
+    println!("a turn of the idle worker {what}: {:.0?}", began.elapsed() / TURNS);
     Ok(())
 }
 
@@ -148,7 +148,7 @@ async fn pin(
 }
 
 fn wish(account: AccountId, cid: Cid, expires_at: Timestamp) -> CreatePin {
-    // Some of these pins end in the past.
+    // Some of these pins have already expired.
     let timelock = Timelock::parse(&expires_at.to_string(), Timestamp::from_ms(0)).expect("a valid timelock");
     CreatePin {
         account,

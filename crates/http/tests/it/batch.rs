@@ -22,16 +22,16 @@ async fn total(api: &Api, key: &str) -> Value {
 }
 
 #[tokio::test]
-async fn batch_reports_the_status_of_each_pin() {
+async fn batch_response_has_the_status_of_each_pin() {
     let api = Api::start().await;
     let key = api.key("premium", ALL).await;
-    let gate = api.block_fetch(HELLO);
+    let gate = api.hold_back(HELLO);
     let body = json!({"items": [{"cid": HELLO_FORMS[1], "customName": "a"}, {"cid": WORLD, "cl": "cl1-eu"}], "cl": "cl0-global"});
     let answer = pin_all(&api, &key, body).await;
     assert_eq!(answer.status(), 202, "{}", answer.text());
     assert_snapshot!(answer.masked(), @r#"{"results":[{"index":0,"created":true,"cid":"bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq","clusterId":"cl0-global","expiresAt":null,"retainUntil":null,"pinned":false,"status":"queued","uploadId":"[id]","name":"a","originalName":null,"customName":"a","size":0,"type":"unknown","createdAt":"2026-01-01T00:00:00.000Z"},{"index":1,"created":true,"cid":"bafkreicin2sgejgrxnh3nahtj56jvwlkr4sozcf6opvi4wtmmuta5hfyu4","clusterId":"cl1-eu","expiresAt":null,"retainUntil":null,"pinned":false,"status":"queued","uploadId":"[id]","name":null,"originalName":null,"customName":null,"size":0,"type":"unknown","createdAt":"2026-01-01T00:00:00.000Z"}],"total":2,"byStatus":{"queued":2}}"#);
     gate.open();
-    // The single request waits until the content is fetched.
+    // The single request waits until its content is stored.
     for (cid, cl) in [(HELLO, "cl0-global"), (WORLD, "cl1-eu")] {
         let pinned = api.post(&format!("/api/v3/files/pin/{cid}?cl={cl}")).key(&key).await;
         assert_eq!(pinned.status(), 200);
@@ -101,7 +101,7 @@ async fn all_errors_of_a_batch_are_reported_together() {
 }
 
 #[tokio::test]
-async fn batch_has_its_own_limits() {
+async fn batch_size_is_limited() {
     let mut settings = Settings::default();
     settings.bodies.json_bytes_max = 100;
     settings.bodies.batch_bytes_max = 1_000;
@@ -127,7 +127,7 @@ async fn batch_requires_its_scope() {
 }
 
 #[tokio::test]
-async fn batch_removal_is_all_or_nothing() {
+async fn batch_removal_is_atomic() {
     let api = Api::start().await;
     let key = api.key("premium", ALL).await;
     for cid in [HELLO, WORLD] {
@@ -141,7 +141,11 @@ async fn batch_removal_is_all_or_nothing() {
         (&json!(1), &json!(nobody))
     );
     let other = api.key("premium", ALL).await;
-    assert_eq!(remove_all(&api, &other, json!({"cids": [HELLO]})).await.status(), 404, "it is not theirs");
+    assert_eq!(
+        remove_all(&api, &other, json!({"cids": [HELLO]})).await.status(),
+        404,
+        "the pin belongs to another account"
+    );
     for (body, status) in [
         (json!({"cids": [HELLO, HELLO_FORMS[2]]}), 400),
         (json!({"cids": [HELLO, 5]}), 400),
@@ -165,7 +169,7 @@ async fn batch_removal_is_all_or_nothing() {
 const UNTIL: &str = "2026-06-01T00:00:00.000Z";
 
 #[tokio::test]
-async fn locked_pin_is_listed_and_not_removed_by_any_route() {
+async fn locked_pin_is_marked_and_cannot_be_removed() {
     let api = Api::start().await;
     let key = api.key("premium", ALL).await;
     let pin = format!("/api/v3/files/pin/{HELLO}");
@@ -207,7 +211,7 @@ async fn locked_pin_is_listed_and_not_removed_by_any_route() {
 }
 
 #[tokio::test]
-async fn retention_requires_a_plan_that_allows_it() {
+async fn lock_requires_a_plan_that_allows_it() {
     let api = Api::start().await;
     let (free, premium) = (api.key("free", ALL).await, api.key("premium", ALL).await);
     let answer = api
@@ -239,7 +243,7 @@ async fn dry_run_reports_and_changes_nothing() {
     assert_snapshot!(answer.text(), @r#"{"dryRun":true,"cid":"bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq","clusterId":"cl0-global","pinned":false,"status":null,"uploadId":null,"size":0,"claimedSize":5,"blocks":{"here":0,"missing":1},"complete":false,"cut":null,"availability":"found","providers":null,"quota":{"charge":0,"exact":false,"used":0,"limit":1073741824,"left":1073741824,"fits":null}}"#);
     assert_eq!(total(&api, &key).await, 0);
     api.until_nothing_is_held().await;
-    api.unpublish(WORLD);
+    api.nobody_has(WORLD);
     let answer =
         api.post(&format!("/api/v3/files/pin/{WORLD}?dryRun=1")).key(&key).header("prefer", "wait=0").await;
     assert_eq!((answer.status(), &answer.json()["availability"]), (200, &json!("not_found")));

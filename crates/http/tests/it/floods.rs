@@ -1,4 +1,4 @@
-//! Oversized and malformed input, on every route of the document.
+//! Oversized and malformed requests on every route of the document.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use futures::stream;
 use pinfold_http::{Bodies, Settings};
 
 use crate::document::{Document, Operation};
-use crate::harness::{Answer, Api, unlimited_rates};
+use crate::harness::{Answer, Api, unhurried};
 
-/// Larger than any JSON body may be.
+/// More bytes than any JSON body may have.
 const HUGE: usize = 32 * 1024 * 1024;
 
-/// Sends every operation that takes JSON the body that `body` makes, and checks the answer.
+/// Sends a body created by `body` to every operation that takes JSON, and checks the response.
 async fn to_every_route_with_json(
     api: &Api,
     body: impl Fn() -> Body,
@@ -39,21 +39,21 @@ fn is(answer: &Answer, operation: &Operation<'_>, status: u16) {
 
 #[tokio::test]
 async fn huge_json_is_refused() {
-    let api = Api::start_with(unlimited_rates()).await;
+    let api = Api::start_with(unhurried()).await;
     let huge = || Body::from(format!("{{\"name\":\"{}\"}}", "x".repeat(HUGE)));
     to_every_route_with_json(&api, huge, |operation, answer| is(answer, operation, 413)).await;
 }
 
 #[tokio::test]
 async fn deeply_nested_json_is_refused() {
-    let api = Api::start_with(unlimited_rates()).await;
+    let api = Api::start_with(unhurried()).await;
     let deep = || Body::from(format!("{{\"x\":{}{}}}", "[".repeat(20_000), "]".repeat(20_000)));
     to_every_route_with_json(&api, deep, |operation, answer| is(answer, operation, 400)).await;
 }
 
 #[tokio::test]
-async fn malformed_json_is_refused() {
-    let api = Api::start_with(unlimited_rates()).await;
+async fn invalid_json_is_refused() {
+    let api = Api::start_with(unhurried()).await;
     for text in ["{", "{]}", "nonsense", "\u{0}", "{\"a\":1}{", "\"text\""] {
         to_every_route_with_json(&api, || Body::from(text), |operation, answer| is(answer, operation, 400))
             .await;
@@ -61,16 +61,16 @@ async fn malformed_json_is_refused() {
 }
 
 #[tokio::test]
-async fn json_that_never_arrives_times_out() {
+async fn json_that_never_arrives_is_timed_out() {
     let bodies = Bodies { json_time: Duration::from_millis(10), ..Bodies::default() };
-    let api = Api::start_with(Settings { bodies, ..unlimited_rates() }).await;
+    let api = Api::start_with(Settings { bodies, ..unhurried() }).await;
     let never = || Body::from_stream(stream::pending::<Result<Vec<u8>, std::io::Error>>());
     to_every_route_with_json(&api, never, |operation, answer| is(answer, operation, 408)).await;
 }
 
 #[tokio::test]
-async fn path_traversal_in_parameters_is_harmless() {
-    let api = Api::start_with(unlimited_rates()).await;
+async fn path_traversal_and_injection_in_parameters_are_refused() {
+    let api = Api::start_with(unhurried()).await;
     let credential = api.everything().await;
     let document = Document::of(&api).await;
     for operation in document.operations() {

@@ -1,21 +1,21 @@
-//! The API v3 as its clients see it: the real router over a real service, with scripted clusters.
+//! The API v3 as its clients see it: the real router and service with a scripted cluster.
 
 mod admin;
 mod auth;
 mod batch;
-mod credentials;
 mod document;
 mod entries;
 mod errors;
 mod events;
 mod floods;
+mod gate;
 mod harness;
 mod idempotency;
 mod keys;
 mod limits;
 mod logs;
-mod multipart;
 mod openapi;
+mod parts;
 mod pin;
 mod plans;
 mod reference;

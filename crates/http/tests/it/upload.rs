@@ -1,4 +1,4 @@
-//! Uploads of files and directories.
+//! Uploads in the forms that clients send.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use pinfold_http::Settings;
 use crate::harness::{Api, HELLO, form};
 
 #[tokio::test]
-async fn file_is_uploaded() {
+async fn file_is_pinned() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let body = form(&[("file\"; filename=\"hello.txt", "hello")]);
@@ -21,7 +21,7 @@ async fn file_is_uploaded() {
 }
 
 #[tokio::test]
-async fn fields_before_and_after_the_file_are_used() {
+async fn fields_before_and_after_the_file_are_read() {
     let api = Api::start().await;
     let key = api.key("premium", "files:write").await;
     let file = ("file\"; filename=\"a.txt", "hello");
@@ -58,18 +58,14 @@ async fn interrupted_upload_leaves_nothing() {
     let whole = form(&[("file\"; filename=\"a.txt", &"hello ".repeat(100_000))]);
     for length in [whole.len() / 2, whole.len() - 4] {
         let answer = api.post("/api/v3/files").key(&key).form(whole[..length].to_vec()).await;
-        assert_eq!(
-            (answer.status(), answer.message()),
-            (400, "The upload was interrupted".into()),
-            "{length}"
-        );
+        assert_eq!((answer.status(), answer.message()), (400, "The upload was cut off".into()), "{length}");
     }
     assert_eq!(api.get("/api/v3/users/me/uploads").key(&key).await.json()["total"], 0);
     api.until_nothing_is_held().await;
 }
 
 #[tokio::test]
-async fn stalled_upload_times_out() {
+async fn stalled_upload_is_aborted() {
     let mut settings = Settings::default();
     settings.bodies.upload_idle_time = Duration::from_millis(20);
     let api = Api::start_with(settings).await;
@@ -83,7 +79,7 @@ async fn stalled_upload_times_out() {
 }
 
 #[tokio::test]
-async fn body_that_is_not_a_form_is_refused() {
+async fn request_that_is_not_a_form_is_reported() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let answer = api.post("/api/v3/files").key(&key).body(r#"{"file":"a"}"#).await;
@@ -93,7 +89,7 @@ async fn body_that_is_not_a_form_is_refused() {
 }
 
 #[tokio::test]
-async fn directory_is_uploaded_with_its_paths() {
+async fn directory_is_pinned_with_its_paths() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let parts = [
@@ -109,7 +105,7 @@ async fn directory_is_uploaded_with_its_paths() {
 }
 
 #[tokio::test]
-async fn paths_without_content_are_bounded() {
+async fn paths_without_content_are_limited() {
     let mut settings = Settings::default();
     settings.bodies.directory_entries_max = 2;
     let api = Api::start_with(settings).await;
@@ -125,7 +121,7 @@ async fn paths_without_content_are_bounded() {
 }
 
 #[tokio::test]
-async fn invalid_paths_are_named() {
+async fn invalid_paths_are_reported() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     for path in ["/etc/passwd", "../a", "a//b", "a/../b", "a\0b"] {

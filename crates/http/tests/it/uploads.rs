@@ -24,7 +24,7 @@ async fn pages_and_cursors_visit_all_pins() {
     assert_eq!(first["pagination"], serde_json::json!({"page": 1, "limit": 1, "total": 2, "totalPages": 2}));
     assert_eq!(first["uploads"][0]["cid"], WORLD, "newest first");
 
-    let cursor = first["nextCursor"].as_str().expect("there is more");
+    let cursor = first["nextCursor"].as_str().expect("there is a next page");
     let next = api.get(&format!("/api/v3/users/me/uploads?limit=1&cursor={cursor}")).key(&key).await.json();
     assert_eq!(next["uploads"][0]["cid"], HELLO);
     assert_eq!(next["nextCursor"], serde_json::Value::Null);
@@ -53,7 +53,7 @@ async fn filters_select_pins() {
         assert_eq!(answer.json()["total"], total, "{query}: {}", answer.text());
     }
     let answer = api.get("/api/v3/users/me/uploads?limit=abc").key(&key).await;
-    assert_eq!(answer.message(), "`limit` must be a whole number from 1");
+    assert_eq!(answer.message(), "`limit`: a whole number from 1 is needed");
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 //! The API page in a browser: each operation, sent with the values that the page fills in, must be the request that the
-//! document describes, and valid in form.
+//! document describes, and must be valid.
 //!
 //! `PINFOLD_TEST_SCREENSHOTS=FOLDER` stores screenshots.
 
@@ -41,7 +41,7 @@ struct Sent {
 }
 
 #[tokio::test]
-async fn every_form_of_the_api_page_sends_its_operation() {
+async fn api_page_sends_every_operation() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let settings = folder.path().join("pinfold.toml");
     std::fs::write(&settings, SETTINGS).expect("it can be written");
@@ -59,7 +59,7 @@ async fn every_form_of_the_api_page_sends_its_operation() {
     let mut browser = Program::start("browser", command, folder.path());
     let mut tried: BTreeMap<String, Tried> = BTreeMap::new();
     while let Some(one) = browser.line(|line| serde_json::from_str::<Option<Tried>>(line).ok()).await {
-        assert!(!tried.contains_key(&one.id), "{} is on the page twice", one.id);
+        assert!(!tried.contains_key(&one.id), "operation {} is on the page more than once", one.id);
         tried.insert(one.id.clone(), one);
     }
     browser.kill().await;

@@ -1,4 +1,4 @@
-//! Where `ci/peers` has put the programs of others.
+//! Paths of the programs that `ci/peers` installs.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ const WEBHOOKS_PYPI: &str = "webhooks-pypi-1.1.0";
 const API_CLIENTS: &str = "api-clients/node_modules";
 const OAPI_CODEGEN: &str = "oapi-codegen";
 
-/// The repository's root.
+/// The root of the repository.
 pub(crate) fn repository() -> PathBuf {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate has a parent folder");
     crates.parent().expect("the workspace has a root").to_path_buf()
@@ -24,7 +24,7 @@ pub(crate) fn kubo() -> PathBuf {
     installed(KUBO)
 }
 
-/// A Node that is new enough for Helia.
+/// A version of Node.js that is new enough for Helia.
 pub(crate) fn node() -> PathBuf {
     installed(NODE)
 }
@@ -39,12 +39,12 @@ pub(crate) fn python_requests() -> PathBuf {
     installed(REQUESTS)
 }
 
-/// A folder for `PYTHONPATH` that holds the Python SDK, without what it imports.
+/// A folder for `PYTHONPATH` that contains the Python SDK without its dependencies.
 pub(crate) fn python_sdk() -> PathBuf {
     installed(SDK)
 }
 
-/// A folder for `PYTHONPATH` that holds schemathesis and what it imports.
+/// A folder for `PYTHONPATH` that contains schemathesis and its dependencies.
 pub(crate) fn schemathesis() -> PathBuf {
     installed(SCHEMATHESIS)
 }
@@ -54,7 +54,7 @@ pub(crate) fn api_clients() -> PathBuf {
     installed(API_CLIENTS)
 }
 
-/// The folder of `oapi-codegen`, with a Go module in `module` that vendors what its output imports.
+/// The folder of `oapi-codegen`, with a Go module in `module` that vendors the dependencies of its output.
 pub(crate) fn oapi_codegen() -> PathBuf {
     installed(OAPI_CODEGEN)
 }
@@ -64,7 +64,7 @@ pub(crate) fn webhooks_npm() -> PathBuf {
     installed(WEBHOOKS_NPM)
 }
 
-/// A folder for `PYTHONPATH` that holds the PyPI package `standardwebhooks`.
+/// A folder for `PYTHONPATH` that contains the PyPI package `standardwebhooks`.
 pub(crate) fn webhooks_pypi() -> PathBuf {
     installed(WEBHOOKS_PYPI)
 }
@@ -79,6 +79,6 @@ fn folder() -> PathBuf {
     if let Some(folder) = std::env::var_os("PINFOLD_PEERS_DIR") {
         return PathBuf::from(folder);
     }
-    let home = std::env::var_os("HOME").expect("HOME is set, or PINFOLD_PEERS_DIR");
+    let home = std::env::var_os("HOME").expect("HOME or PINFOLD_PEERS_DIR is set");
     Path::new(&home).join(".cache/pinfold-peers")
 }

@@ -1,14 +1,14 @@
-//! Files and folders to move between nodes: the same bytes every time.
+//! Files and folders to transfer between nodes, with the same bytes in every run.
 
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-/// So many small files that a folder of them becomes a HAMT in `unixfs-v1-2025` (over 256 KiB of links).
+/// Number of small files for which a folder becomes a HAMT in `unixfs-v1-2025` (over 256 KiB of links).
 const HAMT_FILES: u32 = 6_000;
 
-/// A folder with files of several blocks, of one and of a byte, folders in folders, and names beyond ASCII.
+/// A folder with files of several blocks, of one block and of one byte, nested folders, and names beyond ASCII.
 pub(crate) fn tree() -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let deep = folder.path().join("a/b/c");
@@ -21,7 +21,7 @@ pub(crate) fn tree() -> TempDir {
     folder
 }
 
-/// A folder with a file of no bytes beside another.
+/// A folder with an empty file and another one.
 pub(crate) fn with_an_empty_file() -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     write(&folder.path().join("empty"), b"");
@@ -29,7 +29,7 @@ pub(crate) fn with_an_empty_file() -> TempDir {
     folder
 }
 
-/// A folder that is wide enough to be sharded.
+/// A folder large enough to be sharded.
 pub(crate) fn wide() -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     for number in 0..HAMT_FILES {
@@ -39,7 +39,7 @@ pub(crate) fn wide() -> TempDir {
     folder
 }
 
-/// One file of 12 MiB, in a folder that lives as long as it is needed.
+/// One file of 12 MiB in a folder that is deleted when dropped.
 pub(crate) fn file() -> (TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("file.bin");
@@ -47,7 +47,7 @@ pub(crate) fn file() -> (TempDir, std::path::PathBuf) {
     (folder, path)
 }
 
-/// `size` bytes that depend on `seed` alone: SHA-256 of the seed and a counter, over and over.
+/// `size` bytes that depend only on `seed`: repeated SHA-256 of the seed and a counter.
 pub(crate) fn bytes(seed: &str, size: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(size + 32);
     for counter in 0u64.. {

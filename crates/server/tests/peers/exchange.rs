@@ -1,5 +1,5 @@
-//! Blocks go from a foreign node to Pinfold and, once that node is gone, from Pinfold to another foreign node.
-//! What arrives there whole has passed through Pinfold whole, in both directions of bitswap.
+//! Blocks are transferred from a foreign node to Pinfold and, after that node has ended, from Pinfold to another
+//! foreign node. If the content arrives completely, both directions of bitswap work.
 
 use std::path::Path;
 
@@ -8,47 +8,47 @@ use serde_json::{Value, json};
 use crate::{Over, data, helia::Helia, kubo::Kubo, pinfold::Pinfold};
 
 #[tokio::test]
-async fn a_folder_goes_from_kubo_to_kubo_over_tcp_with_tls() {
-    a_folder_goes_from_kubo_to_kubo(Over::TcpTls).await;
+async fn folder_from_kubo_to_kubo_over_tcp_with_tls() {
+    folder_from_kubo_to_kubo(Over::TcpTls).await;
 }
 
 #[tokio::test]
-async fn a_folder_goes_from_kubo_to_kubo_over_tcp_with_noise() {
-    a_folder_goes_from_kubo_to_kubo(Over::TcpNoise).await;
+async fn folder_from_kubo_to_kubo_over_tcp_with_noise() {
+    folder_from_kubo_to_kubo(Over::TcpNoise).await;
 }
 
 #[tokio::test]
-async fn a_folder_goes_from_kubo_to_kubo_over_quic() {
-    a_folder_goes_from_kubo_to_kubo(Over::Quic).await;
+async fn folder_from_kubo_to_kubo_over_quic() {
+    folder_from_kubo_to_kubo(Over::Quic).await;
 }
 
 #[tokio::test]
-async fn a_folder_goes_from_kubo_to_kubo_over_websocket() {
-    a_folder_goes_from_kubo_to_kubo(Over::WebSocket).await;
+async fn folder_from_kubo_to_kubo_over_websocket() {
+    folder_from_kubo_to_kubo(Over::WebSocket).await;
 }
 
 #[tokio::test]
-async fn a_folder_goes_from_helia_to_helia_over_tcp_with_tls() {
-    a_folder_goes_from_helia_to_helia(Over::TcpTls).await;
+async fn folder_from_helia_to_helia_over_tcp_with_tls() {
+    folder_from_helia_to_helia(Over::TcpTls).await;
 }
 
 #[tokio::test]
-async fn a_folder_goes_from_helia_to_helia_over_tcp_with_noise() {
-    a_folder_goes_from_helia_to_helia(Over::TcpNoise).await;
+async fn folder_from_helia_to_helia_over_tcp_with_noise() {
+    folder_from_helia_to_helia(Over::TcpNoise).await;
 }
 
 #[tokio::test]
-async fn a_folder_goes_from_helia_to_helia_over_websocket() {
-    a_folder_goes_from_helia_to_helia(Over::WebSocket).await;
+async fn folder_from_helia_to_helia_over_websocket() {
+    folder_from_helia_to_helia(Over::WebSocket).await;
 }
 
 #[tokio::test]
-async fn a_sharded_folder_goes_from_kubo_to_kubo() {
-    from_kubo_to_kubo(Over::TcpTls, data::wide().path()).await;
+async fn sharded_folder_from_kubo_to_kubo() {
+    transfer_from_kubo_to_kubo(Over::TcpTls, data::wide().path()).await;
 }
 
 #[tokio::test]
-async fn a_sharded_folder_goes_from_helia_to_kubo() {
+async fn sharded_folder_from_helia_to_kubo() {
     let folder = data::wide();
     let mut helia = Helia::start(Over::TcpTls).await;
     let cid = helia.add(folder.path()).await;
@@ -59,11 +59,11 @@ async fn a_sharded_folder_goes_from_helia_to_kubo() {
     let kubo = Kubo::start(Over::TcpTls).await;
     kubo.connect(pinfold.address(Over::TcpTls)).await;
     kubo.pin(&cid).await;
-    assert_eq!(kubo.add(folder.path()).await, cid, "Kubo has the same folder");
+    assert_eq!(kubo.add(folder.path()).await, cid, "Kubo computes the same root CID");
 }
 
 #[tokio::test]
-async fn dag_cbor_goes_from_kubo_to_helia() {
+async fn dag_cbor_from_kubo_to_helia() {
     let (folder, path) = data::file();
     let kubo = Kubo::start(Over::TcpTls).await;
     let leaf = kubo.add(&path).await;
@@ -75,13 +75,13 @@ async fn dag_cbor_goes_from_kubo_to_helia() {
 
     let mut helia = Helia::start(Over::TcpTls).await;
     helia.connect(pinfold.address(Over::TcpTls)).await;
-    assert_eq!(helia.pin(&root).await, 15, "two of dag-cbor, a root and twelve leaves of the file");
+    assert_eq!(helia.pin(&root).await, 15, "two dag-cbor blocks, and a root with twelve leaves of the file");
     assert_eq!(helia.sha256(&leaf).await, data::sha256(&path));
     drop(folder);
 }
 
 #[tokio::test]
-async fn dag_cbor_goes_from_helia_to_kubo() {
+async fn dag_cbor_from_helia_to_kubo() {
     let (folder, path) = data::file();
     let mut helia = Helia::start(Over::TcpNoise).await;
     let leaf = helia.add(&path).await;
@@ -97,15 +97,15 @@ async fn dag_cbor_goes_from_helia_to_kubo() {
     drop(folder);
 }
 
-/// Kubo never sends an empty block, not even to another Kubo: Pinfold knows it by its CID. It does send it.
+/// Kubo never sends an empty block, not even to another Kubo. Pinfold recognises its CID, and sends the block itself.
 #[tokio::test]
-async fn a_folder_with_an_empty_file_goes_from_kubo_to_kubo() {
-    from_kubo_to_kubo(Over::TcpTls, data::with_an_empty_file().path()).await;
+async fn folder_with_an_empty_file_from_kubo_to_kubo() {
+    transfer_from_kubo_to_kubo(Over::TcpTls, data::with_an_empty_file().path()).await;
 }
 
-/// An upload is served as a pin is.
+/// Uploads are served in the same way as pins.
 #[tokio::test]
-async fn an_upload_reaches_kubo_and_helia() {
+async fn upload_is_fetched_by_kubo_and_helia() {
     let (folder, path) = data::file();
     let kubo = Kubo::start(Over::TcpTls).await;
     let pinfold = Pinfold::beside(kubo.address(Over::TcpTls)).await;
@@ -121,9 +121,9 @@ async fn an_upload_reaches_kubo_and_helia() {
     drop(folder);
 }
 
-/// When this fails, the trouble is not Pinfold's.
+/// If this fails, the cause is not in Pinfold.
 #[tokio::test]
-async fn the_peers_agree_among_themselves() {
+async fn peers_exchange_content_without_pinfold() {
     let folder = data::tree();
     for over in [Over::TcpTls, Over::TcpNoise, Over::WebSocket] {
         let kubo = Kubo::start(over).await;
@@ -139,11 +139,11 @@ async fn the_peers_agree_among_themselves() {
     }
 }
 
-async fn a_folder_goes_from_kubo_to_kubo(over: Over) {
-    from_kubo_to_kubo(over, data::tree().path()).await;
+async fn folder_from_kubo_to_kubo(over: Over) {
+    transfer_from_kubo_to_kubo(over, data::tree().path()).await;
 }
 
-async fn from_kubo_to_kubo(over: Over, folder: &Path) {
+async fn transfer_from_kubo_to_kubo(over: Over, folder: &Path) {
     let giver = Kubo::start(over).await;
     let cid = giver.add(folder).await;
     let refs = giver.refs(&cid).await;
@@ -157,7 +157,7 @@ async fn from_kubo_to_kubo(over: Over, folder: &Path) {
     assert_eq!(taker.refs(&cid).await, refs);
 }
 
-async fn a_folder_goes_from_helia_to_helia(over: Over) {
+async fn folder_from_helia_to_helia(over: Over) {
     let folder = data::tree();
     let mut giver = Helia::start(over).await;
     let cid = giver.add(folder.path()).await;

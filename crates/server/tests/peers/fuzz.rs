@@ -1,14 +1,14 @@
-//! schemathesis reads the OpenAPI document of a server and tries what it says, and much that it does not: no answer may be
-//! one that the document does not name, none may be a fault of the server.
+//! schemathesis reads the OpenAPI document of a server and sends valid and invalid requests: every response must be
+//! described by the document, and none may be a 5xx.
 //!
-//! `PINFOLD_TEST_FUZZ_EXAMPLES` (requests of each kind for an operation; default 10) and `PINFOLD_TEST_FUZZ_SEED` make a
-//! longer or another run.
+//! `PINFOLD_TEST_FUZZ_EXAMPLES` (requests of each kind for an operation; default 10) and `PINFOLD_TEST_FUZZ_SEED`
+//! change the length and the seed of the run.
 
 use tokio::process::Command;
 
 use crate::{cache, pinfold::Pinfold, program};
 
-/// Nobody is there to be asked for content, and nobody is to be slowed down.
+/// No peer is asked for content, and no client is rate limited.
 const SETTINGS: &str = "
 [pins]
 find_seconds = 1
@@ -27,7 +27,7 @@ logins_per_account_per_minute = 1000000
 ";
 
 #[tokio::test]
-async fn the_server_answers_as_its_document_says() {
+async fn server_conforms_to_its_document() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let settings = folder.path().join("pinfold.toml");
     std::fs::write(&settings, SETTINGS).expect("it can be written");
@@ -46,11 +46,11 @@ async fn the_server_answers_as_its_document_says() {
         .arg("run");
     command.arg(format!("{}/api/v3/docs/openapi.json", pinfold.url));
     command.args(["--header", &format!("X-API-Key: {}", pinfold.key), "--checks", "all", "--workers", "1"]);
-    // A request without `Authorization` still has the key, which routes for sessions alone answer with 403. What no
-    // credential gets is tried on every route by `crates/http/tests/it/security.rs`.
+    // A request without `Authorization` still has the key, which routes that need a session answer with 403.
+    // `crates/http/tests/it/security.rs` tests requests without any credential on every route.
     command.args(["--exclude-checks", "missing_required_header"]);
     command.args(["--continue-on-failure", "--no-shrink", "--warnings", "off"]);
-    // How fast values are generated depends on the machine alone.
+    // The time to generate values depends only on the machine.
     command.args(["--suppress-health-check", "too_slow"]);
     command.arg("--max-examples").arg(number("PINFOLD_TEST_FUZZ_EXAMPLES", "10"));
     command.arg("--seed").arg(number("PINFOLD_TEST_FUZZ_SEED", "1"));

@@ -1,4 +1,4 @@
-//! A Helia node on loopback, driven line by line through `ci/helia/peer.mjs`.
+//! A Helia node on loopback, controlled by lines through `ci/helia/peer.mjs`.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub(crate) struct Helia {
 }
 
 impl Helia {
-    /// Starts a node that speaks over `over` alone. Helia has no QUIC.
+    /// Starts a node that uses only this transport. Helia has no QUIC.
     pub(crate) async fn start(over: Over) -> Self {
         let (transport, security) = match over {
             Over::TcpTls => ("tcp", "tls"),
@@ -25,11 +25,11 @@ impl Helia {
             Over::WebSocket => ("ws", "noise"),
             Over::Quic => panic!("Helia has no QUIC"),
         };
-        // JavaScript looks for packages beside the script, so the script goes beside the packages.
+        // JavaScript resolves packages next to the script, so the script is copied next to the packages.
         let folder = tempfile::tempdir().expect("a temporary folder");
         let script = folder.path().join("peer.mjs");
         std::fs::copy(cache::repository().join("ci/helia/peer.mjs"), &script)
-            .expect("ci/helia/peer.mjs is there");
+            .expect("ci/helia/peer.mjs exists");
         std::os::unix::fs::symlink(cache::node_modules(), folder.path().join("node_modules"))
             .expect("a link");
 
@@ -37,16 +37,16 @@ impl Helia {
         command.arg(script).args([transport, security]);
         let mut program = Program::start("helia", command, folder.path());
         let hello: Value = program.line(|line| serde_json::from_str(line).ok()).await;
-        let address = hello["addresses"][0].as_str().expect("it listens").to_owned();
+        let address = hello["addresses"][0].as_str().expect("the node listens").to_owned();
         Self { program, address, _folder: folder }
     }
 
-    /// Adds a file or a folder; its CID.
+    /// Adds a file or a folder and returns its CID.
     pub(crate) async fn add(&mut self, path: &Path) -> String {
         text(&self.ask(json!({"do": "import", "path": path})).await["cid"])
     }
 
-    /// Stores a DAG-JSON value as dag-cbor; its CID.
+    /// Stores a DAG-JSON value as dag-cbor and returns its CID.
     pub(crate) async fn encode(&mut self, value: &Value) -> String {
         text(&self.ask(json!({"do": "encode", "value": value})).await["cid"])
     }
@@ -56,7 +56,7 @@ impl Helia {
         self.ask(json!({"do": "dial", "address": address})).await;
     }
 
-    /// Fetches and pins a whole DAG from those it is connected to; how many blocks it has.
+    /// Fetches and pins a whole DAG from connected peers, and returns its number of blocks.
     pub(crate) async fn pin(&mut self, cid: &str) -> u64 {
         self.ask(json!({"do": "fetch", "cid": cid})).await["blocks"].as_u64().expect("a count")
     }
@@ -66,7 +66,7 @@ impl Helia {
         text(&self.ask(json!({"do": "read", "cid": cid})).await["sha256"])
     }
 
-    /// Takes the node away at once.
+    /// Kills the node.
     pub(crate) async fn kill(self) {
         self.program.kill().await;
     }
@@ -80,5 +80,5 @@ impl Helia {
 }
 
 fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
+    value.as_str().unwrap_or_else(|| panic!("{value} is not a string")).to_owned()
 }

@@ -1,9 +1,9 @@
-//! A file gets the CID that independent importers agree on, whichever way it comes in.
+//! A file gets the same CID as from independent importers, through every way of adding it.
 
 use crate::{pinfold::Pinfold, vector};
 
 #[tokio::test]
-async fn every_published_file_gets_its_published_cid() {
+async fn published_files_get_their_published_cids() {
     let vectors = vector::files();
     assert!(vectors.len() >= 16, "only {} files among the vectors", vectors.len());
     let pinfold = Pinfold::start(&["--no-bootstrap"]).await;

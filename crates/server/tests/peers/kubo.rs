@@ -1,4 +1,4 @@
-//! A Kubo daemon on loopback that knows nobody, driven by its own command line.
+//! A Kubo daemon on loopback without other peers, controlled by its command line.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::{
     program::{self, Program},
 };
 
-/// A running daemon with a repository of its own.
+/// A running daemon with its own repository.
 pub(crate) struct Kubo {
     program: Program,
     folder: TempDir,
@@ -21,7 +21,7 @@ pub(crate) struct Kubo {
 }
 
 impl Kubo {
-    /// Starts a daemon that can be reached, and reaches others, over `over` alone.
+    /// Starts a daemon that listens and dials only over this transport.
     pub(crate) async fn start(over: Over) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let init = ["init", "--profile=test,unixfs-v1-2025", "--empty-repo"];
@@ -34,12 +34,12 @@ impl Kubo {
 
         let id = program::output("ipfs id", command(folder.path(), &["id"]), b"").await;
         let id: Value = serde_json::from_str(&id).expect("`ipfs id` prints JSON");
-        let addresses = id["Addresses"].as_array().expect("it has addresses").iter();
+        let addresses = id["Addresses"].as_array().expect("the daemon has addresses").iter();
         let addresses = addresses.filter_map(Value::as_str).map(str::to_owned).collect();
         Self { program, folder, addresses }
     }
 
-    /// An address of this node for `over`.
+    /// An address of this node for a transport.
     pub(crate) fn address(&self, over: Over) -> &str {
         let found = self.addresses.iter().find(|address| over.fits(address));
         found.unwrap_or_else(|| panic!("no address for {over:?} among {:?}", self.addresses))
@@ -50,23 +50,23 @@ impl Kubo {
         self.run(&["swarm", "connect", address]).await;
     }
 
-    /// Adds a file or a folder; its CID.
+    /// Adds a file or a folder and returns its CID.
     pub(crate) async fn add(&self, path: &Path) -> String {
-        self.run(&["add", "-Qr", path.to_str().expect("a path of text")]).await
+        self.run(&["add", "-Qr", path.to_str().expect("the path is UTF-8")]).await
     }
 
-    /// Stores a DAG-JSON value as dag-cbor; its CID.
+    /// Stores a DAG-JSON value as dag-cbor and returns its CID.
     pub(crate) async fn encode(&self, value: &Value) -> String {
         let command = command(self.folder.path(), &["dag", "put", "--pin"]);
         program::output("ipfs dag put", command, value.to_string().as_bytes()).await
     }
 
-    /// Pins a whole DAG from whoever it is connected to, or whom its DHT knows.
+    /// Pins a whole DAG, fetched from connected peers or from providers in the DHT.
     pub(crate) async fn pin(&self, cid: &str) {
         self.run(&["pin", "add", "--progress=false", cid]).await;
     }
 
-    /// Every CID below a root that it has, asking nobody, in order.
+    /// Every CID below a local root, in order, without using the network.
     pub(crate) async fn refs(&self, cid: &str) -> Vec<String> {
         let refs = self.run(&["refs", "--recursive", "--unique", "--offline", cid]).await;
         let mut refs: Vec<_> = refs.lines().map(str::to_owned).collect();
@@ -74,7 +74,7 @@ impl Kubo {
         refs
     }
 
-    /// The SHA-256 of a file that it has.
+    /// The SHA-256 of a local file.
     pub(crate) async fn sha256(&self, cid: &str) -> String {
         let output =
             program::finish("ipfs cat", command(self.folder.path(), &["cat", "--offline", cid]), b"").await;
@@ -82,17 +82,17 @@ impl Kubo {
         data::hex(&Sha256::digest(&output.stdout))
     }
 
-    /// Tells the DHT that it has a CID.
+    /// Provides a CID in the DHT.
     pub(crate) async fn provide(&self, cid: &str) {
         self.run(&["routing", "provide", cid]).await;
     }
 
-    /// Takes the daemon away at once.
+    /// Kills the daemon.
     pub(crate) async fn kill(self) {
         self.program.kill().await;
     }
 
-    /// Runs one `ipfs` command against the daemon; what it printed.
+    /// Runs one `ipfs` command against the daemon and returns its output.
     pub(crate) async fn run(&self, arguments: &[&str]) -> String {
         let name = format!("ipfs {}", arguments.join(" "));
         program::output(&name, command(self.folder.path(), arguments), b"").await
@@ -105,11 +105,11 @@ fn command(repository: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Keeps the daemon on loopback, away from every public service, and on one transport.
+/// Restricts the daemon to loopback, without public services, and to one transport.
 fn configure(path: &Path, over: Over) {
     let mut config = read(path);
     let Value::Object(quiet) = read(&cache::repository().join("ci/kubo.json")) else {
-        panic!("ci/kubo.json is no object");
+        panic!("ci/kubo.json is not an object");
     };
     for (key, value) in quiet {
         set(&mut config, &key, value);
@@ -133,7 +133,7 @@ fn read(path: &Path) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Sets a value in a document by its dotted key, making the objects on the way to it.
+/// Sets a value in a document by its dotted key, creating the objects on its path.
 fn set(document: &mut Value, key: &str, value: Value) {
     let mut at = document;
     for name in key.split('.') {

@@ -1,17 +1,17 @@
-//! The real `pinfold` beside software that others wrote: Kubo, Helia, the six samples of the API's own page, and its SDK.
+//! The real `pinfold` with other implementations: Kubo, Helia, the six samples of the original API page, and its SDK.
 //!
 //! Everything here is a separate process on loopback with free ports and a temporary folder. `ci/peers` installs the
-//! peers; one that is missing fails its test with a word about that, so that a green run has met every one of them.
+//! peers. A missing peer fails its test with a message that says so, so a successful run has used every one of them.
 //!
 //! `cargo test -p pinfold-server --features foreign-peers --test peers`
 //!
 //! | file | owns |
 //! | --- | --- |
-//! | `cache.rs` | where `ci/peers` put things |
+//! | `cache.rs` | paths of the programs that `ci/peers` installs |
 //! | `program.rs` | a child process that ends with its test |
 //! | `kubo.rs`, `helia.rs`, `pinfold.rs` | one driver for each kind of node |
-//! | `data.rs`, `vector.rs` | bytes and folders to move, and the published CIDs |
-//! | `exchange.rs`, `routing.rs`, `import.rs`, `samples.rs`, `sdk.rs`, `fuzz.rs`, `tours.rs`, `api_page.rs`, `openapi_clients.rs`, `webhooks.rs` | the stories |
+//! | `data.rs`, `vector.rs` | bytes and folders to transfer, and the published CIDs |
+//! | `exchange.rs`, `routing.rs`, `import.rs`, `samples.rs`, `sdk.rs`, `fuzz.rs`, `tours.rs`, `api_page.rs`, `openapi_clients.rs`, `webhooks.rs` | the tests |
 
 mod api_page;
 mod cache;
@@ -34,21 +34,21 @@ mod vector;
 mod webhook_receiver;
 mod webhooks;
 
-/// How two nodes reach each other in a story.
+/// The transport between two nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Over {
     /// TCP, secured with TLS 1.3.
     TcpTls,
     /// TCP, secured with Noise.
     TcpNoise,
-    /// QUIC v1, which brings its own security.
+    /// QUIC v1, which includes TLS 1.3.
     Quic,
     /// WebSocket over TCP, secured with Noise.
     WebSocket,
 }
 
 impl Over {
-    /// A loopback address to listen on, with a port the system chooses.
+    /// A loopback address to listen on, with a port chosen by the system.
     pub(crate) fn listen(self) -> &'static str {
         match self {
             Self::TcpTls | Self::TcpNoise => "/ip4/127.0.0.1/tcp/0",
@@ -57,7 +57,7 @@ impl Over {
         }
     }
 
-    /// Whether a multiaddr of a node is one for this way.
+    /// Whether a multiaddr of a node uses this transport.
     pub(crate) fn fits(self, address: &str) -> bool {
         let websocket = address.contains("/ws");
         match self {

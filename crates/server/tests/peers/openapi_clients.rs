@@ -1,4 +1,4 @@
-//! Generators make clients of the OpenAPI document, and programs that use them compile.
+//! Generated clients of the OpenAPI document, and programs that use them, compile.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::{cache, pinfold::Pinfold, program};
 const CLIENTS: &str = "crates/server/tests/peers/clients";
 
 #[tokio::test]
-async fn typescript_types_are_generated_and_used() {
+async fn typescript_types_are_generated_and_compile() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let place = folder.path();
     write_document(place).await;
@@ -42,13 +42,13 @@ async fn typescript_types_are_generated_and_used() {
 }
 
 #[tokio::test]
-async fn a_go_client_is_generated_and_used() {
+async fn go_client_is_generated_and_compiles() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let place = folder.path();
     write_document(place).await;
     let module = cache::oapi_codegen().join("module");
     for file in ["go.mod", "go.sum"] {
-        std::fs::copy(module.join(file), place.join(file)).expect("ci/peers has made a module");
+        std::fs::copy(module.join(file), place.join(file)).expect("ci/peers has created the module");
     }
     std::os::unix::fs::symlink(module.join("vendor"), place.join("vendor")).expect("a link");
     std::fs::create_dir(place.join("example")).expect("a folder can be made");
@@ -66,14 +66,14 @@ async fn a_go_client_is_generated_and_used() {
     }
 }
 
-/// The document of a server, as `openapi.json`.
+/// Writes the document of a server as `openapi.json`.
 async fn write_document(place: &Path) {
     let pinfold = Pinfold::start(&["--no-bootstrap"]).await;
     let document = pinfold.document().await;
     std::fs::write(place.join("openapi.json"), document.to_string()).expect("it can be written");
 }
 
-/// Runs a program to its end; what it printed, wherever, is shown when it failed.
+/// Runs a program to its end and prints its output if it failed.
 async fn succeed(name: &str, command: Command) {
     let output = program::finish(name, command, b"").await;
     let said =

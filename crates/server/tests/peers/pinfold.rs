@@ -1,4 +1,4 @@
-//! The real `pinfold`, driven by its command line and, as any client would, by curl.
+//! The real `pinfold`, controlled by its command line and with curl.
 
 use std::path::Path;
 
@@ -14,10 +14,10 @@ use crate::{
 
 const BINARY: &str = env!("CARGO_BIN_EXE_pinfold");
 
-/// A running server with a data folder of its own.
+/// A running server with its own data folder.
 pub(crate) struct Pinfold {
     program: Program,
-    /// Where it answers HTTP, without a slash at the end.
+    /// Base URL of its HTTP API, without a trailing slash.
     pub(crate) url: String,
     /// The first account's API key, which has every scope.
     pub(crate) key: String,
@@ -36,7 +36,7 @@ impl Pinfold {
         Self::start_with(arguments, &[]).await
     }
 
-    /// The same, with settings from the environment.
+    /// The same with settings from the environment.
     pub(crate) async fn start_with(arguments: &[&str], settings: &[(&str, &str)]) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder");
         let mut serve = Command::new(BINARY);
@@ -52,7 +52,7 @@ impl Pinfold {
         Self { program, url, key: ready.first_key, addresses: ready.addresses, data }
     }
 
-    /// Makes an account with the plan premium, and gives a key of it that has every scope.
+    /// Creates an account with the plan premium and returns its key, which has every scope.
     pub(crate) async fn account(&self, email: &str, password: &str) -> String {
         let command = |arguments: &[&str]| {
             let mut command = Command::new(BINARY);
@@ -65,13 +65,13 @@ impl Pinfold {
         program::output("pinfold token create", create, b"").await
     }
 
-    /// Its address for `over`.
+    /// An address of this server for a transport.
     pub(crate) fn address(&self, over: Over) -> &str {
         let found = self.addresses.iter().find(|address| over.fits(address));
         found.unwrap_or_else(|| panic!("no address for {over:?} among {:?}", self.addresses))
     }
 
-    /// Sends the pin request of the API's own page; the CID must be pinned when it is answered.
+    /// Sends the pin request of the original API page and asserts that the CID is pinned by its response.
     pub(crate) async fn pin(&self, cid: &str) {
         let body = json!({"cl": "cl0-global"}).to_string();
         let header = ["-H", "Content-Type: application/json", "-H", "Prefer: wait=120", "-d", &body];
@@ -88,7 +88,7 @@ impl Pinfold {
         document
     }
 
-    /// Uploads a file with `POST /files`; its CID.
+    /// Uploads a file with `POST /files` and returns its CID.
     pub(crate) async fn upload(&self, path: &Path) -> String {
         let form = format!("file=@{}", path.display());
         let (status, answer) = self.request("POST", "/api/v3/files", &["-F", &form]).await;
@@ -96,7 +96,7 @@ impl Pinfold {
         answer["cid"].as_str().unwrap_or_else(|| panic!("no CID in {answer}")).to_owned()
     }
 
-    /// Uploads a file with `pinfold add`; its CID.
+    /// Uploads a file with `pinfold add` and returns its CID.
     pub(crate) async fn add(&self, path: &Path) -> String {
         let mut command = Command::new(BINARY);
         command.env("PINFOLD_SERVER", &self.url).env("PINFOLD_API_KEY", &self.key);
@@ -104,7 +104,7 @@ impl Pinfold {
         program::output("pinfold add", command, b"").await
     }
 
-    /// Sends a request with curl; status and JSON of the answer.
+    /// Sends a request with curl; returns status and JSON of the response.
     pub(crate) async fn request(&self, method: &str, path: &str, arguments: &[&str]) -> (u16, Value) {
         let mut command = Command::new("curl");
         command.args(["--silent", "--show-error", "--max-time", "170", "--write-out", "\n%{http_code}"]);
@@ -117,7 +117,7 @@ impl Pinfold {
     }
 }
 
-/// The line that `pinfold serve --json` prints once it answers.
+/// The line that `pinfold serve --json` prints when it is ready.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Ready {

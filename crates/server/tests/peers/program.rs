@@ -1,4 +1,4 @@
-//! A child process that a test talks to by lines and that never outlives the test.
+//! A child process that a test communicates with by lines, and that never outlives the test.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,10 +12,10 @@ use tokio::{
     time::timeout,
 };
 
-/// Longest wait for a line or an answer. Nothing here takes a tenth of it on an idle machine.
+/// Longest wait for a line or a response. On an idle machine all of them take less than a tenth of it.
 const WAIT_MAX: Duration = Duration::from_secs(180);
 
-/// A running program. It is killed when this is dropped.
+/// A running program. It is killed when dropped.
 pub(crate) struct Program {
     name: &'static str,
     child: Child,
@@ -25,28 +25,28 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts `command`; what it says on its standard error goes to `folder/NAME.log`.
+    /// Starts `command`; its standard error is written to `folder/NAME.log`.
     pub(crate) fn start(name: &'static str, mut command: Command, folder: &Path) -> Self {
         let log = folder.join(format!("{name}.log"));
-        let stderr = std::fs::File::create(&log).expect("the log of a program can be made");
+        let stderr = std::fs::File::create(&log).expect("the log file can be created");
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(stderr)
             .kill_on_drop(true)
             .spawn()
-            .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+            .unwrap_or_else(|error| panic!("{name} failed to start: {error}"));
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().map(|stdout| BufReader::new(stdout).lines());
         Self { name, child, stdin, stdout, log }
     }
 
-    /// Reads lines of its output until `wanted` takes one.
+    /// Reads lines of its output until `wanted` accepts one.
     pub(crate) async fn line<T>(&mut self, wanted: impl Fn(&str) -> Option<T>) -> T {
         let name = self.name;
         let Some(stdout) = self.stdout.as_mut() else { panic!("{name}: its output is no longer read") };
         let read = async {
-            while let Some(line) = stdout.next_line().await.expect("its output is text") {
+            while let Some(line) = stdout.next_line().await.expect("its output is UTF-8") {
                 if let Some(found) = wanted(&line) {
                     return Some(found);
                 }
@@ -60,7 +60,7 @@ impl Program {
         }
     }
 
-    /// Stops looking at its output, which is read and forgotten so that the program never blocks on it.
+    /// Discards all further output, so that the program never blocks on it.
     pub(crate) fn let_run(&mut self) {
         if let Some(mut stdout) = self.stdout.take() {
             tokio::spawn(async move { while let Ok(Some(_)) = stdout.next_line().await {} });
@@ -74,12 +74,12 @@ impl Program {
         stdin.flush().await.expect("the program reads its input");
     }
 
-    /// Kills it and waits until it is gone.
+    /// Kills the program and waits for its end.
     pub(crate) async fn kill(mut self) {
-        self.child.kill().await.expect("a child of ours can be killed");
+        self.child.kill().await.expect("the child process can be killed");
     }
 
-    /// The end of what it said on its standard error.
+    /// The end of its standard error.
     pub(crate) fn log_tail(&self) -> String {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
@@ -96,11 +96,11 @@ pub(crate) async fn finish(name: &str, mut command: Command, input: &[u8]) -> Ou
         .kill_on_drop(true)
         .spawn()
         .unwrap_or_else(|error| {
-            panic!("{name} does not start ({error}); ci/peers installs what the suite needs")
+            panic!("{name} failed to start ({error}); ci/peers installs what the suite needs")
         });
     let mut stdin = child.stdin.take().expect("its input is a pipe");
     let write = async move {
-        // A program that has failed no longer reads; its status tells.
+        // A failed program no longer reads; its status is checked below.
         let _ = stdin.write_all(input).await;
     };
     let run = async { tokio::join!(write, child.wait_with_output()).1 };
@@ -109,10 +109,10 @@ pub(crate) async fn finish(name: &str, mut command: Command, input: &[u8]) -> Ou
     output.unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// As [`finish`], for a program that must succeed: what it printed, without the last line break.
+/// Like [`finish`], for a program that must succeed. Returns its output without the last line break.
 pub(crate) async fn output(name: &str, command: Command, input: &[u8]) -> String {
     let output = finish(name, command, input).await;
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{name} failed with {}: {error}", output.status);
-    String::from_utf8(output.stdout).expect("it prints text").trim_end().to_owned()
+    String::from_utf8(output.stdout).expect("its output is UTF-8").trim_end().to_owned()
 }

@@ -1,9 +1,9 @@
-//! Content is found by its CID alone.
+//! Providers of content are found by its CID.
 
 use crate::{Over, data, kubo::Kubo, pinfold::Pinfold};
 
 #[tokio::test]
-async fn a_pin_is_found_in_a_dht_through_a_node_that_has_nothing() {
+async fn pin_is_found_in_the_dht_through_a_third_node() {
     let (folder, path) = data::file();
     let known = Kubo::start(Over::TcpTls).await;
     let holder = Kubo::start(Over::TcpTls).await;
@@ -14,7 +14,7 @@ async fn a_pin_is_found_in_a_dht_through_a_node_that_has_nothing() {
     let cid = holder.add(&path).await;
     holder.provide(&cid).await;
     let found = bystander.run(&["routing", "findprovs", "--num-providers=1", &cid]).await;
-    assert!(holder.address(Over::TcpTls).ends_with(&found), "the DHT itself knows the holder, not {found:?}");
+    assert!(holder.address(Over::TcpTls).ends_with(&found), "the DHT returns the provider, not {found:?}");
 
     let pinfold = Pinfold::start(&["--bootstrap", known.address(Over::TcpTls)]).await;
     pinfold.pin(&cid).await;

@@ -1,4 +1,5 @@
-//! The six samples of the API's own page run unchanged but for the base URL, each with the client it was written for.
+//! The six samples of the original API page, unchanged except for the base URL, each with the client it was written
+//! for.
 
 use std::path::{Path, PathBuf};
 
@@ -30,19 +31,19 @@ async fn every_sample_pins() {
 }
 
 #[tokio::test]
-async fn every_sample_says_what_went_wrong() {
+async fn every_sample_reports_errors() {
     let pinfold = Pinfold::start(&["--no-bootstrap"]).await;
     let samples = Samples::new();
     for name in Samples::NAMES {
         let output = program::finish(name, samples.command(name, &pinfold, "not-a-cid"), b"").await;
         let printed = [output.stdout, output.stderr].concat();
         let printed = String::from_utf8_lossy(&printed);
-        assert!(!output.status.success(), "{name} ended well: {printed}");
+        assert!(!output.status.success(), "{name} succeeded: {printed}");
         assert!(printed.contains("Invalid CID"), "{name} printed {printed}");
     }
 }
 
-/// The samples, copied beside the packages that the JavaScript ones import.
+/// The samples, copied next to the packages that the JavaScript ones import.
 struct Samples {
     folder: TempDir,
 }

@@ -1,4 +1,4 @@
-//! The published Python SDK, with nothing changed but its base URL: each of its methods does what it says.
+//! The published Python SDK, unchanged except for its base URL: all of its methods work.
 
 use std::collections::BTreeSet;
 
@@ -19,8 +19,8 @@ async fn every_method_of_the_python_sdk_works() {
 
     let mut command = Command::new("python3");
     command.arg(cache::repository().join("crates/server/tests/peers/clients/sdk.py"));
-    command.env("PYTHONDONTWRITEBYTECODE", "1").env("PINFOLD_URL", &pinfold.url);
-    command.env("PINARKIVE_API_KEY", &key).env("EMAIL", EMAIL).env("PASSWORD", PASSWORD).env("ROOT", root);
+    command.env("PYTHONDONTWRITEBYTECODE", "1").env("PINFOLD_SERVER", &pinfold.url);
+    command.env("PINFOLD_API_KEY", &key).env("EMAIL", EMAIL).env("PASSWORD", PASSWORD).env("ROOT", root);
     let path = [cache::python_sdk(), cache::python_requests()];
     command.env("PYTHONPATH", std::env::join_paths(path).expect("plain paths"));
     let worked = program::output("the Python SDK", command, b"").await;
@@ -29,7 +29,7 @@ async fn every_method_of_the_python_sdk_works() {
     assert_eq!(
         worked,
         table.column("Python SDK").into_values().collect(),
-        "what ran, and what the table says"
+        "the methods that ran, and those of the table"
     );
     let version = table.version("Python SDK").rsplit(' ').next().expect("a version");
     assert!(cache::python_sdk().ends_with(format!("sdk-py-{version}")), "the table says {version}");

@@ -1,5 +1,5 @@
-//! One tour of the API for each HTTP library that clients of it are written with. Each does what such a client does;
-//! what came of it must be what the operations say, and what the table in `docs/reference/compatibility.md` says.
+//! One tour of the API for each HTTP library that its clients use. The results must match the operations and the table
+//! in `docs/reference/compatibility.md`.
 
 mod operations;
 pub(crate) mod table;
@@ -20,37 +20,37 @@ const EMAIL: &str = "ada@example.org";
 const PASSWORD: &str = "a long enough password";
 
 #[tokio::test]
-async fn curl_tours_the_api() {
+async fn curl_tour() {
     tour("curl", "tour.sh", ("bash".into(), &[])).await;
 }
 
 #[tokio::test]
-async fn fetch_tours_the_api() {
+async fn fetch_tour() {
     tour("fetch", "tour-fetch.mjs", (cache::node(), &[])).await;
 }
 
 #[tokio::test]
-async fn axios_tours_the_api() {
+async fn axios_tour() {
     tour("axios", "tour-axios.mjs", (cache::node(), &[])).await;
 }
 
 #[tokio::test]
-async fn go_tours_the_api() {
+async fn go_tour() {
     tour("Go", "tour.go", ("go".into(), &["run"])).await;
 }
 
 #[tokio::test]
-async fn php_tours_the_api() {
+async fn php_tour() {
     tour("PHP", "tour.php", ("php".into(), &[])).await;
 }
 
 #[tokio::test]
-async fn requests_tours_the_api() {
+async fn requests_tour() {
     tour("requests", "tour.py", ("python3".into(), &[])).await;
 }
 
 #[test]
-fn the_table_has_the_requests_that_are_sent() {
+fn table_has_the_requests_that_are_sent() {
     let table = Table::read();
     for operation in OPERATIONS {
         let request = format!("`{}`", operation.request);
@@ -58,23 +58,23 @@ fn the_table_has_the_requests_that_are_sent() {
     }
 }
 
-/// What a tour prints: one of these a line.
+/// One line of the output of a tour.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Line {
-    /// Which program it is.
+    /// The name and version of the program.
     Client { client: String },
-    /// It has no way to do this.
+    /// The client cannot do this operation.
     LeftOut {
         operation: String,
         #[serde(rename = "leftOut")]
         left_out: String,
     },
-    /// It did this.
+    /// The client did this operation.
     Done { operation: String, status: u16, ok: bool, answer: Value },
 }
 
-/// Runs a tour beside a server of its own, and compares what came of it.
+/// Runs a tour with its own server and compares the results.
 async fn tour(client: &str, script: &str, program: (PathBuf, &[&str])) {
     let folder = folder_for(script);
     let place = folder.path().canonicalize().expect("it is there");
@@ -84,11 +84,11 @@ async fn tour(client: &str, script: &str, program: (PathBuf, &[&str])) {
 
     let mut command = Command::new(program.0);
     command.args(program.1).arg(place.join(script)).current_dir(&place);
-    command.env("PINFOLD_URL", &pinfold.url).env("PINARKIVE_API_KEY", key);
+    command.env("PINFOLD_SERVER", &pinfold.url).env("PINFOLD_API_KEY", key);
     command.env("EMAIL", EMAIL).env("PASSWORD", PASSWORD);
     command.env("PYTHONPATH", cache::python_requests()).env("PYTHONDONTWRITEBYTECODE", "1");
     let output = program::finish(script, command, b"").await;
-    let printed = String::from_utf8(output.stdout).expect("it prints text");
+    let printed = String::from_utf8(output.stdout).expect("its output is UTF-8");
     let lines: Vec<Line> = printed
         .lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{script} printed {line}")))
@@ -104,11 +104,11 @@ async fn tour(client: &str, script: &str, program: (PathBuf, &[&str])) {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// A folder with the tour and what it uploads.
+/// A folder with the tour and the files that it uploads.
 fn folder_for(script: &str) -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let tours = cache::repository().join("crates/server/tests/peers/clients");
-    std::fs::copy(tours.join(script), folder.path().join(script)).expect("the tour is there");
+    std::fs::copy(tours.join(script), folder.path().join(script)).expect("the tour exists");
     for (name, content) in FILES {
         let path = folder.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap_or(Path::new(""))).expect("a folder can be made");
@@ -118,7 +118,7 @@ fn folder_for(script: &str) -> TempDir {
     folder
 }
 
-/// What did not go as the operations say; each must be there once, in their order.
+/// Differences between the results and the operations; each operation must occur once, in order.
 fn faults_of(lines: &[Line]) -> Vec<String> {
     let mut faults = Vec::new();
     let mut answers = BTreeMap::new();
@@ -149,7 +149,7 @@ fn faults_of(lines: &[Line]) -> Vec<String> {
     faults
 }
 
-/// What the document says otherwise than what ran.
+/// Differences between the document and the results.
 fn compared(table: &Table, client: &str, lines: &[Line]) -> Vec<String> {
     let mut faults = Vec::new();
     let mut documented = table.column(client);
@@ -174,7 +174,7 @@ fn compared(table: &Table, client: &str, lines: &[Line]) -> Vec<String> {
     faults
 }
 
-/// Programs that `ci/peers` installs have the version that it says; others have the machine's.
+/// Programs installed by `ci/peers` must have the version in the document; others have that of the machine.
 fn version_fault(documented: &str, ran: &str) -> Option<String> {
     let name = |text: &str| text.split(' ').next().unwrap_or_default().to_owned();
     let is_of_the_machine = matches!(name(ran).as_str(), "curl" | "Go" | "PHP");

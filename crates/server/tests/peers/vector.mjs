@@ -1,4 +1,5 @@
-// Writes one file of the UnixFS vectors: node vector.mjs RECIPE PATH, where RECIPE is the vector's `input` as JSON.
+// Writes one file of the UnixFS vectors: node vector.mjs RECIPE PATH, where RECIPE is the vector's
+// `input` as JSON.
 import { createCipheriv, hash } from 'node:crypto'
 import { closeSync, openSync, writeSync } from 'node:fs'
 
@@ -19,7 +20,7 @@ function * sha256ctr ({ seed, size }) {
 }
 
 function * chacha20 ({ seed, size }) {
-  // OpenSSL's 16 bytes are the block counter and the nonce.
+  // The 16 bytes that OpenSSL expects are the block counter and the nonce.
   const cipher = createCipheriv('chacha20', hash('sha256', Buffer.from(seed), 'buffer'), Buffer.alloc(16))
   const zeros = Buffer.alloc(PIECE)
   for (; size > 0; size -= PIECE) yield cipher.update(zeros.subarray(0, Math.min(PIECE, size)))

@@ -17,7 +17,7 @@ pub(crate) struct Vector {
     recipe: Value,
 }
 
-/// Every vector that is one file. Folders are not for `POST /files`.
+/// Every vector that is one file. `POST /files` takes no folders.
 pub(crate) fn files() -> Vec<Vector> {
     let path = cache::repository().join("../shared/vectors/unixfs.json");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -37,7 +37,7 @@ fn parse(vector: &Value) -> Option<Vector> {
 }
 
 impl Vector {
-    /// Writes the file. A program of Node does it: these are gigabytes, and tests are built without optimisation.
+    /// Writes the file with a Node.js program: the files have gigabytes, and tests are built without optimisation.
     pub(crate) async fn write(&self, path: &Path) {
         let mut command = Command::new(cache::node());
         command.arg(cache::repository().join("crates/server/tests/peers/vector.mjs"));

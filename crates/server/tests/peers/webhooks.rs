@@ -17,7 +17,7 @@ use crate::{cache, data};
 const ALLOW_LOOPBACK: [(&str, &str); 2] =
     [("PINFOLD_WEBHOOKS__ALLOW_HTTP", "true"), ("PINFOLD_WEBHOOKS__ALLOW_PRIVATE", "true")];
 
-/// What a library says of a request, as `verify-webhook.*` prints it.
+/// The result of a library for a request, as `verify-webhook.*` prints it.
 const VERIFIED: &str = "verified webhook.test";
 const NOT_SIGNED: &str = "rejected No matching signature found";
 const TOO_OLD: &str = "rejected Message timestamp too old";
@@ -61,7 +61,8 @@ enum Library {
 impl Library {
     const ALL: [Self; 2] = [Self::Npm, Self::Pypi];
 
-    /// Runs a program that imports the library. Node.js finds packages next to the script, so that the script goes there.
+    /// Runs a program that imports the library. Node.js finds packages next to the script, so the script is copied
+    /// there.
     fn command(self, folder: &Path, script: &str, source: &str) -> Command {
         let path = folder.join(script);
         std::fs::write(&path, source).expect("the script can be written");
@@ -90,7 +91,7 @@ impl Library {
         }
     }
 
-    /// What the library says of each request.
+    /// The results of the library for each request.
     async fn verify(self, attempts: &[Attempt<'_>]) -> Vec<String> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let name = format!("verify-webhook.{}", self.extension());
@@ -108,7 +109,7 @@ impl Library {
 struct Attempt<'a> {
     secret: &'a str,
     request: Request,
-    /// By how much the clock of the receiver is ahead.
+    /// Number of seconds by which the clock of the receiver is ahead.
     ahead_seconds: i64,
 }
 

@@ -1,4 +1,4 @@
-//! Stories of accounts and keys.
+//! Tests of accounts and API keys.
 
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ async fn key_creates_no_key_with_more_scopes() {
 }
 
 #[tokio::test]
-async fn the_last_use_of_a_key_is_written_later() {
+async fn last_use_of_a_key_is_written_later() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let last = async || world.service.tokens.list(alice.account.id).await.unwrap()[0].last_used_at;

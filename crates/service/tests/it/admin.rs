@@ -1,4 +1,4 @@
-//! Stories of operators: plans that change, accounts that change and go, clusters, and who did it.
+//! Tests of operators' actions: plans, accounts and clusters are changed and removed, and each change is logged.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ async fn saved_plan_overrides_the_configured_one_until_it_is_deleted() {
     assert_eq!(world.fresh(alice.account.id).await.storage_limit_bytes, GIB);
     world.pin(&alice, PinRequest::new(large)).await.unwrap();
     let again = admin.delete_plan(BY, &PlanCode::new("free")).await;
-    assert_eq!(again, Err(Error::PlanNotFound), "the configured one can't be deleted");
+    assert_eq!(again, Err(Error::PlanNotFound), "a configured plan can't be deleted");
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn saved_plan_survives_a_restart_and_applies_to_other_processes() {
     let alice = new_account(&world.service, "alice", "team").await;
     assert_eq!(alice.plan.limits.storage_bytes, 5 * MIB);
 
-    // A command beside the server saves another one and gives it to somebody.
+    // A command next to the server saves another plan and assigns it.
     let (store, clock) = (world.store.clone(), world.clock.clone());
     let beside = pinfold_service::Offline::new(store, clock, Settings::default()).await.unwrap();
     let other = Plan { code: PlanCode::new("other"), ..team(7 * MIB) };
@@ -77,7 +77,7 @@ async fn saved_plan_survives_a_restart_and_applies_to_other_processes() {
     let (account, plan) = world.service.subscriptions.of(&alice).await.unwrap();
     assert_eq!((account.storage_limit_bytes, plan.limits.storage_bytes), (7 * MIB, 7 * MIB));
 
-    // And changes it, which the server notices by itself.
+    // Then it changes the plan, which the server notices by itself.
     let background = world.service.run();
     let more = Plan { code: PlanCode::new("other"), ..team(9 * MIB) };
     beside.admin.save_plan(BY, more).await.unwrap();
@@ -165,7 +165,7 @@ async fn plan_changes_can_be_restricted_by_the_operator() {
         let changed = world.service.subscriptions.change(&alice, &PlanCode::new("premium")).await;
         assert_eq!(changed.is_ok(), to_premium);
         let same = world.service.subscriptions.change(&alice, &PlanCode::new("free")).await;
-        assert!(same.is_ok() || to_premium, "what one has can be asked for");
+        assert!(same.is_ok() || to_premium, "an account may select the plan that it has");
     }
 }
 
@@ -183,7 +183,7 @@ async fn timelocks_stay_after_a_change_to_a_plan_without_them() {
     assert_eq!(world.pin(&alice, wish).await.err(), Some(Error::TimelockNotAllowed));
     world.clock.advance(Duration::from_hours(2));
     world.run_until_idle().await;
-    assert!(world.uploads(&alice).await.is_empty(), "and they end what they were to end");
+    assert!(world.uploads(&alice).await.is_empty(), "the pins expire at their timelocks");
 }
 
 #[tokio::test]
@@ -214,7 +214,7 @@ async fn account_can_have_an_individual_storage_limit() {
     assert_eq!(storage(Some(5)).await, 5);
     world.service.admin.save_plan(BY, Plan { code: PlanCode::new("free"), ..team(9) }).await.unwrap();
     assert_eq!(world.fresh(alice).await.storage_limit_bytes, 5);
-    assert_eq!(storage(None).await, 9, "the plan's once more");
+    assert_eq!(storage(None).await, 9, "the limit of the plan again");
 }
 
 #[tokio::test]
@@ -255,7 +255,7 @@ async fn account_removal_continues_after_a_restart() {
 
     let log = world.service.audit_log.list_all(Some(id), None, LogQuery::default()).await.unwrap();
     let told = log.entries.iter().find(|entry| entry.action == "account.remove").unwrap();
-    assert_eq!(told.by.actor, Some(bob.account.id), "who did it is known when the account is gone");
+    assert_eq!(told.by.actor, Some(bob.account.id), "the log names the actor after the account is removed");
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
-//! Stories of the audit log and of referrals, as accounts read them.
+//! Tests of the audit log and of referrals, as accounts read them.
 
 use std::time::Duration;
 
-use pinfold_model::{Actor, AuditEntry, AuditEvent, Clock, IpRules, PinOptions, ScopeSet, TokenName};
-use pinfold_service::{Caller, Error, LogQuery, NewToken, PinRequest, Settings};
+use pinfold_model::{Actor, Clock, IpRules, PinOptions, ScopeSet, TokenName};
+use pinfold_service::{AuditEntry, AuditEvent, Caller, Error, LogQuery, NewToken, PinRequest, Settings};
 
 use crate::world::{MIB, World};
 
@@ -38,7 +38,7 @@ async fn audit_log_has_only_events_of_its_account() {
         actions(&log_of_alice),
         ["pin.expire", "token.revoke", "token.create", "pin.create", "token.create", "account.create"]
     );
-    assert_eq!(log_of_alice[1].by, alice.actor(), "she did it herself");
+    assert_eq!(log_of_alice[1].by, alice.actor(), "the account is its own actor");
     assert_eq!((log_of_alice[0].by, log_of_alice[5].by), (Actor::SYSTEM, Actor::OPERATOR));
     assert_eq!(log_of_alice[3].subject, cid.to_string());
     assert_eq!(actions(&log(&world, &bob, LogQuery::default()).await), ["token.create", "account.create"]);
@@ -71,7 +71,7 @@ async fn audit_log_has_pages_cursors_and_filters() {
     let subjects: Vec<_> = log(&world, &alice, span).await.into_iter().map(|entry| entry.subject).collect();
     assert_eq!(subjects, ["8", "7", "6", "5", "4"]);
     let all = logs.list_all(None, None, LogQuery::default()).await.unwrap();
-    assert_eq!(all.total, 27, "administrators see what all did");
+    assert_eq!(all.total, 27, "administrators see the entries of all accounts");
     let far = LogQuery { page: u32::MAX, ..LogQuery::default() };
     assert_eq!(log(&world, &alice, far).await, []);
     let long = LogQuery { action: Some("a".repeat(65)), ..LogQuery::default() };
@@ -85,7 +85,7 @@ async fn old_audit_entries_are_deleted() {
     let alice = world.account("alice", "free").await;
     world.clock.advance(kept);
     world.run_until_idle().await;
-    assert_eq!(log(&world, &alice, LogQuery::default()).await.len(), 2, "not before its time");
+    assert_eq!(log(&world, &alice, LogQuery::default()).await.len(), 2, "not before it is old enough");
     let late = AuditEvent::new(alice.account.id, alice.actor(), "account.login", "");
     world.service.audit_log.record(late).await.unwrap();
     world.clock.advance(Duration::from_millis(1));
@@ -108,13 +108,13 @@ async fn referrals_are_counted_without_names() {
     let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "free").await);
     let referrals = &world.service.referrals;
     let code = referrals.list(&alice, 1, 20).await.unwrap().code;
-    assert_eq!(referrals.list(&alice, 1, 20).await.unwrap().code, code, "it stays");
+    assert_eq!(referrals.list(&alice, 1, 20).await.unwrap().code, code, "the referrer stays");
     assert!(code.len() == 8 && code.bytes().all(|b| b.is_ascii_alphanumeric()), "{code}");
 
     for wrong in ["", "nobody", &"x".repeat(1_000)] {
         assert!(!referrals.accept(bob.account.id, wrong).await.unwrap(), "{wrong}");
     }
-    assert!(!referrals.accept(alice.account.id, &code).await.unwrap(), "her own");
+    assert!(!referrals.accept(alice.account.id, &code).await.unwrap(), "an account cannot refer itself");
     assert!(referrals.accept(bob.account.id, &format!(" {} ", code.to_uppercase())).await.unwrap());
     let page = referrals.list(&alice, 1, 20).await.unwrap();
     assert_eq!((page.total, page.referrals[0].account), (1, bob.account.id));

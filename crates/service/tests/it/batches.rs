@@ -1,4 +1,4 @@
-//! Stories of many pins at once, and of pins that are only tried out.
+//! Tests of batches and of dry runs.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ async fn full_batch_is_pinned_and_removed() {
     world.run_until_idle().await;
     assert_eq!(world.fresh(alice.account.id).await.used_bytes, 1_000);
 
-    // What is pinned is pinned for another at once.
+    // Content that is pinned already is pinned at once for another account.
     let bob = world.account("bob", "premium").await;
     let receipts = world.pin_all(&bob, &cids).await.unwrap();
     assert!(receipts.iter().all(|receipt| receipt.created && receipt.view.state == PinState::Pinned));
@@ -91,7 +91,7 @@ async fn invalid_batch_reports_all_errors_and_pins_nothing() {
 }
 
 #[tokio::test]
-async fn a_batch_that_does_not_fit_is_refused_as_a_whole() {
+async fn batch_that_does_not_fit_is_refused_completely() {
     let world = World::start().await;
     let (alice, bob) = (world.account("alice", "premium").await, world.account("bob", "free").await);
     let cids = world.publish_many("large", 3, GIB / 2);
@@ -131,7 +131,7 @@ async fn batch_removal_reports_locked_and_missing_pins_and_removes_nothing() {
     ];
     let shortened = Error::Lifetime(LifetimeError::Shortened { until });
     assert_eq!(faults(world.service.pins.pin_all(&alice, wishes).await), [(1, shortened)]);
-    assert_eq!(world.uploads(&alice).await.len(), 2, "the other was not pinned either");
+    assert_eq!(world.uploads(&alice).await.len(), 2, "the other item was not pinned either");
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn concurrent_batches_never_exceed_the_quota() {
     world.run_until_idle().await;
     let (left, right) = tokio::join!(world.pin_all(&bob, &cids[..4]), world.pin_all(&bob, &cids[4..]));
     let granted = [left, right].into_iter().filter(Result::is_ok).count();
-    assert_eq!(granted, 1, "each fits, both do not");
+    assert_eq!(granted, 1, "each batch fits alone, but not both");
     assert_eq!(world.fresh(bob.account.id).await.pins, 4);
     world.check_settled(&[&alice, &bob]).await;
 }
@@ -196,7 +196,7 @@ async fn dry_run_is_refused_like_the_pin() {
         run(PinRequest::new(cids[100])).await,
         Err(Error::TooManyInFlight { limit: 100, at: world.clock.now() })
     );
-    assert_eq!(run(wish).await, Ok(()), "that one is on its way");
+    assert_eq!(run(wish).await, Ok(()), "this pin is in flight");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Stories of CARs that are brought to a service.
+//! Tests of CAR uploads.
 
 use cid::{Cid, Version};
 use pinfold_model::{Email, PinState};
@@ -91,7 +91,7 @@ async fn car_without_a_root_requires_one_in_the_request() {
         .as_ref()
         .unwrap();
     background.stop().await;
-    // The first one may have been told to stop before it saw that its pin is there.
+    // The first upload may have been stopped before its pin was recorded.
     world.restart().await;
     world.run_until_idle().await;
     world.check_settled(&[&alice]).await;

@@ -1,4 +1,4 @@
-//! Stories of things that happen at the same time.
+//! Tests of concurrent operations.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ async fn lease_that_expires_during_a_release_loses_nothing() {
     tokio::join!(world.run_until_idle(), async {
         gate.reached().await;
         world.wish(&alice, cid).await.unwrap();
-        // The clock jumps, and somebody else claims the placement while the release still hangs.
+        // The clock jumps, and another worker leases the placement while the release still hangs.
         world.clock.advance(Duration::from_hours(1));
         tokio::join!(world.run_until_idle(), async {
             tokio::task::yield_now().await;
@@ -77,7 +77,7 @@ async fn work_does_not_begin_after_its_lease_expired() {
     tokio::join!(turn(), async {
         gate.reached().await;
         let before = end_lease().await;
-        // While the first release hangs, two more are to do it, and the second's lease ends as well.
+        // While the first release hangs, two more workers try it, and the second lease expires as well.
         tokio::join!(turn(), async {
             claimed_since(before).await;
             let before = end_lease().await;
@@ -88,7 +88,7 @@ async fn work_does_not_begin_after_its_lease_expired() {
         });
     });
     let placements = world.store.placements(None, 1).await.unwrap();
-    assert!(placements.is_empty(), "the second was asked to do it: {placements:?}");
+    assert!(placements.is_empty(), "the second worker was asked to release: {placements:?}");
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn fetch_stops_when_its_pin_is_removed() {
             world.remove(&alice, &cid).await.unwrap();
         }
     );
-    assert_eq!(waited, Err(Error::PinNotFound), "who waits is told");
+    assert_eq!(waited, Err(Error::PinNotFound), "the waiting request gets the error");
     world.run_until_idle().await;
     assert_eq!(world.cluster.all_names(), Vec::<String>::new());
     world.check_settled(&[&alice]).await;
@@ -134,7 +134,11 @@ async fn unfinished_pin_continues_after_a_restart() {
 
     world.restart().await;
     world.run_until_idle().await;
-    assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinning), "the lease of the dead still runs");
+    assert_eq!(
+        world.state(&alice, &cid).await,
+        Some(PinState::Pinning),
+        "the lease of the killed process is still valid"
+    );
     world.clock.advance(Duration::from_secs(61));
     world.run_until_idle().await;
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
@@ -168,7 +172,7 @@ async fn removal_survives_a_restart_and_an_unavailable_cluster() {
     world.pin(&alice, PinRequest::new(cid)).await.unwrap();
     world.remove(&alice, &cid).await.unwrap();
     world.restart().await;
-    let down = || Fate::Fails(ClusterError::Unavailable("it is asleep".to_owned()));
+    let down = || Fate::Fails(ClusterError::Unavailable("connection refused".to_owned()));
     world.cluster.script_release([down(), down(), down(), down()]);
     for _ in 0..5 {
         world.run_until_idle().await;
@@ -192,10 +196,10 @@ async fn removal_returns_before_the_release_which_survives_a_restart() {
         () = gate.reached() => {}
     }
     assert!(world.cluster.has(&cid), "its blocks are still there");
-    assert_eq!(world.state(&alice, &cid).await, None, "its owner is done with it");
+    assert_eq!(world.state(&alice, &cid).await, None, "the removal is complete for its owner");
     assert_eq!(world.fresh(alice.account.id).await.used_bytes, 0);
 
-    // The process dies in the middle of the release.
+    // The process is killed during the release.
     world.restart().await;
     assert_eq!(world.state(&alice, &cid).await, None);
     world.service.workers.take_over().await.unwrap();
@@ -220,7 +224,7 @@ async fn removal_returns_before_the_release_in_a_running_service() {
     world.remove(&alice, &second).await.unwrap();
     assert_eq!(world.uploads(&alice).await, []);
     assert!(world.cluster.has(&first) && world.cluster.has(&second));
-    // An orderly stop waits for none of them either.
+    // An orderly stop does not wait for the releases either.
     background.stop().await;
     world.run_until_idle().await;
     assert_eq!(world.cluster.all_names(), Vec::<String>::new());
@@ -232,7 +236,7 @@ async fn receipt_after_the_wait_has_the_current_state() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let background = world.service.run();
-    // The work has to begin within the wait; on a slow machine it gets another chance.
+    // The fetch must begin within the wait. A slow machine may need another attempt.
     for wait_ms in [100, 1_000, 10_000] {
         let cid = world.cluster.publish(&wait_ms.to_string(), MIB);
         let gate = Gate::default();
@@ -247,7 +251,7 @@ async fn receipt_after_the_wait_has_the_current_state() {
             return;
         }
     }
-    panic!("the work never began");
+    panic!("the fetch never began");
 }
 
 #[tokio::test]
@@ -268,7 +272,7 @@ async fn all_waiting_requests_get_the_same_error() {
 }
 
 #[tokio::test]
-async fn the_running_service_needs_no_turns() {
+async fn running_service_works_without_explicit_turns() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let background = world.service.run();
@@ -297,5 +301,5 @@ async fn stop_leaves_running_work_to_the_next_start() {
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Queued));
     world.restart().await;
     world.run_until_idle().await;
-    assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned), "no lease is in the way");
+    assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned), "no lease delays it");
 }

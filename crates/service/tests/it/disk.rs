@@ -1,5 +1,5 @@
-//! A cluster over the real block engine and a network in memory: what the node in the process does, without
-//! the swarm, and with everything that can go wrong between two blocks.
+//! A cluster over the real block engine and an in-memory network: the embedded node without the swarm, with every fault
+//! that can occur between two blocks.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -28,15 +28,15 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Opens the folder, with segments so small that there are many.
+    /// Opens the folder with small segments, so that there are many of them.
     pub(crate) fn open(dir: &Path, network: &Network) -> Self {
         let config = SegmentConfig { segment_bytes: 32 * 1024, reserve_bytes: 0 };
         Self { blocks: SegmentBlocks::open(dir, &config).unwrap(), network: network.clone() }
     }
 
-    /// A block that must be here.
+    /// A block that must be stored.
     pub(crate) fn load(&self, cid: &Cid) -> Block {
-        self.blocks.get(cid).unwrap().unwrap_or_else(|| panic!("{cid} is gone"))
+        self.blocks.get(cid).unwrap().unwrap_or_else(|| panic!("{cid} was lost"))
     }
 
     fn held(&self, root: &Cid, stats: HoldStats) -> Held {
@@ -165,7 +165,7 @@ impl Cluster for Disk {
         let hold = self.blocks.open(name)?;
         let mut data = Vec::new();
         let read = body.take(bytes_max.saturating_add(1)).read_to_end(&mut data).await;
-        // What came before it broke off stays under the name, as when it is large.
+        // Blocks that were received before the interruption stay under the hold, as in a large upload.
         let imported =
             unixfs::import_file(&data[..], Profile::default(), &self.blocks, hold).await.map_err(error)?;
         read.map_err(|error| ClusterError::Source(error.to_string()))?;

@@ -1,9 +1,9 @@
-//! A seeded simulation of whole processes: service, database and the real block engine, over a network of DAGs
-//! that share blocks. Accounts pin, upload and remove; sources and the cluster fail; the clock is set; the
-//! process dies anywhere and starts again over the same folder.
+//! A seeded simulation of whole processes: service, database and the real block engine, over a network of DAGs that
+//! share blocks. Accounts pin, upload and remove; sources and the cluster fail; the clock is set; the process is killed
+//! at any point and starts again on the same folder.
 //!
-//! A seed says what is done, not how threads take turns: one that fails prints itself, and may have to be run
-//! some times to fail again. `PINFOLD_TEST_FIRST_SEED` and `PINFOLD_TEST_SEEDS` say which seeds to run.
+//! A seed determines the operations, not the scheduling of threads: a failing seed is printed, and may need several
+//! runs to fail again. `PINFOLD_TEST_FIRST_SEED` and `PINFOLD_TEST_SEEDS` select the seeds to run.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -33,7 +33,7 @@ const SEEDS: u64 = 200;
 const STEPS: usize = 40;
 const THREADS: usize = 2;
 
-/// One process: its runtime, and what lives in it.
+/// One process: its runtime and everything that runs in it.
 struct Life {
     runtime: Runtime,
     store: Store,
@@ -55,17 +55,17 @@ impl Life {
         Self { runtime, store, service, disk }
     }
 
-    /// The process dies: nothing of it runs on, wherever it was.
+    /// Kills the process: nothing of it continues to run.
     fn kill(self) {
         let Self { runtime, store, service, disk } = self;
         let entered = runtime.enter();
         drop((store, service));
         drop(entered);
         drop(runtime);
-        drop(Arc::into_inner(disk).expect("nothing runs on"));
+        drop(Arc::into_inner(disk).expect("all tasks have ended"));
     }
 
-    /// Works until nothing is due.
+    /// Runs turns until nothing is due.
     fn run_until_idle(&self) {
         self.runtime.block_on(async {
             for _ in 0..1_000 {
@@ -102,23 +102,23 @@ fn settings() -> Settings {
     }
 }
 
-/// What somebody does.
+/// An operation of an account.
 #[derive(Debug, Clone)]
-enum Action {
+enum AuditEvent {
     CreatePin { who: usize, cid: Cid, timelock: Option<Timelock> },
     Remove { who: usize, cid: Cid },
     Upload { who: usize, bodies: Vec<Vec<u8>>, broken: bool, kept: bool, timelock: Option<Timelock> },
     Nothing,
 }
 
-/// What was answered.
+/// The acknowledged pins.
 #[derive(Debug, Default)]
 struct Answers {
     /// Pins whose removal was at least begun.
     removed: BTreeSet<(usize, Cid)>,
-    /// What was asked for once more.
+    /// Pins that were requested again.
     wished: BTreeSet<(usize, Cid)>,
-    /// Uploads that are promised, for ever.
+    /// Uploads that were acknowledged without an expiry.
     promised: BTreeSet<(usize, Cid)>,
 }
 
@@ -127,9 +127,9 @@ struct Play {
     clock: Arc<ManualClock>,
     callers: Vec<Caller>,
     grown: Grown,
-    /// Roots that there were uploads of.
+    /// Roots of uploads.
     uploaded: Vec<Cid>,
-    /// What was uploaded once, and may be again.
+    /// Bodies that were uploaded, which may be uploaded again.
     bodies: Vec<Vec<Vec<u8>>>,
     promised: BTreeSet<(usize, Cid)>,
     pinned: BTreeMap<(usize, Cid), Option<Timestamp>>,
@@ -167,7 +167,7 @@ impl Play {
         self.life.as_ref().unwrap()
     }
 
-    /// The two roots whose DAGs have most in common, and are not the same.
+    /// The two roots whose DAGs share most blocks and are not equal.
     fn relatives(&self) -> [Cid; 2] {
         let dag = |cid: &Cid| self.network.dag(cid).into_keys().collect::<BTreeSet<Hash>>();
         let pairs = self.grown.roots.iter().flat_map(|a| self.grown.roots.iter().map(move |b| [*a, *b]));
@@ -185,7 +185,7 @@ impl Play {
         self.check_settled();
         for who in 0..self.callers.len() {
             for pin in self.life().pins(&self.callers[who]) {
-                self.alone(Action::Remove { who, cid: pin.cid });
+                self.alone(AuditEvent::Remove { who, cid: pin.cid });
             }
         }
         self.quiet_down();
@@ -224,16 +224,16 @@ impl Play {
         }
     }
 
-    fn act(&mut self) -> Action {
+    fn act(&mut self) -> AuditEvent {
         let who = self.dice.roll(self.callers.len() as u64) as usize;
         let timelock = self.timelock(who);
         match self.dice.roll(10) {
-            0..5 => Action::CreatePin { who, cid: self.root(), timelock },
-            5..8 => Action::Remove { who, cid: self.root() },
+            0..5 => AuditEvent::CreatePin { who, cid: self.root(), timelock },
+            5..8 => AuditEvent::Remove { who, cid: self.root() },
             _ => {
                 let bodies = self.bodies();
                 let (broken, kept) = (self.dice.roll(6) == 0, self.dice.roll(6) != 0);
-                Action::Upload { who, bodies, broken, kept, timelock }
+                AuditEvent::Upload { who, bodies, broken, kept, timelock }
             }
         }
     }
@@ -252,7 +252,7 @@ impl Play {
         }
     }
 
-    /// A file or several, or the same as before.
+    /// Uploads one file or several, or the same as before.
     fn bodies(&mut self) -> Vec<Vec<u8>> {
         if self.dice.roll(3) == 0 && !self.bodies.is_empty() {
             return self.dice.pick(&self.bodies).clone();
@@ -262,7 +262,7 @@ impl Play {
         bodies
     }
 
-    /// Bytes of a file: new ones, or those of a block that others have.
+    /// Content of a file: new bytes, or those of a block that other DAGs have.
     fn body(&mut self) -> Vec<u8> {
         let length = self.dice.roll(2_000) as usize;
         match self.dice.roll(2) {
@@ -271,15 +271,15 @@ impl Play {
         }
     }
 
-    fn alone(&mut self, act: Action) {
+    fn alone(&mut self, act: AuditEvent) {
         let life = self.life.take().unwrap();
         let answers = life.runtime.block_on(self.perform(&life.service, act));
         self.life = Some(life);
         self.note(answers);
     }
 
-    /// Somebody does something while the reconciler works.
-    fn beside_a_turn(&mut self, act: Action) {
+    /// Runs an operation while the worker runs.
+    fn beside_a_turn(&mut self, act: AuditEvent) {
         let breaths = self.dice.roll(60);
         let life = self.life.take().unwrap();
         let answers = life.runtime.block_on(async {
@@ -295,16 +295,16 @@ impl Play {
         self.note(answers);
     }
 
-    /// The process dies while somebody does something and the reconciler works.
-    fn die_during(&mut self, act: Action) {
+    /// Kills the process during an operation and a turn of the worker.
+    fn die_during(&mut self, act: AuditEvent) {
         let breaths = self.dice.roll(120);
         let life = self.life.take().unwrap();
         let mut answers = Answers::default();
-        // What it was about to do may be done, though nobody was told.
+        // The operation may have been carried out without an acknowledgement.
         match &act {
-            Action::Remove { who, cid } => drop(answers.removed.insert((*who, *cid))),
-            Action::CreatePin { who, cid, .. } => drop(answers.wished.insert((*who, *cid))),
-            Action::Upload { .. } | Action::Nothing => {}
+            AuditEvent::Remove { who, cid } => drop(answers.removed.insert((*who, *cid))),
+            AuditEvent::CreatePin { who, cid, .. } => drop(answers.wished.insert((*who, *cid))),
+            AuditEvent::Upload { .. } | AuditEvent::Nothing => {}
         }
         let done = life.runtime.block_on(async {
             tokio::select! {
@@ -321,9 +321,9 @@ impl Play {
         self.start();
     }
 
-    /// An orderly stop, while the service runs.
+    /// Stops the service in order while it runs, and starts it again.
     fn stop_and_start(&mut self) {
-        let act = if self.dice.roll(2) == 0 { self.act() } else { Action::Nothing };
+        let act = if self.dice.roll(2) == 0 { self.act() } else { AuditEvent::Nothing };
         let breaths = self.dice.roll(60);
         let life = self.life.take().unwrap();
         let answers = life.runtime.block_on(async {
@@ -369,21 +369,21 @@ impl Play {
         }
     }
 
-    /// Being refused is fine, as long as nothing that was promised is broken.
-    async fn perform(&self, service: &Service, act: Action) -> Answers {
+    /// A refusal is allowed as long as no acknowledged operation is affected.
+    async fn perform(&self, service: &Service, act: AuditEvent) -> Answers {
         let mut answers = Answers::default();
         match act {
-            Action::Nothing => {}
-            Action::CreatePin { who, cid, timelock } => {
+            AuditEvent::Nothing => {}
+            AuditEvent::CreatePin { who, cid, timelock } => {
                 answers.wished.insert((who, cid));
                 let wish = PinRequest::new(cid).with(PinOptions { timelock, ..PinOptions::default() });
                 let _ = service.pins.pin(&self.callers[who], wish, Wait::No).await;
             }
-            Action::Remove { who, cid } => {
+            AuditEvent::Remove { who, cid } => {
                 answers.removed.insert((who, cid));
                 let _ = service.pins.remove(&self.callers[who], &cid, None).await;
             }
-            Action::Upload { who, bodies, broken, kept, timelock } => {
+            AuditEvent::Upload { who, bodies, broken, kept, timelock } => {
                 let terms = UploadRequest {
                     options: PinOptions { timelock, ..PinOptions::default() },
                     cluster: None,
@@ -408,7 +408,7 @@ impl Play {
         self.promised.extend(answers.promised);
     }
 
-    /// What must hold at any moment.
+    /// Invariants that hold at any time.
     fn check(&mut self) {
         let now = self.clock.now();
         let mut pinned = BTreeMap::new();
@@ -429,8 +429,8 @@ impl Play {
         self.pinned = pinned;
     }
 
-    /// The books say what the pins say; gives the pins. What is here is settled beside all else, so that a reading counts
-    /// only if nothing has changed under it.
+    /// Checks that the usage of accounts equals the sum of their pins, and returns the pins. Content that is local
+    /// completes in the background, so a reading counts only if nothing has changed during it.
     fn check_books(&self, caller: &Caller) -> Vec<PinView> {
         let life = self.life();
         let read = || life.runtime.block_on(life.service.accounts.by_id(caller.account.id)).unwrap();
@@ -443,13 +443,13 @@ impl Play {
             }
         };
         let charged: u64 = pins.iter().map(|pin| pin.size_bytes).sum();
-        assert_eq!(account.used_bytes, charged, "the books of {}", account.email);
+        assert_eq!(account.used_bytes, charged, "the usage of {}", account.email);
         assert_eq!(account.pins, pins.len() as u64);
         assert!(account.used_bytes <= account.storage_limit_bytes);
         pins
     }
 
-    /// Every block reads back and verifies, under a sealed hold of just these blocks.
+    /// Reads and verifies every block under a sealed hold of exactly these blocks.
     fn check_held(&self, pin: &PinView) {
         let disk = &self.life().disk;
         let dag = walk(&pin.cid, |cid| disk.load(cid));
@@ -464,7 +464,7 @@ impl Play {
         assert_eq!(pin.size_bytes, hold.stats.bytes, "what the account is charged for {}", pin.cid);
     }
 
-    /// Everything works, and time goes by.
+    /// Ends all faults and advances the clock.
     fn quiet_down(&mut self) {
         for _ in 0..12 {
             self.clock.advance(Duration::from_mins(5));
@@ -473,7 +473,7 @@ impl Play {
         self.check();
     }
 
-    /// What must hold when all work is done.
+    /// Invariants that hold when all work is done.
     fn check_settled(&self) {
         let life = self.life();
         let placements = life.runtime.block_on(life.store.placements(None, 10_000)).unwrap();
@@ -488,13 +488,13 @@ impl Play {
         }
         let holds = life.disk.blocks.holds("", None, 10_000).unwrap();
         let held: BTreeSet<String> = holds.iter().map(|hold| hold.name.as_str().to_owned()).collect();
-        assert_eq!(held, wanted, "what is held is what is wanted");
+        assert_eq!(held, wanted, "the holds are those of live placements");
         self.check_pins();
         self.check_freed(&alive);
         self.check_sharing(&alive);
     }
 
-    /// What is shared counts once: for each account, and for the store.
+    /// Shared content counts once for each account and once for the store.
     fn check_sharing(&self, alive: &HashMap<Hash, u64>) {
         let life = self.life();
         for caller in &self.callers {
@@ -512,7 +512,7 @@ impl Play {
         assert_eq!((totals.holds, totals.held_bytes), (holds.len() as u64, held));
     }
 
-    /// Each pin is pinned or says why not, and none is overdue; no upload was lost for want of its blocks.
+    /// Each pin is pinned or has an error, none is overdue, and no upload failed for lack of its blocks.
     fn check_pins(&self) {
         let now = self.clock.now();
         for (who, caller) in self.callers.iter().enumerate() {
@@ -531,11 +531,11 @@ impl Play {
         }
         for (who, cid) in &self.promised {
             let pins = self.life().pins(&self.callers[*who]);
-            assert!(pins.iter().any(|pin| pin.cid == *cid), "an upload was promised and is gone: {cid}");
+            assert!(pins.iter().any(|pin| pin.cid == *cid), "an acknowledged upload is gone: {cid}");
         }
     }
 
-    /// Blocks that no hold wants are gone, after a moment.
+    /// Blocks without a hold are deleted after a short time.
     fn check_freed(&self, alive: &HashMap<Hash, u64>) {
         let disk = &self.life().disk;
         let began = Instant::now();
@@ -543,7 +543,7 @@ impl Play {
         for hash in every.filter(|hash| !alive.contains_key(*hash)) {
             let cid = Cid::new_v1(pinfold_node::dag::RAW, *hash);
             while let Some(size) = disk.blocks.size(&cid).unwrap() {
-                assert!(began.elapsed() < DEADLINE, "{size} bytes of {cid} are kept for nobody");
+                assert!(began.elapsed() < DEADLINE, "{size} bytes of {cid} are stored without a hold");
                 std::thread::yield_now();
             }
         }
@@ -553,19 +553,19 @@ impl Play {
         }
     }
 
-    /// With the last pin the last file goes.
+    /// The last file is deleted after the last pin.
     fn check_empty(&self) {
         assert_eq!(self.life().disk.blocks.holds("", None, 1).unwrap(), []);
         let began = Instant::now();
         let segments = self.dir.path().join("blocks/segments");
         while let Some(file) = std::fs::read_dir(&segments).unwrap().next() {
-            assert!(began.elapsed() < DEADLINE, "{file:?} is kept for nobody");
+            assert!(began.elapsed() < DEADLINE, "{file:?} is stored without a hold");
             std::thread::yield_now();
         }
     }
 }
 
-/// Uploads a file, or a directory if there are several bodies; gives the pin if it was promised.
+/// Uploads a file, or a directory if there are several bodies. Returns the pin if it was acknowledged.
 async fn upload(
     service: &Service,
     caller: &Caller,
@@ -591,7 +591,7 @@ async fn upload(
     Some(keep.await.ok()?.receipt.view)
 }
 
-/// A body whose sender goes away.
+/// A body whose sender disconnects.
 struct Broken;
 
 impl tokio::io::AsyncRead for Broken {
@@ -600,7 +600,7 @@ impl tokio::io::AsyncRead for Broken {
         _: &mut std::task::Context<'_>,
         _: &mut tokio::io::ReadBuf<'_>,
     ) -> std::task::Poll<std::io::Result<()>> {
-        std::task::Poll::Ready(Err(std::io::Error::other("the sender went away")))
+        std::task::Poll::Ready(Err(std::io::Error::other("the sender disconnected")))
     }
 }
 
@@ -610,12 +610,12 @@ async fn breathe(times: u64) {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "long runs by hand choose their seeds")]
+#[expect(clippy::disallowed_methods, reason = "the seeds of long runs are set by hand")]
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().unwrap())
 }
 
-/// Says which seed it was when a promise breaks.
+/// Prints the seed when an invariant is violated.
 struct Seed(u64);
 
 impl Drop for Seed {
@@ -635,13 +635,13 @@ fn removal_during_the_fetch_of_a_dag_with_shared_blocks_loses_nothing() {
     for seed in 1..=20 {
         let _seed = Seed(seed);
         let mut play = Play::new(seed);
-        // The two with the most blocks in common; one is pinned, one is on its way.
+        // The two roots that share most blocks: one is pinned, the other is in flight.
         let [old, new] = play.relatives();
-        play.alone(Action::CreatePin { who: 2, cid: old, timelock: None });
+        play.alone(AuditEvent::CreatePin { who: 2, cid: old, timelock: None });
         play.life().run_until_idle();
         play.check();
-        play.alone(Action::CreatePin { who: 2, cid: new, timelock: None });
-        play.beside_a_turn(Action::Remove { who: 2, cid: old });
+        play.alone(AuditEvent::CreatePin { who: 2, cid: new, timelock: None });
+        play.beside_a_turn(AuditEvent::Remove { who: 2, cid: old });
         play.quiet_down();
         play.check_settled();
         let pinned: Vec<_> = play.pinned.keys().map(|(_, cid)| *cid).collect();

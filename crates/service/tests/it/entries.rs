@@ -1,4 +1,4 @@
-//! Stories of what is inside directories, of names, and of folders on the server.
+//! Tests of directory listings, names, and server folders.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -93,12 +93,12 @@ async fn pin_is_renamed_only_by_its_owner() {
     assert_eq!(pins.rename(&bob, id, name()).await, Err(Error::UploadNotFound));
     assert_eq!(pins.rename(&alice, PinId(id.0 + 1), name()).await, Err(Error::UploadNotFound));
     assert_eq!(pins.rename(&alice, id, name()).await.unwrap().custom_name, Some(name()));
-    // A wish that comes without a name leaves it.
+    // A request without a name keeps the name.
     let again = pins.pin(&alice, PinRequest::new(cid), Wait::No).await.unwrap();
     assert_eq!(again.view.custom_name, Some(name()));
 }
 
-/// A root with folders in it, and a place outside.
+/// A root with folders, and a folder outside of it.
 struct Roots {
     home: tempfile::TempDir,
     world: World,
@@ -115,7 +115,7 @@ impl Roots {
         fs::write(root.join("site/img/logo.svg"), "<svg>").unwrap();
         fs::create_dir(home.path().join("secret")).unwrap();
         fs::write(home.path().join("secret/key"), "key").unwrap();
-        // The operator may name a root by a link to it.
+        // The operator may configure a symbolic link to a root.
         symlink(&root, home.path().join("link")).unwrap();
         let settings = Settings { server_roots: vec![home.path().join("link")], ..Settings::default() };
         let world = World::start_with(settings).await;

@@ -1,9 +1,9 @@
-//! Stories of named requests: once, again, and after a crash.
+//! Tests of idempotent requests: carried out once, replayed, and after a crash.
 
 use std::time::Duration;
 
-use pinfold_model::{IdempotencyKey, StoredResponse};
-use pinfold_service::{Begun, Caller, Error, IdempotencyError, RequestFingerprint, Running};
+use pinfold_model::IdempotencyKey;
+use pinfold_service::{Begun, Caller, Error, IdempotencyError, RequestFingerprint, Running, StoredResponse};
 
 use crate::world::{DEADLINE, World};
 
@@ -15,7 +15,7 @@ fn print(body: Option<&str>) -> RequestFingerprint {
 
 fn answer(text: &str) -> StoredResponse {
     StoredResponse {
-        code: 201,
+        status: 201,
         headers: Vec::new(),
         body: Some(text.to_owned()),
         request_body_hash: "body".to_owned(),
@@ -31,7 +31,7 @@ impl World {
     async fn first(&self, caller: &Caller, name: &str) -> Running {
         match self.begin(caller, name).await.unwrap() {
             Begun::First(running) => running,
-            Begun::Again(answer) => panic!("it was answered: {answer:?}"),
+            Begun::Again(answer) => panic!("the request was completed: {answer:?}"),
         }
     }
 
@@ -66,14 +66,14 @@ async fn stored_response_survives_a_restart_for_a_day() {
 async fn key_of_a_crashed_request_becomes_free() {
     let mut world = World::start().await;
     let alice = world.account("alice", "free").await;
-    // Nobody gives it back: the process is gone.
+    // The process is gone without releasing the key.
     std::mem::forget(world.first(&alice, "one").await);
     world.restart().await;
-    assert!(is_running(world.begin(&alice, "one").await), "it may be another process's");
+    assert!(is_running(world.begin(&alice, "one").await), "another process may own it");
     world.service.workers.take_over().await.unwrap();
     world.first(&alice, "one").await.complete(answer("{}")).await;
     assert_eq!(world.again(&alice, "one").await.as_deref(), Some("{}"));
-    // Also without a start that is alone, it is free when its lease is over.
+    // The key also becomes free when its lease expires.
     std::mem::forget(world.first(&alice, "two").await);
     world.clock.advance(Duration::from_secs(59));
     assert!(is_running(world.begin(&alice, "two").await));
@@ -93,7 +93,7 @@ async fn dropped_request_frees_its_key() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(DEADLINE, free).await.expect("the name is free");
+    tokio::time::timeout(DEADLINE, free).await.expect("the key is free");
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn keys_are_separate_by_account_and_scopes() {
     let key = IdempotencyKey::parse(b"one").unwrap();
     let other = world.service.idempotency.begin(&alice, &key, print(Some("other"))).await;
     assert!(matches!(other, Err(Error::Idempotency(IdempotencyError::Reused))));
-    // A body that is not known yet is compared by whoever has read it.
+    // A body that is not known yet is compared after it has been read.
     let unread = world.service.idempotency.begin(&alice, &key, print(None)).await;
     assert!(matches!(unread, Ok(Begun::Again(answer)) if answer.request_body_hash == "body"));
     let fewer = Caller { scopes: "files:read".parse().unwrap(), ..alice.clone() };

@@ -1,4 +1,4 @@
-//! Stories of what keys may: from where, how long, and what their maker may.
+//! Tests of the restrictions of API keys: addresses, expiry, and what the creating key may do.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn from(address: &str) -> Via {
     Via::api(Some(address.parse().unwrap()))
 }
 
-/// Whoever shows a new key that `maker` made.
+/// The caller that a new key created by `maker` authenticates.
 async fn caller(service: &Service, maker: &Caller, new: NewToken, via: Via) -> Caller {
     let key = service.tokens.create_for(maker, new, None).await.unwrap().secret;
     service.tokens.authenticate(key.reveal(), via).await.unwrap()
@@ -36,7 +36,7 @@ async fn key_is_valid_only_from_its_addresses() {
     assert_eq!(proven(from("192.0.3.1")).await, Err(AuthError::IpNotAllowed));
     assert_eq!(proven(Via::api(None)).await, Err(AuthError::IpNotAllowed));
     tokens.revoke_for(&alice, &TokenName::parse("bound").unwrap(), None).await.unwrap();
-    assert_eq!(proven(from("192.0.3.1")).await, Err(AuthError::Invalid), "a dead key says nothing of itself");
+    assert_eq!(proven(from("192.0.3.1")).await, Err(AuthError::Invalid), "an expired key reveals nothing");
 }
 
 #[tokio::test]
@@ -52,7 +52,11 @@ async fn key_creates_no_key_with_later_expiry_or_more_addresses() {
     let maker = caller(&world.service, &alice, maker, from("192.0.2.1")).await;
 
     let heir = tokens.create_for(&maker, new_token("heir"), None).await.unwrap().token;
-    assert_eq!((heir.expires_at, heir.ip_allowlist), (ends(30), networks("192.0.2.0/24")), "as its maker");
+    assert_eq!(
+        (heir.expires_at, heir.ip_allowlist),
+        (ends(30), networks("192.0.2.0/24")),
+        "the same as the creating key"
+    );
     let less = NewToken { expires_at: ends(3), ip_allowlist: networks("192.0.2.7"), ..new_token("less") };
     let less = tokens.create_for(&maker, less, None).await.unwrap().token;
     assert_eq!((less.expires_at, less.ip_allowlist), (ends(3), networks("192.0.2.7")));

@@ -1,11 +1,11 @@
-//! Stories of signing up, logging in and out, and of what an account changes about itself.
+//! Tests of sign-up, login, logout, and of changes that an account makes to itself.
 
 use std::time::Duration;
 
-use pinfold_model::{Actor, AuditEntry, AuditStatus, Email, PlanCode, Role, Scope};
+use pinfold_model::{Actor, AuditStatus, Email, PlanCode, Role, Scope};
 use pinfold_service::{
-    AccountEdit, AuthError, Caller, Credential, Error, LogQuery, LoggedIn, Login, LoginError, NewAccount,
-    NewSignup, Password, Settings, Source, Via,
+    AccountEdit, AuditEntry, AuthError, Caller, Credential, Error, LogQuery, LoggedIn, Login, LoginError,
+    NewAccount, NewSignup, Password, Settings, Source, Via,
 };
 
 use crate::world::{DEADLINE, World};
@@ -23,7 +23,7 @@ fn signup(name: &str, password: &str) -> NewSignup {
 }
 
 impl World {
-    /// A new account that has logged in.
+    /// A new account with a session.
     pub(crate) async fn signed_up(&self, name: &str) -> LoggedIn {
         self.service.accounts.sign_up(signup(name, PASSWORD), VIA).await.unwrap()
     }
@@ -31,11 +31,11 @@ impl World {
     pub(crate) async fn log_in(&self, name: &str, password: &str) -> Result<LoggedIn, Error> {
         match self.service.logins.login(email(name).as_str(), password.to_owned(), VIA).await? {
             Login::Done(done) => Ok(*done),
-            Login::NeedsCode { .. } => panic!("it has no second factor"),
+            Login::NeedsCode { .. } => panic!("the account has no second factor"),
         }
     }
 
-    /// The log of an account, once it has so many entries: some are written behind the answer.
+    /// The audit log of an account, once it has this number of entries: some are written after the response.
     async fn log_of(&self, caller: &Caller, entries: usize) -> Vec<AuditEntry> {
         let look = async {
             loop {
@@ -46,7 +46,7 @@ impl World {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(DEADLINE, look).await.expect("they are written")
+        tokio::time::timeout(DEADLINE, look).await.expect("the entries are written")
     }
 
     pub(crate) async fn prove(&self, session: &LoggedIn) -> Result<Caller, AuthError> {
@@ -60,7 +60,7 @@ async fn sign_up_logs_in_with_the_first_plan() {
     let ada = world.signed_up("ada").await;
     let caller = world.prove(&ada).await.unwrap();
     assert_eq!((caller.account.role, caller.plan.code.as_str()), (Role::User, "free"));
-    assert_eq!(caller.via.source, Source::Web, "a session can be a web page's");
+    assert_eq!(caller.via.source, Source::Web, "the session can belong to a web page");
     assert!(Scope::ALL.into_iter().all(|scope| caller.may(scope) == (scope != Scope::Admin)));
     let again = world.service.accounts.sign_up(signup("ADA", PASSWORD), VIA).await;
     assert_eq!(again.err(), Some(Error::EmailTaken));
@@ -94,8 +94,8 @@ async fn password_opens_a_session_until_logout() {
     let caller = world.prove(&second).await.unwrap();
     world.service.logins.logout(&caller).await.unwrap();
     assert_eq!(world.prove(&second).await.err(), Some(AuthError::Invalid));
-    assert!(world.prove(&first).await.is_ok(), "the other session goes on");
-    world.service.logins.logout(&caller).await.expect("twice is as good as once");
+    assert!(world.prove(&first).await.is_ok(), "the other session stays");
+    world.service.logins.logout(&caller).await.expect("a repeated logout succeeds");
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn session_survives_a_restart_and_expires() {
 
     world.run_until_idle().await;
     world.clock.set(world.clock_at_start());
-    assert_eq!(world.prove(&ada).await.err(), Some(AuthError::Invalid), "its row is gone for good");
+    assert_eq!(world.prove(&ada).await.err(), Some(AuthError::Invalid), "its row was deleted");
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn concurrent_password_changes_apply_only_one() {
         async move { accounts.change_password(caller, PASSWORD.to_owned(), new).await.is_ok() }
     };
     let (one, other) = tokio::join!(change("battery staple"), change("purple monkey"));
-    assert!(one != other, "each has replaced the old one");
+    assert!(one != other, "exactly one change succeeds");
     let now = if one { "battery staple" } else { "purple monkey" };
     world.log_in("ada", now).await.unwrap();
 }
@@ -231,7 +231,7 @@ async fn preferences_are_merged_by_name_and_bounded() {
     assert!(set(&[("large", Some(&large))]).await.is_ok());
     let refused = set(&[("a", None), ("larger", Some(&large))]).await;
     assert!(matches!(refused, Err(Error::InvalidRequest(_))), "{refused:?}");
-    assert_eq!(set(&[("large", None)]).await.unwrap(), ["a=[]", "c=2"], "what was refused changed nothing");
+    assert_eq!(set(&[("large", None)]).await.unwrap(), ["a=[]", "c=2"], "a refused change has no effect");
     assert!(set(&[("", Some("1"))]).await.is_err() && set(&[(&"n".repeat(101), Some("1"))]).await.is_err());
     assert!(accounts.preferences(&bob).await.unwrap().is_empty(), "each account has its own");
     assert_eq!(accounts.preferences(&ada).await.unwrap().len(), 2);
@@ -266,7 +266,7 @@ async fn logins_are_audited_including_refused_ones() {
     assert!(log.iter().all(|entry| entry.by.source == Source::Web && entry.by.address == via.address));
     let refused =
         log.iter().find(|entry| entry.status == AuditStatus::Refused && entry.action == "account.login");
-    assert_eq!(refused.unwrap().by.actor, None, "who it was is not known");
+    assert_eq!(refused.unwrap().by.actor, None, "the account is not known");
 }
 
 #[tokio::test]
@@ -283,7 +283,7 @@ async fn sign_up_with_a_referral_code_is_counted() {
             .accounts
             .sign_up(new, VIA)
             .await
-            .expect("a wrong word is no reason to turn anyone away");
+            .expect("an unknown referral code does not prevent a sign-up");
     }
     assert_eq!(world.service.referrals.list(&ada, 1, 10).await.unwrap().total, 1);
 }
@@ -303,12 +303,12 @@ async fn disabled_account_is_reported_only_after_the_correct_password() {
             .unwrap();
     };
     set(true).await;
-    assert_eq!(world.prove(&ada).await.err(), Some(AuthError::AccountDisabled), "at once");
+    assert_eq!(world.prove(&ada).await.err(), Some(AuthError::AccountDisabled), "takes effect at once");
     let wrong = world.log_in("ada", "battery staple").await;
     assert_eq!(wrong.err(), Some(Error::Login(LoginError::WrongLogin)));
     let right = world.log_in("ada", PASSWORD).await;
     assert_eq!(right.err(), Some(Error::Login(LoginError::AccountDisabled)));
     set(false).await;
-    assert!(world.prove(&ada).await.is_err(), "a session from before opens nothing");
+    assert!(world.prove(&ada).await.is_err(), "an earlier session stays closed");
     world.log_in("ada", PASSWORD).await.unwrap();
 }

@@ -1,6 +1,6 @@
-//! Stories of the service over a real database, a scripted cluster and a clock that stands still.
+//! Tests of the service with a real database, a scripted cluster and a manual clock.
 
-#![allow(clippy::unwrap_used, reason = "a story that can't go on fails")]
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod access;
 mod admin;

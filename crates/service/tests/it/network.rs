@@ -1,4 +1,4 @@
-//! A network of DAGs that share blocks, with sources that come and go.
+//! A network of DAGs that share blocks, with sources that become unavailable and return.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,20 +17,20 @@ const SHA2_256: u64 = 0x12;
 const SHA2_512: u64 = 0x13;
 const BLAKE3: u64 = 0x1e;
 
-/// A multihash: what blocks are stored under.
+/// The multihash under which a block is stored.
 pub(crate) type Hash = Multihash<64>;
 
-/// What goes wrong with a try to hold a DAG.
+/// A fault while a DAG is held.
 #[derive(Debug, Clone)]
 pub(crate) struct Fault {
-    /// After so many blocks, or when all is held and the answer gets lost.
+    /// After this number of blocks, or after all are held, in which case the response is lost.
     pub(crate) after: u64,
-    /// The cluster itself is at fault, so that it may happen with blocks that are here as well.
+    /// The cluster itself fails, which can also happen with local blocks.
     pub(crate) own: bool,
     pub(crate) error: ClusterError,
 }
 
-/// What goes wrong with a release: before it is done, or after, so that the answer gets lost.
+/// A fault of a release: before it is done, or after it, in which case the response is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lost {
     Request,
@@ -45,7 +45,7 @@ struct State {
     release_faults: VecDeque<Lost>,
 }
 
-/// The network, and the script of what goes wrong. Outlives every process.
+/// The network and the scripted faults. Outlives every process.
 #[derive(Clone, Default)]
 pub(crate) struct Network(Arc<Mutex<State>>);
 
@@ -58,19 +58,19 @@ impl Network {
         self.state().blocks.insert(*block.cid().hash(), block.data().clone());
     }
 
-    /// A block, if somebody has it.
+    /// A block, if it is available.
     pub(crate) fn fetch(&self, cid: &Cid) -> Option<Block> {
         let state = self.state();
         let data = state.blocks.get(cid.hash()).filter(|_| !state.away.contains(cid.hash()))?;
         Some(Block::verify(*cid, data.clone()).unwrap())
     }
 
-    /// Whoever has one of these blocks goes.
+    /// Makes one of these blocks unavailable.
     pub(crate) fn leave(&self, hashes: impl IntoIterator<Item = Hash>) {
         self.state().away.extend(hashes);
     }
 
-    /// All who went come back.
+    /// Makes all blocks available again.
     pub(crate) fn come_back(&self) {
         self.state().away.clear();
     }
@@ -91,7 +91,7 @@ impl Network {
         self.state().release_faults.pop_front()
     }
 
-    /// Everything works again.
+    /// Ends all faults.
     pub(crate) fn mend(&self) {
         let mut state = self.state();
         state.away.clear();
@@ -99,14 +99,14 @@ impl Network {
         state.release_faults.clear();
     }
 
-    /// The distinct blocks of a DAG that is whole on the network, with their lengths.
+    /// The distinct blocks of a DAG that is completely available, with their lengths.
     pub(crate) fn dag(&self, root: &Cid) -> BTreeMap<Hash, u64> {
         let state = self.state();
         walk(root, |cid| Block::verify(*cid, state.blocks[cid.hash()].clone()).unwrap())
     }
 }
 
-/// Walks a DAG and gives its distinct blocks with their lengths. Identity CIDs have no blocks.
+/// Walks a DAG and returns its distinct blocks with their lengths. Identity CIDs have no blocks.
 pub(crate) fn walk(root: &Cid, load: impl Fn(&Cid) -> Block) -> BTreeMap<Hash, u64> {
     let (mut found, mut seen, mut left) = (BTreeMap::new(), HashSet::new(), vec![*root]);
     while let Some(cid) = left.pop() {
@@ -123,19 +123,19 @@ pub(crate) fn walk(root: &Cid, load: impl Fn(&Cid) -> Block) -> BTreeMap<Hash, u
     found
 }
 
-/// What a network has.
+/// The content of a network.
 pub(crate) struct Grown {
-    /// DAGs to pin. Some name the same multihash with another version or codec, so that what is a tree for one
-    /// is a lone block for the other.
+    /// DAGs to pin. Some have the same multihash with another version or codec, so that one is a tree and the other a
+    /// single block.
     pub(crate) roots: Vec<Cid>,
-    /// The bytes of some blocks.
+    /// The bytes of these blocks.
     pub(crate) leaves: Vec<Bytes>,
     /// All blocks.
     pub(crate) hashes: Vec<Hash>,
 }
 
 impl Network {
-    /// Publishes some 200 blocks of DAGs that share parts.
+    /// Publishes about 200 blocks of DAGs that share parts.
     pub(crate) fn grow(&self, dice: &mut Dice) -> Grown {
         let mut parts: Vec<Cid> = (0..150).map(|_| leaf(self, dice)).collect();
         let leaves = parts.iter().take(40).map(|cid| self.state().blocks[cid.hash()].clone()).collect();
@@ -182,7 +182,7 @@ fn node(network: &Network, dice: &mut Dice, cids: &[Cid]) -> Block {
     block
 }
 
-/// The node itself, and sometimes its other version, and its bytes without their links.
+/// The node itself, sometimes with its other CID version, and sometimes its bytes as a raw block.
 fn variants(dice: &mut Dice, node: &Block) -> Vec<Cid> {
     let hash = *node.cid().hash();
     let other = match node.cid().version() {

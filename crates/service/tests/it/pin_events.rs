@@ -1,4 +1,4 @@
-//! Stories of those who watch a pin.
+//! Tests of pin event streams.
 
 use std::future::Future;
 
@@ -13,10 +13,10 @@ async fn watch(world: &World, caller: &Caller, cid: &cid::Cid, seen: Option<Even
 }
 
 async fn next(watch: &mut PinEventStream) -> PinEvent {
-    tokio::time::timeout(DEADLINE, watch.next()).await.expect("something happens").unwrap().unwrap()
+    tokio::time::timeout(DEADLINE, watch.next()).await.expect("an event arrives").unwrap().unwrap()
 }
 
-/// The first event that is so.
+/// The first event that matches.
 async fn until(watch: &mut PinEventStream, is_it: impl Fn(&PinEvent) -> bool) -> PinEvent {
     loop {
         let event = next(watch).await;
@@ -27,7 +27,7 @@ async fn until(watch: &mut PinEventStream, is_it: impl Fn(&PinEvent) -> bool) ->
     }
 }
 
-/// Works beside a story until it ends.
+/// Runs turns of the worker until the future completes.
 async fn beside<T>(world: &World, story: impl Future<Output = T>) -> T {
     let background = world.service.run();
     let told = story.await;
@@ -64,7 +64,7 @@ async fn events_cover_a_pin_from_queue_to_end() {
         let end = until(&mut watch, |event| event.kind == EventKind::End).await;
         assert_eq!((end.state, end.progress.bytes), (PinState::Pinned, 3 * MIB));
         assert_eq!(end.progress.total_bytes, Some(3 * MIB));
-        assert_eq!(watch.next().await, Ok(None), "nothing follows");
+        assert_eq!(watch.next().await, Ok(None), "no event follows");
     })
     .await;
 }
@@ -78,7 +78,7 @@ async fn reconnecting_client_gets_new_events_and_the_end() {
     let seen = next(&mut watch(&world, &alice, &cid, None).await).await.id;
     assert_eq!(seen.to_string().parse(), Ok(seen));
 
-    // Another process knows the id as well: what it names was seen, so the next event is a later one.
+    // Another process also accepts the id: the event it names was seen, so the next event is a later one.
     world.restart().await;
     let again = next(&mut watch(&world, &alice, &cid, None).await).await;
     assert_eq!(again.id, seen, "nothing has changed");
@@ -95,7 +95,7 @@ async fn reconnecting_client_gets_new_events_and_the_end() {
 
     world.restart().await;
     let told = next(&mut watch(&world, &alice, &cid, Some(end.id)).await).await;
-    assert_eq!((told.id, told.kind), (end.id, EventKind::End), "the end is told once more, at once");
+    assert_eq!((told.id, told.kind), (end.id, EventKind::End), "the final event is sent again at once");
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn failed_attempt_is_reported_with_the_next_one() {
     let world = World::start_with(quick()).await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
-    let down = ClusterError::Unavailable("it is asleep".to_owned());
+    let down = ClusterError::Unavailable("connection refused".to_owned());
     world.cluster.script_hold(&cid, [Fate::Fails(down)]);
     world.wish(&alice, cid).await.unwrap();
     let mut watched = watch(&world, &alice, &cid, None).await;
@@ -181,5 +181,5 @@ async fn event_streams_are_limited_per_account_and_in_total() {
     assert!(matches!(full, Some(Error::Unavailable { retry_after: Some(_) })), "{full:?}");
     drop(first);
     let _fourth = try_watch(&bob).await.unwrap();
-    assert!(try_watch(&alice).await.is_err(), "all are taken again");
+    assert!(try_watch(&alice).await.is_err(), "the streams can be opened again");
 }

@@ -1,4 +1,4 @@
-//! Stories of pins: made, failed, charged, listed, ended.
+//! Tests of pins: created, failed, charged, listed, ended.
 
 use std::time::Duration;
 
@@ -88,7 +88,7 @@ async fn unavailable_cluster_is_retried_with_growing_delays() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
-    let down = || Fate::Fails(ClusterError::Unavailable("it is asleep".to_owned()));
+    let down = || Fate::Fails(ClusterError::Unavailable("connection refused".to_owned()));
     world.cluster.script_hold(&cid, [down(), down()]);
     world.wish(&alice, cid).await.unwrap();
     world.run_until_idle().await;
@@ -176,7 +176,7 @@ async fn quota_of_one_account_does_not_fail_another() {
     let gate = pinfold_cluster::Gate::default();
     world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
     world.wish(&alice, cid).await.unwrap();
-    // Bob comes while the fetch runs under Alice's budget.
+    // Bob pins while the fetch runs with Alice's budget.
     tokio::join!(world.run_until_idle(), async {
         gate.reached().await;
         world.wish(&bob, cid).await.unwrap();
@@ -195,7 +195,7 @@ async fn shared_content_is_released_with_the_last_pin() {
     let cid = world.cluster.publish("shared", MIB);
     world.pin(&alice, PinRequest::new(cid)).await.unwrap();
     world.cluster.unpublish(&cid);
-    assert!(world.wish(&bob, cid).await.unwrap().created, "it is here already");
+    assert!(world.wish(&bob, cid).await.unwrap().created, "the content is local");
 
     world.remove(&alice, &cid).await.unwrap();
     world.run_until_idle().await;
@@ -223,7 +223,7 @@ async fn expired_pin_is_released_at_its_time() {
     world.clock.advance(Duration::from_millis(3_599_999));
     world.run_until_idle().await;
     assert!(world.cluster.has(&cid));
-    // It comes due while the server is down.
+    // The pin expires while the server is stopped.
     world.clock.advance(Duration::from_millis(1));
     world.restart().await;
     world.run_until_idle().await;
@@ -270,7 +270,7 @@ async fn busy_account_does_not_delay_others() {
     world.service.workers.turn().await.unwrap();
     assert_eq!(world.state(&bob, &cid).await, Some(PinState::Pinned));
     let pinned = world.uploads(&alice).await.iter().filter(|pin| pin.state == PinState::Pinned).count();
-    assert_eq!(pinned, 15, "the other hands work for Alice");
+    assert_eq!(pinned, 15, "the other worker works for Alice");
 }
 
 #[tokio::test]

@@ -1,11 +1,11 @@
-//! Stories of quotas: however much comes at once, an account never has more than its plan allows, to the byte.
+//! Tests of quotas: concurrent operations never exceed the plan of an account, to the byte.
 
 use pinfold_model::{PinState, Plan, PlanLimits, Plans};
 use pinfold_service::{Caller, Error, PinRequest, Settings, UploadRequest};
 
 use crate::world::{LONG, World};
 
-/// Uploads at one time.
+/// Number of concurrent uploads.
 const MANY: usize = 64;
 
 async fn world(storage_bytes: u64) -> World {
@@ -14,7 +14,7 @@ async fn world(storage_bytes: u64) -> World {
     World::start_with(Settings { plans, ..Settings::default() }).await
 }
 
-/// Uploads a file of its own of so many bytes, from receiving to keeping.
+/// Uploads a unique file of this size and pins it.
 async fn upload(world: &World, caller: &Caller, number: usize, bytes: usize) -> Result<(), Error> {
     let mut content = vec![b'x'; bytes];
     let name = number.to_be_bytes();
@@ -26,7 +26,7 @@ async fn upload(world: &World, caller: &Caller, number: usize, bytes: usize) -> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_uploads_fill_the_storage_exactly() {
-    // Ten of a hundred bytes fit, and one byte less than an eleventh.
+    // Ten files of a hundred bytes fit, with one byte too few for an eleventh.
     let world = world(1_099).await;
     let alice = world.account("alice", "free").await;
     let background = world.service.run();
@@ -56,7 +56,7 @@ async fn upload_that_does_not_fit_leaves_room_for_one_that_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_content_many_times_is_charged_once() {
+async fn same_content_pinned_many_times_is_charged_once() {
     let world = world(100).await;
     let alice = world.account("alice", "free").await;
     let background = world.service.run();
@@ -88,7 +88,7 @@ async fn pins_by_cid_and_uploads_share_one_storage() {
     );
     let done = pinned.iter().chain(&uploaded).filter(|done| done.is_ok()).count();
     assert_eq!(done, 10);
-    assert!(of_bob.iter().all(Result::is_ok), "another account's storage is its own: {of_bob:?}");
+    assert!(of_bob.iter().all(Result::is_ok), "the storage of another account is separate: {of_bob:?}");
     assert_eq!(world.fresh(alice.account.id).await.used_bytes, 1_000);
     background.stop().await;
     world.run_until_idle().await;

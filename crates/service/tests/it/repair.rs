@@ -1,4 +1,4 @@
-//! Stories of damage: what is promised stays promised, is brought again, and is told until it is.
+//! Tests of damaged content: its pins stay pinned, it is fetched again, and the damage is reported until then.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ async fn damaged_blocks_are_repaired_without_charge() {
     world.run_until_idle().await;
     world.cluster.damage(&format!("pin/cl0-global/{cid}"), 3);
 
-    // It takes a look to know, and another to know that it is over.
+    // One turn detects the damage and another detects the repair.
     world.run_until_idle().await;
     assert!(world.service.damaged_pins.list().await.unwrap().is_empty());
     let status = world.service.pins.status(&alice, &cid, None).await.unwrap();
@@ -47,11 +47,11 @@ async fn unrepairable_pin_stays_pinned_and_is_retried() {
         world.clock.advance(next.since(world.clock.now()));
         world.run_until_idle().await;
     }
-    let [damaged] = &world.service.damaged_pins.list().await.unwrap()[..] else { panic!("one of them") };
+    let [damaged] = &world.service.damaged_pins.list().await.unwrap()[..] else { panic!("one of the two") };
     assert_eq!((damaged.cid, damaged.blocks), (cid, 3));
     assert_eq!(damaged.accounts, [alice.account.email.clone(), ben.account.email.clone()]);
 
-    // Somebody has it once more.
+    // The content is available again.
     world.cluster.publish("a dag", MIB);
     world.clock.advance(Duration::from_mins(10));
     world.run_until_idle().await;
@@ -76,7 +76,11 @@ async fn new_pin_of_damaged_content_waits_for_the_repair() {
     assert_eq!(receipt.view.state, PinState::Queued);
     assert_eq!(world.fresh(ben.account.id).await.used_bytes, 0);
     world.run_until_idle().await;
-    assert_eq!(world.state(&ben, &cid).await, Some(PinState::Queued), "it was tried at once, and failed");
+    assert_eq!(
+        world.state(&ben, &cid).await,
+        Some(PinState::Queued),
+        "the repair was attempted at once and failed"
+    );
     world.clock.advance(Duration::from_mins(10));
     world.run_until_idle().await;
     assert_eq!(world.state(&ben, &cid).await, Some(PinState::Pinned));
@@ -97,7 +101,7 @@ async fn removed_pin_is_not_listed_as_damaged() {
     world.run_until_idle().await;
     assert!(world.service.damaged_pins.list().await.unwrap().is_empty());
     assert!(world.cluster.all_names().is_empty());
-    // And the same content can come again.
+    // The same content can be pinned again.
     world.cluster.publish("a dag", MIB);
     let again = pinfold_service::PinRequest::new(cid);
     assert_eq!(world.pin(&alice, again).await.unwrap().view.state, PinState::Pinned);

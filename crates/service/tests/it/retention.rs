@@ -1,4 +1,4 @@
-//! Stories of pins that are locked against their removal.
+//! Tests of pins that are locked against removal.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ impl World {
         Some(Retention::parse(&now.after(time).to_string(), now).unwrap())
     }
 
-    /// Pins something new, locked for a day; gives its CID and until when it is locked.
+    /// Pins new content, locked for a day. Returns its CID and the end of the lock.
     async fn lock(&self, caller: &Caller, seed: &str) -> (cid::Cid, Timestamp) {
         let cid = self.cluster.publish(seed, MIB);
         let wish = PinRequest::new(cid)
@@ -73,7 +73,7 @@ async fn lock_requires_a_plan_and_outlives_it() {
     downgraded.account.plan = PlanCode::new("free");
     assert_eq!(world.remove(&downgraded, &cid).await, Err(Error::RetentionLocked { until }));
     let again = world.wish(&downgraded, cid).await.unwrap();
-    assert_eq!(again.view.retain_until, Some(until), "and nothing drops it");
+    assert_eq!(again.view.retain_until, Some(until), "the lock stays");
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn failed_pin_is_not_locked() {
     let wish =
         PinRequest::new(cid).with(PinOptions { retention: world.locked_for(DAY), ..PinOptions::default() });
     assert_eq!(world.pin(&alice, wish.clone()).await, Err(Error::CidNotFound));
-    assert_eq!(world.uploads(&alice).await, [], "nothing is left behind");
+    assert_eq!(world.uploads(&alice).await, [], "nothing remains");
 
     world.service.pins.pin(&alice, wish, Wait::No).await.unwrap();
     assert!(matches!(world.remove(&alice, &cid).await, Err(Error::RetentionLocked { .. })));

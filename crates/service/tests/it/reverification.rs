@@ -1,5 +1,4 @@
-//! Stories of a store whose holds were lost: all blocks are there, under one name, and every pin is walked
-//! again.
+//! Tests of a block store that lost its holds: all blocks are stored under one hold, and every pin is reverified.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use crate::world::{LONG, MIB, World};
 
 const REBUILT: &str = "upload/rebuilt";
 
-/// Makes the holds of these what a rebuilt index has: none of a pin, and one of everything.
+/// Replaces the holds of these CIDs with those of a rebuilt index: none for a pin, and one for all blocks.
 async fn rebuild(world: &World, cids: &[Cid]) {
     let terms = HoldOptions {
         bytes_max: u64::MAX,
@@ -58,7 +57,7 @@ async fn pins_stay_pinned_during_reverification() {
     assert_eq!(world.fresh(alice.account.id).await.used_bytes, 6 * MIB);
     world.run_until_idle().await;
     assert_pinned(&world, &alice, &cids).await;
-    assert!(!world.cluster.has(&removed), "what no pin wants went with the guard");
+    assert!(!world.cluster.has(&removed), "unreferenced blocks were released with the hold");
     world.check_settled(&[&alice]).await;
     assert_eq!(world.fresh(alice.account.id).await.used_bytes, 6 * MIB);
 }
@@ -83,7 +82,7 @@ async fn pin_with_lost_blocks_stays_and_reports_them() {
         assert_eq!(status.error.unwrap().code, FailureCode::NotFound);
         let next = status.next_try_at.unwrap();
         assert!(next > world.clock.now() && next <= world.clock.now().after(Duration::from_secs(300)));
-        assert!(world.cluster.holds(REBUILT, &whole), "the guard stays until all is settled");
+        assert!(world.cluster.holds(REBUILT, &whole), "the hold stays until every placement completes");
         world.clock.advance(Duration::from_secs(300));
     }
     world.cluster.publish("lost", MIB);

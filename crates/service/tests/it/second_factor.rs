@@ -1,4 +1,4 @@
-//! Stories of the second factor.
+//! Tests of the second factor.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::world::World;
 const STEP: Duration = Duration::from_secs(30);
 const VIA: Via = Via::api(None);
 
-/// Somebody with an authenticator app.
+/// An account with an authenticator app.
 struct Ada<'w> {
     world: &'w World,
     caller: Caller,
@@ -21,7 +21,7 @@ struct Ada<'w> {
 }
 
 impl<'w> Ada<'w> {
-    /// With the second factor in force. Its first code is used up, and the next one is on.
+    /// Creates an account with the second factor enabled. Its first code is used; the clock is at the next one.
     async fn start(world: &'w World) -> Self {
         let ada = Self::set_up(world).await;
         world.service.accounts.enable_second_factor(&ada.caller, Some(&ada.code())).await.unwrap();
@@ -36,7 +36,7 @@ impl<'w> Ada<'w> {
         Self { world, caller, secret: setup.secret }
     }
 
-    /// What the app shows now.
+    /// The code that the app shows now.
     fn code(&self) -> String {
         self.code_in(0)
     }
@@ -47,7 +47,7 @@ impl<'w> Ada<'w> {
         totp.generate(u64::try_from(self.world.clock.now().as_ms() / 1000 + seconds).unwrap()).to_string()
     }
 
-    /// A code that the app shows at no time near.
+    /// A code that is not valid at any near time.
     fn wrong_code(&self) -> String {
         let near = [-60, -30, 0, 30, 60].map(|seconds| self.code_in(seconds));
         (0..10).map(|n| format!("00000{n}")).find(|code| !near.contains(code)).unwrap()
@@ -58,11 +58,11 @@ impl<'w> Ada<'w> {
             self.world.service.logins.login(email("ada").as_str(), PASSWORD.to_owned(), VIA).await.unwrap();
         match login {
             Login::NeedsCode { temporary_token } => temporary_token.reveal().to_owned(),
-            Login::Done(_) => panic!("a code was needed"),
+            Login::Done(_) => panic!("a code is required"),
         }
     }
 
-    /// The caller as a credential would prove it now.
+    /// The caller as it is authenticated now.
     async fn caller_now(&self) -> Caller {
         Caller { account: self.world.fresh(self.caller.account.id).await, ..self.caller.clone() }
     }
@@ -77,7 +77,7 @@ async fn second_factor_is_required_after_the_password() {
     let world = World::start().await;
     let ada = Ada::start(&world).await;
     let token = ada.temporary_token().await;
-    assert!(world.service.tokens.authenticate(&token, VIA).await.is_err(), "it is no session token");
+    assert!(world.service.tokens.authenticate(&token, VIA).await.is_err(), "it is not a session token");
     assert_eq!(
         ada.verify(&token, &ada.wrong_code()).await.err(),
         Some(Error::Login(LoginError::SecondFactorInvalid))
@@ -94,7 +94,7 @@ async fn second_factor_is_required_after_the_password() {
 }
 
 #[tokio::test]
-async fn a_code_works_once() {
+async fn code_works_once() {
     let world = World::start().await;
     let ada = Ada::start(&world).await;
     let code = ada.code();
@@ -102,7 +102,11 @@ async fn a_code_works_once() {
     let replayed = ada.verify(&ada.temporary_token().await, &code).await;
     assert_eq!(replayed.err(), Some(Error::Login(LoginError::SecondFactorInvalid)));
     let replayed = world.service.accounts.check_second_factor(&ada.caller_now().await, Some(&code)).await;
-    assert_eq!(replayed.err(), Some(Error::Login(LoginError::SecondFactorInvalid)), "nor for something else");
+    assert_eq!(
+        replayed.err(),
+        Some(Error::Login(LoginError::SecondFactorInvalid)),
+        "also for another operation"
+    );
     world.clock.advance(STEP);
     ada.verify(&ada.temporary_token().await, &ada.code()).await.unwrap();
 }
@@ -120,7 +124,7 @@ async fn concurrent_logins_with_one_code_open_one_session() {
     world.clock.advance(STEP);
     let (token, code) = (ada.temporary_token().await, ada.code());
     let (first, second) = tokio::join!(ada.verify(&token, &code), ada.verify(&token, &code));
-    assert!(first.is_ok() != second.is_ok(), "nor do two with one temporary token");
+    assert!(first.is_ok() != second.is_ok(), "one temporary token opens one session");
 }
 
 #[tokio::test]
@@ -176,10 +180,10 @@ async fn account_under_attack_can_log_in_after_a_wait() {
             }
         }
     }
-    assert_eq!(refused, 10, "over all temporary tokens");
+    assert_eq!(refused, 10, "counted over all temporary tokens");
     world.clock.advance(Duration::from_secs(60));
     let token = ada.temporary_token().await;
-    ada.verify(&token, &ada.code()).await.expect("a minute later its owner gets in");
+    ada.verify(&token, &ada.code()).await.expect("the owner can log in a minute later");
 }
 
 #[tokio::test]
@@ -191,7 +195,7 @@ async fn second_factor_is_enabled_by_its_first_code() {
     assert_eq!(enable(None).await, Err(Error::Login(LoginError::SecondFactorRequired)));
     assert_eq!(enable(Some(" ")).await, Err(Error::Login(LoginError::SecondFactorRequired)));
     assert_eq!(enable(Some(&ada.wrong_code())).await, Err(Error::Login(LoginError::SecondFactorInvalid)));
-    assert!(world.log_in("ada", PASSWORD).await.is_ok(), "not yet");
+    assert!(world.log_in("ada", PASSWORD).await.is_ok(), "not enabled yet");
     enable(Some(&ada.code())).await.unwrap();
     assert_eq!(enable(Some(&ada.code())).await, Err(Error::Login(LoginError::SecondFactorOn)));
     let replaced = accounts.set_up_second_factor(&ada.caller).await;
@@ -264,7 +268,7 @@ async fn key_operations_require_a_code_except_for_operators() {
     let operator = accounts.caller(&email("ada")).await.unwrap();
     accounts.check_second_factor(&operator, None).await.unwrap();
     let bob = world.signed_up("bob").await.caller;
-    accounts.check_second_factor(&bob, None).await.expect("it has none");
+    accounts.check_second_factor(&bob, None).await.expect("the account has none");
 }
 
 #[tokio::test]
@@ -293,7 +297,10 @@ async fn keys_are_created_and_revoked_with_a_code() {
     assert_eq!(tokens.create_for(&caller, new(), Some(&code)).await.err(), Some(Error::NameTaken));
     let other = TokenName::parse("other").unwrap();
     assert_eq!(tokens.revoke_for(&caller, &other, Some(&code)).await, Err(Error::TokenNotFound));
-    tokens.revoke_for(&caller, &name, Some(&code)).await.expect("what can't be done uses no code up");
+    tokens
+        .revoke_for(&caller, &name, Some(&code))
+        .await
+        .expect("a refused operation does not use up the code");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A seeded simulation: few accounts, few CIDs, and everything that can go wrong. A failing seed is printed.
+//! A seeded simulation with few accounts, few CIDs and all kinds of faults. A failing seed is printed.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ impl Play {
             world.account("ben", "free").await,
             world.account("cyd", "premium").await,
         ];
-        // Some of them can't be together in a free account.
+        // Some of these do not fit together in an account with the free plan.
         let sizes = [10, 1_000, GIB / 2, GIB / 2 + 1, GIB - 900, GIB + 1];
         let cids = (0_u64..).zip(sizes).map(|(i, size)| world.cluster.publish(&format!("{seed} {i}"), size));
         let cids = cids.collect();
@@ -57,7 +57,7 @@ impl Play {
         let locked = caller.plan.limits.timelock && self.dice.roll(2) == 0;
         let seconds = 1 + self.dice.roll(300);
         let timelock = locked.then(|| self.world.in_time(Duration::from_secs(seconds)));
-        // Being refused is fine, as long as the books balance.
+        // A refusal is allowed as long as the accounting balances.
         let _ = self
             .world
             .service
@@ -82,7 +82,7 @@ impl Play {
         }
     }
 
-    /// The process dies after some steps of its work, and starts again.
+    /// Kills the process after some steps of its work and starts it again.
     async fn die_in_the_middle(&mut self) {
         let breaths = self.dice.roll(40);
         let service = self.world.service.clone();
@@ -94,7 +94,7 @@ impl Play {
         self.world.restart().await;
     }
 
-    /// What was seen as pinned must stay so, until its owner or its timelock ends it.
+    /// A pin that was seen as pinned stays pinned until its owner removes it or its timelock ends.
     async fn pinned(&self) -> Vec<(usize, Cid)> {
         let mut pinned = Vec::new();
         for (i, caller) in self.callers.iter().enumerate() {
@@ -113,7 +113,7 @@ impl Play {
             self.world.check(&callers).await;
         }
         let before = self.pinned().await;
-        // Everything works again, and time goes by.
+        // Ends all faults and advances the clock.
         for cid in &self.cids {
             self.world.cluster.script_hold(cid, []);
         }
@@ -129,7 +129,7 @@ impl Play {
     }
 }
 
-/// Says which seed it was when a promise breaks.
+/// Prints the seed when an invariant is violated.
 struct Seed(u64);
 
 impl Drop for Seed {

@@ -1,4 +1,4 @@
-//! Stories of pins that end by themselves, and of clocks that are set.
+//! Tests of timelocks and of changes to the clock.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const HOUR: Duration = Duration::from_hours(1);
 const A_MOMENT: Duration = Duration::from_millis(1);
 
 impl World {
-    /// Pins for the next hour, and works until it is settled.
+    /// Pins for one hour and works until the placement completes.
     async fn pin_for_an_hour(&self, caller: &Caller, cid: Cid) {
         let timelock = Some(self.in_an_hour());
         self.pin(caller, PinRequest::new(cid).with(PinOptions { timelock, ..PinOptions::default() }))
@@ -21,19 +21,19 @@ impl World {
             .unwrap();
     }
 
-    /// Waits until the account has so many pins, while the service runs.
+    /// Waits until the account has this number of pins while the service runs.
     async fn until_left(&self, caller: &Caller, pins: u64) {
         let left = async {
             while self.fresh(caller.account.id).await.pins != pins {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(DEADLINE, left).await.expect("the others end");
+        tokio::time::timeout(DEADLINE, left).await.expect("the other pins end");
     }
 }
 
 fn down() -> Fate {
-    Fate::Fails(ClusterError::Unavailable("it is asleep".to_owned()))
+    Fate::Fails(ClusterError::Unavailable("connection refused".to_owned()))
 }
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn clock_jump_is_noticed_without_a_wake_up() {
     let cid = world.cluster.publish("for an hour", MIB);
     world.pin_for_an_hour(&alice, cid).await;
     let background = world.service.run();
-    // The machine was suspended, or the time came from the network: no sleep can know.
+    // The machine was suspended, or the time was synchronised: a timer does not notice either.
     world.clock.advance(HOUR);
     world.until_left(&alice, 0).await;
     background.stop().await;
@@ -59,7 +59,7 @@ async fn pins_that_expired_while_stopped_end_at_the_start() {
     world.clock.advance(HOUR);
     world.pin_for_an_hour(&alice, later).await;
     world.clock.set(world.clock_at_start());
-    // More than end in one transaction, at different times.
+    // More pins than one transaction ends, at different times.
     for i in 0..250 {
         let cid = world.cluster.publish(&format!("{i}"), 1);
         world.pin_for_an_hour(&alice, cid).await;
@@ -91,7 +91,7 @@ async fn clock_set_back_ends_no_pin_early() {
     world.clock.advance(A_MOMENT);
     world.run_until_idle().await;
     assert_eq!(world.state(&alice, &cid).await, None);
-    // It stays so when the same hour comes again.
+    // The pin stays ended when the clock passes the same hour again.
     world.clock.set(start);
     world.run_until_idle().await;
     assert_eq!(world.state(&alice, &cid).await, None);
@@ -122,7 +122,7 @@ async fn clock_set_back_does_not_delay_work() {
             }
         }
     };
-    tokio::time::timeout(DEADLINE, settled).await.expect("it is not a day until they are looked at");
+    tokio::time::timeout(DEADLINE, settled).await.expect("the work is not delayed by a day");
     background.stop().await;
     world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
@@ -150,7 +150,7 @@ async fn clock_set_back_between_runs_does_not_delay_work() {
     assert_eq!(
         world.uploads(&alice).await[0].cid,
         newest,
-        "the newest stays the first, whatever the clock says"
+        "the newest pin is first, whatever the clock says"
     );
     world.service.workers.take_over().await.unwrap();
     world.run_until_idle().await;
@@ -168,12 +168,12 @@ async fn pin_renewed_at_its_expiry_is_not_lost() {
         ["longer", "for ever", "as it is"].map(|name| world.cluster.publish(name, MIB));
     for cid in [longer, for_ever, as_it_is] {
         world.pin_for_an_hour(&alice, cid).await;
-        // From now on there is no other source of it.
+        // From now on the content has no other source.
         world.cluster.unpublish(&cid);
     }
     world.clock.advance(HOUR - A_MOMENT);
     world.wish(&alice, as_it_is).await.unwrap();
-    // The moment has come, but nobody has ended them yet.
+    // The pins have expired but are not ended yet.
     world.clock.advance(A_MOMENT);
     let timelock = Some(world.in_an_hour());
     let wish = PinRequest::new(longer).with(PinOptions { timelock, ..PinOptions::default() });
@@ -184,11 +184,7 @@ async fn pin_renewed_at_its_expiry_is_not_lost() {
 
     world.run_until_idle().await;
     assert_eq!(world.state(&alice, &longer).await, Some(PinState::Pinned));
-    assert_eq!(
-        world.state(&alice, &as_it_is).await,
-        None,
-        "its timelock was left as it was, and it was still to come"
-    );
+    assert_eq!(world.state(&alice, &as_it_is).await, None, "the timelock is unchanged and in the future");
     world.clock.advance(HOUR);
     world.run_until_idle().await;
     assert_eq!(world.state(&alice, &longer).await, None);

@@ -1,4 +1,4 @@
-//! Stories of uploads.
+//! Tests of uploads.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ async fn upload_that_is_not_kept_leaves_nothing() {
 
     let broken = tokio_util::io::StreamReader::new(futures::stream::iter([
         Ok(bytes::Bytes::from_static(b"half of")),
-        Err(std::io::Error::other("the client went away")),
+        Err(std::io::Error::other("the client disconnected")),
     ]));
     let cut = uploads.receive(&alice, &UploadRequest::default(), broken).await;
     assert_eq!(cut.err(), Some(Error::UploadCutOff));
@@ -59,7 +59,7 @@ async fn upload_over_the_quota_is_refused() {
     let over = uploads.receive(&alice, &UploadRequest::default(), body(2)).await;
     assert_eq!(over.err(), Some(Error::QuotaExceeded));
 
-    // Two that fit alone do not fit together.
+    // Two files that fit alone do not fit together.
     let one = uploads.receive(&alice, &UploadRequest::default(), body(1)).await.unwrap();
     let two = std::io::Cursor::new(vec![8; 1 << 20]);
     let two = uploads.receive(&alice, &UploadRequest::default(), two).await.unwrap();
@@ -82,7 +82,7 @@ async fn detached_upload_keeps_its_failed_pin() {
     let uploads = &world.service.uploads;
     let received = uploads.receive(&alice, &UploadRequest::default(), body(1)).await.unwrap();
     let cid = *received.cid();
-    let down = Fate::Fails(ClusterError::Unavailable("it is asleep".to_owned()));
+    let down = Fate::Fails(ClusterError::Unavailable("connection refused".to_owned()));
     world.cluster.script_hold(&cid, [down.clone(), down]);
     let receipt = uploads.keep(&alice, received, UploadRequest::default()).await.unwrap();
     assert_eq!((receipt.view.state, receipt.created), (PinState::Queued, true));
@@ -98,7 +98,7 @@ async fn detached_upload_keeps_its_failed_pin() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), failed).await.expect("it fails, and nothing is held");
+    tokio::time::timeout(Duration::from_secs(60), failed).await.expect("the pin fails, and nothing is held");
     background.stop().await;
     world.run_until_idle().await;
     world.check_settled(&[&alice]).await;
@@ -110,9 +110,9 @@ async fn upload_survives_a_failing_fetch_of_the_same_cid() {
     let [alice, bob] = [world.account("alice", "free").await, world.account("bob", "free").await];
     let cid = world.cluster.publish("hello", 5);
     world.cluster.unpublish(&cid);
-    // She wished for it once by then, he not at all.
+    // Alice has one request by then, Bob has none.
     for (uploader, wishes) in [(&alice, 2), (&bob, 1)] {
-        // Alice looks for what nobody has yet.
+        // Alice pins content that has no source yet.
         let gate = Gate::default();
         world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
         world.wish(&alice, cid).await.unwrap();
@@ -141,7 +141,7 @@ async fn upload_survives_a_failing_fetch_of_the_same_cid() {
 }
 
 #[tokio::test]
-async fn a_directory_names_its_files() {
+async fn directory_lists_its_files() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let background = world.service.run();
@@ -171,7 +171,7 @@ async fn holds_of_a_killed_process_are_released_after_its_placements_complete() 
     let uploads = world.service.uploads.clone();
     let received = uploads.receive(&alice, &UploadRequest::default(), body(1)).await.unwrap();
     let cid = *received.cid();
-    // The process dies after the wish: the guard is never dropped, and the hold has just begun.
+    // The process is killed after the pin is created: the upload hold is never dropped, and the work has just begun.
     let gate = Gate::default();
     world.cluster.script_hold(&cid, [pinfold_cluster::Fate::Waits(gate.clone())]);
     let kept = tokio::spawn(async move { uploads.keep(&alice, received, UploadRequest::default()).await });
@@ -187,7 +187,7 @@ async fn holds_of_a_killed_process_are_released_after_its_placements_complete() 
     let mut next = dead;
     next.restart().await;
     next.run_until_idle().await;
-    assert!(next.cluster.has(&cid), "the guard stays while the placement is on its way");
+    assert!(next.cluster.has(&cid), "the upload hold stays while the placement is in flight");
     next.clock.advance(std::time::Duration::from_secs(61));
     next.run_until_idle().await;
     assert!(next.cluster.all_names().iter().all(|name| name.starts_with("pin/")));

@@ -96,7 +96,7 @@ impl World {
                 return;
             }
         }
-        panic!("the work has no end");
+        panic!("a turn never becomes idle");
     }
 
     pub(crate) async fn remove(&self, caller: &Caller, cid: &Cid) -> Result<(), Error> {
@@ -135,7 +135,7 @@ impl World {
                 assert!(self.cluster.holds(&name, &pin.cid), "{} is pinned without its blocks", pin.cid);
             }
             let charged: u64 = pins.iter().map(|pin| pin.size_bytes).sum();
-            assert_eq!(account.used_bytes, charged, "the books of {}", account.email);
+            assert_eq!(account.used_bytes, charged, "the usage of {}", account.email);
             assert_eq!(account.pins, pins.len() as u64);
             assert!(account.used_bytes <= account.storage_limit_bytes);
         }
@@ -153,7 +153,7 @@ impl World {
             }
         }
         wanted.sort();
-        assert_eq!(self.cluster.all_names(), wanted, "what is held is what is wanted");
+        assert_eq!(self.cluster.all_names(), wanted, "the holds are those of live placements");
     }
 }
 
@@ -210,7 +210,7 @@ pub(crate) async fn all_pins(service: &Service, caller: &Caller) -> Vec<PinView>
     service.pins.list(caller, query).await.unwrap().pins
 }
 
-/// In memory if possible, where a sync costs nothing.
+/// In memory if possible, where a sync is free.
 pub(crate) fn temp_dir() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }

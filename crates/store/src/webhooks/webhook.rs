@@ -1,12 +1,11 @@
 //! Webhooks, as their owners see and change them.
 
 use pinfold_model::{
-    AccountId, Actor, AuditEvent, DeliveryId, Timestamp, Webhook, WebhookEvent, WebhookEvents, WebhookId,
-    WebhookSecret,
+    AccountId, Actor, DeliveryId, Timestamp, Webhook, WebhookEvent, WebhookEvents, WebhookId, WebhookSecret,
 };
 use sqlx::FromRow;
 
-use crate::audit::Journal;
+use crate::audit::{AuditEvent, Journal};
 use crate::db::row::{number, time, unknown_value};
 use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};

@@ -1,4 +1,4 @@
-//! What operators see and do across accounts: lists, removals.
+//! Operator views and operations across accounts: lists and removals.
 
 use pinfold_model::{AccountId, Actor, ClusterId, Email, PinPhase, PinState, PlanCode, Role};
 use pinfold_store::{
@@ -10,7 +10,7 @@ use crate::world::{World, cid, created, gave_up, held, now};
 
 const BY: Actor = Actor::OPERATOR;
 
-/// All accounts that match, page by page.
+/// Emails of all matching accounts, read page by page.
 async fn accounts(world: &World, filter: &AccountFilter) -> Vec<String> {
     let (mut found, mut cursor) = (Vec::new(), None);
     loop {
@@ -24,13 +24,13 @@ async fn accounts(world: &World, filter: &AccountFilter) -> Vec<String> {
     }
 }
 
-/// All pins that match, page by page: their owner, and how they stand.
+/// All matching pins, read page by page: their account and phase.
 async fn pins(world: &World, filter: &AdminPinsFilter) -> Vec<(AccountId, PinPhase)> {
     let (mut found, mut cursor) = (Vec::new(), None);
     loop {
         let page = world.store.list_admin_pins(filter, cursor, 2).await.unwrap();
         found.extend(page.pins.into_iter().map(|pin| (pin.account, pin.phase)));
-        // A cursor reads what it writes.
+        // The string form of a cursor parses back to the same cursor.
         cursor = page.next.map(|next| next.to_string().parse().unwrap());
         if cursor.is_none() {
             return found;
@@ -38,7 +38,7 @@ async fn pins(world: &World, filter: &AdminPinsFilter) -> Vec<(AccountId, PinPha
     }
 }
 
-/// Pins something that has so many bytes.
+/// Creates a pin and completes its placement with this size.
 async fn keep(world: &World, account: AccountId, number: u32, bytes: u64) {
     created(world.wish(account, cid(number)).await);
     let claim = world.claim(now()).await;
@@ -46,7 +46,7 @@ async fn keep(world: &World, account: AccountId, number: u32, bytes: u64) {
 }
 
 #[tokio::test]
-async fn accounts_are_found_by_what_they_are() {
+async fn account_list_applies_every_filter() {
     let world = World::start().await;
     let names = ["ada", "ben", "cyd", "dan", "eve"];
     let mut ids = Vec::new();
@@ -83,7 +83,7 @@ async fn accounts_are_found_by_what_they_are() {
 }
 
 #[tokio::test]
-async fn pins_of_all_accounts_are_found_by_what_they_are() {
+async fn admin_pin_list_applies_every_filter() {
     let world = World::start().await;
     let (ada, ben) = (world.account("ada", 1_000).await, world.account("ben", 1_000).await);
     for number in 0..3 {
@@ -129,7 +129,7 @@ async fn pins_of_all_accounts_are_found_by_what_they_are() {
 }
 
 #[tokio::test]
-async fn a_pin_is_removed_by_its_number_whosever_it_is() {
+async fn admin_removes_pin_of_any_account_by_id() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     keep(&world, ada, 1, 10).await;
@@ -141,7 +141,7 @@ async fn a_pin_is_removed_by_its_number_whosever_it_is() {
 }
 
 #[tokio::test]
-async fn an_account_goes_with_its_pins_in_steps_and_over_a_restart() {
+async fn account_removal_deletes_pins_in_steps_across_a_restart() {
     let mut world = World::start().await;
     let (ada, ben) = (world.account("ada", 1_000).await, world.account("ben", 1_000).await);
     for number in 0..5 {
@@ -154,9 +154,13 @@ async fn an_account_goes_with_its_pins_in_steps_and_over_a_restart() {
     assert!(!world.store.account(ada).await.unwrap().unwrap().disabled);
     assert_eq!(begin(&world, true).await, BeginRemovalOutcome::Begun { pins: 5 });
     assert!(world.store.account(ada).await.unwrap().unwrap().disabled);
-    assert_eq!(begin(&world, false).await, BeginRemovalOutcome::Begun { pins: 5 }, "twice is once");
+    assert_eq!(
+        begin(&world, false).await,
+        BeginRemovalOutcome::Begun { pins: 5 },
+        "a repeated removal has the same result"
+    );
 
-    // It gets nothing more, and can't be called back.
+    // An account being removed cannot create pins or be enabled again.
     assert!(matches!(world.wish(ada, cid(0)).await, CreatePinOutcome::Done { created: false, .. }));
     assert!(matches!(world.wish(ada, cid(9)).await, CreatePinOutcome::OverQuota));
     let enable = AccountChanges { disabled: Some(false), ..AccountChanges::default() };
@@ -174,7 +178,7 @@ async fn an_account_goes_with_its_pins_in_steps_and_over_a_restart() {
     assert_eq!(world.store.continue_account_removal(3, now()).await.unwrap(), RemovalStep::Gone(ada));
     assert_eq!(world.store.continue_account_removal(3, now()).await.unwrap(), RemovalStep::Nothing);
     assert_eq!(world.store.account(ada).await.unwrap(), None);
-    assert_eq!(world.pins(ben).await.len(), 1, "what others pin stays");
+    assert_eq!(world.pins(ben).await.len(), 1, "pins of other accounts stay");
     let figures = world.store.statistics().await.unwrap();
     assert_eq!(figures.accounts.iter().map(|sum| sum.accounts).sum::<u64>(), 1);
 
@@ -184,7 +188,7 @@ async fn an_account_goes_with_its_pins_in_steps_and_over_a_restart() {
 }
 
 #[tokio::test]
-async fn an_account_without_pins_goes_at_once() {
+async fn account_without_pins_is_removed_at_once() {
     let world = World::start().await;
     let ada = world.account("ada", 100).await;
     let begin = || world.store.begin_account_removal(ada, false, BY, now());

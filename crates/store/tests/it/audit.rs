@@ -1,14 +1,14 @@
-//! The audit log: written with what it tells of, read newest first, swept at its oldest end.
+//! The audit log: entries are written in the transaction of the change, listed newest first, and deleted oldest first.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
-use pinfold_model::{AccountId, Actor, AuditEntry, AuditEvent, AuditStatus, Details, Source};
-use pinfold_store::{AuditFilter, Capacity, CreatePin, CreatePinOutcome};
+use pinfold_model::{AccountId, Actor, AuditStatus, Details, Source};
+use pinfold_store::{AuditEntry, AuditEvent, AuditFilter, Capacity, CreatePin, CreatePinOutcome};
 
 use crate::world::{World, at, cid, created, gave_up, held, named, now, times, wish};
 
-/// The log of an account, newest first; a story's is short.
+/// All audit entries of an account, newest first.
 async fn log(world: &World, account: AccountId) -> Vec<AuditEntry> {
     let filter = AuditFilter { account: Some(account), ..AuditFilter::default() };
     let list = world.store.list_audit(&filter, None, 0, 1_000, 1_000).await.unwrap();
@@ -21,7 +21,7 @@ async fn actions(world: &World, account: AccountId) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn who_pins_and_removes_stands_beside_what() {
+async fn pin_changes_are_logged_with_their_actor() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     let by =
@@ -38,7 +38,7 @@ async fn who_pins_and_removes_stands_beside_what() {
     assert_eq!(
         told,
         [("pin.remove", at(3)), ("pin.update", at(2)), ("file.upload", now()), ("account.create", now())],
-        "a wish that changes nothing leaves no trace"
+        "a request that changes nothing is not logged"
     );
     for entry in &log[..3] {
         assert_eq!((entry.by, entry.subject.as_str()), (by, cid(1).to_string().as_str()));
@@ -50,7 +50,7 @@ async fn who_pins_and_removes_stands_beside_what() {
 }
 
 #[tokio::test]
-async fn what_the_service_does_by_itself_is_told_to_everyone_whom_it_hits() {
+async fn changes_by_the_service_are_logged_for_every_affected_account() {
     let world = World::start().await;
     let (ada, bea) = (world.account("ada", 1_000).await, world.account("bea", 10).await);
     for account in [ada, bea] {
@@ -59,7 +59,11 @@ async fn what_the_service_does_by_itself_is_told_to_everyone_whom_it_hits() {
     }
     let claim = world.claim(now()).await;
     world.complete_placement(&claim, held(100)).await;
-    assert_eq!(actions(&world, bea).await, ["pin.fail", "pin.create", "account.create"], "she can't pay");
+    assert_eq!(
+        actions(&world, bea).await,
+        ["pin.fail", "pin.create", "account.create"],
+        "her quota is too small"
+    );
     assert_eq!(world.store.expire_pins(at(10), 10).await.unwrap().len(), 2);
     assert_eq!(actions(&world, ada).await, ["pin.expire", "pin.create", "account.create"]);
     let ended = log(&world, ada).await.remove(0);
@@ -77,7 +81,7 @@ async fn what_the_service_does_by_itself_is_told_to_everyone_whom_it_hits() {
 }
 
 #[tokio::test]
-async fn what_was_refused_leaves_no_trace_of_a_pin() {
+async fn refused_pin_is_not_logged() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     let none = CreatePin { in_flight_max: 0, ..wish(ada, cid(1)) };
@@ -86,7 +90,7 @@ async fn what_was_refused_leaves_no_trace_of_a_pin() {
     assert_eq!(actions(&world, ada).await, ["account.create"]);
 }
 
-/// Writes `count` entries a second apart, every third of them of another action.
+/// Writes `count` entries, one second apart; every third has a different action.
 async fn write_many(world: &World, account: Option<AccountId>, count: u32) {
     let entries = (0..count).map(|n| {
         let action = if n % 3 == 0 { "account.login" } else { "session.end" };
@@ -99,7 +103,7 @@ async fn write_many(world: &World, account: Option<AccountId>, count: u32) {
 }
 
 #[tokio::test]
-async fn a_cursor_visits_every_entry_once_also_when_the_clock_stood_still() {
+async fn audit_cursor_visits_every_entry_once_with_equal_timestamps() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     for _ in 0..3 {
@@ -120,7 +124,7 @@ async fn a_cursor_visits_every_entry_once_also_when_the_clock_stood_still() {
 }
 
 #[tokio::test]
-async fn filters_find_what_they_say_and_totals_are_bounded() {
+async fn audit_filters_match_and_totals_are_bounded() {
     let world = World::start().await;
     let (ada, bea) = (world.account("ada", 1_000).await, world.account("bea", 1_000).await);
     for account in [Some(ada), Some(bea), None] {
@@ -133,13 +137,13 @@ async fn filters_find_what_they_say_and_totals_are_bounded() {
         list.total
     };
     assert_eq!(count(&own, 1_000).await, 31);
-    assert_eq!(count(&own, 12).await, 12, "no more are counted than asked for");
+    assert_eq!(count(&own, 12).await, 12, "counting stops at the bound");
     let logins = AuditFilter { action: Some("account.login".to_owned()), ..own.clone() };
     assert_eq!(count(&logins, 1_000).await, 10);
     let span = AuditFilter { from: Some(at(10)), to: Some(at(20)), ..own.clone() };
     assert_eq!(count(&span, 1_000).await, 10);
     assert_eq!(count(&AuditFilter { from: Some(at(10)), to: Some(at(20)), ..logins }, 1_000).await, 3);
-    assert_eq!(count(&AuditFilter::default(), 1_000).await, 92, "those without an account too");
+    assert_eq!(count(&AuditFilter::default(), 1_000).await, 92, "entries without an account are included");
     let login = Some("account.login".to_owned());
     assert_eq!(count(&AuditFilter { action: login, ..AuditFilter::default() }, 1_000).await, 30);
     let skipped = world.store.list_audit(&own, None, 28, 10, 1_000).await.unwrap();
@@ -147,13 +151,13 @@ async fn filters_find_what_they_say_and_totals_are_bounded() {
 }
 
 #[tokio::test]
-async fn the_oldest_end_is_swept_in_steps() {
+async fn old_entries_are_deleted_in_steps_oldest_first() {
     let world = World::start().await;
     write_many(&world, None, 10).await;
     let all = AuditFilter::default();
     assert_eq!(world.store.delete_old_audit_entries(at(6), 4).await.unwrap(), 4);
     let left = world.store.list_audit(&all, None, 0, 100, 100).await.unwrap().entries;
-    assert_eq!(left.last().unwrap().at, at(4), "the oldest went first");
+    assert_eq!(left.last().unwrap().at, at(4), "the oldest entries were deleted first");
     assert_eq!(world.store.delete_old_audit_entries(at(6), 4).await.unwrap(), 2);
     assert_eq!(world.store.delete_old_audit_entries(at(6), 4).await.unwrap(), 0);
     let left = world.store.list_audit(&all, None, 0, 100, 100).await.unwrap();
@@ -161,7 +165,7 @@ async fn the_oldest_end_is_swept_in_steps() {
 }
 
 #[tokio::test]
-async fn a_subject_that_is_too_long_is_cut_between_characters() {
+async fn long_subject_is_truncated_at_a_character_boundary() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     let act =

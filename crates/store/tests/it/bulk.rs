@@ -1,4 +1,4 @@
-//! Batches: all of it or none of it.
+//! Batches are atomic: either every item is applied or none.
 
 use pinfold_model::{AccountId, Actor, ClusterId, LifetimeError, PinPhase};
 use pinfold_store::{
@@ -8,7 +8,7 @@ use pinfold_store::{
 use crate::world::{LEASE, World, at, cid, created, held, now, times, wish};
 
 impl World {
-    /// Has these DAGs pinned by somebody, ten bytes each.
+    /// Pins these DAGs for an account, ten bytes each.
     pub(crate) async fn settled(&self, account: AccountId, cids: std::ops::Range<u32>) {
         for number in cids {
             created(self.wish(account, cid(number)).await);
@@ -38,7 +38,7 @@ fn done(wished: CreatePinsOutcome) -> Vec<CreatedPin> {
 }
 
 #[tokio::test]
-async fn a_batch_is_written_as_its_wishes_would_be() {
+async fn batch_has_the_same_effect_as_single_requests() {
     let world = World::start().await;
     let (ada, ben) = (world.account("ada", 1_000).await, world.account("ben", 1_000).await);
     world.settled(ben, 0..2).await;
@@ -63,7 +63,7 @@ async fn a_batch_is_written_as_its_wishes_would_be() {
 }
 
 #[tokio::test]
-async fn what_waits_in_a_batch_finds_the_room_that_there_was_before_it() {
+async fn pending_pins_in_a_batch_reserve_no_storage() {
     let world = World::start().await;
     let (ada, ben) = (world.account("ada", 20).await, world.account("ben", 1_000).await);
     world.settled(ben, 0..2).await;
@@ -74,11 +74,11 @@ async fn what_waits_in_a_batch_finds_the_room_that_there_was_before_it() {
 }
 
 #[tokio::test]
-async fn a_batch_over_the_quota_leaves_nothing() {
+async fn batch_over_the_quota_writes_nothing() {
     let world = World::start().await;
     let (ada, ben) = (world.account("ada", 25).await, world.account("ben", 1_000).await);
     world.settled(ben, 0..3).await;
-    // Two would fit.
+    // Two of the three would fit.
     assert!(matches!(world.create_pins(wishes(ada, 0..3)).await, CreatePinsOutcome::OverQuota));
     assert!(world.pins(ada).await.is_empty());
     assert_eq!(world.store.account(ada).await.unwrap().unwrap().used_bytes, 0);
@@ -86,7 +86,7 @@ async fn a_batch_over_the_quota_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_batch_with_too_many_on_their_way_leaves_nothing() {
+async fn batch_over_the_in_flight_limit_writes_nothing() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     let bounded = |cids| {
@@ -102,7 +102,7 @@ async fn a_batch_with_too_many_on_their_way_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_batch_that_a_lock_forbids_names_each_and_leaves_nothing() {
+async fn batch_refused_by_locks_reports_each_item_and_writes_nothing() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     let until = |seconds| times(None, Some(at(seconds)));
@@ -116,26 +116,26 @@ async fn a_batch_that_a_lock_forbids_names_each_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn two_batches_at_once_share_what_is_left_and_never_more() {
+async fn concurrent_batches_never_exceed_the_quota() {
     let world = World::start().await;
     let ben = world.account("ben", 10_000).await;
     world.settled(ben, 0..40).await;
     for round in 0..10 {
-        // Room for one of both, and for singles beside it.
+        // The quota has room for one of the two batches and for single pins.
         let ada = world.account(&format!("ada{round}"), 250).await;
         let (one, two) = (world.create_pins(wishes(ada, 0..20)), world.create_pins(wishes(ada, 20..40)));
         let singles = futures::future::join_all((0..40).map(|number| world.wish(ada, cid(number))));
         let (one, two, _) = tokio::join!(one, two, singles);
         let granted = [one, two].into_iter().filter(|all| matches!(all, CreatePinsOutcome::Done(_))).count();
-        assert!(granted <= 1, "twice 200 bytes is more than 250");
+        assert!(granted <= 1, "two batches of 200 bytes exceed 250 bytes");
         let (account, pins) = (world.store.account(ada).await.unwrap().unwrap(), world.pins(ada).await);
         assert_eq!(account.used_bytes, 10 * pins.len() as u64);
-        assert_eq!(account.used_bytes, 250, "all that fits was taken");
+        assert_eq!(account.used_bytes, 250, "the quota is used completely");
     }
 }
 
 #[tokio::test]
-async fn a_batch_of_removals_ends_all_or_names_what_it_can_not() {
+async fn batch_removal_removes_all_or_reports_every_error() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     world.settled(ada, 0..3).await;
@@ -174,7 +174,7 @@ async fn a_batch_of_removals_ends_all_or_names_what_it_can_not() {
     let RemovePinsOutcome::Done(ended) =
         world.store.remove_pins(ada, &batch, Actor::account(ada), now()).await.unwrap()
     else {
-        panic!("nothing stands against it")
+        panic!("the batch removal was refused")
     };
     let clusters: Vec<_> = ended.iter().map(|(cluster, _)| cluster.clone()).collect();
     assert_eq!(clusters, [elsewhere, ClusterId::default(), ClusterId::default()]);

@@ -1,4 +1,4 @@
-//! Wishes that come at one time, and outcomes: each is granted, refused or settled as it would be alone.
+//! Combined writes: requests and outcomes that share a transaction have the same results as separate ones.
 
 use futures::future::join_all;
 use pinfold_model::{
@@ -20,7 +20,7 @@ impl World {
     }
 }
 
-/// What came of it: the phase and whether it is new; `None` if there was no room.
+/// The phase of the pin and whether it is new; `None` if the request was over the quota.
 fn outcome(wished: &CreatePinOutcome) -> Option<(PinPhase, bool)> {
     match wished {
         CreatePinOutcome::Done { pin, created, .. } => Some((pin.phase, *created)),
@@ -30,7 +30,7 @@ fn outcome(wished: &CreatePinOutcome) -> Option<(PinPhase, bool)> {
 }
 
 #[tokio::test]
-async fn those_for_what_is_here_are_granted_with_all_that_belongs_to_them() {
+async fn combined_requests_for_stored_content_are_granted_completely() {
     let world = World::start().await;
     let (ada, ben) = (world.account("ada", 1_000).await, world.account("ben", 1_000).await);
     world.settled(ben, 0..3).await;
@@ -61,7 +61,7 @@ async fn those_for_what_is_here_are_granted_with_all_that_belongs_to_them() {
 }
 
 #[tokio::test]
-async fn as_many_are_granted_as_there_is_room_for() {
+async fn combined_requests_are_granted_up_to_the_quota() {
     let world = World::start().await;
     let (poor, ben, rich) = (
         world.account("poor", 35).await,
@@ -80,7 +80,7 @@ async fn as_many_are_granted_as_there_is_room_for() {
 }
 
 #[tokio::test]
-async fn those_that_are_not_as_simple_go_their_own_way() {
+async fn requests_that_cannot_be_combined_run_alone() {
     let world = World::start().await;
     let (ada, ben) = (world.account("ada", 1_000).await, world.account("ben", 1_000).await);
     world.settled(ben, 0..3).await;
@@ -114,7 +114,7 @@ async fn those_that_are_not_as_simple_go_their_own_way() {
 }
 
 #[tokio::test]
-async fn those_for_what_nobody_has_wished_for_wait_with_all_that_belongs_to_them() {
+async fn combined_requests_for_new_content_queue_complete_pins() {
     let world = World::start().await;
     let (ada, ben) = (world.account("ada", 100).await, world.account("ben", 1_000).await);
     let named = CreatePin {
@@ -131,7 +131,7 @@ async fn those_for_what_nobody_has_wished_for_wait_with_all_that_belongs_to_them
     let mut wished = world.wish_together(wishes).await;
     let CreatePinOutcome::Done { pin, created: true, work: false, lease: Some(claim) } = wished.remove(0)
     else {
-        panic!("it was to be claimed")
+        panic!("the placement is due")
     };
     assert_eq!((&pin.custom_name, pin.lifetime()), (&named.options.custom_name, named.options.lifetime()));
     assert_eq!(pin.state(), PinState::Pinning);
@@ -151,13 +151,13 @@ async fn those_for_what_nobody_has_wished_for_wait_with_all_that_belongs_to_them
     }
     let due = world.store.lease_placements(Capacity::each(10), now(), at(60)).await.unwrap();
     let queue: Vec<_> = due.iter().map(|claim| claim.placement.cid).collect();
-    assert_eq!(queue, [cid(3), cid(1), cid(2)], "who has fewer on their way comes first");
+    assert_eq!(queue, [cid(3), cid(1), cid(2)], "the account with fewer pins in flight is first");
     world.complete_placement(&claim, held(10)).await;
     assert_eq!((world.used(ada).await, world.used(ben).await), ((10, 3), (10, 2)));
 }
 
 #[tokio::test]
-async fn no_more_are_on_their_way_than_may_be() {
+async fn combined_requests_respect_the_in_flight_limit() {
     let world = World::start().await;
     let (ada, full) = (world.account("ada", 100).await, world.account("full", 0).await);
     let wish = |account, number| CreatePin { in_flight_max: 3, ..wish(account, cid(number)) };
@@ -174,7 +174,7 @@ async fn no_more_are_on_their_way_than_may_be() {
 }
 
 #[tokio::test]
-async fn outcomes_that_come_at_one_time_settle_what_each_would_alone() {
+async fn combined_outcomes_have_the_same_effect_as_single_ones() {
     let world = World::start().await;
     let (ada, ben, poor) = (
         world.account("ada", 1_000).await,
@@ -193,7 +193,7 @@ async fn outcomes_that_come_at_one_time_settle_what_each_would_alone() {
     let unwanted = cid(8);
     world.remove(ben, &unwanted).await;
     let settles = claims.iter().map(|claim| world.store.complete_placement(claim.lease, held(10), at(1)));
-    // One of them twice, as after a stop.
+    // One outcome is sent twice, as after a stop.
     let twice = world.store.complete_placement(claims[0].lease, held(10), at(1));
     let (settled, twice) = futures::future::join(join_all(settles), twice).await;
     for (claim, settled) in claims.iter().zip(settled) {
@@ -202,7 +202,7 @@ async fn outcomes_that_come_at_one_time_settle_what_each_would_alone() {
             true => (PlacementState::Releasing, true),
             false => (PlacementState::Pinned, false),
         };
-        // Of the poor account's pins one finds no room, and nobody else wants it.
+        // The quota of the account `poor` fits all of its pins but one, and no other account has that one pinned.
         let settled = settled.unwrap();
         let no_room = settled == CompleteOutcome::Now { state: PlacementState::Releasing, work: true };
         assert!(no_room || settled == CompleteOutcome::Now { state, work }, "{settled:?}");

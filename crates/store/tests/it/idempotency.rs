@@ -1,7 +1,7 @@
-//! Named requests: reserved, answered, compared, forgotten.
+//! Idempotent requests: reserved, completed, compared, deleted.
 
-use pinfold_model::{AccountId, StoredResponse, Timestamp};
-use pinfold_store::{IdempotentRequest, RequestBounds, Reservation, ReserveOutcome, Store};
+use pinfold_model::{AccountId, Timestamp};
+use pinfold_store::{IdempotentRequest, RequestBounds, Reservation, ReserveOutcome, Store, StoredResponse};
 
 use crate::world::{LEASE, World, at, now};
 
@@ -11,7 +11,7 @@ fn request(account: AccountId, name: &str) -> IdempotentRequest {
 
 fn answer(body: &str) -> StoredResponse {
     StoredResponse {
-        code: 201,
+        status: 201,
         headers: vec![("location".to_owned(), "/api/v3/status/x?a: b".to_owned())],
         body: Some(body.to_owned()),
         request_body_hash: "body".to_owned(),
@@ -33,7 +33,7 @@ async fn first(store: &Store, request: IdempotentRequest, now: Timestamp) -> Res
 }
 
 #[tokio::test]
-async fn a_name_stands_for_one_request_and_its_answer() {
+async fn idempotency_key_is_bound_to_one_request_and_its_response() {
     let world = World::start().await;
     let (ada, bea) = (world.account("ada", 1).await, world.account("bea", 1).await);
     let store = &world.store;
@@ -44,7 +44,7 @@ async fn a_name_stands_for_one_request_and_its_answer() {
     first(store, request(bea, "a"), now()).await;
 
     assert!(store.store_response(running, answer("{}")).await.unwrap());
-    assert!(!store.store_response(running, answer("{1}")).await.unwrap(), "it is answered once");
+    assert!(!store.store_response(running, answer("{1}")).await.unwrap(), "a response is stored once");
     let store = world.open().await;
     assert_eq!(reserve(&store, request(ada, "a"), at(1)).await, ReserveOutcome::Completed(answer("{}")));
     assert_eq!(reserve(&store, other, at(1)).await, ReserveOutcome::Mismatch);
@@ -58,12 +58,12 @@ async fn a_name_stands_for_one_request_and_its_answer() {
     assert_eq!(
         reserve(&store, request(ada, "a"), at(1)).await,
         ReserveOutcome::Completed(answer("{}")),
-        "it stays"
+        "a completed reservation is not released"
     );
 }
 
 #[tokio::test]
-async fn of_many_at_once_one_is_the_first() {
+async fn one_of_many_concurrent_reservations_is_acquired() {
     let world = World::start().await;
     let ada = world.account("ada", 1).await;
     let other = world.open().await;
@@ -75,7 +75,7 @@ async fn of_many_at_once_one_is_the_first() {
 }
 
 #[tokio::test]
-async fn a_name_is_free_again_when_nobody_runs_it() {
+async fn reservation_becomes_free_when_released_or_expired() {
     let world = World::start().await;
     let ada = world.account("ada", 1).await;
     let store = &world.store;
@@ -95,7 +95,7 @@ async fn a_name_is_free_again_when_nobody_runs_it() {
 }
 
 #[tokio::test]
-async fn names_are_forgotten_when_they_are_old_or_too_many() {
+async fn requests_are_deleted_when_too_old_or_too_many() {
     let world = World::start().await;
     let ada = world.account("ada", 1).await;
     let store = &world.store;
@@ -103,13 +103,13 @@ async fn names_are_forgotten_when_they_are_old_or_too_many() {
         let running = first(store, request(ada, name), at(second as i64)).await;
         store.store_response(running, answer(name)).await.unwrap();
     }
-    // There is no room for a fourth: the oldest make it.
+    // The limit is reached: the oldest request is deleted.
     let fourth = first(store, request(ada, "d"), at(4)).await;
     first(store, request(ada, "a"), at(5)).await;
     assert_eq!(
         reserve(store, request(ada, "d"), at(5)).await,
         ReserveOutcome::InProgress,
-        "what runs is never forgotten"
+        "a running request is never deleted"
     );
     store.store_response(fourth, answer(&"x".repeat(2_000))).await.unwrap();
     first(store, request(ada, "e"), at(6)).await;

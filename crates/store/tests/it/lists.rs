@@ -1,4 +1,4 @@
-//! Lists of many pins, page by page.
+//! Lists of pins with pages, cursors, filters and totals.
 
 use std::collections::HashSet;
 
@@ -9,9 +9,9 @@ use crate::world::{LEASE, World, cid, created, held, name, named, now, wish};
 
 const PINS: u32 = 3_000;
 
-/// Pins come and go between two pages; those that stay are seen once each.
+/// Pins are created and removed between two pages; each of the others is listed exactly once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cursor_visits_every_pin_once_while_others_come_and_go() {
+async fn cursor_visits_every_pin_once_during_concurrent_changes() {
     let world = World::start().await;
     let ada = world.account("ada", 1 << 40).await;
     let store = &world.store;
@@ -27,9 +27,9 @@ async fn a_cursor_visits_every_pin_once_while_others_come_and_go() {
         let Some(last) = ids.last() else { break };
         before = Some(*last);
         for pin in &page.pins {
-            assert!(seen.insert(pin.placement.cid), "{} was seen twice", pin.placement.cid);
+            assert!(seen.insert(pin.placement.cid), "{} was listed twice", pin.placement.cid);
         }
-        // One comes, one that was seen goes, and one that was not: every third stays until the end.
+        // Create one pin, and remove one that was listed and one that was not: every third pin stays until the end.
         created(world.wish(ada, cid(PINS + pages)).await);
         for gone in [PINS - 2 - pages * 3, pages * 3] {
             world.remove(ada, &cid(gone)).await;
@@ -38,13 +38,13 @@ async fn a_cursor_visits_every_pin_once_while_others_come_and_go() {
     }
     assert!(pages > 30);
     for number in (2..PINS).step_by(3) {
-        assert!(seen.contains(&cid(number)), "{number} was passed over");
+        assert!(seen.contains(&cid(number)), "{number} was skipped");
     }
-    assert!((PINS..PINS + pages).all(|late| !seen.contains(&cid(late))), "what came later is in front");
+    assert!((PINS..PINS + pages).all(|late| !seen.contains(&cid(late))), "a newer pin is before the cursor");
 }
 
 #[tokio::test]
-async fn skipping_and_totals_agree_with_the_whole_list() {
+async fn offsets_and_totals_agree_with_the_whole_list() {
     let world = World::start().await;
     let (ada, other) = (world.account("ada", 1 << 40).await, world.account("other", 1 << 40).await);
     for number in 0..50 {
@@ -63,7 +63,7 @@ async fn skipping_and_totals_agree_with_the_whole_list() {
 }
 
 #[tokio::test]
-async fn a_filter_finds_what_it_says_and_counts_it() {
+async fn filters_match_and_totals_agree() {
     let world = World::start().await;
     let ada = world.account("ada", 1 << 40).await;
     for number in 0..20 {
@@ -84,7 +84,7 @@ async fn a_filter_finds_what_it_says_and_counts_it() {
     let search = |text: &str| PinFilter { search: Some(text.to_owned()), ..PinFilter::default() };
     let state = |state| PinFilter { state: Some(state), ..PinFilter::default() };
     assert_eq!(count(search("pHOTO_1")).await, 11);
-    assert_eq!(count(search("photo_1%")).await, 1, "signs stand for themselves");
+    assert_eq!(count(search("photo_1%")).await, 1, "wildcards are matched literally");
     assert_eq!(count(search("photo.1")).await, 0);
     assert_eq!(count(search("!")).await, 0);
     assert_eq!(count(search(&cid(7).to_string()[..20])).await, 1);
@@ -97,9 +97,9 @@ async fn a_filter_finds_what_it_says_and_counts_it() {
     assert_eq!(count(PinFilter { has_expiry: Some(true), ..PinFilter::default() }).await, 0);
 }
 
-/// While pins come and go, no page tells of more pins than the list had at that moment: the last page is full.
+/// The total of a page is that of the list at the same moment, also during concurrent changes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_total_is_that_of_the_moment_of_its_page() {
+async fn total_and_page_are_read_in_one_snapshot() {
     let world = World::start().await;
     let ada = world.account("ada", 1 << 40).await;
     let changes = async {
@@ -122,7 +122,7 @@ async fn a_total_is_that_of_the_moment_of_its_page() {
 }
 
 #[tokio::test]
-async fn a_pin_is_renamed_by_its_owner_alone() {
+async fn pin_is_renamed_only_by_its_owner() {
     let world = World::start().await;
     let (ada, other) = (world.account("ada", 1 << 40).await, world.account("other", 1 << 40).await);
     let pin = created(world.wish(ada, cid(1)).await);
@@ -144,7 +144,7 @@ async fn a_pin_is_renamed_by_its_owner_alone() {
     assert_eq!(world.pins(ada).await[0].custom_name, name("still mine"));
     let filter = AuditFilter { action: Some("pin.update".to_owned()), ..AuditFilter::default() };
     let log = world.store.list_audit(&filter, None, 0, 10, 10).await.unwrap().entries;
-    assert_eq!(log.len(), 2, "the same name again is no change: {log:?}");
+    assert_eq!(log.len(), 2, "an unchanged name is not logged: {log:?}");
     assert!(log.iter().all(|entry| entry.by == Actor::account(ada) && entry.subject == cid(1).to_string()));
     assert!(log[0].details.as_ref().unwrap().contains(r#""name":"still mine""#), "{log:?}");
 }

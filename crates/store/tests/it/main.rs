@@ -1,6 +1,6 @@
 //! Tests of the store on a real database in a temporary folder, with an injected clock.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails stops at once")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod admin_lists;
 mod audit;

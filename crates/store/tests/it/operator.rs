@@ -1,4 +1,4 @@
-//! What an operator does to a whole database: copies it, and has it walked again.
+//! Operations on a whole database: snapshots and reverification.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -7,7 +7,7 @@ use pinfold_store::{Capacity, Damage, PlacementOutcome, ReverifyCounts, Store, S
 
 use crate::world::{World, at, cid, created, failure, gave_up, held, now, wish};
 
-/// An account that has a DAG pinned.
+/// Creates an account that has a DAG pinned.
 async fn pinned(world: &World, number: u32) -> pinfold_model::AccountId {
     let account = world.account(&format!("ada{number}"), 1_000).await;
     created(world.wish(account, cid(number)).await);
@@ -17,7 +17,7 @@ async fn pinned(world: &World, number: u32) -> pinfold_model::AccountId {
 }
 
 #[tokio::test]
-async fn a_snapshot_has_what_was_there_and_is_private() {
+async fn snapshot_is_complete_and_private() {
     let world = World::start().await;
     let ada = pinned(&world, 1).await;
     let copy = world.path().with_file_name("copy.db");
@@ -25,22 +25,33 @@ async fn a_snapshot_has_what_was_there_and_is_private() {
     created(world.wish(ada, cid(2)).await);
 
     assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(matches!(world.store.snapshot(&copy).await, Err(StoreError::Failed(_))), "none is written over");
+    assert!(
+        matches!(world.store.snapshot(&copy).await, Err(StoreError::Failed(_))),
+        "an existing file is not overwritten"
+    );
     let store = Store::open(&copy).await.unwrap();
     let placements = store.placements(None, 10).await.unwrap();
     assert_eq!(placements, world.store.placements(None, 1).await.unwrap());
     assert_eq!(store.account(ada).await.unwrap().unwrap().used_bytes, 10);
-    assert_eq!(world.store.placements(None, 10).await.unwrap().len(), 2, "the original went on");
+    assert_eq!(
+        world.store.placements(None, 10).await.unwrap().len(),
+        2,
+        "the original database stays in use"
+    );
 }
 
 #[tokio::test]
-async fn what_is_pinned_is_walked_again_and_charged_once() {
+async fn reverified_pin_is_charged_once() {
     let world = World::start().await;
     let ada = pinned(&world, 1).await;
     let newest = world.store.newest_placement().await.unwrap().unwrap();
     assert_eq!(world.store.count_in_progress(newest).await.unwrap(), 0);
     assert_eq!(world.store.reverify_all(now()).await.unwrap(), 1);
-    assert_eq!(world.store.count_in_progress(newest).await.unwrap(), 1, "a guard of its blocks must wait");
+    assert_eq!(
+        world.store.count_in_progress(newest).await.unwrap(),
+        1,
+        "the upload hold of its blocks is kept until then"
+    );
     assert_eq!(world.store.reverify_counts().await.unwrap(), ReverifyCounts { due: 1, failing: 0 });
 
     let claim = world.claim(now()).await;
@@ -49,7 +60,7 @@ async fn what_is_pinned_is_walked_again_and_charged_once() {
         (PlacementState::Pinned, true, u64::MAX)
     );
     assert_eq!(world.pins(ada).await[0].phase, PinPhase::Active);
-    assert_eq!(world.store.reverify_all(now()).await.unwrap(), 0, "somebody works on it");
+    assert_eq!(world.store.reverify_all(now()).await.unwrap(), 0, "the placement is leased");
     world.complete_placement(&claim, held(10)).await;
     assert_eq!(world.store.account(ada).await.unwrap().unwrap().used_bytes, 10);
     assert_eq!(world.store.reverify_counts().await.unwrap(), ReverifyCounts::default());
@@ -57,7 +68,7 @@ async fn what_is_pinned_is_walked_again_and_charged_once() {
 }
 
 #[tokio::test]
-async fn a_walk_that_fails_stays_pinned_and_is_tried_again() {
+async fn failed_reverification_keeps_the_pin_and_is_retried() {
     let world = World::start().await;
     let ada = pinned(&world, 1).await;
     world.store.reverify_all(now()).await.unwrap();
@@ -79,19 +90,19 @@ async fn a_walk_that_fails_stays_pinned_and_is_tried_again() {
 }
 
 #[tokio::test]
-async fn one_of_many_is_walked_again() {
+async fn single_placement_is_reverified() {
     let world = World::start().await;
     for number in [1, 2] {
         pinned(&world, number).await;
     }
     let cluster = pinfold_model::ClusterId::default();
     assert!(world.store.reverify(&cid(2), &cluster, now()).await.unwrap());
-    assert!(!world.store.reverify(&cid(3), &cluster, now()).await.unwrap(), "nobody has it pinned");
+    assert!(!world.store.reverify(&cid(3), &cluster, now()).await.unwrap(), "the content is not pinned");
     assert_eq!(world.claim(now()).await.placement.cid, cid(2));
 }
 
 #[tokio::test]
-async fn new_pins_go_before_what_is_only_walked_again() {
+async fn new_pins_are_leased_before_reverification() {
     let world = World::start().await;
     let ada = pinned(&world, 1).await;
     world.store.reverify_all(now()).await.unwrap();
@@ -101,7 +112,7 @@ async fn new_pins_go_before_what_is_only_walked_again() {
 }
 
 #[tokio::test]
-async fn those_who_have_it_pinned_are_named() {
+async fn owner_emails_lists_accounts_with_the_cid_pinned() {
     let world = World::start().await;
     pinned(&world, 1).await;
     let bea = world.account("bea", 1_000).await;
@@ -124,7 +135,7 @@ async fn those_who_have_it_pinned_are_named() {
 }
 
 #[tokio::test]
-async fn nobody_who_pins_waits_for_what_is_damaged_however_often_that_is_tried() {
+async fn repair_retries_never_delay_new_pins() {
     let world = World::start().await;
     let ada = pinned(&world, 1).await;
     let damage = Damage { cid: cid(1), cluster: wish(ada, cid(1)).cluster, blocks: 3 };

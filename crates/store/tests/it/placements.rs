@@ -1,4 +1,4 @@
-//! Placements from claim to claim.
+//! Placements: leases, outcomes and their schedule.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use pinfold_store::{
 
 use crate::world::{LEASE, World, at, cid, created, failure, gave_up, held, now, times, wish};
 
-/// Brings the one placement of `cid(1)` into a state in which it is due at once, or will be.
+/// Brings the only placement, of `cid(1)`, into a state.
 async fn bring(world: &World, state: PlacementState) {
     let account = world.account("ada", 1_000).await;
     created(world.wish(account, cid(1)).await);
     match state {
         PlacementState::Queued => {}
         PlacementState::Pinning => {
-            // Its lease runs out.
+            // The lease expires.
             world.claim(now()).await;
         }
         PlacementState::Releasing => {
@@ -27,12 +27,12 @@ async fn bring(world: &World, state: PlacementState) {
                 RemovePinOutcome::Done(PinRemoval { work: true, .. })
             ));
         }
-        PlacementState::Pinned | PlacementState::Unpinned => panic!("nobody claims what is settled"),
+        PlacementState::Pinned | PlacementState::Unpinned => panic!("a completed placement is not leased"),
     }
 }
 
 #[tokio::test]
-async fn a_claim_moves_a_row_as_the_model_says() {
+async fn lease_changes_the_row_as_the_model_defines() {
     for state in PlacementState::ALL.iter().copied().filter(|state| !state.is_settled()) {
         let world = World::start().await;
         bring(&world, state).await;
@@ -45,7 +45,7 @@ async fn a_claim_moves_a_row_as_the_model_says() {
 }
 
 #[tokio::test]
-async fn nobody_claims_what_is_settled() {
+async fn completed_placement_is_not_leased() {
     for outcome in [held(10), gave_up()] {
         let world = World::start().await;
         let account = world.account("ada", 1_000).await;
@@ -55,13 +55,13 @@ async fn nobody_claims_what_is_settled() {
         let again = world.store.lease_placements(Capacity::each(1), at(1_000), at(2_000)).await.unwrap();
         match outcome {
             PlacementOutcome::Failed { .. } => {
-                assert!(!again[0].wanted, "what came of it is released");
+                assert!(!again[0].wanted, "a failed placement is released");
                 assert_eq!(again[0].placement.state, PlacementState::Releasing);
                 world.complete_placement(&again[0], PlacementOutcome::Released).await;
                 assert_eq!(
                     world.store.placements(None, 2).await.unwrap()[0].state,
                     PlacementState::Unpinned,
-                    "the failed pin names it still"
+                    "the failed pin still references it"
                 );
             }
             PlacementOutcome::Held { .. }
@@ -78,7 +78,7 @@ async fn nobody_claims_what_is_settled() {
 }
 
 #[tokio::test]
-async fn a_lease_that_ran_out_settles_nothing() {
+async fn expired_lease_can_not_complete_a_placement() {
     let world = World::start().await;
     let account = world.account("ada", 1_000).await;
     created(world.wish(account, cid(1)).await);
@@ -86,7 +86,7 @@ async fn a_lease_that_ran_out_settles_nothing() {
     let until = now().after(LEASE);
     assert!(
         world.store.lease_placements(Capacity::each(1), now(), until).await.unwrap().is_empty(),
-        "it is in work"
+        "the placement is leased"
     );
     let next = world.claim(until).await;
     assert_eq!(world.complete_placement(&late, held(10)).await, CompleteOutcome::LeaseLost);
@@ -100,7 +100,7 @@ async fn a_lease_that_ran_out_settles_nothing() {
 }
 
 #[tokio::test]
-async fn a_start_that_is_alone_takes_over_what_was_in_work() {
+async fn exclusive_start_takes_over_leased_placements() {
     let world = World::start().await;
     let account = world.account("ada", 1_000).await;
     created(world.wish(account, cid(1)).await);
@@ -115,7 +115,7 @@ async fn a_start_that_is_alone_takes_over_what_was_in_work() {
 }
 
 #[tokio::test]
-async fn the_longest_in_the_queue_goes_first_and_nobody_fills_it() {
+async fn longest_waiting_account_is_first_and_no_account_fills_the_queue() {
     let world = World::start().await;
     let (busy, other) = (world.account("busy", 1_000).await, world.account("other", 1_000).await);
     for number in 0..20 {
@@ -128,7 +128,7 @@ async fn the_longest_in_the_queue_goes_first_and_nobody_fills_it() {
 }
 
 #[tokio::test]
-async fn what_is_put_off_is_in_nobodys_way_and_keeps_its_place() {
+async fn postponed_placement_blocks_no_other_and_keeps_its_position() {
     let world = World::start().await;
     let account = world.account("ada", 1_000).await;
     for number in 0..20 {
@@ -146,11 +146,11 @@ async fn what_is_put_off_is_in_nobodys_way_and_keeps_its_place() {
     assert_eq!(world.store.next_placement_due(at(30), Capacity::each(1)).await.unwrap(), Some(at(100)));
     let again = world.store.lease_placements(Capacity::each(3), at(100), at(160)).await.unwrap();
     let again: Vec<_> = again.iter().map(|claim| claim.placement.cid).collect();
-    assert_eq!(again, [cid(0), cid(1), cid(2)], "who came first is first again");
+    assert_eq!(again, [cid(0), cid(1), cid(2)], "the earlier request is first again");
 }
 
 #[tokio::test]
-async fn a_wish_that_comes_back_during_a_release_is_fetched_again() {
+async fn pin_requested_during_release_is_fetched_again() {
     let world = World::start().await;
     bring(&world, PlacementState::Releasing).await;
     let release = world.claim(now()).await;
@@ -164,7 +164,7 @@ async fn a_wish_that_comes_back_during_a_release_is_fetched_again() {
 }
 
 #[tokio::test]
-async fn what_is_put_off_is_due_again_and_counts_its_tries() {
+async fn postponed_placement_is_due_again_and_counts_attempts() {
     let world = World::start().await;
     let account = world.account("ada", 1_000).await;
     created(world.wish(account, cid(1)).await);
@@ -177,35 +177,32 @@ async fn what_is_put_off_is_due_again_and_counts_its_tries() {
         assert_eq!(placement.due_at, Some(at(100)));
         assert!(
             world.store.lease_placements(Capacity::each(1), at(99), at(200)).await.unwrap().is_empty(),
-            "not before its time"
+            "not before it is due"
         );
     }
 }
 
 #[tokio::test]
-async fn only_those_who_can_pay_are_kept() {
+async fn only_pins_within_the_quota_become_active() {
     let world = World::start().await;
     let (poor, rich) = (world.account("poor", 50).await, world.account("rich", 100).await);
     for account in [poor, rich] {
         created(world.wish(account, cid(1)).await);
     }
     let claim = world.claim(now()).await;
-    assert_eq!(claim.budget_bytes, 100, "that of the one with the most");
+    assert_eq!(claim.budget_bytes, 100, "the largest budget among the accounts");
     world.complete_placement(&claim, held(100)).await;
     assert_eq!(world.pins(poor).await[0].phase, PinPhase::Failed);
     let kept = &world.pins(rich).await[0];
     assert_eq!((kept.phase, kept.charged_bytes), (PinPhase::Active, 100));
     assert_eq!(kept.placement.kind, PinKind::File);
-    assert!(matches!(world.wish(rich, cid(2)).await, CreatePinOutcome::OverQuota), "nothing is left");
-    assert!(
-        matches!(world.wish(poor, cid(1)).await, CreatePinOutcome::OverQuota),
-        "its size is known by now"
-    );
-    assert_eq!(world.pins(poor).await[0].phase, PinPhase::Failed, "nothing was changed");
+    assert!(matches!(world.wish(rich, cid(2)).await, CreatePinOutcome::OverQuota), "no storage is left");
+    assert!(matches!(world.wish(poor, cid(1)).await, CreatePinOutcome::OverQuota), "the size is known now");
+    assert_eq!(world.pins(poor).await[0].phase, PinPhase::Failed, "the request changed nothing");
 }
 
 #[tokio::test]
-async fn a_pin_ends_when_its_time_has_come() {
+async fn pin_expires_at_its_time() {
     let world = World::start().await;
     let account = world.account("ada", 1_000).await;
     for (number, seconds) in [(1, Some(10)), (2, Some(20)), (3, None)] {
@@ -221,11 +218,11 @@ async fn a_pin_ends_when_its_time_has_come() {
     assert!(ended.len() == 1 && ended[0].work);
     assert_eq!(world.store.next_expiry().await.unwrap(), Some(at(20)));
     assert_eq!(world.store.account(account).await.unwrap().unwrap().used_bytes, 10);
-    assert_eq!(world.claim(at(10)).await.placement.cid, cid(1), "its blocks are to be released");
+    assert_eq!(world.claim(at(10)).await.placement.cid, cid(1), "its blocks are due for release");
 }
 
 #[tokio::test]
-async fn what_is_to_be_released_is_in_no_pins_way() {
+async fn pending_release_does_not_delay_pins() {
     let world = World::start().await;
     let account = world.account("ada", 1_000).await;
     for number in 0..3 {
@@ -241,14 +238,14 @@ async fn what_is_to_be_released_is_in_no_pins_way() {
     assert_eq!(
         world.store.next_placement_due(at(1), hands(0, 0)).await.unwrap(),
         Some(now()),
-        "it is not looked at yet"
+        "it is not yet due"
     );
     let pins = world.store.lease_placements(hands(2, 0), at(1), at(60)).await.unwrap();
     assert_eq!(pins.iter().map(|claim| claim.placement.cid).collect::<Vec<_>>(), [cid(9)]);
     assert_eq!(
         world.store.next_placement_due(at(1), hands(2, 0)).await.unwrap(),
         Some(at(60)),
-        "no hand for a release"
+        "no capacity for a release"
     );
     assert_eq!(world.store.next_placement_due(at(1), hands(0, 1)).await.unwrap(), Some(at(1)));
     let releases = world.store.lease_placements(hands(2, 2), at(1), at(60)).await.unwrap();

@@ -1,4 +1,4 @@
-//! Plans and clusters that an operator saved, and accounts that follow.
+//! Saved plans and cluster descriptions, and the accounts of a plan.
 
 use pinfold_model::{AccountId, Actor, ClusterId, Plan, PlanCode, PlanLimits, Role};
 use pinfold_store::{
@@ -22,7 +22,7 @@ fn plan(code: &str, storage_bytes: u64) -> Plan {
     Plan { code, name: "Ä plan".to_owned(), descriptions, price_cents: 999, self_service: true, limits }
 }
 
-/// All accounts of a plan follow it.
+/// Applies a plan to all of its accounts.
 async fn follow(store: &Store, code: &str, configured_bytes: u64) {
     let (code, mut last) = (PlanCode::new(code), None);
     loop {
@@ -43,7 +43,7 @@ fn grant(code: &str, configured_bytes: Option<u64>, must_fit: bool) -> AccountCh
 }
 
 #[tokio::test]
-async fn a_saved_plan_comes_back_as_it_was() {
+async fn saved_plan_round_trips() {
     let world = World::start().await;
     let store = &world.store;
     let all = Plan { code: PlanCode::new("all"), descriptions: Vec::new(), ..Plan::free() };
@@ -55,7 +55,7 @@ async fn a_saved_plan_comes_back_as_it_was() {
 }
 
 #[tokio::test]
-async fn only_so_many_plans_can_be_saved() {
+async fn number_of_saved_plans_is_limited() {
     let world = World::start().await;
     for number in 0..100 {
         let saved = world.store.save_plan(plan(&format!("p{number}"), 5), BY, now()).await.unwrap();
@@ -64,11 +64,11 @@ async fn only_so_many_plans_can_be_saved() {
     let saved = world.store.save_plan(plan("more", 5), BY, now()).await.unwrap();
     assert_eq!(saved, SavePlanOutcome::TooMany);
     let again = world.store.save_plan(plan("p7", 6), BY, now()).await.unwrap();
-    assert_eq!(again, SavePlanOutcome::Done, "one that is there can be changed");
+    assert_eq!(again, SavePlanOutcome::Done, "an existing plan can be changed");
 }
 
 #[tokio::test]
-async fn accounts_follow_their_plan_unless_they_have_a_storage_of_their_own() {
+async fn accounts_follow_their_plan_unless_they_have_an_individual_limit() {
     let world = World::start().await;
     let store = &world.store;
     let (ada, ben) = (world.account("ada", 100).await, world.account("ben", 100).await);
@@ -80,7 +80,7 @@ async fn accounts_follow_their_plan_unless_they_have_a_storage_of_their_own() {
     follow(store, "free", 100).await;
     assert_eq!((limit(store, ada).await, limit(store, ben).await), (500, 77));
     let new = world.account("new", 100).await;
-    assert_eq!(limit(store, new).await, 500, "the saved plan counts, whatever its maker thought");
+    assert_eq!(limit(store, new).await, 500, "the saved plan takes precedence over the configured limit");
 
     assert_eq!(
         store.delete_plan(PlanCode::new("free"), true, BY, now()).await.unwrap(),
@@ -91,7 +91,7 @@ async fn accounts_follow_their_plan_unless_they_have_a_storage_of_their_own() {
 }
 
 #[tokio::test]
-async fn more_accounts_than_one_step_follow() {
+async fn plan_is_applied_to_accounts_in_steps() {
     let world = World::start().await;
     let accounts = (0..1_100).map(|number| {
         let store = world.store.clone();
@@ -105,7 +105,7 @@ async fn more_accounts_than_one_step_follow() {
 }
 
 #[tokio::test]
-async fn a_plan_that_somebody_has_stays() {
+async fn plan_in_use_is_not_deleted() {
     let world = World::start().await;
     let store = &world.store;
     let ada = world.account("ada", 100).await;
@@ -123,7 +123,7 @@ async fn a_plan_that_somebody_has_stays() {
 }
 
 #[tokio::test]
-async fn a_plan_is_never_given_while_it_is_deleted() {
+async fn plan_is_never_assigned_while_it_is_deleted() {
     let world = World::start().await;
     let store = &world.store;
     let ada = world.account("ada", 100).await;
@@ -144,7 +144,7 @@ async fn a_plan_is_never_given_while_it_is_deleted() {
 }
 
 #[tokio::test]
-async fn every_change_of_an_account_is_in_its_log() {
+async fn every_account_change_is_logged() {
     let world = World::start().await;
     let (ada, ben) = (world.account("ada", 100).await, world.account("ben", 100).await);
     let by = Actor::account(ben);
@@ -171,12 +171,12 @@ async fn every_change_of_an_account_is_in_its_log() {
     assert_eq!(actions, expected);
     let by_ben = AuditFilter { actor: Some(ben), ..AuditFilter::default() };
     let log = world.store.list_audit(&by_ben, None, 0, 100, 100).await.unwrap();
-    assert_eq!((log.entries.len(), log.total), (5, 5), "whoever acted is found");
+    assert_eq!((log.entries.len(), log.total), (5, 5), "the log can be filtered by actor");
     assert!(log.entries.iter().all(|entry| entry.account == Some(ada)));
 }
 
 #[tokio::test]
-async fn one_admin_is_left_whatever_happens_at_once() {
+async fn concurrent_changes_leave_one_admin() {
     let world = World::start().await;
     let store = &world.store;
     let mut admins = Vec::new();
@@ -201,11 +201,11 @@ async fn one_admin_is_left_whatever_happens_at_once() {
     ];
     let refused = refused.into_iter().filter(|refused| *refused).count();
     let removal = usize::from(c.unwrap() == BeginRemovalOutcome::LastAdmin);
-    assert_eq!(refused + removal, 1, "one of them had to stay");
+    assert_eq!(refused + removal, 1, "one of the two changes is refused");
 }
 
 #[tokio::test]
-async fn what_is_shown_of_a_cluster_comes_back_as_it_was() {
+async fn saved_cluster_description_round_trips() {
     let world = World::start().await;
     let store = &world.store;
     let saved = SavedClusterInfo {

@@ -1,9 +1,9 @@
 //! Prepares every statement of the store on a real PostgreSQL server, and compares the types of parameters and columns
 //! with those that the code binds and reads.
 //!
-//! The statements are recorded: this test starts the other tests of this binary in a process of their own, in which
-//! each statement leaves its text and its place in the source. A place in the source that no test reached fails the
-//! test, so a statement without a test is noticed here.
+//! The statements are recorded: this test runs the other tests of this binary in a separate process, which records the
+//! text and the source location of each statement. A location that no test reaches fails this test, so that every
+//! statement has a test.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -11,13 +11,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// Where Debian's package `postgresql` puts the programs of version 15.
+/// Path of the PostgreSQL 15 programs of Debian's package `postgresql`.
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
 
 /// Types that the code binds and reads: integers as `i64`, everything else as text.
 const TYPES: [&str; 2] = ["bigint", "text"];
 
-/// A server on a socket in a temporary folder. It is stopped when this is dropped.
+/// A server on a Unix socket in a temporary folder. It is stopped when dropped.
 struct Server {
     dir: tempfile::TempDir,
 }
@@ -51,7 +51,7 @@ impl Server {
         self.path().join("data")
     }
 
-    /// One of the server's programs. PostgreSQL refuses to run as root.
+    /// Command for one of the server's programs. PostgreSQL refuses to run as root.
     fn program(&self, name: &str) -> Command {
         let program = Path::new(PROGRAMS).join(name);
         assert!(program.exists(), "{} is missing: run ci/postgres", program.display());
@@ -66,7 +66,7 @@ impl Server {
         command
     }
 
-    /// Runs a script and gives its output, one row a line.
+    /// Runs a script and returns its output, one row per line.
     fn psql(&self, script: &str) -> String {
         let file = self.path().join("script.sql");
         std::fs::write(&file, script).unwrap();
@@ -92,7 +92,7 @@ fn is_root() -> bool {
 }
 
 fn run(command: &mut Command) -> Output {
-    // Started servers would keep an inherited pipe open.
+    // A started server would keep an inherited pipe open.
     let is_start = command.get_args().any(|arg| arg == "start");
     if is_start {
         command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -106,7 +106,7 @@ fn run(command: &mut Command) -> Output {
     output
 }
 
-/// The statements that the other tests run, with the places in the source that run them.
+/// The statements that the other tests run, and their source locations.
 fn recorded() -> (BTreeSet<String>, BTreeSet<String>) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("statements");
@@ -120,7 +120,7 @@ fn recorded() -> (BTreeSet<String>, BTreeSet<String>) {
     let records = text.split('\u{1e}').filter_map(|record| record.split_once('\u{1f}'));
     let (places, statements): (BTreeSet<_>, BTreeSet<_>) = records
         .map(|(place, sql)| {
-            // Places are relative to the workspace.
+            // Locations are relative to the workspace.
             let (_, place) = place.split_once("src/").unwrap();
             (place.to_owned(), sql.to_owned())
         })
@@ -128,7 +128,7 @@ fn recorded() -> (BTreeSet<String>, BTreeSet<String>) {
     (places, statements)
 }
 
-/// The places in the source that run a statement, as `file:line:column`; those that go past `db/statement.rs` fail.
+/// Source locations that run a statement, as `file:line:column`. Panics at a statement that bypasses `db/statement.rs`.
 fn places() -> BTreeSet<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let (mut places, mut folders) = (BTreeSet::new(), vec![root.clone()]);
@@ -165,7 +165,7 @@ fn places() -> BTreeSet<String> {
             }
         }
     }
-    assert!(places.len() > 100, "the search finds them: {places:?}");
+    assert!(places.len() > 100, "too few statements found: {places:?}");
     places
 }
 
@@ -178,7 +178,7 @@ fn every_statement_prepares_on_postgresql() {
     let applied = server.psql(&format!("\\set ON_ERROR_STOP 1\n{schema}"));
     assert_eq!(applied, "", "the migration applies unchanged");
 
-    // For each statement a line that names it, the types of its columns, and those of its parameters.
+    // For each statement: a line that names it, the types of its columns, and the types of its parameters.
     let statements: Vec<_> = statements.into_iter().collect();
     let mut script = String::new();
     for (number, sql) in statements.iter().enumerate() {
@@ -208,6 +208,6 @@ fn every_statement_prepares_on_postgresql() {
         }
     }
     assert!(faults.is_empty(), "{faults:#?}");
-    assert_eq!(described, statements.len(), "each statement was prepared");
+    assert_eq!(described, statements.len(), "a statement was not prepared");
     assert!(missing.is_empty(), "no test runs these statements: {missing:#?}");
 }

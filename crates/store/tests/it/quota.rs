@@ -1,4 +1,4 @@
-//! The books: what an account is charged is what its kept pins say, whatever happens in whatever order.
+//! Quota accounting: after any sequence of operations, the usage of an account equals the sum of its active pins.
 
 use std::collections::BTreeMap;
 
@@ -24,17 +24,17 @@ enum Step {
         expires_in: Option<i64>,
         retain_in: Option<i64>,
     },
-    /// Several at once, from a first one on.
+    /// Requests for several consecutive CIDs in one batch.
     CreatePinsWrite {
         account: usize,
         cids: std::ops::Range<u32>,
         retain_in: Option<i64>,
     },
-    /// Everybody at one time, each for all of them.
+    /// All accounts at the same time, each for all CIDs.
     WishTogether {
         cids: std::ops::Range<u32>,
         expires_in: Option<i64>,
-        /// They work on what is new themselves.
+        /// These run the placements of new content themselves.
         claim: bool,
     },
     RemoveAll {
@@ -45,21 +45,21 @@ enum Step {
         account: usize,
         cid: u32,
     },
-    /// The first pin of an account, by the number of wishes that it has, or one less.
+    /// Cancels the oldest pin of an account, by its current request count or an outdated one.
     Abandon {
         account: usize,
         late: bool,
     },
     LeasedPlacement,
-    /// The oldest claim comes to an end, well or badly.
+    /// Completes the oldest lease with success or failure.
     Settle {
         luck: u8,
     },
-    /// As many at one time as there are numbers.
+    /// Completes as many leases at the same time as there are numbers.
     SettleTogether {
         luck: Vec<u8>,
     },
-    /// Time passes: leases run out and pins end.
+    /// Advances the clock: leases and pins expire.
     Pass {
         seconds: i64,
     },
@@ -90,7 +90,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The same DAG always has the same size.
+/// A DAG always has the same size.
 fn bytes(claim: &LeasedPlacement) -> u64 {
     let number = (0..CIDS).find(|number| cid(*number) == claim.placement.cid).unwrap();
     40 * u64::from(number)
@@ -108,7 +108,7 @@ impl Books {
         let world = World::start().await;
         let mut accounts = Vec::new();
         for number in 0..ACCOUNTS {
-            // The smallest can't have the largest, and the largest can have all.
+            // The smallest quota fits not even the largest DAG; the largest quota fits all.
             accounts.push(world.account(&format!("account{number}"), [100, 160, 240][number]).await);
         }
         Self { world, accounts, claims: Vec::new(), seconds: 0 }
@@ -118,7 +118,7 @@ impl Books {
         at(self.seconds)
     }
 
-    /// The live pins that are locked, and until when.
+    /// The locked pins and the time until which each is locked.
     async fn locked(&self) -> Vec<(PinId, Timestamp)> {
         let mut locked = Vec::new();
         for account in &self.accounts {
@@ -129,10 +129,10 @@ impl Books {
         locked
     }
 
-    /// What was locked is still there, locked for as long at least.
+    /// Locked pins still exist, with a lock that ends no earlier.
     async fn keeps(&self, promised: Vec<(PinId, Timestamp)>) {
         for (id, until) in promised.into_iter().filter(|(_, until)| *until > self.now()) {
-            let pin = self.world.store.pin(id).await.unwrap().expect("it is locked");
+            let pin = self.world.store.pin(id).await.unwrap().expect("the pin is locked");
             assert!(pin.retain_until >= Some(until), "{pin:?}");
             assert!(pin.expires_at.is_none_or(|end| Some(end) >= pin.retain_until), "{pin:?}");
         }
@@ -160,7 +160,7 @@ impl Books {
                 let before = self.world.pins(self.accounts[account]).await;
                 let wishes = cids.map(|cid| self.wish(account, cid, None, retain_in)).collect();
                 if !matches!(store.create_pins(wishes, now).await.unwrap(), CreatePinsOutcome::Done(_)) {
-                    assert_eq!(self.world.pins(self.accounts[account]).await, before, "all or none");
+                    assert_eq!(self.world.pins(self.accounts[account]).await, before, "the batch is atomic");
                 }
             }
             Step::WishTogether { cids, expires_in, claim } => {
@@ -221,7 +221,7 @@ impl Books {
         }
     }
 
-    /// Settles the first claims at one time, each with its luck.
+    /// Completes the first leases at the same time, each with its outcome.
     async fn complete_placement(&mut self, luck: &[u8]) {
         let most = luck.len().min(self.claims.len());
         let claims: Vec<_> = self.claims.drain(..most).collect();
@@ -249,7 +249,7 @@ impl Books {
         }
     }
 
-    /// What is so at any moment.
+    /// Invariants that hold at any time.
     async fn balance(&self) {
         self.sums_are_right().await;
         for id in &self.accounts {
@@ -267,7 +267,7 @@ impl Books {
         }
     }
 
-    /// What is kept for statistics is what a count says.
+    /// The stored sums equal the counted ones.
     async fn sums_are_right(&self) {
         let mut counted: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         let mut pinning = 0;
@@ -286,7 +286,7 @@ impl Books {
         assert_eq!(figures.accounts.iter().map(|sum| sum.accounts).sum::<u64>(), ACCOUNTS as u64);
     }
 
-    /// Whoever was at work is gone; does all that is left, and looks at what came of it.
+    /// Drops all workers, completes all remaining work and checks the final state.
     async fn finish(&mut self) {
         self.claims.clear();
         for _ in 0..100 {
@@ -307,7 +307,7 @@ impl Books {
         }
         for placement in self.world.store.placements(None, 100).await.unwrap() {
             assert!(placement.state.is_settled() && !placement.leased, "{placement:?}");
-            assert!(named.iter().any(|(id, _)| *id == placement.id), "nobody names {placement:?}");
+            assert!(named.iter().any(|(id, _)| *id == placement.id), "no pin references {placement:?}");
             let wanted = named.contains(&(placement.id, true));
             assert_eq!(placement.state == PlacementState::Pinned, wanted, "{placement:?}");
         }
@@ -318,7 +318,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_books_balance_after_every_step(steps in proptest::collection::vec(step(), 1..60)) {
+    fn accounting_balances_after_every_step(steps in proptest::collection::vec(step(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut books = Books::open().await;
@@ -334,7 +334,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn a_charge_is_given_back_once() {
+async fn charge_is_refunded_once() {
     let world = World::start().await;
     let ada = world.account("ada", 100).await;
     for _ in 0..3 {
@@ -353,7 +353,7 @@ async fn a_charge_is_given_back_once() {
 }
 
 #[tokio::test]
-async fn an_account_that_changes_all_the_time_keeps_no_other_from_being_counted() {
+async fn frequently_changing_account_does_not_block_counting_of_others() {
     let world = World::start().await;
     let (ada, ben) = (world.account("ada", 1_000).await, world.account("ben", 1_000).await);
     let (mut last, mut counted) = (None, Vec::new());

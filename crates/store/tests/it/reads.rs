@@ -1,4 +1,4 @@
-//! Reads and small writes that other tests do not reach.
+//! Reads and small writes that the other tests do not cover.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::world::{LEASE, World, at, cid, created, held, now, wish};
 
 const BY: Actor = Actor::OPERATOR;
 
-/// What replaces a password's hash.
+/// Placeholder for a password hash.
 const HASH: &str = "$argon2id$";
 
 #[tokio::test]
@@ -47,12 +47,12 @@ async fn account_is_read_by_id_and_address_and_renamed() {
     };
     assert!(
         world.store.create_account(first, true, BY, now()).await.unwrap().is_none(),
-        "it is not the first"
+        "it is not the first account"
     );
 }
 
 #[tokio::test]
-async fn sessions_of_an_account_end_together_and_when_it_is_enabled_again() {
+async fn sessions_end_together_and_when_the_account_is_enabled_again() {
     let world = World::start().await;
     let ada = world.account("ada", 7).await;
     world.store.set_password(ada, HASH.to_owned(), None, None, BY, now()).await.unwrap();
@@ -66,7 +66,11 @@ async fn sessions_of_an_account_end_together_and_when_it_is_enabled_again() {
         let change = AccountChanges { disabled: Some(disabled), ..AccountChanges::default() };
         let changed = world.store.update_account(ada, change, BY, now()).await.unwrap();
         assert!(matches!(changed, UpdateAccountOutcome::Done(account) if account.disabled == disabled));
-        assert_eq!(world.store.session(id).await.unwrap().is_some(), disabled, "disabled ones are told why");
+        assert_eq!(
+            world.store.session(id).await.unwrap().is_some(),
+            disabled,
+            "sessions of a disabled account stay, so that requests are told the reason"
+        );
         let sums = world.store.account_sums().await.unwrap();
         assert_eq!(sums.iter().map(|sum| (sum.disabled, sum.accounts)).collect::<Vec<_>>(), [(disabled, 1)]);
     }
@@ -84,7 +88,10 @@ async fn second_factor_is_read_and_disabled() {
     let code = |step| TotpCode { secret: secret.clone(), step, bucket };
     assert!(world.store.enable_second_factor(ada, code(7), BY, now()).await.unwrap());
     assert!(world.store.second_factor(ada).await.unwrap().unwrap().is_on);
-    assert!(!world.store.disable_second_factor(ada, Some(code(7)), BY, now()).await.unwrap(), "it was used");
+    assert!(
+        !world.store.disable_second_factor(ada, Some(code(7)), BY, now()).await.unwrap(),
+        "the code was used"
+    );
     assert!(world.store.disable_second_factor(ada, Some(code(8)), BY, now()).await.unwrap());
     assert!(world.store.second_factor(ada).await.unwrap().is_none());
 }

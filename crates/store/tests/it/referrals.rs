@@ -1,22 +1,22 @@
-//! Who came by whose word.
+//! Referral codes and referrers.
 
 use crate::world::World;
 
 #[tokio::test]
-async fn an_account_keeps_its_first_word() {
+async fn first_referral_code_of_an_account_stays() {
     let world = World::start().await;
     let (ada, bea) = (world.account("ada", 1).await, world.account("bea", 1).await);
     let code = |account, fresh: &str| world.store.referral_code(account, fresh.to_owned());
     assert_eq!(code(ada, "aaaa").await.unwrap().as_deref(), Some("aaaa"));
     assert_eq!(code(ada, "bbbb").await.unwrap().as_deref(), Some("aaaa"));
-    assert_eq!(code(bea, "aaaa").await.unwrap(), None, "it is another's");
+    assert_eq!(code(bea, "aaaa").await.unwrap(), None, "the code belongs to another account");
     assert_eq!(code(bea, "bbbb").await.unwrap().as_deref(), Some("bbbb"));
     let nobody = pinfold_model::AccountId(7);
     assert_eq!(code(nobody, "cccc").await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn two_looks_at_once_make_one_word() {
+async fn concurrent_requests_create_one_referral_code() {
     let world = World::start().await;
     let ada = world.account("ada", 1).await;
     let codes = (0..20).map(|n| world.store.referral_code(ada, format!("code{n}")));
@@ -26,7 +26,7 @@ async fn two_looks_at_once_make_one_word() {
 }
 
 #[tokio::test]
-async fn an_account_comes_once_and_not_by_its_own_word() {
+async fn referrer_is_set_once_and_is_never_the_account_itself() {
     let world = World::start().await;
     let (ada, bea) = (world.account("ada", 1).await, world.account("bea", 1).await);
     for (account, code) in [(ada, "ada"), (bea, "bea")] {

@@ -1,28 +1,28 @@
-//! Locked pins: nothing ends them before their time but an administrator.
+//! Locked pins: only an administrator can remove them before the lock ends.
 
-use pinfold_model::{AccountId, Actor, AuditEntry, LifetimeError, PinOptions, PinPhase, Timestamp};
+use pinfold_model::{AccountId, Actor, LifetimeError, PinOptions, PinPhase, Timestamp};
 use pinfold_store::{
-    AuditFilter, BeginRemovalOutcome, CreatePin, CreatePinOutcome, RemovalStep, RemovePinError,
+    AuditEntry, AuditFilter, BeginRemovalOutcome, CreatePin, CreatePinOutcome, RemovalStep, RemovePinError,
     RemovePinOutcome, RemovePinsOutcome,
 };
 
 use crate::world::{World, at, cid, created, gave_up, held, name, now, times, wish};
 
-/// A wish for the first DAG, with these times in seconds.
+/// A request for the first DAG with these times in seconds.
 fn timed(account: AccountId, expires: Option<i64>, retain: Option<i64>) -> CreatePin {
     let options = times(expires.map(at), retain.map(at));
     CreatePin { options, ..wish(account, cid(1)) }
 }
 
 impl World {
-    /// Pins the first DAG and locks it until then.
+    /// Pins the first DAG and locks it until this time.
     async fn lock(&self, account: AccountId, until: i64) {
         created(self.store.create_pin(timed(account, None, Some(until)), now()).await.unwrap());
         let claim = self.claim(now()).await;
         self.complete_placement(&claim, held(10)).await;
     }
 
-    /// What an account's log has of this.
+    /// Entries with this action in the audit log of an account.
     async fn entries_of(&self, account: AccountId, action: &str) -> Vec<AuditEntry> {
         let action = Some(action.to_owned());
         let filter = AuditFilter { account: Some(account), action, ..AuditFilter::default() };
@@ -35,13 +35,13 @@ impl World {
 }
 
 #[tokio::test]
-async fn a_locked_pin_stays_until_its_time() {
+async fn locked_pin_stays_until_the_lock_ends() {
     let world = World::start().await;
     let ada = world.account("ada", 100).await;
     world.lock(ada, 100).await;
     let locked = RemovePinOutcome::Locked { until: at(100) };
     assert_eq!(world.remove_at(ada, now()).await, locked);
-    // A clock that is set back ends no lock early.
+    // Setting the clock back does not end a lock early.
     assert_eq!(world.remove_at(ada, at(-1_000_000)).await, locked);
     let refused = world.store.remove_pins(ada, &[(cid(1), None)], Actor::account(ada), at(99)).await.unwrap();
     assert_eq!(refused, RemovePinsOutcome::Refused(vec![(0, RemovePinError::Locked { until: at(100) })]));
@@ -51,7 +51,7 @@ async fn a_locked_pin_stays_until_its_time() {
 }
 
 #[tokio::test]
-async fn a_pin_on_its_way_is_locked_and_one_that_failed_is_not() {
+async fn pending_pin_is_locked_and_failed_pin_is_not() {
     let world = World::start().await;
     let ada = world.account("ada", 100).await;
     let pin = created(world.store.create_pin(timed(ada, None, Some(100)), now()).await.unwrap());
@@ -59,11 +59,14 @@ async fn a_pin_on_its_way_is_locked_and_one_that_failed_is_not() {
     assert_eq!(world.store.cancel_pin(pin.id, pin.request_count, now()).await.unwrap(), None);
     let claim = world.claim(now()).await;
     world.complete_placement(&claim, gave_up()).await;
-    assert!(matches!(world.remove_at(ada, now()).await, RemovePinOutcome::Done(_)), "it promises nothing");
+    assert!(
+        matches!(world.remove_at(ada, now()).await, RemovePinOutcome::Done(_)),
+        "a failed pin is not locked"
+    );
 }
 
 #[tokio::test]
-async fn a_wish_changes_nothing_when_it_would_loosen_a_lock() {
+async fn request_that_would_shorten_a_lock_changes_nothing() {
     let world = World::start().await;
     let ada = world.account("ada", 100).await;
     world.lock(ada, 100).await;
@@ -92,7 +95,7 @@ async fn a_wish_changes_nothing_when_it_would_loosen_a_lock() {
 }
 
 #[tokio::test]
-async fn a_lock_comes_through_a_reopening() {
+async fn lock_survives_a_restart() {
     let mut world = World::start().await;
     let ada = world.account("ada", 100).await;
     world.lock(ada, 100).await;
@@ -102,29 +105,33 @@ async fn a_lock_comes_through_a_reopening() {
 }
 
 #[tokio::test]
-async fn what_is_locked_does_not_expire_however_strange_its_row_is() {
+async fn locked_pin_never_expires_even_with_an_inconsistent_row() {
     let world = World::start().await;
     let ada = world.account("ada", 100).await;
     world.lock(ada, 100).await;
-    // No wish can do this.
+    // No request can produce this row.
     let file = sqlx::sqlite::SqliteConnectOptions::new().filename(world.path());
     let pool = sqlx::SqlitePool::connect_with(file).await.unwrap();
     sqlx::query("UPDATE pins SET expires_at_ms = $1").bind(at(50).as_ms()).execute(&pool).await.unwrap();
     for seconds in [50, 99] {
         assert_eq!(world.store.expire_pins(at(seconds), 10).await.unwrap(), []);
-        assert_eq!(world.store.next_expiry().await.unwrap(), Some(at(100)), "nobody looks for it in vain");
+        assert_eq!(
+            world.store.next_expiry().await.unwrap(),
+            Some(at(100)),
+            "the next expiry is not before the lock ends"
+        );
     }
     assert_eq!(world.store.expire_pins(at(100), 10).await.unwrap().len(), 1);
     assert_eq!(world.store.next_expiry().await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn extending_and_removing_at_once_ends_in_one_of_both() {
+async fn concurrent_extension_and_removal_have_one_winner() {
     for _ in 0..20 {
         let world = World::start().await;
         let ada = world.account("ada", 100).await;
         world.lock(ada, 100).await;
-        // The lock is just over; the one extends it, the others remove.
+        // The lock has just ended; one request extends it while others remove the pin.
         let (extend, remove) = (timed(ada, None, Some(500)), || world.remove_at(ada, at(100)));
         let (before, extended, after) =
             tokio::join!(remove(), world.store.create_pin(extend, at(100)), remove());
@@ -134,7 +141,7 @@ async fn extending_and_removing_at_once_ends_in_one_of_both() {
             (RemovePinOutcome::Done(_), RemovePinOutcome::Locked { until })
             | (RemovePinOutcome::Locked { until }, RemovePinOutcome::Done(_)) => {
                 assert_eq!(until, at(500));
-                assert!(is_new, "it was removed, and is wished for anew");
+                assert!(is_new, "the pin was removed and created again");
             }
             (RemovePinOutcome::Locked { .. }, RemovePinOutcome::Locked { .. }) => assert!(!is_new),
             other => {
@@ -147,7 +154,7 @@ async fn extending_and_removing_at_once_ends_in_one_of_both() {
 }
 
 #[tokio::test]
-async fn an_administrator_removes_what_is_locked_and_both_can_read_of_it() {
+async fn removal_of_a_locked_pin_by_an_administrator_is_in_both_logs() {
     let world = World::start().await;
     let (ada, root) = (world.account("ada", 100).await, world.account("root", 100).await);
     world.lock(ada, 100).await;
@@ -164,7 +171,7 @@ async fn an_administrator_removes_what_is_locked_and_both_can_read_of_it() {
 }
 
 #[tokio::test]
-async fn an_account_that_goes_with_its_locks_says_so_in_both_logs() {
+async fn removal_of_an_account_with_locked_pins_is_in_both_logs() {
     let world = World::start().await;
     let (ada, root) = (world.account("ada", 100).await, world.account("root", 100).await);
     world.lock(ada, 100).await;

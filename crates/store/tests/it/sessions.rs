@@ -1,4 +1,4 @@
-//! Sessions, half-done logins, and the secret that session tokens are signed with.
+//! Sessions, login challenges, and the secret that signs session tokens.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::world::{World, at, now};
 
 const BUCKET: AttemptBucket = AttemptBucket { tries: 100, refill: Duration::from_secs(1) };
 
-/// What stands for a password's hash.
+/// Placeholder for a password hash.
 const HASH: &str = "$argon2id$";
 
 fn code(step: i64) -> TotpCode {
@@ -26,14 +26,14 @@ fn challenge(account: AccountId, hash: &str) -> NewChallenge {
 }
 
 impl World {
-    /// An account with a password.
+    /// Creates an account with a password.
     async fn member(&self, name: &str) -> AccountId {
         let account = self.account(name, 1).await;
         self.set_password(account, HASH).await;
         account
     }
 
-    /// An account with a password and a second factor, of which the code of step 7 was used.
+    /// Creates an account with a password and a second factor whose code of step 7 is used.
     async fn careful(&self, name: &str) -> AccountId {
         let account = self.member(name).await;
         let secret = "SECRET".to_owned();
@@ -66,7 +66,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn the_oldest_session_makes_room_for_a_new_one() {
+async fn oldest_session_is_ended_at_the_limit() {
     let world = World::start().await;
     let (ada, bob) = (world.member("ada").await, world.member("bob").await);
     let of_bob = world.open_session(bob, at(60)).await;
@@ -79,11 +79,11 @@ async fn the_oldest_session_makes_room_for_a_new_one() {
         open.push(world.is_open(id).await);
     }
     assert_eq!(open, [false, false, true, true, true]);
-    assert!(world.is_open(of_bob).await, "each account has its own room");
+    assert!(world.is_open(of_bob).await, "each account has its own limit");
 }
 
 #[tokio::test]
-async fn nobody_ends_the_session_of_another() {
+async fn session_is_ended_only_by_its_account() {
     let world = World::start().await;
     let (ada, bob) = (world.member("ada").await, world.member("bob").await);
     let id = world.open_session(ada, at(60)).await;
@@ -94,7 +94,7 @@ async fn nobody_ends_the_session_of_another() {
 }
 
 #[tokio::test]
-async fn what_is_over_is_swept_in_steps() {
+async fn expired_sessions_and_challenges_are_deleted_in_steps() {
     let world = World::start().await;
     let ada = world.member("ada").await;
     let short = [world.open_session(ada, at(10)).await, world.open_session(ada, at(10)).await];
@@ -102,14 +102,18 @@ async fn what_is_over_is_swept_in_steps() {
     let bob = world.careful("bob").await;
     world.open_challenge(bob, "a").await;
     assert_eq!(world.store.delete_expired_sessions(at(9), 1).await.unwrap(), 0);
-    assert_eq!(world.store.delete_expired_sessions(at(300), 1).await.unwrap(), 2, "one of each");
+    assert_eq!(
+        world.store.delete_expired_sessions(at(300), 1).await.unwrap(),
+        2,
+        "one session and one challenge"
+    );
     assert_eq!(world.store.delete_expired_sessions(at(300), 1).await.unwrap(), 1);
     assert_eq!(world.store.delete_expired_sessions(at(300), 1).await.unwrap(), 0);
     assert!(!world.is_open(short[0]).await && !world.is_open(short[1]).await && world.is_open(long).await);
 }
 
 #[tokio::test]
-async fn the_oldest_half_done_login_makes_room_for_a_new_one() {
+async fn oldest_challenge_is_ended_at_the_limit() {
     let world = World::start().await;
     let ada = world.careful("ada").await;
     for hash in ["a", "b", "c"] {
@@ -117,11 +121,15 @@ async fn the_oldest_half_done_login_makes_room_for_a_new_one() {
     }
     assert_eq!(world.try_challenge("a", now()).await, ChallengeAttempt::NotFound);
     assert_eq!(world.try_challenge("b", now()).await, ChallengeAttempt::Allowed(ada));
-    assert_eq!(world.try_challenge("b", at(300)).await, ChallengeAttempt::NotFound, "its time is over");
+    assert_eq!(
+        world.try_challenge("b", at(300)).await,
+        ChallengeAttempt::NotFound,
+        "the challenge has expired"
+    );
 }
 
 #[tokio::test]
-async fn tries_are_counted_one_by_one_however_many_come_at_once() {
+async fn concurrent_challenge_attempts_are_counted_exactly() {
     let world = World::start().await;
     let ada = world.careful("ada").await;
     world.open_challenge(ada, "a").await;
@@ -130,7 +138,7 @@ async fn tries_are_counted_one_by_one_however_many_come_at_once() {
 }
 
 #[tokio::test]
-async fn a_code_that_was_used_up_meanwhile_opens_nothing() {
+async fn used_code_opens_no_session() {
     let world = World::start().await;
     let ada = world.careful("ada").await;
     world.open_challenge(ada, "a").await;
@@ -141,16 +149,16 @@ async fn a_code_that_was_used_up_meanwhile_opens_nothing() {
             .await;
         passed.unwrap().is_some()
     };
-    assert!(!pass(7).await, "it was used");
+    assert!(!pass(7).await, "the code was used");
     let other = TotpCode { secret: "OTHER".to_owned(), ..code(9) };
-    assert!(!world.store.consume_code(ada, other).await.unwrap(), "of a secret that is not in force");
+    assert!(!world.store.consume_code(ada, other).await.unwrap(), "the secret is not the current one");
     assert!(pass(8).await);
-    assert!(!pass(9).await, "the half-done login is done");
-    assert!(world.store.consume_code(ada, code(9)).await.unwrap(), "and what was refused used no code up");
+    assert!(!pass(9).await, "the challenge is completed");
+    assert!(world.store.consume_code(ada, code(9)).await.unwrap(), "a refused code is not used up");
 }
 
 #[tokio::test]
-async fn all_processes_have_one_secret() {
+async fn all_processes_share_one_secret() {
     let world = World::start().await;
     let other = world.open().await;
     let (one, two) =
@@ -162,7 +170,7 @@ async fn all_processes_have_one_secret() {
 }
 
 #[tokio::test]
-async fn a_password_that_was_changed_while_it_was_compared_opens_nothing() {
+async fn password_changed_during_verification_opens_no_session() {
     let world = World::start().await;
     let (ada, bob) = (world.member("ada").await, world.careful("bob").await);
     let open = async |account, hash: &str| {
@@ -170,10 +178,10 @@ async fn a_password_that_was_changed_while_it_was_compared_opens_nothing() {
         world.store.create_session(new, hash.to_owned(), Actor::SYSTEM, now()).await.unwrap().is_some()
     };
     assert!(open(ada, HASH).await);
-    assert!(!open(bob, HASH).await, "a second factor that was turned on meanwhile is asked for");
+    assert!(!open(bob, HASH).await, "a second factor that was enabled meanwhile is required");
     assert!(
         !world.store.create_challenge(challenge(ada, "a"), now()).await.unwrap(),
-        "and none that is not there"
+        "no challenge for an account without a second factor"
     );
     world.open_challenge(bob, "b").await;
     for account in [ada, bob] {
@@ -184,6 +192,6 @@ async fn a_password_that_was_changed_while_it_was_compared_opens_nothing() {
     assert_eq!(
         world.try_challenge("b", now()).await,
         ChallengeAttempt::NotFound,
-        "half-done logins end as well"
+        "login challenges end as well"
     );
 }

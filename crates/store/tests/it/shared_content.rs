@@ -1,4 +1,4 @@
-//! One file, several writers; and what is there after the last of them is gone.
+//! Content with several writers, and its state after the last pin is removed.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use pinfold_store::{Capacity, CreatePin, PinFilter, Store};
 use crate::world::{World, account, at, cid, created, failure, gave_up, held, name, now, times, wish};
 
 #[tokio::test]
-async fn all_is_there_after_a_reopening() {
+async fn all_data_survives_a_restart() {
     let mut world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     for (number, outcome) in [(1, Some(held(10))), (2, Some(gave_up())), (3, None)] {
@@ -30,7 +30,7 @@ async fn all_is_there_after_a_reopening() {
             }
             None => assert_eq!(claim.placement.state, PlacementState::Pinning),
         }
-        // What is given up is released.
+        // A failed placement is released.
         for release in world.store.lease_placements(Capacity::each(1), now(), at(60)).await.unwrap() {
             world.complete_placement(&release, pinfold_store::PlacementOutcome::Released).await;
         }
@@ -42,7 +42,7 @@ async fn all_is_there_after_a_reopening() {
         world.store = world.open().await;
         assert_eq!(everything(&world.store).await, before);
     }
-    // It goes on from there.
+    // Work continues after the restart.
     let late = world.claim(at(100)).await;
     world.complete_placement(&late, held(20)).await;
     assert_eq!(world.store.account(ada).await.unwrap().unwrap().used_bytes, 30);
@@ -57,7 +57,7 @@ async fn everything(store: &Store) -> Everything {
     (accounts, pins, store.placements(None, 100).await.unwrap())
 }
 
-/// As the command line does beside a running server.
+/// As the command line does next to a running server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_stores_on_one_file_lose_no_write() {
     const EACH: u32 = 200;
@@ -69,7 +69,7 @@ async fn two_stores_on_one_file_lose_no_write() {
             let store = store.clone();
             tasks.push(tokio::spawn(async move {
                 for at in 0..EACH / 4 {
-                    // Each CID is wished for from both sides.
+                    // Each CID is requested through both stores.
                     store.create_pin(wish(ada, cid(worker * EACH + at)), now()).await.unwrap();
                     let one = format!("side{side}worker{worker}at{at}");
                     account(&store, &one, 1).await.unwrap().unwrap();
@@ -89,7 +89,7 @@ async fn two_stores_on_one_file_lose_no_write() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_two_stores_claim_at_once_goes_to_one_of_them() {
+async fn placement_is_leased_by_one_of_two_stores() {
     const PLACEMENTS: u32 = 300;
     let world = World::start().await;
     let ada = world.account("ada", 1 << 40).await;
@@ -115,7 +115,7 @@ async fn what_two_stores_claim_at_once_goes_to_one_of_them() {
     let mut seen = HashSet::new();
     for task in tasks {
         for placement in task.await.unwrap() {
-            assert!(seen.insert(placement), "{placement} was claimed twice");
+            assert!(seen.insert(placement), "{placement} was leased twice");
         }
     }
     assert_eq!(seen.len(), PLACEMENTS as usize);
@@ -123,7 +123,7 @@ async fn what_two_stores_claim_at_once_goes_to_one_of_them() {
 }
 
 #[tokio::test]
-async fn a_failed_pin_is_remembered_with_its_reason() {
+async fn failed_pin_stores_its_error() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     created(world.wish(ada, cid(1)).await);

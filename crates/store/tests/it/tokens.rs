@@ -1,4 +1,4 @@
-//! Keys: made within bounds, and never by one that is gone.
+//! API keys: created within their limit, and never by a revoked key.
 
 use pinfold_model::{AccountId, Actor, IpRules, ScopeSet, TokenName};
 use pinfold_store::{CreateTokenOutcome, NewToken};
@@ -25,11 +25,11 @@ async fn keep(world: &World, new: NewToken, count_max: u32) -> CreateTokenOutcom
 }
 
 #[tokio::test]
-async fn a_key_is_found_as_it_was_made() {
+async fn created_key_is_read_back() {
     let world = World::start().await;
     let ada = world.account("ada", 1).await;
     let CreateTokenOutcome::Created(token) = keep(&world, new_token(ada, "one"), 10).await else {
-        panic!("it is kept")
+        panic!("the key is created")
     };
     assert_eq!(token.ip_allowlist.to_string(), "192.0.2.0/24,2001:db8::1");
     assert_eq!(world.store.token(token.id).await.unwrap().as_ref(), Some(&*token));
@@ -39,7 +39,7 @@ async fn a_key_is_found_as_it_was_made() {
 }
 
 #[tokio::test]
-async fn a_name_is_taken_once_for_each_account() {
+async fn key_name_is_unique_per_account() {
     let world = World::start().await;
     let (ada, bea) = (world.account("ada", 1).await, world.account("bea", 1).await);
     assert!(matches!(keep(&world, new_token(ada, "one"), 10).await, CreateTokenOutcome::Created(_)));
@@ -49,7 +49,7 @@ async fn a_name_is_taken_once_for_each_account() {
 }
 
 #[tokio::test]
-async fn keys_at_once_never_overshoot_their_number() {
+async fn concurrent_key_creation_never_exceeds_the_limit() {
     let world = World::start().await;
     let ada = world.account("ada", 1).await;
     let all = (0..20).map(|n| keep(&world, new_token(ada, &n.to_string()), 7));
@@ -63,11 +63,13 @@ async fn keys_at_once_never_overshoot_their_number() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_gone_makes_no_other() {
+async fn revoked_key_creates_no_key() {
     let world = World::start().await;
     let ada = world.account("ada", 1).await;
     let open = NewToken { ip_allowlist: IpRules::default(), ..new_token(ada, "maker") };
-    let CreateTokenOutcome::Created(maker) = keep(&world, open, 10).await else { panic!("it is kept") };
+    let CreateTokenOutcome::Created(maker) = keep(&world, open, 10).await else {
+        panic!("the key is created")
+    };
     let made = NewToken { maker: Some(maker.id), ..new_token(ada, "made") };
     assert!(matches!(keep(&world, made, 10).await, CreateTokenOutcome::Created(_)));
     assert!(world.store.revoke_token(ada, &maker.name, Actor::account(ada), now()).await.unwrap());

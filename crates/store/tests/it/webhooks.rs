@@ -1,13 +1,13 @@
 //! Webhooks: events are recorded with the change of the pin, leased, delivered, given up and deleted.
 
 use pinfold_model::{
-    AccountId, Actor, Delivery, DeliveryState, FailureCode, PinOptions, PinState, Timestamp, Webhook,
-    WebhookEvent, WebhookEvents, WebhookSecret,
+    AccountId, Actor, DeliveryState, FailureCode, PinOptions, PinState, Timestamp, Webhook, WebhookEvent,
+    WebhookEvents, WebhookSecret,
 };
 use pinfold_store::{
-    Attempt, BeginRemovalOutcome, CreatePin, CreatePinOutcome, CreatePinsOutcome, LeasedWebhook, NewWebhook,
-    Next, PlacementOutcome, PreviousSecret, RemovalStep, RemovePinOutcome, RemovePinsOutcome, WebhookChange,
-    WebhookHealth,
+    Attempt, BeginRemovalOutcome, CreatePin, CreatePinOutcome, CreatePinsOutcome, Delivery, LeasedWebhook,
+    NewWebhook, Next, PlacementOutcome, PreviousSecret, RemovalStep, RemovePinOutcome, RemovePinsOutcome,
+    WebhookChange, WebhookHealth,
 };
 
 use crate::world::{LEASE, World, at, cid, created, failure, gave_up, held, name, now, times, wish};
@@ -149,7 +149,7 @@ async fn only_subscribed_events_are_recorded_while_the_webhook_is_active() {
     assert_eq!(world.events(&off).await, []);
     let release = world.claim(now()).await;
     world.complete_placement(&release, PlacementOutcome::Released).await;
-    // A wish that changes nothing is no event, nor is a try that is put off.
+    // Neither a request that changes nothing nor a postponed attempt is an event.
     created(world.wish(ada, cid(2)).await);
     let claim = world.claim(now()).await;
     world

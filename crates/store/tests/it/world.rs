@@ -1,4 +1,4 @@
-//! The world of a story: a database file, and shorthands for what a service asks of it.
+//! The fixture of a test: a database file, and helpers for the calls that a service makes.
 
 use std::path::PathBuf;
 
@@ -14,12 +14,12 @@ use pinfold_store::{
 };
 use tempfile::TempDir;
 
-/// When every story begins.
+/// The time at which every test begins.
 pub(crate) fn now() -> Timestamp {
     at(0)
 }
 
-/// So many seconds after the beginning.
+/// This number of seconds after the start of the test.
 pub(crate) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_ms(1_767_225_600_000 + seconds * 1_000)
 }
@@ -39,7 +39,7 @@ impl World {
         self.dir.path().join("pinfold.db")
     }
 
-    /// Opens the same file once more, as another process would.
+    /// Opens the same file again, as another process would.
     pub(crate) async fn open(&self) -> Store {
         Store::open(&self.path()).await.unwrap()
     }
@@ -52,7 +52,7 @@ impl World {
         self.store.create_pin(wish(account, cid), now()).await.unwrap()
     }
 
-    /// Claims the one placement that is due.
+    /// Leases the one placement that is due.
     pub(crate) async fn claim(&self, now: Timestamp) -> LeasedPlacement {
         let mut claims = self.store.lease_placements(Capacity::each(2), now, now.after(LEASE)).await.unwrap();
         assert_eq!(claims.len(), 1, "{claims:?}");
@@ -70,7 +70,11 @@ impl World {
     /// All pins of an account, newest first.
     pub(crate) async fn pins(&self, account: AccountId) -> Vec<PinRecord> {
         let list = self.store.list_pins(account, &PinFilter::default(), None, 0, 10_000).await.unwrap();
-        assert_eq!(list.total, list.pins.len() as u64, "the number in the account's row is that of its pins");
+        assert_eq!(
+            list.total,
+            list.pins.len() as u64,
+            "the pin count in the account's row is that of its pins"
+        );
         list.pins
     }
 
@@ -98,7 +102,7 @@ pub(crate) async fn account(
     store.create_account(new, false, Actor::OPERATOR, now()).await
 }
 
-/// The CID of some DAG.
+/// The CID of a DAG, by number.
 pub(crate) fn cid(number: u32) -> Cid {
     let mut digest = [0; 32];
     digest[..4].copy_from_slice(&number.to_be_bytes());
@@ -118,9 +122,9 @@ pub(crate) fn wish(account: AccountId, cid: Cid) -> CreatePin {
     }
 }
 
-/// Options with these times.
+/// Pin options with these times.
 pub(crate) fn times(expires_at: Option<Timestamp>, retain_until: Option<Timestamp>) -> PinOptions {
-    // Requests name future times only; tests also write pins whose times are over.
+    // Requests accept future times only; tests also write pins whose times have passed.
     let before = |at: Timestamp| at.before(std::time::Duration::from_millis(1));
     PinOptions {
         timelock: expires_at.map(|at| Timelock::parse(&at.to_string(), before(at)).unwrap()),
@@ -129,7 +133,7 @@ pub(crate) fn times(expires_at: Option<Timestamp>, retain_until: Option<Timestam
     }
 }
 
-/// Options with this custom name.
+/// Pin options with this custom name.
 pub(crate) fn named(text: &str) -> PinOptions {
     PinOptions { custom_name: name(text), ..PinOptions::default() }
 }
@@ -157,7 +161,7 @@ pub(crate) fn created(wished: CreatePinOutcome) -> PinRecord {
         | CreatePinOutcome::OverQuota
         | CreatePinOutcome::TooManyInFlight
         | CreatePinOutcome::Refused(_)) => {
-            panic!("it was not created: {other:?}")
+            panic!("the pin was not created: {other:?}")
         }
     }
 }

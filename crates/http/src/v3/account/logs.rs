@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
-use pinfold_model::{AuditCursor, AuditEntry, AuditStatus, Source, parse_cid};
-use pinfold_service::{Caller, LogPage, LogQuery};
+use pinfold_model::{AuditCursor, AuditStatus, Source, parse_cid};
+use pinfold_service::{AuditEntry, Caller, LogPage, LogQuery};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -168,7 +168,7 @@ fn actor(entry: &AuditEntry, caller: &Caller) -> &'static str {
         (Some(_), _) => "admin",
         (None, Source::System) => "system",
         (None, Source::Operator) => "operator",
-        // The request had no credential, such as a refused login.
+        // Somebody who had shown no credential, such as at a login that was refused.
         (None, Source::Api | Source::Web) => "unknown",
     }
 }
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_fields_are_named() {
+    fn invalid_field_is_reported_by_name() {
         for (field, value) in
             [("page", "0"), ("limit", "x"), ("cursor", "x"), ("from", "yesterday"), ("to", "2026-13-01")]
         {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
-use pinfold_model::{Preference, Role};
-use pinfold_service::{Caller, Password};
+use pinfold_model::Role;
+use pinfold_service::{Caller, Password, Preference};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -215,7 +215,7 @@ pub(crate) async fn set_preferences(
 }
 
 fn shown(all: Vec<Preference>) -> Preferences {
-    // The stored text was serialized from a value.
+    // What is stored was written from a value.
     all.into_iter().map(|one| (one.name, serde_json::from_str(&one.value).unwrap_or_default())).collect()
 }
 

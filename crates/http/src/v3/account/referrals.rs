@@ -1,9 +1,8 @@
-//! `GET /users/me/referrals`: the account's referral code, and the times of the sign-ups with it.
+//! `GET /users/me/referrals`: the word under which the account brings others, and when they came.
 
 use axum::Json;
 use axum::extract::State;
-use pinfold_model::Referral;
-use pinfold_service::ReferralPage;
+use pinfold_service::{Referral, ReferralPage};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 

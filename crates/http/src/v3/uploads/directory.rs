@@ -1,10 +1,12 @@
-//! `POST /files/directory-dag`: a directory as a multipart form; and `POST /files/directory`: a directory on the server.
+//! `POST /files/directory-dag`: a directory uploaded as a multipart form; and `POST /files/directory`: a folder of the
+//! server.
 //!
-//! Files are parts named `files`, `files[]` or `files[0]` (from clients whose forms have each name once) whose filename is
-//! the path, or pairs `files[i][path]` and `files[i][content]` in any order. They stream into the service.
+//! Files are parts named `files`, `files[]` or `files[0]` (from clients whose forms have each name once), whose
+//! filename is the path, or pairs of `files[i][path]` and `files[i][content]` in any order. They are streamed into the
+//! service as they arrive.
 //!
-//! Windows clients write paths with backslashes. These are taken as slashes: a file whose name really has one is
-//! rarer than they are, and cannot be distinguished.
+//! Windows clients write paths with backslashes, which are treated as slashes. Names with a real backslash are rarer
+//! and cannot be distinguished.
 
 use std::collections::HashMap;
 
@@ -31,7 +33,7 @@ use crate::v3::uploads::form::{Form, Part};
 /// Longest index of a pair, in bytes. It is held in memory until the other part arrives, and is a number or a UUID.
 const INDEX_LENGTH_MAX: usize = 64;
 
-/// The most duplicate paths that are named; after that many the rest of the form is not read.
+/// Maximum number of duplicate paths in an error. The rest of the form is not read when it is reached.
 const DUPLICATES_MAX: usize = 10;
 
 /// The files of a directory with their options. As for a file, the examples of optional fields are empty.
@@ -142,11 +144,11 @@ struct Incoming<'a> {
     caller: &'a Caller,
     fields: Fields,
     draft: Option<DirectoryDraft>,
-    /// Files and paths received: each of them costs memory.
+    /// Number of files and paths received. Each of them uses memory.
     entries: usize,
     /// Paths whose content has not arrived, by the index of their pair.
     paths: HashMap<String, String>,
-    /// Files whose path has not arrived, each with its filename, which is used if none does.
+    /// Files whose path has not arrived, each with the path that it has if none arrives.
     loose: HashMap<String, (LooseFile, Option<String>)>,
     duplicates: Vec<String>,
 }
@@ -193,14 +195,14 @@ impl<'a> Incoming<'a> {
             return part.skip().await;
         }
         let added = self.draft().await?.add(path, part.into_reader()).await;
-        added.map(drop).map_err(|error| form.or_body_error(error))
+        added.map(drop).map_err(|error| form.or_fault(error))
     }
 
-    /// Receives a file whose path follows it.
+    /// A file whose path arrives after it.
     async fn add_loose(&mut self, index: String, part: Part, form: &Form) -> Result<(), Reject> {
         let own = part.file_name().map(plain_path).transpose()?;
         let file = self.draft().await?.receive(part.into_reader()).await;
-        let file = file.map_err(|error| form.or_body_error(error))?;
+        let file = file.map_err(|error| form.or_fault(error))?;
         if self.loose.insert(index, (file, own)).is_some() {
             return Err(Reject::invalid("Two parts `files[…][content]` have the same index"));
         }
@@ -227,7 +229,7 @@ impl<'a> Incoming<'a> {
         Ok(())
     }
 
-    /// The draft, which starts with the fields that precede the first file.
+    /// The draft, created with the options known when the first file arrives.
     async fn draft(&mut self) -> Result<&mut DirectoryDraft, Reject> {
         self.entries += 1;
         if self.entries > self.entries_max() {
@@ -255,8 +257,8 @@ impl<'a> Incoming<'a> {
 
     fn duplicates(&self) -> Reject {
         Reject::invalid(format!(
-            "Duplicate paths: {}. If your form library drops folders from filenames, send each path in a \
-             field files[i][path] next to files[i][content]",
+            "These paths came twice: {}. If your form library drops folders from filenames, send each path in a \
+             field files[i][path] beside files[i][content]",
             self.duplicates.join(", ")
         ))
     }
@@ -281,7 +283,7 @@ impl<'a> Incoming<'a> {
     }
 
     fn too_many(&self) -> Reject {
-        Reject::too_large(format!("A directory upload may have at most {} files", self.entries_max()))
+        Reject::too_large(format!("A directory upload has at most {} files", self.entries_max()))
     }
 }
 
@@ -289,7 +291,7 @@ fn no_files() -> Reject {
     Reject::invalid("The form has no part named `files` (or `files[0][content]`)")
 }
 
-/// A path with slashes between its segments.
+/// A path with slashes as separators.
 fn plain_path(path: &str) -> Result<String, Reject> {
     let drive = matches!(path.as_bytes(), [letter, b':', b'\\', ..] if letter.is_ascii_alphabetic());
     let short = || path.chars().take(200).collect::<String>();
@@ -297,13 +299,13 @@ fn plain_path(path: &str) -> Result<String, Reject> {
     if drive { Err(absolute()) } else { Ok(path.replace('\\', "/")) }
 }
 
-/// Whether a part of this name is a file whose filename is its path.
+/// Whether a part with this name is a file whose filename is its path.
 fn is_file(name: &str) -> bool {
     let index = name.strip_prefix("files[").and_then(|rest| rest.strip_suffix(']'));
     name == "files" || index.is_some_and(|index| index.bytes().all(|sign| sign.is_ascii_digit()))
 }
 
-/// The index in `files[index][what]`.
+/// The `index` of a part named `files[index][field]`.
 fn pair<'a>(name: &'a str, what: &str) -> Option<&'a str> {
     let (index, rest) = name.strip_prefix("files[")?.split_once("][")?;
     (rest.strip_suffix(']')? == what).then_some(index)
@@ -311,12 +313,12 @@ fn pair<'a>(name: &'a str, what: &str) -> Option<&'a str> {
 
 fn checked(index: &str) -> Result<String, Reject> {
     if index.len() > INDEX_LENGTH_MAX {
-        return Err(Reject::invalid(format!("An index may have at most {INDEX_LENGTH_MAX} bytes")));
+        return Err(Reject::invalid(format!("An index has at most {INDEX_LENGTH_MAX} bytes")));
     }
     Ok(index.to_owned())
 }
 
-/// The answer to a directory upload. The API mixes snake case and camel case in it.
+/// Response to a directory upload. The contract requires each field in camel case and in lower case.
 pub(crate) struct DirectoryReply {
     body: DirectoryBody,
     headers: HeaderMap,
@@ -431,7 +433,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn file_parts_are_recognised_with_and_without_index() {
+    fn file_parts_with_and_without_index_are_recognised() {
         for name in ["files", "files[]", "files[0]", "files[12]"] {
             assert!(is_file(name), "{name}");
         }
@@ -441,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_are_recognised_by_their_brackets() {
+    fn pair_parts_are_recognised_by_their_brackets() {
         assert_eq!(pair("files[12][path]", "path"), Some("12"));
         assert_eq!(pair("files[0][content]", "content"), Some("0"));
         for other in ["files", "files[]", "files[0]", "files[0][path", "xfiles[0][path]", "files[0][path]]"] {
@@ -452,7 +454,7 @@ mod tests {
     #[test]
     fn windows_paths_are_accepted() {
         assert_eq!(plain_path(r"img\icons\a.png").expect("a path"), "img/icons/a.png");
-        assert_eq!(plain_path("c:/x").expect("a folder may be called so"), "c:/x");
+        assert_eq!(plain_path("c:/x").expect("a segment may have this name"), "c:/x");
         assert!(format!("{:?}", plain_path(r"C:\site\a.png")).contains("absolute"));
     }
 }

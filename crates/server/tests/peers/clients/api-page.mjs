@@ -2,10 +2,10 @@
 //
 //   node api-page.mjs URL KEY [FOLDER]
 //
-// Prints one JSON object a line for each operation of the page: `id`, `sent` (the requests that the page sent, with their
-// method, path and the status of the answer; a POST is sent twice), and `fault` if the page did not get that far. The last
-// line is `null`.
-// FOLDER gets screenshots. The packages are found through the working folder.
+// Prints one JSON object per line for each operation of the page: `id`, `sent` (the requests that
+// the page sent, with method, path and status of the response; a POST is sent twice), and `fault`
+// if the operation could not be sent. The last line is `null`. Screenshots are stored in FOLDER.
+// Packages are resolved through the working directory.
 import { createRequire } from "node:module";
 import { join } from "node:path";
 
@@ -23,7 +23,7 @@ const browser = await chromium.launch({
 });
 const page = await browser.newPage({ viewport: { width: 1280, height: 1000 }, reducedMotion: "reduce" });
 page.setDefaultTimeout(WAIT_MS);
-// The page must not need another host; a request to one fails the test rather than leave the machine.
+// The page must not need another host: a request to one is blocked and fails the test.
 await page.route((target) => !target.href.startsWith(url) && target.protocol !== "data:", (route) => route.abort());
 const troubles = [];
 page.on("pageerror", (error) => troubles.push(`error on the page: ${error.message}`));
@@ -49,7 +49,7 @@ async function execute(block) {
   await block.locator(".btn.execute").click();
   const sent = await Promise.race([request, failure]);
   Promise.allSettled([request, failure]);
-  if (!sent) throw new Error("the page refused to send what it had filled in");
+  if (!sent) throw new Error("the page refused to send the values that it had filled in");
   const answer = await sent.response();
   await block.locator(".live-responses-table").waitFor();
   return { method: sent.method(), path: new URL(sent.url()).pathname, status: answer?.status() ?? 0 };
@@ -66,7 +66,7 @@ for (const tag of await page.locator(".opblock-tag-section").all()) {
       const button = block.locator(".try-out__btn:not(.cancel)");
       if (await button.count()) await button.click();
       await block.locator(".btn.execute").waitFor();
-      // A list of files can be empty at first.
+      // A list of files can be empty initially.
       const files = block.locator("input[type=file]");
       const more = block.locator(".json-schema-form-item-add");
       if ((await more.count()) && !(await files.count())) await more.first().click();

@@ -1,4 +1,4 @@
-// Uses the client that oapi-codegen makes of the OpenAPI document: it must compile.
+// Uses the client that oapi-codegen generates from the OpenAPI document: it must compile.
 package main
 
 import (

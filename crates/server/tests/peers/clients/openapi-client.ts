@@ -1,4 +1,4 @@
-// Uses the types that openapi-typescript makes of the OpenAPI document: it must compile.
+// Uses the types that openapi-typescript generates from the OpenAPI document: it must compile.
 import createClient from "openapi-fetch";
 import type { components, operations, paths } from "./api.js";
 

@@ -1,26 +1,26 @@
-"""Calls every method of the published Python SDK on a server, and prints each method that kept its word, with the status
-that it was answered with.
+"""Calls every method of the published Python SDK on a server, and prints each method that worked, with the status of its
+response.
 
-Nothing of the SDK is changed but its base URL. The environment says where the server is and whom to be: PINFOLD_URL,
-PINARKIVE_API_KEY (every scope, a plan with timelocks), EMAIL and PASSWORD of the same account, and ROOT, a folder under
-which the server may take directories.
+The SDK is unchanged except for its base URL. The environment has the server and the credentials: PINFOLD_SERVER,
+PINFOLD_API_KEY (every scope, a plan with timelocks), EMAIL and PASSWORD of the same account; and ROOT, a folder from
+which the server may import directories.
 """
 
 import base64, hashlib, hmac, io, os, struct, tempfile, time, uuid
 
 from pinarkive_client import PinarkiveClient, PinarkiveError
 
-BASE = os.environ["PINFOLD_URL"] + "/api/v3"
+BASE = os.environ["PINFOLD_SERVER"] + "/api/v3"
 EMAIL, PASSWORD = os.environ["EMAIL"], os.environ["PASSWORD"]
 SOON = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 86_400))
-# The hash of "hello", known beforehand.
+# The known hash of "hello".
 HELLO = "bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq"
 
 called = {}
 
 
 class Recorded(PinarkiveClient):
-    """The SDK's client, which notes what returned, and the first status."""
+    """The client of the SDK, which records the returned values and the first status."""
 
     def __init__(self, **how):
         super().__init__(**how)
@@ -48,7 +48,7 @@ def refused(status, call, code=None):
         if code:
             assert error.code == code, error.body
         return error
-    raise AssertionError(f"it was not refused with {status}")
+    raise AssertionError(f"the request was not refused with {status}")
 
 
 def totp(secret, step=0):
@@ -128,12 +128,12 @@ def tokens(client):
     own = Recorded(api_key=made["token"], base_url=BASE)
     assert own.list_uploads()["uploads"]
     assert refused(403, lambda: own.pin_cid(HELLO), "missing_scope").required == "files:write"
-    # An API key that is sent as Bearer.
+    # An API key sent as a Bearer token.
     assert Recorded(token=made["token"], base_url=BASE, request_source="web").list_uploads()
     listed = client.list_tokens()
     listed = listed["tokens"] if isinstance(listed, dict) else listed
     assert name in [token["name"] for token in listed] and made["token"] not in str(listed), listed
-    # The SDK writes the name into the path as it is.
+    # The SDK puts the name into the path without encoding it.
     plain = f"plain-{uuid.uuid4()}"
     client.generate_token(plain)
     assert client.revoke_token(plain) is None
@@ -167,7 +167,7 @@ def login():
 
 
 public()
-with_key = Recorded(api_key=os.environ["PINARKIVE_API_KEY"], base_url=BASE)
+with_key = Recorded(api_key=os.environ["PINFOLD_API_KEY"], base_url=BASE)
 files(with_key)
 account(with_key)
 tokens(with_key)

@@ -1,18 +1,20 @@
-// A tour of the API with axios: plain objects as forms, and the package form-data that it brings for Node.
+// A tour of the API with axios: plain objects as forms, and the package form-data that it brings
+// for Node.
 //
-// The environment says where the server is and whom to be: PINFOLD_URL, PINARKIVE_API_KEY, EMAIL, PASSWORD. The working
-// folder holds what is uploaded. Each line that it prints is an operation and what came of it; tours.rs reads them.
+// The environment has the server and the credentials: PINFOLD_SERVER, PINFOLD_API_KEY, EMAIL,
+// PASSWORD. The working directory contains the files to upload. Each line of the output is an
+// operation and its result; tours.rs reads them.
 import { createReadStream, openAsBlob, readFileSync } from "node:fs";
 import axios from "axios";
 import FormData from "form-data";
 
-const root = process.env.PINFOLD_URL;
+const root = process.env.PINFOLD_SERVER;
 const client = axios.create({ baseURL: `${root}/api/v3` });
 const print = (line) => console.log(JSON.stringify(line));
 
-// What a request proves: nothing, a key or a session.
+// The credential of a request: none, a key or a session.
 const nobody = {};
-const user = { "X-API-Key": process.env.PINARKIVE_API_KEY };
+const user = { "X-API-Key": process.env.PINFOLD_API_KEY };
 
 async function call(operation, method, url, headers, data, more) {
   let response;
@@ -75,7 +77,7 @@ await call("referrals", "get", "/users/me/referrals", user);
 
 const name = 'naïve "quoted" name.txt';
 await call("upload", "post", "/files/", user, form(["cl", "cl0-global"], ["timelock", "2040-01-01T00:00:00Z"], ["file", createReadStream(name)]));
-// A plain object, which axios makes a form of; the stream knows the file's name.
+// A plain object, which axios converts to a form; the stream has the name of the file.
 const multipart = { ...user, "Content-Type": "multipart/form-data" };
 const late = await call("upload, fields last", "post", "/files", multipart, { file: createReadStream("late.txt"), cl: "cl0-global", customName: "straße & 🐟" });
 
@@ -83,7 +85,7 @@ const paths = ["index.html", "img/logo.svg", "docs/ü/index.html"];
 const directory = (operation, data, headers = user) => call(operation, "post", "/files/directory-dag", headers, data);
 const streams = (option) => paths.map((path) => ["files", createReadStream(`site/${path}`), { [option]: path }]);
 const site = await directory("upload directory, files", form(["dirName", "site"], ...streams("filepath")));
-// In a list axios names files `files[]` if it isn't told, and `files[0]` with indexes.
+// For a list, axios names files `files[]` by default, and `files[0]` with the option `indexes`.
 const files = await Promise.all(paths.map(async (path) => new File([await openAsBlob(`site/${path}`)], path)));
 const list = (options) => axios.toFormData({ files, dirName: "site" }, new globalThis.FormData(), options);
 await directory("upload directory, files[]", list());
@@ -91,7 +93,7 @@ await directory("upload directory, files[i]", list({ indexes: true }));
 // A Buffer has no filename.
 const pairs = paths.map((path) => ({ path, content: readFileSync(`site/${path}`) }));
 await directory("upload directory, pairs", { dirName: "site", files: pairs }, multipart);
-// The option `filename` keeps the last part of a path alone.
+// The option `filename` keeps only the last segment of a path.
 await directory("upload directory, folders dropped", form(...streams("filename")));
 
 const cid = (path) => site.files.find((file) => file.path === path).cid;
@@ -103,8 +105,8 @@ await call("pin again, empty body", "post", `/files/pin/${logo}`, user, {});
 await call("pin, no CID", "post", "/files/pin/not-a-cid", user, {});
 await call("pin, dry run", "post", `/files/pin/${index}`, user, {}, { params: { dryRun: true } });
 const named = { ...user, "Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324" };
-await call("pin, named request", "post", `/files/pin/${index}`, named, { customName: "once" });
-await call("pin, named request again", "post", `/files/pin/${index}`, named, { customName: "once" });
+await call("pin, idempotency key", "post", `/files/pin/${index}`, named, { customName: "once" });
+await call("pin, idempotency key again", "post", `/files/pin/${index}`, named, { customName: "once" });
 await call("upload folder of the server", "post", "/files/directory", user, { dirPath: `${process.cwd()}/site/img`, cl: "cl0-global" });
 
 const uploads = (operation, params) => call(operation, "get", "/users/me/uploads", user, undefined, { params });

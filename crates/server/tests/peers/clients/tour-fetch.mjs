@@ -1,17 +1,18 @@
 // A tour of the API with fetch, FormData, File and Blob, as browsers and Node have them.
 //
-// The environment says where the server is and whom to be: PINFOLD_URL, PINARKIVE_API_KEY, EMAIL, PASSWORD. The working
-// folder holds what is uploaded. Each line that it prints is an operation and what came of it; tours.rs reads them.
+// The environment has the server and the credentials: PINFOLD_SERVER, PINFOLD_API_KEY, EMAIL,
+// PASSWORD. The working directory contains the files to upload. Each line of the output is an
+// operation and its result; tours.rs reads them.
 import { openAsBlob } from "node:fs";
 
-const root = process.env.PINFOLD_URL;
+const root = process.env.PINFOLD_SERVER;
 const base = `${root}/api/v3`;
 const print = (line) => console.log(JSON.stringify(line));
 const json = (body) => ({ headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
 
-// What a request proves: nothing, a key or a session.
+// The credential of a request: none, a key or a session.
 const nobody = {};
-let user = { "X-API-Key": process.env.PINARKIVE_API_KEY };
+let user = { "X-API-Key": process.env.PINFOLD_API_KEY };
 
 async function call(operation, method, path, headers, { headers: more, body } = {}) {
   const url = path.startsWith("http") ? path : base + path;
@@ -88,10 +89,10 @@ const directory = (operation, ...parts) => call(operation, "POST", "/files/direc
 const site = await directory("upload directory, files", ["dirName", "site"], ...files.map((file, i) => ["files", file, paths[i]]));
 await directory("upload directory, files[]", ...files.map((file, i) => ["files[]", file, paths[i]]), ["dirName", "site"]);
 await directory("upload directory, files[i]", ...files.map((file, i) => [`files[${i}]`, file, paths[i]]), ["dirName", "site"]);
-// A Blob has a filename, "blob", also where it is a path.
+// A Blob always has the filename "blob", also if the part is a path.
 const pairs = files.flatMap((file, i) => [[`files[${i}][path]`, new Blob([paths[i]])], [`files[${i}][content]`, file]]);
 await directory("upload directory, pairs", ["dirName", "site"], ...pairs);
-// What <input webkitdirectory> gives: a File's name has no folder.
+// As from <input webkitdirectory>: the name of a File has no folder.
 await directory("upload directory, folders dropped", ...files.map((file, i) => ["files", file, paths[i].split("/").pop()]));
 
 const cid = (path) => site.files.find((file) => file.path === path).cid;
@@ -104,8 +105,8 @@ await call("pin, no CID", "POST", "/files/pin/not-a-cid", user, json({}));
 await call("pin, dry run", "POST", `/files/pin/${index}?dryRun=true`, user, json({}));
 const once = json({ customName: "once" });
 once.headers["Idempotency-Key"] = "8e03978e-40d5-43dd-bc93-6894a57f9324";
-await call("pin, named request", "POST", `/files/pin/${index}`, user, once);
-await call("pin, named request again", "POST", `/files/pin/${index}`, user, once);
+await call("pin, idempotency key", "POST", `/files/pin/${index}`, user, once);
+await call("pin, idempotency key again", "POST", `/files/pin/${index}`, user, once);
 await call("upload folder of the server", "POST", "/files/directory", user, json({ dirPath: `${process.cwd()}/site/img`, cl: "cl0-global" }));
 
 const uploads = (operation, query) => call(operation, "GET", `/users/me/uploads?${new URLSearchParams(query)}`, user);

@@ -1,7 +1,8 @@
 // A tour of the API with Go's net/http and mime/multipart.
 //
-// The environment says where the server is and whom to be: PINFOLD_URL, PINARKIVE_API_KEY, EMAIL, PASSWORD. The working
-// folder holds what is uploaded. Each line that it prints is an operation and what came of it; tours.rs reads them.
+// The environment has the server and the credentials: PINFOLD_SERVER, PINFOLD_API_KEY, EMAIL,
+// PASSWORD. The working directory contains the files to upload. Each line of the output is an
+// operation and its result; tours.rs reads them.
 package main
 
 import (
@@ -20,18 +21,18 @@ import (
 )
 
 var (
-	root = os.Getenv("PINFOLD_URL")
+	root = os.Getenv("PINFOLD_SERVER")
 	base = root + "/api/v3"
 	out  = json.NewEncoder(os.Stdout)
 
-	// What a request proves: nothing, a key or a session.
+	// The credential of a request: none, a key or a session.
 	nobody = map[string]string{}
-	user   = map[string]string{"X-API-Key": os.Getenv("PINARKIVE_API_KEY")}
+	user   = map[string]string{"X-API-Key": os.Getenv("PINFOLD_API_KEY")}
 )
 
 type object = map[string]any
 
-// A body and what it is.
+// A body and its content type.
 type body struct {
 	content io.Reader
 	kind    string
@@ -158,7 +159,8 @@ func account() map[string]string {
 	return session
 }
 
-// Uploads; gives the CIDs of what is in the directory, its own under "", and that of a file beside it.
+// Uploads; returns the CIDs of the entries of the directory, its own under "", and that of a
+// separate file.
 func upload() map[string]string {
 	name := `naïve "quoted" name.txt`
 	call("upload", "POST", "/files/", user, form(part{"cl", "", "cl0-global"}, part{"timelock", "", "2040-01-01T00:00:00Z"}, part{"file", name, read(name)}))
@@ -173,7 +175,7 @@ func upload() map[string]string {
 		listed = append(listed, part{"files[]", name, content})
 		numbered = append(numbered, part{fmt.Sprintf("files[%d]", i), name, content})
 		pairs = append(pairs, part{fmt.Sprintf("files[%d][path]", i), "", name}, part{fmt.Sprintf("files[%d][content]", i), path.Base(name), content})
-		// What most examples of CreateFormFile do.
+		// As in most examples of CreateFormFile.
 		dropped = append(dropped, part{"files", path.Base(name), content})
 	}
 	directory := func(operation string, parts []part) object {
@@ -203,8 +205,8 @@ func pins(site map[string]string) {
 	call("pin, no CID", "POST", "/files/pin/not-a-cid", user, asJSON(object{}))
 	call("pin, dry run", "POST", "/files/pin/"+index+"?dryRun=true", user, asJSON(object{}))
 	named := map[string]string{"X-API-Key": user["X-API-Key"], "Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
-	call("pin, named request", "POST", "/files/pin/"+index, named, asJSON(object{"customName": "once"}))
-	call("pin, named request again", "POST", "/files/pin/"+index, named, asJSON(object{"customName": "once"}))
+	call("pin, idempotency key", "POST", "/files/pin/"+index, named, asJSON(object{"customName": "once"}))
+	call("pin, idempotency key again", "POST", "/files/pin/"+index, named, asJSON(object{"customName": "once"}))
 	folder := must(os.Getwd()) + "/site/img"
 	call("upload folder of the server", "POST", "/files/directory", user, asJSON(object{"dirPath": folder, "cl": "cl0-global"}))
 

@@ -1,21 +1,23 @@
 <?php
 // A tour of the API with PHP's curl: arrays as forms, CURLFile and CURLStringFile.
 //
-// The environment says where the server is and whom to be: PINFOLD_URL, PINARKIVE_API_KEY, EMAIL, PASSWORD. The working
-// folder holds what is uploaded. Each line that it prints is an operation and what came of it; tours.rs reads them.
+// The environment has the server and the credentials: PINFOLD_SERVER, PINFOLD_API_KEY, EMAIL,
+// PASSWORD. The working directory contains the files to upload. Each line of the output is an
+// operation and its result; tours.rs reads them.
 declare(strict_types=1);
 set_error_handler(fn($number, $text, $file, $line) => throw new ErrorException($text, 0, $number, $file, $line));
 
-$root = getenv('PINFOLD_URL');
+$root = getenv('PINFOLD_SERVER');
 $base = "$root/api/v3";
-$user = ['X-API-Key: ' . getenv('PINARKIVE_API_KEY')];
+$user = ['X-API-Key: ' . getenv('PINFOLD_API_KEY')];
 
 function line(array $line): void
 {
     echo json_encode($line, JSON_UNESCAPED_UNICODE | JSON_UNESCAPED_SLASHES), "\n";
 }
 
-// One request. Text is sent as JSON, an array as a form. Gives status, type and content of the answer.
+// One request. Text is sent as JSON, an array as a form. Returns status, content type and body of
+// the response.
 function send(string $method, string $url, array $headers, string|array|null $body): array
 {
     global $base;
@@ -39,7 +41,7 @@ function call(string $operation, string $method, string $url, array $headers = [
     [$status, $type, $content] = send($method, $url, $headers, $body);
     $is_json = str_starts_with($type, 'application/json');
     $shown = $is_json ? $content : 'null';
-    // As it came: PHP's arrays don't tell [] and {} apart.
+    // The undecoded body: PHP's arrays do not distinguish [] and {}.
     echo '{"operation":', json_encode($operation), ',"status":', $status, ',"ok":', $status < 400 ? 'true' : 'false', ',"answer":', $shown, "}\n";
     return $is_json ? json_decode($content, true, flags: JSON_THROW_ON_ERROR) : null;
 }
@@ -105,14 +107,14 @@ call('pin again, empty body', 'POST', "/files/pin/$logo", $user, json_encode([])
 call('pin, no CID', 'POST', '/files/pin/not-a-cid', $user, json_encode([]));
 call('pin, dry run', 'POST', "/files/pin/$index?dryRun=true", $user, json_encode([]));
 $named = [...$user, 'Idempotency-Key: 8e03978e-40d5-43dd-bc93-6894a57f9324'];
-call('pin, named request', 'POST', "/files/pin/$index", $named, json_encode(['customName' => 'once']));
-call('pin, named request again', 'POST', "/files/pin/$index", $named, json_encode(['customName' => 'once']));
+call('pin, idempotency key', 'POST', "/files/pin/$index", $named, json_encode(['customName' => 'once']));
+call('pin, idempotency key again', 'POST', "/files/pin/$index", $named, json_encode(['customName' => 'once']));
 call('upload folder of the server', 'POST', '/files/directory', $user, json_encode(['dirPath' => getcwd() . '/site/img', 'cl' => 'cl0-global']));
 
 $uploads = fn(string $operation, array $query) => call($operation, 'GET', '/users/me/uploads?' . http_build_query($query), $user);
 $page = $uploads('list', ['page' => 1, 'limit' => 2]);
 $uploads('list, next page', ['limit' => 2, 'cursor' => $page['nextCursor']]);
-// true is 1 in a query of PHP.
+// PHP writes true as 1 in a query.
 $uploads('list, filters', ['search' => 'naïve', 'status' => 'pinned', 'hasExpiration' => true, 'cl' => 'cl0-global', 'cid' => '']);
 $uploads('list, in a directory', ['parentCid' => $site['cid']]);
 call('directory', 'GET', "/users/me/uploads/dag/{$site['cid']}", $user);

@@ -1,7 +1,7 @@
-"""A tour of the API with requests, for what the published SDK, which is written with it, has no method for.
+"""A tour of the API with requests: the operations for which the published SDK, which uses it, has no method.
 
-The environment says where the server is and whom to be: PINFOLD_URL, PINARKIVE_API_KEY, EMAIL, PASSWORD. The working
-folder holds what is uploaded. Each line that it prints is an operation and what came of it; tours.rs reads them.
+The environment has the server and the credentials: PINFOLD_SERVER, PINFOLD_API_KEY, EMAIL, PASSWORD. The working
+directory contains the files to upload. Each line of the output is an operation and its result; tours.rs reads them.
 """
 
 import json, os
@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 import requests
 
-ROOT = os.environ["PINFOLD_URL"]
+ROOT = os.environ["PINFOLD_SERVER"]
 BASE = f"{ROOT}/api/v3"
 EMAIL, PASSWORD = os.environ["EMAIL"], os.environ["PASSWORD"]
-USER = {"X-API-Key": os.environ["PINARKIVE_API_KEY"]}
+USER = {"X-API-Key": os.environ["PINFOLD_API_KEY"]}
 
 
 def say(**line):
@@ -61,7 +61,8 @@ call("plans for me", "GET", "/users/me/plans", USER)
 call("payments", "POST", "/payments/checkout", session, json={"planId": "premium"})
 call("referrals", "GET", "/users/me/referrals", USER)
 
-# Fields come before files, whichever was given first, unless the fields are files without a name.
+# Fields come before files, in whatever order they are given, unless the fields are files without a
+# name.
 name = 'naïve "quoted" name.txt'
 data = {"cl": "cl0-global", "timelock": "2040-01-01T00:00:00Z"}
 call("upload", "POST", "/files/", USER, files={"file": open(name, "rb")}, data=data)
@@ -78,10 +79,10 @@ def directory(operation, files, data={"dirName": "site"}):
 site = directory("files", [("files", (path, read(f"site/{path}"))) for path in paths])
 directory("files[]", [("files[]", (path, read(f"site/{path}"))) for path in paths])
 directory("files[i]", {f"files[{i}]": (path, read(f"site/{path}")) for i, path in enumerate(paths)})
-# All paths come first. Bytes that are given no name get that of their field.
+# All paths come first. Bytes without a name get that of their field.
 contents = {f"files[{i}][content]": read(f"site/{path}") for i, path in enumerate(paths)}
 directory("pairs", contents, {"dirName": "site"} | {f"files[{i}][path]": path for i, path in enumerate(paths)})
-# A file that was opened is called by the last part of its path.
+# An opened file has the last segment of its path as its name.
 directory("folders dropped", [("files", open(f"site/{path}", "rb")) for path in paths])
 
 cids = {file["path"]: file["cid"] for file in site["files"]}
@@ -92,8 +93,8 @@ call("pin again, empty body", "POST", f"/files/pin/{logo}", USER, json={})
 call("pin, no CID", "POST", "/files/pin/not-a-cid", USER, json={})
 call("pin, dry run", "POST", f"/files/pin/{index}", USER, json={}, params={"dryRun": "true"})
 named = USER | {"Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
-call("pin, named request", "POST", f"/files/pin/{index}", named, json={"customName": "once"})
-call("pin, named request again", "POST", f"/files/pin/{index}", named, json={"customName": "once"})
+call("pin, idempotency key", "POST", f"/files/pin/{index}", named, json={"customName": "once"})
+call("pin, idempotency key again", "POST", f"/files/pin/{index}", named, json={"customName": "once"})
 call("upload folder of the server", "POST", "/files/directory", USER, json={"dirPath": f"{os.getcwd()}/site/img", "cl": "cl0-global"})
 
 
@@ -103,7 +104,7 @@ def uploads(operation, **query):
 
 page = uploads("list", page=1, limit=2)
 uploads("list, next page", limit=2, cursor=page["nextCursor"])
-# True is "True" in a query of Python.
+# Python writes True as "True" in a query.
 uploads("list, filters", search="naïve", status="pinned", hasExpiration=True, cl="cl0-global", cid="")
 uploads("list, in a directory", parentCid=site["cid"])
 call("directory", "GET", f"/users/me/uploads/dag/{site['cid']}", USER)

@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
 # A tour of the API with curl and its forms (-F).
 #
-# The environment says where the server is and whom to be: PINFOLD_URL, PINARKIVE_API_KEY, EMAIL, PASSWORD. The working
-# folder holds what is uploaded. Each line that this prints is an operation and what came of it; tours.rs reads them.
+# The environment has the server and the credentials: PINFOLD_SERVER, PINFOLD_API_KEY, EMAIL,
+# PASSWORD. The working directory contains the files to upload. Each line of the output is an
+# operation and its result; tours.rs reads them.
 set -eu
-root=$PINFOLD_URL
+root=$PINFOLD_SERVER
 base=$root/api/v3
 
-# What a request proves: nothing, a key or a session.
+# The credential of a request: none, a key or a session.
 nobody=()
-user=(-H "X-API-Key: $PINARKIVE_API_KEY")
+user=(-H "X-API-Key: $PINFOLD_API_KEY")
 
-# call OPERATION METHOD URL ARGUMENT…: one request; the answer is in $answer.
+# call OPERATION METHOD URL ARGUMENT…: sends one request and stores the response in $answer.
 call() {
   local operation=$1 method=$2 url=$3 end status ok=false shown
   shift 3
@@ -24,10 +25,10 @@ call() {
   printf '{"operation":"%s","status":%s,"ok":%s,"answer":%s}\n' "$operation" "$status" "$ok" "$shown"
 }
 
-# json TEXT: the arguments for a body of JSON, in $json.
+# json TEXT: stores the arguments for a JSON body in $json.
 json() { json=(-H 'Content-Type: application/json' -d "$1"); }
 
-# field NAME: the first text of that name in $answer.
+# field NAME: prints the first text field of that name in $answer.
 field() { printf '%s' "$answer" | sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p"; }
 
 printf '{"client":"curl %s"}\n' "$(curl --version | sed -n '1s/^curl \([^ ]*\).*/\1/p')"
@@ -77,11 +78,11 @@ directory 'files[]' -F 'files[]=@site/index.html;filename=index.html' -F 'files[
   -F 'files[]=@site/docs/ü/index.html;filename=docs/ü/index.html' -F dirName=site
 directory 'files[i]' -F 'files[0]=@site/index.html;filename=index.html' -F 'files[1]=@site/img/logo.svg;filename=img/logo.svg' \
   -F 'files[2]=@site/docs/ü/index.html;filename=docs/ü/index.html' -F dirName=site
-# `<` sends a file's content as a field, without a filename.
+# `<` sends the content of a file as a field, without a filename.
 directory 'pairs' -F dirName=site -F 'files[0][path]=index.html' -F 'files[0][content]=<site/index.html' \
   -F 'files[1][path]=img/logo.svg' -F 'files[1][content]=@site/img/logo.svg' \
   -F 'files[2][path]=docs/ü/index.html' -F 'files[2][content]=@site/docs/ü/index.html'
-# If it isn't told another filename, curl sends the last part of the path.
+# Without an explicit filename, curl sends the last segment of the path.
 directory 'folders dropped' -F files=@site/index.html -F files=@site/img/logo.svg -F files=@site/docs/ü/index.html
 directory 'files' -F dirName=site -F 'files=@site/index.html;filename=index.html' \
   -F 'files=@site/img/logo.svg;filename=img/logo.svg' -F 'files=@site/docs/ü/index.html;filename=docs/ü/index.html'
@@ -93,13 +94,13 @@ json '{"cl":"cl0-global","originalName":"logo.svg","customName":"Логотип"
 call 'pin' POST "/files/pin/$logo" "${user[@]}" "${json[@]}"
 call 'pin again, no body' POST "/files/pin/$logo" "${user[@]}"
 upload=$(field uploadId)
-# What -d sends without a header of its own is called a form.
+# The default content type of -d is that of a form.
 call 'pin again, empty body' POST "/files/pin/$logo" "${user[@]}" -d '{}'
 call 'pin, no CID' POST /files/pin/not-a-cid "${user[@]}" -d ''
 call 'pin, dry run' POST "/files/pin/$index?dryRun=true" "${user[@]}"
 json '{"customName":"once"}'
-call 'pin, named request' POST "/files/pin/$index" "${user[@]}" "${json[@]}" -H 'Idempotency-Key: 8e03978e-40d5-43dd-bc93-6894a57f9324'
-call 'pin, named request again' POST "/files/pin/$index" "${user[@]}" "${json[@]}" -H 'Idempotency-Key: 8e03978e-40d5-43dd-bc93-6894a57f9324'
+call 'pin, idempotency key' POST "/files/pin/$index" "${user[@]}" "${json[@]}" -H 'Idempotency-Key: 8e03978e-40d5-43dd-bc93-6894a57f9324'
+call 'pin, idempotency key again' POST "/files/pin/$index" "${user[@]}" "${json[@]}" -H 'Idempotency-Key: 8e03978e-40d5-43dd-bc93-6894a57f9324'
 json "{\"dirPath\":\"$PWD/site/img\",\"cl\":\"cl0-global\"}"
 call 'upload folder of the server' POST /files/directory "${user[@]}" "${json[@]}"
 
@@ -138,7 +139,7 @@ call 'generate key, name taken' POST /tokens/generate "${session[@]}" "${json[@]
 call 'list keys' GET /tokens/list "${user[@]}"
 call 'key as Bearer' GET '/users/me/uploads?limit=1' "${key[@]}"
 call 'key without the scope' POST "/files/pin/$logo" "${key[@]}"
-# curl sends the path as it is typed.
+# curl sends the path without encoding it.
 call 'revoke key' DELETE '/tokens/revoke/a%20name%2Fwith%20%C3%BC%25' "${user[@]}"
 call 'revoked key' GET /users/me/uploads "${key[@]}"
 json '{"name":"second"}'

@@ -1,16 +1,16 @@
-//! What every tour does, and what must come of it.
+//! The operations of every tour, and their expected results.
 
 use serde_json::Value;
 
-/// One thing that a client does.
+/// One operation of a client.
 pub(crate) struct Operation {
-    /// What the tours and the table call it.
+    /// Name of the operation in the tours and the table.
     pub(crate) name: &'static str,
-    /// Its request, as the table has it; under `/api/v3` unless it is a whole path in parentheses.
+    /// Its request as in the table; relative to `/api/v3` unless it is a whole path in parentheses.
     pub(crate) request: &'static str,
-    /// The status it must be answered with.
+    /// The expected status.
     pub(crate) status: u16,
-    /// What the answer must have; it may have more. See [`lacks`].
+    /// Expected content of the response, which may have more. See [`lacks`].
     pub(crate) answer: &'static str,
 }
 
@@ -18,7 +18,7 @@ const fn of(name: &'static str, request: &'static str, status: u16, answer: &'st
     Operation { name, request, status, answer }
 }
 
-/// The CIDs that others give to what the tours upload.
+/// The published CIDs of the uploaded files.
 const CIDS: [(&str, &str); 7] = [
     ("$FILE", "bafkreiep5x34p3qpvkn2evleh7hnd5gnqbe6njtutrzumm2zjzehk6tnbq"),
     ("$LATE", "bafkreigazrnsoihmimvayitqoyfxlcjd4w33flmwpvaafrajaorlqfol6u"),
@@ -51,7 +51,7 @@ const PREFERENCES: &str = r#"{"theme":"dark","pageSize":50}"#;
 
 const MY_PLAN: &str = r#"{"plan":{"code":"premium","timelockAllowed":true,"storageLimit":1099511627776},"usage":{"usedStorage":0,"storageLimit":1099511627776}}"#;
 
-/// All of them, in the order of the tours.
+/// All operations, in the order of the tours.
 pub(crate) const OPERATIONS: &[Operation] = &[
     of("service", "GET /", 200, r#"{"name":"Pinfold","version":"$any"}"#),
     of("bare base URL", "(GET /)", 200, r#"{"name":"Pinfold"}"#),
@@ -128,8 +128,8 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         200,
         r#"{"dryRun":true,"cid":"$INDEX","complete":true,"pinned":false,"size":16,"availability":"here"}"#,
     ),
-    of("pin, named request", "POST /files/pin/:cid", 201, ONCE),
-    of("pin, named request again", "POST /files/pin/:cid", 201, ONCE),
+    of("pin, idempotency key", "POST /files/pin/:cid", 201, ONCE),
+    of("pin, idempotency key again", "POST /files/pin/:cid", 201, ONCE),
     of(
         "upload folder of the server",
         "POST /files/directory",
@@ -271,7 +271,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
 ];
 
 impl Operation {
-    /// Says what of the wanted answer is not in `answer`.
+    /// Returns the expected content that `answer` lacks.
     pub(crate) fn fault(&self, answer: &Value) -> Option<String> {
         let mut wanted = self.answer.to_owned();
         for (name, cid) in CIDS {
@@ -282,8 +282,8 @@ impl Operation {
     }
 }
 
-/// What of `wanted` is not in `found`: an object has at least its fields, a list has at least its items, in any order;
-/// `$any` is anything but null, and `$has x` is a text with x in it.
+/// Returns what `found` lacks of `wanted`: an object has at least its fields, a list has at least its items, in any
+/// order; `$any` is anything but null, and `$has x` is a text that contains x.
 fn lacks(found: &Value, wanted: &Value) -> Option<String> {
     let is_there = match (wanted, found) {
         (Value::Object(wanted), Value::Object(found)) => {
@@ -305,7 +305,7 @@ fn lacks(found: &Value, wanted: &Value) -> Option<String> {
 }
 
 #[test]
-fn what_an_answer_lacks_is_named() {
+fn missing_content_of_a_response_is_reported() {
     let lacks = |found: &str, wanted: &str| {
         let [found, wanted] = [found, wanted].map(|text| serde_json::from_str(text).expect("it is JSON"));
         lacks(&found, &wanted)

@@ -1,4 +1,4 @@
-//! The table of `docs/reference/compatibility.md`, which says what ran and nothing else.
+//! The table of `docs/reference/compatibility.md`, which must match the results of the tours.
 
 use std::collections::BTreeMap;
 
@@ -6,24 +6,24 @@ use crate::cache;
 
 const DOCUMENT: &str = "docs/reference/compatibility.md";
 
-/// What stands in a cell for what a client has no method for.
+/// Content of a cell if a client has no method for the operation.
 const NONE: &str = "–";
 
 /// The tables of the document.
 pub(crate) struct Table {
-    /// Each line of the first table: a client and its version.
+    /// Lines of the first table: a client and its version.
     clients: Vec<Vec<String>>,
-    /// Each line of the second: an operation, its request, and a cell for each client. The first line has their names.
+    /// Lines of the second table: an operation, its request, and a cell for each client. The first line has the names
+    /// of the clients.
     rows: Vec<Vec<String>>,
-    /// Why something is left out, in the order of their numbers.
+    /// The reasons for omissions, in the order of their numbers.
     reasons: Vec<String>,
 }
 
 impl Table {
     /// Reads the document.
     pub(crate) fn read() -> Self {
-        let text =
-            std::fs::read_to_string(cache::repository().join(DOCUMENT)).expect("the document is there");
+        let text = std::fs::read_to_string(cache::repository().join(DOCUMENT)).expect("the document exists");
         let mut tables =
             text.split("\n\n").filter(|block| block.trim_start().starts_with('|')).map(|block| {
                 let lines = block.trim().lines().filter(|line| !line.starts_with("| --"));
@@ -39,13 +39,13 @@ impl Table {
         Self { clients, rows, reasons }
     }
 
-    /// The program behind a column, and its version.
+    /// The program of a column, and its version.
     pub(crate) fn version(&self, client: &str) -> &str {
         let line = self.clients.iter().find(|line| line[0] == client);
-        &line.unwrap_or_else(|| panic!("{DOCUMENT} does not say which version of {client} ran"))[1]
+        &line.unwrap_or_else(|| panic!("{DOCUMENT} has no version of {client}"))[1]
     }
 
-    /// What a client did, and what came of it: a status, or why it is left out.
+    /// The result of a client: a status, or the reason for the omission.
     pub(crate) fn column(&self, client: &str) -> BTreeMap<String, String> {
         let at = self.rows[0].iter().position(|name| name == client);
         let at = at.unwrap_or_else(|| panic!("{DOCUMENT} has no column {client}"));
