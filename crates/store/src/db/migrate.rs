@@ -19,7 +19,7 @@ pub(crate) async fn run(conn: &mut Conn) -> Result<(), StoreError> {
     if tables.iter().any(|table| table == "_sqlx_migrations") {
         check_first(conn).await?;
     } else if !tables.is_empty() {
-        return Err(incompatible("it was not created by Pinfold; choose another data folder"));
+        return Err(incompatible("it was not created by Pinfold; choose another data directory"));
     }
     MIGRATOR.run(conn).await.map_err(|error| match error {
         MigrateError::VersionMissing(_) => incompatible(
@@ -31,7 +31,7 @@ pub(crate) async fn run(conn: &mut Conn) -> Result<(), StoreError> {
 }
 
 const EARLIER_BUILD: &str = "it was created by a build from before the first release, whose schema is no longer \
-     supported; start with an empty data folder and pin the content again";
+     supported; start with an empty data directory and pin the content again";
 
 /// Refuses a database whose first migration is not the one of this build.
 async fn check_first(conn: &mut Conn) -> Result<(), StoreError> {
@@ -91,7 +91,7 @@ mod tests {
                        VALUES (1, 'first', 1, x'0a', 0), (2, 'due', 1, x'0b', 0); \
                        CREATE TABLE accounts (id BIGINT NOT NULL PRIMARY KEY)";
         let why = refusal(earlier, false).await;
-        assert!(why.contains("before the first release") && why.contains("empty data folder"), "{why}");
+        assert!(why.contains("before the first release") && why.contains("empty data directory"), "{why}");
     }
 
     #[tokio::test]
