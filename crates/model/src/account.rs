@@ -127,6 +127,22 @@ impl Account {
     }
 }
 
+/// A setting that the account's clients store. The service does not interpret it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preference {
+    pub name: String,
+    /// JSON.
+    pub value: String,
+}
+
+/// An account that signed up with the referral code of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Referral {
+    pub account: AccountId,
+    /// When it signed up.
+    pub at: Timestamp,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

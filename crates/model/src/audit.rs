@@ -156,6 +156,77 @@ fn cut(text: &str, len_max: usize) -> String {
     kept
 }
 
+/// An event to be recorded in the audit log.
+#[derive(Debug, Clone)]
+pub struct AuditEvent {
+    /// The account whose log has the entry: the account that acted, or that was affected. `None` if no account was.
+    pub account: Option<AccountId>,
+    pub by: Actor,
+    /// `noun.verb`.
+    pub action: &'static str,
+    /// What the action was applied to, such as a CID.
+    pub subject: String,
+    pub status: AuditStatus,
+    pub details: Details,
+}
+
+impl AuditEvent {
+    /// Maximum length of a stored subject in bytes: CIDs, names and addresses fit.
+    pub const SUBJECT_LEN_MAX: usize = 600;
+
+    /// A successful action by an account.
+    #[must_use]
+    pub fn new(account: AccountId, by: Actor, action: &'static str, subject: impl Into<String>) -> Self {
+        let (account, subject) = (Some(account), subject.into());
+        Self { account, by, action, subject, status: AuditStatus::Done, details: Details::default() }
+    }
+
+    /// The same event with these details.
+    #[must_use]
+    pub fn with(self, details: Details) -> Self {
+        Self { details, ..self }
+    }
+
+    /// The subject, shortened to [`SUBJECT_LEN_MAX`](Self::SUBJECT_LEN_MAX).
+    #[must_use]
+    pub fn stored_subject(&self) -> &str {
+        let is_boundary = |end: &usize| self.subject.is_char_boundary(*end);
+        let end = (0..=Self::SUBJECT_LEN_MAX).rev().find(is_boundary).unwrap_or(0);
+        self.subject.get(..end).unwrap_or(&self.subject)
+    }
+
+    /// The same event, refused or failed.
+    #[must_use]
+    pub fn refused(self) -> Self {
+        Self { status: AuditStatus::Refused, ..self }
+    }
+}
+
+/// An entry of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEntry {
+    pub id: AuditId,
+    /// The account whose log has the entry.
+    pub account: Option<AccountId>,
+    pub by: Actor,
+    pub at: Timestamp,
+    /// `noun.verb`.
+    pub action: String,
+    /// What the action was applied to, such as a CID.
+    pub subject: String,
+    pub status: AuditStatus,
+    /// A JSON object.
+    pub details: Option<String>,
+}
+
+impl AuditEntry {
+    /// The cursor of the page after this entry.
+    #[must_use]
+    pub fn cursor(&self) -> AuditCursor {
+        AuditCursor { at: self.at, id: self.id }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -30,6 +30,19 @@ impl IdempotencyKey {
     }
 }
 
+/// The stored response of a request with an idempotency key. Only the surface that sent it interprets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredResponse {
+    /// The surface's own status code, opaque to the service.
+    pub code: u16,
+    /// Names and values of headers, in ASCII.
+    pub headers: Vec<(String, String)>,
+    /// `None` if the body contained a secret, which is not stored.
+    pub body: Option<String>,
+    /// Hash of the body of the request.
+    pub request_body_hash: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

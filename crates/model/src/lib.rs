@@ -4,6 +4,7 @@
 //! neither HTTP nor SQL; its errors carry the sentence that a user can act on.
 
 mod account;
+mod admin_pins;
 mod audit;
 mod backoff;
 mod cid_text;
@@ -23,8 +24,9 @@ mod time;
 mod token;
 mod webhook;
 
-pub use account::{Account, Email, EmailError, Role, RoleError};
-pub use audit::{Actor, AuditCursor, AuditCursorError, AuditStatus, Details, Source};
+pub use account::{Account, Email, EmailError, Preference, Referral, Role, RoleError};
+pub use admin_pins::{AdminPinsCursor, AdminPinsCursorError};
+pub use audit::{Actor, AuditCursor, AuditCursorError, AuditEntry, AuditEvent, AuditStatus, Details, Source};
 pub use backoff::Backoff;
 pub use cid_text::{CID_TEXT_LEN_MAX, CidError, parse_cid};
 pub use clock::{Clock, ManualClock, SystemClock};
@@ -32,7 +34,7 @@ pub use cluster::{ClusterId, ClusterIdError};
 pub use id::{
     AccountId, AuditId, DeliveryId, IdError, IdSource, PinId, PlacementId, SessionId, TokenId, WebhookId,
 };
-pub use idempotency::{IdempotencyKey, IdempotencyKeyError};
+pub use idempotency::{IdempotencyKey, IdempotencyKeyError, StoredResponse};
 pub use ip_rules::{IpRules, IpRulesError};
 pub use lifetime::{Lifetime, LifetimeError, Retention, RetentionError};
 pub use name::{NameError, PinName};
@@ -43,4 +45,6 @@ pub use plan::{Plan, PlanCode, PlanCodeError, PlanError, PlanLimits, Plans};
 pub use scope::{Scope, ScopeError, ScopeSet};
 pub use time::{Timelock, TimelockError, Timestamp, TimestampError};
 pub use token::{Token, TokenLife, TokenLifeError, TokenName, TokenNameError};
-pub use webhook::{DeliveryState, Webhook, WebhookEvent, WebhookEvents, WebhookSecret};
+pub use webhook::{
+    DeliveredPin, Delivery, DeliveryState, Webhook, WebhookEvent, WebhookEvents, WebhookSecret,
+};

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use cid::Cid;
 use data_encoding::BASE64;
 
 use crate::pin::{UnknownWord, words};
-use crate::{AccountId, Timestamp, WebhookId};
+use crate::{
+    AccountId, ClusterId, DeliveryId, Failure, PinId, PinKind, PinName, PinState, Timestamp, WebhookId,
+};
 
 words!(
     /// Type of an event that is delivered to webhooks.
@@ -142,6 +145,46 @@ pub struct Webhook {
     pub created_at: Timestamp,
     /// When its owner last changed it.
     pub updated_at: Timestamp,
+}
+
+/// A delivery of an event to a webhook: pending, or finished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// The same in each attempt.
+    pub id: DeliveryId,
+    pub event: WebhookEvent,
+    /// When the event happened.
+    pub at: Timestamp,
+    /// The pin after the event; `None` in a test delivery.
+    pub pin: Option<DeliveredPin>,
+    pub state: DeliveryState,
+    /// When the next attempt begins.
+    pub due_at: Option<Timestamp>,
+    pub attempts: u32,
+    /// When the last attempt began.
+    pub tried_at: Option<Timestamp>,
+    /// The status code that the receiver returned to the last attempt, if it responded.
+    pub response_status: Option<u16>,
+    /// Why the last attempt failed.
+    pub error: Option<String>,
+}
+
+/// A pin as it was after an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveredPin {
+    pub id: PinId,
+    /// The root of the DAG.
+    pub cid: Cid,
+    pub cluster: ClusterId,
+    pub state: PinState,
+    pub kind: PinKind,
+    /// Bytes that the account was charged for.
+    pub bytes: u64,
+    pub original_name: Option<PinName>,
+    pub custom_name: Option<PinName>,
+    pub error: Option<Failure>,
+    pub created_at: Timestamp,
+    pub expires_at: Option<Timestamp>,
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@
 
 use std::sync::Arc;
 
-use pinfold_model::{AccountId, AuditCursor, Clock, Timestamp};
+use pinfold_model::{AccountId, AuditCursor, AuditEntry, AuditEvent, Clock, Timestamp};
 use pinfold_store::{AuditFilter, Store};
 use tokio::sync::Semaphore;
 
 use crate::error::log_store_error;
 use crate::tasks::Tasks;
-use crate::{AuditEntry, AuditEvent, Caller, Error};
+use crate::{Caller, Error};
 
 /// Maximum entries per page.
 const LIMIT_MAX: u32 = 100;

@@ -14,8 +14,8 @@ pub(crate) mod tokens;
 
 use std::sync::Arc;
 
-use pinfold_model::{Account, Clock, Plan};
-use pinfold_store::{AuditEvent, Store};
+use pinfold_model::{Account, AuditEvent, Clock, Plan};
+use pinfold_store::Store;
 use tokio::sync::{OnceCell, watch};
 
 use self::caller::{AuthError, Caller};

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
-use pinfold_model::{Clock, IdempotencyKey};
+use pinfold_model::{Clock, IdempotencyKey, StoredResponse};
 use pinfold_store::{IdempotentRequest, RequestBounds, Reservation, ReserveOutcome, Store};
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 
 use crate::error::log_store_error;
 use crate::tasks::Tasks;
-use crate::{Caller, Error, IdempotencyError, StoredResponse};
+use crate::{Caller, Error, IdempotencyError};
 
 /// How long a key is known.
 const KEEP_TIME: Duration = Duration::from_hours(24);

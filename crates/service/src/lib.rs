@@ -2,7 +2,7 @@
 //! work.
 //!
 //! A surface (such as the HTTP API) turns a request into one call of this crate, and the result or the [`Error`] into its
-//! reply. This crate knows no status codes, headers or JSON, and no SQL.
+//! reply. This crate knows no transport's status codes, headers or JSON, and no SQL.
 
 mod accounts;
 mod admin;
@@ -50,9 +50,6 @@ pub use idempotency::{Begun, Idempotency, RequestFingerprint, Running};
 pub use pinfold_cluster::{Cut, EntryKind, Position, Reach, Survey, Usage, WalkEntry};
 pub use pinfold_model::Source;
 pub use pinfold_outbound::TargetPolicy;
-pub use pinfold_store::{
-    AdminPinsCursor, AuditEntry, AuditEvent, DeliveredPin, Delivery, Preference, Referral, StoredResponse,
-};
 pub use pins::pin_events::{EventId, EventIdError, EventKind, PinEvent, PinEventStream};
 pub use pins::types::{
     Cursor, ListQuery, PinPage, PinProgress, PinReceipt, PinRequest, PinStatus, PinView, UploadRequest, Wait,

@@ -6,14 +6,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pinfold_model::{Clock, DeliveryId, Timestamp, Webhook, WebhookEvents, WebhookId, WebhookSecret};
+use pinfold_model::{
+    Clock, Delivery, DeliveryId, Timestamp, Webhook, WebhookEvents, WebhookId, WebhookSecret,
+};
 use pinfold_outbound::{Sender, Target};
 use pinfold_store::{NewWebhook, Store, WebhookChange};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::error::log_store_error;
 use crate::tasks::Tasks;
-use crate::{Caller, Delivery, Error, TargetPolicy};
+use crate::{Caller, Error, TargetPolicy};
 
 /// Webhooks of one account. Each event is delivered to all of them.
 const WEBHOOKS_MAX: u32 = 10;

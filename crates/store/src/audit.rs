@@ -12,8 +12,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use pinfold_model::{
-    AccountId, Actor, AuditCursor, AuditId, AuditStatus, Details, Failure, IdSource, PlacementId, Source,
-    Timestamp,
+    AccountId, Actor, AuditCursor, AuditEntry, AuditEvent, AuditId, AuditStatus, Details, Failure, IdSource,
+    PlacementId, Source, Timestamp,
 };
 use sqlx::{FromRow, QueryBuilder};
 
@@ -21,53 +21,6 @@ use crate::db::row::{LIST_MAX, number, push_number, unknown_value, word};
 use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{PlacementRecord, Store, StoreError};
-
-/// The longest subject that is kept, in bytes: CIDs, names and addresses fit.
-const SUBJECT_LEN_MAX: usize = 600;
-
-/// Something that was done, or refused.
-#[derive(Debug, Clone)]
-pub struct AuditEvent {
-    /// In whose log it stands: the account that it was done by, or to. `None` for what concerns none.
-    pub account: Option<AccountId>,
-    /// Who did it.
-    pub by: Actor,
-    /// What was done: `noun.verb`.
-    pub action: &'static str,
-    /// What it was done to.
-    pub subject: String,
-    /// What came of it.
-    pub status: AuditStatus,
-    /// What else there is to say.
-    pub details: Details,
-}
-
-impl AuditEvent {
-    /// Something that an account did itself, and that was done.
-    #[must_use]
-    pub fn new(account: AccountId, by: Actor, action: &'static str, subject: impl Into<String>) -> Self {
-        let (account, subject) = (Some(account), subject.into());
-        Self { account, by, action, subject, status: AuditStatus::Done, details: Details::default() }
-    }
-
-    /// With what else there is to say.
-    #[must_use]
-    pub fn with(self, details: Details) -> Self {
-        Self { details, ..self }
-    }
-
-    /// What it was done to, as far as that is kept.
-    fn subject(&self) -> &str {
-        let end = (0..=SUBJECT_LEN_MAX).rev().find(|end| self.subject.is_char_boundary(*end)).unwrap_or(0);
-        self.subject.get(..end).unwrap_or(&self.subject)
-    }
-
-    /// The same, refused or failed.
-    #[must_use]
-    pub fn refused(self) -> Self {
-        Self { status: AuditStatus::Refused, ..self }
-    }
-}
 
 /// Something that an operator did, for the operator's own log.
 pub(crate) fn operator_event(by: Actor, action: &'static str, subject: &str) -> AuditEvent {
@@ -78,35 +31,6 @@ pub(crate) fn operator_event(by: Actor, action: &'static str, subject: &str) -> 
         subject: subject.to_owned(),
         status: AuditStatus::Done,
         details: Details::default(),
-    }
-}
-
-/// An entry of the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditEntry {
-    /// Its number.
-    pub id: AuditId,
-    /// In whose log it stands.
-    pub account: Option<AccountId>,
-    /// Who did it.
-    pub by: Actor,
-    /// When.
-    pub at: Timestamp,
-    /// What was done.
-    pub action: String,
-    /// What it was done to.
-    pub subject: String,
-    /// What came of it.
-    pub status: AuditStatus,
-    /// What else there is to say: a JSON object.
-    pub details: Option<String>,
-}
-
-impl AuditEntry {
-    /// Where a page goes on that ends with this entry.
-    #[must_use]
-    pub fn cursor(&self) -> AuditCursor {
-        AuditCursor { at: self.at, id: self.id }
     }
 }
 
@@ -176,7 +100,7 @@ impl Journal {
                 .push_bind(act.by.source.as_str())
                 .push_bind(act.by.address.map(|address| address.to_string()))
                 .push_bind(act.action)
-                .push_bind(act.subject().to_owned())
+                .push_bind(act.stored_subject().to_owned())
                 .push_bind(act.status.as_str())
                 .push_bind(act.details.to_json());
         });

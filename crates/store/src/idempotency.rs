@@ -4,7 +4,7 @@
 //! when it is over; or the reservation is let go, as if it had never been. A reservation whose lease ran out is
 //! that of a process that is gone: the next request with its name runs.
 
-use pinfold_model::{AccountId, Timestamp};
+use pinfold_model::{AccountId, StoredResponse, Timestamp};
 use sqlx::FromRow;
 
 use crate::db::row::{column, number};
@@ -46,19 +46,6 @@ pub struct Reservation {
     lease: i64,
 }
 
-/// An answer that is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredResponse {
-    /// Its HTTP status.
-    pub status: u16,
-    /// Its headers: names and values in plain ASCII.
-    pub headers: Vec<(String, String)>,
-    /// Its body; `None` if that holds a secret, which is not kept.
-    pub body: Option<String>,
-    /// The hash of the body of its request.
-    pub request_body_hash: String,
-}
-
 /// What came of a [`Store::reserve`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReserveOutcome {
@@ -90,7 +77,7 @@ impl RequestRow {
         let lines = self.headers.as_deref().unwrap_or_default().lines();
         let headers = lines.filter_map(|line| line.split_once(": "));
         Some(StoredResponse {
-            status: u16::try_from(self.status?).ok()?,
+            code: u16::try_from(self.status?).ok()?,
             headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             body: self.body,
             request_body_hash: self.body_hash?,
@@ -327,7 +314,7 @@ impl Write for Keep {
         )
         .bind(self.reservation.id)
         .bind(self.reservation.lease)
-        .bind(i64::from(answer.status))
+        .bind(i64::from(answer.code))
         .bind(headers)
         .bind(&answer.body)
         .bind(&answer.request_body_hash)

@@ -21,10 +21,8 @@ use axum::response::{IntoResponse, Response};
 use data_encoding::HEXLOWER;
 use futures::StreamExt;
 use http_body_util::BodyExt;
-use pinfold_model::IdempotencyKey;
-use pinfold_service::{
-    Begun, Caller, Idempotency, IdempotencyError, RequestFingerprint, Running, StoredResponse,
-};
+use pinfold_model::{IdempotencyKey, StoredResponse};
+use pinfold_service::{Begun, Caller, Idempotency, IdempotencyError, RequestFingerprint, Running};
 use sha2::{Digest, Sha256};
 
 use super::auth::Identity;
@@ -209,17 +207,17 @@ fn stored(response: &Response, body: Option<String>, request_body_hash: String) 
         let value = response.headers().get(&name)?.to_str().ok()?;
         Some((name.as_str().to_owned(), value.to_owned()))
     });
-    StoredResponse { status: response.status().as_u16(), headers: headers.collect(), body, request_body_hash }
+    StoredResponse { code: response.status().as_u16(), headers: headers.collect(), body, request_body_hash }
 }
 
 /// The stored answer. Of one whose text was not stored, an error that says so.
 fn replay(stored: StoredResponse, error_body: ErrorBody) -> Result<Response, MiddlewareError> {
     let Some(body) = stored.body else {
-        let mut response = error_body.response(MiddlewareError::AnswerNotStored { status: stored.status });
+        let mut response = error_body.response(MiddlewareError::AnswerNotStored { status: stored.code });
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
         return Ok(response);
     };
-    let status = StatusCode::from_u16(stored.status).map_err(|_| MiddlewareError::Internal)?;
+    let status = StatusCode::from_u16(stored.code).map_err(|_| MiddlewareError::Internal)?;
     let mut response = (status, body).into_response();
     let stored_headers = stored.headers.into_iter().filter_map(|(name, value)| {
         Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))

@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use pinfold_model::{DeliveryId, Webhook, WebhookEvent, WebhookEvents};
-use pinfold_service::{CreatedWebhook, DeliveredPin, Delivery, DeliveryPage, WebhookDraft, WebhookEdit};
+use pinfold_model::{DeliveredPin, Delivery, DeliveryId, Webhook, WebhookEvent, WebhookEvents};
+use pinfold_service::{CreatedWebhook, DeliveryPage, WebhookDraft, WebhookEdit};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 

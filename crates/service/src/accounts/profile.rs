@@ -1,11 +1,11 @@
 //! What an account can change about itself: name, password, preferences of its clients.
 
-use pinfold_model::{Account, AccountId, Actor, Email};
+use pinfold_model::{Account, AccountId, Actor, Email, Preference};
 
 use super::{Accounts, check_name};
 use crate::auth::Auth;
 use crate::error::log_store_error;
-use crate::{Caller, Credential, Error, LoginError, Password, Preference};
+use crate::{Caller, Credential, Error, LoginError, Password};
 
 /// Maximum size in bytes of all preferences of an account, names and values: a few dozen settings.
 pub const PREFERENCES_LEN_MAX: usize = 16 * 1024;

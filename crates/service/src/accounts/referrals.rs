@@ -1,11 +1,11 @@
 //! Referrals: the code of an account, and the accounts that signed up with it.
 
 use data_encoding::BASE32_NOPAD;
-use pinfold_model::AccountId;
+use pinfold_model::{AccountId, Referral};
 use pinfold_store::Store;
 
 use crate::error::log_store_error;
-use crate::{Caller, Error, Referral};
+use crate::{Caller, Error};
 
 /// Maximum referrals per page.
 const LIMIT_MAX: u32 = 100;

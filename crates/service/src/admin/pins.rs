@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use cid::Cid;
-use pinfold_model::{AccountId, Actor, ClusterId, Email, PinId, PinState};
+use pinfold_model::{AccountId, Actor, AdminPinsCursor, ClusterId, Email, PinId, PinState};
 use pinfold_store::{AdminPinsFilter, PinRecord};
 
 use super::Admin;
 use crate::error::log_store_error;
-use crate::{AdminPinsCursor, Error, PinView};
+use crate::{Error, PinView};
 
 /// Maximum pins per page.
 const LIMIT_MAX: u32 = 100;

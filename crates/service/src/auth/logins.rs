@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
-use pinfold_model::{Account, Email, ScopeSet};
-use pinfold_store::{AuditEvent, ChallengeAttempt, NewChallenge, NewSession};
+use pinfold_model::{Account, AuditEvent, Email, ScopeSet};
+use pinfold_store::{ChallengeAttempt, NewChallenge, NewSession};
 use sha2::{Digest, Sha256};
 
 use super::Auth;

@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use data_encoding::BASE32_NOPAD;
-use pinfold_model::{Email, Timestamp};
-use pinfold_store::{AttemptBucket, AuditEvent, SecondFactor, TotpCode};
+use pinfold_model::{AuditEvent, Email, Timestamp};
+use pinfold_store::{AttemptBucket, SecondFactor, TotpCode};
 use totp_rs::{Algorithm, Builder, Totp};
 
 use super::Auth;

@@ -14,9 +14,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pinfold_model::{Backoff, Timestamp, WebhookSecret};
+use pinfold_model::{Backoff, DeliveredPin, Delivery, Timestamp, WebhookSecret};
 use pinfold_outbound::{SendError, SignedRequest, Target, WebhookPayload, WebhookPayloadData};
-use pinfold_store::{Attempt, DeliveredPin, Delivery, LeasedWebhook, Next, WebhookHealth};
+use pinfold_store::{Attempt, LeasedWebhook, Next, WebhookHealth};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use pinfold_model::{Actor, Clock, IpRules, PinOptions, ScopeSet, TokenName};
-use pinfold_service::{AuditEntry, AuditEvent, Caller, Error, LogQuery, NewToken, PinRequest, Settings};
+use pinfold_model::{Actor, AuditEntry, AuditEvent, Clock, IpRules, PinOptions, ScopeSet, TokenName};
+use pinfold_service::{Caller, Error, LogQuery, NewToken, PinRequest, Settings};
 
 use crate::world::{MIB, World};
 

@@ -104,7 +104,7 @@ fn settings() -> Settings {
 
 /// An operation of an account.
 #[derive(Debug, Clone)]
-enum AuditEvent {
+enum Action {
     CreatePin { who: usize, cid: Cid, timelock: Option<Timelock> },
     Remove { who: usize, cid: Cid },
     Upload { who: usize, bodies: Vec<Vec<u8>>, broken: bool, kept: bool, timelock: Option<Timelock> },
@@ -185,7 +185,7 @@ impl Play {
         self.check_settled();
         for who in 0..self.callers.len() {
             for pin in self.life().pins(&self.callers[who]) {
-                self.alone(AuditEvent::Remove { who, cid: pin.cid });
+                self.alone(Action::Remove { who, cid: pin.cid });
             }
         }
         self.quiet_down();
@@ -224,16 +224,16 @@ impl Play {
         }
     }
 
-    fn act(&mut self) -> AuditEvent {
+    fn act(&mut self) -> Action {
         let who = self.dice.roll(self.callers.len() as u64) as usize;
         let timelock = self.timelock(who);
         match self.dice.roll(10) {
-            0..5 => AuditEvent::CreatePin { who, cid: self.root(), timelock },
-            5..8 => AuditEvent::Remove { who, cid: self.root() },
+            0..5 => Action::CreatePin { who, cid: self.root(), timelock },
+            5..8 => Action::Remove { who, cid: self.root() },
             _ => {
                 let bodies = self.bodies();
                 let (broken, kept) = (self.dice.roll(6) == 0, self.dice.roll(6) != 0);
-                AuditEvent::Upload { who, bodies, broken, kept, timelock }
+                Action::Upload { who, bodies, broken, kept, timelock }
             }
         }
     }
@@ -271,7 +271,7 @@ impl Play {
         }
     }
 
-    fn alone(&mut self, act: AuditEvent) {
+    fn alone(&mut self, act: Action) {
         let life = self.life.take().unwrap();
         let answers = life.runtime.block_on(self.perform(&life.service, act));
         self.life = Some(life);
@@ -279,7 +279,7 @@ impl Play {
     }
 
     /// Runs an operation while the worker runs.
-    fn beside_a_turn(&mut self, act: AuditEvent) {
+    fn beside_a_turn(&mut self, act: Action) {
         let breaths = self.dice.roll(60);
         let life = self.life.take().unwrap();
         let answers = life.runtime.block_on(async {
@@ -296,15 +296,15 @@ impl Play {
     }
 
     /// Kills the process during an operation and a turn of the worker.
-    fn die_during(&mut self, act: AuditEvent) {
+    fn die_during(&mut self, act: Action) {
         let breaths = self.dice.roll(120);
         let life = self.life.take().unwrap();
         let mut answers = Answers::default();
         // The operation may have been carried out without an acknowledgement.
         match &act {
-            AuditEvent::Remove { who, cid } => drop(answers.removed.insert((*who, *cid))),
-            AuditEvent::CreatePin { who, cid, .. } => drop(answers.wished.insert((*who, *cid))),
-            AuditEvent::Upload { .. } | AuditEvent::Nothing => {}
+            Action::Remove { who, cid } => drop(answers.removed.insert((*who, *cid))),
+            Action::CreatePin { who, cid, .. } => drop(answers.wished.insert((*who, *cid))),
+            Action::Upload { .. } | Action::Nothing => {}
         }
         let done = life.runtime.block_on(async {
             tokio::select! {
@@ -323,7 +323,7 @@ impl Play {
 
     /// Stops the service in order while it runs, and starts it again.
     fn stop_and_start(&mut self) {
-        let act = if self.dice.roll(2) == 0 { self.act() } else { AuditEvent::Nothing };
+        let act = if self.dice.roll(2) == 0 { self.act() } else { Action::Nothing };
         let breaths = self.dice.roll(60);
         let life = self.life.take().unwrap();
         let answers = life.runtime.block_on(async {
@@ -370,20 +370,20 @@ impl Play {
     }
 
     /// A refusal is allowed as long as no acknowledged operation is affected.
-    async fn perform(&self, service: &Service, act: AuditEvent) -> Answers {
+    async fn perform(&self, service: &Service, act: Action) -> Answers {
         let mut answers = Answers::default();
         match act {
-            AuditEvent::Nothing => {}
-            AuditEvent::CreatePin { who, cid, timelock } => {
+            Action::Nothing => {}
+            Action::CreatePin { who, cid, timelock } => {
                 answers.wished.insert((who, cid));
                 let wish = PinRequest::new(cid).with(PinOptions { timelock, ..PinOptions::default() });
                 let _ = service.pins.pin(&self.callers[who], wish, Wait::No).await;
             }
-            AuditEvent::Remove { who, cid } => {
+            Action::Remove { who, cid } => {
                 answers.removed.insert((who, cid));
                 let _ = service.pins.remove(&self.callers[who], &cid, None).await;
             }
-            AuditEvent::Upload { who, bodies, broken, kept, timelock } => {
+            Action::Upload { who, bodies, broken, kept, timelock } => {
                 let terms = UploadRequest {
                     options: PinOptions { timelock, ..PinOptions::default() },
                     cluster: None,
@@ -637,11 +637,11 @@ fn removal_during_the_fetch_of_a_dag_with_shared_blocks_loses_nothing() {
         let mut play = Play::new(seed);
         // The two roots that share most blocks: one is pinned, the other is in flight.
         let [old, new] = play.relatives();
-        play.alone(AuditEvent::CreatePin { who: 2, cid: old, timelock: None });
+        play.alone(Action::CreatePin { who: 2, cid: old, timelock: None });
         play.life().run_until_idle();
         play.check();
-        play.alone(AuditEvent::CreatePin { who: 2, cid: new, timelock: None });
-        play.beside_a_turn(AuditEvent::Remove { who: 2, cid: old });
+        play.alone(Action::CreatePin { who: 2, cid: new, timelock: None });
+        play.beside_a_turn(Action::Remove { who: 2, cid: old });
         play.quiet_down();
         play.check_settled();
         let pinned: Vec<_> = play.pinned.keys().map(|(_, cid)| *cid).collect();

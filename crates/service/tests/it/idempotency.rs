@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use pinfold_model::IdempotencyKey;
-use pinfold_service::{Begun, Caller, Error, IdempotencyError, RequestFingerprint, Running, StoredResponse};
+use pinfold_model::{IdempotencyKey, StoredResponse};
+use pinfold_service::{Begun, Caller, Error, IdempotencyError, RequestFingerprint, Running};
 
 use crate::world::{DEADLINE, World};
 
@@ -15,7 +15,7 @@ fn print(body: Option<&str>) -> RequestFingerprint {
 
 fn answer(text: &str) -> StoredResponse {
     StoredResponse {
-        status: 201,
+        code: 201,
         headers: Vec::new(),
         body: Some(text.to_owned()),
         request_body_hash: "body".to_owned(),

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use pinfold_model::{Actor, AuditStatus, Email, PlanCode, Role, Scope};
+use pinfold_model::{Actor, AuditEntry, AuditStatus, Email, PlanCode, Role, Scope};
 use pinfold_service::{
-    AccountEdit, AuditEntry, AuthError, Caller, Credential, Error, LogQuery, LoggedIn, Login, LoginError,
-    NewAccount, NewSignup, Password, Settings, Source, Via,
+    AccountEdit, AuthError, Caller, Credential, Error, LogQuery, LoggedIn, Login, LoginError, NewAccount,
+    NewSignup, Password, Settings, Source, Via,
 };
 
 use crate::world::{DEADLINE, World};

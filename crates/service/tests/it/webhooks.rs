@@ -4,10 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use pinfold_cluster::{ClusterError, Fate};
-use pinfold_model::{PinOptions, WebhookEvent, WebhookEvents, WebhookId, WebhookSecret};
-use pinfold_service::{
-    Caller, Delivery, Error, PinRequest, Settings, TargetPolicy, WebhookDraft, WebhookEdit,
-};
+use pinfold_model::{Delivery, PinOptions, WebhookEvent, WebhookEvents, WebhookId, WebhookSecret};
+use pinfold_service::{Caller, Error, PinRequest, Settings, TargetPolicy, WebhookDraft, WebhookEdit};
 use serde_json::{Value, json};
 
 use crate::webhook_receiver::{Receiver, Request, Response};

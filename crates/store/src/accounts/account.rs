@@ -1,9 +1,9 @@
 //! Accounts.
 
-use pinfold_model::{Account, AccountId, Actor, Email, PlanCode, Role, Timestamp};
+use pinfold_model::{Account, AccountId, Actor, AuditEvent, Email, PlanCode, Role, Timestamp};
 use sqlx::FromRow;
 
-use crate::audit::{AuditEvent, Journal};
+use crate::audit::Journal;
 use crate::db::row::{number, unknown_value, word};
 use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};

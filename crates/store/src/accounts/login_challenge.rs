@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use pinfold_model::{AccountId, Actor, SessionId, Timestamp};
+use pinfold_model::{AccountId, Actor, AuditEvent, SessionId, Timestamp};
 
 use crate::accounts::second_factor::{self, AttemptBucket};
 use crate::accounts::sessions;
-use crate::audit::{AuditEvent, Journal};
+use crate::audit::Journal;
 use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{NewSession, Store, StoreError};

@@ -1,10 +1,10 @@
 //! Passwords, as hashes.
 
-use pinfold_model::{Account, AccountId, Actor, Email, SessionId, Timestamp};
+use pinfold_model::{Account, AccountId, Actor, AuditEvent, Email, SessionId, Timestamp};
 use sqlx::FromRow;
 
 use crate::accounts::account::AccountRow;
-use crate::audit::{AuditEvent, Journal};
+use crate::audit::Journal;
 use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};

@@ -2,21 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use pinfold_model::AccountId;
+use pinfold_model::{AccountId, Preference};
 use sqlx::FromRow;
 
 use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};
-
-/// One preference.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
-pub struct Preference {
-    /// Its name.
-    pub name: String,
-    /// Its value, as JSON.
-    pub value: String,
-}
 
 impl Store {
     /// The account's preferences, by name.
@@ -24,8 +15,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn preferences(&self, account: AccountId) -> Result<Vec<Preference>, StoreError> {
-        let query = statement::query_as(SELECT).bind(account.0);
-        Ok(query.fetch_all(&self.readers).await?)
+        let query = statement::query_as::<PreferenceRow>(SELECT).bind(account.0);
+        Ok(query.fetch_all(&self.readers).await?.into_iter().map(Preference::from).collect())
     }
 
     /// Sets preferences, removes those without a value, and gives all; `None`, and nothing is changed, when names
@@ -45,6 +36,18 @@ impl Store {
 
 const SELECT: &str = "SELECT name, value FROM preferences WHERE account_id = $1 ORDER BY name";
 
+#[derive(FromRow)]
+struct PreferenceRow {
+    name: String,
+    value: String,
+}
+
+impl From<PreferenceRow> for Preference {
+    fn from(PreferenceRow { name, value }: PreferenceRow) -> Self {
+        Self { name, value }
+    }
+}
+
 struct Merge {
     account: AccountId,
     changes: Vec<(String, Option<String>)>,
@@ -55,7 +58,7 @@ impl Write for Merge {
     type Out = Option<Vec<Preference>>;
 
     async fn run(&self, conn: &mut Conn) -> Result<Self::Out, StoreError> {
-        let rows: Vec<Preference> =
+        let rows: Vec<PreferenceRow> =
             statement::query_as(SELECT).bind(self.account.0).fetch_all(&mut *conn).await?;
         let mut all: BTreeMap<_, _> = rows.into_iter().map(|row| (row.name, row.value)).collect();
         for (name, value) in &self.changes {

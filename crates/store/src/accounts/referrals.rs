@@ -1,21 +1,12 @@
 //! Referrals: under which word an account brings others, and whom it brought.
 
-use pinfold_model::{AccountId, Timestamp};
+use pinfold_model::{AccountId, Referral, Timestamp};
 use sqlx::FromRow;
 
 use crate::db::row::number;
 use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};
-
-/// An account that came by another's word. Who it is stays its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Referral {
-    /// Its number.
-    pub account: AccountId,
-    /// When it came.
-    pub at: Timestamp,
-}
 
 /// A page of referrals.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,11 +3,11 @@
 //! The row says that it is on its way out, so that a process that is killed leaves nothing half done for ever: whoever
 //! comes next goes on.
 
-use pinfold_model::{AccountId, Actor, Details, Role, Timestamp, WebhookEvent};
+use pinfold_model::{AccountId, Actor, AuditEvent, Details, Role, Timestamp, WebhookEvent};
 use sqlx::FromRow;
 
 use crate::accounts::update::has_other_admin;
-use crate::audit::{AuditEvent, Journal};
+use crate::audit::Journal;
 use crate::db::row::{number, time};
 use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};

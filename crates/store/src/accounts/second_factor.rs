@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use pinfold_model::{AccountId, Actor, Timestamp};
+use pinfold_model::{AccountId, Actor, AuditEvent, Timestamp};
 use sqlx::FromRow;
 
-use crate::audit::{AuditEvent, Journal};
+use crate::audit::Journal;
 use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};

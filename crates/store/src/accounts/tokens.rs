@@ -1,12 +1,12 @@
 //! API keys, as hashes.
 
 use pinfold_model::{
-    Account, AccountId, Actor, Details, IpRules, ScopeSet, Timestamp, Token, TokenId, TokenName,
+    Account, AccountId, Actor, AuditEvent, Details, IpRules, ScopeSet, Timestamp, Token, TokenId, TokenName,
 };
 use sqlx::FromRow;
 
 use crate::accounts::account::AccountRow;
-use crate::audit::{AuditEvent, Journal};
+use crate::audit::Journal;
 use crate::db::row::{time, unknown_value, word};
 use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};

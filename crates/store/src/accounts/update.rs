@@ -1,10 +1,10 @@
 //! What an operator, or the account itself, changes of an account.
 
-use pinfold_model::{Account, AccountId, Actor, Details, PlanCode, Role, Timestamp};
+use pinfold_model::{Account, AccountId, Actor, AuditEvent, Details, PlanCode, Role, Timestamp};
 use sqlx::FromRow;
 
 use crate::accounts::account::load;
-use crate::audit::{AuditEvent, Journal};
+use crate::audit::Journal;
 use crate::db::row::{column, number, word};
 use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};

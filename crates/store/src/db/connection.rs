@@ -144,8 +144,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pinfold.db");
         let store = Store::open(&path).await.unwrap();
-        let event =
-            crate::AuditEvent::new(pinfold_model::AccountId(7), pinfold_model::Actor::OPERATOR, "x", "x");
+        let event = pinfold_model::AuditEvent::new(
+            pinfold_model::AccountId(7),
+            pinfold_model::Actor::OPERATOR,
+            "x",
+            "x",
+        );
         store.record_audit_event(event, Timestamp::from_ms(1_000_000)).await.unwrap();
         let last = store.id(Timestamp::from_ms(0));
         store.close().await;

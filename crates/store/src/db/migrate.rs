@@ -21,14 +21,19 @@ pub(crate) async fn run(conn: &mut Conn) -> Result<(), StoreError> {
     } else if !tables.is_empty() {
         return Err(incompatible("it was not created by Pinfold; choose another data directory"));
     }
-    MIGRATOR.run(conn).await.map_err(|error| match error {
-        MigrateError::VersionMissing(_) => incompatible(
-            "it was changed by a newer version; start that version, or restore a backup from before the upgrade",
-        ),
-        MigrateError::VersionMismatch(_) => incompatible(EARLIER_BUILD),
-        error => StoreError::Failed(error.to_string()),
+    MIGRATOR.run(conn).await.map_err(|error| {
+        if matches!(error, MigrateError::VersionMissing(_)) {
+            incompatible(NEWER_VERSION)
+        } else if matches!(error, MigrateError::VersionMismatch(_)) {
+            incompatible(EARLIER_BUILD)
+        } else {
+            StoreError::Failed(error.to_string())
+        }
     })
 }
+
+const NEWER_VERSION: &str =
+    "it was changed by a newer version; start that version, or restore a backup from before the upgrade";
 
 const EARLIER_BUILD: &str = "it was created by a build from before the first release, whose schema is no longer \
      supported; start with an empty data directory and pin the content again";

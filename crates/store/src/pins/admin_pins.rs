@@ -4,11 +4,10 @@
 //! may. Without a CID it goes over the pins, newest first; what has a CID, or is damaged, is found by its placement, in
 //! the order of the placements. A CID has one in each cluster at most, and goes over them one by one.
 
-use std::fmt;
-use std::str::FromStr;
-
 use cid::Cid;
-use pinfold_model::{AccountId, Actor, ClusterId, PinId, PinState, PlacementId, Timestamp, WebhookEvent};
+use pinfold_model::{
+    AccountId, Actor, AdminPinsCursor, ClusterId, PinId, PinState, PlacementId, Timestamp, WebhookEvent,
+};
 
 use crate::accounts::list::WINDOW;
 use crate::audit::Journal;
@@ -34,40 +33,6 @@ pub struct AdminPinsFilter {
     pub cluster: Option<ClusterId>,
     /// With damaged blocks.
     pub is_damaged: bool,
-}
-
-/// Where a page goes on: after this pin of this placement. The placement counts where a list goes by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AdminPinsCursor {
-    placement: PlacementId,
-    pin: PinId,
-}
-
-impl AdminPinsCursor {
-    fn of(pin: &PinRecord) -> Self {
-        Self { placement: pin.placement.id, pin: pin.id }
-    }
-}
-
-/// A text that is no [`AdminPinsCursor`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("A cursor of this list is a `nextCursor` of an earlier answer")]
-pub struct AdminPinsCursorError;
-
-impl fmt::Display for AdminPinsCursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.placement, self.pin)
-    }
-}
-
-impl FromStr for AdminPinsCursor {
-    type Err = AdminPinsCursorError;
-
-    fn from_str(text: &str) -> Result<Self, AdminPinsCursorError> {
-        let (placement, pin) = text.split_once('-').ok_or(AdminPinsCursorError)?;
-        let placement = placement.parse().map_err(|_| AdminPinsCursorError)?;
-        Ok(Self { placement, pin: pin.parse().map_err(|_| AdminPinsCursorError)? })
-    }
 }
 
 /// A page.
@@ -182,6 +147,11 @@ impl AdminPinsFilter {
     }
 }
 
+/// The cursor of the page after this pin.
+fn cursor_after(pin: &PinRecord) -> AdminPinsCursor {
+    AdminPinsCursor { placement: pin.placement.id, pin: pin.id }
+}
+
 impl Store {
     /// Up to `limit` pins that match, of whatever account.
     ///
@@ -207,7 +177,7 @@ impl Store {
             let left = limit.saturating_sub(u32::try_from(list.pins.len()).unwrap_or(u32::MAX));
             if left == 0 {
                 // Whether there is anything more is for the next page to say.
-                list.next = list.pins.last().map(AdminPinsCursor::of);
+                list.next = list.pins.last().map(cursor_after);
                 break;
             }
             let after = after.filter(|cursor| cursor.placement == placement);
@@ -260,7 +230,7 @@ impl Store {
         let mut pins = rows.into_iter().map(PinRow::into_record).collect::<Result<Vec<_>, _>>()?;
         let has_more = pins.len() > limit as usize;
         pins.truncate(limit as usize);
-        let last = pins.last().map(AdminPinsCursor::of);
+        let last = pins.last().map(cursor_after);
         let end = end
             .map(|(placement, pin)| AdminPinsCursor { placement: PlacementId(placement), pin: PinId(pin) });
         Ok(AdminPinsList { pins, next: if has_more { last } else { end } })

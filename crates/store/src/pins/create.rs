@@ -4,13 +4,13 @@
 
 use cid::Cid;
 use pinfold_model::{
-    AccountId, Actor, ClusterId, Details, Event, Lifetime, LifetimeError, Origin, PinId, PinKind, PinName,
-    PinOptions, PinPhase, PlacementId, PlacementState, Timestamp, WebhookEvent,
+    AccountId, Actor, AuditEvent, ClusterId, Details, Event, Lifetime, LifetimeError, Origin, PinId, PinKind,
+    PinName, PinOptions, PinPhase, PlacementId, PlacementState, Timestamp, WebhookEvent,
 };
 use sqlx::{FromRow, QueryBuilder, Row};
 
 use crate::accounts::quota;
-use crate::audit::{AuditEvent, Journal};
+use crate::audit::Journal;
 use crate::db::row::column;
 use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};

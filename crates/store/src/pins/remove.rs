@@ -6,12 +6,12 @@ use std::slice;
 
 use cid::Cid;
 use pinfold_model::{
-    AccountId, Actor, ClusterId, Details, Lifetime, PinId, PlacementId, Timestamp, WebhookEvent,
+    AccountId, Actor, AuditEvent, ClusterId, Details, Lifetime, PinId, PlacementId, Timestamp, WebhookEvent,
 };
 use sqlx::{FromRow, QueryBuilder};
 
 use crate::accounts::quota;
-use crate::audit::{AuditEvent, Journal};
+use crate::audit::Journal;
 use crate::db::row::{LIST_MAX, number, push_list, time, unknown_value};
 use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};

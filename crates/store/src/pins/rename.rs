@@ -1,8 +1,8 @@
 //! Renaming a pin.
 
-use pinfold_model::{AccountId, Actor, Details, PinId, PinName, Timestamp};
+use pinfold_model::{AccountId, Actor, AuditEvent, Details, PinId, PinName, Timestamp};
 
-use crate::audit::{AuditEvent, Journal};
+use crate::audit::Journal;
 use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::pins::record::{PinRow, select_pins};

@@ -5,8 +5,8 @@
 
 use cid::Cid;
 use pinfold_model::{
-    AccountId, ClusterId, DeliveryId, DeliveryState, Failure, FailureCode, PinId, PinKind, PinName, PinState,
-    Timestamp, Webhook, WebhookEvent, WebhookId, WebhookSecret,
+    AccountId, ClusterId, DeliveredPin, Delivery, DeliveryId, DeliveryState, Failure, FailureCode, PinId,
+    PinName, Timestamp, Webhook, WebhookId, WebhookSecret,
 };
 use sqlx::FromRow;
 
@@ -50,58 +50,6 @@ pub struct LeasedWebhook {
 pub struct PreviousSecret {
     pub secret: WebhookSecret,
     pub until: Timestamp,
-}
-
-/// Something that a webhook is to be told, or was.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivery {
-    /// Its number, the same with each try.
-    pub id: DeliveryId,
-    /// What happened.
-    pub event: WebhookEvent,
-    /// When.
-    pub at: Timestamp,
-    /// To what; `None` in a test.
-    pub pin: Option<DeliveredPin>,
-    /// How it stands.
-    pub state: DeliveryState,
-    /// When it is tried next.
-    pub due_at: Option<Timestamp>,
-    /// How often it was tried.
-    pub attempts: u32,
-    /// When it was tried last.
-    pub tried_at: Option<Timestamp>,
-    /// The HTTP status of the last answer.
-    pub response_status: Option<u16>,
-    /// Why the last try failed.
-    pub error: Option<String>,
-}
-
-/// A pin as it was when something happened to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeliveredPin {
-    /// Its number.
-    pub id: PinId,
-    /// The root of its DAG.
-    pub cid: Cid,
-    /// Where it is.
-    pub cluster: ClusterId,
-    /// How it stands.
-    pub state: PinState,
-    /// What it is.
-    pub kind: PinKind,
-    /// What the account was charged for it.
-    pub bytes: u64,
-    /// What the content was called where it came from.
-    pub original_name: Option<PinName>,
-    /// What the account calls it.
-    pub custom_name: Option<PinName>,
-    /// Why it failed.
-    pub error: Option<Failure>,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// When it ends, or ended, by itself.
-    pub expires_at: Option<Timestamp>,
 }
 
 /// What came of one try.

@@ -1,11 +1,12 @@
 //! Webhooks, as their owners see and change them.
 
 use pinfold_model::{
-    AccountId, Actor, DeliveryId, Timestamp, Webhook, WebhookEvent, WebhookEvents, WebhookId, WebhookSecret,
+    AccountId, Actor, AuditEvent, DeliveryId, Timestamp, Webhook, WebhookEvent, WebhookEvents, WebhookId,
+    WebhookSecret,
 };
 use sqlx::FromRow;
 
-use crate::audit::{AuditEvent, Journal};
+use crate::audit::Journal;
 use crate::db::row::{number, time, unknown_value};
 use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};

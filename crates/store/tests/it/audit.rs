@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use pinfold_model::{AccountId, Actor, AuditStatus, Details, Source};
-use pinfold_store::{AuditEntry, AuditEvent, AuditFilter, Capacity, CreatePin, CreatePinOutcome};
+use pinfold_model::{AccountId, Actor, AuditEntry, AuditEvent, AuditStatus, Details, Source};
+use pinfold_store::{AuditFilter, Capacity, CreatePin, CreatePinOutcome};
 
 use crate::world::{World, at, cid, created, gave_up, held, named, now, times, wish};
 

@@ -1,7 +1,7 @@
 //! Idempotent requests: reserved, completed, compared, deleted.
 
-use pinfold_model::{AccountId, Timestamp};
-use pinfold_store::{IdempotentRequest, RequestBounds, Reservation, ReserveOutcome, Store, StoredResponse};
+use pinfold_model::{AccountId, StoredResponse, Timestamp};
+use pinfold_store::{IdempotentRequest, RequestBounds, Reservation, ReserveOutcome, Store};
 
 use crate::world::{LEASE, World, at, now};
 
@@ -11,7 +11,7 @@ fn request(account: AccountId, name: &str) -> IdempotentRequest {
 
 fn answer(body: &str) -> StoredResponse {
     StoredResponse {
-        status: 201,
+        code: 201,
         headers: vec![("location".to_owned(), "/api/v3/status/x?a: b".to_owned())],
         body: Some(body.to_owned()),
         request_body_hash: "body".to_owned(),

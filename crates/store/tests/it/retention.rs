@@ -1,8 +1,8 @@
 //! Locked pins: only an administrator can remove them before the lock ends.
 
-use pinfold_model::{AccountId, Actor, LifetimeError, PinOptions, PinPhase, Timestamp};
+use pinfold_model::{AccountId, Actor, AuditEntry, LifetimeError, PinOptions, PinPhase, Timestamp};
 use pinfold_store::{
-    AuditEntry, AuditFilter, BeginRemovalOutcome, CreatePin, CreatePinOutcome, RemovalStep, RemovePinError,
+    AuditFilter, BeginRemovalOutcome, CreatePin, CreatePinOutcome, RemovalStep, RemovePinError,
     RemovePinOutcome, RemovePinsOutcome,
 };
 

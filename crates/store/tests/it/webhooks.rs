@@ -1,13 +1,13 @@
 //! Webhooks: events are recorded with the change of the pin, leased, delivered, given up and deleted.
 
 use pinfold_model::{
-    AccountId, Actor, DeliveryState, FailureCode, PinOptions, PinState, Timestamp, Webhook, WebhookEvent,
-    WebhookEvents, WebhookSecret,
+    AccountId, Actor, Delivery, DeliveryState, FailureCode, PinOptions, PinState, Timestamp, Webhook,
+    WebhookEvent, WebhookEvents, WebhookSecret,
 };
 use pinfold_store::{
-    Attempt, BeginRemovalOutcome, CreatePin, CreatePinOutcome, CreatePinsOutcome, Delivery, LeasedWebhook,
-    NewWebhook, Next, PlacementOutcome, PreviousSecret, RemovalStep, RemovePinOutcome, RemovePinsOutcome,
-    WebhookChange, WebhookHealth,
+    Attempt, BeginRemovalOutcome, CreatePin, CreatePinOutcome, CreatePinsOutcome, LeasedWebhook, NewWebhook,
+    Next, PlacementOutcome, PreviousSecret, RemovalStep, RemovePinOutcome, RemovePinsOutcome, WebhookChange,
+    WebhookHealth,
 };
 
 use crate::world::{LEASE, World, at, cid, created, failure, gave_up, held, name, now, times, wish};

@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
-use pinfold_model::{AuditCursor, AuditStatus, Source, parse_cid};
-use pinfold_service::{AuditEntry, Caller, LogPage, LogQuery};
+use pinfold_model::{AuditCursor, AuditEntry, AuditStatus, Source, parse_cid};
+use pinfold_service::{Caller, LogPage, LogQuery};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};

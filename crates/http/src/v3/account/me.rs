@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
-use pinfold_model::Role;
-use pinfold_service::{Caller, Password, Preference};
+use pinfold_model::{Preference, Role};
+use pinfold_service::{Caller, Password};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;

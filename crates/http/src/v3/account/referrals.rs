@@ -2,7 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
-use pinfold_service::{Referral, ReferralPage};
+use pinfold_model::Referral;
+use pinfold_service::ReferralPage;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 

@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
-use pinfold_model::{AccountId, AuditCursor, AuditStatus, Source};
-use pinfold_service::{AuditEntry, LogPage, LogQuery};
+use pinfold_model::{AccountId, AuditCursor, AuditEntry, AuditStatus, Source};
+use pinfold_service::{LogPage, LogQuery};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};

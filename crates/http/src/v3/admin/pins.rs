@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use cid::Cid;
-use pinfold_model::{AccountId, PinId, PinState, parse_cid};
-use pinfold_service::{AdminPinsCursor, OwnedPin, OwnedPinPage, OwnedPinQuery, PinOwners};
+use pinfold_model::{AccountId, AdminPinsCursor, PinId, PinState, parse_cid};
+use pinfold_service::{OwnedPin, OwnedPinPage, OwnedPinQuery, PinOwners};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
