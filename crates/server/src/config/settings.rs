@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(clusters(&config).unwrap()[0].gateways.len(), 1);
         config.clusters[0].gateways = vec!["https://gateway.example.org".to_owned()];
         let message = format!("{:#}", clusters(&config).unwrap_err());
-        for part in ["clusters", "cl0-global", "https://gateway.example.org", "ends with /ipfs/"] {
+        for part in ["clusters", "cl0-global", "https://gateway.example.org", "end with /ipfs/"] {
             assert!(message.contains(part), "{message}");
         }
     }
