@@ -19,14 +19,14 @@ use pinfold_model::{
 use pinfold_service::{ClusterInfo, ClusterSetup, NewAccount, Service, Settings};
 use pinfold_store::{CreatePin, Store};
 
-type PlacementOutcome<T = ()> = Result<T, Box<dyn Error>>;
+type BenchResult<T = ()> = Result<T, Box<dyn Error>>;
 
 /// Number of accounts that own the pending pins.
 const ACCOUNTS: usize = 100;
 /// Number of concurrent writes while the database is filled.
 const WRITES: usize = 512;
 
-fn main() -> PlacementOutcome {
+fn main() -> BenchResult {
     let mut numbers = std::env::args().filter_map(|arg| arg.parse().ok());
     let (pending, due) = (numbers.next().unwrap_or(1_000_000), numbers.next().unwrap_or(10_000));
     let dir = tempfile::Builder::new().prefix("bench-timelocks").tempdir_in(".")?;
@@ -37,7 +37,7 @@ fn main() -> PlacementOutcome {
     ))
 }
 
-async fn run(path: &Path, pending: usize, due: usize) -> PlacementOutcome {
+async fn run(path: &Path, pending: usize, due: usize) -> BenchResult {
     let (cluster, clock) = (Scripted::default(), Arc::new(ManualClock::default()));
     // High concurrency fills the database faster.
     let many = Settings { placements_at_once: 512, ..Settings::default() };
@@ -53,10 +53,10 @@ async fn run(path: &Path, pending: usize, due: usize) -> PlacementOutcome {
     let began = Instant::now();
     // The first account fetches the blocks; for the others they are already local.
     let (first, others) = accounts.split_first().ok_or("no accounts")?;
-    pin(&store, cids.iter().map(|cid| wish(*first, *cid, later)), &clock).await?;
-    settle(&service).await?;
-    let wishes = others.iter().flat_map(|account| cids.iter().map(|cid| wish(*account, *cid, later)));
-    pin(&store, wishes, &clock).await?;
+    pin(&store, cids.iter().map(|cid| request(*first, *cid, later)), &clock).await?;
+    run_until_idle(&service).await?;
+    let requests = others.iter().flat_map(|account| cids.iter().map(|cid| request(*account, *cid, later)));
+    pin(&store, requests, &clock).await?;
     println!("{} pins made in {:.0?}", cids.len() * ACCOUNTS, began.elapsed());
     println!("the database has {} MB", size(path.parent())? / 1_000_000);
     idle("with all of them", &service).await?;
@@ -67,9 +67,10 @@ async fn run(path: &Path, pending: usize, due: usize) -> PlacementOutcome {
 
     let soon = clock.now().after(Duration::from_hours(1));
     let cids: Vec<Cid> = (0..due).map(|n| cluster.publish(&format!("due {n}"), 1)).collect();
-    let wishes = cids.iter().zip(accounts.iter().cycle()).map(|(cid, account)| wish(*account, *cid, soon));
-    pin(&store, wishes, &clock).await?;
-    settle(&service).await?;
+    let requests =
+        cids.iter().zip(accounts.iter().cycle()).map(|(cid, account)| request(*account, *cid, soon));
+    pin(&store, requests, &clock).await?;
+    run_until_idle(&service).await?;
     end(&store, &opened, &clock, &cluster, &cids, others[0]).await
 }
 
@@ -81,7 +82,7 @@ async fn end(
     cluster: &Scripted,
     cids: &[Cid],
     other: AccountId,
-) -> PlacementOutcome {
+) -> BenchResult {
     let background = service.run();
     let later = clock.now().after(Duration::from_hours(24 * 365));
     clock.advance(Duration::from_hours(1));
@@ -91,7 +92,7 @@ async fn end(
     let mut probes = 0;
     while store.next_expiry().await?.is_some_and(|next| next <= now) {
         let probe = Instant::now();
-        store.create_pin(wish(other, probe_cid(probes), later), now).await?;
+        store.create_pin(request(other, probe_cid(probes), later), now).await?;
         slowest = slowest.max(probe.elapsed());
         probes += 1;
     }
@@ -107,7 +108,7 @@ async fn end(
 }
 
 /// Total size of the files in a folder.
-fn size(folder: Option<&Path>) -> PlacementOutcome<u64> {
+fn size(folder: Option<&Path>) -> BenchResult<u64> {
     let files = std::fs::read_dir(folder.ok_or("no folder")?)?;
     files.map(|file| Ok(file?.metadata()?.len())).sum()
 }
@@ -117,9 +118,9 @@ fn probe_cid(n: usize) -> Cid {
 }
 
 /// Cost of a turn without any work.
-async fn idle(what: &str, service: &Service) -> PlacementOutcome {
+async fn idle(what: &str, service: &Service) -> BenchResult {
     const TURNS: u32 = 2_000;
-    settle(service).await?;
+    run_until_idle(service).await?;
     let began = Instant::now();
     for _ in 0..TURNS {
         service.workers.turn().await?;
@@ -128,26 +129,22 @@ async fn idle(what: &str, service: &Service) -> PlacementOutcome {
     Ok(())
 }
 
-async fn settle(service: &Service) -> PlacementOutcome {
+async fn run_until_idle(service: &Service) -> BenchResult {
     while service.workers.turn().await? > 0 {}
     Ok(())
 }
 
-async fn pin(
-    store: &Store,
-    wishes: impl Iterator<Item = CreatePin>,
-    clock: &ManualClock,
-) -> PlacementOutcome {
+async fn pin(store: &Store, requests: impl Iterator<Item = CreatePin>, clock: &ManualClock) -> BenchResult {
     let now = clock.now();
-    let mut writes =
-        futures::stream::iter(wishes.map(|wish| store.create_pin(wish, now))).buffer_unordered(WRITES);
+    let mut writes = futures::stream::iter(requests.map(|request| store.create_pin(request, now)))
+        .buffer_unordered(WRITES);
     while let Some(written) = writes.next().await {
         written?;
     }
     Ok(())
 }
 
-fn wish(account: AccountId, cid: Cid, expires_at: Timestamp) -> CreatePin {
+fn request(account: AccountId, cid: Cid, expires_at: Timestamp) -> CreatePin {
     // Some of these pins have already expired.
     let timelock = Timelock::parse(&expires_at.to_string(), Timestamp::from_ms(0)).expect("a valid timelock");
     CreatePin {
@@ -162,7 +159,7 @@ fn wish(account: AccountId, cid: Cid, expires_at: Timestamp) -> CreatePin {
     }
 }
 
-async fn account(service: &Service, name: &str) -> PlacementOutcome<AccountId> {
+async fn account(service: &Service, name: &str) -> BenchResult<AccountId> {
     let new = NewAccount {
         email: Email::parse(&format!("{name}@example.org"))?,
         name: name.to_owned(),
@@ -178,7 +175,7 @@ async fn open(
     cluster: &Scripted,
     clock: &Arc<ManualClock>,
     settings: Settings,
-) -> PlacementOutcome<(Store, Service)> {
+) -> BenchResult<(Store, Service)> {
     let store = Store::open(path).await?;
     let info = ClusterInfo {
         id: ClusterId::default(),

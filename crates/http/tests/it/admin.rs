@@ -104,8 +104,8 @@ async fn invalid_account_fields_are_reported_by_name() {
         let answer = api.get(&format!("/api/v3/admin/accounts?{query}")).key(&admin).await;
         assert_eq!(answer.status(), 400, "{query}");
     }
-    let nobody = api.as_admin(&admin, "GET", "/accounts/00000000000000ff", json!({})).await;
-    assert_eq!((nobody.status(), nobody.message().as_str()), (404, "No such account"));
+    let unknown = api.as_admin(&admin, "GET", "/accounts/00000000000000ff", json!({})).await;
+    assert_eq!((unknown.status(), unknown.message().as_str()), (404, "No such account"));
 }
 
 #[tokio::test]
@@ -131,8 +131,8 @@ async fn account_with_pins_is_removed_only_on_request() {
     let key = api.key("free", "files:write").await;
     assert_eq!(api.post(&format!("/api/v3/files/pin/{HELLO}")).key(&key).await.status(), 201);
     let path = format!("/accounts/{}", api.owner(&key));
-    let kept = api.as_admin(&admin, "DELETE", &path, json!({})).await;
-    assert_eq!((kept.status(), kept.code().as_str()), (409, "account_has_pins"));
+    let refused = api.as_admin(&admin, "DELETE", &path, json!({})).await;
+    assert_eq!((refused.status(), refused.code().as_str()), (409, "account_has_pins"));
     let begun = api.as_admin(&admin, "DELETE", &format!("{path}?force=true"), json!({})).await;
     assert_eq!((begun.status(), &begun.json()["pins"]), (202, &json!(1)));
     api.until_nothing_is_held().await;
@@ -432,8 +432,8 @@ async fn password_reset_sets_a_new_password_and_ends_sessions() {
     assert!((400..500).contains(&none.status()), "the second factor is disabled: {}", none.text());
     for (method, what) in [("DELETE", "sessions"), ("DELETE", "2fa"), ("PUT", "password")] {
         let body = json!({"password": "another horse battery"});
-        let nobody = api.as_admin(&admin, method, &format!("/accounts/00000000000000ff/{what}"), body).await;
-        assert_eq!(nobody.status(), 404, "{what}");
+        let unknown = api.as_admin(&admin, method, &format!("/accounts/00000000000000ff/{what}"), body).await;
+        assert_eq!(unknown.status(), 404, "{what}");
     }
 }
 

@@ -133,12 +133,12 @@ async fn batch_removal_is_atomic() {
     for cid in [HELLO, WORLD] {
         assert_eq!(api.post(&format!("/api/v3/files/pin/{cid}")).key(&key).await.status(), 201);
     }
-    let nobody = "bafkqabtimvwgy3yk";
-    let answer = remove_all(&api, &key, json!({"cids": [HELLO, nobody]})).await;
+    let unpinned = "bafkqabtimvwgy3yk";
+    let answer = remove_all(&api, &key, json!({"cids": [HELLO, unpinned]})).await;
     assert_eq!(answer.status(), 404, "{}", answer.text());
     assert_eq!(
         (&answer.json()["errors"][0]["index"], &answer.json()["errors"][0]["cid"]),
-        (&json!(1), &json!(nobody))
+        (&json!(1), &json!(unpinned))
     );
     let other = api.key("premium", ALL).await;
     assert_eq!(

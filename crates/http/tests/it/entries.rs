@@ -77,7 +77,7 @@ async fn upload_list_with_a_parent_lists_directory_entries() {
     let filtered = api.get(&format!("{list}&search=logo")).key(&key).await;
     assert_eq!(
         (filtered.status(), filtered.message()),
-        (400, "`search` can't stand beside `parentCid`".into())
+        (400, "`search` cannot be combined with `parentCid`".into())
     );
 }
 

@@ -89,7 +89,7 @@ impl Reader {
     }
 }
 
-async fn wish(api: &Api, key: &str, cid: &str) {
+async fn create_pin(api: &Api, key: &str, cid: &str) {
     let pin = format!("/api/v3/files/pin/{cid}");
     let answer = api.post(&pin).key(key).header("prefer", "respond-async").await;
     assert_eq!(answer.status(), 202, "{}", answer.text());
@@ -100,7 +100,7 @@ async fn events_follow_a_fetch_to_its_end() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,cluster:read").await;
     let gate = api.hold_back(HELLO);
-    wish(&api, &key, HELLO).await;
+    create_pin(&api, &key, HELLO).await;
     gate.reached().await;
     let response = api.get(&path(HELLO)).key(&key).header("accept", "text/event-stream").open().await;
     assert_eq!(response.headers()["content-type"], "text/event-stream");
@@ -134,7 +134,7 @@ async fn reconnecting_client_gets_no_event_twice() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,cluster:read").await;
     let gate = api.hold_back(HELLO);
-    wish(&api, &key, HELLO).await;
+    create_pin(&api, &key, HELLO).await;
     gate.reached().await;
     let mut reader = Reader::new(api.get(&path(HELLO)).key(&key).open().await);
     let seen = reader.until(|event| event.data["state"] == "pinning").await.id.expect("an id");
@@ -162,7 +162,7 @@ async fn idle_stream_sends_comments() {
     let api = Api::start_with(settings).await;
     let key = api.key("free", "files:write,cluster:read").await;
     let gate = api.hold_back(HELLO);
-    wish(&api, &key, HELLO).await;
+    create_pin(&api, &key, HELLO).await;
     gate.reached().await;
     let mut reader = Reader::new(api.get(&path(HELLO)).key(&key).open().await);
     let mut comments = 0;
@@ -180,7 +180,7 @@ async fn stream_ends_with_its_key_pin_deadline_or_server() {
     let (key, other) = (api.key("free", scopes).await, api.key("free", scopes).await);
     let gate = api.hold_back(HELLO);
     for key in [&key, &other] {
-        wish(&api, key, HELLO).await;
+        create_pin(&api, key, HELLO).await;
     }
     gate.reached().await;
     let mut reader = Reader::new(api.get(&path(HELLO)).key(&key).open().await);
@@ -200,7 +200,7 @@ async fn stream_ends_with_its_key_pin_deadline_or_server() {
 
     let third = api.key("free", scopes).await;
     let gate = api.hold_back(WORLD);
-    wish(&api, &third, WORLD).await;
+    create_pin(&api, &third, WORLD).await;
     gate.reached().await;
     let mut reader = Reader::new(api.get(&path(WORLD)).key(&third).open().await);
     reader.event().await;
@@ -217,7 +217,7 @@ async fn stream_has_a_maximum_duration() {
     let api = Api::start_with(settings).await;
     let key = api.key("free", "files:write,cluster:read").await;
     let gate = api.hold_back(HELLO);
-    wish(&api, &key, HELLO).await;
+    create_pin(&api, &key, HELLO).await;
     gate.reached().await;
     let mut reader = Reader::new(api.get(&path(HELLO)).key(&key).open().await);
     let closed = reader.until(|event| event.kind == "closed").await;
@@ -230,7 +230,7 @@ async fn failure_ends_the_stream_with_its_error() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,cluster:read").await;
     api.nobody_has(HELLO);
-    wish(&api, &key, HELLO).await;
+    create_pin(&api, &key, HELLO).await;
     let mut reader = Reader::new(api.get(&path(HELLO)).key(&key).open().await);
     let end = reader.until(|event| event.kind == "end").await;
     assert_eq!((&end.data["state"], &end.data["errorCode"]), (&"failed".into(), &"not_found".into()));
@@ -243,7 +243,7 @@ async fn stream_errors_are_json_and_streams_are_private() {
     let api = Api::start().await;
     let (key, other) =
         (api.key("free", "files:write,cluster:read").await, api.key("free", "cluster:read").await);
-    wish(&api, &key, HELLO).await;
+    create_pin(&api, &key, HELLO).await;
     let refused = api.get(&path(HELLO)).key(&key).header("accept", "application/json").await;
     assert_eq!((refused.status(), refused.code()), (406, "not_acceptable".into()));
     assert_eq!(refused.header("content-type"), "application/json");
@@ -266,7 +266,7 @@ async fn streams_are_limited_per_account_and_in_total() {
     let (key, other) = (api.key("free", scopes).await, api.key("free", scopes).await);
     let gate = api.hold_back(HELLO);
     for key in [&key, &other] {
-        wish(&api, key, HELLO).await;
+        create_pin(&api, key, HELLO).await;
     }
     let listen = async |key: &str| Reader::new(api.get(&path(HELLO)).key(key).open().await);
     let (first, _second) = (listen(&key).await, listen(&key).await);

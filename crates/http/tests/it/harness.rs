@@ -260,7 +260,7 @@ impl Api {
     /// Runs due work until a pin has this status, and returns the status response.
     pub(crate) async fn until_status(&self, key: &str, cid: &str, is: impl Fn(&Value) -> bool) -> Value {
         let path = format!("/api/v3/status/{cid}");
-        let stands = async {
+        let reached = async {
             loop {
                 let status = self.get(&path).key(key).await.json();
                 if is(&status) {
@@ -270,7 +270,7 @@ impl Api {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), stands).await.expect("the pin reaches the status")
+        tokio::time::timeout(Duration::from_secs(60), reached).await.expect("the pin reaches the status")
     }
 
     /// The same service behind another router with another clock.

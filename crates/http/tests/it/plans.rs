@@ -122,8 +122,8 @@ async fn sixty_four_concurrent_uploads_fill_the_plan_exactly() {
             async move { sending.await }
         });
         let answers = futures::future::join_all(uploads).await;
-        let (kept, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status() == 201);
-        assert_eq!(kept.len(), fit);
+        let (accepted, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status() == 201);
+        assert_eq!(accepted.len(), fit);
         for answer in refused {
             assert_eq!(
                 (answer.status(), answer.code().as_str()),

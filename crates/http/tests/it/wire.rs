@@ -28,8 +28,8 @@ async fn every_route_accepts_a_trailing_slash() {
         }
         let plain = api.request(&operation.method, path).await;
         let slashed = api.request(&operation.method, &format!("{path}/")).await;
-        let told = |answer: &Answer| (answer.status(), answer.header("content-type").to_owned());
-        assert_eq!(told(&plain), told(&slashed), "{}", operation.name());
+        let summary = |answer: &Answer| (answer.status(), answer.header("content-type").to_owned());
+        assert_eq!(summary(&plain), summary(&slashed), "{}", operation.name());
         assert_ne!(plain.status(), 404, "{}", operation.name());
     }
 }

@@ -52,7 +52,7 @@ async fn sharded_folder_from_helia_to_kubo() {
     let folder = data::wide();
     let mut helia = Helia::start(Over::TcpTls).await;
     let cid = helia.add(folder.path()).await;
-    let pinfold = Pinfold::beside(&helia.address).await;
+    let pinfold = Pinfold::connected_to(&helia.address).await;
     pinfold.pin(&cid).await;
     helia.kill().await;
 
@@ -69,7 +69,7 @@ async fn dag_cbor_from_kubo_to_helia() {
     let leaf = kubo.add(&path).await;
     let middle = kubo.encode(&linking_to(&leaf)).await;
     let root = kubo.encode(&linking_to(&middle)).await;
-    let pinfold = Pinfold::beside(kubo.address(Over::TcpTls)).await;
+    let pinfold = Pinfold::connected_to(kubo.address(Over::TcpTls)).await;
     pinfold.pin(&root).await;
     kubo.kill().await;
 
@@ -86,7 +86,7 @@ async fn dag_cbor_from_helia_to_kubo() {
     let mut helia = Helia::start(Over::TcpNoise).await;
     let leaf = helia.add(&path).await;
     let root = helia.encode(&linking_to(&leaf)).await;
-    let pinfold = Pinfold::beside(&helia.address).await;
+    let pinfold = Pinfold::connected_to(&helia.address).await;
     pinfold.pin(&root).await;
     helia.kill().await;
 
@@ -108,7 +108,7 @@ async fn folder_with_an_empty_file_from_kubo_to_kubo() {
 async fn upload_is_fetched_by_kubo_and_helia() {
     let (folder, path) = data::file();
     let kubo = Kubo::start(Over::TcpTls).await;
-    let pinfold = Pinfold::beside(kubo.address(Over::TcpTls)).await;
+    let pinfold = Pinfold::connected_to(kubo.address(Over::TcpTls)).await;
     let cid = pinfold.upload(&path).await;
 
     kubo.connect(pinfold.address(Over::TcpTls)).await;
@@ -147,7 +147,7 @@ async fn transfer_from_kubo_to_kubo(over: Over, folder: &Path) {
     let giver = Kubo::start(over).await;
     let cid = giver.add(folder).await;
     let refs = giver.refs(&cid).await;
-    let pinfold = Pinfold::beside(giver.address(over)).await;
+    let pinfold = Pinfold::connected_to(giver.address(over)).await;
     pinfold.pin(&cid).await;
     giver.kill().await;
 
@@ -162,7 +162,7 @@ async fn folder_from_helia_to_helia(over: Over) {
     let mut giver = Helia::start(over).await;
     let cid = giver.add(folder.path()).await;
     let blocks = giver.pin(&cid).await;
-    let pinfold = Pinfold::beside(&giver.address).await;
+    let pinfold = Pinfold::connected_to(&giver.address).await;
     pinfold.pin(&cid).await;
     giver.kill().await;
 

@@ -72,7 +72,7 @@ impl Helia {
     }
 
     async fn ask(&mut self, command: Value) -> Value {
-        self.program.say(&command.to_string()).await;
+        self.program.write_line(&command.to_string()).await;
         let answer: Value = self.program.line(|line| serde_json::from_str(line).ok()).await;
         assert!(answer.get("error").is_none(), "Helia, asked {command}: {}", answer["error"]);
         answer

@@ -27,7 +27,7 @@ pub(crate) struct Pinfold {
 
 impl Pinfold {
     /// Starts a server that joins no DHT and stays connected to one peer.
-    pub(crate) async fn beside(peer: &str) -> Self {
+    pub(crate) async fn connected_to(peer: &str) -> Self {
         Self::start(&["--no-bootstrap", "--peer", peer]).await
     }
 

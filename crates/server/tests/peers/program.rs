@@ -68,7 +68,7 @@ impl Program {
     }
 
     /// Writes one line to its input.
-    pub(crate) async fn say(&mut self, line: &str) {
+    pub(crate) async fn write_line(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().expect("its input is open");
         stdin.write_all(format!("{line}\n").as_bytes()).await.expect("the program reads its input");
         stdin.flush().await.expect("the program reads its input");

@@ -12,7 +12,7 @@ use crate::{Over, cache, data, kubo::Kubo, pinfold::Pinfold, program};
 #[tokio::test]
 async fn every_sample_pins() {
     let kubo = Kubo::start(Over::TcpTls).await;
-    let pinfold = Pinfold::beside(kubo.address(Over::TcpTls)).await;
+    let pinfold = Pinfold::connected_to(kubo.address(Over::TcpTls)).await;
     let samples = Samples::new();
     for name in Samples::NAMES {
         let content = samples.folder.path().join(format!("content of {name}"));

@@ -145,7 +145,7 @@ fn faults_of(lines: &[Line]) -> Vec<String> {
             None => faults.push(format!("{}: not done", operation.name)),
         }
     }
-    faults.extend(answers.keys().map(|operation| format!("{operation}: nobody asked for this")));
+    faults.extend(answers.keys().map(|operation| format!("{operation}: unexpected operation")));
     faults
 }
 
@@ -162,10 +162,11 @@ fn compared(table: &Table, client: &str, lines: &[Line]) -> Vec<String> {
             Line::LeftOut { operation, left_out } => (operation, left_out.clone()),
             Line::Done { operation, status, .. } => (operation, status.to_string()),
         };
-        let stands = documented.remove(operation);
-        if stands.as_ref() != Some(&cell) {
-            faults
-                .push(format!("the table says of {operation} with {client} {stands:?}, and it was {cell:?}"));
+        let documented_cell = documented.remove(operation);
+        if documented_cell.as_ref() != Some(&cell) {
+            faults.push(format!(
+                "the table has {documented_cell:?} for {operation} with {client}, and the result was {cell:?}"
+            ));
         }
     }
     faults.extend(

@@ -69,18 +69,18 @@ async fn saved_plan_survives_a_restart_and_applies_to_other_processes() {
 
     // A command next to the server saves another plan and assigns it.
     let (store, clock) = (world.store.clone(), world.clock.clone());
-    let beside = pinfold_service::Offline::new(store, clock, Settings::default()).await.unwrap();
+    let offline = pinfold_service::Offline::new(store, clock, Settings::default()).await.unwrap();
     let other = Plan { code: PlanCode::new("other"), ..team(7 * MIB) };
-    beside.admin.save_plan(BY, other).await.unwrap();
+    offline.admin.save_plan(BY, other).await.unwrap();
     let edit = AccountEdit { plan: Some(PlanCode::new("other")), ..AccountEdit::default() };
-    beside.admin.change_account(BY, alice.account.id, edit).await.unwrap();
+    offline.admin.change_account(BY, alice.account.id, edit).await.unwrap();
     let (account, plan) = world.service.subscriptions.of(&alice).await.unwrap();
     assert_eq!((account.storage_limit_bytes, plan.limits.storage_bytes), (7 * MIB, 7 * MIB));
 
     // Then it changes the plan, which the server notices by itself.
     let background = world.service.run();
     let more = Plan { code: PlanCode::new("other"), ..team(9 * MIB) };
-    beside.admin.save_plan(BY, more).await.unwrap();
+    offline.admin.save_plan(BY, more).await.unwrap();
     let noticed = async {
         while world.service.subscriptions.of(&alice).await.unwrap().1.limits.storage_bytes != 9 * MIB {
             tokio::task::yield_now().await;
@@ -174,13 +174,13 @@ async fn timelocks_stay_after_a_change_to_a_plan_without_them() {
     let world = World::start().await;
     let alice = world.account("alice", "premium").await;
     let cid = world.cluster.publish("locked", MIB);
-    let wish =
+    let request =
         PinRequest::new(cid).with(PinOptions { timelock: Some(world.in_an_hour()), ..PinOptions::default() });
-    world.pin(&alice, wish.clone()).await.unwrap();
+    world.pin(&alice, request.clone()).await.unwrap();
     let (_, plan) = world.service.subscriptions.change(&alice, &PlanCode::new("free")).await.unwrap();
     let alice = pinfold_service::Caller { plan, ..alice };
     assert!(world.uploads(&alice).await[0].expires_at.is_some());
-    assert_eq!(world.pin(&alice, wish).await.err(), Some(Error::TimelockNotAllowed));
+    assert_eq!(world.pin(&alice, request).await.err(), Some(Error::TimelockNotAllowed));
     world.clock.advance(Duration::from_hours(2));
     world.run_until_idle().await;
     assert!(world.uploads(&alice).await.is_empty(), "the pins expire at their timelocks");
@@ -243,19 +243,19 @@ async fn account_removal_continues_after_a_restart() {
         world.pin(who, PinRequest::new(cid)).await.unwrap();
     }
     let id = alice.account.id;
-    let kept = world.service.admin.remove_account(BY, id, false).await;
-    assert_eq!(kept, Err(Error::AccountHasPins { pins: 2 }));
+    let refused = world.service.admin.remove_account(BY, id, false).await;
+    assert_eq!(refused, Err(Error::AccountHasPins { pins: 2 }));
     let leaving = world.service.admin.remove_account(Actor::account(bob.account.id), id, true).await;
     assert_eq!(leaving, Ok(RemoveAccountOutcome::Begun { pins: 2 }));
     world.restart().await;
     world.run_until_idle().await;
     assert_eq!(world.service.admin.account(id).await.err(), Some(Error::AccountNotFound));
-    world.check_settled(&[&bob]).await;
+    world.check_idle(&[&bob]).await;
     assert!(world.cluster.has(&shared) && !world.cluster.holds(&format!("pin/cl0-global/{own}"), &own));
 
     let log = world.service.audit_log.list_all(Some(id), None, LogQuery::default()).await.unwrap();
-    let told = log.entries.iter().find(|entry| entry.action == "account.remove").unwrap();
-    assert_eq!(told.by.actor, Some(bob.account.id), "the log names the actor after the account is removed");
+    let entry = log.entries.iter().find(|entry| entry.action == "account.remove").unwrap();
+    assert_eq!(entry.by.actor, Some(bob.account.id), "the log names the actor after the account is removed");
 }
 
 #[tokio::test]
@@ -321,7 +321,7 @@ async fn statistics_count_pins_by_state() {
     world.pin(&alice, PinRequest::new(cid)).await.unwrap();
     world.pin(&bob, PinRequest::new(cid)).await.unwrap();
     let nowhere = world.cluster.publish("later", MIB);
-    world.wish(&bob, nowhere).await.unwrap();
+    world.create_pin(&bob, nowhere).await.unwrap();
     let statistics = world.service.admin.statistics().await.unwrap();
     let plans: Vec<_> = statistics.accounts.iter().map(|sum| (sum.plan.as_str(), sum.accounts)).collect();
     assert_eq!(plans, [("free", 1), ("premium", 1)]);

@@ -80,10 +80,10 @@ async fn audit_log_has_pages_cursors_and_filters() {
 
 #[tokio::test]
 async fn old_audit_entries_are_deleted() {
-    let kept = Duration::from_hours(24 * 30);
-    let world = World::start_with(Settings { audit_kept: Some(kept), ..Settings::default() }).await;
+    let retention = Duration::from_hours(24 * 30);
+    let world = World::start_with(Settings { audit_kept: Some(retention), ..Settings::default() }).await;
     let alice = world.account("alice", "free").await;
-    world.clock.advance(kept);
+    world.clock.advance(retention);
     world.run_until_idle().await;
     assert_eq!(log(&world, &alice, LogQuery::default()).await.len(), 2, "not before it is old enough");
     let late = AuditEvent::new(alice.account.id, alice.actor(), "account.login", "");

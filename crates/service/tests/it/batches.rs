@@ -55,7 +55,7 @@ async fn full_batch_is_pinned_and_removed() {
     assert_eq!(world.fresh(alice.account.id).await.pins, 0);
     assert_eq!(world.remove_all(&bob, &cids).await, Ok(1_000));
     world.run_until_idle().await;
-    world.check_settled(&[&alice, &bob]).await;
+    world.check_idle(&[&alice, &bob]).await;
 }
 
 #[tokio::test]
@@ -65,13 +65,13 @@ async fn invalid_batch_reports_all_errors_and_pins_nothing() {
     let cids = world.publish_many("", 3, 1);
     let now = world.clock.now();
     let retention = Retention::parse(&now.after(Duration::from_hours(1)).to_string(), now).ok();
-    let wish = |at: usize| PinRequest::new(cids[at]);
-    let wishes = vec![
-        wish(0),
-        PinRequest { cluster: ClusterId::parse("nowhere").ok(), ..wish(1) },
-        wish(1).with(PinOptions { timelock: Some(world.in_an_hour()), ..PinOptions::default() }),
-        wish(1).with(PinOptions { retention, ..PinOptions::default() }),
-        PinRequest { cluster: Some(ClusterId::default()), ..wish(0) },
+    let request = |at: usize| PinRequest::new(cids[at]);
+    let requests = vec![
+        request(0),
+        PinRequest { cluster: ClusterId::parse("nowhere").ok(), ..request(1) },
+        request(1).with(PinOptions { timelock: Some(world.in_an_hour()), ..PinOptions::default() }),
+        request(1).with(PinOptions { retention, ..PinOptions::default() }),
+        PinRequest { cluster: Some(ClusterId::default()), ..request(0) },
     ];
     let expected = [
         (1, Error::UnknownCluster),
@@ -79,7 +79,7 @@ async fn invalid_batch_reports_all_errors_and_pins_nothing() {
         (3, Error::RetentionNotAllowed),
         (4, Error::Twice { first: 0 }),
     ];
-    assert_eq!(faults(world.service.pins.pin_all(&bob, wishes).await), expected);
+    assert_eq!(faults(world.service.pins.pin_all(&bob, requests).await), expected);
     let too_many = world.publish_many("x", BATCH_ITEMS_MAX + 1, 1);
     for cids in [&[][..], &too_many] {
         let refused = world.pin_all(&bob, cids).await;
@@ -125,12 +125,12 @@ async fn batch_removal_reports_locked_and_missing_pins_and_removes_nothing() {
     assert_eq!(world.uploads(&alice).await.len(), 2);
 
     let sooner = Retention::parse(&now.after(Duration::from_mins(1)).to_string(), now).ok();
-    let wishes = vec![
+    let requests = vec![
         PinRequest::new(cids[2]),
         PinRequest::new(cids[1]).with(PinOptions { retention: sooner, ..PinOptions::default() }),
     ];
     let shortened = Error::Lifetime(LifetimeError::Shortened { until });
-    assert_eq!(faults(world.service.pins.pin_all(&alice, wishes).await), [(1, shortened)]);
+    assert_eq!(faults(world.service.pins.pin_all(&alice, requests).await), [(1, shortened)]);
     assert_eq!(world.uploads(&alice).await.len(), 2, "the other item was not pinned either");
 }
 
@@ -145,7 +145,7 @@ async fn concurrent_batches_never_exceed_the_quota() {
     let granted = [left, right].into_iter().filter(Result::is_ok).count();
     assert_eq!(granted, 1, "each batch fits alone, but not both");
     assert_eq!(world.fresh(bob.account.id).await.pins, 4);
-    world.check_settled(&[&alice, &bob]).await;
+    world.check_idle(&[&alice, &bob]).await;
 }
 
 #[tokio::test]
@@ -185,18 +185,19 @@ async fn dry_run_is_refused_like_the_pin() {
     let world = World::start().await;
     let bob = world.account("bob", "free").await;
     let cids = world.publish_many("", 101, 1);
-    let run = async |wish| world.service.pins.dry_run(&bob, &wish, A_MOMENT).await.map(drop);
-    let wish = PinRequest::new(cids[0]);
-    let elsewhere = PinRequest { cluster: ClusterId::parse("nowhere").ok(), ..wish.clone() };
+    let run = async |request| world.service.pins.dry_run(&bob, &request, A_MOMENT).await.map(drop);
+    let request = PinRequest::new(cids[0]);
+    let elsewhere = PinRequest { cluster: ClusterId::parse("nowhere").ok(), ..request.clone() };
     assert_eq!(run(elsewhere).await, Err(Error::UnknownCluster));
-    let timed = wish.clone().with(PinOptions { timelock: Some(world.in_an_hour()), ..PinOptions::default() });
+    let timed =
+        request.clone().with(PinOptions { timelock: Some(world.in_an_hour()), ..PinOptions::default() });
     assert_eq!(run(timed).await, Err(Error::TimelockNotAllowed));
     world.pin_all(&bob, &cids[..100]).await.unwrap();
     assert_eq!(
         run(PinRequest::new(cids[100])).await,
         Err(Error::TooManyInFlight { limit: 100, at: world.clock.now() })
     );
-    assert_eq!(run(wish).await, Ok(()), "this pin is in flight");
+    assert_eq!(run(request).await, Ok(()), "this pin is in flight");
 }
 
 #[tokio::test]

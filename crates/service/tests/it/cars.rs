@@ -42,16 +42,16 @@ async fn every_car_root_is_pinned_before_the_upload_hold_is_released() {
     let elsewhere = world.cluster.publish("elsewhere", MIB);
     let car = car(&header(&[roots[0], elsewhere, roots[1], roots[0]]), &blocks);
     let background = world.service.run();
-    let kept = import(&world, &alice, &car, &[], LONG).await.unwrap();
+    let pins = import(&world, &alice, &car, &[], LONG).await.unwrap();
     background.stop().await;
 
-    let order: Vec<Cid> = kept.iter().map(|(root, _)| *root).collect();
+    let order: Vec<Cid> = pins.iter().map(|(root, _)| *root).collect();
     assert_eq!(order, [roots[0], elsewhere, roots[1]]);
-    for (root, receipt) in kept {
+    for (root, receipt) in pins {
         assert_eq!(receipt.unwrap().view.state, PinState::Pinned, "{root}");
     }
     world.run_until_idle().await;
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
     assert_eq!(world.fresh(alice.account.id).await.used_bytes, MIB + 6);
 }
 
@@ -63,12 +63,12 @@ async fn failed_car_root_does_not_affect_the_others() {
     let missing = world.cluster.publish("gone", 5);
     world.cluster.unpublish(&missing);
     let background = world.service.run();
-    let kept = import(&world, &alice, &car(&header(&[missing, *blocks[0].cid()]), &blocks), &[], LONG).await;
+    let pins = import(&world, &alice, &car(&header(&[missing, *blocks[0].cid()]), &blocks), &[], LONG).await;
     background.stop().await;
-    let kept: Vec<_> = kept.unwrap().into_iter().map(|(_, receipt)| receipt.map(|_| ())).collect();
-    assert_eq!(kept, [Err(Error::CidNotFound), Ok(())]);
+    let pins: Vec<_> = pins.unwrap().into_iter().map(|(_, receipt)| receipt.map(|_| ())).collect();
+    assert_eq!(pins, [Err(Error::CidNotFound), Ok(())]);
     world.run_until_idle().await;
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -81,10 +81,10 @@ async fn car_without_a_root_requires_one_in_the_request() {
         let Err(Error::InvalidRequest(reason)) = refused else { panic!("{refused:?}") };
         assert!(reason.contains("no root"), "{reason}");
         world.run_until_idle().await;
-        world.check_settled(&[&alice]).await;
+        world.check_idle(&[&alice]).await;
     }
-    let kept = import(&world, &alice, &car(HEADER, &blocks), &[*blocks[0].cid()], Wait::No).await.unwrap();
-    assert_eq!(kept[0].1.as_ref().unwrap().view.state, PinState::Queued);
+    let pins = import(&world, &alice, &car(HEADER, &blocks), &[*blocks[0].cid()], Wait::No).await.unwrap();
+    assert_eq!(pins[0].1.as_ref().unwrap().view.state, PinState::Queued);
     let background = world.service.run();
     import(&world, &alice, &car(HEADER, &blocks), &[*blocks[0].cid()], LONG).await.unwrap()[0]
         .1
@@ -94,7 +94,7 @@ async fn car_without_a_root_requires_one_in_the_request() {
     // The first upload may have been stopped before its pin was recorded.
     world.restart().await;
     world.run_until_idle().await;
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -110,12 +110,12 @@ async fn refused_car_leaves_nothing() {
         assert!(matches!(refused, Err(Error::InvalidRequest(_))), "{refused:?}");
     }
     let large = world.cluster.publish("almost all", (1 << 30) - 5);
-    world.wish(&alice, large).await.unwrap();
+    world.create_pin(&alice, large).await.unwrap();
     world.run_until_idle().await;
     let refused = import(&world, &alice, &good, &[], Wait::No).await;
     assert_eq!(refused.err(), Some(Error::QuotaExceeded));
     world.run_until_idle().await;
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -124,6 +124,6 @@ async fn operator_imports_within_the_plan_of_the_account() {
     let alice = world.account("alice", "free").await;
     let caller = world.service.accounts.caller(&alice.account.email).await.unwrap();
     assert_eq!((caller.account.id, &caller.plan.code), (alice.account.id, &alice.plan.code));
-    let nobody = Email::parse("nobody@example.org").unwrap();
-    assert_eq!(world.service.accounts.caller(&nobody).await.err(), Some(Error::AccountNotFound));
+    let unknown = Email::parse("nobody@example.org").unwrap();
+    assert_eq!(world.service.accounts.caller(&unknown).await.err(), Some(Error::AccountNotFound));
 }

@@ -20,12 +20,12 @@ async fn pin_requested_during_release_keeps_its_blocks() {
     world.remove(&alice, &cid).await.unwrap();
     tokio::join!(world.run_until_idle(), async {
         gate.reached().await;
-        let receipt = world.wish(&alice, cid).await.unwrap();
+        let receipt = world.create_pin(&alice, cid).await.unwrap();
         assert_eq!(receipt.view.state, PinState::Queued, "its blocks are being released");
         gate.open();
     });
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -40,7 +40,7 @@ async fn lease_that_expires_during_a_release_loses_nothing() {
     world.remove(&alice, &cid).await.unwrap();
     tokio::join!(world.run_until_idle(), async {
         gate.reached().await;
-        world.wish(&alice, cid).await.unwrap();
+        world.create_pin(&alice, cid).await.unwrap();
         // The clock jumps, and another worker leases the placement while the release still hangs.
         world.clock.advance(Duration::from_hours(1));
         tokio::join!(world.run_until_idle(), async {
@@ -50,7 +50,7 @@ async fn lease_that_expires_during_a_release_loses_nothing() {
     });
     world.run_until_idle().await;
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn fetch_stops_when_its_pin_is_removed() {
     assert_eq!(waited, Err(Error::PinNotFound), "the waiting request gets the error");
     world.run_until_idle().await;
     assert_eq!(world.cluster.all_names(), Vec::<String>::new());
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn unfinished_pin_continues_after_a_restart() {
     let cid = world.cluster.publish("hello", MIB);
     let gate = Gate::default();
     world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
-    world.wish(&alice, cid).await.unwrap();
+    world.create_pin(&alice, cid).await.unwrap();
     tokio::select! {
         () = world.run_until_idle() => panic!("the gate is closed"),
         () = gate.reached() => {}
@@ -142,7 +142,7 @@ async fn unfinished_pin_continues_after_a_restart() {
     world.clock.advance(Duration::from_secs(61));
     world.run_until_idle().await;
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn start_takes_over_leases_of_a_killed_process() {
     let cid = world.cluster.publish("hello", MIB);
     let gate = Gate::default();
     world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
-    world.wish(&alice, cid).await.unwrap();
+    world.create_pin(&alice, cid).await.unwrap();
     tokio::select! {
         () = world.run_until_idle() => panic!("the gate is closed"),
         () = gate.reached() => {}
@@ -161,7 +161,7 @@ async fn start_takes_over_leases_of_a_killed_process() {
     world.service.workers.take_over().await.unwrap();
     world.run_until_idle().await;
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -179,7 +179,7 @@ async fn removal_survives_a_restart_and_an_unavailable_cluster() {
         world.clock.advance(Duration::from_mins(10));
     }
     assert!(!world.cluster.has(&cid));
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -205,7 +205,7 @@ async fn removal_returns_before_the_release_which_survives_a_restart() {
     world.service.workers.take_over().await.unwrap();
     world.run_until_idle().await;
     assert!(!world.cluster.has(&cid));
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -228,7 +228,7 @@ async fn removal_returns_before_the_release_in_a_running_service() {
     background.stop().await;
     world.run_until_idle().await;
     assert_eq!(world.cluster.all_names(), Vec::<String>::new());
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -268,7 +268,7 @@ async fn all_waiting_requests_get_the_same_error() {
     background.stop().await;
     world.run_until_idle().await;
     assert_eq!(world.uploads(&alice).await, []);
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -284,7 +284,7 @@ async fn running_service_works_without_explicit_turns() {
         assert_eq!(receipt.unwrap().view.state, PinState::Pinned);
     }
     background.stop().await;
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -295,7 +295,7 @@ async fn stop_leaves_running_work_to_the_next_start() {
     let gate = Gate::default();
     world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
     let background = world.service.run();
-    world.wish(&alice, cid).await.unwrap();
+    world.create_pin(&alice, cid).await.unwrap();
     gate.reached().await;
     background.stop().await;
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Queued));

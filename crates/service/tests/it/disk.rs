@@ -82,11 +82,11 @@ impl Cluster for Disk {
                 if let Some(fault) = now {
                     return Err(fault.error.clone());
                 }
-                let nobody = || match fetched {
+                let unavailable = || match fetched {
                     0 => ClusterError::NotFound,
                     _ => ClusterError::Stalled(format!("{cid} is missing")),
                 };
-                let block = self.network.fetch(&cid).ok_or_else(nobody)?;
+                let block = self.network.fetch(&cid).ok_or_else(unavailable)?;
                 self.blocks.put(hold, block.clone()).await?;
                 fetched += 1;
                 block

@@ -34,14 +34,14 @@ const STEPS: usize = 40;
 const THREADS: usize = 2;
 
 /// One process: its runtime and everything that runs in it.
-struct Life {
+struct Process {
     runtime: Runtime,
     store: Store,
     service: Service,
     disk: Arc<Disk>,
 }
 
-impl Life {
+impl Process {
     fn begin(dir: &Path, network: &Network, clock: &Arc<ManualClock>) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let disk = Arc::new(Disk::open(&dir.join("blocks"), network));
@@ -104,10 +104,10 @@ fn settings() -> Settings {
 
 /// An operation of an account.
 #[derive(Debug, Clone)]
-enum Action {
+enum Operation {
     CreatePin { who: usize, cid: Cid, timelock: Option<Timelock> },
     Remove { who: usize, cid: Cid },
-    Upload { who: usize, bodies: Vec<Vec<u8>>, broken: bool, kept: bool, timelock: Option<Timelock> },
+    Upload { who: usize, bodies: Vec<Vec<u8>>, broken: bool, completed: bool, timelock: Option<Timelock> },
     Nothing,
 }
 
@@ -117,12 +117,12 @@ struct Answers {
     /// Pins whose removal was at least begun.
     removed: BTreeSet<(usize, Cid)>,
     /// Pins that were requested again.
-    wished: BTreeSet<(usize, Cid)>,
+    requested: BTreeSet<(usize, Cid)>,
     /// Uploads that were acknowledged without an expiry.
-    promised: BTreeSet<(usize, Cid)>,
+    acknowledged: BTreeSet<(usize, Cid)>,
 }
 
-struct Play {
+struct Simulation {
     network: Network,
     clock: Arc<ManualClock>,
     callers: Vec<Caller>,
@@ -131,23 +131,23 @@ struct Play {
     uploaded: Vec<Cid>,
     /// Bodies that were uploaded, which may be uploaded again.
     bodies: Vec<Vec<Vec<u8>>>,
-    promised: BTreeSet<(usize, Cid)>,
+    acknowledged: BTreeSet<(usize, Cid)>,
     pinned: BTreeMap<(usize, Cid), Option<Timestamp>>,
     dice: Dice,
-    life: Option<Life>,
+    process: Option<Process>,
     dir: TempDir,
 }
 
-impl Play {
+impl Simulation {
     fn new(seed: u64) -> Self {
         let dir = temp_dir();
         let (network, clock) = (Network::default(), Arc::new(ManualClock::default()));
         let mut dice = Dice::new(seed);
         let grown = network.grow(&mut dice);
-        let life = Life::begin(dir.path(), &network, &clock);
+        let process = Process::begin(dir.path(), &network, &clock);
         let callers = [("ada", "small"), ("ben", "medium"), ("cyd", "large")];
         let callers =
-            callers.map(|(name, plan)| life.runtime.block_on(new_account(&life.service, name, plan)));
+            callers.map(|(name, plan)| process.runtime.block_on(new_account(&process.service, name, plan)));
         Self {
             network,
             clock,
@@ -155,16 +155,16 @@ impl Play {
             grown,
             uploaded: Vec::new(),
             bodies: Vec::new(),
-            promised: BTreeSet::new(),
+            acknowledged: BTreeSet::new(),
             pinned: BTreeMap::new(),
             dice,
-            life: Some(life),
+            process: Some(process),
             dir,
         }
     }
 
-    fn life(&self) -> &Life {
-        self.life.as_ref().unwrap()
+    fn process(&self) -> &Process {
+        self.process.as_ref().unwrap()
     }
 
     /// The two roots whose DAGs share most blocks and are not equal.
@@ -180,34 +180,34 @@ impl Play {
             self.step();
             self.check();
         }
-        self.network.mend();
+        self.network.end_faults();
         self.quiet_down();
-        self.check_settled();
+        self.check_idle();
         for who in 0..self.callers.len() {
-            for pin in self.life().pins(&self.callers[who]) {
-                self.alone(Action::Remove { who, cid: pin.cid });
+            for pin in self.process().pins(&self.callers[who]) {
+                self.run_alone(Operation::Remove { who, cid: pin.cid });
             }
         }
         self.quiet_down();
-        self.check_settled();
+        self.check_idle();
         self.check_empty();
-        self.life.take().unwrap().kill();
+        self.process.take().unwrap().kill();
     }
 
     fn step(&mut self) {
         match self.dice.roll(20) {
             0..6 => {
-                let act = self.act();
-                self.alone(act);
+                let operation = self.next_operation();
+                self.run_alone(operation);
             }
             6..10 => {
-                let act = self.act();
-                self.beside_a_turn(act);
+                let operation = self.next_operation();
+                self.run_during_turn(operation);
             }
-            10..13 => drop(self.life().runtime.block_on(self.life().service.workers.turn()).unwrap()),
+            10..13 => drop(self.process().runtime.block_on(self.process().service.workers.turn()).unwrap()),
             13 => {
-                let act = self.act();
-                self.die_during(act);
+                let operation = self.next_operation();
+                self.crash_during(operation);
             }
             14 => self.stop_and_start(),
             15..18 => self.break_something(),
@@ -224,16 +224,16 @@ impl Play {
         }
     }
 
-    fn act(&mut self) -> Action {
+    fn next_operation(&mut self) -> Operation {
         let who = self.dice.roll(self.callers.len() as u64) as usize;
         let timelock = self.timelock(who);
         match self.dice.roll(10) {
-            0..5 => Action::CreatePin { who, cid: self.root(), timelock },
-            5..8 => Action::Remove { who, cid: self.root() },
+            0..5 => Operation::CreatePin { who, cid: self.root(), timelock },
+            5..8 => Operation::Remove { who, cid: self.root() },
             _ => {
                 let bodies = self.bodies();
-                let (broken, kept) = (self.dice.roll(6) == 0, self.dice.roll(6) != 0);
-                Action::Upload { who, bodies, broken, kept, timelock }
+                let (broken, completed) = (self.dice.roll(6) == 0, self.dice.roll(6) != 0);
+                Operation::Upload { who, bodies, broken, completed, timelock }
             }
         }
     }
@@ -271,80 +271,80 @@ impl Play {
         }
     }
 
-    fn alone(&mut self, act: Action) {
-        let life = self.life.take().unwrap();
-        let answers = life.runtime.block_on(self.perform(&life.service, act));
-        self.life = Some(life);
+    fn run_alone(&mut self, operation: Operation) {
+        let process = self.process.take().unwrap();
+        let answers = process.runtime.block_on(self.perform(&process.service, operation));
+        self.process = Some(process);
         self.note(answers);
     }
 
     /// Runs an operation while the worker runs.
-    fn beside_a_turn(&mut self, act: Action) {
+    fn run_during_turn(&mut self, operation: Operation) {
         let breaths = self.dice.roll(60);
-        let life = self.life.take().unwrap();
-        let answers = life.runtime.block_on(async {
+        let process = self.process.take().unwrap();
+        let answers = process.runtime.block_on(async {
             let later = async {
                 breathe(breaths).await;
-                self.perform(&life.service, act).await
+                self.perform(&process.service, operation).await
             };
-            let (turned, answers) = tokio::join!(life.service.workers.turn(), later);
+            let (turned, answers) = tokio::join!(process.service.workers.turn(), later);
             turned.unwrap();
             answers
         });
-        self.life = Some(life);
+        self.process = Some(process);
         self.note(answers);
     }
 
     /// Kills the process during an operation and a turn of the worker.
-    fn die_during(&mut self, act: Action) {
+    fn crash_during(&mut self, operation: Operation) {
         let breaths = self.dice.roll(120);
-        let life = self.life.take().unwrap();
+        let process = self.process.take().unwrap();
         let mut answers = Answers::default();
         // The operation may have been carried out without an acknowledgement.
-        match &act {
-            Action::Remove { who, cid } => drop(answers.removed.insert((*who, *cid))),
-            Action::CreatePin { who, cid, .. } => drop(answers.wished.insert((*who, *cid))),
-            Action::Upload { .. } | Action::Nothing => {}
+        match &operation {
+            Operation::Remove { who, cid } => drop(answers.removed.insert((*who, *cid))),
+            Operation::CreatePin { who, cid, .. } => drop(answers.requested.insert((*who, *cid))),
+            Operation::Upload { .. } | Operation::Nothing => {}
         }
-        let done = life.runtime.block_on(async {
+        let done = process.runtime.block_on(async {
             tokio::select! {
                 biased;
-                (turned, done) = async { tokio::join!(life.service.workers.turn(), self.perform(&life.service, act)) } => {
+                (turned, done) = async { tokio::join!(process.service.workers.turn(), self.perform(&process.service, operation)) } => {
                     turned.unwrap();
                     Some(done)
                 }
                 () = breathe(breaths) => None,
             }
         });
-        life.kill();
+        process.kill();
         self.note(done.unwrap_or(answers));
         self.start();
     }
 
     /// Stops the service in order while it runs, and starts it again.
     fn stop_and_start(&mut self) {
-        let act = if self.dice.roll(2) == 0 { self.act() } else { Action::Nothing };
+        let operation = if self.dice.roll(2) == 0 { self.next_operation() } else { Operation::Nothing };
         let breaths = self.dice.roll(60);
-        let life = self.life.take().unwrap();
-        let answers = life.runtime.block_on(async {
-            let background = life.service.run();
+        let process = self.process.take().unwrap();
+        let answers = process.runtime.block_on(async {
+            let background = process.service.run();
             breathe(breaths).await;
-            let answers = self.perform(&life.service, act).await;
+            let answers = self.perform(&process.service, operation).await;
             background.stop().await;
-            life.disk.blocks.close().await;
+            process.disk.blocks.close().await;
             answers
         });
-        life.kill();
+        process.kill();
         self.note(answers);
         self.start();
     }
 
     fn start(&mut self) {
-        let life = Life::begin(self.dir.path(), &self.network, &self.clock);
+        let process = Process::begin(self.dir.path(), &self.network, &self.clock);
         if self.dice.roll(2) == 0 {
-            life.runtime.block_on(life.service.workers.take_over()).unwrap();
+            process.runtime.block_on(process.service.workers.take_over()).unwrap();
         }
-        self.life = Some(life);
+        self.process = Some(process);
     }
 
     fn break_something(&mut self) {
@@ -370,27 +370,29 @@ impl Play {
     }
 
     /// A refusal is allowed as long as no acknowledged operation is affected.
-    async fn perform(&self, service: &Service, act: Action) -> Answers {
+    async fn perform(&self, service: &Service, operation: Operation) -> Answers {
         let mut answers = Answers::default();
-        match act {
-            Action::Nothing => {}
-            Action::CreatePin { who, cid, timelock } => {
-                answers.wished.insert((who, cid));
-                let wish = PinRequest::new(cid).with(PinOptions { timelock, ..PinOptions::default() });
-                let _ = service.pins.pin(&self.callers[who], wish, Wait::No).await;
+        match operation {
+            Operation::Nothing => {}
+            Operation::CreatePin { who, cid, timelock } => {
+                answers.requested.insert((who, cid));
+                let request = PinRequest::new(cid).with(PinOptions { timelock, ..PinOptions::default() });
+                let _ = service.pins.pin(&self.callers[who], request, Wait::No).await;
             }
-            Action::Remove { who, cid } => {
+            Operation::Remove { who, cid } => {
                 answers.removed.insert((who, cid));
                 let _ = service.pins.remove(&self.callers[who], &cid, None).await;
             }
-            Action::Upload { who, bodies, broken, kept, timelock } => {
+            Operation::Upload { who, bodies, broken, completed, timelock } => {
                 let terms = UploadRequest {
                     options: PinOptions { timelock, ..PinOptions::default() },
                     cluster: None,
                 };
-                if let Some(pin) = upload(service, &self.callers[who], &bodies, broken, kept, &terms).await {
-                    answers.wished.insert((who, pin.cid));
-                    answers.promised.extend(pin.expires_at.is_none().then_some((who, pin.cid)));
+                if let Some(pin) =
+                    upload(service, &self.callers[who], &bodies, broken, completed, &terms).await
+                {
+                    answers.requested.insert((who, pin.cid));
+                    answers.acknowledged.extend(pin.expires_at.is_none().then_some((who, pin.cid)));
                 }
             }
         }
@@ -398,14 +400,14 @@ impl Play {
     }
 
     fn note(&mut self, answers: Answers) {
-        for gone in answers.removed.iter().chain(&answers.wished) {
-            self.promised.remove(gone);
+        for gone in answers.removed.iter().chain(&answers.requested) {
+            self.acknowledged.remove(gone);
         }
         for gone in &answers.removed {
             self.pinned.remove(gone);
         }
-        self.uploaded.extend(answers.promised.iter().map(|(_, cid)| *cid));
-        self.promised.extend(answers.promised);
+        self.uploaded.extend(answers.acknowledged.iter().map(|(_, cid)| *cid));
+        self.acknowledged.extend(answers.acknowledged);
     }
 
     /// Invariants that hold at any time.
@@ -413,7 +415,7 @@ impl Play {
         let now = self.clock.now();
         let mut pinned = BTreeMap::new();
         for (who, caller) in self.callers.iter().enumerate() {
-            let pins = self.check_books(caller);
+            let pins = self.check_accounting(caller);
             for pin in pins.iter().filter(|pin| pin.state == PinState::Pinned) {
                 self.check_held(pin);
                 pinned.insert((who, pin.cid), pin.expires_at);
@@ -431,12 +433,12 @@ impl Play {
 
     /// Checks that the usage of accounts equals the sum of their pins, and returns the pins. Content that is local
     /// completes in the background, so a reading counts only if nothing has changed during it.
-    fn check_books(&self, caller: &Caller) -> Vec<PinView> {
-        let life = self.life();
-        let read = || life.runtime.block_on(life.service.accounts.by_id(caller.account.id)).unwrap();
+    fn check_accounting(&self, caller: &Caller) -> Vec<PinView> {
+        let process = self.process();
+        let read = || process.runtime.block_on(process.service.accounts.by_id(caller.account.id)).unwrap();
         let mut account = read();
         let pins = loop {
-            let pins = life.pins(caller);
+            let pins = process.pins(caller);
             let before = std::mem::replace(&mut account, read());
             if (before.used_bytes, before.pins) == (account.used_bytes, account.pins) {
                 break pins;
@@ -451,7 +453,7 @@ impl Play {
 
     /// Reads and verifies every block under a sealed hold of exactly these blocks.
     fn check_held(&self, pin: &PinView) {
-        let disk = &self.life().disk;
+        let disk = &self.process().disk;
         let dag = walk(&pin.cid, |cid| disk.load(cid));
         if self.grown.roots.contains(&pin.cid) {
             assert_eq!(dag, self.network.dag(&pin.cid), "the whole DAG of {}", pin.cid);
@@ -468,46 +470,47 @@ impl Play {
     fn quiet_down(&mut self) {
         for _ in 0..12 {
             self.clock.advance(Duration::from_mins(5));
-            self.life().run_until_idle();
+            self.process().run_until_idle();
         }
         self.check();
     }
 
     /// Invariants that hold when all work is done.
-    fn check_settled(&self) {
-        let life = self.life();
-        let placements = life.runtime.block_on(life.store.placements(None, 10_000)).unwrap();
+    fn check_idle(&self) {
+        let process = self.process();
+        let placements = process.runtime.block_on(process.store.placements(None, 10_000)).unwrap();
         let mut wanted = BTreeSet::new();
         let mut alive: HashMap<Hash, u64> = HashMap::new();
         for placement in &placements {
             assert!(placement.state.is_settled() && !placement.leased, "{placement:?}");
             if placement.state.is_wanted() {
                 wanted.insert(format!("pin/{}/{}", placement.cluster, placement.cid));
-                alive.extend(walk(&placement.cid, |cid| life.disk.load(cid)));
+                alive.extend(walk(&placement.cid, |cid| process.disk.load(cid)));
             }
         }
-        let holds = life.disk.blocks.holds("", None, 10_000).unwrap();
+        let holds = process.disk.blocks.holds("", None, 10_000).unwrap();
         let held: BTreeSet<String> = holds.iter().map(|hold| hold.name.as_str().to_owned()).collect();
         assert_eq!(held, wanted, "the holds are those of live placements");
         self.check_pins();
         self.check_freed(&alive);
-        self.check_sharing(&alive);
+        self.check_dedup_usage(&alive);
     }
 
     /// Shared content counts once for each account and once for the store.
-    fn check_sharing(&self, alive: &HashMap<Hash, u64>) {
-        let life = self.life();
+    fn check_dedup_usage(&self, alive: &HashMap<Hash, u64>) {
+        let process = self.process();
         for caller in &self.callers {
-            let pins = life.pins(caller).into_iter().filter(|pin| pin.state == PinState::Pinned);
+            let pins = process.pins(caller).into_iter().filter(|pin| pin.state == PinState::Pinned);
             let own: HashMap<Hash, u64> =
-                pins.flat_map(|pin| walk(&pin.cid, |cid| life.disk.load(cid))).collect();
-            let account = life.runtime.block_on(life.service.accounts.by_id(caller.account.id)).unwrap();
+                pins.flat_map(|pin| walk(&pin.cid, |cid| process.disk.load(cid))).collect();
+            let account =
+                process.runtime.block_on(process.service.accounts.by_id(caller.account.id)).unwrap();
             assert_eq!(account.dedup_bytes, own.values().sum::<u64>(), "{}", account.email);
             assert!(account.dedup_bytes <= account.used_bytes);
         }
-        let totals = life.disk.blocks.totals().unwrap();
+        let totals = process.disk.blocks.totals().unwrap();
         assert_eq!((totals.blocks, totals.bytes), (alive.len() as u64, alive.values().sum()));
-        let holds = life.disk.blocks.holds("", None, 10_000).unwrap();
+        let holds = process.disk.blocks.holds("", None, 10_000).unwrap();
         let held = holds.iter().map(|hold| hold.stats.bytes).sum::<u64>();
         assert_eq!((totals.holds, totals.held_bytes), (holds.len() as u64, held));
     }
@@ -516,28 +519,28 @@ impl Play {
     fn check_pins(&self) {
         let now = self.clock.now();
         for (who, caller) in self.callers.iter().enumerate() {
-            for pin in self.life().pins(caller) {
+            for pin in self.process().pins(caller) {
                 assert!(matches!(pin.state, PinState::Pinned | PinState::Failed), "{pin:?}");
                 assert!(pin.expires_at.is_none_or(|at| at > now), "{pin:?}");
-                if self.promised.contains(&(who, pin.cid)) && pin.state == PinState::Failed {
-                    let life = self.life();
-                    let status = life.service.pins.status(caller, &pin.cid, None);
-                    let error = life.runtime.block_on(status).unwrap().error.unwrap();
+                if self.acknowledged.contains(&(who, pin.cid)) && pin.state == PinState::Failed {
+                    let process = self.process();
+                    let status = process.service.pins.status(caller, &pin.cid, None);
+                    let error = process.runtime.block_on(status).unwrap().error.unwrap();
                     let own =
                         [FailureCode::Unavailable, FailureCode::StorageFull, FailureCode::QuotaExceeded];
                     assert!(own.contains(&error.code), "an upload was lost: {pin:?}, {error:?}");
                 }
             }
         }
-        for (who, cid) in &self.promised {
-            let pins = self.life().pins(&self.callers[*who]);
+        for (who, cid) in &self.acknowledged {
+            let pins = self.process().pins(&self.callers[*who]);
             assert!(pins.iter().any(|pin| pin.cid == *cid), "an acknowledged upload is gone: {cid}");
         }
     }
 
     /// Blocks without a hold are deleted after a short time.
     fn check_freed(&self, alive: &HashMap<Hash, u64>) {
-        let disk = &self.life().disk;
+        let disk = &self.process().disk;
         let began = Instant::now();
         let every = self.grown.hashes.iter().chain(self.uploaded.iter().map(Cid::hash));
         for hash in every.filter(|hash| !alive.contains_key(*hash)) {
@@ -555,7 +558,7 @@ impl Play {
 
     /// The last file is deleted after the last pin.
     fn check_empty(&self) {
-        assert_eq!(self.life().disk.blocks.holds("", None, 1).unwrap(), []);
+        assert_eq!(self.process().disk.blocks.holds("", None, 1).unwrap(), []);
         let began = Instant::now();
         let segments = self.dir.path().join("blocks/segments");
         while let Some(file) = std::fs::read_dir(&segments).unwrap().next() {
@@ -571,7 +574,7 @@ async fn upload(
     caller: &Caller,
     bodies: &[Vec<u8>],
     broken: bool,
-    kept: bool,
+    completed: bool,
     terms: &UploadRequest,
 ) -> Option<PinView> {
     let uploads = &service.uploads;
@@ -580,15 +583,15 @@ async fn upload(
     };
     if let [body] = bodies {
         let received = uploads.receive(caller, terms, body.chain(end())).await.ok()?;
-        let keep = kept.then(|| uploads.keep(caller, received, terms.clone()))?;
-        return Some(keep.await.ok()?.view);
+        let pin = completed.then(|| uploads.keep(caller, received, terms.clone()))?;
+        return Some(pin.await.ok()?.view);
     }
     let mut draft = uploads.directory(caller, terms).await.ok()?;
     for (i, body) in bodies.iter().enumerate() {
         draft.add(&format!("{}/{i}", i % 2), body.chain(end())).await.ok()?;
     }
-    let keep = kept.then(|| uploads.keep_directory(caller, draft, terms.clone()))?;
-    Some(keep.await.ok()?.receipt.view)
+    let pin = completed.then(|| uploads.keep_directory(caller, draft, terms.clone()))?;
+    Some(pin.await.ok()?.receipt.view)
 }
 
 /// A body whose sender disconnects.
@@ -634,19 +637,19 @@ impl Drop for Seed {
 fn removal_during_the_fetch_of_a_dag_with_shared_blocks_loses_nothing() {
     for seed in 1..=20 {
         let _seed = Seed(seed);
-        let mut play = Play::new(seed);
+        let mut simulation = Simulation::new(seed);
         // The two roots that share most blocks: one is pinned, the other is in flight.
-        let [old, new] = play.relatives();
-        play.alone(Action::CreatePin { who: 2, cid: old, timelock: None });
-        play.life().run_until_idle();
-        play.check();
-        play.alone(Action::CreatePin { who: 2, cid: new, timelock: None });
-        play.beside_a_turn(Action::Remove { who: 2, cid: old });
-        play.quiet_down();
-        play.check_settled();
-        let pinned: Vec<_> = play.pinned.keys().map(|(_, cid)| *cid).collect();
+        let [old, new] = simulation.relatives();
+        simulation.run_alone(Operation::CreatePin { who: 2, cid: old, timelock: None });
+        simulation.process().run_until_idle();
+        simulation.check();
+        simulation.run_alone(Operation::CreatePin { who: 2, cid: new, timelock: None });
+        simulation.run_during_turn(Operation::Remove { who: 2, cid: old });
+        simulation.quiet_down();
+        simulation.check_idle();
+        let pinned: Vec<_> = simulation.pinned.keys().map(|(_, cid)| *cid).collect();
         assert_eq!(pinned, [new]);
-        play.life.take().unwrap().kill();
+        simulation.process.take().unwrap().kill();
     }
 }
 
@@ -664,7 +667,7 @@ fn invariants_hold_across_crashes() {
                         break;
                     }
                     let _seed = Seed(seed);
-                    Play::new(seed).run();
+                    Simulation::new(seed).run();
                 }
             });
         }

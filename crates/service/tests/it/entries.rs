@@ -21,9 +21,9 @@ async fn directory(world: &World, caller: &Caller, paths: &[&str]) -> Cid {
     for path in paths {
         draft.add(path, path.as_bytes()).await.unwrap();
     }
-    let kept = uploads.keep_directory(caller, draft, UploadRequest::default()).await.unwrap();
+    let uploaded = uploads.keep_directory(caller, draft, UploadRequest::default()).await.unwrap();
     background.stop().await;
-    kept.receipt.view.cid
+    uploaded.receipt.view.cid
 }
 
 async fn list(world: &World, caller: &Caller, cid: &Cid, query: EntriesQuery) -> Result<EntriesPage, Error> {
@@ -75,7 +75,7 @@ async fn only_directories_that_the_account_pins_are_listed() {
 
     let (late, gate) = (world.cluster.publish("late", MIB), Gate::default());
     world.cluster.script_hold(&late, [Fate::Waits(gate.clone())]);
-    world.wish(&alice, late).await.unwrap();
+    world.create_pin(&alice, late).await.unwrap();
     assert_eq!(list(&world, &alice, &late, all()).await, Err(Error::NotPinned(PinState::Queued)));
     world.cluster.unpublish(&late);
     gate.open();
@@ -88,7 +88,7 @@ async fn pin_is_renamed_only_by_its_owner() {
     let world = World::start().await;
     let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "free").await);
     let cid = world.cluster.publish("hello", MIB);
-    let id = world.wish(&alice, cid).await.unwrap().view.upload_id;
+    let id = world.create_pin(&alice, cid).await.unwrap().view.upload_id;
     let (pins, name) = (&world.service.pins, || PinName::parse("mine").unwrap());
     assert_eq!(pins.rename(&bob, id, name()).await, Err(Error::UploadNotFound));
     assert_eq!(pins.rename(&alice, PinId(id.0 + 1), name()).await, Err(Error::UploadNotFound));
@@ -157,14 +157,14 @@ async fn folder_below_a_root_is_uploaded_completely() {
     let roots = Roots::start().await;
     let background = roots.world.service.run();
     for spelling in ["shared/site", "link/site", "link/./site/"] {
-        let kept = roots.upload(spelling).await.unwrap();
-        let paths: Vec<_> = kept.entries.iter().map(|entry| entry.path.as_str()).collect();
+        let uploaded = roots.upload(spelling).await.unwrap();
+        let paths: Vec<_> = uploaded.entries.iter().map(|entry| entry.path.as_str()).collect();
         assert_eq!(paths, ["img/logo.svg", "index.html", "empty"], "{spelling}");
-        assert_eq!(kept.receipt.view.original_name, Some(PinName::parse("site").unwrap()));
+        assert_eq!(uploaded.receipt.view.original_name, Some(PinName::parse("site").unwrap()));
     }
     background.stop().await;
     roots.world.run_until_idle().await;
-    roots.world.check_settled(&[&roots.alice]).await;
+    roots.world.check_idle(&[&roots.alice]).await;
 }
 
 #[tokio::test]
@@ -182,7 +182,7 @@ async fn nothing_outside_of_the_roots_is_read() {
     let refused = closed.service.uploads.folder(&bob, &UploadRequest::default(), "/tmp").await;
     assert_eq!(refused.err(), Some(Error::FolderNotAllowed), "no root, nothing");
     roots.world.run_until_idle().await;
-    roots.world.check_settled(&[&roots.alice]).await;
+    roots.world.check_idle(&[&roots.alice]).await;
 }
 
 #[tokio::test]
@@ -200,5 +200,5 @@ async fn entries_that_are_neither_files_nor_folders_are_reported() {
     fs::create_dir(roots.path("shared/nothing")).unwrap();
     assert!(roots.refusal("shared/nothing").await.contains("no files"));
     roots.world.run_until_idle().await;
-    roots.world.check_settled(&[&roots.alice]).await;
+    roots.world.check_idle(&[&roots.alice]).await;
 }

@@ -37,7 +37,7 @@ impl World {
 
     /// The audit log of an account, once it has this number of entries: some are written after the response.
     async fn log_of(&self, caller: &Caller, entries: usize) -> Vec<AuditEntry> {
-        let look = async {
+        let wait = async {
             loop {
                 let log = self.service.audit_log.list(caller, LogQuery::default()).await.unwrap().entries;
                 if log.len() >= entries {
@@ -46,7 +46,7 @@ impl World {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(DEADLINE, look).await.expect("the entries are written")
+        tokio::time::timeout(DEADLINE, wait).await.expect("the entries are written")
     }
 
     pub(crate) async fn prove(&self, session: &LoggedIn) -> Result<Caller, AuthError> {
@@ -250,10 +250,10 @@ async fn logins_are_audited_including_refused_ones() {
     logins.logout(&caller).await.unwrap();
 
     let log = world.log_of(&caller, 6).await;
-    let mut told: Vec<_> = log.iter().map(|entry| (entry.action.as_str(), entry.status)).collect();
-    told.sort_by_key(|(action, status)| (*action, status.as_str()));
+    let mut entries: Vec<_> = log.iter().map(|entry| (entry.action.as_str(), entry.status)).collect();
+    entries.sort_by_key(|(action, status)| (*action, status.as_str()));
     assert_eq!(
-        told,
+        entries,
         [
             ("account.create", AuditStatus::Done),
             ("account.login", AuditStatus::Refused),

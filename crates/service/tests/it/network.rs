@@ -92,7 +92,7 @@ impl Network {
     }
 
     /// Ends all faults.
-    pub(crate) fn mend(&self) {
+    pub(crate) fn end_faults(&self) {
         let mut state = self.state();
         state.away.clear();
         state.hold_faults.clear();

@@ -28,11 +28,11 @@ async fn until(watch: &mut PinEventStream, is_it: impl Fn(&PinEvent) -> bool) ->
 }
 
 /// Runs turns of the worker until the future completes.
-async fn beside<T>(world: &World, story: impl Future<Output = T>) -> T {
+async fn run_workers_during<T>(world: &World, future: impl Future<Output = T>) -> T {
     let background = world.service.run();
-    let told = story.await;
+    let event = future.await;
     background.stop().await;
-    told
+    event
 }
 
 fn quick() -> Settings {
@@ -45,12 +45,12 @@ async fn events_cover_a_pin_from_queue_to_end() {
     let alice = world.account("alice", "free").await;
     let (cid, gate) = (world.cluster.publish("hello", 3 * MIB), Gate::default());
     world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
-    world.wish(&alice, cid).await.unwrap();
+    world.create_pin(&alice, cid).await.unwrap();
     let mut watch = watch(&world, &alice, &cid, None).await;
     let first = next(&mut watch).await;
     assert_eq!((first.kind, first.state, first.cid), (EventKind::State, PinState::Queued, cid));
 
-    beside(&world, async {
+    run_workers_during(&world, async {
         gate.reached().await;
         let begun = until(&mut watch, |event| event.state == PinState::Pinning).await;
         assert_eq!(begun.kind, EventKind::State);
@@ -74,7 +74,7 @@ async fn reconnecting_client_gets_new_events_and_the_end() {
     let mut world = World::start_with(quick()).await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
-    world.wish(&alice, cid).await.unwrap();
+    world.create_pin(&alice, cid).await.unwrap();
     let seen = next(&mut watch(&world, &alice, &cid, None).await).await.id;
     assert_eq!(seen.to_string().parse(), Ok(seen));
 
@@ -94,8 +94,8 @@ async fn reconnecting_client_gets_new_events_and_the_end() {
     assert_eq!(end.state, PinState::Pinned);
 
     world.restart().await;
-    let told = next(&mut watch(&world, &alice, &cid, Some(end.id)).await).await;
-    assert_eq!((told.id, told.kind), (end.id, EventKind::End), "the final event is sent again at once");
+    let event = next(&mut watch(&world, &alice, &cid, Some(end.id)).await).await;
+    assert_eq!((event.id, event.kind), (end.id, EventKind::End), "the final event is sent again at once");
 }
 
 #[tokio::test]
@@ -103,17 +103,17 @@ async fn removed_pin_ends_its_event_stream() {
     let world = World::start_with(quick()).await;
     let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "free").await);
     let cid = world.cluster.publish("hello", MIB);
-    world.wish(&alice, cid).await.unwrap();
+    world.create_pin(&alice, cid).await.unwrap();
     let mut watched = watch(&world, &alice, &cid, None).await;
     let first = next(&mut watched).await;
     let (end, removed) = tokio::join!(next(&mut watched), world.remove(&alice, &cid));
     removed.unwrap();
     assert_eq!((end.kind, end.state, end.error), (EventKind::End, PinState::Unpinned, None));
 
-    let told = next(&mut watch(&world, &alice, &cid, Some(end.id)).await).await;
-    assert_eq!((told.kind, told.id), (EventKind::End, end.id));
-    let told = next(&mut watch(&world, &alice, &cid, Some(first.id)).await).await;
-    assert_eq!((told.kind, told.state), (EventKind::End, PinState::Unpinned));
+    let event = next(&mut watch(&world, &alice, &cid, Some(end.id)).await).await;
+    assert_eq!((event.kind, event.id), (EventKind::End, end.id));
+    let event = next(&mut watch(&world, &alice, &cid, Some(first.id)).await).await;
+    assert_eq!((event.kind, event.state), (EventKind::End, PinState::Unpinned));
     let unknown = world.service.pins.events(&alice, &cid, None, None).await;
     assert_eq!(unknown.err(), Some(Error::PinNotFound));
     let others = world.service.pins.events(&bob, &cid, None, None).await;
@@ -127,7 +127,7 @@ async fn failure_is_reported_although_the_pin_is_removed() {
     let (cid, gate) = (world.cluster.publish("gone", MIB), Gate::default());
     world.cluster.unpublish(&cid);
     world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
-    beside(&world, async {
+    run_workers_during(&world, async {
         let pins = &world.service.pins;
         let (waited, end) = tokio::join!(pins.pin(&alice, PinRequest::new(cid), LONG), async {
             gate.reached().await;
@@ -139,8 +139,8 @@ async fn failure_is_reported_although_the_pin_is_removed() {
         assert_eq!(waited, Err(Error::CidNotFound));
         assert_eq!(end.state, PinState::Failed);
         assert_eq!(end.error.unwrap().code, FailureCode::NotFound);
-        let told = next(&mut watch(&world, &alice, &cid, Some(end.id)).await).await;
-        assert_eq!((told.id, told.state), (end.id, PinState::Failed));
+        let event = next(&mut watch(&world, &alice, &cid, Some(end.id)).await).await;
+        assert_eq!((event.id, event.state), (end.id, PinState::Failed));
     })
     .await;
 }
@@ -152,7 +152,7 @@ async fn failed_attempt_is_reported_with_the_next_one() {
     let cid = world.cluster.publish("hello", MIB);
     let down = ClusterError::Unavailable("connection refused".to_owned());
     world.cluster.script_hold(&cid, [Fate::Fails(down)]);
-    world.wish(&alice, cid).await.unwrap();
+    world.create_pin(&alice, cid).await.unwrap();
     let mut watched = watch(&world, &alice, &cid, None).await;
     next(&mut watched).await;
     world.run_until_idle().await;
@@ -168,7 +168,7 @@ async fn event_streams_are_limited_per_account_and_in_total() {
     let (alice, bob) = (world.account("alice", "free").await, world.account("bob", "free").await);
     let cid = world.cluster.publish("hello", MIB);
     for caller in [&alice, &bob] {
-        world.wish(caller, cid).await.unwrap();
+        world.create_pin(caller, cid).await.unwrap();
     }
     let try_watch = |caller| world.service.pins.events(caller, &cid, None, None);
     let (first, _second) = (try_watch(&alice).await.unwrap(), try_watch(&alice).await.unwrap());

@@ -20,10 +20,10 @@ async fn pin_is_fetched_charged_and_kept() {
     assert_eq!(world.fresh(alice.account.id).await.used_bytes, 3 * MIB);
 
     world.cluster.unpublish(&cid);
-    let again = world.wish(&alice, cid).await.unwrap();
+    let again = world.create_pin(&alice, cid).await.unwrap();
     assert!(!again.created);
     assert_eq!(again.view, receipt.view);
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn unavailable_content_leaves_nothing() {
     assert_eq!(world.uploads(&alice).await, []);
     assert_eq!(world.cluster.all_names(), Vec::<String>::new());
     assert_eq!(world.store.placements(None, 10).await.unwrap(), []);
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -66,21 +66,21 @@ async fn failed_asynchronous_pin_reports_its_error_and_can_be_retried() {
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("later", MIB);
     world.cluster.unpublish(&cid);
-    world.wish(&alice, cid).await.unwrap();
+    world.create_pin(&alice, cid).await.unwrap();
     world.run_until_idle().await;
 
     let status = world.service.pins.status(&alice, &cid, None).await.unwrap();
     assert_eq!(status.view.state, PinState::Failed);
     assert_eq!(status.error.unwrap().code, FailureCode::NotFound);
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 
     world.cluster.publish("later", MIB);
     let receipt = world.pin(&alice, PinRequest::new(cid)).await.unwrap();
     assert_eq!(receipt.view.state, PinState::Pinned);
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
     world.remove(&alice, &cid).await.unwrap();
     world.run_until_idle().await;
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -90,7 +90,7 @@ async fn unavailable_cluster_is_retried_with_growing_delays() {
     let cid = world.cluster.publish("hello", MIB);
     let down = || Fate::Fails(ClusterError::Unavailable("connection refused".to_owned()));
     world.cluster.script_hold(&cid, [down(), down()]);
-    world.wish(&alice, cid).await.unwrap();
+    world.create_pin(&alice, cid).await.unwrap();
     world.run_until_idle().await;
     let status = world.service.pins.status(&alice, &cid, None).await.unwrap();
     assert_eq!((status.view.state, status.attempts), (PinState::Queued, 1));
@@ -104,13 +104,13 @@ async fn unavailable_cluster_is_retried_with_growing_delays() {
 
     let other = world.cluster.publish("other", MIB);
     world.cluster.script_hold(&other, [down(), down(), down()]);
-    world.wish(&alice, other).await.unwrap();
+    world.create_pin(&alice, other).await.unwrap();
     for _ in 0..3 {
         world.run_until_idle().await;
         world.clock.advance(Duration::from_secs(60));
     }
     assert_eq!(world.state(&alice, &other).await, Some(PinState::Failed));
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn stopped_cluster_is_retried_after_a_delay() {
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("hello", MIB);
     world.cluster.script_hold(&cid, vec![Fate::Fails(ClusterError::Stopping); 2]);
-    world.wish(&alice, cid).await.unwrap();
+    world.create_pin(&alice, cid).await.unwrap();
     world.run_until_idle().await;
     let status = world.service.pins.status(&alice, &cid, None).await.unwrap();
     assert_eq!((status.view.state, status.attempts), (PinState::Queued, 1));
@@ -128,7 +128,7 @@ async fn stopped_cluster_is_retried_after_a_delay() {
         world.run_until_idle().await;
     }
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -138,15 +138,15 @@ async fn pin_over_the_quota_is_refused() {
     let large = world.cluster.publish("large", GIB + 1);
     assert_eq!(world.pin(&alice, PinRequest::new(large)).await, Err(Error::QuotaExceeded));
     assert!(!world.cluster.has(&large));
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 
     let exact = world.cluster.publish("exact", GIB);
     world.pin(&alice, PinRequest::new(exact)).await.unwrap();
     let tiny = world.cluster.publish("tiny", 1);
-    assert_eq!(world.wish(&alice, tiny).await, Err(Error::QuotaExceeded));
+    assert_eq!(world.create_pin(&alice, tiny).await, Err(Error::QuotaExceeded));
     world.remove(&alice, &exact).await.unwrap();
     world.pin(&alice, PinRequest::new(tiny)).await.unwrap();
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -156,15 +156,15 @@ async fn concurrent_pins_never_exceed_the_quota() {
     let bob = world.account("bob", "premium").await;
     for i in 0..40 {
         let cid = world.cluster.publish(&format!("part {i}"), GIB / 10 + 1);
-        world.wish(&alice, cid).await.unwrap();
+        world.create_pin(&alice, cid).await.unwrap();
         if i % 2 == 0 {
-            world.wish(&bob, cid).await.unwrap();
+            world.create_pin(&bob, cid).await.unwrap();
         }
     }
     world.run_until_idle().await;
     let pinned = world.uploads(&alice).await.iter().filter(|pin| pin.state == PinState::Pinned).count();
     assert_eq!(pinned, 9);
-    world.check_settled(&[&alice, &bob]).await;
+    world.check_idle(&[&alice, &bob]).await;
 }
 
 #[tokio::test]
@@ -175,16 +175,16 @@ async fn quota_of_one_account_does_not_fail_another() {
     let cid = world.cluster.publish("large", 2 * GIB);
     let gate = pinfold_cluster::Gate::default();
     world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
-    world.wish(&alice, cid).await.unwrap();
+    world.create_pin(&alice, cid).await.unwrap();
     // Bob pins while the fetch runs with Alice's budget.
     tokio::join!(world.run_until_idle(), async {
         gate.reached().await;
-        world.wish(&bob, cid).await.unwrap();
+        world.create_pin(&bob, cid).await.unwrap();
         gate.open();
     });
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Failed));
     assert_eq!(world.state(&bob, &cid).await, Some(PinState::Pinned));
-    world.check_settled(&[&alice, &bob]).await;
+    world.check_idle(&[&alice, &bob]).await;
 }
 
 #[tokio::test]
@@ -195,18 +195,18 @@ async fn shared_content_is_released_with_the_last_pin() {
     let cid = world.cluster.publish("shared", MIB);
     world.pin(&alice, PinRequest::new(cid)).await.unwrap();
     world.cluster.unpublish(&cid);
-    assert!(world.wish(&bob, cid).await.unwrap().created, "the content is local");
+    assert!(world.create_pin(&bob, cid).await.unwrap().created, "the content is local");
 
     world.remove(&alice, &cid).await.unwrap();
     world.run_until_idle().await;
     assert_eq!(world.remove(&alice, &cid).await, Err(Error::PinNotFound));
     assert!(world.cluster.has(&cid));
-    world.check_settled(&[&alice, &bob]).await;
+    world.check_idle(&[&alice, &bob]).await;
 
     world.remove(&bob, &cid).await.unwrap();
     world.run_until_idle().await;
     assert!(!world.cluster.has(&cid));
-    world.check_settled(&[&alice, &bob]).await;
+    world.check_idle(&[&alice, &bob]).await;
 }
 
 #[tokio::test]
@@ -229,7 +229,7 @@ async fn expired_pin_is_released_at_its_time() {
     world.run_until_idle().await;
     assert!(!world.cluster.has(&cid));
     assert_eq!(world.uploads(&alice).await, []);
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -241,15 +241,15 @@ async fn plan_limits_are_enforced() {
         PinRequest::new(cid).with(PinOptions { timelock: Some(world.in_an_hour()), ..PinOptions::default() });
     assert_eq!(world.pin(&alice, locked).await, Err(Error::TimelockNotAllowed));
     let elsewhere = pinfold_model::ClusterId::parse("cl9-moon").unwrap();
-    let wish = PinRequest { cluster: Some(elsewhere), ..PinRequest::new(cid) };
-    assert_eq!(world.pin(&alice, wish).await, Err(Error::UnknownCluster));
+    let request = PinRequest { cluster: Some(elsewhere), ..PinRequest::new(cid) };
+    assert_eq!(world.pin(&alice, request).await, Err(Error::UnknownCluster));
 
     for i in 0..100 {
         let cid = world.cluster.publish(&format!("{i}"), 1);
-        world.wish(&alice, cid).await.unwrap();
+        world.create_pin(&alice, cid).await.unwrap();
     }
     assert_eq!(
-        world.wish(&alice, cid).await,
+        world.create_pin(&alice, cid).await,
         Err(Error::TooManyInFlight { limit: 100, at: world.clock.now() })
     );
     world.run_until_idle().await;
@@ -263,10 +263,10 @@ async fn busy_account_does_not_delay_others() {
     let bob = world.account("bob", "free").await;
     for i in 0..100 {
         let cid = world.cluster.publish(&format!("{i}"), 1);
-        world.wish(&alice, cid).await.unwrap();
+        world.create_pin(&alice, cid).await.unwrap();
     }
     let cid = world.cluster.publish("bob's", 1);
-    world.wish(&bob, cid).await.unwrap();
+    world.create_pin(&bob, cid).await.unwrap();
     world.service.workers.turn().await.unwrap();
     assert_eq!(world.state(&bob, &cid).await, Some(PinState::Pinned));
     let pinned = world.uploads(&alice).await.iter().filter(|pin| pin.state == PinState::Pinned).count();
@@ -282,12 +282,12 @@ async fn lists_have_pages_cursors_filters_and_exact_totals() {
         let cid = world.cluster.publish(&format!("{i}"), 10);
         let name = PinName::parse(&format!("Photo_{i}%.jpg")).unwrap();
         let timelock = (i % 5 == 0).then(|| world.in_an_hour());
-        let wish = PinRequest::new(cid).with(PinOptions {
+        let request = PinRequest::new(cid).with(PinOptions {
             custom_name: Some(name),
             timelock,
             ..PinOptions::default()
         });
-        world.service.pins.pin(&alice, wish, Wait::No).await.unwrap();
+        world.service.pins.pin(&alice, request, Wait::No).await.unwrap();
         cids.push(cid);
     }
     world.run_until_idle().await;

@@ -37,7 +37,7 @@ async fn concurrent_uploads_fill_the_storage_exactly() {
     assert_eq!(world.fresh(alice.account.id).await.used_bytes, 1_000);
     background.stop().await;
     world.run_until_idle().await;
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,7 +52,7 @@ async fn upload_that_does_not_fit_leaves_room_for_one_that_does() {
     assert!(done.iter().any(Result::is_ok) && used <= 1_000, "{used}");
     background.stop().await;
     world.run_until_idle().await;
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,7 +67,7 @@ async fn same_content_pinned_many_times_is_charged_once() {
     assert_eq!((account.used_bytes, account.pins), (100, 1));
     background.stop().await;
     world.run_until_idle().await;
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,7 +92,7 @@ async fn pins_by_cid_and_uploads_share_one_storage() {
     assert_eq!(world.fresh(alice.account.id).await.used_bytes, 1_000);
     background.stop().await;
     world.run_until_idle().await;
-    world.check_settled(&[&alice, &bob]).await;
-    let kept = world.uploads(&alice).await;
-    assert!(kept.iter().all(|pin| pin.state == PinState::Pinned));
+    world.check_idle(&[&alice, &bob]).await;
+    let pins = world.uploads(&alice).await;
+    assert!(pins.iter().all(|pin| pin.state == PinState::Pinned));
 }

@@ -12,7 +12,7 @@ async fn damaged_blocks_are_repaired_without_charge() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("a dag", MIB);
-    world.wish(&alice, cid).await.unwrap();
+    world.create_pin(&alice, cid).await.unwrap();
     world.run_until_idle().await;
     world.cluster.damage(&format!("pin/cl0-global/{cid}"), 3);
 
@@ -22,7 +22,7 @@ async fn damaged_blocks_are_repaired_without_charge() {
     let status = world.service.pins.status(&alice, &cid, None).await.unwrap();
     assert_eq!((status.view.state, status.damaged_blocks, status.error), (PinState::Pinned, 0, None));
     assert_eq!(world.fresh(alice.account.id).await.used_bytes, MIB);
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -31,7 +31,7 @@ async fn unrepairable_pin_stays_pinned_and_is_retried() {
     let (alice, ben) = (world.account("alice", "free").await, world.account("ben", "free").await);
     let cid = world.cluster.publish("a dag", MIB);
     for caller in [&alice, &ben] {
-        world.wish(caller, cid).await.unwrap();
+        world.create_pin(caller, cid).await.unwrap();
     }
     world.run_until_idle().await;
     world.cluster.unpublish(&cid);
@@ -56,7 +56,7 @@ async fn unrepairable_pin_stays_pinned_and_is_retried() {
     world.clock.advance(Duration::from_mins(10));
     world.run_until_idle().await;
     assert!(world.service.damaged_pins.list().await.unwrap().is_empty());
-    world.check_settled(&[&alice, &ben]).await;
+    world.check_idle(&[&alice, &ben]).await;
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn new_pin_of_damaged_content_waits_for_the_repair() {
     let world = World::start().await;
     let (alice, ben) = (world.account("alice", "free").await, world.account("ben", "free").await);
     let cid = world.cluster.publish("a dag", MIB);
-    world.wish(&alice, cid).await.unwrap();
+    world.create_pin(&alice, cid).await.unwrap();
     world.run_until_idle().await;
     let down = || Fate::Fails(ClusterError::Unavailable("scripted".to_owned()));
     world.cluster.script_hold(&cid, [down()]);
@@ -72,7 +72,7 @@ async fn new_pin_of_damaged_content_waits_for_the_repair() {
     world.run_until_idle().await;
 
     world.cluster.script_hold(&cid, [down()]);
-    let receipt = world.wish(&ben, cid).await.unwrap();
+    let receipt = world.create_pin(&ben, cid).await.unwrap();
     assert_eq!(receipt.view.state, PinState::Queued);
     assert_eq!(world.fresh(ben.account.id).await.used_bytes, 0);
     world.run_until_idle().await;
@@ -84,7 +84,7 @@ async fn new_pin_of_damaged_content_waits_for_the_repair() {
     world.clock.advance(Duration::from_mins(10));
     world.run_until_idle().await;
     assert_eq!(world.state(&ben, &cid).await, Some(PinState::Pinned));
-    world.check_settled(&[&alice, &ben]).await;
+    world.check_idle(&[&alice, &ben]).await;
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn removed_pin_is_not_listed_as_damaged() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("a dag", MIB);
-    world.wish(&alice, cid).await.unwrap();
+    world.create_pin(&alice, cid).await.unwrap();
     world.run_until_idle().await;
     world.cluster.unpublish(&cid);
     world.cluster.damage(&format!("pin/cl0-global/{cid}"), 1);

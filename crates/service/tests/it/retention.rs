@@ -18,9 +18,9 @@ impl World {
     /// Pins new content, locked for a day. Returns its CID and the end of the lock.
     async fn lock(&self, caller: &Caller, seed: &str) -> (cid::Cid, Timestamp) {
         let cid = self.cluster.publish(seed, MIB);
-        let wish = PinRequest::new(cid)
+        let request = PinRequest::new(cid)
             .with(PinOptions { retention: self.locked_for(DAY), ..PinOptions::default() });
-        let receipt = self.pin(caller, wish).await.unwrap();
+        let receipt = self.pin(caller, request).await.unwrap();
         (cid, receipt.view.retain_until.unwrap())
     }
 }
@@ -48,7 +48,7 @@ async fn locked_pin_can_not_be_removed_by_its_owner() {
     world.clock.set(until);
     world.remove(&alice, &cid).await.unwrap();
     world.run_until_idle().await;
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -56,9 +56,9 @@ async fn lock_requires_a_plan_and_outlives_it() {
     let world = World::start().await;
     let (alice, bob) = (world.account("alice", "premium").await, world.account("bob", "free").await);
     let cid = world.cluster.publish("mine", MIB);
-    let wish =
+    let request =
         PinRequest::new(cid).with(PinOptions { retention: world.locked_for(DAY), ..PinOptions::default() });
-    let refused = world.service.pins.pin(&bob, wish, Wait::No).await;
+    let refused = world.service.pins.pin(&bob, request, Wait::No).await;
     assert_eq!(refused, Err(Error::RetentionNotAllowed));
     let early = UploadRequest {
         options: PinOptions { retention: world.locked_for(DAY), ..PinOptions::default() },
@@ -72,7 +72,7 @@ async fn lock_requires_a_plan_and_outlives_it() {
     downgraded.plan = std::sync::Arc::new(pinfold_model::Plan::free());
     downgraded.account.plan = PlanCode::new("free");
     assert_eq!(world.remove(&downgraded, &cid).await, Err(Error::RetentionLocked { until }));
-    let again = world.wish(&downgraded, cid).await.unwrap();
+    let again = world.create_pin(&downgraded, cid).await.unwrap();
     assert_eq!(again.view.retain_until, Some(until), "the lock stays");
 }
 
@@ -103,7 +103,7 @@ async fn only_an_administrator_removes_a_locked_pin() {
     assert_eq!(world.service.admin.remove_pin(admin, pin).await, Ok(()));
     assert_eq!(world.service.admin.remove_pin(admin, pin).await, Err(Error::PinNotFound));
     world.run_until_idle().await;
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -112,15 +112,15 @@ async fn failed_pin_is_not_locked() {
     let alice = world.account("alice", "premium").await;
     let cid = world.cluster.publish("gone", MIB);
     world.cluster.unpublish(&cid);
-    let wish =
+    let request =
         PinRequest::new(cid).with(PinOptions { retention: world.locked_for(DAY), ..PinOptions::default() });
-    assert_eq!(world.pin(&alice, wish.clone()).await, Err(Error::CidNotFound));
+    assert_eq!(world.pin(&alice, request.clone()).await, Err(Error::CidNotFound));
     assert_eq!(world.uploads(&alice).await, [], "nothing remains");
 
-    world.service.pins.pin(&alice, wish, Wait::No).await.unwrap();
+    world.service.pins.pin(&alice, request, Wait::No).await.unwrap();
     assert!(matches!(world.remove(&alice, &cid).await, Err(Error::RetentionLocked { .. })));
     world.run_until_idle().await;
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Failed));
     world.remove(&alice, &cid).await.unwrap();
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }

@@ -46,7 +46,7 @@ async fn pins_stay_pinned_during_reverification() {
     let alice = world.account("alice", "free").await;
     let cids = [1, 2, 3].map(|at| world.cluster.publish(&format!("dag {at}"), at * MIB));
     for cid in &cids {
-        world.wish(&alice, *cid).await.unwrap();
+        world.create_pin(&alice, *cid).await.unwrap();
     }
     let removed = world.cluster.publish("removed before", MIB);
     world.run_until_idle().await;
@@ -58,7 +58,7 @@ async fn pins_stay_pinned_during_reverification() {
     world.run_until_idle().await;
     assert_pinned(&world, &alice, &cids).await;
     assert!(!world.cluster.has(&removed), "unreferenced blocks were released with the hold");
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
     assert_eq!(world.fresh(alice.account.id).await.used_bytes, 6 * MIB);
 }
 
@@ -68,7 +68,7 @@ async fn pin_with_lost_blocks_stays_and_reports_them() {
     let alice = world.account("alice", "free").await;
     let (whole, lost) = (world.cluster.publish("whole", MIB), world.cluster.publish("lost", MIB));
     for cid in [whole, lost] {
-        world.wish(&alice, cid).await.unwrap();
+        world.create_pin(&alice, cid).await.unwrap();
     }
     world.run_until_idle().await;
     rebuild(&world, &[whole]).await;
@@ -90,7 +90,7 @@ async fn pin_with_lost_blocks_stays_and_reports_them() {
     let status = world.service.pins.status(&alice, &lost, None).await.unwrap();
     assert_eq!((status.error, status.next_try_at), (None, None));
     assert!(world.cluster.holds(&format!("pin/{}/{lost}", ClusterId::default()), &lost));
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
     assert_eq!(world.fresh(alice.account.id).await.used_bytes, 2 * MIB);
 }
 
@@ -101,7 +101,7 @@ async fn car_import_restores_lost_blocks() {
     let blocks = cars::blocks(&["lost"]);
     let lost = world.cluster.publish("lost", 4);
     assert_eq!(lost, *blocks[0].cid());
-    world.wish(&alice, lost).await.unwrap();
+    world.create_pin(&alice, lost).await.unwrap();
     world.run_until_idle().await;
     rebuild(&world, &[]).await;
     world.cluster.unpublish(&lost);
@@ -115,7 +115,7 @@ async fn car_import_restores_lost_blocks() {
     background.stop().await;
     world.run_until_idle().await;
     assert_eq!(world.service.pins.status(&alice, &lost, None).await.unwrap().error, None);
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -123,13 +123,13 @@ async fn pin_removed_during_reverification_is_released() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let cid = world.cluster.publish("dag", MIB);
-    world.wish(&alice, cid).await.unwrap();
+    world.create_pin(&alice, cid).await.unwrap();
     world.run_until_idle().await;
     rebuild(&world, &[]).await;
     world.cluster.unpublish(&cid);
     world.run_until_idle().await;
     world.remove(&alice, &cid).await.unwrap();
     world.run_until_idle().await;
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
     assert_eq!(world.fresh(alice.account.id).await.used_bytes, 0);
 }

@@ -44,16 +44,16 @@ impl Play {
     async fn step(&mut self) {
         let (caller, cid) = self.pick();
         match self.dice.roll(12) {
-            0..4 => self.wish(&caller, cid).await,
+            0..4 => self.create_pin(&caller, cid).await,
             4..6 => drop(self.world.remove(&caller, &cid).await),
             6 => self.break_something(cid),
             7 => self.world.clock.advance(Duration::from_secs(self.dice.roll(200))),
-            8 => self.die_in_the_middle().await,
+            8 => self.crash_during_work().await,
             _ => drop(self.world.service.workers.turn().await.unwrap()),
         }
     }
 
-    async fn wish(&mut self, caller: &Caller, cid: Cid) {
+    async fn create_pin(&mut self, caller: &Caller, cid: Cid) {
         let locked = caller.plan.limits.timelock && self.dice.roll(2) == 0;
         let seconds = 1 + self.dice.roll(300);
         let timelock = locked.then(|| self.world.in_time(Duration::from_secs(seconds)));
@@ -83,7 +83,7 @@ impl Play {
     }
 
     /// Kills the process after some steps of its work and starts it again.
-    async fn die_in_the_middle(&mut self) {
+    async fn crash_during_work(&mut self) {
         let breaths = self.dice.roll(40);
         let service = self.world.service.clone();
         tokio::select! {
@@ -99,9 +99,9 @@ impl Play {
         let mut pinned = Vec::new();
         for (i, caller) in self.callers.iter().enumerate() {
             let pins = self.world.uploads(caller).await;
-            let kept =
+            let active =
                 pins.into_iter().filter(|pin| pin.state == PinState::Pinned && pin.expires_at.is_none());
-            pinned.extend(kept.map(|pin| (i, pin.cid)));
+            pinned.extend(active.map(|pin| (i, pin.cid)));
         }
         pinned
     }
@@ -125,7 +125,7 @@ impl Play {
         let after = self.pinned().await;
         assert!(before.iter().all(|pin| after.contains(pin)), "{before:?} became {after:?}");
         let callers: Vec<&Caller> = self.callers.iter().collect();
-        self.world.check_settled(&callers).await;
+        self.world.check_idle(&callers).await;
     }
 }
 

@@ -48,7 +48,7 @@ async fn clock_jump_is_noticed_without_a_wake_up() {
     world.until_left(&alice, 0).await;
     background.stop().await;
     world.run_until_idle().await;
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn pins_that_expired_while_stopped_end_at_the_start() {
     let left: Vec<Cid> = world.uploads(&alice).await.iter().map(|pin| pin.cid).collect();
     assert_eq!(left, [later]);
     world.run_until_idle().await;
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn clock_set_back_ends_no_pin_early() {
     world.clock.set(start);
     world.run_until_idle().await;
     assert_eq!(world.state(&alice, &cid).await, None);
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -104,10 +104,10 @@ async fn clock_set_back_does_not_delay_work() {
     let alice = world.account("alice", "free").await;
     let tried = world.cluster.publish("tried", MIB);
     world.cluster.script_hold(&tried, [down()]);
-    world.wish(&alice, tried).await.unwrap();
+    world.create_pin(&alice, tried).await.unwrap();
     world.service.workers.turn().await.unwrap();
     let waiting = world.cluster.publish("waiting", MIB);
-    world.wish(&alice, waiting).await.unwrap();
+    world.create_pin(&alice, waiting).await.unwrap();
     let dropped = world.service.uploads.receive(&alice, &UploadRequest::default(), &b"x"[..]).await.unwrap();
 
     world.clock.set(world.clock_at_start().after(Duration::ZERO));
@@ -115,17 +115,17 @@ async fn clock_set_back_does_not_delay_work() {
     let day_before = world.clock_at_start().as_ms() - 86_400_000;
     world.clock.set(pinfold_model::Timestamp::from_ms(day_before));
     drop(dropped);
-    let settled = async {
+    let completed = async {
         for cid in [tried, waiting] {
             while world.state(&alice, &cid).await != Some(PinState::Pinned) {
                 tokio::task::yield_now().await;
             }
         }
     };
-    tokio::time::timeout(DEADLINE, settled).await.expect("the work is not delayed by a day");
+    tokio::time::timeout(DEADLINE, completed).await.expect("the work is not delayed by a day");
     background.stop().await;
     world.run_until_idle().await;
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -136,8 +136,8 @@ async fn clock_set_back_between_runs_does_not_delay_work() {
     let gate = Gate::default();
     world.cluster.script_hold(&tried, [down()]);
     world.cluster.script_hold(&worked_on, [Fate::Waits(gate.clone())]);
-    world.wish(&alice, tried).await.unwrap();
-    world.wish(&alice, worked_on).await.unwrap();
+    world.create_pin(&alice, tried).await.unwrap();
+    world.create_pin(&alice, worked_on).await.unwrap();
     tokio::select! {
         () = world.run_until_idle() => panic!("the gate is closed"),
         () = gate.reached() => {}
@@ -146,7 +146,7 @@ async fn clock_set_back_between_runs_does_not_delay_work() {
     world.clock.set(pinfold_model::Timestamp::from_ms(day_before));
     world.restart().await;
     let newest = world.cluster.publish("newest", MIB);
-    world.wish(&alice, newest).await.unwrap();
+    world.create_pin(&alice, newest).await.unwrap();
     assert_eq!(
         world.uploads(&alice).await[0].cid,
         newest,
@@ -157,7 +157,7 @@ async fn clock_set_back_between_runs_does_not_delay_work() {
     for cid in [tried, worked_on, newest] {
         assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
     }
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -172,14 +172,14 @@ async fn pin_renewed_at_its_expiry_is_not_lost() {
         world.cluster.unpublish(&cid);
     }
     world.clock.advance(HOUR - A_MOMENT);
-    world.wish(&alice, as_it_is).await.unwrap();
+    world.create_pin(&alice, as_it_is).await.unwrap();
     // The pins have expired but are not ended yet.
     world.clock.advance(A_MOMENT);
     let timelock = Some(world.in_an_hour());
-    let wish = PinRequest::new(longer).with(PinOptions { timelock, ..PinOptions::default() });
-    let renewed = world.service.pins.pin(&alice, wish, pinfold_service::Wait::No).await.unwrap();
+    let request = PinRequest::new(longer).with(PinOptions { timelock, ..PinOptions::default() });
+    let renewed = world.service.pins.pin(&alice, request, pinfold_service::Wait::No).await.unwrap();
     assert_eq!(renewed.view.state, PinState::Pinned);
-    let renewed = world.wish(&alice, for_ever).await.unwrap();
+    let renewed = world.create_pin(&alice, for_ever).await.unwrap();
     assert_eq!((renewed.view.state, renewed.view.expires_at), (PinState::Pinned, None));
 
     world.run_until_idle().await;
@@ -189,7 +189,7 @@ async fn pin_renewed_at_its_expiry_is_not_lost() {
     world.run_until_idle().await;
     assert_eq!(world.state(&alice, &longer).await, None);
     assert_eq!(world.state(&alice, &for_ever).await, Some(PinState::Pinned));
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -198,13 +198,13 @@ async fn retried_pin_does_not_keep_an_expired_timelock() {
     let alice = world.account("alice", "premium").await;
     let cid = world.cluster.publish("hello", MIB);
     world.cluster.script_hold(&cid, [Fate::Fails(ClusterError::NotFound)]);
-    let wish =
+    let request =
         PinRequest::new(cid).with(PinOptions { timelock: Some(world.in_an_hour()), ..PinOptions::default() });
-    world.service.pins.pin(&alice, wish, pinfold_service::Wait::No).await.unwrap();
+    world.service.pins.pin(&alice, request, pinfold_service::Wait::No).await.unwrap();
     world.run_until_idle().await;
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Failed));
     world.clock.advance(HOUR);
-    world.wish(&alice, cid).await.unwrap();
+    world.create_pin(&alice, cid).await.unwrap();
     world.run_until_idle().await;
     assert_eq!(world.state(&alice, &cid).await, Some(PinState::Pinned));
 }
@@ -226,5 +226,5 @@ async fn hanging_cluster_does_not_delay_expiry() {
     gate.open();
     background.stop().await;
     world.run_until_idle().await;
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }

@@ -28,7 +28,7 @@ async fn upload_is_pinned_and_its_hold_released() {
     assert!(!receipt.created);
     background.stop().await;
     world.run_until_idle().await;
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -45,7 +45,7 @@ async fn upload_that_is_not_kept_leaves_nothing() {
     let cut = uploads.receive(&alice, &UploadRequest::default(), broken).await;
     assert_eq!(cut.err(), Some(Error::UploadCutOff));
     world.run_until_idle().await;
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -53,7 +53,7 @@ async fn upload_over_the_quota_is_refused() {
     let world = World::start().await;
     let alice = world.account("alice", "free").await;
     let large = world.cluster.publish("almost all", (1 << 30) - MIB);
-    world.wish(&alice, large).await.unwrap();
+    world.create_pin(&alice, large).await.unwrap();
     world.run_until_idle().await;
     let uploads = &world.service.uploads;
     let over = uploads.receive(&alice, &UploadRequest::default(), body(2)).await;
@@ -68,10 +68,10 @@ async fn upload_over_the_quota_is_refused() {
         uploads.keep(&alice, one, UploadRequest::default()),
         uploads.keep(&alice, two, UploadRequest::default())
     );
-    assert_eq!([one, two].iter().filter(|kept| **kept == Err(Error::QuotaExceeded)).count(), 1);
+    assert_eq!([one, two].iter().filter(|outcome| **outcome == Err(Error::QuotaExceeded)).count(), 1);
     background.stop().await;
     world.run_until_idle().await;
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn detached_upload_keeps_its_failed_pin() {
     tokio::time::timeout(Duration::from_secs(60), failed).await.expect("the pin fails, and nothing is held");
     background.stop().await;
     world.run_until_idle().await;
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -111,33 +111,33 @@ async fn upload_survives_a_failing_fetch_of_the_same_cid() {
     let cid = world.cluster.publish("hello", 5);
     world.cluster.unpublish(&cid);
     // Alice has one request by then, Bob has none.
-    for (uploader, wishes) in [(&alice, 2), (&bob, 1)] {
+    for (uploader, requests) in [(&alice, 2), (&bob, 1)] {
         // Alice pins content that has no source yet.
         let gate = Gate::default();
         world.cluster.script_hold(&cid, [Fate::Waits(gate.clone())]);
-        world.wish(&alice, cid).await.unwrap();
+        world.create_pin(&alice, cid).await.unwrap();
         let upload = async {
             gate.reached().await;
             let uploads = &world.service.uploads;
             let received = uploads.receive(uploader, &UploadRequest::default(), &b"hello"[..]).await.unwrap();
-            let keep = uploads.keep(uploader, received, UploadRequest::default());
-            let answer_nobody = async {
-                let wished = async || world.store.pins_of_cid(uploader.account.id, &cid).await.unwrap();
-                while wished().await.first().is_none_or(|pin| pin.request_count < wishes) {
+            let pinned = uploads.keep(uploader, received, UploadRequest::default());
+            let fail_fetch = async {
+                let pins = async || world.store.pins_of_cid(uploader.account.id, &cid).await.unwrap();
+                while pins().await.first().is_none_or(|pin| pin.request_count < requests) {
                     tokio::task::yield_now().await;
                 }
                 gate.open();
             };
-            tokio::join!(keep, answer_nobody).0
+            tokio::join!(pinned, fail_fetch).0
         };
-        let ((), kept) = tokio::join!(world.run_until_idle(), upload);
-        assert_eq!(kept.unwrap().view.state, PinState::Pinned);
+        let ((), outcome) = tokio::join!(world.run_until_idle(), upload);
+        assert_eq!(outcome.unwrap().view.state, PinState::Pinned);
         for caller in [&alice, &bob] {
             let _ = world.remove(caller, &cid).await;
         }
         world.run_until_idle().await;
     }
-    world.check_settled(&[&alice, &bob]).await;
+    world.check_idle(&[&alice, &bob]).await;
 }
 
 #[tokio::test]
@@ -153,15 +153,15 @@ async fn directory_lists_its_files() {
         let refused = draft.add(bad, &b"x"[..]).await;
         assert!(matches!(refused, Err(Error::InvalidRequest(_))), "{bad:?}");
     }
-    let kept = uploads.keep_directory(&alice, draft, UploadRequest::default()).await.unwrap();
-    assert_eq!(kept.receipt.view.kind, PinKind::Directory);
+    let outcome = uploads.keep_directory(&alice, draft, UploadRequest::default()).await.unwrap();
+    assert_eq!(outcome.receipt.view.kind, PinKind::Directory);
     assert_eq!(
-        kept.entries.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(),
+        outcome.entries.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(),
         ["a/b.txt", "c.txt"]
     );
     background.stop().await;
     world.run_until_idle().await;
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }
 
 #[tokio::test]
@@ -174,7 +174,7 @@ async fn holds_of_a_killed_process_are_released_after_its_placements_complete() 
     // The process is killed after the pin is created: the upload hold is never dropped, and the work has just begun.
     let gate = Gate::default();
     world.cluster.script_hold(&cid, [pinfold_cluster::Fate::Waits(gate.clone())]);
-    let kept = tokio::spawn(async move { uploads.keep(&alice, received, UploadRequest::default()).await });
+    let outcome = tokio::spawn(async move { uploads.keep(&alice, received, UploadRequest::default()).await });
     let alice = world.account("alice2", "free").await;
     while world.store.placements(None, 1).await.unwrap().is_empty() {
         tokio::task::yield_now().await;
@@ -192,8 +192,8 @@ async fn holds_of_a_killed_process_are_released_after_its_placements_complete() 
     next.run_until_idle().await;
     assert!(next.cluster.all_names().iter().all(|name| name.starts_with("pin/")));
     assert!(next.cluster.has(&cid));
-    next.check_settled(&[&alice]).await;
-    kept.abort();
+    next.check_idle(&[&alice]).await;
+    outcome.abort();
 }
 
 #[tokio::test]
@@ -221,5 +221,5 @@ async fn plan_limits_file_and_directory_size() {
     assert_eq!(directory.add("a", body(3)).await.err(), Some(Error::FileTooLarge { bytes_max: 2 * MIB }));
     drop(directory);
     world.run_until_idle().await;
-    world.check_settled(&[&alice]).await;
+    world.check_idle(&[&alice]).await;
 }

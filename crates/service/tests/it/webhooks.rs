@@ -47,7 +47,7 @@ async fn events_are_delivered_once_in_order_and_signed() {
     let alice = world.account("alice", "premium").await;
     let receiver = Receiver::start().await;
     let (_, secret) = world.webhook(&alice, &receiver).await;
-    let kept = world.pin_one(&alice, "kept").await;
+    let stored = world.pin_one(&alice, "kept").await;
     let cid = world.cluster.publish("for an hour", 5);
     let timelock = Some(world.in_an_hour());
     world
@@ -59,7 +59,7 @@ async fn events_are_delivered_once_in_order_and_signed() {
     assert!(world.pin(&alice, PinRequest::new(fails)).await.is_err());
     world.clock.advance(HOUR);
     world.run_until_idle().await;
-    world.remove(&alice, &kept).await.unwrap();
+    world.remove(&alice, &stored).await.unwrap();
     world.run_until_idle().await;
 
     assert_eq!(receiver.events(), ["pin.pinned", "pin.pinned", "pin.failed", "pin.expired", "pin.removed"]);
@@ -70,7 +70,7 @@ async fn events_are_delivered_once_in_order_and_signed() {
     );
     let data = |index: usize| requests[index].json()["data"].clone();
     assert_eq!((&data(2)["error"], &data(2)["errorCode"]), (&json!("no DAG"), &json!("unfit")));
-    assert_eq!((&data(4)["cid"], &data(4)["status"]), (&json!(kept.to_string()), &json!("unpinned")));
+    assert_eq!((&data(4)["cid"], &data(4)["status"]), (&json!(stored.to_string()), &json!("unpinned")));
     let ids: HashSet<_> = requests.iter().map(Request::id).collect();
     assert_eq!(ids.len(), 5, "each event has an id");
     for request in &requests {

@@ -65,16 +65,16 @@ impl World {
     }
 
     /// Creates a pin without waiting.
-    pub(crate) async fn wish(&self, caller: &Caller, cid: Cid) -> Result<PinReceipt, Error> {
+    pub(crate) async fn create_pin(&self, caller: &Caller, cid: Cid) -> Result<PinReceipt, Error> {
         self.service.pins.pin(caller, PinRequest::new(cid), Wait::No).await
     }
 
     /// Creates a pin and works until it completes.
-    pub(crate) async fn pin(&self, caller: &Caller, wish: PinRequest) -> Result<PinReceipt, Error> {
+    pub(crate) async fn pin(&self, caller: &Caller, request: PinRequest) -> Result<PinReceipt, Error> {
         let done = std::cell::Cell::new(false);
         let (receipt, ()) = tokio::join!(
             async {
-                let receipt = self.service.pins.pin(caller, wish, LONG).await;
+                let receipt = self.service.pins.pin(caller, request, LONG).await;
                 done.set(true);
                 receipt
             },
@@ -142,7 +142,7 @@ impl World {
     }
 
     /// Invariants when all work is done: only the content of live pins is held, and nothing is in progress.
-    pub(crate) async fn check_settled(&self, callers: &[&Caller]) {
+    pub(crate) async fn check_idle(&self, callers: &[&Caller]) {
         self.check(callers).await;
         let placements = self.store.placements(None, 10_000).await.unwrap();
         let mut wanted = Vec::new();

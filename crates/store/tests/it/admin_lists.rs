@@ -6,7 +6,7 @@ use pinfold_store::{
     RemovalStep, UpdateAccountOutcome,
 };
 
-use crate::world::{World, cid, created, gave_up, held, now};
+use crate::world::{World, cid, created, failed_outcome, held, now};
 
 const BY: Actor = Actor::OPERATOR;
 
@@ -39,10 +39,10 @@ async fn pins(world: &World, filter: &AdminPinsFilter) -> Vec<(AccountId, PinPha
 }
 
 /// Creates a pin and completes its placement with this size.
-async fn keep(world: &World, account: AccountId, number: u32, bytes: u64) {
-    created(world.wish(account, cid(number)).await);
-    let claim = world.claim(now()).await;
-    world.complete_placement(&claim, held(bytes)).await;
+async fn pin_and_complete(world: &World, account: AccountId, number: u32, bytes: u64) {
+    created(world.create_pin(account, cid(number)).await);
+    let leased = world.lease_one(now()).await;
+    world.complete_placement(&leased, held(bytes)).await;
 }
 
 #[tokio::test]
@@ -87,35 +87,36 @@ async fn admin_pin_list_applies_every_filter() {
     let world = World::start().await;
     let (ada, ben) = (world.account("ada", 1_000).await, world.account("ben", 1_000).await);
     for number in 0..3 {
-        keep(&world, ada, number, 10).await;
+        pin_and_complete(&world, ada, number, 10).await;
     }
-    assert!(matches!(world.wish(ben, cid(0)).await, CreatePinOutcome::Done { .. }));
-    created(world.wish(ben, cid(7)).await);
-    let claim = world.claim(now()).await;
-    world.complete_placement(&claim, gave_up()).await;
-    created(world.wish(ben, cid(8)).await);
+    assert!(matches!(world.create_pin(ben, cid(0)).await, CreatePinOutcome::Done { .. }));
+    created(world.create_pin(ben, cid(7)).await);
+    let leased = world.lease_one(now()).await;
+    world.complete_placement(&leased, failed_outcome()).await;
+    created(world.create_pin(ben, cid(8)).await);
     let damage = Damage { cid: cid(0), cluster: ClusterId::default(), blocks: 2 };
     world.store.record_damage(vec![damage], now()).await.unwrap();
 
     let none = AdminPinsFilter::default;
-    let (kept, failed, waiting) = (PinPhase::Active, PinPhase::Failed, PinPhase::Pending);
-    let everything = [(ben, waiting), (ben, failed), (ben, kept), (ada, kept), (ada, kept), (ada, kept)];
+    let (active, failed, pending) = (PinPhase::Active, PinPhase::Failed, PinPhase::Pending);
+    let everything =
+        [(ben, pending), (ben, failed), (ben, active), (ada, active), (ada, active), (ada, active)];
     assert_eq!(pins(&world, &none()).await, everything);
     let of_ada = AdminPinsFilter { account: Some(ada), ..none() };
-    assert_eq!(pins(&world, &of_ada).await, [(ada, kept); 3]);
+    assert_eq!(pins(&world, &of_ada).await, [(ada, active); 3]);
     let of_cid = AdminPinsFilter { cid: Some(cid(0)), ..none() };
-    assert_eq!(pins(&world, &of_cid).await, [(ada, kept), (ben, kept)]);
+    assert_eq!(pins(&world, &of_cid).await, [(ada, active), (ben, active)]);
     let of_both = AdminPinsFilter { cid: Some(cid(0)), account: Some(ben), ..none() };
-    assert_eq!(pins(&world, &of_both).await, [(ben, kept)]);
+    assert_eq!(pins(&world, &of_both).await, [(ben, active)]);
     let damaged = AdminPinsFilter { is_damaged: true, ..none() };
-    assert_eq!(pins(&world, &damaged).await, [(ada, kept), (ben, kept)]);
+    assert_eq!(pins(&world, &damaged).await, [(ada, active), (ben, active)]);
     let damaged_of_ada = AdminPinsFilter { is_damaged: true, account: Some(ada), ..none() };
-    assert_eq!(pins(&world, &damaged_of_ada).await, [(ada, kept)]);
+    assert_eq!(pins(&world, &damaged_of_ada).await, [(ada, active)]);
     for (state, expected) in [
         (PinState::Failed, vec![(ben, failed)]),
-        (PinState::Queued, vec![(ben, waiting)]),
+        (PinState::Queued, vec![(ben, pending)]),
         (PinState::Pinning, vec![]),
-        (PinState::Pinned, vec![(ben, kept), (ada, kept), (ada, kept), (ada, kept)]),
+        (PinState::Pinned, vec![(ben, active), (ada, active), (ada, active), (ada, active)]),
         (PinState::Unpinned, vec![]),
     ] {
         assert_eq!(
@@ -132,7 +133,7 @@ async fn admin_pin_list_applies_every_filter() {
 async fn admin_removes_pin_of_any_account_by_id() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
-    keep(&world, ada, 1, 10).await;
+    pin_and_complete(&world, ada, 1, 10).await;
     let pin = world.pins(ada).await.remove(0);
     assert!(world.store.admin_remove_pin(pin.id, BY, now()).await.unwrap().is_some());
     assert!(world.store.admin_remove_pin(pin.id, BY, now()).await.unwrap().is_none());
@@ -145,9 +146,9 @@ async fn account_removal_deletes_pins_in_steps_across_a_restart() {
     let mut world = World::start().await;
     let (ada, ben) = (world.account("ada", 1_000).await, world.account("ben", 1_000).await);
     for number in 0..5 {
-        keep(&world, ada, number, 10).await;
+        pin_and_complete(&world, ada, number, 10).await;
     }
-    assert!(matches!(world.wish(ben, cid(0)).await, CreatePinOutcome::Done { .. }));
+    assert!(matches!(world.create_pin(ben, cid(0)).await, CreatePinOutcome::Done { .. }));
     let begin =
         async |world: &World, force| world.store.begin_account_removal(ada, force, BY, now()).await.unwrap();
     assert_eq!(begin(&world, false).await, BeginRemovalOutcome::HasPins { pins: 5 });
@@ -161,8 +162,8 @@ async fn account_removal_deletes_pins_in_steps_across_a_restart() {
     );
 
     // An account being removed cannot create pins or be enabled again.
-    assert!(matches!(world.wish(ada, cid(0)).await, CreatePinOutcome::Done { created: false, .. }));
-    assert!(matches!(world.wish(ada, cid(9)).await, CreatePinOutcome::OverQuota));
+    assert!(matches!(world.create_pin(ada, cid(0)).await, CreatePinOutcome::Done { created: false, .. }));
+    assert!(matches!(world.create_pin(ada, cid(9)).await, CreatePinOutcome::OverQuota));
     let enable = AccountChanges { disabled: Some(false), ..AccountChanges::default() };
     assert_eq!(
         world.store.update_account(ada, enable, BY, now()).await.unwrap(),

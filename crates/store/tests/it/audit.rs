@@ -6,7 +6,7 @@ use std::time::Duration;
 use pinfold_model::{AccountId, Actor, AuditEntry, AuditEvent, AuditStatus, Details, Source};
 use pinfold_store::{AuditFilter, Capacity, CreatePin, CreatePinOutcome};
 
-use crate::world::{World, at, cid, created, gave_up, held, named, now, times, wish};
+use crate::world::{World, at, cid, created, failed_outcome, held, named, new_pin, now, times};
 
 /// All audit entries of an account, newest first.
 async fn log(world: &World, account: AccountId) -> Vec<AuditEntry> {
@@ -26,17 +26,18 @@ async fn pin_changes_are_logged_with_their_actor() {
     let ada = world.account("ada", 1_000).await;
     let by =
         Actor { source: Source::Web, address: Some("192.0.2.7".parse().unwrap()), ..Actor::account(ada) };
-    let wish = CreatePin { actor: by, options: named("a \"b\""), action: "file.upload", ..wish(ada, cid(1)) };
-    created(world.store.create_pin(wish.clone(), now()).await.unwrap());
-    let again = world.store.create_pin(wish.clone(), at(1)).await.unwrap();
+    let request =
+        CreatePin { actor: by, options: named("a \"b\""), action: "file.upload", ..new_pin(ada, cid(1)) };
+    created(world.store.create_pin(request.clone(), now()).await.unwrap());
+    let again = world.store.create_pin(request.clone(), at(1)).await.unwrap();
     assert!(matches!(again, CreatePinOutcome::Done { created: false, .. }));
-    world.store.create_pin(CreatePin { options: named("c"), ..wish }, at(2)).await.unwrap();
+    world.store.create_pin(CreatePin { options: named("c"), ..request }, at(2)).await.unwrap();
     world.store.remove_pin(ada, &cid(1), None, by, at(3)).await.unwrap();
 
     let log = log(&world, ada).await;
-    let told: Vec<_> = log.iter().map(|entry| (entry.action.as_str(), entry.at)).collect();
+    let entries: Vec<_> = log.iter().map(|entry| (entry.action.as_str(), entry.at)).collect();
     assert_eq!(
-        told,
+        entries,
         [("pin.remove", at(3)), ("pin.update", at(2)), ("file.upload", now()), ("account.create", now())],
         "a request that changes nothing is not logged"
     );
@@ -55,10 +56,12 @@ async fn changes_by_the_service_are_logged_for_every_affected_account() {
     let (ada, bea) = (world.account("ada", 1_000).await, world.account("bea", 10).await);
     for account in [ada, bea] {
         let options = times(Some(at(10)), None);
-        created(world.store.create_pin(CreatePin { options, ..wish(account, cid(1)) }, now()).await.unwrap());
+        created(
+            world.store.create_pin(CreatePin { options, ..new_pin(account, cid(1)) }, now()).await.unwrap(),
+        );
     }
-    let claim = world.claim(now()).await;
-    world.complete_placement(&claim, held(100)).await;
+    let leased = world.lease_one(now()).await;
+    world.complete_placement(&leased, held(100)).await;
     assert_eq!(
         actions(&world, bea).await,
         ["pin.fail", "pin.create", "account.create"],
@@ -69,11 +72,12 @@ async fn changes_by_the_service_are_logged_for_every_affected_account() {
     let ended = log(&world, ada).await.remove(0);
     assert_eq!((ended.by, ended.subject), (Actor::SYSTEM, cid(1).to_string()));
 
-    created(world.wish(ada, cid(2)).await);
-    let claims = world.store.lease_placements(Capacity::each(2), at(20), at(80)).await.unwrap();
-    for claim in claims {
-        let outcome = if claim.wanted { gave_up() } else { pinfold_store::PlacementOutcome::Released };
-        world.complete_placement(&claim, outcome).await;
+    created(world.create_pin(ada, cid(2)).await);
+    let leases = world.store.lease_placements(Capacity::each(2), at(20), at(80)).await.unwrap();
+    for leased in leases {
+        let outcome =
+            if leased.wanted { failed_outcome() } else { pinfold_store::PlacementOutcome::Released };
+        world.complete_placement(&leased, outcome).await;
     }
     let failed = log(&world, ada).await.into_iter().find(|entry| entry.action == "pin.fail").unwrap();
     assert_eq!((failed.subject, failed.status), (cid(2).to_string(), AuditStatus::Refused));
@@ -84,7 +88,7 @@ async fn changes_by_the_service_are_logged_for_every_affected_account() {
 async fn refused_pin_is_not_logged() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
-    let none = CreatePin { in_flight_max: 0, ..wish(ada, cid(1)) };
+    let none = CreatePin { in_flight_max: 0, ..new_pin(ada, cid(1)) };
     assert!(matches!(world.store.create_pin(none, now()).await.unwrap(), CreatePinOutcome::TooManyInFlight));
     world.remove(ada, &cid(1)).await;
     assert_eq!(actions(&world, ada).await, ["account.create"]);

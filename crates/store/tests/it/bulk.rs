@@ -5,29 +5,29 @@ use pinfold_store::{
     CreatePin, CreatePinsOutcome, CreatedPin, RemovePinError, RemovePinOutcome, RemovePinsOutcome,
 };
 
-use crate::world::{LEASE, World, at, cid, created, held, now, times, wish};
+use crate::world::{LEASE, World, at, cid, created, held, new_pin, now, times};
 
 impl World {
     /// Pins these DAGs for an account, ten bytes each.
-    pub(crate) async fn settled(&self, account: AccountId, cids: std::ops::Range<u32>) {
+    pub(crate) async fn pin_all(&self, account: AccountId, cids: std::ops::Range<u32>) {
         for number in cids {
-            created(self.wish(account, cid(number)).await);
-            let claim = self.claim(now()).await;
-            self.complete_placement(&claim, held(10)).await;
+            created(self.create_pin(account, cid(number)).await);
+            let leased = self.lease_one(now()).await;
+            self.complete_placement(&leased, held(10)).await;
         }
     }
 
-    async fn create_pins(&self, wishes: Vec<CreatePin>) -> CreatePinsOutcome {
-        self.store.create_pins(wishes, now()).await.unwrap()
+    async fn create_pins(&self, requests: Vec<CreatePin>) -> CreatePinsOutcome {
+        self.store.create_pins(requests, now()).await.unwrap()
     }
 }
 
-fn wishes(account: AccountId, cids: std::ops::Range<u32>) -> Vec<CreatePin> {
-    cids.map(|number| wish(account, cid(number))).collect()
+fn new_pins(account: AccountId, cids: std::ops::Range<u32>) -> Vec<CreatePin> {
+    cids.map(|number| new_pin(account, cid(number))).collect()
 }
 
-fn done(wished: CreatePinsOutcome) -> Vec<CreatedPin> {
-    match wished {
+fn done(outcome: CreatePinsOutcome) -> Vec<CreatedPin> {
+    match outcome {
         CreatePinsOutcome::Done(granted) => granted,
         other @ (CreatePinsOutcome::OverQuota
         | CreatePinsOutcome::TooManyInFlight
@@ -41,19 +41,19 @@ fn done(wished: CreatePinsOutcome) -> Vec<CreatedPin> {
 async fn batch_has_the_same_effect_as_single_requests() {
     let world = World::start().await;
     let (ada, ben) = (world.account("ada", 1_000).await, world.account("ben", 1_000).await);
-    world.settled(ben, 0..2).await;
-    created(world.wish(ada, cid(0)).await);
-    let mut batch = wishes(ada, 0..4);
+    world.pin_all(ben, 0..2).await;
+    created(world.create_pin(ada, cid(0)).await);
+    let mut batch = new_pins(ada, 0..4);
     batch[3].lease_until = Some(now().after(LEASE));
     let granted = done(world.create_pins(batch).await);
     let seen: Vec<_> =
         granted.iter().map(|one| (one.pin.phase, one.created, one.work, one.lease.is_some())).collect();
-    let (kept, waiting) = (PinPhase::Active, PinPhase::Pending);
+    let (active, pending) = (PinPhase::Active, PinPhase::Pending);
     let expected = [
-        (kept, false, false, false),
-        (kept, true, false, false),
-        (waiting, true, true, false),
-        (waiting, true, false, true),
+        (active, false, false, false),
+        (active, true, false, false),
+        (pending, true, true, false),
+        (pending, true, false, true),
     ];
     assert_eq!(seen, expected);
     let cids: Vec<_> = granted.iter().map(|one| one.pin.placement.cid).collect();
@@ -66,8 +66,8 @@ async fn batch_has_the_same_effect_as_single_requests() {
 async fn pending_pins_in_a_batch_reserve_no_storage() {
     let world = World::start().await;
     let (ada, ben) = (world.account("ada", 20).await, world.account("ben", 1_000).await);
-    world.settled(ben, 0..2).await;
-    let granted = done(world.create_pins(wishes(ada, 0..4)).await);
+    world.pin_all(ben, 0..2).await;
+    let granted = done(world.create_pins(new_pins(ada, 0..4)).await);
     let phases: Vec<_> = granted.iter().map(|one| one.pin.phase).collect();
     assert_eq!(phases, [PinPhase::Active, PinPhase::Active, PinPhase::Pending, PinPhase::Pending]);
     assert_eq!(world.store.account(ada).await.unwrap().unwrap().used_bytes, 20);
@@ -77,12 +77,12 @@ async fn pending_pins_in_a_batch_reserve_no_storage() {
 async fn batch_over_the_quota_writes_nothing() {
     let world = World::start().await;
     let (ada, ben) = (world.account("ada", 25).await, world.account("ben", 1_000).await);
-    world.settled(ben, 0..3).await;
+    world.pin_all(ben, 0..3).await;
     // Two of the three would fit.
-    assert!(matches!(world.create_pins(wishes(ada, 0..3)).await, CreatePinsOutcome::OverQuota));
+    assert!(matches!(world.create_pins(new_pins(ada, 0..3)).await, CreatePinsOutcome::OverQuota));
     assert!(world.pins(ada).await.is_empty());
     assert_eq!(world.store.account(ada).await.unwrap().unwrap().used_bytes, 0);
-    assert_eq!(done(world.create_pins(wishes(ada, 0..2)).await).len(), 2);
+    assert_eq!(done(world.create_pins(new_pins(ada, 0..2)).await).len(), 2);
 }
 
 #[tokio::test]
@@ -90,8 +90,8 @@ async fn batch_over_the_in_flight_limit_writes_nothing() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     let bounded = |cids| {
-        let wishes: Vec<CreatePin> = wishes(ada, cids);
-        wishes.into_iter().map(|wish| CreatePin { in_flight_max: 3, ..wish }).collect::<Vec<_>>()
+        let requests: Vec<CreatePin> = new_pins(ada, cids);
+        requests.into_iter().map(|request| CreatePin { in_flight_max: 3, ..request }).collect::<Vec<_>>()
     };
     done(world.create_pins(bounded(0..1)).await);
     assert!(matches!(world.create_pins(bounded(1..4)).await, CreatePinsOutcome::TooManyInFlight));
@@ -106,9 +106,9 @@ async fn batch_refused_by_locks_reports_each_item_and_writes_nothing() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
     let until = |seconds| times(None, Some(at(seconds)));
-    let locked = |number, seconds| CreatePin { options: until(seconds), ..wish(ada, cid(number)) };
+    let locked = |number, seconds| CreatePin { options: until(seconds), ..new_pin(ada, cid(number)) };
     done(world.create_pins(vec![locked(0, 100), locked(2, 100)]).await);
-    let refused = world.create_pins(vec![locked(0, 50), wish(ada, cid(1)), locked(2, 50)]).await;
+    let refused = world.create_pins(vec![locked(0, 50), new_pin(ada, cid(1)), locked(2, 50)]).await;
     let CreatePinsOutcome::Refused(refused) = refused else { panic!("{refused:?}") };
     let shortened = LifetimeError::Shortened { until: at(100) };
     assert_eq!(refused, [(0, shortened), (2, shortened)]);
@@ -119,12 +119,12 @@ async fn batch_refused_by_locks_reports_each_item_and_writes_nothing() {
 async fn concurrent_batches_never_exceed_the_quota() {
     let world = World::start().await;
     let ben = world.account("ben", 10_000).await;
-    world.settled(ben, 0..40).await;
+    world.pin_all(ben, 0..40).await;
     for round in 0..10 {
         // The quota has room for one of the two batches and for single pins.
         let ada = world.account(&format!("ada{round}"), 250).await;
-        let (one, two) = (world.create_pins(wishes(ada, 0..20)), world.create_pins(wishes(ada, 20..40)));
-        let singles = futures::future::join_all((0..40).map(|number| world.wish(ada, cid(number))));
+        let (one, two) = (world.create_pins(new_pins(ada, 0..20)), world.create_pins(new_pins(ada, 20..40)));
+        let singles = futures::future::join_all((0..40).map(|number| world.create_pin(ada, cid(number))));
         let (one, two, _) = tokio::join!(one, two, singles);
         let granted = [one, two].into_iter().filter(|all| matches!(all, CreatePinsOutcome::Done(_))).count();
         assert!(granted <= 1, "two batches of 200 bytes exceed 250 bytes");
@@ -138,17 +138,17 @@ async fn concurrent_batches_never_exceed_the_quota() {
 async fn batch_removal_removes_all_or_reports_every_error() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
-    world.settled(ada, 0..3).await;
+    world.pin_all(ada, 0..3).await;
     let elsewhere = ClusterId::parse("elsewhere").unwrap();
     created(
         world
             .store
-            .create_pin(CreatePin { cluster: elsewhere.clone(), ..wish(ada, cid(0)) }, now())
+            .create_pin(CreatePin { cluster: elsewhere.clone(), ..new_pin(ada, cid(0)) }, now())
             .await
             .unwrap(),
     );
     let options = times(None, Some(at(100)));
-    world.store.create_pin(CreatePin { options, ..wish(ada, cid(2)) }, now()).await.unwrap();
+    world.store.create_pin(CreatePin { options, ..new_pin(ada, cid(2)) }, now()).await.unwrap();
 
     let here = Some(ClusterId::default());
     let batch = [

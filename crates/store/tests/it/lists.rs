@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use pinfold_model::{Actor, PinId, PinState};
 use pinfold_store::{AuditFilter, Capacity, CreatePin, PinFilter, PinList};
 
-use crate::world::{LEASE, World, cid, created, held, name, named, now, wish};
+use crate::world::{LEASE, World, cid, created, held, name, named, new_pin, now};
 
 const PINS: u32 = 3_000;
 
@@ -15,8 +15,8 @@ async fn cursor_visits_every_pin_once_during_concurrent_changes() {
     let world = World::start().await;
     let ada = world.account("ada", 1 << 40).await;
     let store = &world.store;
-    let wishes = (0..PINS).map(|number| store.create_pin(wish(ada, cid(number)), now()));
-    futures::future::join_all(wishes).await.into_iter().for_each(|wished| drop(created(wished.unwrap())));
+    let requests = (0..PINS).map(|number| store.create_pin(new_pin(ada, cid(number)), now()));
+    futures::future::join_all(requests).await.into_iter().for_each(|outcome| drop(created(outcome.unwrap())));
 
     let filter = PinFilter::default();
     let (mut seen, mut before, mut pages) = (HashSet::new(), None, 0_u32);
@@ -30,7 +30,7 @@ async fn cursor_visits_every_pin_once_during_concurrent_changes() {
             assert!(seen.insert(pin.placement.cid), "{} was listed twice", pin.placement.cid);
         }
         // Create one pin, and remove one that was listed and one that was not: every third pin stays until the end.
-        created(world.wish(ada, cid(PINS + pages)).await);
+        created(world.create_pin(ada, cid(PINS + pages)).await);
         for gone in [PINS - 2 - pages * 3, pages * 3] {
             world.remove(ada, &cid(gone)).await;
         }
@@ -50,9 +50,9 @@ async fn offsets_and_totals_agree_with_the_whole_list() {
     for number in 0..50 {
         let options = named(&format!("Photo_{number}%"));
         created(
-            world.store.create_pin(CreatePin { options, ..wish(ada, cid(number)) }, now()).await.unwrap(),
+            world.store.create_pin(CreatePin { options, ..new_pin(ada, cid(number)) }, now()).await.unwrap(),
         );
-        created(world.wish(other, cid(number)).await);
+        created(world.create_pin(other, cid(number)).await);
     }
     let whole = world.pins(ada).await;
     for (skip, limit) in [(0, 7), (45, 10), (50, 1), (1_000, 5)] {
@@ -69,12 +69,12 @@ async fn filters_match_and_totals_agree() {
     for number in 0..20 {
         let options = named(&format!("Photo_{number}%"));
         created(
-            world.store.create_pin(CreatePin { options, ..wish(ada, cid(number)) }, now()).await.unwrap(),
+            world.store.create_pin(CreatePin { options, ..new_pin(ada, cid(number)) }, now()).await.unwrap(),
         );
     }
-    let claims = world.store.lease_placements(Capacity::each(5), now(), now().after(LEASE)).await.unwrap();
-    for claim in &claims[..3] {
-        world.complete_placement(claim, held(1)).await;
+    let leases = world.store.lease_placements(Capacity::each(5), now(), now().after(LEASE)).await.unwrap();
+    for leased in &leases[..3] {
+        world.complete_placement(leased, held(1)).await;
     }
     let count = async |filter: PinFilter| {
         let page = world.store.list_pins(ada, &filter, None, 0, 100).await.unwrap();
@@ -104,28 +104,28 @@ async fn total_and_page_are_read_in_one_snapshot() {
     let ada = world.account("ada", 1 << 40).await;
     let changes = async {
         for number in 0..200 {
-            created(world.wish(ada, cid(number)).await);
+            created(world.create_pin(ada, cid(number)).await);
             if number % 3 == 0 {
                 world.remove(ada, &cid(number)).await;
             }
         }
     };
     let filter = PinFilter { has_expiry: Some(false), ..PinFilter::default() };
-    let looks = async {
-        for look in 0..200 {
-            let filter = if look % 2 == 0 { filter.clone() } else { PinFilter::default() };
+    let reads = async {
+        for read in 0..200 {
+            let filter = if read % 2 == 0 { filter.clone() } else { PinFilter::default() };
             let page = world.store.list_pins(ada, &filter, None, 0, 1_000).await.unwrap();
             assert_eq!(page.total, page.pins.len() as u64);
         }
     };
-    tokio::join!(changes, looks);
+    tokio::join!(changes, reads);
 }
 
 #[tokio::test]
 async fn pin_is_renamed_only_by_its_owner() {
     let world = World::start().await;
     let (ada, other) = (world.account("ada", 1 << 40).await, world.account("other", 1 << 40).await);
-    let pin = created(world.wish(ada, cid(1)).await);
+    let pin = created(world.create_pin(ada, cid(1)).await);
     let rename = async |account, id, text| {
         let name = name(text).unwrap();
         world

@@ -5,14 +5,14 @@ use std::os::unix::fs::PermissionsExt;
 use pinfold_model::{PinPhase, PlacementState};
 use pinfold_store::{Capacity, Damage, PlacementOutcome, ReverifyCounts, Store, StoreError};
 
-use crate::world::{World, at, cid, created, failure, gave_up, held, now, wish};
+use crate::world::{World, at, cid, created, failed_outcome, failure, held, new_pin, now};
 
 /// Creates an account that has a DAG pinned.
 async fn pinned(world: &World, number: u32) -> pinfold_model::AccountId {
     let account = world.account(&format!("ada{number}"), 1_000).await;
-    created(world.wish(account, cid(number)).await);
-    let claim = world.claim(now()).await;
-    world.complete_placement(&claim, held(10)).await;
+    created(world.create_pin(account, cid(number)).await);
+    let leased = world.lease_one(now()).await;
+    world.complete_placement(&leased, held(10)).await;
     account
 }
 
@@ -22,7 +22,7 @@ async fn snapshot_is_complete_and_private() {
     let ada = pinned(&world, 1).await;
     let copy = world.path().with_file_name("copy.db");
     world.store.snapshot(&copy).await.unwrap();
-    created(world.wish(ada, cid(2)).await);
+    created(world.create_pin(ada, cid(2)).await);
 
     assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(
@@ -54,14 +54,14 @@ async fn reverified_pin_is_charged_once() {
     );
     assert_eq!(world.store.reverify_counts().await.unwrap(), ReverifyCounts { due: 1, failing: 0 });
 
-    let claim = world.claim(now()).await;
+    let leased = world.lease_one(now()).await;
     assert_eq!(
-        (claim.placement.state, claim.wanted, claim.budget_bytes),
+        (leased.placement.state, leased.wanted, leased.budget_bytes),
         (PlacementState::Pinned, true, u64::MAX)
     );
     assert_eq!(world.pins(ada).await[0].phase, PinPhase::Active);
     assert_eq!(world.store.reverify_all(now()).await.unwrap(), 0, "the placement is leased");
-    world.complete_placement(&claim, held(10)).await;
+    world.complete_placement(&leased, held(10)).await;
     assert_eq!(world.store.account(ada).await.unwrap().unwrap().used_bytes, 10);
     assert_eq!(world.store.reverify_counts().await.unwrap(), ReverifyCounts::default());
     assert_eq!(world.store.count_in_progress(newest).await.unwrap(), 0);
@@ -76,16 +76,16 @@ async fn failed_reverification_keeps_the_pin_and_is_retried() {
         (1, PlacementOutcome::Failed { failure: failure(), over_budget_bytes: None, next_at: at(10) }),
         (2, PlacementOutcome::Postponed { failure: Some(failure()), next_at: at(10) }),
     ] {
-        let claim = world.claim(at(100)).await;
-        world.complete_placement(&claim, outcome).await;
+        let leased = world.lease_one(at(100)).await;
+        world.complete_placement(&leased, outcome).await;
         let pin = world.pins(ada).await.remove(0);
         assert_eq!((pin.phase, pin.charged_bytes), (PinPhase::Active, 10));
         assert_eq!((pin.placement.state, pin.placement.attempts), (PlacementState::Pinned, tries));
         assert_eq!(pin.placement.due_at, Some(at(10)));
         assert_eq!(world.store.reverify_counts().await.unwrap(), ReverifyCounts { due: 1, failing: 1 });
     }
-    let claim = world.claim(at(100)).await;
-    world.complete_placement(&claim, held(10)).await;
+    let leased = world.lease_one(at(100)).await;
+    world.complete_placement(&leased, held(10)).await;
     assert_eq!(world.pins(ada).await[0].placement.error, None);
 }
 
@@ -98,7 +98,7 @@ async fn single_placement_is_reverified() {
     let cluster = pinfold_model::ClusterId::default();
     assert!(world.store.reverify(&cid(2), &cluster, now()).await.unwrap());
     assert!(!world.store.reverify(&cid(3), &cluster, now()).await.unwrap(), "the content is not pinned");
-    assert_eq!(world.claim(now()).await.placement.cid, cid(2));
+    assert_eq!(world.lease_one(now()).await.placement.cid, cid(2));
 }
 
 #[tokio::test]
@@ -106,9 +106,9 @@ async fn new_pins_are_leased_before_reverification() {
     let world = World::start().await;
     let ada = pinned(&world, 1).await;
     world.store.reverify_all(now()).await.unwrap();
-    created(world.wish(ada, cid(2)).await);
+    created(world.create_pin(ada, cid(2)).await);
     let order: Vec<_> = world.store.lease_placements(Capacity::each(2), now(), at(60)).await.unwrap();
-    assert_eq!(order.iter().map(|claim| claim.placement.cid).collect::<Vec<_>>(), [cid(2), cid(1)]);
+    assert_eq!(order.iter().map(|leased| leased.placement.cid).collect::<Vec<_>>(), [cid(2), cid(1)]);
 }
 
 #[tokio::test]
@@ -116,11 +116,11 @@ async fn owner_emails_lists_accounts_with_the_cid_pinned() {
     let world = World::start().await;
     pinned(&world, 1).await;
     let bea = world.account("bea", 1_000).await;
-    created(world.wish(bea, cid(1)).await);
+    created(world.create_pin(bea, cid(1)).await);
     let poor = world.account("poor", 1_000).await;
-    created(world.wish(poor, cid(2)).await);
-    let claim = world.claim(now()).await;
-    world.complete_placement(&claim, gave_up()).await;
+    created(world.create_pin(poor, cid(2)).await);
+    let leased = world.lease_one(now()).await;
+    world.complete_placement(&leased, failed_outcome()).await;
     let owners = |number, limit| {
         let store = &world.store;
         async move {
@@ -138,21 +138,21 @@ async fn owner_emails_lists_accounts_with_the_cid_pinned() {
 async fn repair_retries_never_delay_new_pins() {
     let world = World::start().await;
     let ada = pinned(&world, 1).await;
-    let damage = Damage { cid: cid(1), cluster: wish(ada, cid(1)).cluster, blocks: 3 };
+    let damage = Damage { cid: cid(1), cluster: new_pin(ada, cid(1)).cluster, blocks: 3 };
     world.store.record_damage(vec![damage], at(5)).await.unwrap();
-    world.wish(ada, cid(2)).await;
-    let claims = world.store.lease_placements(Capacity::each(2), at(6), at(60)).await.unwrap();
-    assert_eq!(claims.iter().map(|claim| claim.placement.cid).collect::<Vec<_>>(), [cid(2), cid(1)]);
-    world.complete_placement(&claims[0], held(10)).await;
+    world.create_pin(ada, cid(2)).await;
+    let leases = world.store.lease_placements(Capacity::each(2), at(6), at(60)).await.unwrap();
+    assert_eq!(leases.iter().map(|leased| leased.placement.cid).collect::<Vec<_>>(), [cid(2), cid(1)]);
+    world.complete_placement(&leases[0], held(10)).await;
     world
         .complete_placement(
-            &claims[1],
+            &leases[1],
             PlacementOutcome::Postponed { failure: Some(failure()), next_at: at(2 * 3_600) },
         )
         .await;
 
-    world.store.create_pin(wish(ada, cid(3)), at(2 * 3_600)).await.unwrap();
-    let claims =
+    world.store.create_pin(new_pin(ada, cid(3)), at(2 * 3_600)).await.unwrap();
+    let leases =
         world.store.lease_placements(Capacity::each(2), at(2 * 3_600 + 1), at(3 * 3_600)).await.unwrap();
-    assert_eq!(claims.iter().map(|claim| claim.placement.cid).collect::<Vec<_>>(), [cid(3), cid(1)]);
+    assert_eq!(leases.iter().map(|leased| leased.placement.cid).collect::<Vec<_>>(), [cid(3), cid(1)]);
 }

@@ -10,7 +10,7 @@ use pinfold_store::{
 };
 use proptest::prelude::*;
 
-use crate::world::{World, at, cid, created, failure, gave_up, held, now, times, wish};
+use crate::world::{World, at, cid, created, failed_outcome, failure, held, new_pin, now, times};
 
 const ACCOUNTS: usize = 3;
 const CIDS: u32 = 4;
@@ -25,17 +25,17 @@ enum Step {
         retain_in: Option<i64>,
     },
     /// Requests for several consecutive CIDs in one batch.
-    CreatePinsWrite {
+    CreateBatch {
         account: usize,
         cids: std::ops::Range<u32>,
         retain_in: Option<i64>,
     },
     /// All accounts at the same time, each for all CIDs.
-    WishTogether {
+    CreateTogether {
         cids: std::ops::Range<u32>,
         expires_in: Option<i64>,
         /// These run the placements of new content themselves.
-        claim: bool,
+        leased: bool,
     },
     RemoveAll {
         account: usize,
@@ -46,21 +46,21 @@ enum Step {
         cid: u32,
     },
     /// Cancels the oldest pin of an account, by its current request count or an outdated one.
-    Abandon {
+    Cancel {
         account: usize,
         late: bool,
     },
-    LeasedPlacement,
+    Lease,
     /// Completes the oldest lease with success or failure.
-    Settle {
-        luck: u8,
+    Complete {
+        choice: u8,
     },
     /// Completes as many leases at the same time as there are numbers.
-    SettleTogether {
-        luck: Vec<u8>,
+    CompleteTogether {
+        choice: Vec<u8>,
     },
     /// Advances the clock: leases and pins expire.
-    Pass {
+    AdvanceClock {
         seconds: i64,
     },
     Reopen,
@@ -76,34 +76,34 @@ fn step() -> impl Strategy<Value = Step> {
             |(account, cid, expires_in, retain_in)| Step::CreatePin { account, cid, expires_in, retain_in }
         ),
         1 => (account.clone(), cids(), in_time())
-            .prop_map(|(account, cids, retain_in)| Step::CreatePinsWrite { account, cids, retain_in }),
+            .prop_map(|(account, cids, retain_in)| Step::CreateBatch { account, cids, retain_in }),
         1 => (cids(), in_time(), any::<bool>())
-            .prop_map(|(cids, expires_in, claim)| Step::WishTogether { cids, expires_in, claim }),
+            .prop_map(|(cids, expires_in, leased)| Step::CreateTogether { cids, expires_in, leased }),
         1 => (account.clone(), cids()).prop_map(|(account, cids)| Step::RemoveAll { account, cids }),
         2 => (account.clone(), number).prop_map(|(account, cid)| Step::Remove { account, cid }),
-        1 => (account, any::<bool>()).prop_map(|(account, late)| Step::Abandon { account, late }),
-        4 => Just(Step::LeasedPlacement),
-        4 => (0..8_u8).prop_map(|luck| Step::Settle { luck }),
-        1 => proptest::collection::vec(0..8_u8, 1..5).prop_map(|luck| Step::SettleTogether { luck }),
-        1 => (1..8_i64).prop_map(|seconds| Step::Pass { seconds }),
+        1 => (account, any::<bool>()).prop_map(|(account, late)| Step::Cancel { account, late }),
+        4 => Just(Step::Lease),
+        4 => (0..8_u8).prop_map(|choice| Step::Complete { choice }),
+        1 => proptest::collection::vec(0..8_u8, 1..5).prop_map(|choice| Step::CompleteTogether { choice }),
+        1 => (1..8_i64).prop_map(|seconds| Step::AdvanceClock { seconds }),
         1 => Just(Step::Reopen),
     ]
 }
 
 /// A DAG always has the same size.
-fn bytes(claim: &LeasedPlacement) -> u64 {
-    let number = (0..CIDS).find(|number| cid(*number) == claim.placement.cid).unwrap();
+fn bytes(leased: &LeasedPlacement) -> u64 {
+    let number = (0..CIDS).find(|number| cid(*number) == leased.placement.cid).unwrap();
     40 * u64::from(number)
 }
 
-struct Books {
+struct Accounting {
     world: World,
     accounts: Vec<AccountId>,
-    claims: Vec<LeasedPlacement>,
+    leases: Vec<LeasedPlacement>,
     seconds: i64,
 }
 
-impl Books {
+impl Accounting {
     async fn open() -> Self {
         let world = World::start().await;
         let mut accounts = Vec::new();
@@ -111,7 +111,7 @@ impl Books {
             // The smallest quota fits not even the largest DAG; the largest quota fits all.
             accounts.push(world.account(&format!("account{number}"), [100, 160, 240][number]).await);
         }
-        Self { world, accounts, claims: Vec::new(), seconds: 0 }
+        Self { world, accounts, leases: Vec::new(), seconds: 0 }
     }
 
     fn now(&self) -> Timestamp {
@@ -130,15 +130,15 @@ impl Books {
     }
 
     /// Locked pins still exist, with a lock that ends no earlier.
-    async fn keeps(&self, promised: Vec<(PinId, Timestamp)>) {
-        for (id, until) in promised.into_iter().filter(|(_, until)| *until > self.now()) {
+    async fn check_locks(&self, locks: Vec<(PinId, Timestamp)>) {
+        for (id, until) in locks.into_iter().filter(|(_, until)| *until > self.now()) {
             let pin = self.world.store.pin(id).await.unwrap().expect("the pin is locked");
             assert!(pin.retain_until >= Some(until), "{pin:?}");
             assert!(pin.expires_at.is_none_or(|end| Some(end) >= pin.retain_until), "{pin:?}");
         }
     }
 
-    fn wish(
+    fn new_pin(
         &self,
         account: usize,
         number: u32,
@@ -147,24 +147,24 @@ impl Books {
     ) -> CreatePin {
         let at = |seconds| at(self.seconds + seconds);
         let options = times(expires_in.map(at), retain_in.map(at));
-        CreatePin { options, in_flight_max: 3, ..wish(self.accounts[account], cid(number)) }
+        CreatePin { options, in_flight_max: 3, ..new_pin(self.accounts[account], cid(number)) }
     }
 
     async fn take(&mut self, step: Step) {
         let (now, store) = (self.now(), self.world.store.clone());
         match step {
             Step::CreatePin { account, cid, expires_in, retain_in } => {
-                store.create_pin(self.wish(account, cid, expires_in, retain_in), now).await.unwrap();
+                store.create_pin(self.new_pin(account, cid, expires_in, retain_in), now).await.unwrap();
             }
-            Step::CreatePinsWrite { account, cids, retain_in } => {
+            Step::CreateBatch { account, cids, retain_in } => {
                 let before = self.world.pins(self.accounts[account]).await;
-                let wishes = cids.map(|cid| self.wish(account, cid, None, retain_in)).collect();
-                if !matches!(store.create_pins(wishes, now).await.unwrap(), CreatePinsOutcome::Done(_)) {
+                let requests = cids.map(|cid| self.new_pin(account, cid, None, retain_in)).collect();
+                if !matches!(store.create_pins(requests, now).await.unwrap(), CreatePinsOutcome::Done(_)) {
                     assert_eq!(self.world.pins(self.accounts[account]).await, before, "the batch is atomic");
                 }
             }
-            Step::WishTogether { cids, expires_in, claim } => {
-                self.wish_together(cids, expires_in, claim).await
+            Step::CreateTogether { cids, expires_in, leased } => {
+                self.create_together(cids, expires_in, leased).await
             }
             Step::RemoveAll { account, cids } => {
                 let account = self.accounts[account];
@@ -179,7 +179,7 @@ impl Books {
                 let owner = self.accounts[account];
                 store.remove_pin(owner, &cid(number), None, Actor::account(owner), now).await.unwrap();
             }
-            Step::Abandon { account, late } => {
+            Step::Cancel { account, late } => {
                 if let Some(pin) = self.world.pins(self.accounts[account]).await.first() {
                     let ended =
                         store.cancel_pin(pin.id, pin.request_count - u64::from(late), now).await.unwrap();
@@ -188,16 +188,16 @@ impl Books {
                     assert_eq!(ended.is_some(), may_end, "{pin:?}");
                 }
             }
-            Step::LeasedPlacement => {
-                let claims = store
+            Step::Lease => {
+                let leases = store
                     .lease_placements(Capacity::each(1), now, at(self.seconds + LEASE_SECONDS))
                     .await
                     .unwrap();
-                self.claims.extend(claims);
+                self.leases.extend(leases);
             }
-            Step::Settle { luck } => self.complete_placement(&[luck]).await,
-            Step::SettleTogether { luck } => self.complete_placement(&luck).await,
-            Step::Pass { seconds } => {
+            Step::Complete { choice } => self.complete_placement(&[choice]).await,
+            Step::CompleteTogether { choice } => self.complete_placement(&choice).await,
+            Step::AdvanceClock { seconds } => {
                 self.seconds += seconds;
                 store.expire_pins(self.now(), 10).await.unwrap();
             }
@@ -208,49 +208,49 @@ impl Books {
         }
     }
 
-    async fn wish_together(&mut self, cids: std::ops::Range<u32>, expires_in: Option<i64>, claim: bool) {
-        let lease_until = claim.then(|| at(self.seconds + LEASE_SECONDS));
+    async fn create_together(&mut self, cids: std::ops::Range<u32>, expires_in: Option<i64>, leased: bool) {
+        let lease_until = leased.then(|| at(self.seconds + LEASE_SECONDS));
         let each = cids.flat_map(|cid| (0..ACCOUNTS).map(move |account| (account, cid)));
-        let wishes = each.map(|(account, cid)| self.wish(account, cid, expires_in, None));
-        let wishes =
-            wishes.map(|wish| self.world.store.create_pin(CreatePin { lease_until, ..wish }, self.now()));
-        for wished in join_all(wishes).await {
-            if let CreatePinOutcome::Done { lease: Some(claim), .. } = wished.unwrap() {
-                self.claims.push(*claim);
+        let requests = each.map(|(account, cid)| self.new_pin(account, cid, expires_in, None));
+        let requests = requests
+            .map(|request| self.world.store.create_pin(CreatePin { lease_until, ..request }, self.now()));
+        for outcome in join_all(requests).await {
+            if let CreatePinOutcome::Done { lease: Some(leased), .. } = outcome.unwrap() {
+                self.leases.push(*leased);
             }
         }
     }
 
     /// Completes the first leases at the same time, each with its outcome.
-    async fn complete_placement(&mut self, luck: &[u8]) {
-        let most = luck.len().min(self.claims.len());
-        let claims: Vec<_> = self.claims.drain(..most).collect();
-        let settles = claims.iter().zip(luck).map(|(claim, luck)| {
-            self.world.store.complete_placement(claim.lease, self.outcome(claim, *luck), self.now())
+    async fn complete_placement(&mut self, choice: &[u8]) {
+        let most = choice.len().min(self.leases.len());
+        let leases: Vec<_> = self.leases.drain(..most).collect();
+        let completions = leases.iter().zip(choice).map(|(leased, choice)| {
+            self.world.store.complete_placement(leased.lease, self.outcome(leased, *choice), self.now())
         });
-        for settled in join_all(settles).await {
-            settled.unwrap();
+        for completed in join_all(completions).await {
+            completed.unwrap();
         }
     }
 
-    fn outcome(&self, claim: &LeasedPlacement, luck: u8) -> PlacementOutcome {
+    fn outcome(&self, leased: &LeasedPlacement, choice: u8) -> PlacementOutcome {
         let next_at = at(self.seconds + 1);
-        match luck {
+        match choice {
             6 => PlacementOutcome::Postponed { failure: Some(failure()), next_at },
             7 => PlacementOutcome::Postponed { failure: None, next_at },
-            _ if !claim.wanted => PlacementOutcome::Released,
-            5 => gave_up(),
-            _ if bytes(claim) > claim.budget_bytes => PlacementOutcome::Failed {
+            _ if !leased.wanted => PlacementOutcome::Released,
+            5 => failed_outcome(),
+            _ if bytes(leased) > leased.budget_bytes => PlacementOutcome::Failed {
                 failure: failure(),
-                over_budget_bytes: Some(claim.budget_bytes),
+                over_budget_bytes: Some(leased.budget_bytes),
                 next_at,
             },
-            _ => held(bytes(claim)),
+            _ => held(bytes(leased)),
         }
     }
 
     /// Invariants that hold at any time.
-    async fn balance(&self) {
+    async fn check_balance(&self) {
         self.sums_are_right().await;
         for id in &self.accounts {
             let account = self.world.store.account(*id).await.unwrap().unwrap();
@@ -259,9 +259,9 @@ impl Books {
             assert_eq!(account.used_bytes, charged, "{pins:?}");
             assert!(account.used_bytes <= account.storage_limit_bytes);
             for pin in &pins {
-                let kept = pin.phase == PinPhase::Active;
-                assert!(!kept || pin.placement.state == PlacementState::Pinned, "{pin:?}");
-                assert_eq!(pin.charged_bytes, if kept { pin.placement.bytes } else { 0 }, "{pin:?}");
+                let active = pin.phase == PinPhase::Active;
+                assert!(!active || pin.placement.state == PlacementState::Pinned, "{pin:?}");
+                assert_eq!(pin.charged_bytes, if active { pin.placement.bytes } else { 0 }, "{pin:?}");
                 assert_eq!(pin.error.is_some(), pin.phase == PinPhase::Failed, "{pin:?}");
             }
         }
@@ -280,26 +280,26 @@ impl Books {
             }
         }
         let figures = self.world.store.statistics().await.unwrap();
-        let kept = figures.pins.iter().map(|sum| (sum.phase.as_str(), (sum.pins, sum.bytes)));
-        assert_eq!(kept.collect::<BTreeMap<_, _>>(), counted);
+        let active = figures.pins.iter().map(|sum| (sum.phase.as_str(), (sum.pins, sum.bytes)));
+        assert_eq!(active.collect::<BTreeMap<_, _>>(), counted);
         assert_eq!(figures.pinning.iter().map(|(_, pins)| pins).sum::<u64>(), pinning);
         assert_eq!(figures.accounts.iter().map(|sum| sum.accounts).sum::<u64>(), ACCOUNTS as u64);
     }
 
     /// Drops all workers, completes all remaining work and checks the final state.
     async fn finish(&mut self) {
-        self.claims.clear();
+        self.leases.clear();
         for _ in 0..100 {
             self.seconds += LEASE_SECONDS + 1;
-            self.take(Step::LeasedPlacement).await;
-            if self.claims.is_empty() {
+            self.take(Step::Lease).await;
+            if self.leases.is_empty() {
                 break;
             }
-            while !self.claims.is_empty() {
+            while !self.leases.is_empty() {
                 self.complete_placement(&[0, 0]).await;
             }
         }
-        self.balance().await;
+        self.check_balance().await;
         let mut named: Vec<(PlacementId, bool)> = Vec::new();
         for id in &self.accounts {
             let pins = self.world.pins(*id).await;
@@ -321,14 +321,14 @@ proptest! {
     fn accounting_balances_after_every_step(steps in proptest::collection::vec(step(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut books = Books::open().await;
+            let mut accounting = Accounting::open().await;
             for step in steps {
-                let promised = books.locked().await;
-                books.take(step).await;
-                books.keeps(promised).await;
-                books.balance().await;
+                let locks = accounting.locked().await;
+                accounting.take(step).await;
+                accounting.check_locks(locks).await;
+                accounting.check_balance().await;
             }
-            books.finish().await;
+            accounting.finish().await;
         });
     }
 }
@@ -338,15 +338,15 @@ async fn charge_is_refunded_once() {
     let world = World::start().await;
     let ada = world.account("ada", 100).await;
     for _ in 0..3 {
-        assert!(matches!(world.wish(ada, cid(1)).await, CreatePinOutcome::Done { .. }));
-        let claim = world.claim(at(0)).await;
-        let done = world.complete_placement(&claim, held(100)).await;
+        assert!(matches!(world.create_pin(ada, cid(1)).await, CreatePinOutcome::Done { .. }));
+        let leased = world.lease_one(at(0)).await;
+        let done = world.complete_placement(&leased, held(100)).await;
         assert_eq!(done, CompleteOutcome::Now { state: PlacementState::Pinned, work: false });
         for left in [0, 0] {
             world.remove(ada, &cid(1)).await;
             assert_eq!(world.store.account(ada).await.unwrap().unwrap().used_bytes, left);
         }
-        let release = world.claim(at(0)).await;
+        let release = world.lease_one(at(0)).await;
         world.complete_placement(&release, PlacementOutcome::Released).await;
         assert!(world.store.placements(None, 1).await.unwrap().is_empty());
     }
@@ -359,10 +359,10 @@ async fn frequently_changing_account_does_not_block_counting_of_others() {
     let (mut last, mut counted) = (None, Vec::new());
     for number in 0..4 {
         for account in [ada, ben] {
-            created(world.wish(account, cid(number)).await);
+            created(world.create_pin(account, cid(number)).await);
         }
-        let claim = world.claim(now()).await;
-        world.complete_placement(&claim, held(10)).await;
+        let leased = world.lease_one(now()).await;
+        world.complete_placement(&leased, held(10)).await;
         last = world.store.start_dedup_count(last).await.unwrap();
         counted.extend(last);
         world.store.finish_dedup_count(last.unwrap(), 10).await.unwrap();

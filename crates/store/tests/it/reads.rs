@@ -9,7 +9,7 @@ use pinfold_store::{
 };
 use sqlx::ConnectOptions;
 
-use crate::world::{LEASE, World, at, cid, created, held, now, wish};
+use crate::world::{LEASE, World, at, cid, created, held, new_pin, now};
 
 const BY: Actor = Actor::OPERATOR;
 
@@ -137,22 +137,22 @@ async fn use_of_a_token_is_recorded() {
 async fn placement_is_read_and_its_schedule_clamped() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
-    let pin = created(world.wish(ada, cid(1)).await);
+    let pin = created(world.create_pin(ada, cid(1)).await);
     let id = pin.placement.id;
     assert_eq!(world.store.count_in_flight(ada, 10).await.unwrap(), 1);
     assert!(world.store.is_wanted(id).await.unwrap());
     let found = world.store.placement_of(&cid(1), &pin.placement.cluster).await.unwrap();
     assert_eq!(found, Some(pin.placement.clone()));
-    let claim = world.claim(now()).await;
+    let leased = world.lease_one(now()).await;
     // The clock was set back: the lease ends at the given time at the latest.
     world.store.clamp_schedule(at(-100), at(-40)).await.unwrap();
     assert_eq!(world.store.placement(id).await.unwrap().unwrap().due_at, Some(at(-40)));
     let next = world.store.next_placement_due(at(-100), Capacity::each(1)).await.unwrap();
     assert_eq!(next, Some(at(-40)));
-    world.complete_placement(&claim, held(10)).await;
+    world.complete_placement(&leased, held(10)).await;
     assert_eq!(world.store.count_in_flight(ada, 10).await.unwrap(), 0);
-    let kept = world.store.active_placements(ada, None, 10).await.unwrap();
-    assert_eq!(kept.iter().map(|kept| (kept.id, kept.cid)).collect::<Vec<_>>(), [(id, cid(1))]);
+    let active = world.store.active_placements(ada, None, 10).await.unwrap();
+    assert_eq!(active.iter().map(|active| (active.id, active.cid)).collect::<Vec<_>>(), [(id, cid(1))]);
     assert_eq!(world.store.pins_of_placement(id, 10).await.unwrap()[0].state(), PinState::Pinned);
     let damage = Damage { cid: cid(1), cluster: pin.placement.cluster.clone(), blocks: 1 };
     world.store.record_damage(vec![damage], now()).await.unwrap();
@@ -168,9 +168,9 @@ async fn delivery_beyond_the_bound_of_a_webhook_is_dropped_and_counted() {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.path());
     let mut conn = options.connect().await.unwrap();
     sqlx::raw_sql("UPDATE webhooks SET pending = 200000").execute(&mut conn).await.unwrap();
-    created(world.store.create_pin(wish(ada, cid(1)), now()).await.unwrap());
-    let claim = world.claim(now().after(LEASE)).await;
-    world.complete_placement(&claim, held(10)).await;
+    created(world.store.create_pin(new_pin(ada, cid(1)), now()).await.unwrap());
+    let leased = world.lease_one(now().after(LEASE)).await;
+    world.complete_placement(&leased, held(10)).await;
     assert_eq!(world.events(&hook).await, [] as [WebhookEvent; 0]);
     assert_eq!(world.store.webhook(ada, hook.id).await.unwrap().unwrap().dropped, 1);
 }

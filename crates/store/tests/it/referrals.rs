@@ -11,8 +11,8 @@ async fn first_referral_code_of_an_account_stays() {
     assert_eq!(code(ada, "bbbb").await.unwrap().as_deref(), Some("aaaa"));
     assert_eq!(code(bea, "aaaa").await.unwrap(), None, "the code belongs to another account");
     assert_eq!(code(bea, "bbbb").await.unwrap().as_deref(), Some("bbbb"));
-    let nobody = pinfold_model::AccountId(7);
-    assert_eq!(code(nobody, "cccc").await.unwrap(), None);
+    let unknown = pinfold_model::AccountId(7);
+    assert_eq!(code(unknown, "cccc").await.unwrap(), None);
 }
 
 #[tokio::test]

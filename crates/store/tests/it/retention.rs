@@ -6,20 +6,20 @@ use pinfold_store::{
     RemovePinOutcome, RemovePinsOutcome,
 };
 
-use crate::world::{World, at, cid, created, gave_up, held, name, now, times, wish};
+use crate::world::{World, at, cid, created, failed_outcome, held, name, new_pin, now, times};
 
 /// A request for the first DAG with these times in seconds.
 fn timed(account: AccountId, expires: Option<i64>, retain: Option<i64>) -> CreatePin {
     let options = times(expires.map(at), retain.map(at));
-    CreatePin { options, ..wish(account, cid(1)) }
+    CreatePin { options, ..new_pin(account, cid(1)) }
 }
 
 impl World {
     /// Pins the first DAG and locks it until this time.
     async fn lock(&self, account: AccountId, until: i64) {
         created(self.store.create_pin(timed(account, None, Some(until)), now()).await.unwrap());
-        let claim = self.claim(now()).await;
-        self.complete_placement(&claim, held(10)).await;
+        let leased = self.lease_one(now()).await;
+        self.complete_placement(&leased, held(10)).await;
     }
 
     /// Entries with this action in the audit log of an account.
@@ -57,8 +57,8 @@ async fn pending_pin_is_locked_and_failed_pin_is_not() {
     let pin = created(world.store.create_pin(timed(ada, None, Some(100)), now()).await.unwrap());
     assert_eq!(world.remove_at(ada, now()).await, RemovePinOutcome::Locked { until: at(100) });
     assert_eq!(world.store.cancel_pin(pin.id, pin.request_count, now()).await.unwrap(), None);
-    let claim = world.claim(now()).await;
-    world.complete_placement(&claim, gave_up()).await;
+    let leased = world.lease_one(now()).await;
+    world.complete_placement(&leased, failed_outcome()).await;
     assert!(
         matches!(world.remove_at(ada, now()).await, RemovePinOutcome::Done(_)),
         "a failed pin is not locked"
@@ -77,8 +77,8 @@ async fn request_that_would_shorten_a_lock_changes_nothing() {
     ] {
         let timed = timed(ada, expires, retain);
         let options = PinOptions { custom_name: name("new"), ..timed.options.clone() };
-        let wish = CreatePin { options, ..timed };
-        let refused = world.store.create_pin(wish, now()).await.unwrap();
+        let request = CreatePin { options, ..timed };
+        let refused = world.store.create_pin(request, now()).await.unwrap();
         assert!(matches!(refused, CreatePinOutcome::Refused(why) if why == error), "{refused:?}");
     }
     let pin = world.pins(ada).await.remove(0);
@@ -175,7 +175,7 @@ async fn removal_of_an_account_with_locked_pins_is_in_both_logs() {
     let world = World::start().await;
     let (ada, root) = (world.account("ada", 100).await, world.account("root", 100).await);
     world.lock(ada, 100).await;
-    created(world.wish(ada, cid(2)).await);
+    created(world.create_pin(ada, cid(2)).await);
     let by = Actor::account(root);
     let begun = world.store.begin_account_removal(ada, true, by, now()).await.unwrap();
     assert_eq!(begun, BeginRemovalOutcome::Begun { pins: 2 });

@@ -5,30 +5,32 @@ use std::collections::HashSet;
 use pinfold_model::{Origin, PinOptions, PlacementState};
 use pinfold_store::{Capacity, CreatePin, PinFilter, Store};
 
-use crate::world::{World, account, at, cid, created, failure, gave_up, held, name, now, times, wish};
+use crate::world::{
+    World, account, at, cid, created, failed_outcome, failure, held, name, new_pin, now, times,
+};
 
 #[tokio::test]
 async fn all_data_survives_a_restart() {
     let mut world = World::start().await;
     let ada = world.account("ada", 1_000).await;
-    for (number, outcome) in [(1, Some(held(10))), (2, Some(gave_up())), (3, None)] {
-        let wish = CreatePin {
+    for (number, outcome) in [(1, Some(held(10))), (2, Some(failed_outcome())), (3, None)] {
+        let request = CreatePin {
             options: PinOptions {
                 custom_name: name("a name"),
                 original_name: name("another"),
                 origins: vec![Origin::parse("/ip4/127.0.0.1/tcp/1").unwrap()],
                 ..times(Some(at(1_000)), None)
             },
-            ..wish(ada, cid(number))
+            ..new_pin(ada, cid(number))
         };
-        created(world.store.create_pin(wish, now()).await.unwrap());
-        let claim = world.claim(now()).await;
-        assert_eq!(claim.origins, ["/ip4/127.0.0.1/tcp/1"]);
+        created(world.store.create_pin(request, now()).await.unwrap());
+        let leased = world.lease_one(now()).await;
+        assert_eq!(leased.origins, ["/ip4/127.0.0.1/tcp/1"]);
         match outcome {
             Some(outcome) => {
-                world.complete_placement(&claim, outcome).await;
+                world.complete_placement(&leased, outcome).await;
             }
-            None => assert_eq!(claim.placement.state, PlacementState::Pinning),
+            None => assert_eq!(leased.placement.state, PlacementState::Pinning),
         }
         // A failed placement is released.
         for release in world.store.lease_placements(Capacity::each(1), now(), at(60)).await.unwrap() {
@@ -43,7 +45,7 @@ async fn all_data_survives_a_restart() {
         assert_eq!(everything(&world.store).await, before);
     }
     // Work continues after the restart.
-    let late = world.claim(at(100)).await;
+    let late = world.lease_one(at(100)).await;
     world.complete_placement(&late, held(20)).await;
     assert_eq!(world.store.account(ada).await.unwrap().unwrap().used_bytes, 30);
 }
@@ -70,7 +72,7 @@ async fn two_stores_on_one_file_lose_no_write() {
             tasks.push(tokio::spawn(async move {
                 for at in 0..EACH / 4 {
                     // Each CID is requested through both stores.
-                    store.create_pin(wish(ada, cid(worker * EACH + at)), now()).await.unwrap();
+                    store.create_pin(new_pin(ada, cid(worker * EACH + at)), now()).await.unwrap();
                     let one = format!("side{side}worker{worker}at{at}");
                     account(&store, &one, 1).await.unwrap().unwrap();
                     let contested = format!("worker{worker}at{at}");
@@ -94,20 +96,20 @@ async fn placement_is_leased_by_one_of_two_stores() {
     let world = World::start().await;
     let ada = world.account("ada", 1 << 40).await;
     for number in 0..PLACEMENTS {
-        created(world.wish(ada, cid(number)).await);
+        created(world.create_pin(ada, cid(number)).await);
     }
     let mut tasks = Vec::new();
     for store in [world.store.clone(), world.open().await] {
         tasks.push(tokio::spawn(async move {
             let mut claimed = Vec::new();
             loop {
-                let claims = store.lease_placements(Capacity::each(7), at(10_000), at(20_000)).await.unwrap();
-                if claims.is_empty() {
+                let leases = store.lease_placements(Capacity::each(7), at(10_000), at(20_000)).await.unwrap();
+                if leases.is_empty() {
                     return claimed;
                 }
-                for claim in claims {
-                    store.complete_placement(claim.lease, held(1), at(10_000)).await.unwrap();
-                    claimed.push(claim.lease.placement);
+                for leased in leases {
+                    store.complete_placement(leased.lease, held(1), at(10_000)).await.unwrap();
+                    claimed.push(leased.lease.placement);
                 }
             }
         }));
@@ -126,9 +128,9 @@ async fn placement_is_leased_by_one_of_two_stores() {
 async fn failed_pin_stores_its_error() {
     let world = World::start().await;
     let ada = world.account("ada", 1_000).await;
-    created(world.wish(ada, cid(1)).await);
-    let claim = world.claim(now()).await;
-    world.complete_placement(&claim, gave_up()).await;
+    created(world.create_pin(ada, cid(1)).await);
+    let leased = world.lease_one(now()).await;
+    world.complete_placement(&leased, failed_outcome()).await;
     let pin = world.open().await.pins_of_cid(ada, &cid(1)).await.unwrap().remove(0);
     assert_eq!(pin.error, Some(failure()));
 }

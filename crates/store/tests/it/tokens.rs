@@ -19,7 +19,7 @@ fn new_token(account: AccountId, name: &str) -> NewToken {
     }
 }
 
-async fn keep(world: &World, new: NewToken, count_max: u32) -> CreateTokenOutcome {
+async fn create(world: &World, new: NewToken, count_max: u32) -> CreateTokenOutcome {
     let by = Actor::account(new.account);
     world.store.create_token(new, count_max, by, now()).await.unwrap()
 }
@@ -28,7 +28,7 @@ async fn keep(world: &World, new: NewToken, count_max: u32) -> CreateTokenOutcom
 async fn created_key_is_read_back() {
     let world = World::start().await;
     let ada = world.account("ada", 1).await;
-    let CreateTokenOutcome::Created(token) = keep(&world, new_token(ada, "one"), 10).await else {
+    let CreateTokenOutcome::Created(token) = create(&world, new_token(ada, "one"), 10).await else {
         panic!("the key is created")
     };
     assert_eq!(token.ip_allowlist.to_string(), "192.0.2.0/24,2001:db8::1");
@@ -42,23 +42,24 @@ async fn created_key_is_read_back() {
 async fn key_name_is_unique_per_account() {
     let world = World::start().await;
     let (ada, bea) = (world.account("ada", 1).await, world.account("bea", 1).await);
-    assert!(matches!(keep(&world, new_token(ada, "one"), 10).await, CreateTokenOutcome::Created(_)));
+    assert!(matches!(create(&world, new_token(ada, "one"), 10).await, CreateTokenOutcome::Created(_)));
     let again = NewToken { hash: "another".to_owned(), ..new_token(ada, "one") };
-    assert_eq!(keep(&world, again, 10).await, CreateTokenOutcome::NameTaken);
-    assert!(matches!(keep(&world, new_token(bea, "one"), 10).await, CreateTokenOutcome::Created(_)));
+    assert_eq!(create(&world, again, 10).await, CreateTokenOutcome::NameTaken);
+    assert!(matches!(create(&world, new_token(bea, "one"), 10).await, CreateTokenOutcome::Created(_)));
 }
 
 #[tokio::test]
 async fn concurrent_key_creation_never_exceeds_the_limit() {
     let world = World::start().await;
     let ada = world.account("ada", 1).await;
-    let all = (0..20).map(|n| keep(&world, new_token(ada, &n.to_string()), 7));
-    let kept = futures::future::join_all(all).await;
-    assert_eq!(kept.iter().filter(|kept| matches!(kept, CreateTokenOutcome::Created(_))).count(), 7);
+    let all = (0..20).map(|n| create(&world, new_token(ada, &n.to_string()), 7));
+    let created = futures::future::join_all(all).await;
+    assert_eq!(created.iter().filter(|created| matches!(created, CreateTokenOutcome::Created(_))).count(), 7);
     assert!(
-        kept.iter()
-            .filter(|kept| !matches!(kept, CreateTokenOutcome::Created(_)))
-            .all(|kept| *kept == CreateTokenOutcome::TooMany)
+        created
+            .iter()
+            .filter(|created| !matches!(created, CreateTokenOutcome::Created(_)))
+            .all(|created| *created == CreateTokenOutcome::TooMany)
     );
 }
 
@@ -67,13 +68,13 @@ async fn revoked_key_creates_no_key() {
     let world = World::start().await;
     let ada = world.account("ada", 1).await;
     let open = NewToken { ip_allowlist: IpRules::default(), ..new_token(ada, "maker") };
-    let CreateTokenOutcome::Created(maker) = keep(&world, open, 10).await else {
+    let CreateTokenOutcome::Created(maker) = create(&world, open, 10).await else {
         panic!("the key is created")
     };
     let made = NewToken { maker: Some(maker.id), ..new_token(ada, "made") };
-    assert!(matches!(keep(&world, made, 10).await, CreateTokenOutcome::Created(_)));
+    assert!(matches!(create(&world, made, 10).await, CreateTokenOutcome::Created(_)));
     assert!(world.store.revoke_token(ada, &maker.name, Actor::account(ada), now()).await.unwrap());
     assert!(!world.store.revoke_token(ada, &maker.name, Actor::account(ada), now()).await.unwrap());
     let late = NewToken { maker: Some(maker.id), ..new_token(ada, "late") };
-    assert_eq!(keep(&world, late, 10).await, CreateTokenOutcome::MakerGone);
+    assert_eq!(create(&world, late, 10).await, CreateTokenOutcome::MakerGone);
 }

@@ -10,7 +10,9 @@ use pinfold_store::{
     WebhookHealth,
 };
 
-use crate::world::{LEASE, World, at, cid, created, failure, gave_up, held, name, now, times, wish};
+use crate::world::{
+    LEASE, World, at, cid, created, failed_outcome, failure, held, name, new_pin, now, times,
+};
 
 fn new_hook(account: AccountId, events: &[WebhookEvent]) -> NewWebhook {
     NewWebhook {
@@ -61,18 +63,18 @@ impl World {
 
     async fn finish(
         &self,
-        claim: &LeasedWebhook,
+        leased: &LeasedWebhook,
         attempts: Vec<Attempt>,
         health: WebhookHealth,
         now: Timestamp,
     ) -> bool {
-        self.store.finish_webhook(claim.lease, attempts, health, 3, now).await.unwrap()
+        self.store.finish_webhook(leased.lease, attempts, health, 3, now).await.unwrap()
     }
 
     async fn pinned(&self, account: AccountId, number: u32) {
-        created(self.wish(account, cid(number)).await);
-        let claim = self.claim(now()).await;
-        self.complete_placement(&claim, held(10)).await;
+        created(self.create_pin(account, cid(number)).await);
+        let leased = self.lease_one(now()).await;
+        self.complete_placement(&leased, held(10)).await;
     }
 }
 
@@ -81,8 +83,8 @@ fn attempt(delivery: &Delivery, next: Next, now: Timestamp) -> Attempt {
     Attempt { delivery: delivery.id, at: now, response_status: Some(204), error, next }
 }
 
-fn all_delivered(claim: &LeasedWebhook, now: Timestamp) -> Vec<Attempt> {
-    claim.deliveries.iter().map(|delivery| attempt(delivery, Next::Delivered, now)).collect()
+fn all_delivered(leased: &LeasedWebhook, now: Timestamp) -> Vec<Attempt> {
+    leased.deliveries.iter().map(|delivery| attempt(delivery, Next::Delivered, now)).collect()
 }
 
 #[tokio::test]
@@ -94,17 +96,17 @@ async fn events_of_a_pin_are_recorded_with_its_change() {
         world.account("poor", 5).await,
     );
     let (hook, poors) = (world.hook(ada).await, world.hook(poor).await);
-    let wish_of_ada = CreatePin {
+    let request_of_ada = CreatePin {
         options: PinOptions { custom_name: name("mine"), ..times(Some(at(100)), None) },
-        ..wish(ada, cid(1))
+        ..new_pin(ada, cid(1))
     };
-    created(world.store.create_pin(wish_of_ada, now()).await.unwrap());
+    created(world.store.create_pin(request_of_ada, now()).await.unwrap());
     for account in [bea, poor] {
-        created(world.wish(account, cid(1)).await);
+        created(world.create_pin(account, cid(1)).await);
     }
     assert!(world.deliveries(&hook).await.is_empty(), "no event has occurred");
-    let claim = world.claim(now()).await;
-    world.complete_placement(&claim, held(10)).await;
+    let leased = world.lease_one(now()).await;
+    world.complete_placement(&leased, held(10)).await;
 
     let delivery = world.deliveries(&hook).await.remove(0);
     assert_eq!(
@@ -120,10 +122,10 @@ async fn events_of_a_pin_are_recorded_with_its_change() {
 
     // Content that is already stored, a failed pin, an expired pin, a removed pin.
     world.pinned(bea, 2).await;
-    assert!(matches!(world.wish(ada, cid(2)).await, CreatePinOutcome::Done { created: true, .. }));
-    created(world.wish(ada, cid(3)).await);
-    let claim = world.claim(now()).await;
-    world.complete_placement(&claim, gave_up()).await;
+    assert!(matches!(world.create_pin(ada, cid(2)).await, CreatePinOutcome::Done { created: true, .. }));
+    created(world.create_pin(ada, cid(3)).await);
+    let leased = world.lease_one(now()).await;
+    world.complete_placement(&leased, failed_outcome()).await;
     world.store.expire_pins(at(100), 10).await.unwrap();
     assert!(matches!(world.remove(ada, &cid(2)).await, RemovePinOutcome::Done(_)));
     use WebhookEvent::{Expired, Failed, Pinned, Removed as Gone};
@@ -147,15 +149,15 @@ async fn only_subscribed_events_are_recorded_while_the_webhook_is_active() {
     assert_eq!(world.events(&pinned).await, [WebhookEvent::Pinned]);
     assert_eq!(world.events(&removed).await, [WebhookEvent::Removed]);
     assert_eq!(world.events(&off).await, []);
-    let release = world.claim(now()).await;
+    let release = world.lease_one(now()).await;
     world.complete_placement(&release, PlacementOutcome::Released).await;
     // Neither a request that changes nothing nor a postponed attempt is an event.
-    created(world.wish(ada, cid(2)).await);
-    let claim = world.claim(now()).await;
+    created(world.create_pin(ada, cid(2)).await);
+    let leased = world.lease_one(now()).await;
     world
-        .complete_placement(&claim, PlacementOutcome::Postponed { failure: Some(failure()), next_at: at(1) })
+        .complete_placement(&leased, PlacementOutcome::Postponed { failure: Some(failure()), next_at: at(1) })
         .await;
-    world.wish(ada, cid(2)).await;
+    world.create_pin(ada, cid(2)).await;
     assert_eq!(world.deliveries(&pinned).await.len(), 1);
 }
 
@@ -167,18 +169,18 @@ async fn batch_records_events_for_all_of_its_pins_or_none() {
         world.pinned(bea, number).await;
     }
     let hook = world.hook(ada).await;
-    let wishes = |numbers: std::ops::Range<u32>| numbers.map(|number| wish(ada, cid(number))).collect();
+    let requests = |numbers: std::ops::Range<u32>| numbers.map(|number| new_pin(ada, cid(number))).collect();
     let store = &world.store;
-    assert!(matches!(store.create_pins(wishes(0..3), now()).await.unwrap(), CreatePinsOutcome::OverQuota));
+    assert!(matches!(store.create_pins(requests(0..3), now()).await.unwrap(), CreatePinsOutcome::OverQuota));
     assert_eq!(world.events(&hook).await, [], "a rolled back change has no event");
-    assert!(matches!(store.create_pins(wishes(0..2), now()).await.unwrap(), CreatePinsOutcome::Done(_)));
+    assert!(matches!(store.create_pins(requests(0..2), now()).await.unwrap(), CreatePinsOutcome::Done(_)));
     let pins = [(cid(0), None), (cid(1), None)];
     let removed = store.remove_pins(ada, &pins, Actor::account(ada), now()).await.unwrap();
     assert!(matches!(removed, RemovePinsOutcome::Done(_)));
     use WebhookEvent::{Pinned, Removed as Gone};
     assert_eq!(world.events(&hook).await, [Pinned, Pinned, Gone, Gone]);
     // Removal by an operator is an event too.
-    let pin = created(world.wish(ada, cid(2)).await);
+    let pin = created(world.create_pin(ada, cid(2)).await);
     store.admin_remove_pin(pin.id, Actor::OPERATOR, now()).await.unwrap().unwrap();
     assert_eq!(world.events(&hook).await[4..], [Pinned, Gone]);
     world.fresh(&hook).await;
@@ -204,16 +206,16 @@ async fn deliveries_are_leased_in_order_and_finished_ones_are_deleted() {
     for number in 0..6 {
         world.pinned(ada, number).await;
     }
-    let claim = world.lease_webhooks(now()).await.remove(0);
-    assert_eq!(claim.secret, WebhookSecret::new([7; 32]));
-    let cids = |claim: &LeasedWebhook| {
-        claim.deliveries.iter().map(|delivery| delivery.pin.as_ref().unwrap().cid).collect::<Vec<_>>()
+    let leased = world.lease_webhooks(now()).await.remove(0);
+    assert_eq!(leased.secret, WebhookSecret::new([7; 32]));
+    let cids = |leased: &LeasedWebhook| {
+        leased.deliveries.iter().map(|delivery| delivery.pin.as_ref().unwrap().cid).collect::<Vec<_>>()
     };
-    assert_eq!(cids(&claim), [cid(0), cid(1), cid(2), cid(3)]);
+    assert_eq!(cids(&leased), [cid(0), cid(1), cid(2), cid(3)]);
     assert!(world.lease_webhooks(now()).await.is_empty(), "the webhook is leased");
     world.pinned(ada, 6).await;
     assert!(world.lease_webhooks(now()).await.is_empty(), "also after another event");
-    assert!(world.finish(&claim, all_delivered(&claim, now()), WebhookHealth::Well, now()).await);
+    assert!(world.finish(&leased, all_delivered(&leased, now()), WebhookHealth::Well, now()).await);
     assert_eq!(world.fresh(&hook).await.pending, 3);
     let deliveries = world.deliveries(&hook).await;
     assert_eq!(
@@ -221,9 +223,9 @@ async fn deliveries_are_leased_in_order_and_finished_ones_are_deleted() {
         3,
         "the newest three are kept"
     );
-    let claim = world.lease_webhooks(now()).await.remove(0);
-    assert_eq!(cids(&claim), [cid(4), cid(5), cid(6)]);
-    assert!(world.finish(&claim, all_delivered(&claim, now()), WebhookHealth::Well, now()).await);
+    let leased = world.lease_webhooks(now()).await.remove(0);
+    assert_eq!(cids(&leased), [cid(4), cid(5), cid(6)]);
+    assert!(world.finish(&leased, all_delivered(&leased, now()), WebhookHealth::Well, now()).await);
     assert_eq!(world.store.next_delivery().await.unwrap(), None);
     assert!(world.lease_webhooks(at(1_000)).await.is_empty());
 }
@@ -236,18 +238,18 @@ async fn failed_delivery_is_due_again_later_and_does_not_delay_others() {
     for number in 0..2 {
         world.pinned(ada, number).await;
     }
-    let claim = world.lease_webhooks(now()).await.remove(0);
+    let leased = world.lease_webhooks(now()).await.remove(0);
     let failing = WebhookHealth::Failing { failures: 1, since: now(), paused_until: at(5), turn_off: None };
-    let attempts = vec![attempt(&claim.deliveries[0], Next::Again(at(60)), now())];
-    assert!(world.finish(&claim, attempts, failing, now()).await);
+    let attempts = vec![attempt(&leased.deliveries[0], Next::Again(at(60)), now())];
+    assert!(world.finish(&leased, attempts, failing, now()).await);
     assert_eq!(world.fresh(&hook).await.failing_since, Some(now()));
     world.pinned(ada, 2).await;
     assert_eq!(world.store.next_delivery().await.unwrap(), Some(at(5)), "new events also wait for the pause");
     assert!(world.lease_webhooks(at(4)).await.is_empty());
 
-    let claim = world.lease_webhooks(at(5)).await.remove(0);
-    assert_eq!((claim.failures, claim.deliveries.len()), (1, 2));
-    world.finish(&claim, all_delivered(&claim, at(5)), WebhookHealth::Well, at(5)).await;
+    let leased = world.lease_webhooks(at(5)).await.remove(0);
+    assert_eq!((leased.failures, leased.deliveries.len()), (1, 2));
+    world.finish(&leased, all_delivered(&leased, at(5)), WebhookHealth::Well, at(5)).await;
     assert_eq!(world.fresh(&hook).await.failing_since, None);
     assert_eq!(world.store.next_delivery().await.unwrap(), Some(at(60)));
     // A new event is due before the retry.
@@ -255,14 +257,14 @@ async fn failed_delivery_is_due_again_later_and_does_not_delay_others() {
     assert_eq!(world.lease_webhooks(at(6)).await[0].deliveries.len(), 1);
 
     let world_later = at(6).after(LEASE);
-    let claim = world.lease_webhooks(world_later).await.remove(0);
-    let again = claim.deliveries.iter().find(|delivery| delivery.attempts == 1).unwrap();
+    let leased = world.lease_webhooks(world_later).await.remove(0);
+    let again = leased.deliveries.iter().find(|delivery| delivery.attempts == 1).unwrap();
     assert_eq!(
         (again.response_status, again.error.as_deref()),
         (Some(204), Some("The receiver responded with status 500"))
     );
     world
-        .finish(&claim, vec![attempt(again, Next::GiveUp, world_later)], WebhookHealth::Well, world_later)
+        .finish(&leased, vec![attempt(again, Next::GiveUp, world_later)], WebhookHealth::Well, world_later)
         .await;
     let delivery = world.store.delivery(again.id).await.unwrap().unwrap();
     assert_eq!((delivery.state, delivery.attempts, delivery.due_at), (DeliveryState::Failed, 2, None));
@@ -295,15 +297,15 @@ async fn longest_due_webhook_is_leased_first_and_leases_of_an_account_are_limite
     let beas = world.hook(bea).await;
     world.pinned(ada, 1).await;
     for number in 2..8 {
-        world.store.create_pin(wish(bea, cid(number)), at(1)).await.unwrap();
-        let claim = world.claim(at(1)).await;
-        world.store.complete_placement(claim.lease, held(1), at(1)).await.unwrap();
+        world.store.create_pin(new_pin(bea, cid(number)), at(1)).await.unwrap();
+        let leased = world.lease_one(at(1)).await;
+        world.store.complete_placement(leased.lease, held(1), at(1)).await.unwrap();
     }
-    let claims = world.lease_webhooks(at(2)).await;
-    let of_ada = claims.iter().filter(|claim| claim.webhook.account == ada).count();
-    assert_eq!((of_ada, claims.len()), (4, 5));
-    let of_bea = claims.iter().find(|claim| claim.webhook.id == beas.id).unwrap();
-    world.finish(&claims[0], all_delivered(&claims[0], at(2)), WebhookHealth::Well, at(2)).await;
+    let leases = world.lease_webhooks(at(2)).await;
+    let of_ada = leases.iter().filter(|leased| leased.webhook.account == ada).count();
+    assert_eq!((of_ada, leases.len()), (4, 5));
+    let of_bea = leases.iter().find(|leased| leased.webhook.id == beas.id).unwrap();
+    world.finish(&leases[0], all_delivered(&leases[0], at(2)), WebhookHealth::Well, at(2)).await;
     world.finish(of_bea, all_delivered(of_bea, at(2)), WebhookHealth::Well, at(2)).await;
     // Bea has more deliveries and is behind the webhooks that had no turn yet.
     let next = world.store.lease_webhooks(1, 4, at(2), at(60)).await.unwrap();
@@ -318,11 +320,11 @@ async fn deactivated_webhook_has_a_reason_until_its_owner_activates_it() {
     let ada = world.account("ada", 1_000).await;
     let hook = world.hook(ada).await;
     world.pinned(ada, 1).await;
-    let claim = world.lease_webhooks(now()).await.remove(0);
+    let leased = world.lease_webhooks(now()).await.remove(0);
     let turn_off = Some("every attempt has failed".to_owned());
     let failing = WebhookHealth::Failing { failures: 12, since: now(), paused_until: at(300), turn_off };
-    let attempts = vec![attempt(&claim.deliveries[0], Next::Again(at(500)), now())];
-    world.finish(&claim, attempts, failing, now()).await;
+    let attempts = vec![attempt(&leased.deliveries[0], Next::Again(at(500)), now())];
+    world.finish(&leased, attempts, failing, now()).await;
     let off = world.fresh(&hook).await;
     assert_eq!((off.active, off.disabled_reason.as_deref()), (false, Some("every attempt has failed")));
     assert_eq!(world.store.test_webhook(ada, hook.id, now()).await.unwrap(), None);
@@ -347,15 +349,15 @@ async fn turn_does_not_overwrite_changes_of_the_owner() {
     let ada = world.account("ada", 1_000).await;
     let hook = world.hook(ada).await;
     world.pinned(ada, 1).await;
-    let claim = world.lease_webhooks(at(1)).await.remove(0);
-    assert!(world.store.is_lease_current(claim.lease).await.unwrap());
+    let leased = world.lease_webhooks(at(1)).await.remove(0);
+    assert!(world.store.is_lease_current(leased.lease).await.unwrap());
     let change = WebhookChange { active: Some(true), ..WebhookChange::default() };
     world.store.change_webhook(ada, hook.id, change, Actor::OPERATOR, at(2)).await.unwrap().unwrap();
-    assert!(!world.store.is_lease_current(claim.lease).await.unwrap(), "the lease is no longer current");
+    assert!(!world.store.is_lease_current(leased.lease).await.unwrap(), "the lease is no longer current");
     let turn_off = Some("every attempt has failed".to_owned());
     let failing = WebhookHealth::Failing { failures: 12, since: now(), paused_until: at(300), turn_off };
-    let attempts = vec![attempt(&claim.deliveries[0], Next::Again(at(500)), at(3))];
-    assert!(world.finish(&claim, attempts, failing, at(3)).await);
+    let attempts = vec![attempt(&leased.deliveries[0], Next::Again(at(500)), at(3))];
+    assert!(world.finish(&leased, attempts, failing, at(3)).await);
     let fresh = world.fresh(&hook).await;
     assert_eq!((fresh.active, fresh.disabled_reason, fresh.failing_since), (true, None, None));
 }
@@ -418,10 +420,10 @@ async fn webhooks_are_private_to_their_account_and_limited() {
         .unwrap()
         .unwrap();
     let test = store.test_webhook(ada, hook.id, now()).await.unwrap().unwrap();
-    let claim = world.lease_webhooks(now()).await.remove(0);
-    assert_eq!((&claim.secret, claim.deliveries[0].id, &claim.deliveries[0].pin), (&secret, test, &None));
+    let leased = world.lease_webhooks(now()).await.remove(0);
+    assert_eq!((&leased.secret, leased.deliveries[0].id, &leased.deliveries[0].pin), (&secret, test, &None));
     let previous = PreviousSecret { secret: WebhookSecret::new([7; 32]), until: at(50) };
-    assert_eq!(claim.previous_secret, Some(previous));
+    assert_eq!(leased.previous_secret, Some(previous));
 }
 
 #[tokio::test]
@@ -432,11 +434,11 @@ async fn removed_webhook_is_hidden_at_once_and_its_rows_are_deleted_in_steps() {
     for number in 0..5 {
         world.pinned(ada, number).await;
     }
-    let claim = world.lease_webhooks(now()).await.remove(0);
+    let leased = world.lease_webhooks(now()).await.remove(0);
     assert!(world.store.remove_webhook(ada, hook.id, Actor::OPERATOR, now()).await.unwrap());
     assert!(world.store.webhooks(ada, 10).await.unwrap().is_empty());
     assert!(!world.store.remove_webhook(ada, hook.id, Actor::OPERATOR, now()).await.unwrap());
-    assert!(!world.finish(&claim, all_delivered(&claim, now()), WebhookHealth::Well, now()).await);
+    assert!(!world.finish(&leased, all_delivered(&leased, now()), WebhookHealth::Well, now()).await);
     assert_eq!(world.store.next_delivery().await.unwrap(), None);
     assert!(world.store.clean_up_webhooks(now(), 3, 2).await.unwrap());
     assert_eq!(world.deliveries(&hook).await.len(), 3);

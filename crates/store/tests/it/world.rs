@@ -48,23 +48,23 @@ impl World {
         account(&self.store, name, storage_limit_bytes).await.unwrap().unwrap().id
     }
 
-    pub(crate) async fn wish(&self, account: AccountId, cid: Cid) -> CreatePinOutcome {
-        self.store.create_pin(wish(account, cid), now()).await.unwrap()
+    pub(crate) async fn create_pin(&self, account: AccountId, cid: Cid) -> CreatePinOutcome {
+        self.store.create_pin(new_pin(account, cid), now()).await.unwrap()
     }
 
     /// Leases the one placement that is due.
-    pub(crate) async fn claim(&self, now: Timestamp) -> LeasedPlacement {
-        let mut claims = self.store.lease_placements(Capacity::each(2), now, now.after(LEASE)).await.unwrap();
-        assert_eq!(claims.len(), 1, "{claims:?}");
-        claims.remove(0)
+    pub(crate) async fn lease_one(&self, now: Timestamp) -> LeasedPlacement {
+        let mut leases = self.store.lease_placements(Capacity::each(2), now, now.after(LEASE)).await.unwrap();
+        assert_eq!(leases.len(), 1, "{leases:?}");
+        leases.remove(0)
     }
 
     pub(crate) async fn complete_placement(
         &self,
-        claim: &LeasedPlacement,
+        leased: &LeasedPlacement,
         outcome: PlacementOutcome,
     ) -> CompleteOutcome {
-        self.store.complete_placement(claim.lease, outcome, now()).await.unwrap()
+        self.store.complete_placement(leased.lease, outcome, now()).await.unwrap()
     }
 
     /// All pins of an account, newest first.
@@ -109,7 +109,7 @@ pub(crate) fn cid(number: u32) -> Cid {
     Cid::new_v1(0x55, Multihash::wrap(0x12, &digest).unwrap())
 }
 
-pub(crate) fn wish(account: AccountId, cid: Cid) -> CreatePin {
+pub(crate) fn new_pin(account: AccountId, cid: Cid) -> CreatePin {
     CreatePin {
         account,
         actor: Actor::account(account),
@@ -150,12 +150,12 @@ pub(crate) fn failure() -> Failure {
     Failure::new(FailureCode::ALL[0], "no luck")
 }
 
-pub(crate) fn gave_up() -> PlacementOutcome {
+pub(crate) fn failed_outcome() -> PlacementOutcome {
     PlacementOutcome::Failed { failure: failure(), over_budget_bytes: None, next_at: now() }
 }
 
-pub(crate) fn created(wished: CreatePinOutcome) -> PinRecord {
-    match wished {
+pub(crate) fn created(outcome: CreatePinOutcome) -> PinRecord {
+    match outcome {
         CreatePinOutcome::Done { pin, created: true, .. } => *pin,
         other @ (CreatePinOutcome::Done { .. }
         | CreatePinOutcome::OverQuota

@@ -85,8 +85,8 @@ pub(crate) async fn form(
         incoming.take(part, &form).await?;
     }
     let (draft, request) = incoming.finish()?;
-    let kept = app.service().uploads.keep_directory(&caller, draft, request).await?;
-    Ok(DirectoryReply::new(&kept))
+    let uploaded = app.service().uploads.keep_directory(&caller, draft, request).await?;
+    Ok(DirectoryReply::new(&uploaded))
 }
 
 /// A folder on the server with its options.
@@ -134,8 +134,8 @@ pub(crate) async fn folder(
     let mut request = UploadRequest { cluster, options };
     let (draft, name) = app.service().uploads.folder(&caller, &request, path).await?;
     request.options.original_name = request.options.original_name.or(name);
-    let kept = app.service().uploads.keep_directory(&caller, draft, request).await?;
-    Ok(DirectoryReply::new(&kept))
+    let uploaded = app.service().uploads.keep_directory(&caller, draft, request).await?;
+    Ok(DirectoryReply::new(&uploaded))
 }
 
 /// A directory upload in progress.
@@ -257,8 +257,8 @@ impl<'a> Incoming<'a> {
 
     fn duplicates(&self) -> Reject {
         Reject::invalid(format!(
-            "These paths came twice: {}. If your form library drops folders from filenames, send each path in a \
-             field files[i][path] beside files[i][content]",
+            "Duplicate paths: {}. If your form library drops folders from filenames, send each path in a field \
+             files[i][path] and its file in files[i][content]",
             self.duplicates.join(", ")
         ))
     }
@@ -385,8 +385,8 @@ impl DirectoryBody {
 }
 
 impl DirectoryReply {
-    fn new(kept: &UploadReceipt) -> Self {
-        let view = &kept.receipt.view;
+    fn new(uploaded: &UploadReceipt) -> Self {
+        let view = &uploaded.receipt.view;
         let is_pinned = view.state == PinState::Pinned;
         let name = view.original_name.as_ref().or(view.custom_name.as_ref());
         let body = DirectoryBody {
@@ -395,9 +395,9 @@ impl DirectoryReply {
             filename: name.map(PinName::to_string),
             size: view.size_bytes,
             kind: "directory",
-            files: kept.entries.iter().map(EntryBody::new).collect(),
-            total_files: kept.entries.len(),
-            total_size: kept.entries.iter().map(|entry| entry.file_bytes).sum(),
+            files: uploaded.entries.iter().map(EntryBody::new).collect(),
+            total_files: uploaded.entries.len(),
+            total_size: uploaded.entries.iter().map(|entry| entry.file_bytes).sum(),
             cluster_id: view.cluster.to_string(),
             expires_at: view.expires_at.map(|time| time.to_string()),
             retain_until: view.retain_until.map(|time| time.to_string()),

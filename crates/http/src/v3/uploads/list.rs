@@ -91,7 +91,7 @@ impl UploadsQuery {
             ("hasExpiration", &self.has_expiration),
         ];
         if let Some((name, _)) = filters.into_iter().find(|(_, value)| filled(value.as_deref()).is_some()) {
-            return Err(Reject::invalid(format!("`{name}` can't stand beside `parentCid`")));
+            return Err(Reject::invalid(format!("`{name}` cannot be combined with `parentCid`")));
         }
         Ok(EntriesQuery {
             page: number("page", self.page.as_deref(), 1)?,

@@ -13,7 +13,7 @@ const client = axios.create({ baseURL: `${root}/api/v3` });
 const print = (line) => console.log(JSON.stringify(line));
 
 // The credential of a request: none, a key or a session.
-const nobody = {};
+const anonymous = {};
 const user = { "X-API-Key": process.env.PINFOLD_API_KEY };
 
 async function call(operation, method, url, headers, data, more) {
@@ -32,9 +32,9 @@ async function call(operation, method, url, headers, data, more) {
 async function events(operation, url, headers) {
   headers = { ...headers, Accept: "text/event-stream" };
   const response = await client.get(url, { headers, responseType: "stream" });
-  const told = (await response.data.toArray()).join("").split("\n\n").map((event) => event.split("\n"));
+  const blocks = (await response.data.toArray()).join("").split("\n\n").map((event) => event.split("\n"));
   const field = (lines, name) => lines.find((line) => line.startsWith(`${name}: `))?.slice(name.length + 2);
-  const answers = told.filter((lines) => field(lines, "data"));
+  const answers = blocks.filter((lines) => field(lines, "data"));
   const last = JSON.parse(field(answers.at(-1), "data"));
   print({ operation, status: response.status, ok: true, answer: { events: answers.map((lines) => field(lines, "event")), last } });
 }
@@ -48,21 +48,21 @@ function form(...parts) {
 
 print({ client: `axios ${axios.VERSION}` });
 
-await call("service", "get", "", nobody);
-await call("bare base URL", "get", `${root}/`, nobody);
-await call("bare gateway URL", "get", `${root}/ipfs/`, nobody);
-await call("health", "get", "/health/", nobody);
-await call("peers", "get", "/peers/", nobody);
-await call("plans", "get", "/plans/", nobody);
-await call("languages", "get", "/locales/languages", nobody);
-await call("countries", "get", "/locales/countries", nobody);
-await call("old version", "get", `${root}/api/v1/files/`, nobody);
-await call("no credential", "get", "/users/me", nobody);
+await call("service", "get", "", anonymous);
+await call("bare base URL", "get", `${root}/`, anonymous);
+await call("bare gateway URL", "get", `${root}/ipfs/`, anonymous);
+await call("health", "get", "/health/", anonymous);
+await call("peers", "get", "/peers/", anonymous);
+await call("plans", "get", "/plans/", anonymous);
+await call("languages", "get", "/locales/languages", anonymous);
+await call("countries", "get", "/locales/countries", anonymous);
+await call("old version", "get", `${root}/api/v1/files/`, anonymous);
+await call("no credential", "get", "/users/me", anonymous);
 await call("wrong key", "get", "/users/me", { "X-API-Key": "pnf_nonsense" });
 
 const { EMAIL: email, PASSWORD: password } = process.env;
-await call("wrong password", "post", "/auth/login", nobody, { email, password: "a wrong password" });
-const { token } = await call("login", "post", "/auth/login", nobody, { email, password });
+await call("wrong password", "post", "/auth/login", anonymous, { email, password: "a wrong password" });
+const { token } = await call("login", "post", "/auth/login", anonymous, { email, password });
 const session = { Authorization: `Bearer ${token}`, "X-Request-Source": "web" };
 await call("me", "get", "/users/me", session);
 await call("change me", "put", "/users/me", session, { name: "Ada Lovelace" });
@@ -104,9 +104,9 @@ const again = await call("pin again, no body", "post", `/files/pin/${logo}`, use
 await call("pin again, empty body", "post", `/files/pin/${logo}`, user, {});
 await call("pin, no CID", "post", "/files/pin/not-a-cid", user, {});
 await call("pin, dry run", "post", `/files/pin/${index}`, user, {}, { params: { dryRun: true } });
-const named = { ...user, "Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324" };
-await call("pin, idempotency key", "post", `/files/pin/${index}`, named, { customName: "once" });
-await call("pin, idempotency key again", "post", `/files/pin/${index}`, named, { customName: "once" });
+const idempotent = { ...user, "Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324" };
+await call("pin, idempotency key", "post", `/files/pin/${index}`, idempotent, { customName: "once" });
+await call("pin, idempotency key again", "post", `/files/pin/${index}`, idempotent, { customName: "once" });
 await call("upload folder of the server", "post", "/files/directory", user, { dirPath: `${process.cwd()}/site/img`, cl: "cl0-global" });
 
 const uploads = (operation, params) => call(operation, "get", "/users/me/uploads", user, undefined, { params });

@@ -11,7 +11,7 @@ const print = (line) => console.log(JSON.stringify(line));
 const json = (body) => ({ headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
 
 // The credential of a request: none, a key or a session.
-const nobody = {};
+const anonymous = {};
 let user = { "X-API-Key": process.env.PINFOLD_API_KEY };
 
 async function call(operation, method, path, headers, { headers: more, body } = {}) {
@@ -30,9 +30,9 @@ async function events(operation, path, headers) {
   let last = null;
   for await (const chunk of response.body.pipeThrough(new TextDecoderStream())) {
     text += chunk;
-    const told = text.split("\n\n");
-    text = told.pop();
-    for (const lines of told.map((event) => event.split("\n"))) {
+    const blocks = text.split("\n\n");
+    text = blocks.pop();
+    for (const lines of blocks.map((event) => event.split("\n"))) {
       const field = (name) => lines.find((line) => line.startsWith(`${name}: `))?.slice(name.length + 2);
       if (!field("data")) continue;
       names.push(field("event"));
@@ -50,21 +50,21 @@ function form(...parts) {
 
 print({ client: `Node ${process.versions.node}` });
 
-await call("service", "GET", "", nobody);
-await call("bare base URL", "GET", `${root}/`, nobody);
-await call("bare gateway URL", "GET", `${root}/ipfs/`, nobody);
-await call("health", "GET", "/health/", nobody);
-await call("peers", "GET", "/peers/", nobody);
-await call("plans", "GET", "/plans/", nobody);
-await call("languages", "GET", "/locales/languages", nobody);
-await call("countries", "GET", "/locales/countries", nobody);
-await call("old version", "GET", `${root}/api/v1/files/`, nobody);
-await call("no credential", "GET", "/users/me", nobody);
+await call("service", "GET", "", anonymous);
+await call("bare base URL", "GET", `${root}/`, anonymous);
+await call("bare gateway URL", "GET", `${root}/ipfs/`, anonymous);
+await call("health", "GET", "/health/", anonymous);
+await call("peers", "GET", "/peers/", anonymous);
+await call("plans", "GET", "/plans/", anonymous);
+await call("languages", "GET", "/locales/languages", anonymous);
+await call("countries", "GET", "/locales/countries", anonymous);
+await call("old version", "GET", `${root}/api/v1/files/`, anonymous);
+await call("no credential", "GET", "/users/me", anonymous);
 await call("wrong key", "GET", "/users/me", { "X-API-Key": "pnf_nonsense" });
 
 const { EMAIL: email, PASSWORD: password } = process.env;
-await call("wrong password", "POST", "/auth/login", nobody, json({ email, password: "a wrong password" }));
-const { token } = await call("login", "POST", "/auth/login", nobody, json({ email, password }));
+await call("wrong password", "POST", "/auth/login", anonymous, json({ email, password: "a wrong password" }));
+const { token } = await call("login", "POST", "/auth/login", anonymous, json({ email, password }));
 const session = { Authorization: `Bearer ${token}`, "X-Request-Source": "web" };
 await call("me", "GET", "/users/me", session);
 await call("change me", "PUT", "/users/me", session, json({ name: "Ada Lovelace" }));

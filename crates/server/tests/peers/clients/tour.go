@@ -26,8 +26,8 @@ var (
 	out  = json.NewEncoder(os.Stdout)
 
 	// The credential of a request: none, a key or a session.
-	nobody = map[string]string{}
-	user   = map[string]string{"X-API-Key": os.Getenv("PINFOLD_API_KEY")}
+	anonymous = map[string]string{}
+	user      = map[string]string{"X-API-Key": os.Getenv("PINFOLD_API_KEY")}
 )
 
 type object = map[string]any
@@ -127,24 +127,24 @@ func main() {
 }
 
 func public() {
-	call("service", "GET", "", nobody, body{})
-	call("bare base URL", "GET", root+"/", nobody, body{})
-	call("bare gateway URL", "GET", root+"/ipfs/", nobody, body{})
-	call("health", "GET", "/health/", nobody, body{})
-	call("peers", "GET", "/peers/", nobody, body{})
-	call("plans", "GET", "/plans/", nobody, body{})
-	call("languages", "GET", "/locales/languages", nobody, body{})
-	call("countries", "GET", "/locales/countries", nobody, body{})
-	call("old version", "GET", root+"/api/v1/files/", nobody, body{})
-	call("no credential", "GET", "/users/me", nobody, body{})
+	call("service", "GET", "", anonymous, body{})
+	call("bare base URL", "GET", root+"/", anonymous, body{})
+	call("bare gateway URL", "GET", root+"/ipfs/", anonymous, body{})
+	call("health", "GET", "/health/", anonymous, body{})
+	call("peers", "GET", "/peers/", anonymous, body{})
+	call("plans", "GET", "/plans/", anonymous, body{})
+	call("languages", "GET", "/locales/languages", anonymous, body{})
+	call("countries", "GET", "/locales/countries", anonymous, body{})
+	call("old version", "GET", root+"/api/v1/files/", anonymous, body{})
+	call("no credential", "GET", "/users/me", anonymous, body{})
 	call("wrong key", "GET", "/users/me", map[string]string{"X-API-Key": "pnf_nonsense"}, body{})
 }
 
 func account() map[string]string {
 	login := object{"email": os.Getenv("EMAIL"), "password": "a wrong password"}
-	call("wrong password", "POST", "/auth/login", nobody, asJSON(login))
+	call("wrong password", "POST", "/auth/login", anonymous, asJSON(login))
 	login["password"] = os.Getenv("PASSWORD")
-	entered := call("login", "POST", "/auth/login", nobody, asJSON(login))
+	entered := call("login", "POST", "/auth/login", anonymous, asJSON(login))
 	session := map[string]string{"Authorization": "Bearer " + text(entered["token"]), "X-Request-Source": "web"}
 	call("me", "GET", "/users/me", session, body{})
 	call("change me", "PUT", "/users/me", session, asJSON(object{"name": "Ada Lovelace"}))
@@ -204,9 +204,9 @@ func pins(site map[string]string) {
 	call("pin again, empty body", "POST", "/files/pin/"+logo, user, asJSON(object(nil)))
 	call("pin, no CID", "POST", "/files/pin/not-a-cid", user, asJSON(object{}))
 	call("pin, dry run", "POST", "/files/pin/"+index+"?dryRun=true", user, asJSON(object{}))
-	named := map[string]string{"X-API-Key": user["X-API-Key"], "Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
-	call("pin, idempotency key", "POST", "/files/pin/"+index, named, asJSON(object{"customName": "once"}))
-	call("pin, idempotency key again", "POST", "/files/pin/"+index, named, asJSON(object{"customName": "once"}))
+	idempotent := map[string]string{"X-API-Key": user["X-API-Key"], "Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
+	call("pin, idempotency key", "POST", "/files/pin/"+index, idempotent, asJSON(object{"customName": "once"}))
+	call("pin, idempotency key again", "POST", "/files/pin/"+index, idempotent, asJSON(object{"customName": "once"}))
 	folder := must(os.Getwd()) + "/site/img"
 	call("upload folder of the server", "POST", "/files/directory", user, asJSON(object{"dirPath": folder, "cl": "cl0-global"}))
 

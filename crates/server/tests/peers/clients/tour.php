@@ -106,9 +106,9 @@ $again = call('pin again, no body', 'POST', "/files/pin/$logo", $user);
 call('pin again, empty body', 'POST', "/files/pin/$logo", $user, json_encode([]));
 call('pin, no CID', 'POST', '/files/pin/not-a-cid', $user, json_encode([]));
 call('pin, dry run', 'POST', "/files/pin/$index?dryRun=true", $user, json_encode([]));
-$named = [...$user, 'Idempotency-Key: 8e03978e-40d5-43dd-bc93-6894a57f9324'];
-call('pin, idempotency key', 'POST', "/files/pin/$index", $named, json_encode(['customName' => 'once']));
-call('pin, idempotency key again', 'POST', "/files/pin/$index", $named, json_encode(['customName' => 'once']));
+$idempotent = [...$user, 'Idempotency-Key: 8e03978e-40d5-43dd-bc93-6894a57f9324'];
+call('pin, idempotency key', 'POST', "/files/pin/$index", $idempotent, json_encode(['customName' => 'once']));
+call('pin, idempotency key again', 'POST', "/files/pin/$index", $idempotent, json_encode(['customName' => 'once']));
 call('upload folder of the server', 'POST', '/files/directory', $user, json_encode(['dirPath' => getcwd() . '/site/img', 'cl' => 'cl0-global']));
 
 $uploads = fn(string $operation, array $query) => call($operation, 'GET', '/users/me/uploads?' . http_build_query($query), $user);
@@ -121,9 +121,9 @@ call('directory', 'GET', "/users/me/uploads/dag/{$site['cid']}", $user);
 call('rename', 'PUT', "/files/rename/{$again['uploadId']}", $user, json_encode(['newName' => 'the "logo" of ours']));
 call('status', 'GET', "/status/$logo?cl=cl0-global", $user);
 
-[$status, , $told] = send('GET', "/status/$logo/events", [...$user, 'Accept: text/event-stream'], null);
-preg_match_all('/^event: (.*)$/m', $told, $events);
-preg_match_all('/^data: (.*)$/m', $told, $data);
+[$status, , $stream] = send('GET', "/status/$logo/events", [...$user, 'Accept: text/event-stream'], null);
+preg_match_all('/^event: (.*)$/m', $stream, $events);
+preg_match_all('/^data: (.*)$/m', $stream, $data);
 line(['operation' => 'status, as events', 'status' => $status, 'ok' => $status < 400, 'answer' => ['events' => $events[1], 'last' => json_decode(end($data[1]))]]);
 
 call('allocations', 'GET', "/allocations/$logo?cl=cl0-global", $user);

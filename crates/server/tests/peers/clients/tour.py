@@ -15,7 +15,7 @@ EMAIL, PASSWORD = os.environ["EMAIL"], os.environ["PASSWORD"]
 USER = {"X-API-Key": os.environ["PINFOLD_API_KEY"]}
 
 
-def say(**line):
+def report(**line):
     print(json.dumps(line, ensure_ascii=False))
 
 
@@ -24,7 +24,7 @@ def call(operation, method, url, headers=None, **sent):
     response = requests.request(method, url, headers=headers, **sent)
     is_json = response.headers.get("Content-Type", "").startswith("application/json")
     answer = response.json() if is_json else None
-    say(operation=operation, status=response.status_code, ok=response.ok, answer=answer)
+    report(operation=operation, status=response.status_code, ok=response.ok, answer=answer)
     return answer
 
 
@@ -33,7 +33,7 @@ def read(name):
         return file.read()
 
 
-say(client=f"requests {requests.__version__}")
+report(client=f"requests {requests.__version__}")
 
 call("service", "GET", "")
 call("bare base URL", "GET", f"{ROOT}/")
@@ -92,9 +92,9 @@ again = call("pin again, no body", "POST", f"/files/pin/{logo}", USER)
 call("pin again, empty body", "POST", f"/files/pin/{logo}", USER, json={})
 call("pin, no CID", "POST", "/files/pin/not-a-cid", USER, json={})
 call("pin, dry run", "POST", f"/files/pin/{index}", USER, json={}, params={"dryRun": "true"})
-named = USER | {"Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
-call("pin, idempotency key", "POST", f"/files/pin/{index}", named, json={"customName": "once"})
-call("pin, idempotency key again", "POST", f"/files/pin/{index}", named, json={"customName": "once"})
+idempotent = USER | {"Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
+call("pin, idempotency key", "POST", f"/files/pin/{index}", idempotent, json={"customName": "once"})
+call("pin, idempotency key again", "POST", f"/files/pin/{index}", idempotent, json={"customName": "once"})
 call("upload folder of the server", "POST", "/files/directory", USER, json={"dirPath": f"{os.getcwd()}/site/img", "cl": "cl0-global"})
 
 
@@ -111,13 +111,13 @@ call("directory", "GET", f"/users/me/uploads/dag/{site['cid']}", USER)
 call("rename", "PUT", f"/files/rename/{again['uploadId']}", USER, json={"newName": 'the "logo" of ours'})
 call("status", "GET", f"/status/{logo}", USER, params={"cl": "cl0-global"})
 
-events = USER | {"Accept": "text/event-stream"}
-with requests.get(f"{BASE}/status/{logo}/events", headers=events, stream=True) as response:
+headers = USER | {"Accept": "text/event-stream"}
+with requests.get(f"{BASE}/status/{logo}/events", headers=headers, stream=True) as response:
     response.encoding = "utf-8"
     lines = list(response.iter_lines(decode_unicode=True))
-told = [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
+events = [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
 last = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")][-1]
-say(operation="status, as events", status=response.status_code, ok=response.ok, answer={"events": told, "last": json.loads(last)})
+report(operation="status, as events", status=response.status_code, ok=response.ok, answer={"events": events, "last": json.loads(last)})
 
 call("allocations", "GET", f"/allocations/{logo}", USER, params={"cl": "cl0-global"})
 call("allocations, by status", "GET", f"/status/allocations/{logo}", USER)

@@ -9,7 +9,7 @@ root=$PINFOLD_SERVER
 base=$root/api/v3
 
 # The credential of a request: none, a key or a session.
-nobody=()
+anonymous=()
 user=(-H "X-API-Key: $PINFOLD_API_KEY")
 
 # call OPERATION METHOD URL ARGUMENT…: sends one request and stores the response in $answer.
@@ -119,10 +119,10 @@ json '{"newName":"the \"logo\" of ours"}'
 call 'rename' PUT "/files/rename/$upload" "${user[@]}" "${json[@]}"
 call 'status' GET "/status/$logo?cl=cl0-global" "${user[@]}"
 
-told=$(curl --silent --show-error --no-buffer --write-out '\n%{http_code}\n' -H 'Accept: text/event-stream' "${user[@]}" "$base/status/$logo/events")
+stream=$(curl --silent --show-error --no-buffer --write-out '\n%{http_code}\n' -H 'Accept: text/event-stream' "${user[@]}" "$base/status/$logo/events")
 printf '{"operation":"status, as events","status":%s,"ok":true,"answer":{"events":[%s],"last":%s}}\n' \
-  "$(printf '%s\n' "$told" | tail -n 1)" "$(printf '%s\n' "$told" | sed -n 's/^event: \(.*\)/"\1"/p' | paste -sd,)" \
-  "$(printf '%s\n' "$told" | sed -n 's/^data: //p' | tail -n 1)"
+  "$(printf '%s\n' "$stream" | tail -n 1)" "$(printf '%s\n' "$stream" | sed -n 's/^event: \(.*\)/"\1"/p' | paste -sd,)" \
+  "$(printf '%s\n' "$stream" | sed -n 's/^data: //p' | tail -n 1)"
 
 call 'allocations' GET "/allocations/$logo?cl=cl0-global" "${user[@]}"
 call 'allocations, by status' GET "/status/allocations/$logo" "${user[@]}"
