@@ -1,8 +1,8 @@
-//! Pins of all accounts, for operators.
+//! Lists of the pins of all accounts, and removal of any pin, for operators.
 //!
-//! As in lists of accounts, a page looks at a bounded number of rows, and says where to go on when it finds less than it
-//! may. Without a CID it goes over the pins, newest first; what has a CID, or is damaged, is found by its placement, in
-//! the order of the placements. A CID has one in each cluster at most, and goes over them one by one.
+//! A page scans a bounded number of rows. It can hold fewer pins than its limit, or none, and still have a next page.
+//! Without a CID the list scans pins, newest first. With a CID, or for damaged pins only, it scans placements by id,
+//! and the pins of each. A CID has at most one placement in each cluster; the list queries them one after the other.
 
 use cid::Cid;
 use pinfold_model::{
@@ -20,32 +20,27 @@ use crate::placements::release::load;
 use crate::webhooks::outbox::{Outbox, watched};
 use crate::{PinRecord, PinRemoval, Store, StoreError};
 
-/// Which pins.
+/// Selects pins by all of the given conditions.
 #[derive(Debug, Clone, Default)]
 pub struct AdminPinsFilter {
-    /// Of this account.
     pub account: Option<AccountId>,
-    /// Of this CID.
     pub cid: Option<Cid>,
-    /// In this state.
     pub state: Option<PinState>,
-    /// In this cluster.
     pub cluster: Option<ClusterId>,
-    /// With damaged blocks.
+    /// Only pins whose placement has damaged blocks.
     pub is_damaged: bool,
 }
 
-/// A page.
+/// A page of pins.
 #[derive(Debug, Clone)]
 pub struct AdminPinsList {
-    /// The pins.
     pub pins: Vec<PinRecord>,
-    /// Where the next page begins; `None` on the last.
+    /// Where the next page begins. `None` on the last page.
     pub next: Option<AdminPinsCursor>,
 }
 
-/// The pins `n` and placements `p` that a list goes over, `$1` the account and `$2` the placement, for each index;
-/// those with their order.
+/// Expands `$macro` for each index that a list can scan: the condition that selects its rows, and the name of its
+/// order. Pins are `n`, placements are `p`; `$1` is the account and `$2` the placement.
 macro_rules! per_index {
     ($macro:ident, $tail:expr) => {
         [
@@ -59,7 +54,7 @@ macro_rules! per_index {
     };
 }
 
-/// The last pin that a page looks at; `$3` and `$4` are where it begins.
+/// Selects the last pin that a page scans. The page begins after placement `$3` and pin `$4`.
 macro_rules! end_of {
     ($which:literal, pins, $tail:expr) => {
         concat!(
@@ -90,7 +85,7 @@ macro_rules! end_of {
     };
 }
 
-/// The page itself, up to `$5` and `$6`.
+/// Selects the pins of a page that ends with placement `$5` and pin `$6`.
 macro_rules! page_of {
     ($which:literal, pins, $tail:expr) => {
         select_pins!(
@@ -130,7 +125,7 @@ pub(crate) const PAGES: [&str; 6] = per_index!(
 );
 
 impl AdminPinsFilter {
-    /// The index that leaves the fewest rows to look at.
+    /// The position in [`ENDS`] and [`PAGES`] of the index that leaves the fewest rows to scan.
     fn index(&self) -> usize {
         match (self.cid.is_some(), self.is_damaged, self.account.is_some(), self.state) {
             (true, _, _, _) => 4,
@@ -142,7 +137,7 @@ impl AdminPinsFilter {
         }
     }
 
-    fn goes_by_placement(&self) -> bool {
+    fn scans_placements(&self) -> bool {
         self.cid.is_some() || self.is_damaged
     }
 }
@@ -153,7 +148,7 @@ fn cursor_after(pin: &PinRecord) -> AdminPinsCursor {
 }
 
 impl Store {
-    /// Up to `limit` pins that match, of whatever account.
+    /// Up to `limit` pins of any account that match `filter`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -174,14 +169,14 @@ impl Store {
             if after.is_some_and(|cursor| placement < cursor.placement) {
                 continue;
             }
-            let left = limit.saturating_sub(u32::try_from(list.pins.len()).unwrap_or(u32::MAX));
-            if left == 0 {
-                // Whether there is anything more is for the next page to say.
+            let remaining = limit.saturating_sub(u32::try_from(list.pins.len()).unwrap_or(u32::MAX));
+            if remaining == 0 {
+                // The next page finds out whether there is more; it can be empty.
                 list.next = list.pins.last().map(cursor_after);
                 break;
             }
             let after = after.filter(|cursor| cursor.placement == placement);
-            let page = self.page_of_pins(filter, Some(placement), after, left).await?;
+            let page = self.page_of_pins(filter, Some(placement), after, remaining).await?;
             list.pins.extend(page.pins);
             if page.next.is_some() {
                 list.next = page.next;
@@ -191,7 +186,7 @@ impl Store {
         Ok(list)
     }
 
-    /// A page of one of the indices.
+    /// A page from one index.
     async fn page_of_pins(
         &self,
         filter: &AdminPinsFilter,
@@ -199,8 +194,8 @@ impl Store {
         after: Option<AdminPinsCursor>,
         limit: u32,
     ) -> Result<AdminPinsList, StoreError> {
-        let is_rising = filter.goes_by_placement();
-        let (first, far) = if is_rising { (i64::MIN, i64::MAX) } else { (i64::MAX, i64::MIN) };
+        let is_ascending = filter.scans_placements();
+        let (first, far) = if is_ascending { (i64::MIN, i64::MAX) } else { (i64::MAX, i64::MIN) };
         let begin = after.map_or((first, first), |cursor| (cursor.placement.0, cursor.pin.0));
         let (account, placement) = (filter.account.map(|id| id.0), placement.map(|id| id.0));
         let end: Option<(i64, i64)> = statement::query_as(statement::one_of(&ENDS, filter.index()))
@@ -251,7 +246,7 @@ impl Store {
         rows.into_iter().map(PinRow::into_record).collect()
     }
 
-    /// Removes a pin, whosever it is and whatever keeps it; `None` if it is not there.
+    /// Removes a pin of any account, even if it is locked. `None` if there is no such pin.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -289,8 +284,8 @@ impl Write for RemovePin {
         let Some(row) = row else { return Ok(None) };
         let placement = PlacementId(row.placement_id);
         if row.locked_until(self.now).is_none() {
-            let act = ("pin.remove", self.by);
-            self.journal.log_pin(conn, act, row.account_id, placement, self.now).await?;
+            let event = ("pin.remove", self.by);
+            self.journal.log_pin(conn, event, row.account_id, placement, self.now).await?;
         } else if let Some(placement) = load(conn, placement).await? {
             let cid = placement.cid.to_string();
             log_locked_removal(conn, &self.journal, (&cid, self.by), &row, self.now).await?;

@@ -1,9 +1,9 @@
-//! Many wishes, or many removals, in one transaction: all of them or none.
+//! Creates or removes many pins in one transaction: all of them or none.
 //!
-//! A batch of wishes writes as it goes, those first that can be granted together, so that each sees what others took of
-//! the quota; if one can't be had, all is taken back to where the batch began, and the transaction around it, which may
-//! be shared with others, goes on.
-//! A batch of removals looks at all of its pins before it changes any.
+//! A batch that creates pins runs inside a savepoint. It first writes the pins that can be batched, then each of the
+//! others, so that every pin sees the quota that the earlier ones used. If one is refused, the batch rolls back to the
+//! savepoint. The surrounding transaction, which may contain other writes, continues.
+//! A batch that removes pins checks all of them before it changes any.
 
 use std::collections::HashMap;
 
@@ -18,76 +18,74 @@ use crate::pins::remove::{RemovalRow, remove_rows};
 use crate::webhooks::outbox::Outbox;
 use crate::{CreatePin, CreatePinOutcome, LeasedPlacement, PinRecord, PinRemoval, Store, StoreError};
 
-/// One wish of a batch that was granted.
+/// A pin that a batch created or updated.
 #[derive(Debug, Clone)]
 pub struct CreatedPin {
-    /// The pin as it is now.
+    /// The pin after the write.
     pub pin: Box<PinRecord>,
-    /// Whether the account had no live pin of it before.
+    /// Whether the account had no live pin of the CID in the cluster before.
     pub created: bool,
-    /// Whether there is work to do now, for whoever comes.
+    /// Whether a worker has to process the placement now.
     pub work: bool,
-    /// The right to work on the placement, if that was asked for and it is new.
+    /// The lease on the placement, if the caller asked for one and the placement is new.
     pub lease: Option<Box<LeasedPlacement>>,
 }
 
-/// What came of a batch of wishes.
+/// The result of [`Store::create_pins`].
 #[derive(Debug, Clone)]
 pub enum CreatePinsOutcome {
-    /// All are written, in their order.
+    /// All pins are written. In the order of the requests.
     Done(Vec<CreatedPin>),
-    /// BatchWrite they are more than what is left of the account's storage. Nothing was changed.
+    /// Together the pins exceed the account's remaining storage. Nothing was changed.
     OverQuota,
-    /// BatchWrite they are too many on their way. Nothing was changed.
+    /// Together the pins exceed the number that may be in flight. Nothing was changed.
     TooManyInFlight,
-    /// Some pins can't have their times, each with its place in the batch. Nothing was changed.
+    /// The lifetimes of some pins are invalid; each error comes with its position in the batch. Nothing was changed.
     Refused(Vec<(usize, LifetimeError)>),
 }
 
-/// What came of a batch of removals.
+/// The result of [`Store::remove_pins`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RemovePinsOutcome {
-    /// All are gone, in their order, with the cluster that each was in.
+    /// All pins are removed. In the order of the request, each with its cluster.
     Done(Vec<(ClusterId, PinRemoval)>),
-    /// Some can't be removed, each with its place in the batch. Nothing was changed.
+    /// Some pins cannot be removed; each error comes with its position in the batch. Nothing was changed.
     Refused(Vec<(usize, RemovePinError)>),
 }
 
-/// Why a pin of a batch can't be removed.
+/// Why a pin of a batch cannot be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemovePinError {
-    /// The account has no such pin.
     NotFound,
-    /// The account has several; one cluster must be named.
+    /// The account has pins of the CID in several clusters, and the request names none.
     Ambiguous,
-    /// It is locked.
     Locked {
-        /// Until when.
         until: Timestamp,
     },
-    /// It is in the batch twice.
+    /// The batch contains the pin twice.
     Twice {
-        /// Its first place.
+        /// The position of its first occurrence.
         first: usize,
     },
 }
 
 impl Store {
-    /// Writes all of these wishes, which are one account's, or none. The caller bounds how many there are: while they
-    /// are written, other writes wait.
+    /// Creates or updates pins of one account: all of them or none. The caller must bound their number, because other
+    /// writes wait meanwhile.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn create_pins(
         &self,
-        wishes: Vec<CreatePin>,
+        requests: Vec<CreatePin>,
         now: Timestamp,
     ) -> Result<CreatePinsOutcome, StoreError> {
-        let wishes = wishes.into_iter().map(|wish| self.create_pin_write(wish, now)).collect();
-        self.write(CreatePinsWrite { wishes }).await
+        let writes = requests.into_iter().map(|request| self.create_pin_write(request, now)).collect();
+        self.write(CreatePinsWrite { writes }).await
     }
 
-    /// Removes the account's pins of all these CIDs, as `by` wants, or none. The caller bounds how many there are.
+    /// Removes the account's pins of these CIDs on behalf of `by`: all of them or none. The caller must bound their
+    /// number.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -107,7 +105,7 @@ impl Store {
 }
 
 struct CreatePinsWrite {
-    wishes: Vec<CreatePinWrite>,
+    writes: Vec<CreatePinWrite>,
 }
 
 impl Write for CreatePinsWrite {
@@ -115,30 +113,30 @@ impl Write for CreatePinsWrite {
 
     async fn run(&self, conn: &mut Conn) -> Result<CreatePinsOutcome, StoreError> {
         raw_sql("SAVEPOINT batch").execute(&mut *conn).await?;
-        let wished = self.write(conn).await?;
-        if !matches!(wished, CreatePinsOutcome::Done(_)) {
+        let outcome = self.write(conn).await?;
+        if !matches!(outcome, CreatePinsOutcome::Done(_)) {
             raw_sql("ROLLBACK TO SAVEPOINT batch").execute(&mut *conn).await?;
         }
         raw_sql("RELEASE SAVEPOINT batch").execute(conn).await?;
-        Ok(wished)
+        Ok(outcome)
     }
 }
 
 impl CreatePinsWrite {
     async fn write(&self, conn: &mut Conn) -> Result<CreatePinsOutcome, StoreError> {
-        let (mut granted, mut refused) = (Vec::with_capacity(self.wishes.len()), Vec::new());
-        // All are one account's: its pins are counted once.
-        let mut on_their_way = None;
-        let wishes: Vec<_> = self.wishes.iter().collect();
-        let together = CreatePinWrite::run_batch(conn, &wishes).await?;
-        for (at, (wish, wished)) in self.wishes.iter().zip(together).enumerate() {
-            let wished = match wished {
-                Some(wished) => wished,
-                None => wish.run_with(conn, &mut on_their_way).await?,
+        let (mut created_pins, mut refused) = (Vec::with_capacity(self.writes.len()), Vec::new());
+        // All requests are from one account, so its pins in flight are counted only once.
+        let mut in_flight = None;
+        let writes: Vec<_> = self.writes.iter().collect();
+        let batched = CreatePinWrite::run_batch(conn, &writes).await?;
+        for (at, (write, outcome)) in self.writes.iter().zip(batched).enumerate() {
+            let outcome = match outcome {
+                Some(outcome) => outcome,
+                None => write.run_with(conn, &mut in_flight).await?,
             };
-            match wished {
+            match outcome {
                 CreatePinOutcome::Done { pin, created, work, lease } => {
-                    granted.push(CreatedPin { pin, created, work, lease });
+                    created_pins.push(CreatedPin { pin, created, work, lease });
                 }
                 CreatePinOutcome::OverQuota => return Ok(CreatePinsOutcome::OverQuota),
                 CreatePinOutcome::TooManyInFlight => return Ok(CreatePinsOutcome::TooManyInFlight),
@@ -146,7 +144,7 @@ impl CreatePinsWrite {
             }
         }
         Ok(if refused.is_empty() {
-            CreatePinsOutcome::Done(granted)
+            CreatePinsOutcome::Done(created_pins)
         } else {
             CreatePinsOutcome::Refused(refused)
         })

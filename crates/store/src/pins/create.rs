@@ -1,6 +1,7 @@
-//! A wish: what a request to pin writes, in one transaction.
+//! Creates or updates a pin in one transaction.
 //!
-//! The short way is for content that is pinned already: one look, one charge, one new row; and the same for many at once.
+//! If the content is already pinned, the write reads the placement, charges the account and inserts the pin. Otherwise
+//! it also queues the placement. `create_batch` does the same for many pins at once.
 
 use cid::Cid;
 use pinfold_model::{
@@ -21,58 +22,56 @@ use crate::statistics::PinSumChanges;
 use crate::webhooks::outbox::Outbox;
 use crate::{Lease, LeasedPlacement, PinRecord, PlacementRecord, Store, StoreError};
 
-/// How much later in the queue a pin stands for each other pin that its account has on its way, in
-/// milliseconds: so an account with a thousand of them can't make another wait for all.
+/// Queue delay of a new pin for each pin that its account already has in flight, in milliseconds. Pins of other
+/// accounts overtake those of an account with many.
 const FAIR_STEP_MS: i64 = 1_000;
 
-/// The placement of a CID in a cluster, with the pin that the account has of it, if it has one.
+/// Selects the placement of a CID in a cluster, with the account's pin of it, if there is one.
 pub(crate) const FIND_EXISTING: &str = select_pins_from!(
     "placements p LEFT JOIN pins n ON n.placement_id = p.id AND n.account_id = $3 WHERE p.cid = $1 AND p.cluster = $2"
 );
 
-/// What an account wants.
+/// A request to create or update a pin.
 #[derive(Debug, Clone)]
 pub struct CreatePin {
-    /// Who wants it.
     pub account: AccountId,
     pub actor: Actor,
-    /// What the audit log calls it, if there is a new pin.
+    /// The action in the audit log if a pin is created.
     pub action: &'static str,
     /// The root of the DAG.
     pub cid: Cid,
-    /// Where it shall be.
     pub cluster: ClusterId,
     pub options: PinOptions,
-    /// How many of the account's pins may be on their way.
+    /// The most pins of the account that may be in flight.
     pub in_flight_max: u32,
-    /// Who wishes works on the placement itself, if it is a new one, and has it until then.
+    /// If the placement is new, the caller processes it itself, under a lease that expires at this time.
     pub lease_until: Option<Timestamp>,
 }
 
-/// What came of a [`CreatePin`].
+/// The result of [`Store::create_pin`].
 #[derive(Debug, Clone)]
 pub enum CreatePinOutcome {
-    /// It is written.
+    /// The pin is written.
     Done {
-        /// The pin as it is now.
+        /// The pin after the write.
         pin: Box<PinRecord>,
-        /// Whether the account had no live pin of it before.
+        /// Whether the account had no live pin of the CID in the cluster before.
         created: bool,
-        /// Whether there is work to do now, for whoever comes.
+        /// Whether a worker has to process the placement now.
         work: bool,
-        /// The right to work on the placement, if that was asked for and it is new.
+        /// The lease on the placement, if the caller asked for one and the placement is new.
         lease: Option<Box<LeasedPlacement>>,
     },
-    /// More than what is left of the account's storage. Nothing was changed.
+    /// The pin exceeds the account's remaining storage. Nothing was changed.
     OverQuota,
-    /// Too many are on their way. Nothing was changed.
+    /// The account has too many pins in flight. Nothing was changed.
     TooManyInFlight,
-    /// The pin can't have these times. Nothing was changed.
+    /// The lifetime is invalid. Nothing was changed.
     Refused(LifetimeError),
 }
 
 impl Store {
-    /// Writes a request.
+    /// Creates the pin, or updates the live pin of the same CID and cluster.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -92,7 +91,7 @@ impl Store {
     }
 }
 
-/// A wish with the numbers that it may need.
+/// A request with the ids that it may need.
 pub(crate) struct CreatePinWrite {
     pub(super) request: CreatePin,
     pub(super) now: Timestamp,
@@ -112,7 +111,8 @@ impl Write for CreatePinWrite {
 }
 
 impl CreatePinWrite {
-    /// Writes the request. `in_flight` is how many pins of the account are, once somebody has counted them.
+    /// Writes the request. `in_flight` caches the number of the account's pins in flight between the requests of a
+    /// batch.
     pub(crate) async fn run_with(
         &self,
         conn: &mut Conn,
@@ -155,7 +155,7 @@ impl CreatePinWrite {
         Ok((Some(placement), pin))
     }
 
-    /// A live pin is there: apply what was given now.
+    /// The account has a live pin: applies the options to it.
     async fn update_live(
         &self,
         conn: &mut Conn,
@@ -182,7 +182,7 @@ impl CreatePinWrite {
         Ok(CreatePinOutcome::Done { pin: Box::new(pin), created: false, work: false, lease: None })
     }
 
-    /// The blocks are there: charge the account and be done.
+    /// The content is already pinned: charges the account and writes an active pin.
     async fn activate(
         &self,
         conn: &mut Conn,
@@ -202,7 +202,7 @@ impl CreatePinWrite {
         Ok(CreatePinOutcome::Done { pin: Box::new(pin), created: true, work: false, lease: None })
     }
 
-    /// The blocks are not there: queue up.
+    /// The content is not pinned: queues the placement and writes a pending pin.
     async fn enqueue(
         &self,
         conn: &mut Conn,
@@ -235,12 +235,12 @@ impl CreatePinWrite {
         Ok(CreatePinOutcome::Done { pin: Box::new(pin), created: true, work: true, lease: None })
     }
 
-    /// The place in the queue of an account that has so many pins on their way.
+    /// The queue position of a new pin of an account that has `in_flight` pins in flight.
     fn queue_ms(&self, in_flight: i64) -> i64 {
         self.now.as_ms() + in_flight * FAIR_STEP_MS
     }
 
-    /// What comes of a wish for which there is a new placement. The account has this much room.
+    /// The outcome for a pin with a new placement. `room` is the remaining storage of the account in bytes.
     pub(super) fn queued_outcome(&self, pin: PinRecord, room: u64) -> CreatePinOutcome {
         let lease = self.request.lease_until.map(|_| LeasedPlacement {
             lease: Lease { placement: pin.placement.id, number: self.lease },
@@ -262,7 +262,7 @@ impl CreatePinWrite {
             .await?)
     }
 
-    /// A placement for what nobody has wished for; the account has so many pins on their way.
+    /// The placement of a CID that has none in the cluster yet. The account has `in_flight` pins in flight.
     pub(super) fn new_placement(&self, in_flight: i64) -> NewPlacement<'_> {
         let lease_until = self.request.lease_until;
         let state = PlacementState::Unpinned.after(Event::Wanted);
@@ -284,7 +284,7 @@ impl CreatePinWrite {
         NewPlacement { write: self, record, queue_ms: self.queue_ms(in_flight) }
     }
 
-    /// Tells a placement that is not pinned, or damaged, that it is wanted. Who has its lease keeps it.
+    /// Records that a placement that is not pinned, or is damaged, is wanted. An existing lease remains valid.
     async fn requeue(
         &self,
         conn: &mut Conn,
@@ -294,7 +294,7 @@ impl CreatePinWrite {
         let state = placement.state.after(Event::Wanted);
         if state == placement.state {
             self.mark_requested(conn, placement.id).await?;
-            // One that is damaged has a try before it that somebody waits for now.
+            // The repair of a damaged placement moves ahead, because a pin now waits for it.
             if placement.damaged_blocks == 0 {
                 return Ok(placement);
             }
@@ -314,7 +314,7 @@ impl CreatePinWrite {
         Ok(PlacementRecord { state, due_at, attempts: 0, error: None, updated_at: self.now, ..placement })
     }
 
-    /// Tells whoever works on a placement that it was wished for meanwhile.
+    /// Records for the holder of the lease that the placement was requested in the meantime.
     async fn mark_requested(&self, conn: &mut Conn, placement: PlacementId) -> Result<(), StoreError> {
         statement::query("UPDATE placements SET requested = 1 WHERE id = $1")
             .bind(placement.0)
@@ -323,7 +323,7 @@ impl CreatePinWrite {
         Ok(())
     }
 
-    /// Writes the pin itself: a new row, or the failed one once more.
+    /// Writes the row of the pin: inserts it, or reuses that of the failed pin.
     async fn write_pin(
         &self,
         conn: &mut Conn,
@@ -346,7 +346,7 @@ impl CreatePinWrite {
         Ok(pin)
     }
 
-    /// The pin as it will be.
+    /// The pin to write. `old` is the failed pin that it replaces.
     pub(super) fn pin(
         &self,
         placement: PlacementRecord,
@@ -381,15 +381,14 @@ impl CreatePinWrite {
         self.journal.log(conn, &self.audit_event(action, pin), self.now).await
     }
 
-    /// What the audit log says of it.
+    /// The audit event for a change of the pin.
     pub(super) fn audit_event(&self, action: &'static str, pin: &PinRecord) -> AuditEvent {
         let details = Details::default()
             .with("cluster", &pin.placement.cluster)
             .with_some("name", pin.custom_name.as_ref().or(pin.original_name.as_ref()))
             .with_some("expiresAt", pin.expires_at)
             .with_some("retainUntil", pin.retain_until);
-        let act = AuditEvent::new(pin.account, self.request.actor, action, pin.placement.cid.to_string());
-        act.with(details)
+        AuditEvent::new(pin.account, self.request.actor, action, pin.placement.cid.to_string()).with(details)
     }
 
     async fn update(&self, conn: &mut Conn, pin: &PinRecord) -> Result<(), StoreError> {
@@ -423,15 +422,15 @@ impl CreatePinWrite {
     }
 }
 
-/// A placement that is to be written.
+/// A placement to insert.
 pub(super) struct NewPlacement<'a> {
-    /// The wish that makes it.
+    /// The request that creates it.
     write: &'a CreatePinWrite,
     pub(super) record: PlacementRecord,
     queue_ms: i64,
 }
 
-/// Writes new placements, at most [`LIST_MAX`](crate::db::row::LIST_MAX) of them.
+/// Inserts placements, at most [`LIST_MAX`](crate::db::row::LIST_MAX) of them.
 pub(super) async fn insert_placements(
     conn: &mut Conn,
     placements: &[NewPlacement<'_>],
@@ -460,7 +459,7 @@ pub(super) async fn insert_placements(
     Ok(())
 }
 
-/// Writes new pins, at most [`LIST_MAX`](crate::db::row::LIST_MAX) of them.
+/// Inserts pins, at most [`LIST_MAX`](crate::db::row::LIST_MAX) of them.
 pub(super) async fn insert(
     conn: &mut Conn,
     pins: &[(&CreatePinWrite, &PinRecord)],

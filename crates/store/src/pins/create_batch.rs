@@ -1,7 +1,7 @@
-//! Many wishes at one time for content that is pinned already, or that nobody has wished for: each step is one statement
-//! for all of them.
+//! Creates many pins at once, for content that is already pinned or has no placement yet. Each step is one statement
+//! for all pins, because a round trip to the database costs more than the work done there.
 //!
-//! The way to the database and back costs more than what is done there. What is not as simple is left to go its own way.
+//! Requests in any other situation are left to `create`, which writes them one by one.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -18,8 +18,8 @@ use crate::placements::record::{PlacementRow, placement_columns};
 use crate::statistics::PinSumChanges;
 use crate::{PinRecord, PlacementRecord, StoreError};
 
-/// The search: place, CID, cluster and account of each wish stand between the two. What it gives of the content is null
-/// where nobody has wished for it.
+/// Selects the placements of the requests that can be batched. The VALUES list goes between the two parts, with the
+/// index, CID, cluster and account of each request. The columns of the placement are null if there is none.
 pub(crate) const FIND_BATCH: [&str; 2] = [
     concat!("SELECT v.column1 AS place, ", placement_columns!(), " FROM ("),
     ") AS v LEFT JOIN placements p ON p.cid = v.column2 AND p.cluster = v.column3 \
@@ -27,55 +27,59 @@ pub(crate) const FIND_BATCH: [&str; 2] = [
      AND NOT EXISTS (SELECT 1 FROM pins n WHERE n.account_id = v.column4 AND n.placement_id = p.id))",
 ];
 
-/// A wish that can be granted with others.
+/// A request that can be written in a batch.
 struct Simple<'a> {
-    /// Its place among them.
-    place: usize,
+    /// Index among the requests.
+    index: usize,
     write: &'a CreatePinWrite,
     lifetime: Lifetime,
-    /// Where the content is pinned; `None` if nobody has wished for it.
+    /// The placement that pins the content. `None` if there is none.
     placement: Option<PlacementRecord>,
 }
 
-/// A pin that is to be written.
-struct Grant<'a> {
-    place: usize,
+/// A pin to write.
+struct BatchedPin<'a> {
+    index: usize,
     write: &'a CreatePinWrite,
     pin: PinRecord,
-    wished: CreatePinOutcome,
+    outcome: CreatePinOutcome,
 }
 
 impl BatchWrite for CreatePinWrite {
     async fn run_batch(
         conn: &mut Conn,
-        wishes: &[&Self],
+        requests: &[&Self],
     ) -> Result<Vec<Option<CreatePinOutcome>>, StoreError> {
-        let mut wished = Vec::with_capacity(wishes.len());
-        for wishes in wishes.chunks(LIST_MAX) {
-            let first = wished.len();
-            wished.resize(first + wishes.len(), None);
-            // One alone needs as many statements either way.
-            if wishes.len() == 1 {
+        let mut outcomes = Vec::with_capacity(requests.len());
+        for requests in requests.chunks(LIST_MAX) {
+            let first = outcomes.len();
+            outcomes.resize(first + requests.len(), None);
+            // A single request takes as many statements either way.
+            if requests.len() == 1 {
                 continue;
             }
-            for granted in grant(conn, wishes).await? {
-                wished[first + granted.place] = Some(granted.wished);
+            for created in create_simple(conn, requests).await? {
+                outcomes[first + created.index] = Some(created.outcome);
             }
         }
-        Ok(wished)
+        Ok(outcomes)
     }
 }
 
-async fn grant<'a>(conn: &mut Conn, wishes: &[&'a CreatePinWrite]) -> Result<Vec<Grant<'a>>, StoreError> {
-    let (mut granted, mut placements, mut watched) = (Vec::new(), Vec::new(), Vec::new());
-    for (account, simple) in find(conn, wishes).await? {
+async fn create_simple<'a>(
+    conn: &mut Conn,
+    requests: &[&'a CreatePinWrite],
+) -> Result<Vec<BatchedPin<'a>>, StoreError> {
+    let (mut created_pins, mut placements, mut watched) = (Vec::new(), Vec::new(), Vec::new());
+    for (account, simple) in find(conn, requests).await? {
         let (here, new) = simple.into_iter().partition(|simple| simple.placement.is_some());
-        // Those that wait need room for what is not known yet: they come before what takes of it.
-        placements.extend(enqueue(conn, account, new, &mut granted).await?);
-        watched.extend(activate(conn, account, here, &mut granted).await?);
+        // The size of new content is unknown, so it only needs some room left. It goes first, before `activate` uses
+        // room.
+        placements.extend(enqueue(conn, account, new, &mut created_pins).await?);
+        watched.extend(activate(conn, account, here, &mut created_pins).await?);
     }
     insert_placements(conn, &placements).await?;
-    let rows: Vec<_> = granted.iter().map(|granted| (granted.write, &granted.pin)).collect();
+    let rows: Vec<_> = created_pins.iter().map(|created| (created.write, &created.pin)).collect();
     insert(conn, &rows).await?;
     let mut sums = PinSumChanges::default();
     for (_, pin) in &rows {
@@ -83,57 +87,57 @@ async fn grant<'a>(conn: &mut Conn, wishes: &[&'a CreatePinWrite]) -> Result<Vec
     }
     sums.write(conn).await?;
     if let Some((write, _)) = rows.first() {
-        let act = |(write, pin): &(&CreatePinWrite, &PinRecord)| {
+        let event = |(write, pin): &(&CreatePinWrite, &PinRecord)| {
             (write.audit_event(write.request.action, pin), write.now)
         };
-        write.journal.log_all(conn, &rows.iter().map(act).collect::<Vec<_>>()).await?;
+        write.journal.log_all(conn, &rows.iter().map(event).collect::<Vec<_>>()).await?;
     }
     for (write, pin) in watched {
         write.outbox.happened(conn, WebhookEvent::Pinned, pin, write.now).await?;
     }
-    Ok(granted)
+    Ok(created_pins)
 }
 
-/// Charges an account for what is here. Gives the pins that webhooks watch.
+/// Charges an account for content that is already pinned. Returns the pins for which webhook events are recorded.
 async fn activate<'a>(
     conn: &mut Conn,
     account: AccountId,
     simple: Vec<Simple<'a>>,
-    granted: &mut Vec<Grant<'a>>,
+    created_pins: &mut Vec<BatchedPin<'a>>,
 ) -> Result<Vec<(&'a CreatePinWrite, i64)>, StoreError> {
     if simple.is_empty() {
         return Ok(Vec::new());
     }
-    let pins = simple.into_iter().filter_map(|Simple { place, write, lifetime, placement }| {
+    let pins = simple.into_iter().filter_map(|Simple { index, write, lifetime, placement }| {
         let pin = write.pin(placement?, None, PinPhase::Active, lifetime);
-        let wished =
+        let outcome =
             CreatePinOutcome::Done { pin: Box::new(pin.clone()), created: true, work: false, lease: None };
-        Some(Grant { place, write, pin, wished })
+        Some(BatchedPin { index, write, pin, outcome })
     });
     let pins: Vec<_> = pins.collect();
-    let bytes = pins.iter().map(|granted| granted.pin.charged_bytes).fold(0, u64::saturating_add);
-    // If not all of them fit, each is tried alone.
+    let bytes = pins.iter().map(|created| created.pin.charged_bytes).fold(0, u64::saturating_add);
+    // If not all pins fit the quota, each is tried alone.
     let Some(charged) = quota::charge(conn, account, pins.len(), bytes).await? else {
         return Ok(Vec::new());
     };
     let is_watched = charged.watched != 0;
     let watched =
-        pins.iter().filter(|_| is_watched).map(|granted| (granted.write, granted.pin.id.0)).collect();
-    granted.extend(pins);
+        pins.iter().filter(|_| is_watched).map(|created| (created.write, created.pin.id.0)).collect();
+    created_pins.extend(pins);
     Ok(watched)
 }
 
-/// Counts an account's pins that are to be brought. Gives their placements.
+/// Adds pending pins to an account. Returns their placements.
 async fn enqueue<'a>(
     conn: &mut Conn,
     account: AccountId,
     simple: Vec<Simple<'a>>,
-    granted: &mut Vec<Grant<'a>>,
+    created_pins: &mut Vec<BatchedPin<'a>>,
 ) -> Result<Vec<NewPlacement<'a>>, StoreError> {
     let Some(first) = simple.first() else { return Ok(Vec::new()) };
     let in_flight = first.write.count_in_flight(conn).await?;
     let most = simple.iter().map(|simple| i64::from(simple.write.request.in_flight_max)).min();
-    // If not all of them may be on their way, each is tried alone.
+    // If not all pins may be in flight, each is tried alone.
     if in_flight.saturating_add_unsigned(simple.len() as u64) > most.unwrap_or(0) {
         return Ok(Vec::new());
     }
@@ -141,44 +145,45 @@ async fn enqueue<'a>(
         return Ok(Vec::new());
     };
     let mut placements = Vec::with_capacity(simple.len());
-    for (Simple { place, write, lifetime, .. }, before) in simple.into_iter().zip(in_flight..) {
+    for (Simple { index, write, lifetime, .. }, before) in simple.into_iter().zip(in_flight..) {
         let placement = write.new_placement(before);
         let pin = write.pin(placement.record.clone(), None, PinPhase::Pending, lifetime);
-        let wished = write.queued_outcome(pin.clone(), room);
-        granted.push(Grant { place, write, pin, wished });
+        let outcome = write.queued_outcome(pin.clone(), room);
+        created_pins.push(BatchedPin { index, write, pin, outcome });
         placements.push(placement);
     }
     Ok(placements)
 }
 
-/// Those of the wishes that are simple, by account.
+/// The requests that can be batched, by account.
 async fn find<'a>(
     conn: &mut Conn,
-    wishes: &[&'a CreatePinWrite],
+    requests: &[&'a CreatePinWrite],
 ) -> Result<BTreeMap<AccountId, Vec<Simple<'a>>>, StoreError> {
     let mut query = QueryBuilder::new(FIND_BATCH[0]);
-    query.push_values(wishes.iter().enumerate(), |mut row, (place, write)| {
-        push_number(&mut row, column(place as u64));
+    query.push_values(requests.iter().enumerate(), |mut row, (index, write)| {
+        push_number(&mut row, column(index as u64));
         row.push_bind(write.request.cid.to_string()).push_bind(write.request.cluster.as_str().to_owned());
         push_number(&mut row, write.request.account.0);
     });
     query.push(FIND_BATCH[1]);
     let (mut simple, mut seen) = (BTreeMap::<_, Vec<_>>::new(), HashSet::new());
     for row in statement::build(&mut query).persistent(false).fetch_all(conn).await? {
-        let place = usize::try_from(row.try_get::<i64, _>("place")?).unwrap_or(usize::MAX);
+        let index = usize::try_from(row.try_get::<i64, _>("place")?).unwrap_or(usize::MAX);
         let placement = match row.try_get::<Option<i64>, _>("id")? {
             Some(_) => Some(PlacementRow::from_row(&row)?.into_record()?),
             None => None,
         };
-        let Some(write) = wishes.get(place).copied() else { continue };
+        let Some(write) = requests.get(index).copied() else { continue };
         let Ok(lifetime) = Lifetime::default().renewed(write.request.options.lifetime(), write.now) else {
             continue;
         };
-        // The second of two that are the same finds the first; so does the second of two for what is new.
+        // The second of two equal requests must see the pin of the first, and the second of two requests for new
+        // content its placement. Both are written one by one, after the batch.
         let account = placement.as_ref().map(|_| write.request.account);
         if seen.insert((write.request.cid, &write.request.cluster, account)) {
             simple.entry(write.request.account).or_default().push(Simple {
-                place,
+                index,
                 write,
                 lifetime,
                 placement,

@@ -1,7 +1,7 @@
 //! Lists of an account's pins, newest first.
 //!
-//! Ids grow with time, so a page is a range of the index `pins_list`, wherever it begins. The total of a list
-//! without a filter is kept in the account's row; with a filter it is counted.
+//! Ids increase with time, so every page is a range of the index `pins_list`. The total of a list without a filter is
+//! stored in the account's row. With a filter the pins are counted.
 
 use cid::Cid;
 use pinfold_model::{AccountId, ClusterId, PinId, PinState};
@@ -12,32 +12,27 @@ use crate::db::write_queue::Conn;
 use crate::pins::record::{PinRow, select_pins};
 use crate::{PinRecord, Store, StoreError};
 
-/// Which pins.
+/// Selects pins by all of the given conditions.
 #[derive(Debug, Clone, Default)]
 pub struct PinFilter {
-    /// Of this CID.
     pub cid: Option<Cid>,
-    /// With this text in a name or the CID, in any case (of ASCII letters).
+    /// Text in a name or in the CID. The case of ASCII letters is ignored.
     pub search: Option<String>,
-    /// In this state.
     pub state: Option<PinState>,
-    /// In this cluster.
     pub cluster: Option<ClusterId>,
-    /// With an end, or without.
+    /// Whether the pin expires.
     pub has_expiry: Option<bool>,
 }
 
 /// A page of pins.
 #[derive(Debug, Clone)]
 pub struct PinList {
-    /// The pins.
     pub pins: Vec<PinRecord>,
-    /// How many match altogether.
+    /// The number of pins that match the filter.
     pub total: u64,
 }
 
-/// The condition that all lists share; `$1` is the account, `$2` to `$7` the filter, of which `$cid` tells how it takes
-/// the CID.
+/// The condition of all lists. `$1` is the account and `$2` to `$7` the filter; `$cid` is the condition on the CID.
 macro_rules! matching {
     ($cid:literal) => {
         concat!(
@@ -54,7 +49,8 @@ macro_rules! matching {
     };
 }
 
-/// Whatever CID they have; of one CID: from it to its few pins, not through all that the account has.
+/// Expands `$select` for any CID and for one CID. The latter starts from the few pins of the CID instead of scanning
+/// all pins of the account.
 macro_rules! per_cid {
     ($select:ident) => {
         [
@@ -76,12 +72,12 @@ macro_rules! total {
     };
 }
 
-/// Pages, and how many pins there are, of all CIDs and of one.
+/// The queries for pages and for totals, each for any CID and for one.
 pub(crate) const PAGES: [&str; 2] = per_cid!(page);
 pub(crate) const TOTALS: [&str; 2] = per_cid!(total);
 
 impl PinFilter {
-    /// Whether all pins of the account have to be looked through.
+    /// Whether the query scans all pins of the account.
     fn is_search(&self) -> bool {
         self.cid.is_none() && !self.is_empty()
     }
@@ -92,7 +88,7 @@ impl PinFilter {
     }
 }
 
-/// The phase that a state means, and for waiting pins whether the placement is in work.
+/// The phase of pins in a state and, for pending pins, the state of their placement.
 pub(crate) fn phase_of(state: Option<PinState>) -> (Option<&'static str>, Option<&'static str>) {
     match state {
         None => (None, None),
@@ -104,15 +100,15 @@ pub(crate) fn phase_of(state: Option<PinState>) -> (Option<&'static str>, Option
     }
 }
 
-/// What `LIKE … ESCAPE '!'` finds texts by that have this one in them.
+/// The pattern of `LIKE … ESCAPE '!'` that matches texts that contain `text`.
 pub(crate) fn pattern(text: &str) -> String {
     let plain = text.to_ascii_lowercase().replace('!', "!!").replace('%', "!%").replace('_', "!_");
     format!("%{plain}%")
 }
 
 impl Store {
-    /// Up to `limit` pins of the account that match, newest first: those older than `before`, then without
-    /// the first `skip`. They and their total are those of one moment, so that the total is what can be listed.
+    /// Up to `limit` pins of the account that match `filter` and are older than `before`, newest first, without the
+    /// first `skip`. Pins and total are read in one snapshot, so that they agree.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -125,7 +121,7 @@ impl Store {
         limit: u32,
     ) -> Result<PinList, StoreError> {
         let (phase, work) = phase_of(filter.state);
-        let mut moment = if filter.is_search() { &self.searchers } else { &self.readers }.begin().await?;
+        let mut snapshot = if filter.is_search() { &self.searchers } else { &self.readers }.begin().await?;
         let rows =
             statement::query_as::<PinRow>(statement::one_of(&PAGES, usize::from(filter.cid.is_some())))
                 .bind(account.0)
@@ -138,21 +134,21 @@ impl Store {
                 .bind(before.map_or(i64::MAX, |id| id.0))
                 .bind(i64::from(limit))
                 .bind(crate::db::row::column(skip))
-                .fetch_all(&mut *moment)
+                .fetch_all(&mut *snapshot)
                 .await?;
-        let total = filter.count(&mut moment, account).await?;
-        moment.commit().await?;
+        let total = filter.count(&mut snapshot, account).await?;
+        snapshot.commit().await?;
         let pins = rows.into_iter().map(PinRow::into_record).collect::<Result<_, _>>()?;
         Ok(PinList { pins, total })
     }
 }
 
 impl PinFilter {
-    /// How many pins of the account match.
+    /// The number of pins of the account that match.
     async fn count(&self, conn: &mut Conn, account: AccountId) -> Result<u64, StoreError> {
         if self.is_empty() {
-            let kept = statement::query_scalar("SELECT pin_count FROM accounts WHERE id = $1");
-            let count: Option<i64> = kept.bind(account.0).fetch_optional(conn).await?;
+            let query = statement::query_scalar("SELECT pin_count FROM accounts WHERE id = $1");
+            let count: Option<i64> = query.bind(account.0).fetch_optional(conn).await?;
             return Ok(number(count.unwrap_or(0)));
         }
         let (phase, work) = phase_of(self.state);

@@ -1,4 +1,4 @@
-//! Pins together with their placements, as readers see them.
+//! Pins with their placements: the record that readers get, and the queries for single pins.
 
 use cid::Cid;
 use pinfold_model::{
@@ -15,40 +15,33 @@ use crate::{Store, StoreError};
 /// A pin with its placement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PinRecord {
-    /// Its number.
     pub id: PinId,
-    /// Whose it is.
     pub account: AccountId,
-    /// Where it is.
     pub placement: PlacementRecord,
-    /// How it stands.
     pub phase: PinPhase,
-    /// What the content was called where it came from.
+    /// The name of the content at its source.
     pub original_name: Option<PinName>,
-    /// What the account calls it.
+    /// The name that the account gave the pin.
     pub custom_name: Option<PinName>,
-    /// What the account is charged for it.
     pub charged_bytes: u64,
-    /// How often it was wished for.
+    /// The number of requests that created or updated the pin.
     pub request_count: u64,
-    /// Why it failed.
+    /// Why the pin failed.
     pub error: Option<Failure>,
-    /// When it was made.
     pub created_at: Timestamp,
-    /// When it ends by itself.
     pub expires_at: Option<Timestamp>,
-    /// Until when nothing may end it but an operator.
+    /// Until this time only an operator can remove the pin.
     pub retain_until: Option<Timestamp>,
 }
 
 impl PinRecord {
-    /// Its times.
+    /// When the pin expires and until when it is locked.
     #[must_use]
     pub fn lifetime(&self) -> Lifetime {
         Lifetime { expires_at: self.expires_at, retain_until: self.retain_until }
     }
 
-    /// How it stands, as its owner sees it.
+    /// The state of the pin as its owner sees it.
     #[must_use]
     pub fn state(&self) -> PinState {
         match self.phase {
@@ -60,7 +53,7 @@ impl PinRecord {
     }
 }
 
-/// `SELECT` of pins `n` with their placements `p`, from tables so named.
+/// A `SELECT` of pins `n` with their placements `p`. The tables follow as literals.
 macro_rules! select_pins_from {
     ($($from:expr),+) => {
         concat!(
@@ -74,7 +67,7 @@ macro_rules! select_pins_from {
 }
 pub(crate) use select_pins_from;
 
-/// `SELECT` of a pin `n` with its placement `p`, with literal tails.
+/// A `SELECT` of pins `n` with their placements `p`, followed by literal tails.
 macro_rules! select_pins {
     ($($tail:expr),+) => {
         crate::pins::record::select_pins_from!("pins n JOIN placements p ON p.id = n.placement_id ", $($tail),+)
@@ -123,17 +116,18 @@ fn name(text: Option<String>) -> Result<Option<PinName>, StoreError> {
     text.map(|text| PinName::parse(&text).map_err(|_| unknown_value("name", &text))).transpose()
 }
 
-/// The account's pins of a CID. With the plus, SQLite does not take the order from an index of all that the account has.
+/// The account's pins of a CID. The plus keeps SQLite from using an index over all pins of the account for the order.
 pub(crate) const OF_CID: &str = select_pins!(
     "WHERE n.account_id = $1 AND n.placement_id IN (SELECT id FROM placements WHERE cid = $2) \
      ORDER BY +n.id LIMIT 16"
 );
 
-/// How many pins of an account are on their way, up to a bound.
+/// Counts the pins of an account that are in flight, up to a bound.
 pub(crate) const IN_FLIGHT: &str =
     "SELECT COUNT(*) FROM (SELECT 1 FROM pins WHERE account_id = $1 AND phase = 'pending' LIMIT $2) w";
 
-/// When a pin ends: at its time, but not while it is locked. The index `pins_expiry` has the same expression.
+/// When a pin expires: at its expiry time, or at the end of its lock if that is later. The index `pins_expiry` has the
+/// same expression.
 macro_rules! ends_at {
     () => {
         "CASE WHEN retain_until_ms > expires_at_ms THEN retain_until_ms ELSE expires_at_ms END"
@@ -154,7 +148,7 @@ impl Store {
         query.fetch_optional(&self.readers).await?.map(PinRow::into_record).transpose()
     }
 
-    /// The account's pins of this CID, in whichever clusters; at most 16.
+    /// The account's pins of this CID in all clusters, at most 16.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -164,8 +158,8 @@ impl Store {
         rows.into_iter().map(PinRow::into_record).collect()
     }
 
-    /// The addresses of the accounts that have this CID pinned in this cluster, at most `limit`, the oldest
-    /// accounts first.
+    /// The e-mail addresses of the accounts that have this CID pinned in this cluster, oldest accounts first, at most
+    /// `limit`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -188,7 +182,7 @@ impl Store {
         owners.iter().map(|email| Email::parse(email).map_err(|_| unknown_value("e-mail", email))).collect()
     }
 
-    /// How many pins of the account are on their way; no more than `limit` are counted.
+    /// The number of the account's pins that are in flight. Stops counting at `limit`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -201,7 +195,7 @@ impl Store {
         Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }
 
-    /// When the next pin ends by itself.
+    /// When the next pin expires. `None` if no pin does.
     ///
     /// # Errors
     /// [`StoreError`].

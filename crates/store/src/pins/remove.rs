@@ -1,5 +1,5 @@
-//! How pins end: removed by their owner, given up by who waited for them, or due. A pin that is locked ends in none of
-//! these ways; only an operator can remove it.
+//! Removes pins: on request of the owner, when the client that waited for the pin gives it up, and on expiry. A locked
+//! pin is not removed in any of these ways; only an operator can remove it.
 
 use std::collections::BTreeMap;
 use std::slice;
@@ -21,28 +21,23 @@ use crate::statistics::subtract_pins;
 use crate::webhooks::outbox::{Outbox, watched};
 use crate::{Store, StoreError};
 
-/// What came of a removal.
+/// The result of [`Store::remove_pin`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemovePinOutcome {
-    /// It is gone.
     Done(PinRemoval),
-    /// The account has no such pin.
     NotFound,
-    /// The account has several; one cluster must be named.
+    /// The account has pins of the CID in several clusters, and the request names none.
     Ambiguous,
-    /// It is locked.
     Locked {
-        /// Until when.
         until: Timestamp,
     },
 }
 
-/// A pin that ended.
+/// A pin that was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PinRemoval {
-    /// Where it was.
     pub placement: PlacementId,
-    /// Whether the placement has to be released now.
+    /// Whether a worker has to release the placement now.
     pub work: bool,
 }
 
@@ -52,17 +47,17 @@ pub(crate) struct RemovalRow {
     pub(crate) account_id: i64,
     pub(crate) placement_id: i64,
     charged_bytes: i64,
-    /// 1 if a webhook watches it.
+    /// 1 if the account has an active webhook.
     watched: i64,
-    /// Until when it is locked, if it ever was. What has failed promises nothing.
+    /// When the lock ends or removed. `None` if the pin was never locked, or has failed: failed pins have no lock.
     #[sqlx(default)]
     locked_until_ms: Option<i64>,
     #[sqlx(default)]
     cluster: String,
 }
 
-/// The account's pins of a CID. SQLite takes a CROSS JOIN from left to right: from the CID to its few pins, not
-/// through all that the account has.
+/// The account's pins of a CID. SQLite evaluates a CROSS JOIN from left to right. It starts from the few pins of the
+/// CID instead of scanning all pins of the account.
 pub(crate) const FIND: &str = concat!(
     "SELECT n.id, n.account_id, n.placement_id, n.charged_bytes, p.cluster, ",
     "CASE WHEN n.phase <> 'failed' THEN n.retain_until_ms END AS locked_until_ms, ",
@@ -72,7 +67,7 @@ pub(crate) const FIND: &str = concat!(
 );
 
 impl RemovalRow {
-    /// The account's pins of a CID: none, the one, or two of several.
+    /// The account's pins of a CID, at most two.
     pub(crate) async fn find(
         conn: &mut Conn,
         account: AccountId,
@@ -83,7 +78,7 @@ impl RemovalRow {
         Ok(rows.bind(account.0).bind(cid).bind(cluster).fetch_all(conn).await?)
     }
 
-    /// Writes what happens to it for the webhooks that watch it. Its row must still be there.
+    /// Records an event for the webhooks of the account. The row of the pin must still exist.
     pub(crate) async fn tell(
         &self,
         conn: &mut Conn,
@@ -94,7 +89,7 @@ impl RemovalRow {
         if self.watched != 0 { outbox.happened(conn, event, self.id, now).await } else { Ok(()) }
     }
 
-    /// Where it is, if it was [found](Self::find).
+    /// The cluster of a row from [`find`](Self::find).
     pub(crate) fn cluster(&self) -> Result<ClusterId, StoreError> {
         ClusterId::parse(&self.cluster).map_err(|_| unknown_value("cluster", &self.cluster))
     }
@@ -106,7 +101,7 @@ impl RemovalRow {
 }
 
 impl Store {
-    /// Removes the account's pin of this CID, as `by` wants, unless it is locked.
+    /// Removes the account's pin of this CID on behalf of `by`, unless it is locked.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -123,8 +118,8 @@ impl Store {
         self.write(Remove { account, cid, cluster, by, now, journal, outbox }).await
     }
 
-    /// Removes a pin that is not kept, unless it is locked or was wished for again since `request_count`. For those who waited
-    /// for it and were told that it failed.
+    /// Removes a pending or failed pin, unless it is locked or was requested again since `request_count`. For a client
+    /// that waited for the pin and got an error.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -137,7 +132,7 @@ impl Store {
         self.write(CancelPin { pin, request_count, now }).await
     }
 
-    /// Removes up to `limit` pins whose time has come, the longest due first.
+    /// Removes up to `limit` expired pins, those that expired first before the others.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -146,33 +141,34 @@ impl Store {
     }
 }
 
-/// Ends a pin.
+/// Removes a pin.
 pub(crate) async fn end(conn: &mut Conn, row: &RemovalRow, now: Timestamp) -> Result<PinRemoval, StoreError> {
-    let mut ended = delete_rows(conn, slice::from_ref(row), now).await?;
-    ended.pop().ok_or_else(|| unknown_value("pin", &row.id.to_string()))
+    let mut removed = delete_rows(conn, slice::from_ref(row), now).await?;
+    removed.pop().ok_or_else(|| unknown_value("pin", &row.id.to_string()))
 }
 
-/// Ends many pins, tells their webhooks of `event` and logs `act`.
+/// Removes pins, records `event` for their webhooks and `action` in the audit log.
 pub(crate) async fn remove_rows(
     conn: &mut Conn,
     rows: &[RemovalRow],
     (journal, outbox): (&Journal, &Outbox),
-    (event, act): (WebhookEvent, (&'static str, Actor)),
+    (event, action): (WebhookEvent, (&'static str, Actor)),
     now: Timestamp,
 ) -> Result<Vec<PinRemoval>, StoreError> {
-    let mut ended = Vec::with_capacity(rows.len());
+    let mut removed = Vec::with_capacity(rows.len());
     for rows in rows.chunks(LIST_MAX) {
         for row in rows {
             row.tell(conn, outbox, event, now).await?;
         }
         let pins: Vec<_> = rows.iter().map(|row| (row.account_id, row.placement_id)).collect();
-        journal.log_pins(conn, act, &pins, now).await?;
-        ended.extend(delete_rows(conn, rows, now).await?);
+        journal.log_pins(conn, action, &pins, now).await?;
+        removed.extend(delete_rows(conn, rows, now).await?);
     }
-    Ok(ended)
+    Ok(removed)
 }
 
-/// Takes the rows of pins away and out of the books, each account once, and lets go of what they wanted.
+/// Deletes the rows of pins, updates the usage of each account once, and releases placements that no pin needs any
+/// more.
 async fn delete_rows(
     conn: &mut Conn,
     rows: &[RemovalRow],
@@ -222,14 +218,14 @@ impl Write for Remove {
         if let Some(until) = row.locked_until(self.now) {
             return Ok(RemovePinOutcome::Locked { until });
         }
-        let (act, placement) = (("pin.remove", self.by), PlacementId(row.placement_id));
-        self.journal.log_pin(conn, act, row.account_id, placement, self.now).await?;
+        let (action, placement) = (("pin.remove", self.by), PlacementId(row.placement_id));
+        self.journal.log_pin(conn, action, row.account_id, placement, self.now).await?;
         row.tell(conn, &self.outbox, WebhookEvent::Removed, self.now).await?;
         Ok(RemovePinOutcome::Done(end(conn, row, self.now).await?))
     }
 }
 
-/// Logs an administrator's removal of a pin that was locked: for whom it was done to, and for who did it.
+/// Logs the removal of a locked pin by an administrator, both for the owner of the pin and for the administrator.
 pub(crate) async fn log_locked_removal(
     conn: &mut Conn,
     journal: &Journal,
@@ -244,8 +240,8 @@ pub(crate) async fn log_locked_removal(
         .with_some("retainUntil", row.locked_until(now));
     let actor = by.actor.filter(|actor| *actor != owner);
     for account in [Some(owner), actor].into_iter().flatten() {
-        let act = AuditEvent::new(account, by, "pin.remove_locked", cid);
-        journal.log(conn, &act.with(details.clone()), now).await?;
+        let event = AuditEvent::new(account, by, "pin.remove_locked", cid);
+        journal.log(conn, &event.with(details.clone()), now).await?;
     }
     Ok(())
 }
@@ -284,7 +280,7 @@ struct Expire {
     outbox: Outbox,
 }
 
-/// Pins whose time has come, the longest due first.
+/// Selects expired pins, those that expired first before the others.
 pub(crate) const SELECT_DUE: &str = concat!(
     "SELECT id, account_id, placement_id, charged_bytes, ",
     watched!("n.account_id"),

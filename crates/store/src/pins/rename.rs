@@ -1,4 +1,4 @@
-//! Renaming a pin.
+//! Renames pins.
 
 use pinfold_model::{AccountId, Actor, AuditEvent, Details, PinId, PinName, Timestamp};
 
@@ -9,7 +9,7 @@ use crate::pins::record::{PinRow, select_pins};
 use crate::{PinRecord, Store, StoreError};
 
 impl Store {
-    /// Gives a pin of the account another name, as `by` wants; `None` if the account has no such pin.
+    /// Sets the name of a pin of the account on behalf of `by`. `None` if the account has no such pin.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -51,8 +51,8 @@ impl Write for Rename {
             .execute(&mut *conn)
             .await?;
         let details = Details::default().with("cluster", &pin.placement.cluster).with("name", &self.name);
-        let act = AuditEvent::new(self.account, self.by, "pin.update", pin.placement.cid.to_string());
-        self.journal.log(conn, &act.with(details), self.now).await?;
+        let event = AuditEvent::new(self.account, self.by, "pin.update", pin.placement.cid.to_string());
+        self.journal.log(conn, &event.with(details), self.now).await?;
         Ok(Some(PinRecord { custom_name: Some(self.name.clone()), ..pin }))
     }
 }

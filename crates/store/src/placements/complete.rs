@@ -1,4 +1,5 @@
-//! What the work on a placement came to, in the transaction that makes it so.
+//! Completes the work on a placement: one transaction records its outcome, updates the pins and the accounts, and
+//! returns the lease.
 
 use pinfold_model::{
     Event, Failure, FailureCode, PinKind, PlacementId, PlacementState, Timestamp, WebhookEvent,
@@ -17,58 +18,54 @@ use crate::placements::reverify::QUEUE_STEP_MS;
 use crate::webhooks::outbox::Outbox;
 use crate::{Lease, PlacementRecord, Store, StoreError};
 
-/// What the holder of a lease did.
+/// The result of the work on a leased placement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PlacementOutcome {
-    /// Every block is durable.
+    /// Every block is stored durably.
     Held {
-        /// The bytes of the distinct blocks.
+        /// The total size of the distinct blocks.
         bytes: u64,
-        /// How many there are.
+        /// The number of distinct blocks.
         blocks: u64,
-        /// What the DAG is.
         kind: PinKind,
     },
-    /// Not held, to be tried again at `next_at`.
+    /// Not held. The next attempt is at `next_at`.
     Postponed {
-        /// Why; `None` when the work was only interrupted, which counts as no attempt.
+        /// `None` if the work was only interrupted, which does not count as an attempt.
         failure: Option<Failure>,
-        /// When.
         next_at: Timestamp,
     },
-    /// Not held, and not to be tried again.
+    /// Not held, without further attempts.
     Failed {
-        /// Why.
         failure: Failure,
-        /// Set when it was larger than this budget: if an account that waits has more left by now, it is
-        /// tried again.
+        /// Set if the content is larger than this budget. The placement is retried if a waiting account now has more
+        /// storage left.
         over_budget_bytes: Option<u64>,
-        /// When to try again if it is promised to somebody all the same.
+        /// The time of the next attempt if an active pin still needs the placement.
         next_at: Timestamp,
     },
-    /// Nothing is held any more.
+    /// The cluster no longer holds the content.
     Released,
 }
 
-/// What an [`PlacementOutcome`] led to.
+/// The result of [`Store::complete_placement`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CompleteOutcome {
-    /// The placement is in this state; `work` when there is more to do now.
+    /// The outcome is recorded.
     Now {
-        /// The state.
         state: PlacementState,
-        /// Whether there is work to do now.
+        /// Whether a worker has to process the placement again now.
         work: bool,
     },
-    /// Somebody else has the lease, and nothing was changed.
+    /// The lease is no longer valid. Nothing was changed.
     LeaseLost,
 }
 
 impl Store {
-    /// Ends a lease with what came of the work.
+    /// Records the outcome of the work on a placement and returns the lease.
     ///
     /// # Errors
-    /// [`StoreError`]; then the lease stays until it runs out.
+    /// [`StoreError`]; the lease is then held until it expires.
     pub async fn complete_placement(
         &self,
         lease: Lease,
@@ -89,15 +86,15 @@ pub(crate) struct CompleteWrite {
     pub(super) outbox: Outbox,
 }
 
-/// How a placement leaves the hands of who worked on it.
+/// The changes to a placement at the end of a lease.
 struct Next {
     state: PlacementState,
     due_at: Option<Timestamp>,
     attempts: u32,
     failure: Option<Failure>,
-    /// Bytes, blocks and kind, if they were found out.
+    /// Bytes, blocks and kind, if the outcome contains them.
     size: Option<(u64, u64, PinKind)>,
-    /// What webhooks watch of what happened, and to which pin.
+    /// The events to record for webhooks, with the ids of the pins.
     events: Vec<(WebhookEvent, i64)>,
 }
 
@@ -132,7 +129,7 @@ impl Write for CompleteWrite {
 }
 
 impl CompleteWrite {
-    /// The placement, if the lease is still good.
+    /// The placement. `None` if the lease is no longer valid.
     async fn load(&self, conn: &mut Conn) -> Result<Option<PlacementRecord>, StoreError> {
         let query = statement::query_as::<PlacementRow>(select_placements!("WHERE id = $1 AND lease = $2"));
         let row = query.bind(self.lease.placement.0).bind(self.lease.number).fetch_optional(conn).await?;
@@ -145,15 +142,15 @@ impl CompleteWrite {
         placement: &PlacementRecord,
         size: (u64, u64, PinKind),
     ) -> Result<Next, StoreError> {
-        let (kept, failed) = quota::activate_pending(conn, placement, size.0).await?;
+        let (active, failed) = quota::activate_pending(conn, placement, size.0).await?;
         let failure = Failure::new(FailureCode::QuotaExceeded, quota::OVER_QUOTA);
         self.log_failed(conn, placement, &failed, &failure).await?;
         let mut state = placement.state.after(Event::Held);
-        if kept.is_empty() && !is_wanted(conn, placement.id).await? {
+        if active.is_empty() && !is_wanted(conn, placement.id).await? {
             state = state.after(Event::Unwanted);
         }
         let events =
-            watched(&kept, WebhookEvent::Pinned).chain(watched(&failed, WebhookEvent::Failed)).collect();
+            watched(&active, WebhookEvent::Pinned).chain(watched(&failed, WebhookEvent::Failed)).collect();
         Ok(Next { size: Some(size), events, ..self.next(state, None) })
     }
 
@@ -171,7 +168,7 @@ impl CompleteWrite {
     fn postponed(&self, placement: &PlacementRecord, failure: Option<Failure>, next_at: Timestamp) -> Next {
         let state = placement.state.after(Event::Postponed);
         let attempts = placement.attempts + u32::from(failure.is_some());
-        // What became unwanted meanwhile has nothing to wait for.
+        // A placement that is no longer wanted is released at once.
         let due_at = if placement.state.is_wanted() || failure.is_some() { next_at } else { self.now };
         let failure = failure.or_else(|| placement.error.clone());
         Next { due_at: Some(due_at), attempts, ..self.next(state, failure) }
@@ -196,7 +193,7 @@ impl CompleteWrite {
         let failed = quota::fail_pending(conn, placement, failure).await?;
         self.log_failed(conn, placement, &failed, failure).await?;
         let next = if is_wanted(conn, placement.id).await? {
-            // It is kept for somebody: its blocks are promised, so it is never given up.
+            // An active pin needs the placement, so attempts never end.
             self.postponed(placement, Some(failure.clone()), next_at)
         } else {
             self.next(placement.state.after(Event::Unwanted), Some(failure.clone()))
@@ -204,8 +201,8 @@ impl CompleteWrite {
         Ok(Next { events: watched(&failed, WebhookEvent::Failed).collect(), ..next })
     }
 
-    /// Whether it was wished for during the work: whoever did so deserves a try that knows of it. It may be an
-    /// upload, which has just brought what was missing.
+    /// Whether the placement was requested during the work. It is then retried, because the request may have been an
+    /// upload that stored the missing blocks.
     async fn was_requested(&self, conn: &mut Conn, id: PlacementId) -> Result<bool, StoreError> {
         let requested: Option<i64> = statement::query_scalar(
             "SELECT CAST(1 AS BIGINT) FROM placements WHERE id = $1 AND requested = 1",
@@ -220,14 +217,14 @@ impl CompleteWrite {
         self.next(placement.state.after(Event::Released), placement.error.clone())
     }
 
-    /// The next state, due now unless it is settled.
+    /// A transition to `state`. The placement is due now unless the state is settled.
     fn next(&self, state: PlacementState, failure: Option<Failure>) -> Next {
         let due_at = (!state.is_settled()).then_some(self.now);
         Next { state, due_at, attempts: 0, failure, size: None, events: Vec::new() }
     }
 
     async fn leave(&self, conn: &mut Conn, id: PlacementId, next: &Next) -> Result<(), StoreError> {
-        // What is pinned and cannot be walked is tried for ever: it must not stand before all that come since.
+        // Attempts to verify a pinned placement never end. They must not go ahead of newer pins in the queue.
         let queue = next.due_at.filter(|due| next.state == PlacementState::Pinned && *due > self.now);
         statement::query(
             "UPDATE placements SET state = $2, due_at_ms = $3, attempts = $4, error_code = $5, \
@@ -252,7 +249,7 @@ impl CompleteWrite {
     }
 }
 
-/// Those that a webhook watches.
+/// The event for each pin whose account has an active webhook.
 fn watched(pins: &[CompletedPin], event: WebhookEvent) -> impl Iterator<Item = (WebhookEvent, i64)> {
     pins.iter().filter(|pin| pin.watched != 0).map(move |pin| (event, pin.id))
 }

@@ -1,6 +1,7 @@
-//! Many placements that are held now, for each of which one pin waits: each step is one statement for all of them.
+//! Completes many placements at once that are now held and have exactly one pending pin. Each step is one statement for
+//! all placements, because a round trip to the database costs more than the work done there.
 //!
-//! The way to the database and back costs more than what is done there. What is not as simple is left to go its own way.
+//! Any other outcome is left to `complete`, which records them one by one.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,36 +17,37 @@ use crate::placements::complete::CompleteWrite;
 use crate::statistics::PinSumChanges;
 use crate::{CompleteOutcome, PlacementOutcome};
 
-/// The search for pins that wait: place, placement and lease of each outcome stand between the two.
+/// Selects the pending pins of leased placements. The VALUES list goes between the two parts, with the index, placement
+/// and lease of each outcome.
 pub(crate) const FIND_PENDING: [&str; 2] = [
     "SELECT v.column1 AS place, n.id, n.account_id, p.cluster, p.state FROM (",
     ") AS v JOIN placements p ON p.id = v.column2 AND p.lease = v.column3 \
      JOIN pins n ON n.placement_id = p.id AND n.phase = 'pending'",
 ];
 
-/// A pin that waits.
+/// A pending pin.
 #[derive(Debug, FromRow)]
 struct PendingRow {
-    /// Which outcome it waits for.
+    /// Index of the outcome.
     place: i64,
     id: i64,
     account_id: i64,
     cluster: String,
-    /// That of its placement.
+    /// State of the placement.
     state: String,
 }
 
-/// What was held.
+/// The outcome of a placement that is held.
 struct Held<'a> {
-    settle: &'a CompleteWrite,
+    write: &'a CompleteWrite,
     bytes: u64,
     blocks: u64,
     kind: PinKind,
 }
 
-/// A pin that can be kept.
-struct Kept<'a> {
-    place: usize,
+/// A pin that can be activated.
+struct ActivatedPin<'a> {
+    index: usize,
     pin: i64,
     cluster: String,
     held: &'a Held<'a>,
@@ -54,76 +56,76 @@ struct Kept<'a> {
 impl BatchWrite for CompleteWrite {
     async fn run_batch(
         conn: &mut Conn,
-        settles: &[&Self],
+        writes: &[&Self],
     ) -> Result<Vec<Option<CompleteOutcome>>, StoreError> {
-        let mut settled = vec![None; settles.len()];
-        let held = settles.iter().enumerate().filter_map(|(place, settle)| match settle.outcome {
+        let mut outcomes = vec![None; writes.len()];
+        let held = writes.iter().enumerate().filter_map(|(index, write)| match write.outcome {
             PlacementOutcome::Held { bytes, blocks, kind } => {
-                Some((place, Held { settle, bytes, blocks, kind }))
+                Some((index, Held { write, bytes, blocks, kind }))
             }
             PlacementOutcome::Postponed { .. }
             | PlacementOutcome::Failed { .. }
             | PlacementOutcome::Released => None,
         });
-        let (places, held): (Vec<_>, Vec<_>) = held.unzip();
-        for (places, held) in places.chunks(LIST_MAX).zip(held.chunks(LIST_MAX)) {
-            // One alone needs as many statements either way.
+        let (indexes, held): (Vec<_>, Vec<_>) = held.unzip();
+        for (indexes, held) in indexes.chunks(LIST_MAX).zip(held.chunks(LIST_MAX)) {
+            // A single outcome takes as many statements either way.
             if held.len() == 1 {
                 continue;
             }
-            for place in keep(conn, held).await? {
-                settled[places[place]] =
+            for index in activate(conn, held).await? {
+                outcomes[indexes[index]] =
                     Some(CompleteOutcome::Now { state: PlacementState::Pinned, work: false });
             }
         }
-        Ok(settled)
+        Ok(outcomes)
     }
 }
 
-/// Keeps the pins that wait for these, and gives the places of those that are settled by that.
-async fn keep(conn: &mut Conn, held: &[Held<'_>]) -> Result<Vec<usize>, StoreError> {
-    let (mut kept, mut watched) = (Vec::<Kept<'_>>::new(), Vec::new());
+/// Activates the pending pins of these placements. Returns the indexes of the outcomes that are complete by that.
+async fn activate(conn: &mut Conn, held: &[Held<'_>]) -> Result<Vec<usize>, StoreError> {
+    let (mut activated, mut watched) = (Vec::<ActivatedPin<'_>>::new(), Vec::new());
     for (account, pins) in find(conn, held).await? {
         let bytes = pins.iter().map(|pin| pin.held.bytes).fold(0, u64::saturating_add);
-        // If not all of them fit, each is tried alone.
+        // If not all pins fit the quota, each is tried alone.
         let Some(charged) = quota::charge(conn, account, 0, bytes).await? else { continue };
         if charged.watched != 0 {
-            watched.extend(pins.iter().map(|pin| (pin.held.settle, pin.pin)));
+            watched.extend(pins.iter().map(|pin| (pin.held.write, pin.pin)));
         }
-        kept.extend(pins);
+        activated.extend(pins);
     }
-    if kept.is_empty() {
+    if activated.is_empty() {
         return Ok(Vec::new());
     }
-    keep_pins(conn, &kept).await?;
+    activate_pins(conn, &activated).await?;
     let mut sums = PinSumChanges::default();
-    for kept in &kept {
-        sums.add(&kept.cluster, PinPhase::Pending, -1, 0);
-        sums.add(&kept.cluster, PinPhase::Active, 1, column(kept.held.bytes));
+    for activated in &activated {
+        sums.add(&activated.cluster, PinPhase::Pending, -1, 0);
+        sums.add(&activated.cluster, PinPhase::Active, 1, column(activated.held.bytes));
     }
     sums.write(conn).await?;
-    leave(conn, &kept).await?;
-    for (settle, pin) in watched {
-        settle.outbox.happened(conn, WebhookEvent::Pinned, pin, settle.now).await?;
+    leave(conn, &activated).await?;
+    for (write, pin) in watched {
+        write.outbox.happened(conn, WebhookEvent::Pinned, pin, write.now).await?;
     }
-    Ok(kept.iter().map(|kept| kept.place).collect())
+    Ok(activated.iter().map(|activated| activated.index).collect())
 }
 
-/// The pins for which that is all there is to do, by account.
+/// The pins whose placements need nothing but activation, by account.
 async fn find<'a>(
     conn: &mut Conn,
     held: &'a [Held<'a>],
-) -> Result<BTreeMap<AccountId, Vec<Kept<'a>>>, StoreError> {
+) -> Result<BTreeMap<AccountId, Vec<ActivatedPin<'a>>>, StoreError> {
     let mut query = QueryBuilder::new(FIND_PENDING[0]);
-    query.push_values(held.iter().enumerate(), |mut row, (place, held)| {
-        let lease = held.settle.lease;
-        for number in [column(place as u64), lease.placement.0, lease.number] {
+    query.push_values(held.iter().enumerate(), |mut row, (index, held)| {
+        let lease = held.write.lease;
+        for number in [column(index as u64), lease.placement.0, lease.number] {
             push_number(&mut row, number);
         }
     });
     query.push(FIND_PENDING[1]);
     let rows: Vec<PendingRow> = statement::build_as(&mut query).persistent(false).fetch_all(conn).await?;
-    // A pin that is found twice, and one that does not wait alone.
+    // Excludes pins that were found twice, and placements with several pending pins.
     let (mut of_pin, mut of_place) = (HashMap::<_, u32>::new(), HashMap::<_, u32>::new());
     for row in &rows {
         *of_pin.entry(row.id).or_default() += 1;
@@ -132,10 +134,10 @@ async fn find<'a>(
     let mut pins = BTreeMap::<_, Vec<_>>::new();
     for row in rows.into_iter().filter(|row| of_pin[&row.id] == 1 && of_place[&row.place] == 1) {
         let state = word::<PlacementState>("state", &row.state)?.after(Event::Held);
-        let place = usize::try_from(row.place).unwrap_or(usize::MAX);
-        let Some(held) = held.get(place).filter(|_| state == PlacementState::Pinned) else { continue };
-        pins.entry(AccountId(row.account_id)).or_default().push(Kept {
-            place,
+        let index = usize::try_from(row.place).unwrap_or(usize::MAX);
+        let Some(held) = held.get(index).filter(|_| state == PlacementState::Pinned) else { continue };
+        pins.entry(AccountId(row.account_id)).or_default().push(ActivatedPin {
+            index,
             pin: row.id,
             cluster: row.cluster,
             held,
@@ -144,28 +146,28 @@ async fn find<'a>(
     Ok(pins)
 }
 
-async fn keep_pins(conn: &mut Conn, kept: &[Kept<'_>]) -> Result<(), StoreError> {
+async fn activate_pins(conn: &mut Conn, activated: &[ActivatedPin<'_>]) -> Result<(), StoreError> {
     let mut query = QueryBuilder::new("UPDATE pins SET phase = 'active', charged_bytes = v.column2 FROM (");
-    query.push_values(kept, |mut row, kept| {
-        push_number(&mut row, kept.pin);
-        push_number(&mut row, column(kept.held.bytes));
+    query.push_values(activated, |mut row, activated| {
+        push_number(&mut row, activated.pin);
+        push_number(&mut row, column(activated.held.bytes));
     });
     query.push(") AS v WHERE pins.id = v.column1");
     statement::build(&mut query).persistent(false).execute(conn).await?;
     Ok(())
 }
 
-/// The same as [`CompleteWrite::leave`] for all of them.
-async fn leave(conn: &mut Conn, kept: &[Kept<'_>]) -> Result<(), StoreError> {
+/// Does the same as [`CompleteWrite::leave`] for all placements.
+async fn leave(conn: &mut Conn, activated: &[ActivatedPin<'_>]) -> Result<(), StoreError> {
     let mut query = QueryBuilder::new("UPDATE placements SET state = ");
     query.push_bind(PlacementState::Pinned.as_str());
     query.push(
         ", due_at_ms = NULL, attempts = 0, error_code = NULL, error_detail = NULL, lease = NULL, ready = 0, \
          updated_at_ms = v.column2, bytes = v.column3, blocks = v.column4, kind = v.column5 FROM (",
     );
-    query.push_values(kept, |mut row, Kept { held, .. }| {
-        let now_ms = Timestamp::as_ms(held.settle.now);
-        for number in [held.settle.lease.placement.0, now_ms, column(held.bytes), column(held.blocks)] {
+    query.push_values(activated, |mut row, ActivatedPin { held, .. }| {
+        let now_ms = Timestamp::as_ms(held.write.now);
+        for number in [held.write.lease.placement.0, now_ms, column(held.bytes), column(held.blocks)] {
             push_number(&mut row, number);
         }
         row.push_bind(held.kind.as_str());

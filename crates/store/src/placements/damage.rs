@@ -1,4 +1,4 @@
-//! Damage: placements whose blocks are known to be damaged in their cluster.
+//! Records which placements have damaged blocks.
 
 use cid::Cid;
 use pinfold_model::{ClusterId, Timestamp};
@@ -10,25 +10,23 @@ use crate::placements::record::{PlacementRow, select_placements};
 use crate::placements::reverify::QUEUE_STEP_MS;
 use crate::{PlacementRecord, Store, StoreError};
 
-/// How damaged a placement is found to be.
+/// The damage found in a placement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// The root of its DAG.
     pub cid: Cid,
-    /// Its cluster.
     pub cluster: ClusterId,
-    /// Its damaged blocks; 0 when it is whole again.
+    /// The number of damaged blocks. 0 if all are intact again.
     pub blocks: u64,
 }
 
 impl Store {
-    /// Writes down how damaged placements are. Those that are pinned and damaged, and that nobody works on, are due
-    /// now, behind whoever comes to pin something.
+    /// Records the damage of placements. Damaged placements that are pinned and not leased become due now, but go
+    /// behind new pins in the queue.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn record_damage(&self, damage: Vec<Damage>, now: Timestamp) -> Result<(), StoreError> {
-        self.write(NoteDamage { damage, now }).await
+        self.write(RecordDamage { damage, now }).await
     }
 
     /// Placements with damaged blocks, at most `limit`, oldest first.
@@ -44,12 +42,12 @@ impl Store {
     }
 }
 
-struct NoteDamage {
+struct RecordDamage {
     damage: Vec<Damage>,
     now: Timestamp,
 }
 
-impl Write for NoteDamage {
+impl Write for RecordDamage {
     type Out = ();
 
     async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {

@@ -1,4 +1,7 @@
-//! Claims: who works on which placement, and for how long.
+//! Leases on placements: which worker processes which placement, and until when.
+//!
+//! A placement with a `due_at_ms` is scheduled. When it is due, it enters the queue (`ready = 1`), from which leases
+//! take it in the order of `queue_ms`. While it is leased, `due_at_ms` is when the lease expires.
 
 use cid::Cid;
 use pinfold_model::{ClusterId, PlacementId, Timestamp};
@@ -11,47 +14,45 @@ use crate::placements::release;
 use crate::placements::release::is_wanted;
 use crate::{PlacementRecord, Store, StoreError};
 
-/// Origins of one claim: those of all accounts together.
+/// The most origins of one leased placement, over all accounts.
 pub(crate) const ORIGINS_MAX: usize = 20;
 
-/// The right to work on a placement, until it runs out or somebody else takes it.
+/// The right to process a placement until the lease expires or is taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
-    /// On which.
     pub placement: PlacementId,
-    /// Its number; no two leases have the same.
+    /// Unique among all leases.
     pub number: i64,
 }
 
-/// A placement to work on.
+/// A placement to process.
 #[derive(Debug, Clone)]
 pub struct LeasedPlacement {
-    /// The right to do so.
     pub lease: Lease,
-    /// The placement.
     pub placement: PlacementRecord,
-    /// Whether a live pin wants it: then it shall be held, else released.
+    /// Whether a live pin needs the placement. If so it must be held, otherwise released.
     pub wanted: bool,
-    /// The most bytes that one of the accounts that wait for it can be charged.
+    /// The largest remaining storage of the accounts that wait for the placement, in bytes.
     pub budget_bytes: u64,
-    /// Multiaddrs of peers that are said to have it.
+    /// Multiaddrs of peers that may have the content, as the accounts stated them.
     pub origins: Vec<String>,
 }
 
-/// How many placements somebody has hands for: each kind has its own queue, and waits for none of the other.
+/// How many placements a worker can process at the same time. Pins and releases have separate queues, and do not wait
+/// for each other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Capacity {
-    /// Those that are to be held.
+    /// Placements to hold.
     pub pins: u32,
-    /// Those that are to be released.
+    /// Placements to release.
     pub releases: u32,
 }
 
 impl Capacity {
-    /// As many for each kind.
+    /// The same number for each kind.
     #[must_use]
-    pub const fn each(hands: u32) -> Self {
-        Self { pins: hands, releases: hands }
+    pub const fn each(count: u32) -> Self {
+        Self { pins: count, releases: count }
     }
 }
 
@@ -61,23 +62,23 @@ struct KeyRow {
 }
 
 impl Store {
-    /// Claims placements that are due, as many as there are hands for, in the order of the queues, each until
-    /// `until`, which is later than `now`.
+    /// Leases due placements in the order of the queues, as many as `capacity` allows. The leases expire at `until`,
+    /// which must be later than `now`.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn lease_placements(
         &self,
-        hands: Capacity,
+        capacity: Capacity,
         now: Timestamp,
         until: Timestamp,
     ) -> Result<Vec<LeasedPlacement>, StoreError> {
-        let numbers = |hands: u32| (0..hands).map(|_| self.id(now)).collect();
-        let (pins, releases) = (numbers(hands.pins), numbers(hands.releases));
+        let numbers = |count: u32| (0..count).map(|_| self.id(now)).collect();
+        let (pins, releases) = (numbers(capacity.pins), numbers(capacity.releases));
         self.write(LeaseWrite { pins, releases, now, until }).await
     }
 
-    /// Prolongs leases until `until`. Gives, for each that is still held, whether its placement is wanted.
+    /// Extends leases until `until`. Returns the leases that are still held, each with whether its placement is wanted.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -89,18 +90,18 @@ impl Store {
         self.write(Renew { leases, until }).await
     }
 
-    /// Ends every lease, so that what somebody worked on is due now; so is what is due after `latest`, later
-    /// than anything is put off, because the clock was set back since. Gives how many leases there were. Only
-    /// for a process that knows that it is alone with the database: the work of any other would be done twice.
+    /// Releases all leases and makes their placements due now. Placements due after `latest` also become due now: the
+    /// clock was set back, because no placement is postponed that long. Returns the number of leases. Only for a
+    /// process that knows that no other process uses the database; otherwise placements would be processed twice.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn reset_placement_leases(&self, now: Timestamp, latest: Timestamp) -> Result<u64, StoreError> {
-        self.write(TakeOver { now, latest }).await
+        self.write(ResetLeases { now, latest }).await
     }
 
-    /// After the clock was set back to `now`: what nobody works on is due now at the latest, leases end at
-    /// `until` at the latest, and nobody stands later in the queue than who comes now.
+    /// Corrects the schedule after the clock was set back to `now`: placements without a lease become due no later than
+    /// `now`, leases expire no later than `until`, and no placement is behind a new one in the queue.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -108,7 +109,7 @@ impl Store {
         self.write(ClampSchedule { now, until }).await
     }
 
-    /// Whether a live pin wants the placement; for a worker that was woken.
+    /// Whether a live pin needs the placement. For a worker that was notified of a change.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -123,17 +124,17 @@ impl Store {
     }
 }
 
-/// Placements that come into the queue with one claim: bounds how long it lasts. More than are ever claimed.
+/// The most placements that enter the queue with one call, to bound its duration. More than one call leases.
 const READY_MAX: i64 = 1_000;
 
-/// What is due comes into the queue. Two steps, because no one index has what is due in the order of the queue:
-/// each placement is looked at once when it comes due, and not again with every claim.
+/// Adds due placements to the queue. This is a separate step because no index has the due placements in the order of
+/// the queue. Each placement is read once when it becomes due, not with every lease.
 pub(crate) const MARK_READY: &str = "UPDATE placements SET ready = 1 WHERE id IN \
      (SELECT id FROM placements WHERE ready = 0 AND due_at_ms IS NOT NULL AND due_at_ms <= $1 \
      ORDER BY due_at_ms LIMIT $2)";
 
-/// Claims the first of a queue. The CASE is `PlacementState::after(Event::Claimed)`; `tests/it/states.rs` holds them
-/// together.
+/// Leases the first placement of a queue. The CASE is `PlacementState::after(Event::Claimed)`; `tests/it/states.rs`
+/// checks that they agree.
 macro_rules! lease_first {
     ($queue:literal) => {
         concat!(
@@ -161,14 +162,14 @@ impl Write for LeaseWrite {
 
     async fn run(&self, conn: &mut Conn) -> Result<Vec<LeasedPlacement>, StoreError> {
         statement::query(MARK_READY).bind(self.now.as_ms()).bind(READY_MAX).execute(&mut *conn).await?;
-        let mut claims = Vec::new();
+        let mut leased = Vec::new();
         for (sql, numbers) in [(LEASE_PIN, &self.pins), (LEASE_RELEASE, &self.releases)] {
             for number in numbers {
-                let Some(claim) = self.next(conn, sql, *number).await? else { break };
-                claims.push(claim);
+                let Some(placement) = self.next(conn, sql, *number).await? else { break };
+                leased.push(placement);
             }
         }
-        Ok(claims)
+        Ok(leased)
     }
 }
 
@@ -186,14 +187,14 @@ impl LeaseWrite {
             .fetch_optional(&mut *conn)
             .await?;
         match row {
-            Some(row) => claimed(conn, Lease { placement: PlacementId(row.id), number: lease }).await,
+            Some(row) => read_leased(conn, Lease { placement: PlacementId(row.id), number: lease }).await,
             None => Ok(None),
         }
     }
 }
 
-/// What the holder of a new lease has to know.
-async fn claimed(conn: &mut Conn, lease: Lease) -> Result<Option<LeasedPlacement>, StoreError> {
+/// Reads what the holder of a new lease needs. `None` if the placement no longer exists.
+async fn read_leased(conn: &mut Conn, lease: Lease) -> Result<Option<LeasedPlacement>, StoreError> {
     let id = lease.placement;
     let Some(placement) = release::load(conn, id).await? else { return Ok(None) };
     let wanted = is_wanted(conn, id).await?;
@@ -204,15 +205,16 @@ async fn claimed(conn: &mut Conn, lease: Lease) -> Result<Option<LeasedPlacement
     Ok(Some(LeasedPlacement { lease, placement, wanted, budget_bytes, origins }))
 }
 
-/// The most that one of the waiting accounts has left. A pin that is kept is charged already.
+/// The largest remaining storage of the waiting accounts, in bytes. Unlimited if the placement has an active pin,
+/// because its size is then already charged.
 pub(crate) async fn budget(conn: &mut Conn, id: PlacementId) -> Result<u64, StoreError> {
-    let kept: Option<i64> = statement::query_scalar(
+    let active: Option<i64> = statement::query_scalar(
         "SELECT CAST(1 AS BIGINT) FROM pins WHERE placement_id = $1 AND phase = 'active' LIMIT 1",
     )
     .bind(id.0)
     .fetch_optional(&mut *conn)
     .await?;
-    if kept.is_some() {
+    if active.is_some() {
         return Ok(u64::MAX);
     }
     let most: Option<i64> = statement::query_scalar(
@@ -235,12 +237,12 @@ async fn origins(conn: &mut Conn, id: PlacementId) -> Result<Vec<String>, StoreE
     Ok(lists.iter().flat_map(|list| list.lines()).take(ORIGINS_MAX).map(str::to_owned).collect())
 }
 
-struct TakeOver {
+struct ResetLeases {
     now: Timestamp,
     latest: Timestamp,
 }
 
-impl Write for TakeOver {
+impl Write for ResetLeases {
     type Out = u64;
 
     async fn run(&self, conn: &mut Conn) -> Result<u64, StoreError> {
@@ -316,7 +318,7 @@ impl Write for Renew {
     }
 }
 
-/// What a claim is for, in logs.
+/// For logs.
 impl std::fmt::Display for LeasedPlacement {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (cid, cluster): (&Cid, &ClusterId) = (&self.placement.cid, &self.placement.cluster);

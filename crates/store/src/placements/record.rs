@@ -1,4 +1,4 @@
-//! Placements as readers see them, and the work queue's state.
+//! The record of a placement that readers get, and the state of the work queue.
 
 use cid::Cid;
 use pinfold_model::{ClusterId, Failure, FailureCode, PinKind, PlacementId, PlacementState, Timestamp};
@@ -8,49 +8,44 @@ use crate::db::row::{number, time, unknown_value, word};
 use crate::db::statement;
 use crate::{Capacity, Store, StoreError};
 
-/// As far as unsettled placements are counted: whoever asks wants to know whether there is any.
+/// Bound of [`Store::count_in_progress`]. Its callers only need to know whether there are any.
 const IN_PROGRESS_MAX: i64 = 1_000;
 
-/// A placement.
+/// A CID in a cluster, with its observed state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlacementRecord {
-    /// Its number.
     pub id: PlacementId,
     /// The root of the DAG.
     pub cid: Cid,
-    /// Where it is.
     pub cluster: ClusterId,
-    /// How far it is.
     pub state: PlacementState,
-    /// When somebody looks at it next.
+    /// When a worker processes the placement next, or when its lease expires. `None` if nothing is to do.
     pub due_at: Option<Timestamp>,
-    /// Whether somebody works on it, as far as the row knows.
+    /// Whether a lease is recorded. It may have expired.
     pub leased: bool,
-    /// How often it was tried in vain.
+    /// Failed attempts since the last successful one.
     pub attempts: u32,
-    /// Why the last try failed.
+    /// Why the last attempt failed.
     pub error: Option<Failure>,
-    /// Its distinct blocks, once pinned.
+    /// The number of distinct blocks. 0 until the placement is pinned.
     pub blocks: u64,
-    /// Their bytes.
+    /// The total size of the distinct blocks.
     pub bytes: u64,
-    /// What it is.
     pub kind: PinKind,
-    /// How many of its blocks are known to be damaged.
+    /// The number of blocks known to be damaged.
     pub damaged_blocks: u64,
-    /// When it last changed.
     pub updated_at: Timestamp,
 }
 
 impl PlacementRecord {
-    /// Whether every block is there, as far as anybody knows.
+    /// Whether the placement is pinned and has no known damage.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.state == PlacementState::Pinned && self.damaged_blocks == 0
     }
 }
 
-/// The columns of a [`PlacementRow`], from a table `p`.
+/// The columns of a [`PlacementRow`], from table `p`.
 macro_rules! placement_columns {
     () => {
         "p.id, p.cid, p.cluster, p.state, p.due_at_ms, p.lease, p.attempts, p.error_code, p.error_detail, p.blocks, \
@@ -59,7 +54,7 @@ macro_rules! placement_columns {
 }
 pub(crate) use placement_columns;
 
-/// `SELECT` of a placement, with a literal tail.
+/// A `SELECT` of placements, followed by a literal tail.
 macro_rules! select_placements {
     ($tail:literal) => {
         concat!(
@@ -121,7 +116,8 @@ pub(crate) const NEXT_DUE: &str = "SELECT CASE \
      THEN CAST($1 AS BIGINT) \
      ELSE (SELECT MIN(due_at_ms) FROM placements WHERE ready = 0 AND due_at_ms IS NOT NULL) END";
 
-/// Old placements on their way. With the plus, SQLite takes what is due from its index, not all that is old.
+/// Counts placements in progress up to an id. The plus makes SQLite use the index on `due_at_ms` instead of scanning
+/// all ids.
 pub(crate) const IN_PROGRESS: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM placements WHERE due_at_ms IS NOT NULL \
      AND +id <= $1 AND state IN ('queued', 'pinning', 'pinned') LIMIT $2) p";
 
@@ -150,7 +146,7 @@ impl Store {
         query.fetch_optional(&self.readers).await?.map(PlacementRow::into_record).transpose()
     }
 
-    /// Placements in the order of their ids, after `after`: for checks of the whole store.
+    /// Up to `limit` placements with an id above `after`, by id. For checks of the whole store.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -166,8 +162,8 @@ impl Store {
         rows.into_iter().map(PlacementRow::into_record).collect()
     }
 
-    /// How many placements that are no younger than `newest` are still on their way to be pinned, or pinned
-    /// and to be walked again; at most 1,000 are counted.
+    /// The number of placements with an id up to `newest` that are still to be pinned, or pinned and still to be
+    /// reverified. Stops counting at 1,000.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -177,7 +173,7 @@ impl Store {
         Ok(number(count))
     }
 
-    /// The youngest placement.
+    /// The placement that was created last.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -187,18 +183,18 @@ impl Store {
         Ok(id.map(PlacementId))
     }
 
-    /// When the next placement is due: `now` if one is in the queue. Also what is in work is due: when its lease
-    /// ends.
+    /// When the next placement is due: `now` if one is in a queue for which there is capacity. A leased placement is
+    /// due when its lease expires.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn next_placement_due(
         &self,
         now: Timestamp,
-        hands: Capacity,
+        capacity: Capacity,
     ) -> Result<Option<Timestamp>, StoreError> {
         let query = statement::query_scalar(NEXT_DUE).bind(now.as_ms());
-        let query = query.bind(i64::from(hands.pins)).bind(i64::from(hands.releases));
+        let query = query.bind(i64::from(capacity.pins)).bind(i64::from(capacity.releases));
         let due: Option<i64> = query.fetch_one(&self.readers).await?;
         Ok(time(due))
     }

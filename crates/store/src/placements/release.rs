@@ -1,4 +1,4 @@
-//! What several writes do to a placement, inside their transactions.
+//! Steps on placements that several writes share: reading one, releasing those that no pin needs, deleting their rows.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -12,13 +12,13 @@ use crate::db::statement;
 use crate::db::write_queue::Conn;
 use crate::placements::record::{PlacementRow, select_placements};
 
-/// Reads a placement for a change.
+/// Reads a placement inside a transaction.
 pub(crate) async fn load(conn: &mut Conn, id: PlacementId) -> Result<Option<PlacementRecord>, StoreError> {
     let query = statement::query_as::<PlacementRow>(select_placements!("WHERE id = $1")).bind(id.0);
     query.fetch_optional(conn).await?.map(PlacementRow::into_record).transpose()
 }
 
-/// Whether a live pin wants it.
+/// Whether a live pin needs the placement.
 pub(crate) async fn is_wanted(conn: &mut Conn, id: PlacementId) -> Result<bool, StoreError> {
     let live: Option<i64> = statement::query_scalar(
         "SELECT CAST(1 AS BIGINT) FROM pins WHERE placement_id = $1 AND phase <> 'failed' LIMIT 1",
@@ -29,8 +29,9 @@ pub(crate) async fn is_wanted(conn: &mut Conn, id: PlacementId) -> Result<bool, 
     Ok(live.is_some())
 }
 
-/// Moves those placements whose last live pin may just have gone, and drops the rows of which nothing is left. Gives
-/// those with work to do now. Takes at most [`LIST_MAX`](crate::db::row::LIST_MAX), each any number of times.
+/// Changes the state of those placements that no live pin needs any more, and deletes rows without content. Returns the
+/// placements that a worker has to process now. `ids` has at most [`LIST_MAX`](crate::db::row::LIST_MAX) entries and
+/// may contain duplicates.
 pub(crate) async fn release_unreferenced(
     conn: &mut Conn,
     ids: &[i64],
@@ -56,7 +57,7 @@ pub(crate) async fn release_unreferenced(
         forget(conn, &gone).await?;
     }
     for (state, ids) in &moved {
-        // Whoever has the lease is told by its own process; if that is gone, the lease ends.
+        // The holder of the lease is notified within its process. If that process has stopped, the lease expires.
         let mut query = QueryBuilder::new("UPDATE placements SET state = ");
         query.push_bind(*state).push(", attempts = 0, queue_ms = ").push_bind(now.as_ms());
         query.push(", updated_at_ms = ").push_bind(now.as_ms());
@@ -67,8 +68,8 @@ pub(crate) async fn release_unreferenced(
     Ok(moved.into_values().flatten().collect())
 }
 
-/// Drops the rows of placements that hold nothing, unless a pin still names them. Takes at most
-/// [`LIST_MAX`](crate::db::row::LIST_MAX).
+/// Deletes the rows of placements that hold nothing, except those with pins. `ids` has at most
+/// [`LIST_MAX`](crate::db::row::LIST_MAX) entries.
 pub(crate) async fn forget(conn: &mut Conn, ids: &[i64]) -> Result<(), StoreError> {
     let mut query = QueryBuilder::new(
         "DELETE FROM placements WHERE NOT EXISTS \

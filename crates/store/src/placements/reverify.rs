@@ -1,7 +1,7 @@
-//! Pinned placements that are walked again: what holds their blocks was made anew, or some are damaged.
+//! Schedules pinned placements for verification: after the block store was rebuilt, or when blocks are damaged.
 //!
-//! Their state stays `pinned` all the while: the promise to their owners stands. They are due like any work,
-//! and a walk that fails is tried again until it succeeds, or until nobody wants the placement any more.
+//! Their state remains `pinned` meanwhile. They become due like any other placement. A failed verification is retried
+//! until it succeeds or no pin needs the placement any more.
 
 use cid::Cid;
 use pinfold_model::{ClusterId, PlacementState, Timestamp};
@@ -12,49 +12,48 @@ use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};
 
-/// How much later than new pins those stand in the queue that are only walked again, in milliseconds: nobody
-/// shall wait for a whole store to be walked.
+/// Queue delay of placements that are only reverified, in milliseconds. New pins go ahead of them, and do not wait
+/// until a whole store is verified.
 pub(crate) const QUEUE_STEP_MS: i64 = 3_600_000;
 
-/// How many pinned placements are still to be walked again.
+/// The number of pinned placements still to be reverified.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReverifyCounts {
-    /// All of them.
+    /// All of them, including the failing ones.
     pub due: u64,
-    /// Those whose last walk failed: some of their blocks are not here.
+    /// Placements whose last verification failed because blocks are missing.
     pub failing: u64,
 }
 
 #[derive(Debug, FromRow)]
-struct RechecksRow {
+struct ReverifyCountsRow {
     due: i64,
     failing: i64,
 }
 
 impl Store {
-    /// Makes every pinned placement due now, to be held once more; gives how many there are. Those that
-    /// somebody works on already are left to them.
+    /// Makes every pinned placement without a lease due now, to be verified. Returns their number.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn reverify_all(&self, now: Timestamp) -> Result<u64, StoreError> {
-        self.write(RecheckAll { now }).await
+        self.write(ReverifyAll { now }).await
     }
 
-    /// Makes one placement due now, if it is pinned and nobody works on it; false if not.
+    /// Makes a placement due now, to be verified. False if it is not pinned, or leased.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn reverify(&self, cid: &Cid, cluster: &ClusterId, now: Timestamp) -> Result<bool, StoreError> {
-        self.write(Recheck { cid: cid.to_string(), cluster: cluster.as_str().to_owned(), now }).await
+        self.write(Reverify { cid: cid.to_string(), cluster: cluster.as_str().to_owned(), now }).await
     }
 
-    /// How many pinned placements are due, for whatever reason. Costs what they are.
+    /// Counts the pinned placements that are due. The cost is proportional to their number.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn reverify_counts(&self) -> Result<ReverifyCounts, StoreError> {
-        let row: RechecksRow = statement::query_as(
+        let row: ReverifyCountsRow = statement::query_as(
             "SELECT COUNT(*) AS due, COUNT(error_code) AS failing FROM placements \
              WHERE due_at_ms IS NOT NULL AND state = $1",
         )
@@ -65,11 +64,11 @@ impl Store {
     }
 }
 
-struct RecheckAll {
+struct ReverifyAll {
     now: Timestamp,
 }
 
-impl Write for RecheckAll {
+impl Write for ReverifyAll {
     type Out = u64;
 
     async fn run(&self, conn: &mut Conn) -> Result<u64, StoreError> {
@@ -86,13 +85,13 @@ impl Write for RecheckAll {
     }
 }
 
-struct Recheck {
+struct Reverify {
     cid: String,
     cluster: String,
     now: Timestamp,
 }
 
-impl Write for Recheck {
+impl Write for Reverify {
     type Out = bool;
 
     async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
