@@ -1,27 +1,28 @@
-//! Who uses the service: accounts, their e-mail addresses and roles.
+//! Accounts, their e-mail addresses and their roles.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::{AccountId, PlanCode, Timestamp};
 
-/// An e-mail address, lower-cased: the name that an account logs in with.
+/// An e-mail address in lower case. It is unique and identifies the account at login.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Email(String);
 
-/// Why a text is not an [`Email`].
+/// The text is not a valid [`Email`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("The e-mail address must look like name@host and have at most {} characters", Email::LEN_MAX)]
 pub struct EmailError;
 
 impl Email {
-    /// The longest address, in bytes (RFC 5321, section 4.5.3.1.3, without the brackets).
+    /// Maximum length in bytes (RFC 5321, section 4.5.3.1.3, without the angle brackets).
     pub const LEN_MAX: usize = 254;
 
-    /// Takes an address. It is compared and kept in lower case.
+    /// Parses an address, removing surrounding whitespace and converting it to lower case.
     ///
     /// # Errors
-    /// [`EmailError`] unless it has one `@` between two parts, no blank and no control character.
+    /// [`EmailError`] unless the text is exactly two non-empty parts joined by `@`, without whitespace or control
+    /// characters, and at most [`LEN_MAX`](Self::LEN_MAX) bytes long.
     pub fn parse(text: &str) -> Result<Self, EmailError> {
         let text = text.trim().to_lowercase();
         let (name, host) = text.split_once('@').ok_or(EmailError)?;
@@ -47,22 +48,22 @@ impl fmt::Display for Email {
     }
 }
 
-/// What an account may do beyond its own things.
+/// The role of an account: whether it may act on other accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Its own pins and keys only.
+    /// May act on its own pins, keys and settings only.
     User,
-    /// Everything, for everyone.
+    /// May also administer the service and all accounts.
     Admin,
 }
 
-/// A text that is no [`Role`].
+/// The text is not a [`Role`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("The role must be user or admin")]
 pub struct RoleError;
 
 impl Role {
-    /// `user` or `admin`.
+    /// The stored and displayed form: `user` or `admin`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -93,34 +94,31 @@ impl fmt::Display for Role {
 /// A user of the service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// Its number.
     pub id: AccountId,
-    /// Its address; unique.
     pub email: Email,
-    /// What it calls itself.
+    /// Display name.
     pub name: String,
-    /// What it may do beyond its own things.
     pub role: Role,
-    /// The code of its plan.
     pub plan: PlanCode,
-    /// Whether its credentials are refused.
+    /// Whether all credentials of the account are rejected.
     pub disabled: bool,
-    /// Whether logging in needs a code beside the password.
+    /// Whether a login requires a one-time code in addition to the password.
     pub two_factor: bool,
-    /// The bytes that its pins are charged with; never more than `storage_limit_bytes` was when they came.
+    /// Sum of the bytes charged for its pins. A pin is only charged if the sum stays within `storage_limit_bytes`; a
+    /// later reduction of the limit can leave the sum above it.
     pub used_bytes: u64,
-    /// The same when blocks that its pins share count once: at most as much, and counted a little behind the changes.
+    /// Deduplicated usage: like `used_bytes`, with blocks that several of its pins share counted once. Computed in
+    /// the background, so it lags behind changes.
     pub dedup_bytes: u64,
-    /// The bytes that its pins may have altogether.
+    /// Maximum of `used_bytes`.
     pub storage_limit_bytes: u64,
-    /// How many pins it has, failed ones included.
+    /// Number of pins, including failed ones.
     pub pins: u64,
-    /// When it was made.
     pub created_at: Timestamp,
 }
 
 impl Account {
-    /// The bytes that are left.
+    /// Unused storage in bytes: zero if the account is over its limit.
     #[must_use]
     pub fn remaining_bytes(&self) -> u64 {
         self.storage_limit_bytes.saturating_sub(self.used_bytes)
@@ -148,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_kept_in_lower_case() {
+    fn email_is_normalized_to_lower_case() {
         assert_eq!(Email::parse(" Ada@Example.ORG ").unwrap().as_str(), "ada@example.org");
         for bad in ["", "@", "a@", "@b", "a b@c", "a@b@c", "a@b\n.c"] {
             assert_eq!(Email::parse(bad), Err(EmailError), "{bad:?}");
@@ -157,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_read_what_they_write() {
+    fn role_round_trips_through_text() {
         for role in [Role::User, Role::Admin] {
             assert_eq!(role.as_str().parse(), Ok(role));
         }

@@ -14,7 +14,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The delay after so many failures in a row, from 1.
+    /// The delay after `failures` consecutive failures, counted from 1. Zero is treated as 1.
     #[must_use]
     pub fn delay(self, failures: u32) -> Duration {
         let factor = self.factor.saturating_pow(failures.saturating_sub(1));

@@ -1,53 +1,53 @@
-//! CIDs as people and programs write them.
+//! Parsing and validation of CIDs.
 //!
-//! A [`Cid`] that came through [`parse_cid`] can be fetched, verified and walked here. Its canonical text is
-//! its `Display`: base58btc for version 0, base32 for version 1.
+//! A [`Cid`] returned by [`parse_cid`] has a codec whose links this service can follow and a hash that it can verify.
+//! Its canonical text is its `Display`: base58btc for version 0, base32 for version 1.
 
 use cid::{Cid, Version, multibase};
 
-/// The longest text that is tried, in bytes: a CIDv1 with a 64-byte digest has 550 in base2.
+/// Maximum length of a CID text in bytes. A CIDv1 with a 64-byte digest has 550 bytes in base2.
 pub const CID_TEXT_LEN_MAX: usize = 600;
 
 const DAG_PB: u64 = 0x70;
 const SHA2_256: u64 = 0x12;
 
-/// Why a text is not a CID that can be pinned.
+/// The text is not a CID that can be pinned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CidError {
-    /// Not a CID at all.
+    /// The text is not a CID.
     #[error("Invalid CID")]
     Invalid,
-    /// The codec says how blocks link to blocks; without it a DAG can't be walked.
+    /// The codec is not supported. The codec defines how blocks link to other blocks, so the DAG could not be traversed.
     #[error(
         "Invalid CID: the codec {0:#x} is not supported (dag-pb, raw, dag-cbor, dag-json, json and cbor are)"
     )]
     UnknownCodec(u64),
-    /// Blocks with this hash can't be verified.
+    /// The hash function is not supported, so blocks could not be verified.
     #[error(
         "Invalid CID: the hash {0:#x} is not supported (sha2-256, sha2-512, blake2b-256, blake3 and identity are)"
     )]
     UnknownHash(u64),
-    /// The digest is shorter or longer than the hash makes them.
+    /// The length of the digest does not match the hash function.
     #[error("Invalid CID: a digest of {length} bytes does not belong to the hash {hash:#x}")]
     DigestLength {
         /// The multihash code.
         hash: u64,
-        /// What was found, in bytes.
+        /// Length of the digest in bytes.
         length: usize,
     },
 }
 
-/// Reads a CIDv0 or CIDv1 in any multibase.
+/// Parses a CIDv0 or a CIDv1 in any multibase.
 ///
 /// # Errors
-/// [`CidError`] if it is none, or one that this service can't walk or verify.
+/// [`CidError`] if the text is not a CID, or if its codec or hash function is not supported.
 pub fn parse_cid(text: &str) -> Result<Cid, CidError> {
     if text.len() > CID_TEXT_LEN_MAX {
         return Err(CidError::Invalid);
     }
     let bytes = decode(text)?;
     let cid = Cid::try_from(bytes.as_slice()).map_err(|_| CidError::Invalid)?;
-    // Bytes after the CID are not part of it, and two texts would name the same thing.
+    // Reject trailing bytes: otherwise several texts would denote the same CID.
     if cid.to_bytes() != bytes {
         return Err(CidError::Invalid);
     }
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn every_base_leads_to_the_canonical_text() {
+    fn all_bases_parse_to_the_canonical_text() {
         let bytes = parse_cid(V1).unwrap().to_bytes();
         for base in
             [Base::Base16Lower, Base::Base32Upper, Base::Base36Lower, Base::Base58Btc, Base::Base64Url]
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_cid_is_refused() {
+    fn invalid_text_is_rejected() {
         for bad in ["", "b", "Qm", "hello", "/ipfs/bafy", " bafy", &format!("{V1}a"), &"b".repeat(700)] {
             assert_eq!(parse_cid(bad), Err(CidError::Invalid), "{bad:?}");
         }
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_can_be_walked_and_verified_is_taken() {
+    fn unsupported_codec_hash_and_digest_length_are_rejected() {
         assert_eq!(parse_cid(&cid(0x72, 0x12, 32).to_string()), Err(CidError::UnknownCodec(0x72)));
         assert_eq!(parse_cid(&cid(0x55, 0x11, 20).to_string()), Err(CidError::UnknownHash(0x11)));
         let short = CidError::DigestLength { hash: 0x12, length: 20 };
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_after_the_cid_are_refused() {
+    fn trailing_bytes_are_rejected() {
         let mut bytes = parse_cid(V1).unwrap().to_bytes();
         bytes.push(0);
         assert_eq!(parse_cid(&multibase::encode(Base::Base32Lower, bytes)), Err(CidError::Invalid));
@@ -147,7 +147,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_answered(text in "\\PC{0,80}") {
+        fn arbitrary_text_round_trips_or_is_rejected(text in "\\PC{0,80}") {
             if let Ok(cid) = parse_cid(&text) {
                 prop_assert_eq!(parse_cid(&cid.to_string()), Ok(cid));
             }

@@ -1,22 +1,22 @@
-//! The time, as something that tests can move.
+//! The source of the current time, which tests can replace.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::Timestamp;
 
-/// Says what time it is. Nothing else in the project may ask the system.
+/// Returns the current time. All code reads the time through this trait, never from the system directly.
 pub trait Clock: Send + Sync + 'static {
-    /// The time now. It may go backwards when the system's clock is set.
+    /// The current time. It can go backwards when the system's clock is set.
     fn now(&self) -> Timestamp;
 }
 
-/// The system's clock.
+/// Clock of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    #[expect(clippy::disallowed_methods, reason = "the only place that reads the system clock")]
     fn now(&self) -> Timestamp {
         let ms = match SystemTime::now().duration_since(UNIX_EPOCH) {
             Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
@@ -26,31 +26,31 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is moved.
+/// A clock for tests: its time changes only on request.
 #[derive(Debug)]
 pub struct ManualClock(AtomicI64);
 
 impl ManualClock {
-    /// A clock that stands at `start`.
+    /// A clock set to `start`.
     #[must_use]
     pub fn new(start: Timestamp) -> Self {
         Self(AtomicI64::new(start.as_ms()))
     }
 
-    /// Moves it forward.
+    /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
         let ms = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
         self.0.fetch_add(ms, Ordering::SeqCst);
     }
 
-    /// Sets it, also backwards.
+    /// Sets the clock, forwards or backwards.
     pub fn set(&self, to: Timestamp) {
         self.0.store(to.as_ms(), Ordering::SeqCst);
     }
 }
 
 impl Default for ManualClock {
-    /// A clock that stands at 2026-01-01T00:00:00Z.
+    /// A clock set to 2026-01-01T00:00:00Z.
     fn default() -> Self {
         Self::new(Timestamp::from_ms(1_767_225_600_000))
     }

@@ -1,14 +1,15 @@
-//! Numbers that name rows: newtypes, and the source of new ones.
+//! Identifiers of database rows: one newtype for each table, and the generator of new ids.
 //!
-//! An id is 63 bits: 42 of Unix milliseconds, 8 that differ between processes, 13 that count. So ids sort by
-//! age, a page of a list needs no other key, and processes that share a database need not talk to each other.
+//! An id has 63 bits: 42 bits of Unix milliseconds, an 8-bit salt that differs between processes, and a 13-bit counter.
+//! Ids therefore sort by creation time, which makes them the only key that paging needs, and processes that share a
+//! database generate ids without coordination.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::Timestamp;
 
-/// A text that is no id.
+/// The text is not an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("An id has 16 hexadecimal digits")]
 pub struct IdError;
@@ -38,44 +39,44 @@ macro_rules! id {
 }
 
 id!(
-    /// Names an account.
+    /// Id of an account.
     AccountId
 );
 id!(
-    /// Names an API key.
+    /// Id of an API key.
     TokenId
 );
 id!(
-    /// Names a session: one login, until its logout.
+    /// Id of a session. A session lasts from login to logout or expiry.
     SessionId
 );
 id!(
-    /// Names an entry of the audit log.
+    /// Id of an audit log entry.
     AuditId
 );
 id!(
-    /// Names a pin. Its text is the `uploadId` that clients see.
+    /// Id of a pin. Its text is the `uploadId` of the HTTP API.
     PinId
 );
 id!(
-    /// Names a placement.
+    /// Id of a placement.
     PlacementId
 );
 id!(
-    /// Names a webhook.
+    /// Id of a webhook.
     WebhookId
 );
 id!(
-    /// Names something that happened and is told to a webhook.
+    /// Id of the delivery of an event to a webhook.
     DeliveryId
 );
 
 const SHARED_BITS: u32 = 21;
 const COUNT_BITS: u32 = 13;
-/// The latest time that an id can carry, in the year 2109: later ones must not wrap around.
+/// The latest time that fits into an id, in the year 2109. Later times are clamped so that ids do not wrap around.
 const MS_MAX: i64 = (1 << (63 - SHARED_BITS)) - 1;
 
-/// Makes ids: unique in one process, and between processes that were given different `salt`s.
+/// Generates ids that are unique within a process, and across processes with different `salt`s.
 #[derive(Debug)]
 pub struct IdSource {
     salt: i64,
@@ -83,21 +84,22 @@ pub struct IdSource {
 }
 
 impl IdSource {
-    /// A source whose ids carry `salt`, which should be random.
+    /// A source whose ids contain `salt`, which should be random.
     #[must_use]
     pub fn new(salt: u8) -> Self {
         Self { salt: i64::from(salt) << COUNT_BITS, last: AtomicI64::new(0) }
     }
 
-    /// Goes on after `last`, an id from another source: so ids grow also when the clock was set back between
-    /// two runs. It goes on a millisecond later and with its own salt, since the other may go on as well.
+    /// Continues after `last`, an id from another source, so that ids increase even if the clock was set back
+    /// between two runs. It continues one millisecond later and with its own salt, because the other source may
+    /// still be in use.
     #[must_use]
     pub fn after(self, last: i64) -> Self {
         let next = (last >> SHARED_BITS).saturating_add(1).min(MS_MAX) << SHARED_BITS | self.salt;
         Self { last: AtomicI64::new(next.saturating_sub(1).max(last)), ..self }
     }
 
-    /// A new id, larger than every one before. If the clock goes backwards, ids go on from the last.
+    /// A new id, larger than all previous ones. If the clock goes backwards, ids continue from the last one.
     pub fn next(&self, now: Timestamp) -> i64 {
         let floor = (now.as_ms().clamp(0, MS_MAX) << SHARED_BITS) | self.salt;
         let next = |last: i64| floor.max(last.saturating_add(1));
@@ -112,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_grow_also_when_the_clock_does_not() {
+    fn ids_increase_when_the_clock_goes_backwards() {
         let source = IdSource::new(200);
         let first = source.next(Timestamp::from_ms(2_000));
         let second = source.next(Timestamp::from_ms(1_000));
@@ -121,22 +123,22 @@ mod tests {
     }
 
     #[test]
-    fn ids_go_on_after_those_of_a_run_before() {
+    fn ids_continue_after_those_of_a_previous_run() {
         let last = IdSource::new(200).next(Timestamp::from_ms(2_000));
         let source = IdSource::new(7).after(last);
-        assert!(source.next(Timestamp::from_ms(1_000)) > last, "the clock was set back between them");
+        assert!(source.next(Timestamp::from_ms(1_000)) > last, "the clock was set back between the two runs");
         assert!(source.next(Timestamp::from_ms(3_000)) >> SHARED_BITS == 3_000);
     }
 
     #[test]
-    fn no_time_is_too_late_for_an_id() {
+    fn ids_do_not_wrap_around_at_the_latest_time() {
         let source = IdSource::new(255);
         let first = source.next(Timestamp::from_ms(i64::MAX));
         assert!(first > 0 && source.next(Timestamp::from_ms(i64::MAX)) > first);
     }
 
     #[test]
-    fn an_id_reads_what_it_writes() {
+    fn id_round_trips_through_text() {
         let id = PinId(IdSource::new(7).next(Timestamp::from_ms(1_767_225_600_000)));
         assert_eq!(id.to_string().parse(), Ok(id));
         for bad in ["", "+00000000000001f", "ffffffffffffffff", "12"] {

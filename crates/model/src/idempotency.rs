@@ -1,22 +1,22 @@
-//! The name that a client gives a request, so that a second try is known as one.
+//! The idempotency key, by which the service recognizes a repeated request.
 
-/// A client's own name of a request; unique in its account for a day.
+/// Value of the `Idempotency-Key` header. Chosen by the client; identifies a request within its account for a day.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey(String);
 
-/// Why a text is not an [`IdempotencyKey`].
+/// The text is not a valid [`IdempotencyKey`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("An Idempotency-Key has 1 to {} visible ASCII characters", IdempotencyKey::LEN_MAX)]
 pub struct IdempotencyKeyError;
 
 impl IdempotencyKey {
-    /// The longest, in bytes: a UUID fits many times over.
+    /// Maximum length in bytes. A UUID has 36.
     pub const LEN_MAX: usize = 255;
 
-    /// Takes a key as it is.
+    /// Parses a key. Nothing is trimmed.
     ///
     /// # Errors
-    /// [`IdempotencyKeyError`] if it is empty, too long, or has other characters than visible ASCII.
+    /// [`IdempotencyKeyError`] if the text is empty, too long, or contains other characters than visible ASCII.
     pub fn parse(text: &[u8]) -> Result<Self, IdempotencyKeyError> {
         let fits = (1..=Self::LEN_MAX).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
         let text = std::str::from_utf8(text).ok().filter(|_| fits);
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_visible_and_bounded() {
+    fn key_is_bounded_visible_ascii() {
         for good in ["1", "9f0c6c1e-6d1c-4a52-9f0e-2f2d0d0c6a11", "\"quoted\"", &"~".repeat(255)] {
             assert_eq!(
                 IdempotencyKey::parse(good.as_bytes()).map(|key| key.as_str().to_owned()),

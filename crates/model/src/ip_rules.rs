@@ -1,4 +1,4 @@
-//! From where a key may be used: addresses and networks.
+//! IP allow-list of an API key.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,33 +6,33 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-/// Bits of an IPv6 address before the IPv4 address that is mapped into it (RFC 4291, section 2.5.5.2).
+/// Length of the prefix of IPv4-mapped IPv6 addresses in bits (RFC 4291, section 2.5.5.2).
 const MAPPED_BITS: u8 = 96;
 
-/// A list of networks, the only ones from which a key may be used. Without any, it may be used from everywhere.
-/// IPv4 addresses that are written as IPv6 ones count as IPv4. Its text is the networks, separated by commas.
+/// The networks from which a key may be used. An empty list allows every address. IPv4-mapped IPv6 addresses are
+/// treated as IPv4. The text form is a comma-separated list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct IpRules(Vec<IpNet>);
 
-/// Why a text is no list of networks.
+/// The text is not a valid allow-list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IpRulesError {
-    /// Not an address, and not a network.
-    #[error("{0:?} is no IP address and no network such as 192.0.2.0/24 or 2001:db8::/32")]
+    /// An entry is neither an IP address nor a network.
+    #[error("{0:?} is neither an IP address nor a network such as 192.0.2.0/24 or 2001:db8::/32")]
     Invalid(String),
-    /// Too many.
+    /// More than [`IpRules::COUNT_MAX`] entries.
     #[error("An allow-list has at most {} addresses and networks", IpRules::COUNT_MAX)]
     TooMany,
 }
 
 impl IpRules {
-    /// The most entries: each is looked at for each request.
+    /// Maximum number of entries. Every request is compared with all of them.
     pub const COUNT_MAX: usize = 100;
 
-    /// Reads addresses and networks; empty texts count as left out.
+    /// Parses addresses and networks. Empty texts are ignored.
     ///
     /// # Errors
-    /// [`IpRulesError`] names what is none.
+    /// [`IpRulesError`] with the first invalid entry, or if there are too many.
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, IpRulesError> {
         let mut networks = Vec::new();
         for text in texts.into_iter().map(str::trim).filter(|text| !text.is_empty()) {
@@ -48,13 +48,13 @@ impl IpRules {
         Ok(Self(networks))
     }
 
-    /// Whether there is none, so that everything is allowed.
+    /// Whether the list is empty, so that every address is allowed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether a request may come from here. If there are rules, an unknown address may not.
+    /// Whether a request from this address is allowed. An unknown address (`None`) is only allowed by an empty list.
     #[must_use]
     pub fn allow(&self, address: Option<IpAddr>) -> bool {
         let known = |address: IpAddr| {
@@ -64,14 +64,14 @@ impl IpRules {
         self.is_empty() || address.is_some_and(known)
     }
 
-    /// Whether all that these rules allow is allowed by `other`.
+    /// Whether `other` allows every address that this list allows.
     #[must_use]
     pub fn are_within(&self, other: &Self) -> bool {
         let inside = |network: &IpNet| other.0.iter().any(|wide| wide.contains(network));
         other.is_empty() || (!self.is_empty() && self.0.iter().all(inside))
     }
 
-    /// The entries as text: an address alone, or a network with its length.
+    /// The entries as text: an address, or a network with its prefix length.
     pub fn iter(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(|network| {
             if network.prefix_len() == network.max_prefix_len() {
@@ -101,7 +101,7 @@ impl fmt::Display for IpRules {
     }
 }
 
-/// A network; an address is one of its own. Bits behind its length are dropped.
+/// Parses a network, or an address as a network of one address. Host bits are cleared.
 fn network(text: &str) -> Option<IpNet> {
     let network = match text.parse::<IpNet>() {
         Ok(network) => network,
@@ -129,12 +129,12 @@ mod tests {
     }
 
     #[test]
-    fn without_rules_all_may_come() {
+    fn empty_list_allows_every_address() {
         assert!(IpRules::default().allow(None) && allows(&rules(" , "), "192.0.2.1"));
     }
 
     #[test]
-    fn with_rules_only_those_may_come() {
+    fn list_allows_only_its_networks() {
         let rules = rules("192.0.2.7, 198.51.100.77/24, 2001:db8::/32, 192.0.2.7/32");
         assert_eq!(rules.to_string(), "192.0.2.7,198.51.100.0/24,2001:db8::/32");
         for inside in ["192.0.2.7", "198.51.100.1", "2001:db8:9::1", "::ffff:192.0.2.7"] {
@@ -143,18 +143,18 @@ mod tests {
         for outside in ["192.0.2.8", "198.51.101.1", "2001:db9::1", "::c000:207"] {
             assert!(!allows(&rules, outside), "{outside}");
         }
-        assert!(!rules.allow(None), "nobody knows from where");
+        assert!(!rules.allow(None), "an unknown address is rejected");
     }
 
     #[test]
-    fn an_ipv4_address_in_ipv6_clothes_is_an_ipv4_address() {
+    fn ipv4_mapped_address_is_treated_as_ipv4() {
         assert_eq!(rules("::ffff:192.0.2.7").to_string(), "192.0.2.7");
         assert_eq!(rules("::ffff:10.1.2.3/104").to_string(), "10.0.0.0/8");
         assert!(!allows(&rules("::/0"), "192.0.2.7") && allows(&rules("0.0.0.0/0"), "192.0.2.7"));
     }
 
     #[test]
-    fn what_is_no_address_is_named() {
+    fn invalid_entry_is_named_in_the_error() {
         for bad in ["example.org", "192.0.2.7/33", "192.0.2", "fe80::1%eth0", "10.0.0.0/8/8", "[::1]"] {
             assert_eq!(bad.parse::<IpRules>(), Err(IpRulesError::Invalid(bad.to_owned())));
         }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_know_what_is_wider() {
+    fn are_within_compares_lists() {
         let wide = rules("10.0.0.0/8,2001:db8::/32");
         for narrow in ["10.1.0.0/16", "10.0.0.1,2001:db8::1", "10.0.0.0/8,2001:db8::/32"] {
             assert!(rules(narrow).are_within(&wide), "{narrow}");

@@ -1,7 +1,7 @@
-//! The domain's words and rules: accounts, plans, scopes, pins, placements, names and times.
+//! Domain types and rules: accounts, plans, scopes, pins, placements, names and times.
 //!
-//! Every type here is a proof: what was parsed once is not checked again. The crate does no I/O and knows
-//! neither HTTP nor SQL; its errors carry the sentence that a user can act on.
+//! Text is parsed once, at the edge; afterwards the type guarantees that the value is valid, and no other code checks it
+//! again. The messages of the errors are shown to users. The crate does no I/O and must not depend on HTTP or SQL.
 
 mod account;
 mod admin_pins;

@@ -1,36 +1,37 @@
-//! How long a pin lives: when it ends by itself, and until when nothing may end it.
+//! The lifetime of a pin: its expiry (timelock) and its retention lock.
 
 use std::time::Duration;
 
 use crate::time::parse_future;
 use crate::{Timelock, TimelockError, Timestamp};
 
-/// The time until which a pin can't be removed.
+/// A retention lock: the time until which a pin can't be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Retention(Timestamp);
 
-/// Why a text is not a [`Retention`].
+/// The text is not a valid [`Retention`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RetentionError {
-    /// Not a time with an offset.
+    /// The text is not a time with an offset.
     #[error("retainUntil must be an ISO 8601 time with an offset, such as 2026-12-31T23:59:59Z")]
     Invalid,
-    /// Not later than now.
+    /// The time is not in the future.
     #[error("retainUntil must be in the future")]
     Past,
-    /// Later than [`Retention::AHEAD_MAX`] from now.
+    /// The time is more than [`Retention::AHEAD_MAX`] ahead.
     #[error("retainUntil must be within the next 100 years")]
     TooFar,
 }
 
 impl Retention {
-    /// How far ahead it may be: nobody but an operator could undo a mistake, such as microseconds for milliseconds.
+    /// Maximum time ahead. It rejects mistakes, such as microseconds given as milliseconds, which only an operator
+    /// could undo.
     pub const AHEAD_MAX: Duration = Timelock::AHEAD_MAX;
 
-    /// Reads an ISO 8601 time with `Z` or an offset; fractions under a millisecond are cut off.
+    /// Parses an ISO 8601 time with `Z` or an offset. Fractions of a millisecond are truncated.
     ///
     /// # Errors
-    /// [`RetentionError`] if it is none, or not in the bounded future.
+    /// [`RetentionError`] if the text is not such a time, or the time is in the past or too far ahead.
     pub fn parse(text: &str, now: Timestamp) -> Result<Self, RetentionError> {
         parse_future(text, now).map(Self).map_err(|error| match error {
             TimelockError::Invalid => RetentionError::Invalid,
@@ -39,76 +40,76 @@ impl Retention {
         })
     }
 
-    /// Until when the pin is locked.
+    /// When the lock ends.
     #[must_use]
     pub fn until(self) -> Timestamp {
         self.0
     }
 }
 
-/// The times of a pin, or those that a wish names.
+/// The expiry and the retention lock of a pin, or those given in a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lifetime {
-    /// When it ends by itself.
+    /// When the pin is removed automatically.
     pub expires_at: Option<Timestamp>,
-    /// Until when nothing may end it but an operator.
+    /// Until when only an operator can remove the pin.
     pub retain_until: Option<Timestamp>,
 }
 
-/// Why a pin can't have the times that a wish names.
+/// The requested times conflict with each other or with those of the pin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LifetimeError {
-    /// The lock would be shorter than it is.
+    /// The request would shorten the retention lock.
     #[error("The pin is locked until {until}; retainUntil can only be extended")]
     Shortened {
         /// Until when the pin is locked.
         until: Timestamp,
     },
-    /// The timelock would end the pin before its lock does.
+    /// The requested timelock is before the end of the retention lock.
     #[error("The pin is locked until {until}; its timelock can't be earlier")]
     EndsBeforeLock {
-        /// Until when the pin is locked, or shall be.
+        /// End of the present or requested retention lock.
         until: Timestamp,
     },
-    /// The pin ends by itself before the lock would.
+    /// The requested retention lock ends after the pin's present timelock.
     #[error(
         "The pin ends by its timelock at {ends_at}; to lock it for longer, give a later timelock as well"
     )]
     LockBeyondEnd {
-        /// When the pin ends.
+        /// The present timelock.
         ends_at: Timestamp,
     },
 }
 
 impl Lifetime {
-    /// Until when the pin is locked, if it is.
+    /// When the retention lock ends, or `None` if the pin is not locked at `now`.
     #[must_use]
     pub fn locked_until(self, now: Timestamp) -> Option<Timestamp> {
         self.retain_until.filter(|until| *until > now)
     }
 
-    /// The times of a pin once a wish has named `new` ones. What is left out stays as it is, but for an end that is
-    /// over: the pin is only still there because nobody came to end it, and who asks for it now must not lose it a
-    /// moment later.
+    /// The times of the pin after a request with the times `new`. A time that the request leaves out keeps its value,
+    /// with one exception: an expiry in the past is dropped. Such a pin is due for removal, and a pin that was just
+    /// requested again must not be removed.
     ///
     /// # Errors
-    /// [`LifetimeError`] if a lock would be shortened, or outlived by nothing.
+    /// [`LifetimeError`] if the lock would be shortened, or the pin would expire before its lock ends.
     pub fn renewed(self, new: Self, now: Timestamp) -> Result<Self, LifetimeError> {
-        if let (Some(until), Some(wished)) = (self.locked_until(now), new.retain_until)
-            && wished < until
+        if let (Some(until), Some(requested)) = (self.locked_until(now), new.retain_until)
+            && requested < until
         {
             return Err(LifetimeError::Shortened { until });
         }
-        let left = self.expires_at.filter(|at| *at > now);
+        let present = self.expires_at.filter(|at| *at > now);
         let next = Self {
-            expires_at: new.expires_at.or(left),
+            expires_at: new.expires_at.or(present),
             retain_until: new.retain_until.or(self.retain_until),
         };
         match (next.expires_at, next.locked_until(now)) {
             (Some(ends_at), Some(until)) if ends_at < until => match new {
                 Self { expires_at: Some(_), .. } => Err(LifetimeError::EndsBeforeLock { until }),
                 Self { retain_until: Some(_), .. } => Err(LifetimeError::LockBeyondEnd { ends_at }),
-                // Nothing was asked to change.
+                // The request changes neither time: do not reject it for a conflict that existed before.
                 Self { expires_at: None, retain_until: None } => Ok(next),
             },
             _ => Ok(next),
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retention_is_a_time_in_the_bounded_future() {
+    fn retention_must_be_in_the_next_100_years() {
         let until = |text| Retention::parse(text, at(0)).map(|lock| lock.until().to_string());
         assert_eq!(until("2026-01-02T01:00:00+01:00").unwrap(), "2026-01-02T00:00:00.000Z");
         assert_eq!(until("2026-12-31"), Err(RetentionError::Invalid));
@@ -140,22 +141,22 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_extended_and_never_shortened() {
+    fn lock_can_be_extended_but_not_shortened() {
         let renewed = |old: Lifetime, new| old.renewed(new, at(0));
         let locked = times(None, 10);
-        assert_eq!(renewed(locked, times(None, None)), Ok(locked), "leaving it out drops nothing");
+        assert_eq!(renewed(locked, times(None, None)), Ok(locked), "a time that is left out keeps its value");
         assert_eq!(renewed(locked, times(None, 10)), Ok(locked));
         assert_eq!(renewed(locked, times(None, 11)), Ok(times(None, 11)));
         assert_eq!(renewed(locked, times(None, 9)), Err(LifetimeError::Shortened { until: at(10) }));
         assert_eq!(
             renewed(times(None, -1), times(None, 5)),
             Ok(times(None, 5)),
-            "one that is over binds nobody"
+            "an expired lock does not restrict the new one"
         );
     }
 
     #[test]
-    fn a_timelock_never_ends_a_pin_before_its_lock() {
+    fn timelock_before_the_end_of_the_lock_is_rejected() {
         let renewed = |old: Lifetime, new| old.renewed(new, at(0));
         assert_eq!(renewed(times(None, 10), times(10, None)), Ok(times(10, 10)));
         let refused = Err(LifetimeError::EndsBeforeLock { until: at(10) });
@@ -168,20 +169,24 @@ mod tests {
         assert_eq!(
             renewed(times(-1, -5), times(None, 11)),
             Ok(times(None, 11)),
-            "an end that is over is none"
+            "an expiry in the past is dropped"
         );
-        let strange = times(5, 10);
-        assert_eq!(renewed(strange, Lifetime::default()), Ok(strange), "a new name is not refused for it");
+        let conflicting = times(5, 10);
+        assert_eq!(
+            renewed(conflicting, Lifetime::default()),
+            Ok(conflicting),
+            "a request that changes no time succeeds"
+        );
     }
 
     proptest! {
-        /// Whatever is wished for, and whenever: no lock becomes shorter, and no end comes before it.
+        /// Under any sequence of requests, the lock is never shortened, and the pin never expires before its lock ends.
         #[test]
-        fn what_is_promised_is_kept(
-            wishes in proptest::collection::vec((-5_i64..40, proptest::option::of(0_i64..60), proptest::option::of(0_i64..60)), 0..30),
+        fn requests_never_weaken_the_lock(
+            requests in proptest::collection::vec((-5_i64..40, proptest::option::of(0_i64..60), proptest::option::of(0_i64..60)), 0..30),
         ) {
             let mut pin = Lifetime::default();
-            for (now, expires, retain) in wishes {
+            for (now, expires, retain) in requests {
                 let (now, new) = (at(now), times(expires.filter(|at| *at > now), retain.filter(|at| *at > now)));
                 let before = pin.locked_until(now);
                 if let Ok(next) = pin.renewed(new, now) {

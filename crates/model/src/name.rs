@@ -1,24 +1,24 @@
-//! The names that people give their pins.
+//! Names of pins.
 
 use std::fmt;
 
-/// A pin's name: 1 to [`PinName::LEN_MAX`] bytes without control characters.
+/// Name of a pin: 1 to [`PinName::LEN_MAX`] bytes without control characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PinName(String);
 
-/// Why a text is not a [`PinName`].
+/// The text is not a valid [`PinName`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("A name has 1 to {} bytes and no control characters", PinName::LEN_MAX)]
 pub struct NameError;
 
 impl PinName {
-    /// The longest name, in bytes, as file systems and the Pinning Service API have it.
+    /// Maximum length in bytes. Equals the limit of common file systems and of the Pinning Service API.
     pub const LEN_MAX: usize = 255;
 
-    /// Takes a name as it is, without blanks around it.
+    /// Parses a name, removing surrounding whitespace.
     ///
     /// # Errors
-    /// [`NameError`] if nothing is left, it is too long, or it has control characters.
+    /// [`NameError`] if the name is empty, too long, or contains control characters.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         let text = text.trim();
         let fits = (1..=Self::LEN_MAX).contains(&text.len()) && !text.chars().any(char::is_control);
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_visible_and_short() {
+    fn invalid_names_are_rejected() {
         assert_eq!(PinName::parse("  Ostern 2026.jpg ").unwrap().as_str(), "Ostern 2026.jpg");
         for bad in ["", "  ", "a\0b", "a\nb", &"a".repeat(256)] {
             assert_eq!(PinName::parse(bad), Err(NameError), "{bad:?}");
@@ -54,7 +54,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_stays_itself(text in "\\PC{0,300}") {
+        fn name_round_trips_through_text(text in "\\PC{0,300}") {
             if let Ok(name) = PinName::parse(&text) {
                 prop_assert_eq!(PinName::parse(name.as_str()), Ok(name));
             }

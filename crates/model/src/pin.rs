@@ -1,15 +1,15 @@
-//! The words for a pin: what it stands for, how it stands, and why it failed.
+//! States and kinds of pins, and reasons for failure. Each enum has a text form that is stored and shown.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A word that is none of the known ones.
+/// The text is not one of the known values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Unknown {what}: {word}")]
 pub struct UnknownWord {
-    /// What was looked for, such as `status`.
+    /// The expected kind of value, such as `status`.
     pub what: &'static str,
-    /// The word.
+    /// The text, cut to 64 characters.
     pub word: String,
 }
 
@@ -20,10 +20,10 @@ macro_rules! words {
         pub enum $name { $($(#[$vdoc])* $variant,)+ }
 
         impl $name {
-            /// All of them.
+            /// All values.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
-            /// Its word, as it is stored and shown.
+            /// The stored and displayed form.
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }
@@ -51,74 +51,70 @@ macro_rules! words {
 pub(crate) use words;
 
 words!(
-    /// How a pin stands, as its owner sees it.
+    /// Status of a pin, as its owner sees it.
     PinState, "status", {
-    /// Its placement waits for its turn, or for the next try.
+    /// The placement waits for a worker, or for the next attempt.
     Queued = "queued",
-    /// Its blocks are being brought in.
+    /// Blocks are being fetched.
     Pinning = "pinning",
-    /// Every block is verified, durable and charged.
+    /// Every block is verified and durable, and the pin is charged to the account.
     Pinned = "pinned",
-    /// It was given up; [`Failure`] says why.
+    /// The pin failed, without further attempts. [`Failure`] states why.
     Failed = "failed",
-    /// It is gone.
+    /// The pin was removed.
     Unpinned = "unpinned",
 });
 
 words!(
-    /// How a pin stands, as it is stored. A pin that is not [`PinPhase::Failed`] is *live*: its placement
-    /// is wanted.
+    /// Phase of a pin, as stored. A pin that is not [`PinPhase::Failed`] is *live*: it requires its placement.
     PinPhase, "phase", {
-    /// Wanted, and not yet there.
+    /// Not all blocks are held yet.
     Pending = "pending",
-    /// There, and charged to the account.
+    /// All blocks are held, and the pin is charged to the account.
     Active = "active",
-    /// Given up. The row is a record for its owner, and wants nothing.
+    /// Failed, without further attempts. The row is a record for the owner and requires no placement.
     Failed = "failed",
 });
 
 words!(
-    /// What a pin's DAG is.
+    /// Type of the content of a pin.
     PinKind, "kind", {
-    /// Not known: not here yet, or no UnixFS.
+    /// Not known: the root is not held yet, or it is not UnixFS.
     Unknown = "unknown",
-    /// One file.
     File = "file",
-    /// A directory.
     Directory = "directory",
 });
 
 words!(
-    /// Why a pin failed, by what its owner can do about it.
+    /// Reason for the failure of a pin. Distinguishes what the owner can do about it.
     FailureCode, "failure", {
-    /// Nobody delivered it: make sure that it is provided, and try again.
+    /// No peer provided the content. Retry after making sure that it is provided.
     NotFound = "not_found",
-    /// It stopped coming: the same.
+    /// The transfer stopped before it was complete. Retry after making sure that the content is provided.
     Stalled = "stalled",
-    /// It is larger than what is left of the quota.
+    /// The content is larger than the remaining quota of the account.
     QuotaExceeded = "quota_exceeded",
-    /// It can never be pinned here.
+    /// The content can never be pinned here, for example because it violates a limit.
     Unfit = "unfit",
-    /// The cluster has no space left: try later.
+    /// The cluster has no space left. Retry later.
     StorageFull = "storage_full",
-    /// The cluster could not be reached, or failed, many times: try later.
+    /// The cluster was unreachable or failed repeatedly. Retry later.
     Unavailable = "unavailable",
 });
 
-/// Why a pin failed: a code for programs and a sentence for people.
+/// Reason for the failure of a pin: a code for programs and a message for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The kind.
     pub code: FailureCode,
-    /// One sentence; at most [`Failure::DETAIL_LEN_MAX`] bytes.
+    /// At most [`Failure::DETAIL_LEN_MAX`] bytes.
     pub detail: String,
 }
 
 impl Failure {
-    /// The longest sentence that is kept, in bytes: it comes from drivers and other machines.
+    /// Maximum length of `detail` in bytes. Bounded because the text comes from drivers and other machines.
     pub const DETAIL_LEN_MAX: usize = 500;
 
-    /// A failure; a long `detail` is cut.
+    /// A failure with this reason. A longer `detail` is truncated at a character boundary.
     #[must_use]
     pub fn new(code: FailureCode, detail: impl Into<String>) -> Self {
         let mut detail = detail.into();
@@ -136,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_read_what_they_write() {
+    fn enums_round_trip_through_text() {
         for state in PinState::ALL {
             assert_eq!(state.as_str().parse(), Ok(*state));
         }
@@ -147,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_detail_is_cut_between_characters() {
+    fn long_detail_is_truncated_at_a_character_boundary() {
         let failure = Failure::new(FailureCode::Unfit, "ä".repeat(400));
         assert_eq!(failure.detail, "ä".repeat(250));
     }

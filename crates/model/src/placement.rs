@@ -1,22 +1,22 @@
-//! A placement: one CID in one cluster, and how far it is. Its row is the work queue.
+//! The state machine of placements. A placement is one CID on one cluster; its row is its entry in the work queue.
 //!
 //! ```text
-//!             claimed            held
+//!             leased             held
 //!   Queued ───────────▶ Pinning ──────▶ Pinned
-//!     ▲ ▲                 │ put off       │
-//!     │ └─────────────────┘               │ unwanted (from every state: the last live pin went)
+//!     ▲ ▲                 │ postponed     │
+//!     │ └─────────────────┘               │ unwanted (from every state: the last live pin was removed or failed)
 //!     │ wanted                            ▼
 //!     └──────────── Releasing ◀───────────┘
 //!     ▲                 │ released
 //!     │ wanted          ▼
-//!     └───────────── Unpinned        (row goes once no pin, not even a failed one, names it)
+//!     └───────────── Unpinned        (the row is deleted once no pin references it)
 //! ```
 //!
-//! Whoever works on a placement has its lease, does *one* thing (hold or release) and reports it. Meanwhile
-//! wishes may come and go: they change the state but never the lease. So what is reported meets the state
-//! of that moment, and [`PlacementState::after`] says what comes of it. That is why nothing is lost when a
-//! pin comes back while its blocks are being released: `Releasing` became `Queued`, and `Released` leaves
-//! it there, to be fetched once more.
+//! A worker leases a placement, performs *one* operation (hold or release) and reports the result. During the operation,
+//! pins can be created and removed: this changes the state but not the lease. The result is therefore applied to the
+//! state at the time of the report, by [`PlacementState::after`]. For example, if a pin is created again while the
+//! blocks are being released, `Releasing` becomes `Queued`; the later `Released` leaves it at `Queued`, and the content
+//! is fetched again.
 
 use std::fmt;
 use std::str::FromStr;
@@ -25,34 +25,34 @@ use crate::UnknownWord;
 use crate::pin::words;
 
 words!(
-    /// How far a placement is.
+    /// State of a placement.
     PlacementState, "placement state", {
-    /// Wanted; work begins when it is due.
+    /// A live pin requires the placement. A worker starts when it is due.
     Queued = "queued",
-    /// Somebody has the lease and brings the blocks in.
+    /// A worker holds the lease and fetches the blocks.
     Pinning = "pinning",
-    /// Every block is durable under the placement's hold.
+    /// Every block is held durably.
     Pinned = "pinned",
-    /// No live pin wants it; its hold is to be released.
+    /// No live pin requires the placement. Its hold is to be released.
     Releasing = "releasing",
-    /// Nothing is held. Only failed pins name it.
+    /// Nothing is held. Only failed pins reference the placement.
     Unpinned = "unpinned",
 });
 
-/// What happened to a placement.
+/// An event that changes the state of a placement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// A live pin wants it.
+    /// A live pin requires the placement.
     Wanted,
-    /// The last live pin is gone, or has failed.
+    /// The last live pin was removed or failed.
     Unwanted,
-    /// Somebody took the lease.
+    /// A worker leased the placement.
     Claimed,
-    /// The cluster holds every block, durably.
+    /// The cluster holds every block durably.
     Held,
-    /// Not held this time; there is another try.
+    /// The attempt did not complete. It is retried later.
     Postponed,
-    /// The cluster holds nothing of it.
+    /// The cluster holds nothing of the placement.
     Released,
 }
 
@@ -63,7 +63,7 @@ impl PlacementState {
         match (self, event) {
             (Self::Queued, Event::Wanted | Event::Postponed | Event::Released) => Self::Queued,
             (Self::Queued, Event::Claimed) => Self::Pinning,
-            // The wish went and came back while the blocks came in: they are here.
+            // The pin was removed and created again during the fetch: the blocks are held.
             (Self::Queued, Event::Held) => Self::Pinned,
 
             (Self::Pinning, Event::Wanted | Event::Claimed) => Self::Pinning,
@@ -71,8 +71,8 @@ impl PlacementState {
             (Self::Pinning, Event::Postponed | Event::Released) => Self::Queued,
 
             (Self::Pinned, Event::Wanted | Event::Claimed | Event::Held | Event::Postponed) => Self::Pinned,
-            // Only a holder of the lease can report this, and nobody has one for a pinned placement; if it
-            // happens all the same, what is wanted must be fetched again.
+            // Only the holder of a lease can report this, and a pinned placement is not leased. If it happens
+            // nevertheless, the content must be fetched again because a live pin requires it.
             (Self::Pinned, Event::Released) => Self::Queued,
 
             (Self::Releasing, Event::Wanted) => Self::Queued,
@@ -87,12 +87,12 @@ impl PlacementState {
             }
             (Self::Unpinned, Event::Held) => Self::Releasing,
 
-            // Whatever was begun may have left blocks.
+            // An attempt that was started may have left blocks.
             (Self::Queued | Self::Pinning | Self::Pinned, Event::Unwanted) => Self::Releasing,
         }
     }
 
-    /// Whether there is nothing to do for it.
+    /// Whether no work remains in this state.
     #[must_use]
     pub fn is_settled(self) -> bool {
         match self {
@@ -101,7 +101,7 @@ impl PlacementState {
         }
     }
 
-    /// Whether it is on its way to be pinned, or is.
+    /// Whether a live pin requires the placement: it is pinned or will be.
     #[must_use]
     pub fn is_wanted(self) -> bool {
         match self {
@@ -117,9 +117,9 @@ mod tests {
 
     use super::*;
 
-    /// A cluster and wishes as they are, beside the state that the row has.
+    /// The actual situation, to compare with the state of the row.
     #[derive(Debug, Default)]
-    struct Truth {
+    struct Actual {
         wanted: bool,
         held: bool,
     }
@@ -129,46 +129,46 @@ mod tests {
     }
 
     proptest! {
-        /// Wishes come and go at any moment, work is done under a lease: the row never says pinned without
-        /// the blocks, and when all work is done it says what is so.
+        /// Pins are created and removed at any time, and work is done under a lease. The state is never `Pinned` without
+        /// the blocks, and once all work is done it matches the actual situation.
         #[test]
-        fn the_row_and_the_truth_meet(steps in proptest::collection::vec(step(), 0..60)) {
+        fn state_converges_to_the_actual_situation(steps in proptest::collection::vec(step(), 0..60)) {
             let mut state = PlacementState::Unpinned;
-            let mut truth = Truth::default();
+            let mut actual = Actual::default();
             let mut work: Option<bool> = None;
             for step in steps {
                 match (step, work) {
-                    (0, _) => { truth.wanted = true; state = state.after(Event::Wanted); }
-                    (1, _) => { truth.wanted = false; state = state.after(Event::Unwanted); }
+                    (0, _) => { actual.wanted = true; state = state.after(Event::Wanted); }
+                    (1, _) => { actual.wanted = false; state = state.after(Event::Unwanted); }
                     (2, None) if !state.is_settled() => {
-                        work = Some(truth.wanted);
+                        work = Some(actual.wanted);
                         state = state.after(Event::Claimed);
                     }
-                    (3, Some(true)) => { truth.held = true; work = None; state = state.after(Event::Held); }
+                    (3, Some(true)) => { actual.held = true; work = None; state = state.after(Event::Held); }
                     (4, Some(true)) => { work = None; state = state.after(Event::Postponed); }
-                    (5, Some(false)) => { truth.held = false; work = None; state = state.after(Event::Released); }
+                    (5, Some(false)) => { actual.held = false; work = None; state = state.after(Event::Released); }
                     _ => {}
                 }
-                prop_assert!(state != PlacementState::Pinned || (truth.held && truth.wanted), "{truth:?}");
-                prop_assert_eq!(state.is_wanted(), truth.wanted);
-                prop_assert!(!(state == PlacementState::Unpinned && truth.held && work.is_none()));
+                prop_assert!(state != PlacementState::Pinned || (actual.held && actual.wanted), "{actual:?}");
+                prop_assert_eq!(state.is_wanted(), actual.wanted);
+                prop_assert!(!(state == PlacementState::Unpinned && actual.held && work.is_none()));
             }
             for _ in 0..3 {
-                let event = match work.take().unwrap_or(truth.wanted) {
-                    true => { truth.held = true; Event::Held }
-                    false => { truth.held = false; Event::Released }
+                let event = match work.take().unwrap_or(actual.wanted) {
+                    true => { actual.held = true; Event::Held }
+                    false => { actual.held = false; Event::Released }
                 };
                 if !state.is_settled() {
                     state = state.after(event);
                 }
             }
             prop_assert!(state.is_settled());
-            prop_assert_eq!(state == PlacementState::Pinned, truth.wanted);
+            prop_assert_eq!(state == PlacementState::Pinned, actual.wanted);
         }
     }
 
     #[test]
-    fn a_pin_that_comes_back_during_a_release_is_fetched_again() {
+    fn pin_requested_during_release_is_fetched_again() {
         let state = PlacementState::Pinned.after(Event::Unwanted).after(Event::Wanted);
         assert_eq!(state.after(Event::Released), PlacementState::Queued);
     }

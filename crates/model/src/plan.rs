@@ -1,27 +1,27 @@
-//! Plans: what an account may use. They are data, so that an operator can have others.
+//! Plans: the limits of accounts. Plans are data, so that an operator can define others.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::ClusterId;
 
-/// The short name of a plan, such as `free`.
+/// Identifier of a plan, such as `free`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PlanCode(Arc<str>);
 
-/// Why a text is not a [`PlanCode`].
+/// The text is not a valid [`PlanCode`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("A plan's code has 1 to {} characters out of a-z, 0-9, '-' and '_'", PlanCode::LEN_MAX)]
 pub struct PlanCodeError;
 
 impl PlanCode {
-    /// The longest code, in bytes: it stands in URLs and in every account's row.
+    /// Maximum length in bytes. The code is part of URLs and of the row of every account.
     pub const LEN_MAX: usize = 64;
 
-    /// Takes the code of a new plan.
+    /// Parses the code of a new plan.
     ///
     /// # Errors
-    /// [`PlanCodeError`] if it is empty, too long or has other characters.
+    /// [`PlanCodeError`] if the text is empty, too long or contains other characters.
     pub fn parse(text: &str) -> Result<Self, PlanCodeError> {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
         let fits = (1..=Self::LEN_MAX).contains(&text.len()) && text.bytes().all(plain);
@@ -34,7 +34,7 @@ impl PlanCode {
         &self.0
     }
 
-    /// A code; whether such a plan exists is for [`Plans::find`] to say.
+    /// A code without validation. [`Plans::find`] determines whether the plan exists.
     #[must_use]
     pub fn new(code: &str) -> Self {
         Self(code.into())
@@ -47,92 +47,88 @@ impl fmt::Display for PlanCode {
     }
 }
 
-/// What a plan allows.
+/// Limits and permitted features of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanLimits {
-    /// The bytes that all pins may have together.
+    /// Maximum total size of all pins of an account.
     pub storage_bytes: u64,
-    /// The bytes that one uploaded file may have; `None` for what the storage allows.
+    /// Maximum size of an uploaded file; `None` if only the storage limits it.
     pub file_bytes_max: Option<u64>,
-    /// The bytes that the files of one uploaded directory may have together; `None` for what the storage allows.
+    /// Maximum total size of the files of an uploaded directory; `None` if only the storage limits it.
     pub directory_bytes_max: Option<u64>,
-    /// Whether pins may end by themselves.
+    /// Whether pins may have a timelock.
     pub timelock: bool,
-    /// Whether pins may be locked against their removal.
+    /// Whether pins may have a retention lock.
     pub retention_lock: bool,
-    /// The clusters that may be used; `None` for all.
+    /// Permitted clusters; `None` for all.
     pub clusters: Option<Vec<ClusterId>>,
-    /// Pins that may be on their way at once, so that one account can't fill the queue.
+    /// Maximum number of pins in flight, so that one account can't fill the queue.
     pub in_flight_pins_max: u32,
-    /// Requests in a minute, for each key.
+    /// For each API key.
     pub requests_per_minute: u32,
-    /// Requests in a second, for each key.
+    /// For each API key.
     pub requests_per_second: u32,
 }
 
-/// A plan.
+/// A plan: the limits of its accounts, and how it is presented.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Its short name.
     pub code: PlanCode,
-    /// Its name for people.
+    /// Display name.
     pub name: String,
-    /// What it is for, in some sentences for people.
+    /// Displayed description, one entry for each line.
     pub descriptions: Vec<String>,
-    /// What it costs a month, in hundredths of the operator's currency. It is only shown.
+    /// Price for a month, in hundredths of the operator's currency. Only displayed; nothing is billed.
     pub price_cents: u64,
-    /// Whether accounts may change to it by themselves.
+    /// Whether accounts may switch to the plan without an operator.
     pub self_service: bool,
-    /// What it allows.
     pub limits: PlanLimits,
 }
 
-/// What is wrong with a [`Plan`].
+/// A [`Plan`] is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// The name is empty, too long or no line.
+    /// The name is empty, too long, or contains control characters.
     #[error("A plan's name has 1 to {} bytes and no control characters", Plan::NAME_LEN_MAX)]
     Name,
-    /// There are too many descriptions, or one is empty, too long or no line.
+    /// There are too many descriptions, or one is empty, too long, or contains control characters.
     #[error(
         "A plan has at most {} descriptions, each of 1 to {} bytes without control characters",
         Plan::DESCRIPTIONS_MAX,
         Plan::DESCRIPTION_LEN_MAX
     )]
     Descriptions,
-    /// A size is above [`PlanLimits::BYTES_MAX`].
+    /// A size is larger than [`PlanLimits::BYTES_MAX`].
     #[error("A size is at most {} bytes", PlanLimits::BYTES_MAX)]
     Bytes,
-    /// A file or directory may have no byte.
-    #[error("A file or directory of no bytes is no limit; leave it out")]
-    NoBytes,
-    /// The price is above [`Plan::PRICE_CENTS_MAX`].
+    /// A size limit of a file or directory is zero.
+    #[error("The size limit of a file or directory must be at least 1 byte; omit it for no limit")]
+    ZeroSize,
+    /// The price is higher than [`Plan::PRICE_CENTS_MAX`].
     #[error("A price is at most {}", Plan::PRICE_CENTS_MAX / 100)]
     Price,
-    /// Pins on their way, or requests, may be none at all.
-    #[error("The pins on their way and the request rates are at least 1")]
-    NoRequests,
+    /// The limit of pins in flight, or of a request rate, is zero.
+    #[error("The limits of pins in flight and of request rates must be at least 1")]
+    ZeroRate,
 }
 
 impl PlanLimits {
-    /// The largest size of anything, in bytes: 2^53 - 1, which every reader of JSON keeps exactly.
+    /// Maximum of every size: 2^53 - 1, the largest integer that all JSON parsers represent exactly.
     pub const BYTES_MAX: u64 = (1 << 53) - 1;
 }
 
 impl Plan {
-    /// The longest name, in bytes.
+    /// In bytes.
     pub const NAME_LEN_MAX: usize = 255;
-    /// The most descriptions.
     pub const DESCRIPTIONS_MAX: usize = 20;
-    /// The longest description, in bytes.
+    /// In bytes.
     pub const DESCRIPTION_LEN_MAX: usize = 500;
-    /// The highest price, in hundredths.
     pub const PRICE_CENTS_MAX: u64 = 1_000_000_000;
 
-    /// Checks what can be checked of a plan by itself. Whether its clusters exist is for others to say.
+    /// Validates the plan. Does not check whether its clusters exist.
     ///
     /// # Errors
-    /// [`PlanError`] names the first thing that is wrong.
+    /// [`PlanError`] with the first violation.
     pub fn check(&self) -> Result<(), PlanError> {
         let is_line = |text: &str, len_max: usize| {
             !text.trim().is_empty() && text.len() <= len_max && !text.chars().any(char::is_control)
@@ -150,18 +146,18 @@ impl Plan {
             return Err(PlanError::Bytes);
         }
         if [limits.file_bytes_max, limits.directory_bytes_max].contains(&Some(0)) {
-            return Err(PlanError::NoBytes);
+            return Err(PlanError::ZeroSize);
         }
         if self.price_cents > Self::PRICE_CENTS_MAX {
             return Err(PlanError::Price);
         }
         if [limits.in_flight_pins_max, limits.requests_per_minute, limits.requests_per_second].contains(&0) {
-            return Err(PlanError::NoRequests);
+            return Err(PlanError::ZeroRate);
         }
         Ok(())
     }
 
-    /// 1 GiB, no timelock, no retention lock.
+    /// The built-in free plan: 1 GiB, without timelock and retention lock.
     #[must_use]
     pub fn free() -> Self {
         Self {
@@ -184,7 +180,7 @@ impl Plan {
         }
     }
 
-    /// 1 TiB, timelock, retention lock. Two full batches of pins may be on their way.
+    /// The built-in premium plan: 1 TiB, with timelock and retention lock. Two full batches of pins may be in flight.
     #[must_use]
     pub fn premium() -> Self {
         Self {
@@ -207,31 +203,31 @@ impl Plan {
         }
     }
 
-    /// Whether its pins may go to this cluster.
+    /// Whether accounts with the plan may use this cluster.
     #[must_use]
     pub fn allows(&self, cluster: &ClusterId) -> bool {
         self.limits.clusters.as_ref().is_none_or(|allowed| allowed.contains(cluster))
     }
 }
 
-/// The plans on offer.
+/// All available plans, in the order in which they are displayed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plans(Vec<Arc<Plan>>);
 
 impl Plans {
-    /// These plans, in this order. The first is what an account gets that names none.
+    /// These plans, in this order. The first one is the default of new accounts.
     #[must_use]
     pub fn new(plans: Vec<Plan>) -> Self {
         Self(plans.into_iter().map(Arc::new).collect())
     }
 
-    /// The plan with this code.
+    /// The plan with this code, if it exists.
     #[must_use]
     pub fn find(&self, code: &PlanCode) -> Option<&Arc<Plan>> {
         self.0.iter().find(|plan| plan.code == *code)
     }
 
-    /// These plans with `saved` over them: one of the same code takes the other's place, new ones come last.
+    /// These plans, overridden by `saved`: a saved plan replaces the one with the same code in place; others are appended.
     #[must_use]
     pub fn overridden_by(&self, saved: impl IntoIterator<Item = Plan>) -> Self {
         let mut plans = self.0.clone();
@@ -245,7 +241,7 @@ impl Plans {
         Self(plans)
     }
 
-    /// All plans.
+    /// All plans, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Plan>> {
         self.0.iter()
     }
@@ -263,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_plain_words() {
+    fn plan_code_rejects_invalid_text() {
         assert_eq!(PlanCode::parse("team-2_a").unwrap().as_str(), "team-2_a");
         for bad in ["", "Free", "a b", "a/b", "a.b", "ä", &"a".repeat(65)] {
             assert_eq!(PlanCode::parse(bad), Err(PlanCodeError), "{bad:?}");
@@ -271,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_saved_plan_stands_where_the_one_of_its_code_stood() {
+    fn saved_plan_replaces_the_one_with_its_code_in_place() {
         let small = Plan { name: "Small".to_owned(), ..Plan::free() };
         let team = Plan { code: PlanCode::new("team"), ..Plan::premium() };
         let plans = Plans::default().overridden_by([team, small]);

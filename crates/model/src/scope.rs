@@ -1,4 +1,4 @@
-//! Scopes: what an API key may do.
+//! Scopes: the permissions of API keys.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,13 +9,12 @@ use crate::Role;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Scope {
-    /// List uploads, read DAG details.
+    /// List uploads and read DAG details.
     FilesRead,
-    /// Upload, pin by CID.
+    /// Upload content and pin CIDs.
     FilesWrite,
-    /// Remove pins.
     FilesDelete,
-    /// Rename.
+    /// Rename pins.
     FilesRename,
     /// Read profile and preferences.
     UserRead,
@@ -23,35 +22,34 @@ pub enum Scope {
     UserWrite,
     /// List API keys.
     TokensRead,
-    /// Make API keys.
+    /// Create API keys.
     TokensWrite,
     /// Revoke API keys.
     TokensDelete,
-    /// See the plan.
+    /// Read the plan.
     PlansRead,
     /// Change the plan.
     PlansWrite,
-    /// See own referrals.
+    /// Read referrals.
     ReferralsRead,
-    /// See the own audit log.
+    /// Read the account's audit log.
     LogsRead,
-    /// Clusters, gateways, status, allocations.
+    /// Read clusters, gateways, pin status and allocations.
     ClusterRead,
-    /// Act as an operator. It works for accounts with the role admin alone, and only they can grant it.
+    /// Administer the service. Only effective for accounts with the role `admin`, and only they can grant it.
     Admin,
-    /// See webhooks and what was delivered to them.
+    /// Read webhooks and their deliveries.
     WebhooksRead,
-    /// Make, change, test and remove webhooks.
+    /// Create, change, test and delete webhooks.
     WebhooksWrite,
 }
 
-/// A text that is no [`Scope`].
+/// The text is not a [`Scope`]. Contains its first 64 characters.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Unknown scope: {0}")]
 pub struct ScopeError(pub String);
 
 impl Scope {
-    /// Every scope.
     pub const ALL: [Self; 17] = [
         Self::FilesRead,
         Self::FilesWrite,
@@ -72,7 +70,7 @@ impl Scope {
         Self::WebhooksWrite,
     ];
 
-    /// Its name, such as `files:write`.
+    /// The stored and displayed form, such as `files:write`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -116,22 +114,20 @@ impl fmt::Display for Scope {
     }
 }
 
-/// A set of scopes. Its text is their names, separated by commas.
+/// A set of scopes. The text form is a comma-separated list.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct ScopeSet(u32);
 
 impl ScopeSet {
-    /// The empty set.
     pub const NONE: Self = Self(0);
 
-    /// Every scope for an account's own things: all of them but [`Scope::Admin`].
+    /// All scopes except [`Scope::Admin`].
     #[must_use]
     pub fn all() -> Self {
         Scope::ALL.into_iter().filter(|scope| *scope != Scope::Admin).collect()
     }
 
-    /// Every scope that an account of this role can have: [`all`](Self::all), and for an admin also
-    /// [`Scope::Admin`].
+    /// All scopes that an account with this role can grant: [`all`](Self::all), and [`Scope::Admin`] for an admin.
     #[must_use]
     pub fn of_role(role: Role) -> Self {
         match role {
@@ -140,31 +136,31 @@ impl ScopeSet {
         }
     }
 
-    /// What a key gets whose scopes nobody named: `user:read` and `files:read`.
+    /// Scopes of a key that was created without naming any: `user:read` and `files:read`.
     #[must_use]
     pub fn of_a_new_key() -> Self {
         [Scope::UserRead, Scope::FilesRead].into_iter().collect()
     }
 
-    /// Whether it has this scope.
+    /// Whether the set contains this scope.
     #[must_use]
     pub fn contains(self, scope: Scope) -> bool {
         self.0 & scope.bit() != 0
     }
 
-    /// Whether `other` has all that this has.
+    /// Whether `other` contains every scope of this set.
     #[must_use]
     pub fn is_subset(self, other: Self) -> bool {
         self.0 & !other.0 == 0
     }
 
-    /// Whether it has none.
+    /// Whether the set contains no scope.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Its scopes, in the order of [`Scope::ALL`].
+    /// The scopes in the order of [`Scope::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Scope> {
         Scope::ALL.into_iter().filter(move |scope| self.contains(*scope))
     }
@@ -207,13 +203,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unknown_scopes_are_named() {
+    fn unknown_scope_is_named_in_the_error() {
         assert_eq!("files:read,files:burn".parse::<ScopeSet>(), Err(ScopeError("files:burn".into())));
         assert_eq!(" files:read , ".parse::<ScopeSet>().unwrap().to_string(), "files:read");
     }
 
     #[test]
-    fn an_operators_scope_comes_with_the_role_alone() {
+    fn admin_scope_requires_the_admin_role() {
         assert!(!ScopeSet::all().contains(Scope::Admin) && !ScopeSet::of_a_new_key().contains(Scope::Admin));
         assert_eq!(ScopeSet::of_role(Role::User), ScopeSet::all());
         assert!(Scope::ALL.into_iter().all(|scope| ScopeSet::of_role(Role::Admin).contains(scope)));
@@ -221,7 +217,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_set_reads_what_it_writes_and_knows_its_subsets(bits in 0_u32..(1 << 17), more in 0_u32..(1 << 17)) {
+        fn set_round_trips_through_text_and_compares_subsets(bits in 0_u32..(1 << 17), more in 0_u32..(1 << 17)) {
             let (small, large) = (ScopeSet(bits), ScopeSet(bits | more));
             prop_assert_eq!(small.to_string().parse(), Ok(small));
             prop_assert!(small.is_subset(large));

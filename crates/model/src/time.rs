@@ -1,21 +1,21 @@
-//! Points in time, and the time at which a pin ends by itself.
+//! Timestamps, and the timelock of a pin.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A point in time: Unix milliseconds. Shown as RFC 3339 in UTC with milliseconds and `Z`.
+/// A point in time in Unix milliseconds. Displayed as RFC 3339 in UTC, with milliseconds and `Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// From Unix milliseconds. What RFC 3339 can't show (before year 0, after year 9999) is moved to its end.
+    /// From Unix milliseconds. Clamped to the years 0 to 9999, the range of RFC 3339.
     #[must_use]
     pub fn from_ms(ms: i64) -> Self {
         Self(ms.clamp(-62_167_219_200_000, 253_402_207_199_999))
     }
 
-    /// Unix milliseconds.
+    /// In Unix milliseconds.
     #[must_use]
     pub fn as_ms(self) -> i64 {
         self.0
@@ -35,7 +35,7 @@ impl Timestamp {
         Self::from_ms(self.0.saturating_sub(by_ms))
     }
 
-    /// How long from `earlier` until this; zero if that is later.
+    /// The duration from `earlier` to this time; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -51,7 +51,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// A text that is no [`Timestamp`].
+/// The text is not a [`Timestamp`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("A time is ISO 8601 with an offset, such as 2026-01-31T12:00:00Z, or a day, such as 2026-01-31")]
 pub struct TimestampError;
@@ -59,7 +59,7 @@ pub struct TimestampError;
 impl FromStr for Timestamp {
     type Err = TimestampError;
 
-    /// Reads a time with an offset; a day alone is its beginning in UTC.
+    /// Parses a time with an offset, or a date, which stands for its start in UTC.
     fn from_str(text: &str) -> Result<Self, TimestampError> {
         let text = text.trim();
         if text.len() > 64 {
@@ -73,45 +73,45 @@ impl FromStr for Timestamp {
     }
 }
 
-/// The time at which a pin ends by itself.
+/// The time at which a pin is removed automatically.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timelock(Timestamp);
 
-/// Why a text is not a [`Timelock`].
+/// The text is not a valid [`Timelock`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TimelockError {
-    /// Not a time with an offset.
+    /// The text is not a time with an offset.
     #[error("The timelock must be an ISO 8601 time with an offset, such as 2026-12-31T23:59:59Z")]
     Invalid,
-    /// Not later than now.
+    /// The time is not in the future.
     #[error("The timelock must be in the future")]
     Past,
-    /// Later than [`Timelock::AHEAD_MAX`] from now.
+    /// The time is more than [`Timelock::AHEAD_MAX`] ahead.
     #[error("The timelock must be within the next 100 years")]
     TooFar,
 }
 
 impl Timelock {
-    /// How far ahead it may be: beyond that it is a mistake, such as microseconds for milliseconds.
+    /// Maximum time ahead. A later time is a mistake, such as microseconds given as milliseconds.
     pub const AHEAD_MAX: Duration = Duration::from_hours(100 * 366 * 24);
 
-    /// Reads an ISO 8601 time with `Z` or an offset; fractions under a millisecond are cut off.
+    /// Parses an ISO 8601 time with `Z` or an offset. Fractions of a millisecond are truncated.
     ///
     /// # Errors
-    /// [`TimelockError`] if it is none, or not in the bounded future.
+    /// [`TimelockError`] if the text is not such a time, or the time is in the past or too far ahead.
     pub fn parse(text: &str, now: Timestamp) -> Result<Self, TimelockError> {
         let time = parse_future(text, now)?;
         Ok(Self(time))
     }
 
-    /// When the pin ends.
+    /// When the pin is removed.
     #[must_use]
     pub fn ends_at(self) -> Timestamp {
         self.0
     }
 }
 
-/// Reads a time with an offset that is later than now, and not by more than [`Timelock::AHEAD_MAX`].
+/// Parses a time with an offset that is in the future, at most [`Timelock::AHEAD_MAX`] ahead.
 pub(crate) fn parse_future(text: &str, now: Timestamp) -> Result<Timestamp, TimelockError> {
     if text.len() > 64 {
         return Err(TimelockError::Invalid);
@@ -119,7 +119,7 @@ pub(crate) fn parse_future(text: &str, now: Timestamp) -> Result<Timestamp, Time
     let text = text.trim();
     let time: jiff::Timestamp = match text.parse() {
         Ok(time) => time,
-        Err(_) if is_beyond_all_time(text) => return Err(TimelockError::TooFar),
+        Err(_) if is_after_last_year(text) => return Err(TimelockError::TooFar),
         Err(_) => return Err(TimelockError::Invalid),
     };
     let time = Timestamp::from_ms(time.as_millisecond());
@@ -132,13 +132,13 @@ pub(crate) fn parse_future(text: &str, now: Timestamp) -> Result<Timestamp, Time
     Ok(time)
 }
 
-/// Whether it would be a time if its year were an earlier one: the last day of the year 9999 is no [`Timestamp`],
-/// nor is what programs write for later years, such as `+012345-06-07T00:00:00Z`.
-fn is_beyond_all_time(text: &str) -> bool {
+/// Whether the text is a time in a year that [`Timestamp`] cannot represent: the end of the year 9999, or a later year
+/// with a sign, such as `+012345-06-07T00:00:00Z`. Decided by parsing it with an earlier year.
+fn is_after_last_year(text: &str) -> bool {
     let digits = text.strip_prefix('+').map_or(4, |_| 7);
     let Some((year, rest)) = text.split_at_checked(digits) else { return false };
     let is_late = year.starts_with('+') || year == "9999";
-    // 2000 has a 29th of February.
+    // 2000 is a leap year, so that February 29 is accepted.
     is_late
         && year[1..].bytes().all(|b| b.is_ascii_digit())
         && format!("2000{rest}").parse::<jiff::Timestamp>().is_ok()
@@ -153,7 +153,7 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_767_225_600_000);
 
     #[test]
-    fn a_timelock_needs_an_offset_and_a_future() {
+    fn timelock_requires_an_offset_and_a_future_time() {
         let end = |text| Timelock::parse(text, NOW).map(|lock| lock.ends_at().to_string());
         assert_eq!(end("2026-12-31T23:59:59.000Z").unwrap(), "2026-12-31T23:59:59.000Z");
         assert_eq!(end("2027-01-01T01:00:00+01:00").unwrap(), "2027-01-01T00:00:00.000Z");
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_has_an_offset_or_is_a_day() {
+    fn timestamp_parses_times_with_offset_and_dates() {
         let read = |text: &str| text.parse::<Timestamp>().map(|time| time.to_string());
         for (text, time) in [
             ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00.000Z"),
@@ -199,7 +199,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_is_what_it_is(ms in 0_i64..253_402_207_199_999) {
+        fn timestamp_round_trips_through_text(ms in 0_i64..253_402_207_199_999) {
             let text = Timestamp::from_ms(ms).to_string();
             let read: jiff::Timestamp = text.parse().unwrap();
             prop_assert_eq!(read.as_millisecond(), ms);

@@ -1,4 +1,4 @@
-//! Accounts and what belongs to one: credentials, sessions, preferences, referrals, quota.
+//! Accounts and their credentials, sessions, preferences, referrals and quota.
 
 pub(crate) mod account;
 pub(crate) mod dedup_usage;

@@ -1,4 +1,4 @@
-//! Cluster descriptions that an operator saved; they override the configured ones.
+//! Cluster descriptions saved by operators. They override the configured ones.
 
 use pinfold_model::{Actor, ClusterId, Details, Timestamp};
 use sqlx::FromRow;
@@ -9,18 +9,15 @@ use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};
 
-/// What is shown of a cluster, as an operator saved it.
+/// Description of a cluster, as saved by an operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedClusterInfo {
-    /// Which.
     pub cluster: ClusterId,
-    /// Its name for people.
+    /// Display name.
     pub label: String,
-    /// Where it is.
     pub region: Option<String>,
-    /// Its country.
     pub country: Option<String>,
-    /// Its gateways, best first: a URL and a label each.
+    /// URL and label of each gateway, in order of preference.
     pub gateways: Vec<(String, String)>,
 }
 
@@ -50,7 +47,7 @@ impl ClusterRow {
 }
 
 impl Store {
-    /// What is saved of clusters.
+    /// All saved descriptions.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -62,7 +59,7 @@ impl Store {
         rows.into_iter().map(ClusterRow::into_saved).collect()
     }
 
-    /// Saves what is shown of a cluster. No text has line breaks or tabs.
+    /// Saves a description, replacing the previous one. No text may contain line breaks or tabs.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -75,7 +72,7 @@ impl Store {
         self.write(SaveClusterInfo { cluster, by, now, journal: self.journal() }).await
     }
 
-    /// Forgets what was saved of a cluster; false if nothing was.
+    /// Deletes the saved description of a cluster. False if there was none.
     ///
     /// # Errors
     /// [`StoreError`].

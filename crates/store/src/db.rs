@@ -1,4 +1,4 @@
-//! The database connection, the write queue, and what every module needs to read and write rows.
+//! The database connection, the write queue, and helpers for statements and rows.
 
 pub(crate) mod commit_signal;
 pub(crate) mod connection;

@@ -1,4 +1,4 @@
-//! The kinds of writes that are combined with others of their kind: each has a lane in the write queue.
+//! The lanes of the write queue: one for each type of write that is combined with others of the same type.
 
 use crate::db::write_queue::Lane;
 use crate::pins::create::CreatePinWrite;

@@ -1,12 +1,12 @@
-//! The database: accounts, keys, pins, placements, audit log. The only SQL of the project.
+//! The database: accounts, API keys, pins, placements, webhooks, audit log. Only this crate contains SQL.
 //!
-//! SQLite in WAL mode with full synchronisation: an acknowledged write survives power loss. All writes of a
-//! process go through one queue to one connection, many to a transaction (`db/write_queue.rs`). Readers have
-//! connections of their own and never wait for it.
+//! It uses SQLite in WAL mode with full synchronization: an acknowledged write survives power loss. All writes of a
+//! process go through one queue to one connection, many in one transaction (`db/write_queue.rs`). Reads use separate
+//! connections and never wait for writes.
 //!
-//! Each operation is next to its row type. An operation that reads and then writes is one transaction. The
-//! state transitions of a placement are decided by [`pinfold_model::PlacementState::after`], never by this crate.
-//! The SQL keeps to what PostgreSQL accepts as well: `$1`, TEXT, BIGINT, `RETURNING`, `ON CONFLICT`.
+//! Each operation is defined next to its row type. An operation that reads and then writes is one transaction. This crate
+//! never decides the next state of a placement; [`pinfold_model::PlacementState::after`] does. The SQL is restricted to
+//! what PostgreSQL also accepts: `$1`, TEXT, BIGINT, `RETURNING`, `ON CONFLICT`.
 
 mod accounts;
 mod audit;

@@ -1,5 +1,5 @@
-//! What an operator saved of plans and clusters, over what is configured. There is little of it: whoever serves
-//! requests keeps all of it in memory.
+//! Plans saved by operators. They override the configured ones. Their number is bounded, so that the service can keep all
+//! of them in memory.
 
 use pinfold_model::{AccountId, Actor, ClusterId, Details, Plan, PlanCode, PlanLimits, Timestamp};
 use sqlx::FromRow;
@@ -10,29 +10,27 @@ use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};
 
-/// Plans that can be saved: all of them stand in one list, and in memory.
+/// Maximum number of saved plans. All of them are kept in memory and shown in one list.
 const PLANS_MAX: i64 = 100;
 
-/// Accounts that follow a plan in one transaction: other writes wait so long.
+/// Maximum number of accounts that one transaction updates. Other writes wait for it.
 const APPLY_MAX: i64 = 1_000;
 
-/// What came of saving a plan.
+/// Result of [`Store::save_plan`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SavePlanOutcome {
-    /// It is saved.
     Done,
-    /// Too many are saved; nothing was changed.
+    /// The maximum number of plans is saved. Nothing was changed.
     TooMany,
 }
 
-/// What came of deleting a saved plan.
+/// Result of [`Store::delete_plan`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeletePlanOutcome {
-    /// It is gone.
     Done,
-    /// There is none of this code.
+    /// No plan with this code is saved.
     NotFound,
-    /// Accounts have it, and no other takes its place; nothing was changed.
+    /// Accounts have the plan, and no configured plan replaces it. Nothing was changed.
     InUse,
 }
 
@@ -83,7 +81,7 @@ impl PlanRow {
 }
 
 impl Store {
-    /// The plans that are saved, in the order of their codes.
+    /// The saved plans, in the order of their codes.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -98,8 +96,8 @@ impl Store {
         rows.into_iter().map(PlanRow::into_plan).collect()
     }
 
-    /// Saves a plan, over one of the same code. Its name and descriptions have no line breaks. The accounts that have
-    /// it follow with [`follow_plan`](Self::apply_plan_storage).
+    /// Saves a plan, replacing one with the same code. Its name and descriptions may not contain line breaks. The storage
+    /// limits of its accounts change with [`apply_plan_storage`](Self::apply_plan_storage).
     ///
     /// # Errors
     /// [`StoreError`].
@@ -112,8 +110,8 @@ impl Store {
         self.write(SavePlan { plan, by, now, journal: self.journal() }).await
     }
 
-    /// Deletes a saved plan, unless accounts have it; with `is_configured`, the configured one takes its place for
-    /// them.
+    /// Deletes a saved plan, unless accounts have it. With `is_configured`, it is deleted in any case, and its accounts get
+    /// the configured plan with this code.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -127,9 +125,9 @@ impl Store {
         self.write(DeletePlan { code, is_configured, by, now, journal: self.journal() }).await
     }
 
-    /// Gives accounts of a plan the plan's storage: that of the saved one, or `configured_bytes` if none is saved.
-    /// Accounts with a storage of their own keep it. Takes a bounded number of accounts after `after`, and gives the
-    /// last of them: where to go on; `None` at the end.
+    /// Sets the storage limit of accounts of a plan to that of the saved plan, or to `configured_bytes` if none is saved.
+    /// Accounts with a storage override keep it. Updates a bounded number of accounts with ids greater than `after`, and
+    /// returns the last of them, from which the caller continues. `None` at the end.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -139,7 +137,7 @@ impl Store {
         configured_bytes: u64,
         after: Option<AccountId>,
     ) -> Result<Option<AccountId>, StoreError> {
-        // Most of the time all have it, and nothing is written.
+        // Usually all accounts have the limit already. The read avoids a write.
         let ids: Vec<i64> = statement::query_scalar(
             "SELECT id FROM accounts WHERE plan = $1 AND id > $3 AND storage_override_bytes IS NULL \
              AND storage_limit_bytes <> COALESCE((SELECT storage_bytes FROM plans WHERE code = $1), $2) \
@@ -152,14 +150,14 @@ impl Store {
         .fetch_all(&self.readers)
         .await?;
         let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(None) };
-        let follow = ApplyPlanStorage { code: code.clone(), configured_bytes, ids: (*first, *last) };
-        self.write(follow).await?;
+        let apply = ApplyPlanStorage { code: code.clone(), configured_bytes, ids: (*first, *last) };
+        self.write(apply).await?;
         Ok(Some(AccountId(*last)))
     }
 }
 
-/// The storage of a plan, in a transaction: that of the saved one, or else `configured_bytes`; `None` if there is
-/// neither.
+/// The storage of a plan, inside a transaction: that of the saved plan, otherwise `configured_bytes`. `None` if neither
+/// exists.
 pub(crate) async fn storage_of(
     conn: &mut Conn,
     code: &PlanCode,
@@ -291,7 +289,7 @@ impl Write for ApplyPlanStorage {
     type Out = ();
 
     async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
-        // The plan is read here, so that of two changes the one that was saved last counts.
+        // Reads the plan in the same statement, so that the plan that was saved last applies.
         statement::query(
             "UPDATE accounts SET storage_limit_bytes = \
              COALESCE((SELECT storage_bytes FROM plans WHERE code = $1), $2) \

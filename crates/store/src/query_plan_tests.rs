@@ -1,5 +1,5 @@
-//! Checks, for the queries that run all the time, how SQLite goes about them: rows that wait for their time
-//! must cost nothing while they wait.
+//! Checks the query plans that SQLite chooses for frequent queries. They must use an index, so that their cost does not
+//! depend on the number of rows that are not due.
 
 use sqlx::{Row, SqlSafeStr};
 
@@ -9,24 +9,24 @@ use crate::placements::{complete_batch, lease, record as placements};
 use crate::webhooks::delivery;
 use crate::{Store, audit, idempotency};
 
-/// The steps of SQLite's plan for a query.
+/// The steps of the query plan.
 async fn plan(store: &Store, sql: &str) -> Vec<String> {
     let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")).into_sql_str();
     let rows = sqlx::query(explain).fetch_all(&store.readers).await.unwrap();
     rows.iter().map(|row| row.get("detail")).collect()
 }
 
-/// Every step goes into an index, and those named are among them.
+/// Asserts that every step uses an index, and that `indices` are among those used.
 async fn assert_uses(store: &Store, sql: &str, indices: &[&str]) {
     let steps = plan(store, sql).await;
-    // MIN and LIMIT stop a scan of an index at its first row.
-    let is_quick = |step: &String| step.starts_with("SEARCH") || step.contains("USING COVERING INDEX");
+    // A scan of an index stops at its first row because of MIN or LIMIT.
+    let uses_index = |step: &String| step.starts_with("SEARCH") || step.contains("USING COVERING INDEX");
     let is_noise = |step: &String| {
         ["SUBQUERY", "BLOOM FILTER", "CONSTANT ROW", "CO-ROUTINE", "SCAN counted"]
             .iter()
             .any(|n| step.contains(n))
     };
-    assert!(steps.iter().all(|step| is_quick(step) || is_noise(step)), "{sql}\n{steps:#?}");
+    assert!(steps.iter().all(|step| uses_index(step) || is_noise(step)), "{sql}\n{steps:#?}");
     for index in indices {
         assert!(steps.iter().any(|step| step.contains(index)), "{sql}\n{steps:#?}");
     }
@@ -37,7 +37,7 @@ async fn store(dir: &tempfile::TempDir) -> Store {
 }
 
 #[tokio::test]
-async fn the_end_of_pins_comes_from_an_index() {
+async fn expiry_and_lock_queries_use_an_index() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir).await;
     assert_uses(&store, pins::NEXT_EXPIRY, &["pins_expiry"]).await;
@@ -47,35 +47,35 @@ async fn the_end_of_pins_comes_from_an_index() {
 }
 
 #[tokio::test]
-async fn the_pins_of_a_cid_are_not_looked_for_among_all_of_an_account() {
+async fn lookup_by_cid_does_not_scan_all_pins_of_an_account() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir).await;
     let indices = ["autoindex_placements_2 (cid=?)", "autoindex_pins_2 (account_id=? AND placement_id=?)"];
     assert_uses(&store, remove::FIND, &indices).await;
     let indices = ["autoindex_placements_2 (cid=? AND cluster=?)", indices[1]];
     assert_uses(&store, create::FIND_EXISTING, &indices).await;
-    // The wishes themselves are all looked at.
+    // The rows of the VALUES list are scanned.
     let steps =
         plan(&store, &create_batch::FIND_BATCH.join("VALUES (0, 'a', 'b', 1), (1, 'a', 'b', 1)")).await;
     assert!(indices.iter().all(|index| steps.iter().any(|step| step.contains(index))), "{steps:#?}");
     let sql = complete_batch::FIND_PENDING.join("VALUES (0, 1, 1), (1, 2, 2)");
     let steps = plan(&store, &sql).await;
-    let by_number = ["autoindex_placements_1 (id=?)", "pins_placement (placement_id=?)"];
-    assert!(by_number.iter().all(|index| steps.iter().any(|step| step.contains(index))), "{steps:#?}");
+    let by_id = ["autoindex_placements_1 (id=?)", "pins_placement (placement_id=?)"];
+    assert!(by_id.iter().all(|index| steps.iter().any(|step| step.contains(index))), "{steps:#?}");
     let indices = ["autoindex_placements_2 (cid=?)", indices[1]];
     for sql in [list::PAGES[1], list::TOTALS[1]] {
         let steps = plan(&store, sql).await;
         let has = |index: &str| steps.iter().any(|step| step.contains(index));
         assert!(indices.into_iter().all(has) && !has("pins_list"), "{steps:#?}");
     }
-    // The few that are found are sorted.
+    // The few matching rows are sorted.
     let steps = plan(&store, pins::OF_CID).await;
     let has = |index: &str| steps.iter().any(|step| step.contains(index));
     assert!(indices.into_iter().all(has) && !has("pins_list"), "{steps:#?}");
 }
 
 #[tokio::test]
-async fn work_comes_from_an_index() {
+async fn placement_queue_queries_use_an_index() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir).await;
     let due = "placements_due (ready=? AND due_at_ms";
@@ -83,7 +83,7 @@ async fn work_comes_from_an_index() {
     assert_uses(&store, lease::MARK_READY, &[due]).await;
     assert_uses(&store, lease::LEASE_PIN, &["placements_queue"]).await;
     assert_uses(&store, lease::LEASE_RELEASE, &["placements_releases"]).await;
-    // All that is due is looked at, but not all there is.
+    // Scans all due placements, but no others.
     let steps = plan(&store, placements::IN_PROGRESS).await;
     assert!(steps.iter().any(|step| step.contains("placements_due")), "{steps:#?}");
     let of_account = ["pins_placement (placement_id=?", "autoindex_accounts_1 (id=?"];
@@ -91,7 +91,7 @@ async fn work_comes_from_an_index() {
 }
 
 #[tokio::test]
-async fn the_log_of_an_account_comes_from_an_index() {
+async fn audit_log_queries_use_an_index() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir).await;
     let indices = [
@@ -107,7 +107,7 @@ async fn the_log_of_an_account_comes_from_an_index() {
 }
 
 #[tokio::test]
-async fn lists_of_operators_come_from_indices() {
+async fn operator_lists_use_an_index() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir).await;
     let of_accounts = ["accounts_admin", "accounts_disabled", "accounts_plan", "autoindex_accounts"];
@@ -130,7 +130,7 @@ async fn lists_of_operators_come_from_indices() {
 }
 
 #[tokio::test]
-async fn what_is_to_be_told_and_what_is_old_come_from_an_index() {
+async fn delivery_and_retention_queries_use_an_index() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir).await;
     assert_uses(&store, delivery::NEXT_DUE, &["webhooks_due"]).await;
@@ -140,12 +140,12 @@ async fn what_is_to_be_told_and_what_is_old_come_from_an_index() {
 }
 
 #[tokio::test]
-async fn sessions_that_are_over_come_from_an_index() {
+async fn expired_session_queries_use_an_index() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir).await;
     let indices = ["sessions_expiry (expires_at_ms<?)", "login_challenges_expiry (expires_at_ms<?)"];
-    for (sweep, index) in sessions::SWEEPS.into_iter().zip(indices) {
+    for (sweep, index) in sessions::DELETE_EXPIRED.into_iter().zip(indices) {
         assert_uses(&store, sweep, &[index]).await;
     }
-    assert_uses(&store, sessions::NEXT_OVER, &indices).await;
+    assert_uses(&store, sessions::ANY_EXPIRED, &indices).await;
 }

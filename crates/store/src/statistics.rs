@@ -1,4 +1,5 @@
-//! Figures of the whole store. They come from sums that are kept, and from indices of what is few.
+//! Statistics of the whole store. They are read from maintained sums (`account_sums`, `pin_sums`) and from indexes with few
+//! rows, so that their cost does not depend on the number of pins.
 
 use std::collections::BTreeMap;
 
@@ -10,48 +11,43 @@ use crate::db::statement;
 use crate::db::write_queue::Conn;
 use crate::{Store, StoreError};
 
-/// As far as placements that are due, or damaged, are counted.
+/// Maximum number of due placements, and of damaged placements, that are counted.
 const COUNT_MAX: i64 = 100_000;
 
-/// Accounts of one plan.
+/// Number of accounts of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountSum {
-    /// The plan.
     pub plan: PlanCode,
-    /// Whether these are the disabled ones.
+    /// Whether the disabled accounts are counted, or the enabled ones.
     pub disabled: bool,
-    /// How many there are.
     pub accounts: u64,
 }
 
-/// Pins of one cluster.
+/// Number and size of the pins of a cluster in one phase.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PinSum {
-    /// The cluster.
     pub cluster: ClusterId,
-    /// How these stand.
     pub phase: PinPhase,
-    /// How many there are.
     pub pins: u64,
-    /// What accounts are charged for them.
+    /// Total of the bytes charged for them.
     pub bytes: u64,
 }
 
-/// A number for each cluster that has any.
+/// A number for each cluster. Clusters with zero are left out.
 pub type PerCluster = Vec<(ClusterId, u64)>;
 
-/// The figures.
+/// Result of [`Store::statistics`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoreStatistics {
-    /// Accounts by plan.
+    /// By plan.
     pub accounts: Vec<AccountSum>,
-    /// Pins by cluster and phase.
+    /// By cluster and phase.
     pub pins: Vec<PinSum>,
-    /// Waiting pins whose placement is in work.
+    /// Number of pending pins whose placement is leased.
     pub pinning: PerCluster,
-    /// Placements that are due, now or later: the queue. At most 100,000 are counted.
+    /// Number of placements in the work queue, due now or later. Counted up to 100,000.
     pub due: u64,
-    /// Placements with damaged blocks. At most 100,000 are counted.
+    /// Number of placements with damaged blocks. Counted up to 100,000 in total.
     pub damaged: PerCluster,
 }
 
@@ -78,7 +74,7 @@ pub(crate) const PINNING: &str = "SELECT p.cluster, COUNT(*) FROM placements p J
     WHERE p.state = 'pinning' AND n.phase = 'pending' GROUP BY p.cluster";
 
 impl Store {
-    /// The figures of the whole store.
+    /// Statistics of the whole store.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -111,7 +107,7 @@ impl Store {
         })
     }
 
-    /// How many accounts each plan has.
+    /// Number of accounts of each plan.
     ///
     /// # Errors
     /// [`StoreError`].

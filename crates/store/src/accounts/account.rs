@@ -1,4 +1,4 @@
-//! Accounts.
+//! Creates, reads and renames accounts.
 
 use pinfold_model::{Account, AccountId, Actor, AuditEvent, Email, PlanCode, Role, Timestamp};
 use sqlx::FromRow;
@@ -11,7 +11,7 @@ use crate::plans;
 use crate::statistics::add_accounts;
 use crate::{Store, StoreError};
 
-/// `SELECT` of all columns of an account, with a literal tail, and between them further columns.
+/// `SELECT` of all columns of an account, optionally followed by further columns, with a literal tail.
 macro_rules! select {
     ($tail:literal) => {
         crate::accounts::account::select!("", $tail)
@@ -28,22 +28,19 @@ macro_rules! select {
 }
 pub(crate) use select;
 
-/// What a new account is.
+/// An account to be created.
 #[derive(Debug, Clone)]
 pub struct NewAccount {
-    /// Its address.
     pub email: Email,
-    /// What it calls itself.
+    /// Display name.
     pub name: String,
-    /// Its role.
     pub role: Role,
-    /// Its plan.
     pub plan: PlanCode,
-    /// Its plan's storage, if that is the configured one: a saved plan of this code counts before it.
+    /// Storage of the configured plan. A saved plan with the same code takes precedence.
     pub storage_limit_bytes: u64,
-    /// Whether its plan is configured; if not, one of this code must be saved.
+    /// Whether the plan is configured. If not, a plan with this code must be saved.
     pub plan_is_configured: bool,
-    /// The hash of its password, as a PHC string.
+    /// Password hash as a PHC string.
     pub password_hash: Option<String>,
 }
 
@@ -83,7 +80,7 @@ impl AccountRow {
 }
 
 impl Store {
-    /// Makes an account, as `by` wants; `None` if the address is taken. With `only_first`, also `None` if there is any.
+    /// Creates an account. `None` if the e-mail address is in use. With `only_first`, also `None` if any account exists.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -118,7 +115,7 @@ impl Store {
         row.map(AccountRow::into_account).transpose()
     }
 
-    /// Accounts in the order of their ids, after `after`.
+    /// Up to `limit` accounts with ids greater than `after`, in ascending order of their ids.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -131,7 +128,7 @@ impl Store {
         rows.into_iter().map(AccountRow::into_account).collect()
     }
 
-    /// Calls an account something else; `None` if there is no such account.
+    /// Changes the display name of an account. `None` if there is no such account.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -146,7 +143,7 @@ impl Store {
     }
 }
 
-/// The account with this id, in a transaction.
+/// Reads the account with this id inside a transaction.
 pub(crate) async fn load(conn: &mut Conn, id: AccountId) -> Result<Option<Account>, StoreError> {
     let query = statement::query_as::<AccountRow>(select!("WHERE id = $1")).bind(id.0);
     query.fetch_optional(conn).await?.map(AccountRow::into_account).transpose()
@@ -174,7 +171,7 @@ impl Write for Create {
         }
         let configured = self.new.plan_is_configured.then_some(self.new.storage_limit_bytes);
         let storage = plans::storage_of(conn, &self.new.plan, configured).await?;
-        // It was deleted a moment ago.
+        // The plan was deleted after the caller looked it up.
         let storage = storage.ok_or_else(|| unknown_value("plan", self.new.plan.as_str()))?;
         let done = statement::query(
             "INSERT INTO accounts (id, email, name, role, plan, disabled, password_hash, storage_limit_bytes, \

@@ -1,4 +1,7 @@
-//! What accounts take when blocks that their pins share count once. Counted behind the changes, never in them.
+//! Deduplicated usage of accounts: the size of their pins with shared blocks counted once.
+//!
+//! A write that changes the pins of an account sets `dedup_state` to 1. A background task counts such accounts and stores
+//! the result. Writes never count themselves. `dedup_state` is 0 (up to date), 1 (to be counted) or 2 (being counted).
 
 use cid::Cid;
 use pinfold_model::{AccountId, ClusterId, PlacementId};
@@ -9,14 +12,12 @@ use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};
 
-/// A placement that an account keeps.
+/// A placement with an active pin of an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActivePlacement {
-    /// Its number.
     pub id: PlacementId,
-    /// The root of the DAG.
+    /// Root of the DAG.
     pub cid: Cid,
-    /// Where it is.
     pub cluster: ClusterId,
 }
 
@@ -28,20 +29,20 @@ struct ActiveRow {
 }
 
 impl Store {
-    /// Takes an account that is to be counted anew, if there is one: the next one after `after`, so that one that
-    /// changes all the time does not keep the others from being counted. Also one that a process took before this one and
-    /// did not finish, so that only one process may count.
+    /// Selects the next account to count, if there is one, and marks it as being counted. Starts after `after` and wraps
+    /// around, so that an account that changes continuously does not starve the others. Also selects accounts whose
+    /// count was interrupted; therefore only one process may count.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn start_dedup_count(&self, after: Option<AccountId>) -> Result<Option<AccountId>, StoreError> {
-        // Most of the time there is none, and nothing is written.
+        // Usually no account is due. The read avoids a write.
         let mut due = self.next_dedup_account(after).await?;
         if due.is_none() && after.is_some() {
             due = self.next_dedup_account(None).await?;
         }
         let Some(id) = due else { return Ok(None) };
-        self.write(LeasedPlacement { id }).await?;
+        self.write(MarkCounting { id }).await?;
         Ok(Some(id))
     }
 
@@ -54,7 +55,7 @@ impl Store {
         Ok(due.map(AccountId))
     }
 
-    /// The placements that an account keeps, in the order of their ids, at most `limit` after `after`.
+    /// Up to `limit` placements with active pins of the account, with ids greater than `after`, in ascending order.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -74,7 +75,7 @@ impl Store {
         .bind(i64::from(limit))
         .fetch_all(&self.readers)
         .await?;
-        let kept = |row: ActiveRow| {
+        let placement = |row: ActiveRow| {
             Ok(ActivePlacement {
                 id: PlacementId(row.id),
                 cid: Cid::try_from(row.cid.as_str()).map_err(|_| unknown_value("CID", &row.cid))?,
@@ -82,23 +83,23 @@ impl Store {
                     .map_err(|_| unknown_value("cluster", &row.cluster))?,
             })
         };
-        rows.into_iter().map(kept).collect()
+        rows.into_iter().map(placement).collect()
     }
 
-    /// Writes what was counted. An account that has changed meanwhile is counted once more.
+    /// Stores the result of a count. An account that changed during the count stays marked and is counted again.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn finish_dedup_count(&self, account: AccountId, bytes: u64) -> Result<(), StoreError> {
-        self.write(Set { account, bytes }).await
+        self.write(StoreCount { account, bytes }).await
     }
 }
 
-struct LeasedPlacement {
+struct MarkCounting {
     id: AccountId,
 }
 
-impl Write for LeasedPlacement {
+impl Write for MarkCounting {
     type Out = ();
 
     async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
@@ -108,12 +109,12 @@ impl Write for LeasedPlacement {
     }
 }
 
-struct Set {
+struct StoreCount {
     account: AccountId,
     bytes: u64,
 }
 
-impl Write for Set {
+impl Write for StoreCount {
     type Out = ();
 
     async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {

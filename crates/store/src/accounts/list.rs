@@ -1,7 +1,7 @@
-//! Lists of accounts for operators, newest first.
+//! Listing of accounts for operators, newest first.
 //!
-//! A page looks at a bounded number of rows, so that it costs the same whatever is asked for: one that finds less than
-//! it may says where to go on all the same.
+//! A page examines at most [`WINDOW`] rows, so that its cost is bounded for every filter. A page with fewer matches than
+//! requested can therefore still have a next page.
 
 use std::collections::HashMap;
 
@@ -14,39 +14,34 @@ use crate::db::statement;
 use crate::pins::list::pattern;
 use crate::{Store, StoreError};
 
-/// Rows that one page looks at.
+/// Maximum number of rows that a page examines.
 pub(crate) const WINDOW: i64 = 10_000;
 
-/// Which accounts.
+/// Selects accounts. `None` matches every account.
 #[derive(Debug, Clone, Default)]
 pub struct AccountFilter {
-    /// With this text in the address or the name, in any case (of ASCII letters).
+    /// Substring of the e-mail address or the name. Case-insensitive for ASCII letters.
     pub search: Option<String>,
-    /// With this plan.
     pub plan: Option<PlanCode>,
-    /// With this role.
     pub role: Option<Role>,
-    /// Disabled, or not.
     pub disabled: Option<bool>,
 }
 
-/// An account, as an operator sees it.
+/// An account with the fields that only operators see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountRecord {
-    /// The account.
     pub account: Account,
-    /// Its own storage, whatever its plan says.
+    /// Storage limit of the account that overrides the one of its plan.
     pub storage_override_bytes: Option<u64>,
-    /// When it was told to go, if it was.
+    /// When its removal was requested; `None` if it is not being removed.
     pub removing_since: Option<Timestamp>,
 }
 
-/// A page.
+/// A page of accounts.
 #[derive(Debug, Clone)]
 pub struct AccountList {
-    /// The accounts.
     pub accounts: Vec<AccountRecord>,
-    /// After which account the next page begins; `None` on the last.
+    /// `before` of the next page; `None` on the last page.
     pub next: Option<AccountId>,
 }
 
@@ -68,7 +63,8 @@ impl RecordRow {
     }
 }
 
-/// The same query for each of the indices that a list can go by: admins, the disabled, a plan, all. `$1` is the plan.
+/// A query for each index that a list can use: admins, disabled accounts, accounts of a plan, all accounts. `$1` is the
+/// plan.
 macro_rules! per_index {
     ($select:expr, $tail:expr) => {
         [
@@ -80,13 +76,13 @@ macro_rules! per_index {
     };
 }
 
-/// The last row that a page looks at; `$2` is where it begins.
+/// The last row that a page examines. `$2` is the id before which the page begins.
 pub(crate) const ENDS: [&str; 4] = per_index!(
     "SELECT id FROM accounts",
     "id < $2 AND (CAST($1 AS TEXT) IS NULL OR id IS NOT NULL) ORDER BY id DESC LIMIT 1 OFFSET $3"
 );
 
-/// The page itself, down to `$3`.
+/// The matching rows of a page, down to the id `$3`.
 pub(crate) const PAGES: [&str; 4] = per_index!(
     select!(", storage_override_bytes, removing_since_ms", ""),
     "id < $2 AND id >= $3 AND (CAST($1 AS TEXT) IS NULL OR plan = $1) \
@@ -96,7 +92,7 @@ pub(crate) const PAGES: [&str; 4] = per_index!(
 );
 
 impl AccountFilter {
-    /// The index that leaves the fewest rows to look at.
+    /// The index with the fewest rows to examine for this filter.
     fn index(&self) -> usize {
         match self {
             Self { role: Some(Role::Admin), .. } => 0,
@@ -108,7 +104,7 @@ impl AccountFilter {
 }
 
 impl Store {
-    /// Up to `limit` accounts that match, newest first, older than `before`.
+    /// Up to `limit` matching accounts created before `before`, newest first.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -144,7 +140,7 @@ impl Store {
         Ok(AccountList { accounts, next })
     }
 
-    /// The account with this id, as an operator sees it.
+    /// The account with this id, with the fields that only operators see.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -157,7 +153,8 @@ impl Store {
         row.map(RecordRow::into_record).transpose()
     }
 
-    /// The addresses of accounts, as far as they are there. For some dozens of them.
+    /// E-mail addresses of these accounts. Accounts that do not exist are left out. Runs one query for each id, so it is
+    /// meant for at most a page of ids.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,4 +1,4 @@
-//! Logins that had the right password and wait for a code.
+//! Login challenges: logins with a verified password that still require a one-time code.
 
 use std::time::Duration;
 
@@ -11,58 +11,56 @@ use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{NewSession, Store, StoreError};
 
-/// What a new half-done login is.
+/// A login challenge to be created.
 #[derive(Debug, Clone)]
 pub struct NewChallenge {
-    /// Whose login it is.
     pub account: AccountId,
-    /// The hash that the password was compared with, as a PHC string.
+    /// The password hash that was verified, as a PHC string.
     pub password_hash: String,
-    /// The hash of its temporary token, in hexadecimal.
+    /// Hash of the temporary token of the challenge, in hexadecimal.
     pub hash: String,
-    /// When it is over.
     pub expires_at: Timestamp,
-    /// How many the account may have at one time; the oldest end to make room.
+    /// Maximum number of challenges of the account. The oldest ones are deleted when it is exceeded.
     pub challenges_max: u32,
 }
 
-/// What came of trying a code on a half-done login.
+/// Result of [`Store::attempt_challenge`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChallengeAttempt {
-    /// There is no such login, its time is over, or it was tried too often.
+    /// The challenge does not exist, has expired, or had too many attempts.
     NotFound,
-    /// The account was tried too often; the next try is after so long.
+    /// The account had too many attempts. The next one is allowed after this time.
     Wait(Duration),
-    /// The try is counted; it is this account's login.
+    /// The attempt was counted. The challenge belongs to this account.
     Allowed(AccountId),
 }
 
 impl Store {
-    /// Keeps a half-done login, after a password was found to be right. False when that is not enough any more: the
-    /// hash that it was compared with is not the account's, the account is disabled, or it needs no code.
+    /// Creates a challenge after the password was verified. False if that is no longer sufficient: the password hash
+    /// changed, the account was disabled, or it no longer requires a code.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn create_challenge(&self, new: NewChallenge, now: Timestamp) -> Result<bool, StoreError> {
-        self.write(Open { id: self.id(now), new }).await
+        self.write(CreateChallenge { id: self.id(now), new }).await
     }
 
-    /// Counts a try, before the code is looked at: so no number of requests at once gets more tries.
+    /// Counts an attempt. Called before the code is verified, so that concurrent requests get no additional attempts.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn attempt_challenge(
         &self,
         hash: String,
-        tries_max: u32,
+        attempts_max: u32,
         bucket: AttemptBucket,
         now: Timestamp,
     ) -> Result<ChallengeAttempt, StoreError> {
-        self.write(Try { hash, tries_max, bucket, now }).await
+        self.write(AttemptChallenge { hash, attempts_max, bucket, now }).await
     }
 
-    /// Completes a half-done login with the code of this time step: uses the code and the login up, and opens a
-    /// session. `None`, and nothing is changed, when either was used up before.
+    /// Completes a challenge with a verified code: consumes the code and the challenge, and creates a session. `None`,
+    /// without changes, if either was consumed before.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -75,21 +73,23 @@ impl Store {
         now: Timestamp,
     ) -> Result<Option<SessionId>, StoreError> {
         let (id, journal) = (self.id(now), self.journal());
-        self.write(Pass { id, hash, code, session, by, now, journal }).await
+        self.write(CompleteChallenge { id, hash, code, session, by, now, journal }).await
     }
 }
 
-struct Open {
+struct CreateChallenge {
     id: i64,
     new: NewChallenge,
 }
 
-impl Write for Open {
+impl Write for CreateChallenge {
     type Out = bool;
 
     async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
         let new = &self.new;
-        if !sessions::still_opens(conn, new.account, &new.password_hash, sessions::Factor::Code).await? {
+        if !sessions::is_still_valid_password(conn, new.account, &new.password_hash, sessions::Factor::Code)
+            .await?
+        {
             return Ok(false);
         }
         statement::query(
@@ -113,14 +113,14 @@ impl Write for Open {
     }
 }
 
-struct Try {
+struct AttemptChallenge {
     hash: String,
-    tries_max: u32,
+    attempts_max: u32,
     bucket: AttemptBucket,
     now: Timestamp,
 }
 
-impl Write for Try {
+impl Write for AttemptChallenge {
     type Out = ChallengeAttempt;
 
     async fn run(&self, conn: &mut Conn) -> Result<ChallengeAttempt, StoreError> {
@@ -129,11 +129,11 @@ impl Write for Try {
         )
         .bind(&self.hash)
         .bind(self.now.as_ms())
-        .bind(i64::from(self.tries_max))
+        .bind(i64::from(self.attempts_max))
         .fetch_optional(&mut *conn)
         .await?;
         let Some(account) = found.map(AccountId) else { return Ok(ChallengeAttempt::NotFound) };
-        if let Some(wait) = second_factor::take_try(conn, account, self.bucket, self.now).await? {
+        if let Some(wait) = second_factor::take_attempt(conn, account, self.bucket, self.now).await? {
             return Ok(ChallengeAttempt::Wait(wait));
         }
         let count = statement::query("UPDATE login_challenges SET attempts = attempts + 1 WHERE hash = $1")
@@ -143,7 +143,7 @@ impl Write for Try {
     }
 }
 
-struct Pass {
+struct CompleteChallenge {
     id: i64,
     hash: String,
     code: second_factor::TotpCode,
@@ -153,7 +153,7 @@ struct Pass {
     journal: Journal,
 }
 
-impl Write for Pass {
+impl Write for CompleteChallenge {
     type Out = Option<SessionId>;
 
     async fn run(&self, conn: &mut Conn) -> Result<Option<SessionId>, StoreError> {
@@ -167,7 +167,7 @@ impl Write for Pass {
         .bind(self.now.as_ms())
         .fetch_optional(&mut *conn)
         .await?;
-        if found.is_none() || !second_factor::use_code(conn, account, &self.code).await? {
+        if found.is_none() || !second_factor::consume_code(conn, account, &self.code).await? {
             return Ok(None);
         }
         statement::query("DELETE FROM login_challenges WHERE hash = $1")

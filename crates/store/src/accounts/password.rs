@@ -1,4 +1,4 @@
-//! Passwords, as hashes.
+//! Password hashes of accounts.
 
 use pinfold_model::{Account, AccountId, Actor, AuditEvent, Email, SessionId, Timestamp};
 use sqlx::FromRow;
@@ -17,7 +17,7 @@ struct LoginRow {
 }
 
 impl Store {
-    /// The account with this address, and the hash of its password if it has one.
+    /// The account with this e-mail address, and its password hash if it has one.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -35,7 +35,7 @@ impl Store {
         row.map(|row| Ok((row.account.into_account()?, row.password_hash))).transpose()
     }
 
-    /// The hash of the account's password, if it has one.
+    /// The password hash of the account, if it has one.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -46,8 +46,8 @@ impl Store {
         Ok(hash.flatten())
     }
 
-    /// Gives the account another password, and ends its half-done logins and all its sessions but `keep`. False
-    /// when there is no such account, or its password's hash is not `expected` any more.
+    /// Sets the password hash, and deletes all login challenges and all sessions of the account except `keep`. False,
+    /// without changes, if there is no such account, or `expected` is given and is not the present password hash.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -89,7 +89,7 @@ impl Write for Set {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        // No session has the number 0.
+        // No session has the id 0.
         statement::query("DELETE FROM sessions WHERE account_id = $1 AND id <> $2")
             .bind(self.account.0)
             .bind(self.keep.map_or(0, |id| id.0))

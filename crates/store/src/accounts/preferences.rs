@@ -1,4 +1,4 @@
-//! What an account's clients want to remember: names with JSON values, which nobody here reads.
+//! Preferences of accounts: names with JSON values, which clients store and the service does not interpret.
 
 use std::collections::BTreeMap;
 
@@ -19,8 +19,8 @@ impl Store {
         Ok(query.fetch_all(&self.readers).await?.into_iter().map(Preference::from).collect())
     }
 
-    /// Sets preferences, removes those without a value, and gives all; `None`, and nothing is changed, when names
-    /// and values would have more than `bytes_max` bytes together.
+    /// Sets preferences, deletes those without a value, and returns all preferences. `None`, without changes, if the
+    /// total size of all names and values would exceed `bytes_max`.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,8 +1,8 @@
-//! The books: what accounts are charged for their pins.
+//! Quota accounting: what accounts are charged for their pins.
 //!
-//! Every statement that moves `used_bytes` or `pin_count` stands here. `used_bytes` is at all times the sum of
-//! `charged_bytes` of the account's pins. Each of them also marks the account, to be counted anew without what its pins
-//! share ([`crate::distinct`]).
+//! Only this module changes `used_bytes` and `pin_count`. At all times, `used_bytes` is the sum of `charged_bytes` of the
+//! pins of the account. Each statement that changes `used_bytes` also sets `dedup_state`, so that the deduplicated usage
+//! is counted again (`dedup_usage.rs`).
 
 use pinfold_model::{AccountId, Failure, FailureCode, PinPhase};
 use sqlx::FromRow;
@@ -14,27 +14,27 @@ use crate::statistics::PinSumChanges;
 use crate::webhooks::outbox::watched;
 use crate::{PlacementRecord, StoreError};
 
-/// What is said to accounts that can't pay.
-pub(crate) const OVER_QUOTA: &str = "It is larger than what is left of your storage";
+/// Message of pins that fail because the quota is exceeded.
+pub(crate) const OVER_QUOTA: &str = "The content is larger than the remaining storage of the account";
 
-/// An account that was charged.
+/// Result of a successful charge.
 #[derive(Debug, FromRow)]
 pub(crate) struct Charged {
-    /// 1 if a webhook watches its pins.
+    /// 1 if a webhook subscribes to events of the account, otherwise 0.
     pub(crate) watched: i64,
 }
 
-/// A pin that waited, and does no more.
+/// A pin whose phase changed from pending to active or failed.
 #[derive(Debug, FromRow)]
 pub(crate) struct CompletedPin {
     pub(crate) id: i64,
     pub(crate) account_id: i64,
-    /// 1 if a webhook watches it.
+    /// 1 if a webhook subscribes to its events, otherwise 0.
     pub(crate) watched: i64,
 }
 
-/// Charges pins, if that much is left; `None`, and nothing is changed, if not. `new_pins` of them are not counted yet.
-/// Nothing is left of an account that is on its way out.
+/// Charges `bytes` to the account and adds `new_pins` to its pin count. `None`, without changes, if less storage is left
+/// or the account is being removed.
 pub(crate) async fn charge(
     conn: &mut Conn,
     account: AccountId,
@@ -49,7 +49,8 @@ pub(crate) async fn charge(
     Ok(charged.bind(account.0).bind(column(bytes)).bind(column(new_pins as u64)).fetch_optional(conn).await?)
 }
 
-/// Counts new pins of unknown size, if anything is left at all, and gives how many bytes are.
+/// Adds pins of unknown size to the pin count. Returns the remaining bytes; `None`, without changes, if no storage is
+/// left or the account is being removed.
 pub(crate) async fn add_pending_pins(
     conn: &mut Conn,
     account: AccountId,
@@ -67,7 +68,7 @@ pub(crate) async fn add_pending_pins(
     Ok(room.map(number))
 }
 
-/// How many bytes are left, if any are.
+/// The remaining bytes; `None` if there are none or the account is being removed.
 pub(crate) async fn room(conn: &mut Conn, account: AccountId) -> Result<Option<u64>, StoreError> {
     let room: Option<i64> = statement::query_scalar(
         "SELECT storage_limit_bytes - used_bytes FROM accounts \
@@ -79,7 +80,7 @@ pub(crate) async fn room(conn: &mut Conn, account: AccountId) -> Result<Option<u
     Ok(room.map(number))
 }
 
-/// Takes so many pins, and what they were charged together, out of the books.
+/// Subtracts removed pins and their total charge from the account.
 pub(crate) async fn remove_pins(
     conn: &mut Conn,
     account: AccountId,
@@ -98,7 +99,8 @@ pub(crate) async fn remove_pins(
     Ok(())
 }
 
-/// Each waiting pin's account is looked up; the accounts are not searched for those that are full.
+/// Fails the pending pins whose account lacks the storage. Looks up the account of each pending pin, so that it does not
+/// scan all accounts that are full.
 pub(crate) const FAIL_OVER_QUOTA: &str = concat!(
     "UPDATE pins SET phase = 'failed', error_code = $3, error_detail = $4 \
      WHERE placement_id = $1 AND phase = 'pending' AND EXISTS (SELECT 1 FROM accounts a \
@@ -106,9 +108,9 @@ pub(crate) const FAIL_OVER_QUOTA: &str = concat!(
     watched!("pins.account_id")
 );
 
-/// Settles every waiting pin of a placement that is held now: those whose account has that much left are charged and
-/// kept, the others fail. Gives the kept ones, then the failed ones. An account has at most one pin of a placement, so
-/// each statement counts it once.
+/// Completes all pending pins of a placement that is held: charges and activates the pins whose account has enough
+/// storage left, and fails the others. Returns the active pins, then the failed ones. An account has at most one pin of a
+/// placement, so each statement charges it at most once.
 pub(crate) async fn activate_pending(
     conn: &mut Conn,
     placement: &PlacementRecord,
@@ -130,17 +132,17 @@ pub(crate) async fn activate_pending(
     .bind(bytes)
     .execute(&mut *conn)
     .await?;
-    let kept = statement::query_as(concat!(
+    let active = statement::query_as(concat!(
         "UPDATE pins SET phase = 'active', charged_bytes = $2 ",
         "WHERE placement_id = $1 AND phase = 'pending' RETURNING id, account_id, ",
         watched!("pins.account_id")
     ));
-    let kept: Vec<CompletedPin> = kept.bind(placement.id.0).bind(bytes).fetch_all(&mut *conn).await?;
-    move_pending(conn, placement, bytes, kept.len(), failed.len()).await?;
-    Ok((kept, failed))
+    let active: Vec<CompletedPin> = active.bind(placement.id.0).bind(bytes).fetch_all(&mut *conn).await?;
+    move_pending(conn, placement, bytes, active.len(), failed.len()).await?;
+    Ok((active, failed))
 }
 
-/// Gives every waiting pin of a placement up, and gives them.
+/// Fails all pending pins of a placement, and returns them.
 pub(crate) async fn fail_pending(
     conn: &mut Conn,
     placement: &PlacementRecord,

@@ -1,4 +1,4 @@
-//! Referrals: under which word an account brings others, and whom it brought.
+//! Referrals: the referral code of an account, and the accounts that were created with it.
 
 use pinfold_model::{AccountId, Referral, Timestamp};
 use sqlx::FromRow;
@@ -11,9 +11,9 @@ use crate::{Store, StoreError};
 /// A page of referrals.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Referrals {
-    /// The referrals, newest first.
+    /// Newest first.
     pub referrals: Vec<Referral>,
-    /// How many there are altogether, at most as many as were to be counted.
+    /// Total number of referrals, up to the `count_max` of the query.
     pub total: u64,
 }
 
@@ -24,8 +24,8 @@ struct ReferralRow {
 }
 
 impl Store {
-    /// The account's word: the one that it has, or else `fresh`, which is its own from now on. `None` if `fresh` is
-    /// another's, or there is no such account.
+    /// The referral code of the account. An account without a code gets `fresh`. `None` if another account has the code
+    /// `fresh`, or if there is no such account.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -45,8 +45,8 @@ impl Store {
         }
     }
 
-    /// Notes that an account came by this word. False, and nothing is changed, if nobody has it, or it is the account's
-    /// own, or the account came by one before.
+    /// Records that the account was referred by the account with this code. False, without changes, if the code is
+    /// unknown or is its own, or if the account already has a referrer.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -54,8 +54,8 @@ impl Store {
         self.write(SetReferrer { account, code }).await
     }
 
-    /// Up to `limit` accounts that came by this account's word, newest first, without the first `skip`. At
-    /// most `count_max` are counted.
+    /// Up to `limit` accounts referred by this account, newest first, after skipping `skip`. The total is counted up to
+    /// `count_max`.
     ///
     /// # Errors
     /// [`StoreError`].

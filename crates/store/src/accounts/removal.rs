@@ -1,7 +1,6 @@
-//! How accounts go: told to go first, then their pins in bounded steps, then the account itself.
+//! Removal of accounts: first the account is marked, then its pins are deleted in bounded steps, then the account itself.
 //!
-//! The row says that it is on its way out, so that a process that is killed leaves nothing half done for ever: whoever
-//! comes next goes on.
+//! The mark (`removing_since_ms`) is stored in the row, so a removal that was interrupted continues after a restart.
 
 use pinfold_model::{AccountId, Actor, AuditEvent, Details, Role, Timestamp, WebhookEvent};
 use sqlx::FromRow;
@@ -16,58 +15,55 @@ use crate::statistics::add_accounts;
 use crate::webhooks::outbox::Outbox;
 use crate::{PinRemoval, Store, StoreError};
 
-/// What an account has and is to go with it. Its pins are gone by then; what is not named here cascades.
-const BELONGINGS: [&str; 4] = [
+/// Deletes the rows that belong to an account, except its pins, which are deleted before, and rows that cascade.
+const OWNED_ROWS: [&str; 4] = [
     "DELETE FROM tokens WHERE account_id = $1",
     "DELETE FROM sessions WHERE account_id = $1",
     "DELETE FROM login_challenges WHERE account_id = $1",
     "DELETE FROM preferences WHERE account_id = $1",
 ];
 
-/// What an account can have so much of that it goes in steps, before the account does.
+/// Deletes rows of which an account can have many. They are deleted in steps, before the account.
 const MANY: [&str; 2] = [
     "DELETE FROM webhook_deliveries WHERE id IN (SELECT d.id FROM webhooks h \
      JOIN webhook_deliveries d ON d.webhook_id = h.id WHERE h.account_id = $1 LIMIT $2)",
     "DELETE FROM idempotent_requests WHERE id IN (SELECT id FROM idempotent_requests WHERE account_id = $1 LIMIT $2)",
 ];
 
-/// So many rows of those go in one step.
+/// Maximum number of rows that one step deletes with [`MANY`].
 const MANY_STEP: i64 = 1_000;
 
-/// What came of telling an account to go.
+/// Result of [`Store::begin_account_removal`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BeginRemovalOutcome {
-    /// It is gone.
+    /// The account was removed.
     Gone,
-    /// It goes once these pins of it are gone.
+    /// The removal continues in steps.
     Begun {
-        /// How many there are.
         pins: u64,
     },
-    /// There is no such account.
     NotFound,
-    /// Nobody else would be left who may change anything; nothing was changed.
+    /// It is the last enabled administrator. Nothing was changed.
     LastAdmin,
-    /// It has pins, and was not to lose them; nothing was changed.
+    /// It has pins, and the removal was not forced. Nothing was changed.
     HasPins {
-        /// How many there are.
         pins: u64,
     },
 }
 
-/// A step of the removal of accounts.
+/// Result of a step of the removal of accounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RemovalStep {
-    /// Pins ended; none when other things of the account went.
+    /// These pins were removed. Empty if the step deleted other rows of the account.
     Pins(Vec<PinRemoval>),
-    /// An account is gone.
+    /// This account was removed.
     Gone(AccountId),
-    /// Nobody is on the way out.
+    /// No account is being removed.
     Nothing,
 }
 
 #[derive(Debug, FromRow)]
-struct LeavingRow {
+struct RemovingRow {
     email: String,
     role: String,
     plan: String,
@@ -77,8 +73,9 @@ struct LeavingRow {
 }
 
 impl Store {
-    /// Tells an account to go: it is disabled and gets no more pins. One without pins is gone at once; one with pins
-    /// must be told with `force`, and goes in the [steps](Self::continue_account_removal) that follow.
+    /// Begins the removal of an account: disables it and rejects new pins. An account without pins is removed
+    /// immediately. An account with pins requires `force`, and is removed by the following
+    /// [steps](Self::continue_account_removal).
     ///
     /// # Errors
     /// [`StoreError`].
@@ -92,8 +89,8 @@ impl Store {
         self.write(Begin { id, force, by, now, journal: self.journal() }).await
     }
 
-    /// One step of the removal of accounts that were told to go: up to `limit` pins of one of them, or that account
-    /// itself when it has none.
+    /// Performs one step of the removal of an account that is being removed: removes up to `limit` of its pins, or the
+    /// account itself if it has none.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -102,27 +99,27 @@ impl Store {
         limit: u32,
         now: Timestamp,
     ) -> Result<RemovalStep, StoreError> {
-        // Most of the time there is none, and nothing is written.
-        let leaving: Option<i64> = statement::query_scalar(
+        // Usually no account is being removed. The read avoids a write.
+        let removing: Option<i64> = statement::query_scalar(
             "SELECT id FROM accounts WHERE removing_since_ms IS NOT NULL ORDER BY id LIMIT 1",
         )
         .fetch_optional(&self.readers)
         .await?;
-        let Some(id) = leaving else { return Ok(RemovalStep::Nothing) };
+        let Some(id) = removing else { return Ok(RemovalStep::Nothing) };
         let (journal, outbox) = (self.journal(), self.outbox());
         self.write(Step { id: AccountId(id), limit, now, journal, outbox }).await
     }
 }
 
-/// The account as far as its removal is concerned.
-async fn leaving(conn: &mut Conn, id: AccountId) -> Result<Option<LeavingRow>, StoreError> {
+/// Reads the columns of an account that its removal uses.
+async fn removing(conn: &mut Conn, id: AccountId) -> Result<Option<RemovingRow>, StoreError> {
     let query = statement::query_as(
         "SELECT email, role, plan, disabled, pin_count, removing_since_ms FROM accounts WHERE id = $1",
     );
     Ok(query.bind(id.0).fetch_optional(conn).await?)
 }
 
-/// How many pins of an account are locked, and until when at the longest. What has failed promises nothing.
+/// Number of pins of an account with a retention lock, and the latest end of a lock. Failed pins are not locked.
 pub(crate) const LOCKED: &str = "SELECT COUNT(*), MAX(retain_until_ms) FROM pins \
      WHERE account_id = $1 AND retain_until_ms > $2 AND phase <> 'failed'";
 
@@ -138,7 +135,7 @@ impl Write for Begin {
     type Out = BeginRemovalOutcome;
 
     async fn run(&self, conn: &mut Conn) -> Result<BeginRemovalOutcome, StoreError> {
-        let Some(row) = leaving(conn, self.id).await? else { return Ok(BeginRemovalOutcome::NotFound) };
+        let Some(row) = removing(conn, self.id).await? else { return Ok(BeginRemovalOutcome::NotFound) };
         let pins = number(row.pin_count);
         if row.removing_since_ms.is_some() {
             return Ok(BeginRemovalOutcome::Begun { pins });
@@ -151,7 +148,7 @@ impl Write for Begin {
             return Ok(BeginRemovalOutcome::HasPins { pins });
         }
         self.log(conn, row.email.as_str(), pins).await?;
-        if pins == 0 && !take_many(conn, self.id).await? {
+        if pins == 0 && !delete_many(conn, self.id).await? {
             finish(conn, self.id, &row).await?;
             return Ok(BeginRemovalOutcome::Gone);
         }
@@ -169,7 +166,7 @@ impl Write for Begin {
 }
 
 impl Begin {
-    /// Logs it for the account; and if that opens locks, with their number, for who said so as well.
+    /// Logs the removal for the account. If it overrides retention locks, also logs it for the acting account.
     async fn log(&self, conn: &mut Conn, email: &str, pins: u64) -> Result<(), StoreError> {
         let query = statement::query_as(LOCKED).bind(self.id.0).bind(self.now.as_ms());
         let (locked, until_ms): (i64, Option<i64>) = query.fetch_one(&mut *conn).await?;
@@ -198,10 +195,10 @@ impl Write for Step {
     type Out = RemovalStep;
 
     async fn run(&self, conn: &mut Conn) -> Result<RemovalStep, StoreError> {
-        let row = leaving(conn, self.id).await?.filter(|row| row.removing_since_ms.is_some());
+        let row = removing(conn, self.id).await?.filter(|row| row.removing_since_ms.is_some());
         let Some(row) = row else { return Ok(RemovalStep::Nothing) };
         let rows: Vec<RemovalRow> = statement::query_as(
-            // Its webhooks go with it, and hear nothing of that.
+            // `watched` is 0: the webhooks of the account are removed with it and get no events.
             "SELECT id, account_id, placement_id, charged_bytes, CAST(0 AS BIGINT) AS watched, \
              CASE WHEN phase <> 'failed' THEN retain_until_ms END AS locked_until_ms FROM pins \
              WHERE account_id = $1 ORDER BY id LIMIT $2",
@@ -210,7 +207,7 @@ impl Write for Step {
         .bind(i64::from(self.limit))
         .fetch_all(&mut *conn)
         .await?;
-        if rows.is_empty() && take_many(conn, self.id).await? {
+        if rows.is_empty() && delete_many(conn, self.id).await? {
             return Ok(RemovalStep::Pins(Vec::new()));
         }
         if rows.is_empty() {
@@ -219,21 +216,21 @@ impl Write for Step {
             finish(conn, self.id, &row).await?;
             return Ok(RemovalStep::Gone(self.id));
         }
-        // Also those that are locked: who told the account to go said so.
+        // Locked pins are removed too: the removal of the account overrides their locks.
         let (locked, free): (Vec<_>, Vec<_>) =
             rows.into_iter().partition(|row| row.locked_until(self.now).is_some());
-        let mut ended = Vec::new();
+        let mut removed = Vec::new();
         for (rows, action) in [(free, "pin.remove"), (locked, "pin.remove_locked")] {
             let (to, what) =
                 ((&self.journal, &self.outbox), (WebhookEvent::Removed, (action, Actor::SYSTEM)));
-            ended.extend(remove_rows(conn, &rows, to, what, self.now).await?);
+            removed.extend(remove_rows(conn, &rows, to, what, self.now).await?);
         }
-        Ok(RemovalStep::Pins(ended))
+        Ok(RemovalStep::Pins(removed))
     }
 }
 
-/// Takes a step's worth of [`MANY`] away; true if there may be more.
-async fn take_many(conn: &mut Conn, id: AccountId) -> Result<bool, StoreError> {
+/// Deletes up to [`MANY_STEP`] rows with [`MANY`]. True if more may be left.
+async fn delete_many(conn: &mut Conn, id: AccountId) -> Result<bool, StoreError> {
     let mut left = MANY_STEP;
     for sql in MANY {
         let done = statement::query(sql).bind(id.0).bind(left).execute(&mut *conn).await?;
@@ -242,11 +239,11 @@ async fn take_many(conn: &mut Conn, id: AccountId) -> Result<bool, StoreError> {
     Ok(left <= 0)
 }
 
-/// Takes the account itself away. It has no pins.
-async fn finish(conn: &mut Conn, id: AccountId, row: &LeavingRow) -> Result<(), StoreError> {
+/// Deletes the account, which has no pins, and the rows that belong to it.
+async fn finish(conn: &mut Conn, id: AccountId, row: &RemovingRow) -> Result<(), StoreError> {
     add_accounts(conn, &row.plan, row.disabled, -1).await?;
-    for belongings in BELONGINGS {
-        statement::query(belongings).bind(id.0).execute(&mut *conn).await?;
+    for sql in OWNED_ROWS {
+        statement::query(sql).bind(id.0).execute(&mut *conn).await?;
     }
     statement::query("DELETE FROM accounts WHERE id = $1").bind(id.0).execute(conn).await?;
     Ok(())
@@ -259,7 +256,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn whatever_hangs_on_an_account_goes_with_it() {
+    async fn all_tables_that_reference_accounts_are_covered() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("pinfold.db")).await.unwrap();
         let tables: Vec<String> = sqlx::query_scalar("SELECT name FROM sqlite_master WHERE type = 'table'")
@@ -275,13 +272,13 @@ mod tests {
                     continue;
                 }
                 found += 1;
-                let deleted = BELONGINGS.iter().any(|sql| sql.contains(&format!("FROM {table} ")));
+                let deleted = OWNED_ROWS.iter().any(|sql| sql.contains(&format!("FROM {table} ")));
                 assert!(
                     deleted || on_delete == "CASCADE",
-                    "rows of {table} would keep an account from going"
+                    "rows of {table} would prevent the removal of an account"
                 );
             }
         }
-        assert!(found >= BELONGINGS.len());
+        assert!(found >= OWNED_ROWS.len());
     }
 }

@@ -1,4 +1,4 @@
-//! The second factor of accounts: its secret, the codes that were used, and how often codes may be tried.
+//! The second factor (TOTP) of accounts: its secret, the last consumed code, and the limit of attempts.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::{Store, StoreError};
 /// An account's second factor.
 #[derive(Clone)]
 pub struct SecondFactor {
-    /// The secret, in base32.
+    /// In base32.
     pub secret: String,
-    /// Whether it is in force; before that it is only set up.
+    /// Whether logins require a code. False after the setup until it is enabled with a code.
     pub is_on: bool,
-    /// The time step of the last code that was taken.
+    /// Time step of the last consumed code.
     pub last_step: i64,
 }
 
@@ -34,24 +34,24 @@ impl std::fmt::Debug for SecondFactor {
     }
 }
 
-/// A code that was found to be right: to be used up, unless somebody else was faster.
+/// A verified code that is to be consumed. Consuming fails if a concurrent request consumed it first.
 #[derive(Clone)]
 pub struct TotpCode {
-    /// The secret that it belongs to, in base32.
+    /// The secret with which it was verified, in base32.
     pub secret: String,
-    /// Its time step.
+    /// Time step of the code.
     pub step: i64,
-    /// The tries that it counted in: it gives its own one back.
+    /// The bucket that the attempt was taken from. Consuming the code returns the attempt.
     pub bucket: AttemptBucket,
 }
 
-/// How often codes may be tried: `tries` at once, then one more each `refill`. It is never empty for longer, so that
-/// nobody is locked out of an account for good.
+/// Limit of attempts as a token bucket: up to `tries` attempts at once, then one for each `refill`. The wait is at most
+/// one `refill`, so that an account is never locked out permanently.
 #[derive(Debug, Clone, Copy)]
 pub struct AttemptBucket {
-    /// The tries of a full bucket.
+    /// Number of attempts of a full bucket.
     pub tries: u32,
-    /// How long until one try is given back.
+    /// Time after which one attempt is added.
     pub refill: Duration,
 }
 
@@ -60,8 +60,9 @@ impl AttemptBucket {
         i64::try_from(self.refill.as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// Takes a try out of a bucket that will be full at `full_at_ms`: gives when it will be full then, or how long
-    /// to wait for a try. A time that no number of tries leads to is that of a clock that was set back since.
+    /// Takes an attempt from a bucket that will be full at `full_at_ms`. Returns the new time at which it will be full,
+    /// or how long to wait for an attempt. A `full_at_ms` that is too far ahead for any number of attempts was written
+    /// before the clock was set back, and counts as a full bucket.
     fn take(self, full_at_ms: i64, now_ms: i64) -> Result<i64, Duration> {
         let refill = self.refill_ms();
         let whole = refill.saturating_mul(i64::from(self.tries));
@@ -93,7 +94,7 @@ impl Store {
         }))
     }
 
-    /// Sets a second factor up, in place of one that is not in force; false when one is in force.
+    /// Sets up a second factor, replacing one that is not enabled. False, without changes, if one is enabled.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -107,8 +108,8 @@ impl Store {
         self.write(SetUp { account, secret, by, now, journal: self.journal() }).await
     }
 
-    /// Puts the second factor in force that a right code was shown for, and uses the code up; false when it is in
-    /// force already, or another one was set up meanwhile.
+    /// Enables the second factor for which the code was verified, and consumes the code. False, without changes, if it is
+    /// already enabled, or another one was set up since.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -119,10 +120,10 @@ impl Store {
         by: Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.write(TurnOn { account, code, by, now, journal: self.journal() }).await
+        self.write(Enable { account, code, by, now, journal: self.journal() }).await
     }
 
-    /// Removes a second factor; false when none was in force. With a code, only if that was not used up before.
+    /// Deletes the second factor. False, without changes, if none was enabled, or if the given code was consumed before.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -133,10 +134,10 @@ impl Store {
         by: Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.write(TurnOff { account, code, by, now, journal: self.journal() }).await
+        self.write(Disable { account, code, by, now, journal: self.journal() }).await
     }
 
-    /// Counts a try of a code, before the code is looked at; gives how long to wait when there were too many.
+    /// Counts an attempt. Called before the code is verified. Returns how long to wait if there were too many attempts.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -146,20 +147,20 @@ impl Store {
         bucket: AttemptBucket,
         now: Timestamp,
     ) -> Result<Option<Duration>, StoreError> {
-        self.write(TakeTry { account, bucket, now }).await
+        self.write(TakeAttempt { account, bucket, now }).await
     }
 
-    /// Uses a code up; false when it, or a later one, was used before.
+    /// Consumes a code. False if it or a later one was consumed before.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn consume_code(&self, account: AccountId, code: TotpCode) -> Result<bool, StoreError> {
-        self.write(UseCode { account, code }).await
+        self.write(ConsumeCode { account, code }).await
     }
 }
 
-/// Counts a try inside a transaction.
-pub(crate) async fn take_try(
+/// Counts an attempt inside a transaction.
+pub(crate) async fn take_attempt(
     conn: &mut Conn,
     account: AccountId,
     bucket: AttemptBucket,
@@ -177,8 +178,8 @@ pub(crate) async fn take_try(
     }
 }
 
-/// Uses a code up inside a transaction, and gives its try back.
-pub(crate) async fn use_code(
+/// Consumes a code and returns its attempt to the bucket, inside a transaction.
+pub(crate) async fn consume_code(
     conn: &mut Conn,
     account: AccountId,
     code: &TotpCode,
@@ -223,7 +224,7 @@ impl Write for SetUp {
     }
 }
 
-struct TurnOn {
+struct Enable {
     account: AccountId,
     code: TotpCode,
     by: Actor,
@@ -231,7 +232,7 @@ struct TurnOn {
     journal: Journal,
 }
 
-impl Write for TurnOn {
+impl Write for Enable {
     type Out = bool;
 
     async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
@@ -253,7 +254,7 @@ impl Write for TurnOn {
     }
 }
 
-struct TurnOff {
+struct Disable {
     account: AccountId,
     code: Option<TotpCode>,
     by: Actor,
@@ -261,12 +262,12 @@ struct TurnOff {
     journal: Journal,
 }
 
-impl Write for TurnOff {
+impl Write for Disable {
     type Out = bool;
 
     async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
         if let Some(code) = &self.code
-            && !use_code(conn, self.account, code).await?
+            && !consume_code(conn, self.account, code).await?
         {
             return Ok(false);
         }
@@ -284,30 +285,30 @@ impl Write for TurnOff {
     }
 }
 
-struct TakeTry {
+struct TakeAttempt {
     account: AccountId,
     bucket: AttemptBucket,
     now: Timestamp,
 }
 
-impl Write for TakeTry {
+impl Write for TakeAttempt {
     type Out = Option<Duration>;
 
     async fn run(&self, conn: &mut Conn) -> Result<Option<Duration>, StoreError> {
-        take_try(conn, self.account, self.bucket, self.now).await
+        take_attempt(conn, self.account, self.bucket, self.now).await
     }
 }
 
-struct UseCode {
+struct ConsumeCode {
     account: AccountId,
     code: TotpCode,
 }
 
-impl Write for UseCode {
+impl Write for ConsumeCode {
     type Out = bool;
 
     async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
-        use_code(conn, self.account, &self.code).await
+        consume_code(conn, self.account, &self.code).await
     }
 }
 
@@ -318,7 +319,7 @@ mod tests {
     const BUCKET: AttemptBucket = AttemptBucket { tries: 3, refill: Duration::from_secs(60) };
 
     #[test]
-    fn a_bucket_gives_its_tries_and_then_one_each_refill() {
+    fn bucket_allows_its_attempts_and_then_one_for_each_refill() {
         let mut full_at_ms = 0;
         for _ in 0..3 {
             full_at_ms = BUCKET.take(full_at_ms, 1_000).unwrap();
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_back_locks_nobody_out() {
+    fn clock_that_was_set_back_does_not_lock_out_the_account() {
         assert_eq!(BUCKET.take(i64::MAX, 1_000), Ok(61_000));
     }
 }

@@ -1,4 +1,4 @@
-//! Sessions: who is logged in.
+//! Login sessions of accounts.
 
 use pinfold_model::{Account, AccountId, Actor, AuditEvent, Details, SessionId, Timestamp};
 use sqlx::FromRow;
@@ -9,25 +9,23 @@ use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};
 
-/// What a new session is.
+/// A session to be created.
 #[derive(Debug, Clone)]
 pub struct NewSession {
-    /// Whose it is.
     pub account: AccountId,
-    /// When it ends by itself.
     pub expires_at: Timestamp,
-    /// How many sessions the account may have; the oldest end to make room.
+    /// Maximum number of sessions of the account. The oldest ones are deleted when it is exceeded.
     pub sessions_max: u32,
 }
 
-/// Removes what is over: sessions, and half-done logins.
-pub(crate) const SWEEPS: [&str; 2] = [
+/// Deletes expired sessions and expired login challenges.
+pub(crate) const DELETE_EXPIRED: [&str; 2] = [
     "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at_ms <= $1 LIMIT $2)",
     "DELETE FROM login_challenges WHERE id IN (SELECT id FROM login_challenges WHERE expires_at_ms <= $1 LIMIT $2)",
 ];
 
-/// Something whose time is over.
-pub(crate) const NEXT_OVER: &str = "SELECT CAST(1 AS BIGINT) WHERE EXISTS (SELECT 1 FROM sessions WHERE expires_at_ms <= $1) \
+/// Whether there is an expired session or login challenge.
+pub(crate) const ANY_EXPIRED: &str = "SELECT CAST(1 AS BIGINT) WHERE EXISTS (SELECT 1 FROM sessions WHERE expires_at_ms <= $1) \
     OR EXISTS (SELECT 1 FROM login_challenges WHERE expires_at_ms <= $1)";
 
 #[derive(Debug, FromRow)]
@@ -38,8 +36,8 @@ struct SessionRow {
 }
 
 impl Store {
-    /// Opens a session, after a password was found to be right. `None` when that is not enough any more: the hash that
-    /// it was compared with is not the account's, the account is disabled, or it needs a code.
+    /// Creates a session after the password was verified. `None` if that is no longer sufficient: the password hash
+    /// changed, the account was disabled, or it requires a code.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -51,10 +49,10 @@ impl Store {
         now: Timestamp,
     ) -> Result<Option<SessionId>, StoreError> {
         let (id, journal) = (self.id(now), self.journal());
-        self.write(Open { id, new, password_hash, by, now, journal }).await
+        self.write(CreateSession { id, new, password_hash, by, now, journal }).await
     }
 
-    /// Whose session this is, and when it ends.
+    /// The account of a session, and when the session expires.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -70,7 +68,7 @@ impl Store {
         row.map(|row| Ok((row.account.into_account()?, Timestamp::from_ms(row.expires_at_ms)))).transpose()
     }
 
-    /// Ends a session; false if it has ended.
+    /// Deletes a session. False if it does not exist.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -81,11 +79,11 @@ impl Store {
         by: Actor,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        self.write(Close { account, id, by, now, journal: self.journal() }).await
+        self.write(Delete { account, id, by, now, journal: self.journal() }).await
     }
 
-    /// Ends all sessions of an account, and its half-done logins; gives how many sessions there were, or `None` if
-    /// there is no such account.
+    /// Deletes all sessions and login challenges of an account. Returns the number of sessions; `None` if there is no such
+    /// account.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -95,36 +93,35 @@ impl Store {
         by: Actor,
         now: Timestamp,
     ) -> Result<Option<u64>, StoreError> {
-        self.write(CloseAll { account, by, now, journal: self.journal() }).await
+        self.write(DeleteAll { account, by, now, journal: self.journal() }).await
     }
 
-    /// Removes sessions and half-done logins whose time is over, at most `limit` of each, and says how many.
+    /// Deletes up to `limit` expired sessions and up to `limit` expired login challenges. Returns the number of both.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn delete_expired_sessions(&self, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
-        let query = statement::query_scalar(NEXT_OVER).bind(now.as_ms());
+        let query = statement::query_scalar(ANY_EXPIRED).bind(now.as_ms());
         let found: Option<i64> = query.fetch_optional(&self.readers).await?;
-        // Mostly there is nothing, and a write costs a sync.
+        // Usually nothing has expired. The read avoids a write, which costs a sync.
         if found.is_none() {
             return Ok(0);
         }
-        self.write(Sweep { now, limit }).await
+        self.write(DeleteExpired { now, limit }).await
     }
 }
 
-/// What else than a password an account asks for.
+/// What a login requires in addition to the password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Factor {
-    /// Nothing.
     None,
-    /// A code.
+    /// A one-time code.
     Code,
 }
 
-/// Whether a password that was right a moment ago still lets in: comparing takes long, and meanwhile it may have been
-/// changed because somebody else knows it.
-pub(crate) async fn still_opens(
+/// Whether a verified password is still valid. Verifying takes long, and the password may have been changed meanwhile,
+/// for example because it was compromised.
+pub(crate) async fn is_still_valid_password(
     conn: &mut Conn,
     account: AccountId,
     password_hash: &str,
@@ -141,7 +138,7 @@ pub(crate) async fn still_opens(
     Ok(found.is_some())
 }
 
-/// Opens a session inside a transaction, and ends the oldest ones of the account that are too many.
+/// Creates a session inside a transaction, and deletes the oldest sessions of the account above its maximum.
 pub(crate) async fn insert(
     conn: &mut Conn,
     id: SessionId,
@@ -168,7 +165,7 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-struct Open {
+struct CreateSession {
     id: i64,
     new: NewSession,
     password_hash: String,
@@ -177,12 +174,12 @@ struct Open {
     journal: Journal,
 }
 
-impl Write for Open {
+impl Write for CreateSession {
     type Out = Option<SessionId>;
 
     async fn run(&self, conn: &mut Conn) -> Result<Option<SessionId>, StoreError> {
         let account = self.new.account;
-        if !still_opens(conn, account, &self.password_hash, Factor::None).await? {
+        if !is_still_valid_password(conn, account, &self.password_hash, Factor::None).await? {
             return Ok(None);
         }
         let id = SessionId(self.id);
@@ -193,7 +190,7 @@ impl Write for Open {
     }
 }
 
-struct Close {
+struct Delete {
     account: AccountId,
     id: SessionId,
     by: Actor,
@@ -201,7 +198,7 @@ struct Close {
     journal: Journal,
 }
 
-impl Write for Close {
+impl Write for Delete {
     type Out = bool;
 
     async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
@@ -219,14 +216,14 @@ impl Write for Close {
     }
 }
 
-struct CloseAll {
+struct DeleteAll {
     account: AccountId,
     by: Actor,
     now: Timestamp,
     journal: Journal,
 }
 
-impl Write for CloseAll {
+impl Write for DeleteAll {
     type Out = Option<u64>;
 
     async fn run(&self, conn: &mut Conn) -> Result<Option<u64>, StoreError> {
@@ -241,28 +238,28 @@ impl Write for CloseAll {
             statement::query("DELETE FROM login_challenges WHERE account_id = $1").bind(self.account.0);
         query.execute(&mut *conn).await?;
         let query = statement::query("DELETE FROM sessions WHERE account_id = $1").bind(self.account.0);
-        let closed = query.execute(&mut *conn).await?.rows_affected();
-        let details = Details::default().with("sessions", closed);
+        let deleted = query.execute(&mut *conn).await?.rows_affected();
+        let details = Details::default().with("sessions", deleted);
         let act = AuditEvent::new(self.account, self.by, "auth.logout_all", "").with(details);
         self.journal.log(conn, &act, self.now).await?;
-        Ok(Some(closed))
+        Ok(Some(deleted))
     }
 }
 
-struct Sweep {
+struct DeleteExpired {
     now: Timestamp,
     limit: u32,
 }
 
-impl Write for Sweep {
+impl Write for DeleteExpired {
     type Out = u64;
 
     async fn run(&self, conn: &mut Conn) -> Result<u64, StoreError> {
-        let mut swept = 0;
-        for query in SWEEPS {
+        let mut deleted = 0;
+        for query in DELETE_EXPIRED {
             let query = statement::query(query).bind(self.now.as_ms()).bind(i64::from(self.limit));
-            swept += query.execute(&mut *conn).await?.rows_affected();
+            deleted += query.execute(&mut *conn).await?.rows_affected();
         }
-        Ok(swept)
+        Ok(deleted)
     }
 }

@@ -1,4 +1,4 @@
-//! API keys, as hashes.
+//! API keys. Only hashes of their secrets are stored.
 
 use pinfold_model::{
     Account, AccountId, Actor, AuditEvent, Details, IpRules, ScopeSet, Timestamp, Token, TokenId, TokenName,
@@ -12,50 +12,43 @@ use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};
 
-/// What a new key is.
+/// An API key to be created.
 #[derive(Debug, Clone)]
 pub struct NewToken {
-    /// Whose it is.
     pub account: AccountId,
-    /// Its name.
     pub name: TokenName,
-    /// A note of its owner.
+    /// Free text of the owner.
     pub label: Option<String>,
-    /// The hash of the secret, in hexadecimal.
+    /// Hash of the secret, in hexadecimal.
     pub hash: String,
-    /// The first characters of the secret.
+    /// First characters of the secret.
     pub prefix: String,
-    /// What it may do.
     pub scopes: ScopeSet,
-    /// From where it may be used.
+    /// Networks from which the key may be used.
     pub ip_allowlist: IpRules,
-    /// When it ends.
     pub expires_at: Option<Timestamp>,
-    /// The key that makes it, if one does; it must still be there.
+    /// The key that authenticated the request, if any. It must still exist.
     pub maker: Option<TokenId>,
 }
 
-/// A key and its account, as found by the key's hash.
+/// An API key found by its hash, with its account.
 #[derive(Debug, Clone)]
 pub struct AuthenticatedKey {
-    /// The key.
     pub token: Token,
-    /// The hash that is stored.
+    /// The stored hash of the secret.
     pub hash: String,
-    /// Whose it is.
     pub account: Account,
 }
 
-/// What came of a new key.
+/// Result of [`Store::create_token`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CreateTokenOutcome {
-    /// It is kept.
     Created(Box<Token>),
-    /// The account has a key of this name. Nothing was changed.
+    /// The account already has a key with this name. Nothing was changed.
     NameTaken,
-    /// The account has as many keys as it may. Nothing was changed.
+    /// The account has the maximum number of keys. Nothing was changed.
     TooMany,
-    /// The key that was to make it is gone. Nothing was changed.
+    /// The key [`NewToken::maker`] no longer exists. Nothing was changed.
     MakerGone,
 }
 
@@ -75,7 +68,7 @@ struct TokenRow {
 }
 
 #[derive(Debug, FromRow)]
-struct ProvenRow {
+struct AuthenticatedKeyRow {
     #[sqlx(flatten)]
     token: TokenRow,
     #[sqlx(flatten)]
@@ -101,7 +94,7 @@ impl TokenRow {
 }
 
 impl Store {
-    /// Keeps a new key, as `by` wants.
+    /// Creates an API key, unless the account has `count_max` keys.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -116,12 +109,12 @@ impl Store {
         self.write(Create { id, new, count_max, by, now, journal }).await
     }
 
-    /// The key with this hash, and its account.
+    /// The key with this hash, with its account.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn token_by_hash(&self, hash: &str) -> Result<Option<AuthenticatedKey>, StoreError> {
-        let row: Option<ProvenRow> = statement::query_as(
+        let row: Option<AuthenticatedKeyRow> = statement::query_as(
             "SELECT t.id AS token_id, t.account_id, t.name AS token_name, t.label, t.hash, t.prefix, t.scopes, t.ip_allowlist, \
              t.created_at_ms AS token_created_at_ms, t.expires_at_ms, t.last_used_at_ms, \
              a.id, a.email, a.name, a.role, a.plan, a.disabled, a.totp_enabled, a.used_bytes, a.dedup_bytes, \
@@ -157,7 +150,7 @@ impl Store {
         row.map(TokenRow::into_token).transpose()
     }
 
-    /// The account's keys, oldest first; at most `limit`.
+    /// Up to `limit` keys of the account, oldest first.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -174,7 +167,7 @@ impl Store {
         rows.into_iter().map(TokenRow::into_token).collect()
     }
 
-    /// Removes a key, as `by` wants; false if there is none of this name.
+    /// Deletes the key with this name. False if there is none.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -188,12 +181,12 @@ impl Store {
         self.write(Revoke { account, name: name.clone(), by, now, journal: self.journal() }).await
     }
 
-    /// Notes when keys were used.
+    /// Records when keys were last used.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn record_token_use(&self, used: Vec<(TokenId, Timestamp)>) -> Result<(), StoreError> {
-        self.write(Used(used)).await
+        self.write(RecordUse(used)).await
     }
 }
 
@@ -297,9 +290,9 @@ impl Write for Revoke {
     }
 }
 
-struct Used(Vec<(TokenId, Timestamp)>);
+struct RecordUse(Vec<(TokenId, Timestamp)>);
 
-impl Write for Used {
+impl Write for RecordUse {
     type Out = ();
 
     async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {

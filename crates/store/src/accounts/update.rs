@@ -1,4 +1,4 @@
-//! What an operator, or the account itself, changes of an account.
+//! Changes to accounts, by operators or by the account itself.
 
 use pinfold_model::{Account, AccountId, Actor, AuditEvent, Details, PlanCode, Role, Timestamp};
 use sqlx::FromRow;
@@ -12,57 +12,52 @@ use crate::plans;
 use crate::statistics::add_accounts;
 use crate::{Store, StoreError};
 
-/// A plan to be given.
+/// The plan that an account is to get.
 #[derive(Debug, Clone)]
 pub struct PlanGrant {
-    /// Its code.
     pub code: PlanCode,
-    /// The storage of the configured plan of this code, if there is one; a saved plan takes its place.
+    /// Storage of the configured plan with this code, if there is one. A saved plan takes precedence.
     pub configured_bytes: Option<u64>,
-    /// Whether to refuse it when the account's pins don't fit in.
+    /// Whether to reject the plan if the account uses more storage than the plan allows.
     pub must_fit: bool,
 }
 
-/// What shall be different. What is `None` stays.
+/// Requested changes. `None` keeps the present value.
 #[derive(Debug, Clone, Default)]
 pub struct AccountChanges {
-    /// What it calls itself.
+    /// Display name.
     pub name: Option<String>,
-    /// Its plan.
     pub plan: Option<PlanGrant>,
-    /// Its role.
     pub role: Option<Role>,
-    /// Whether its credentials are refused.
+    /// Whether all credentials of the account are rejected.
     pub disabled: Option<bool>,
-    /// A storage of its own; `Some(None)` for that of its plan.
+    /// Storage limit that overrides the one of the plan. `Some(None)` removes the override.
     pub storage_override: Option<Option<u64>>,
 }
 
-/// What came of a change. But for [`UpdateAccountOutcome::Done`], nothing was changed.
+/// Result of [`Store::update_account`]. Except for [`UpdateAccountOutcome::Done`], nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpdateAccountOutcome {
-    /// The account as it is now.
+    /// The account after the change.
     Done(Box<Account>),
-    /// There is no such account.
     NotFound,
-    /// It is on its way out.
+    /// The account is being removed.
     Removing,
-    /// Nobody else would be left who may change anything.
+    /// No enabled administrator would be left.
     LastAdmin,
-    /// There is no such plan.
+    /// The requested plan does not exist.
     UnknownPlan,
-    /// Its pins don't fit into the plan.
+    /// The account uses more storage than the plan allows.
     DoesNotFit {
-        /// What they take.
         used_bytes: u64,
-        /// What the plan has.
+        /// Storage of the plan.
         limit_bytes: u64,
     },
 }
 
-/// The columns that changes look at.
+/// The columns of an account that a change reads and writes.
 #[derive(Debug, Clone, FromRow)]
-struct Now {
+struct AccountColumns {
     name: String,
     role: String,
     plan: String,
@@ -74,7 +69,7 @@ struct Now {
 }
 
 impl Store {
-    /// Changes an account, all or nothing.
+    /// Changes an account atomically: either all changes are made or none.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -89,7 +84,7 @@ impl Store {
     }
 }
 
-/// Whether an enabled admin is left beside this account.
+/// Whether there is an enabled administrator other than this account.
 pub(crate) async fn has_other_admin(conn: &mut Conn, id: AccountId) -> Result<bool, StoreError> {
     let other: Option<i64> = statement::query_scalar(
         "SELECT id FROM accounts WHERE role = 'admin' AND disabled = 0 AND id <> $1 LIMIT 1",
@@ -112,7 +107,7 @@ impl Write for Change {
     type Out = UpdateAccountOutcome;
 
     async fn run(&self, conn: &mut Conn) -> Result<UpdateAccountOutcome, StoreError> {
-        let old: Option<Now> = statement::query_as(
+        let old: Option<AccountColumns> = statement::query_as(
             "SELECT name, role, plan, disabled, used_bytes, storage_limit_bytes, storage_override_bytes, \
              removing_since_ms FROM accounts WHERE id = $1",
         )
@@ -123,12 +118,12 @@ impl Write for Change {
         if old.removing_since_ms.is_some() {
             return Ok(UpdateAccountOutcome::Removing);
         }
-        let new = match self.wanted(conn, &old).await? {
+        let new = match self.changed(conn, &old).await? {
             Ok(new) => new,
-            Err(refused) => return Ok(refused),
+            Err(outcome) => return Ok(outcome),
         };
         self.write(conn, &old, &new).await?;
-        self.tell(conn, &old, &new).await?;
+        self.log(conn, &old, &new).await?;
         match load(conn, self.id).await? {
             Some(account) => Ok(UpdateAccountOutcome::Done(Box::new(account))),
             None => Ok(UpdateAccountOutcome::NotFound),
@@ -137,12 +132,12 @@ impl Write for Change {
 }
 
 impl Change {
-    /// The row as it shall be, or why it may not be so.
-    async fn wanted(
+    /// The columns after the change, or the reason to reject it.
+    async fn changed(
         &self,
         conn: &mut Conn,
-        old: &Now,
-    ) -> Result<Result<Now, UpdateAccountOutcome>, StoreError> {
+        old: &AccountColumns,
+    ) -> Result<Result<AccountColumns, UpdateAccountOutcome>, StoreError> {
         let (changes, mut new) = (&self.changes, old.clone());
         if let Some(name) = &changes.name {
             new.name.clone_from(name);
@@ -176,7 +171,12 @@ impl Change {
         Ok(Ok(new))
     }
 
-    async fn write(&self, conn: &mut Conn, old: &Now, new: &Now) -> Result<(), StoreError> {
+    async fn write(
+        &self,
+        conn: &mut Conn,
+        old: &AccountColumns,
+        new: &AccountColumns,
+    ) -> Result<(), StoreError> {
         statement::query(
             "UPDATE accounts SET name = $2, role = $3, plan = $4, disabled = $5, storage_limit_bytes = $6, \
              storage_override_bytes = $7 WHERE id = $1",
@@ -195,7 +195,8 @@ impl Change {
             add_accounts(conn, &new.plan, new.disabled, 1).await?;
         }
         if new.disabled == 0 && old.disabled != 0 {
-            // Until now its sessions were told why they are refused. Whoever is let in again logs in again.
+            // Sessions are kept while the account is disabled, so that requests learn why they are rejected. Enabling
+            // the account requires a new login.
             for sql in [
                 "DELETE FROM sessions WHERE account_id = $1",
                 "DELETE FROM login_challenges WHERE account_id = $1",
@@ -206,8 +207,13 @@ impl Change {
         Ok(())
     }
 
-    /// An entry in the account's log for each thing that is different.
-    async fn tell(&self, conn: &mut Conn, old: &Now, new: &Now) -> Result<(), StoreError> {
+    /// Adds an audit log entry for each changed column.
+    async fn log(
+        &self,
+        conn: &mut Conn,
+        old: &AccountColumns,
+        new: &AccountColumns,
+    ) -> Result<(), StoreError> {
         let changed = |action, subject: &str, before: &str| {
             AuditEvent::new(self.id, self.by, action, subject).with(Details::default().with("before", before))
         };

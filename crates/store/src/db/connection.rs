@@ -1,4 +1,4 @@
-//! Opening the database, and the handle to it.
+//! Opens the database. [`Store`] is the handle to it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,27 +15,28 @@ use crate::db::statement;
 use crate::db::write_queue::{Conn, Write, WriteQueue};
 use crate::lanes::Lanes;
 
-/// Connections that read. More of them than processors only wait for each other.
+/// Maximum number of connections for reads. More connections than processors do not increase throughput.
 const READERS_MAX: u32 = 8;
 
-/// Connections that search.
+/// Maximum number of connections for searches, which may scan many rows.
 const SEARCHERS_MAX: u32 = 2;
 
-/// How long a statement waits for another process's transaction, and a reader for a free connection.
+/// How long a statement waits for a transaction of another process, and a read for a free connection.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the writer keeps of the database in memory: a negative number of KiB. Its indices are written at random places.
+/// Page cache of the writer: a negative number is a size in KiB. It is large because index pages are written in random
+/// order.
 const WRITER_CACHE: &str = "-65536";
 
-/// The pages of the log (4 KiB each) after which it is written back into the database: more of them are written once
-/// then, after many changes.
+/// Number of pages (4 KiB) in the write-ahead log that trigger a checkpoint. A larger value writes pages that change
+/// often less frequently.
 const WAL_PAGES: &str = "4000";
 
 /// The database. Cheap to clone; all clones share their connections.
 #[derive(Clone)]
 pub struct Store {
     pub(crate) readers: SqlitePool,
-    /// For what may look through all that an account has: nobody else waits for that.
+    /// For queries that may scan all rows of an account, so that other reads do not wait for them.
     pub(crate) searchers: SqlitePool,
     pub(crate) writer: WriteQueue,
     pub(crate) lanes: Lanes,
@@ -70,7 +71,7 @@ impl Store {
             SqlitePoolOptions::new()
                 .max_connections(most)
                 .acquire_timeout(BUSY_TIMEOUT)
-                // A reader that was given back is as good as before; asking it costs a round trip each time.
+                // Idle connections to a local file do not break, and the test costs a round trip for each query.
                 .test_before_acquire(false)
         };
         let options = options.read_only(true);
@@ -85,10 +86,10 @@ impl Store {
         Ok(Self { readers, searchers, writer, lanes: Lanes::default(), ids, signal })
     }
 
-    /// Whether the database answers.
+    /// Checks that the database responds.
     ///
     /// # Errors
-    /// [`StoreError`] if it does not.
+    /// [`StoreError`] if it does not respond.
     pub async fn ping(&self) -> Result<(), StoreError> {
         statement::query("SELECT CAST(1 AS BIGINT)").execute(&self.readers).await?;
         Ok(())
@@ -113,7 +114,7 @@ impl Store {
     }
 }
 
-/// The largest id of all: the clock may have been set back since it was made.
+/// The largest id of all tables. New ids continue after it even if the clock was set back.
 async fn last_id(conn: &mut Conn) -> Result<i64, StoreError> {
     let last: Option<i64> = statement::query_scalar(
         "SELECT MAX(id) FROM (SELECT MAX(id) AS id FROM accounts UNION ALL SELECT MAX(id) FROM tokens \

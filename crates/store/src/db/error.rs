@@ -1,16 +1,16 @@
-//! What can go wrong with the database, split by what the caller can do.
+//! Errors of the store, divided by what the caller can do about them.
 
-/// Why the database did not do it. In every case nothing was changed, but for [`StoreError::Failed`] and
-/// [`StoreError::Disk`] after a commit that gave no answer.
+/// A database operation failed. Nothing was changed, with one exception: after [`StoreError::Failed`] or
+/// [`StoreError::Disk`] during a commit, it is unknown whether the transaction was committed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The disk is full.
+    /// No space is left on the disk.
     #[error("no space left for the database")]
     Full,
-    /// Others hold the database for too long: try again.
+    /// Another process locked the database for too long. The caller can retry.
     #[error("the database is busy")]
     Busy,
-    /// The disk fails, or what is on it cannot be used: nothing is wrong with the request.
+    /// The disk failed, or the database file is damaged. The request is not the cause.
     #[error("the database cannot be read or written: {0}")]
     Disk(String),
     /// This build cannot use the database: it was created or changed by another one.
@@ -19,12 +19,12 @@ pub enum StoreError {
     /// The store is closed.
     #[error("the database is closed")]
     Closed,
-    /// A row can't be understood: it was written by a newer version, or by hand.
-    #[error("the database has a {what} that is not understood: {value}")]
+    /// A row contains a value that this version does not know: it was written by a newer version or manually.
+    #[error("the database contains an unknown {what}: {value}")]
     Strange {
-        /// What kind of thing.
+        /// Kind of the value, such as `role`.
         what: &'static str,
-        /// What stands there.
+        /// The stored value, cut to 100 characters.
         value: String,
     },
     /// Anything else.
@@ -40,7 +40,7 @@ impl From<sqlx::Error> for StoreError {
         if matches!(error, sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed) {
             return Self::Closed;
         }
-        // SQLite's extended codes carry the primary one in their low byte.
+        // The low byte of an extended SQLite result code is the primary code.
         let code = error.as_database_error().and_then(|error| error.code());
         match code.and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff) {
             Some(5 | 6) => Self::Busy,
@@ -59,7 +59,7 @@ mod tests {
     use crate::Store;
 
     #[tokio::test]
-    async fn a_file_that_cannot_be_used_is_the_disks_fault() {
+    async fn damaged_database_file_is_a_disk_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pinfold.db");
         std::fs::write(&path, [7; 8192]).unwrap();

@@ -5,13 +5,13 @@ use sqlx::migrate::{MigrateError, Migrator};
 use crate::StoreError;
 use crate::db::write_queue::Conn;
 
-/// `migrations/` is compiled in.
+/// The files of `migrations/`, which are compiled in.
 static MIGRATOR: Migrator = sqlx::migrate!();
 
-/// Brings the schema up to date.
+/// Migrates the schema to the latest version.
 ///
 /// # Errors
-/// [`StoreError::Incompatible`] when the database was created by another build or program; then nothing is changed.
+/// [`StoreError::Incompatible`] if the database was created by another build or program. Nothing is changed then.
 pub(crate) async fn run(conn: &mut Conn) -> Result<(), StoreError> {
     let tables: Vec<String> = sqlx::query_scalar("SELECT name FROM sqlite_master WHERE type = 'table'")
         .fetch_all(&mut *conn)
@@ -38,7 +38,7 @@ const NEWER_VERSION: &str =
 const EARLIER_BUILD: &str = "it was created by a build from before the first release, whose schema is no longer \
      supported; start with an empty data directory and pin the content again";
 
-/// Refuses a database whose first migration is not the one of this build.
+/// Rejects a database whose first migration is not the one of this build.
 async fn check_first(conn: &mut Conn) -> Result<(), StoreError> {
     let applied: Option<Vec<u8>> =
         sqlx::query_scalar("SELECT checksum FROM _sqlx_migrations ORDER BY version LIMIT 1")
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
     use crate::Store;
 
-    /// Why a database with this content is refused.
+    /// The reason for which a database with this content is rejected.
     async fn refusal(sql: &'static str, is_ours: bool) -> String {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pinfold.db");
@@ -74,12 +74,12 @@ mod tests {
         raw_sql(sql).execute(&mut conn).await.unwrap();
         match Store::open(&path).await.map(drop) {
             Err(StoreError::Incompatible(why)) => why,
-            other => panic!("not refused: {other:?}"),
+            other => panic!("not rejected: {other:?}"),
         }
     }
 
     #[tokio::test]
-    async fn database_of_a_newer_version_is_refused() {
+    async fn database_of_a_newer_version_is_rejected() {
         let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
                      VALUES (9999, 'later', 1, x'00', 0)";
         let why = refusal(later, true).await;
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn database_of_an_earlier_build_is_refused() {
+    async fn database_of_an_earlier_build_is_rejected() {
         // The first two of the migrations that builds before the first release applied.
         let earlier = "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
                        installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, success BOOLEAN NOT NULL, \
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn database_of_another_program_is_refused() {
+    async fn database_of_another_program_is_rejected() {
         let why = refusal("CREATE TABLE notes (id BIGINT)", false).await;
         assert!(why.contains("not created by Pinfold"), "{why}");
     }

@@ -1,4 +1,4 @@
-//! From columns to the model's types and back.
+//! Conversions between columns and types of the model, and lists of values in statements.
 
 use std::str::FromStr;
 
@@ -8,24 +8,25 @@ use sqlx::{QueryBuilder, Sqlite};
 
 use crate::StoreError;
 
-/// Reads a word that the model wrote.
+/// Parses a stored text form of a type of the model.
 pub(crate) fn word<T: FromStr>(what: &'static str, value: &str) -> Result<T, StoreError> {
     value.parse().map_err(|_| unknown_value(what, value))
 }
 
-/// A value that no version of this program wrote.
+/// The error for a stored value that this version does not know.
 pub(crate) fn unknown_value(what: &'static str, value: &str) -> StoreError {
     StoreError::Strange { what, value: value.chars().take(100).collect() }
 }
 
-/// The most rows that one statement names: with all that is bound for each of them, below the bound of every database.
+/// Maximum number of rows in one statement. With all parameters of each row, the statement stays below the parameter
+/// limit of every supported database.
 pub(crate) const LIST_MAX: usize = 500;
 
-/// How long lists are in statements: few lengths, so that the statements are prepared once.
+/// Lengths of lists in statements. There are only a few, so that prepared statements are reused.
 const LIST_LENGTHS: [usize; 4] = [1, 10, 100, LIST_MAX];
 
-/// Adds `(…)` with these numbers, at most [`LIST_MAX`] of them; the last is said again until the list has one of few
-/// lengths.
+/// Appends `(…)` with these numbers, at most [`LIST_MAX`]. The last number is repeated until the list has one of
+/// [`LIST_LENGTHS`].
 pub(crate) fn push_list<'a>(
     query: &'a mut QueryBuilder<Sqlite>,
     numbers: &[i64],
@@ -40,22 +41,22 @@ pub(crate) fn push_list<'a>(
     query.push(")")
 }
 
-/// Adds a number to a row of a VALUES list. PostgreSQL takes a parameter there for TEXT unless it is told.
+/// Appends a number to a row of a VALUES list. Without the cast, PostgreSQL infers the type TEXT for a parameter there.
 pub(crate) fn push_number(row: &mut Separated<'_, Sqlite, &'static str>, number: i64) {
     row.push("CAST(").push_bind_unseparated(number).push_unseparated(" AS BIGINT)");
 }
 
-/// A count or size, as it is stored. What is larger than any disk is stored as the largest.
+/// The stored form of a count or size. Larger values are stored as `i64::MAX`.
 pub(crate) fn column(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// A stored count or size.
+/// Reads a stored count or size.
 pub(crate) fn number(column: i64) -> u64 {
     u64::try_from(column).unwrap_or(0)
 }
 
-/// A stored time that may be missing.
+/// Reads a stored time that can be NULL.
 pub(crate) fn time(column: Option<i64>) -> Option<Timestamp> {
     column.map(Timestamp::from_ms)
 }

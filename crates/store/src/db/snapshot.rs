@@ -1,22 +1,22 @@
-//! A copy of the whole database as it is at one moment, beside all that goes on.
+//! Consistent copies of the database, made while it is in use.
 
 use std::path::Path;
 
 use crate::{Store, StoreError};
 
 impl Store {
-    /// Writes a copy of the database into the file `path`, which must not be there yet, and returns once it is
-    /// durable. It has everything that was acknowledged before the call. Readers and writers go on meanwhile.
-    /// The copy can be read by its owner alone. Its folder is the caller's to sync.
+    /// Writes a copy of the database to the file `path`, which must not exist, and returns once the copy is durable.
+    /// The copy contains every write that was acknowledged before the call. Reads and writes continue during the copy.
+    /// Only the owner can read the file. The caller must sync the directory.
     ///
     /// # Errors
-    /// [`StoreError`]; then there may be a part of it.
+    /// [`StoreError`]. An incomplete file may remain.
     pub async fn snapshot(&self, path: &Path) -> Result<(), StoreError> {
         let failed = |error: std::io::Error| StoreError::Failed(format!("{}: {error}", path.display()));
         let name = path.to_str().ok_or_else(|| {
             StoreError::Failed(format!("{} is not UTF-8, as SQLite needs it", path.display()))
         })?;
-        // SQLite would make a file that others may read; it takes an empty one that is there.
+        // SQLite would create a file that other users can read, but accepts an existing empty file.
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create_new(true);
         #[cfg(unix)]

@@ -1,14 +1,14 @@
-//! The one way in which statements reach the database.
+//! Creates all SQL statements.
 //!
-//! Each module writes its SQL through these functions. With the feature `postgres-tests` they record the text and the
-//! place of each statement, so that a test can prepare all of them on PostgreSQL and can tell which ones never ran.
-//! Statements that only one database knows (`BEGIN IMMEDIATE`, `VACUUM INTO`) stay within `db/`.
+//! Every module runs its SQL through these functions. With the feature `postgres-tests`, they record the text and source
+//! location of each statement, so that a test can prepare all of them on PostgreSQL and can list those that never ran.
+//! Only `db/` may use statements that are specific to one database (`BEGIN IMMEDIATE`, `VACUUM INTO`).
 
 use sqlx::query::{Query, QueryAs, QueryScalar};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{FromRow, QueryBuilder, Sqlite};
 
-/// A statement.
+/// A statement without a row type.
 #[track_caller]
 pub(crate) fn query(sql: &'static str) -> Query<'static, Sqlite, SqliteArguments> {
     record(sql);
@@ -44,14 +44,14 @@ pub(crate) fn one_of(statements: &'static [&'static str], index: usize) -> &'sta
     statements[index]
 }
 
-/// A statement that was built.
+/// A statement from a query builder.
 #[track_caller]
 pub(crate) fn build(builder: &mut QueryBuilder<Sqlite>) -> Query<'_, Sqlite, SqliteArguments> {
     record_built(builder);
     builder.build()
 }
 
-/// A statement with a row type that was built.
+/// A statement with a row type from a query builder.
 #[track_caller]
 pub(crate) fn build_as<'q, O>(
     builder: &'q mut QueryBuilder<Sqlite>,
@@ -81,7 +81,7 @@ mod recorder {
 
     use sqlx::{QueryBuilder, Sqlite};
 
-    /// Records what was built, with the placeholders that PostgreSQL has: `$1`, `$2`, … for each `?`.
+    /// Records a statement from a query builder. Replaces each `?` with a PostgreSQL placeholder: `$1`, `$2`, ….
     #[track_caller]
     pub(super) fn record_built(builder: &QueryBuilder<Sqlite>) {
         let mut sql = String::new();
@@ -94,10 +94,10 @@ mod recorder {
         record(&sql);
     }
 
-    /// Writes place and text of a statement, once each, to the file that the test names. The fields end with the
-    /// control characters for units (1F) and records (1E).
+    /// Appends the source location and text of a statement to the file given by the test, once for each pair. The
+    /// location ends with the unit separator (1F), the text with the record separator (1E).
     #[track_caller]
-    #[allow(clippy::disallowed_methods, reason = "the test that starts this process says where to write")]
+    #[allow(clippy::disallowed_methods, reason = "the test that starts this process sets the variable")]
     pub(super) fn record(sql: &str) {
         static FILE: OnceLock<Option<std::ffi::OsString>> = OnceLock::new();
         static SEEN: Mutex<Option<HashSet<String>>> = Mutex::new(None);

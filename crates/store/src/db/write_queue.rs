@@ -1,16 +1,16 @@
 //! The write queue: one task, one connection, group commit.
 //!
-//! Writes queue up while the transaction before them is synced. Then all queued writes go into one transaction, and
-//! each is answered after its commit. So one sync is shared by all writes that came during the last one, and a lone
-//! write does not wait. Writes of a kind that implements [`BatchWrite`] wait in a [`Lane`] of their own; the first of
-//! them in a transaction runs all that wait there with one set of statements.
+//! Writes are queued while the previous transaction is synced. Then all queued writes run in one transaction, and each is
+//! acknowledged after its commit. All writes that arrive during a sync therefore share the next one, and a single write
+//! does not wait. Writes whose type implements [`BatchWrite`] wait in the [`Lane`] of that type; the first of them in a
+//! transaction runs all writes of the lane with one set of statements.
 //!
-//! A refused write (over quota, name taken) is a value, returned before anything is changed. An error is a fault of
+//! A rejected write (quota exceeded, name in use) returns a value, before it changes anything. An error is a failure of
 //! the database: the transaction is rolled back, and each of its writes is retried alone, so that a write that cannot
-//! succeed fails no other. When another process holds the database, no transaction was begun, and all writes fail.
+//! succeed does not affect others. If another process locks the database, no transaction is begun, and all writes fail.
 //!
-//! Transactions are plain statements here, not those of sqlx: SQLite rolls back by itself when the disk is full, which
-//! sqlx does not notice, and it would refuse each later transaction.
+//! Transactions use plain statements instead of the API of sqlx: SQLite rolls back automatically when the disk is full.
+//! sqlx does not notice that, and would reject every later transaction.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,16 +23,16 @@ use tokio::task::JoinHandle;
 use crate::StoreError;
 use crate::db::commit_signal::CommitSignal;
 
-/// The connection that SQL runs on.
+/// The connection on which writes run.
 pub(crate) type Conn = SqliteConnection;
 
-/// Jobs in one transaction, and writes that are run as one batch: bounds how long a transaction lasts.
+/// Maximum number of jobs in a transaction, and of writes in a batch. Bounds the duration of a transaction.
 const BATCH_MAX: usize = 256;
 
-/// Queued jobs. Further writers wait for room.
+/// Maximum number of queued jobs. Further writes wait until there is space.
 const QUEUE_MAX: usize = 1_024;
 
-/// Changes rows. May be run again after its transaction was rolled back.
+/// A write operation. It can run again after its transaction was rolled back.
 pub(crate) trait Write: Send + Sync + 'static {
     type Out: Send + 'static;
 
@@ -40,10 +40,10 @@ pub(crate) trait Write: Send + Sync + 'static {
     fn run(&self, conn: &mut Conn) -> impl Future<Output = Result<Self::Out, StoreError>> + Send;
 }
 
-/// A write that can be combined with others of its kind.
+/// A write that can be combined with others of the same type.
 pub(crate) trait BatchWrite: Write {
-    /// Runs those that can share statements, and returns their results. `None` is for those that have to run alone:
-    /// nothing was written for them.
+    /// Runs the writes that can share statements, and returns their results. `None` marks a write that must run alone:
+    /// nothing was written for it.
     fn run_batch(
         conn: &mut Conn,
         writes: &[&Self],
@@ -59,7 +59,7 @@ pub(crate) struct WriteQueue {
 }
 
 impl WriteQueue {
-    /// Starts the writer on a connection of its own. `signal` is sent after each commit.
+    /// Starts the writer on its own connection. `signal` is sent after each commit.
     pub(crate) fn start(conn: Conn, signal: Arc<CommitSignal>) -> Self {
         let (sender, jobs) = mpsc::channel(QUEUE_MAX);
         let closing = Arc::new(Notify::new());
@@ -87,7 +87,7 @@ impl WriteQueue {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Refuses further writes, and returns when the queued ones are done and the connection is closed. Cancel-safe.
+    /// Rejects further writes, and returns when the queued ones are done and the connection is closed. Cancel-safe.
     pub(crate) async fn close(&self) {
         self.closing.notify_one();
         let mut task = self.task.lock().await;
@@ -100,7 +100,7 @@ impl WriteQueue {
     }
 }
 
-/// Writes of one kind that wait to be combined. For each there is one [`LaneJob`] in the queue, which bounds them.
+/// Writes of one type that wait to be combined. Each has a [`LaneJob`] in the queue, so the queue bounds their number.
 pub(crate) struct Lane<W: BatchWrite>(Arc<Mutex<VecDeque<Queued<W>>>>);
 
 impl<W: BatchWrite> Lane<W> {
@@ -168,7 +168,7 @@ impl<W: Write> Job for Queued<W> {
     }
 }
 
-/// Runs what waits in a lane; nothing if an earlier job has run it.
+/// Runs the writes that wait in a lane. Does nothing if an earlier job ran them.
 struct LaneJob<W: BatchWrite> {
     lane: Lane<W>,
     writes: Vec<Queued<W>>,
@@ -176,7 +176,7 @@ struct LaneJob<W: BatchWrite> {
 }
 
 impl<W: BatchWrite> LaneJob<W> {
-    /// Takes what waits in the lane, unless this job did so before.
+    /// Takes the waiting writes from the lane, unless this job already did.
     fn take(&mut self) {
         if !self.has_taken {
             let mut waiting = self.lane.lock();
@@ -191,7 +191,7 @@ impl<W: BatchWrite> Job for LaneJob<W> {
     fn run<'a>(&'a mut self, conn: &'a mut Conn) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             self.take();
-            // One write alone needs as many statements either way.
+            // A single write needs as many statements either way.
             if self.writes.len() > 1 {
                 let writes: Vec<_> = self.writes.iter().map(|queued| &queued.write).collect();
                 let outs = W::run_batch(conn, &writes).await?;
@@ -221,7 +221,7 @@ impl<W: BatchWrite> Job for LaneJob<W> {
 }
 
 impl<W: BatchWrite> Drop for LaneJob<W> {
-    /// The writer's task is gone before it came to this job: those that wait in the lane must not wait for ever.
+    /// The writer's task ended before it ran this job: the writes in the lane must not wait forever.
     fn drop(&mut self) {
         if !self.has_taken {
             self.lane.lock().clear();
@@ -258,12 +258,12 @@ async fn run(
     }
 }
 
-/// Runs jobs in one transaction and answers them.
+/// Runs jobs in one transaction and sends their results.
 async fn commit(conn: &mut Conn, batch: &mut Vec<Box<dyn Job>>) {
     let result = transaction(conn, batch).await;
     match result {
         Ok(()) => batch.drain(..).for_each(|job| job.answer(Ok(()))),
-        // Each alone would wait for the other process as long again.
+        // No retry: each write would wait for the other process again.
         Err(error @ (StoreError::Busy | StoreError::Closed)) => {
             batch.drain(..).for_each(|job| job.answer(Err(error.clone())));
         }
@@ -273,7 +273,7 @@ async fn commit(conn: &mut Conn, batch: &mut Vec<Box<dyn Job>>) {
                 writes.drain(..).for_each(|write| write.answer(Err(error.clone())));
                 return;
             }
-            tracing::warn!(%error, writes = writes.len(), "a batch of writes failed, retrying each alone");
+            tracing::warn!(%error, writes = writes.len(), "batch of writes failed, retrying each write alone");
             for write in writes {
                 let mut alone = [write];
                 let result = transaction(conn, &mut alone).await;
@@ -286,7 +286,7 @@ async fn commit(conn: &mut Conn, batch: &mut Vec<Box<dyn Job>>) {
 
 async fn transaction(conn: &mut Conn, batch: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
     let result = try_transaction(conn, batch).await;
-    // It fails when SQLite has rolled back by itself. If a transaction is still open, the next one reports it.
+    // Fails if SQLite rolled back automatically. If a transaction is still open, the next BEGIN reports it.
     if result.is_err()
         && let Err(error) = raw_sql("ROLLBACK").execute(conn).await
     {
@@ -333,10 +333,10 @@ mod tests {
     const A_MIB: Sql = Sql("INSERT INTO heap VALUES (zeroblob(1048576))");
 
     #[tokio::test]
-    async fn a_full_disk_stops_no_later_write() {
+    async fn writes_succeed_again_after_a_full_disk() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(&dir).await;
-        // The database may not grow: SQLite meets that as it meets a full disk.
+        // A limit of the database size: SQLite reports it like a full disk.
         store.write(Sql("PRAGMA max_page_count = 1")).await.unwrap();
         for _ in 0..2 {
             let full = store.write(A_MIB).await;
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_write_that_fails_takes_no_other_with_it() {
+    async fn failed_write_does_not_affect_others_in_its_batch() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(&dir).await;
         let writes =
@@ -358,7 +358,7 @@ mod tests {
         assert_eq!(failed, [7]);
         let rows: i64 =
             sqlx::query_scalar("SELECT COUNT(*) FROM heap").fetch_one(&store.readers).await.unwrap();
-        assert_eq!(rows, 19, "and none was done twice");
+        assert_eq!(rows, 19, "each other write runs once");
     }
 
     const ACCOUNT: Sql = Sql(
@@ -366,7 +366,7 @@ mod tests {
          used_bytes, pin_count, created_at_ms) VALUES (1, 'ada@example.org', 'Ada', 'user', 'free', 0, 1000, 0, 0, 0)",
     );
 
-    fn wish(number: u8) -> CreatePin {
+    fn request(number: u8) -> CreatePin {
         CreatePin {
             account: AccountId(1),
             actor: Actor::OPERATOR,
@@ -380,13 +380,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn wishes_that_are_undone_with_another_write_are_granted_all_the_same() {
+    async fn batched_pins_are_created_after_a_rollback_by_another_write() {
         const BYTES: u64 = 10;
         let (dir, now) = (tempfile::tempdir().unwrap(), Timestamp::from_ms(0));
         let store = store(&dir).await;
         store.write(ACCOUNT).await.unwrap();
         for number in 0..20 {
-            store.create_pin(wish(number), now).await.unwrap();
+            store.create_pin(request(number), now).await.unwrap();
         }
         store
             .write(Sql("UPDATE placements SET state = 'pinned', bytes = 10, due_at_ms = NULL"))
@@ -394,20 +394,21 @@ mod tests {
             .unwrap();
         store.write(Sql("DELETE FROM pins")).await.unwrap();
         let nowhere = store.write(Sql("INSERT INTO nowhere VALUES (1)"));
-        let wishes = futures::future::join_all((0..20).map(|number| store.create_pin(wish(number), now)));
-        let (wished, failed) = futures::join!(wishes, nowhere);
+        let creations =
+            futures::future::join_all((0..20).map(|number| store.create_pin(request(number), now)));
+        let (outcomes, failed) = futures::join!(creations, nowhere);
         failed.unwrap_err();
-        for wished in wished {
-            assert!(matches!(wished, Ok(CreatePinOutcome::Done { created: true, .. })), "{wished:?}");
+        for outcome in outcomes {
+            assert!(matches!(outcome, Ok(CreatePinOutcome::Done { created: true, .. })), "{outcome:?}");
         }
         let account = store.account(AccountId(1)).await.unwrap().unwrap();
-        assert_eq!(account.used_bytes, 20 * BYTES, "each is charged once");
+        assert_eq!(account.used_bytes, 20 * BYTES, "each pin is charged once");
     }
 
     #[tokio::test]
-    async fn while_another_process_writes_all_are_told_to_come_again() {
+    async fn writes_fail_as_busy_while_another_process_writes() {
         let dir = tempfile::tempdir().unwrap();
-        let (store, other) = (store(&dir).await, store_beside(&dir).await);
+        let (store, other) = (store(&dir).await, other_connection(&dir).await);
         store.write(Sql("PRAGMA busy_timeout = 1")).await.unwrap();
         let mut conn = other.acquire().await.unwrap();
         raw_sql("BEGIN IMMEDIATE").execute(&mut *conn).await.unwrap();
@@ -418,7 +419,7 @@ mod tests {
         store.write(A_MIB).await.unwrap();
     }
 
-    async fn store_beside(dir: &tempfile::TempDir) -> sqlx::SqlitePool {
+    async fn other_connection(dir: &tempfile::TempDir) -> sqlx::SqlitePool {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(dir.path().join("pinfold.db"));
         sqlx::SqlitePool::connect_with(options).await.unwrap()
     }
