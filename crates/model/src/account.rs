@@ -129,7 +129,7 @@ impl Account {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Preference {
     pub name: String,
-    /// JSON.
+    /// JSON text.
     pub value: String,
 }
 

@@ -1,11 +1,11 @@
-//! The cursor of the list of all accounts' pins.
+//! The cursor of the list of the pins of all accounts.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::{PinId, PlacementId};
 
-/// Where a page begins: after this pin of this placement. Shown as `PLACEMENT-PIN`.
+/// Position in the list: a page begins after this pin of this placement. The text form is `PLACEMENT-PIN`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdminPinsCursor {
     pub placement: PlacementId,

@@ -1,71 +1,69 @@
-//! The words of the audit log: who did what, from where.
+//! Types of the audit log: events, entries, actors, and details.
 
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use crate::pin::{UnknownWord, words};
+use crate::pin::{UnknownValue, string_enum};
 use crate::{AccountId, AuditId, Timestamp};
 
-words!(
-    /// Through which door an act came in.
+string_enum!(
+    /// The interface through which an action was requested.
     Source, "source", {
-    /// A program, over the HTTP API.
+    /// A program that uses the HTTP API.
     Api = "API",
-    /// A page in a browser, over the HTTP API.
+    /// A web page that uses the HTTP API.
     Web = "WEB",
-    /// Whoever runs the server, on its command line.
+    /// An operator, on the command line of the server.
     Operator = "OPERATOR",
-    /// Nobody: the service by itself, such as when a pin's time has come.
+    /// The service itself, for example when a pin expires.
     System = "SYSTEM",
 });
 
-words!(
-    /// What came of an act.
+string_enum!(
+    /// Result of an action.
     AuditStatus, "status", {
-    /// It was done.
+    /// The action succeeded.
     Done = "success",
-    /// It was refused, or it failed.
+    /// The action was rejected or failed.
     Refused = "failure",
 });
 
-/// Who acts, and from where. What a client says that it is (`User-Agent`) proves nothing, and is not kept.
+/// Who requested an action, and from where. The `User-Agent` of a client is not recorded, because it is not reliable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Actor {
-    /// The account that acts; an administrator's when it acts on another. `None` for operators and the service.
+    /// The account that acts. If an administrator acts on another account, the account of the administrator. `None` for
+    /// operators and the service.
     pub actor: Option<AccountId>,
-    /// Through which door.
     pub source: Source,
-    /// The address that it came from, as far as configured proxies tell.
+    /// Address of the client, according to the configured trusted proxies.
     pub address: Option<IpAddr>,
 }
 
 impl Actor {
-    /// The service by itself.
+    /// The service itself.
     pub const SYSTEM: Self = Self { actor: None, source: Source::System, address: None };
 
-    /// Whoever runs the server.
+    /// An operator, on the command line of the server.
     pub const OPERATOR: Self = Self { actor: None, source: Source::Operator, address: None };
 
-    /// An account, over the API, from an address that is not known.
+    /// An account that uses the API from an unknown address.
     #[must_use]
     pub fn account(actor: AccountId) -> Self {
         Self { actor: Some(actor), source: Source::Api, address: None }
     }
 }
 
-/// A place in a log that is read from its newest entry on: after the entry of this time and number.
+/// A position in an audit log that is read from the newest entry: after the entry with this time and id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AuditCursor {
-    /// The entry's time.
     pub at: Timestamp,
-    /// Its number.
     pub id: AuditId,
 }
 
-/// A text that is no [`AuditCursor`].
+/// The text is not an [`AuditCursor`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("A cursor of a log is a `nextCursor` of an earlier answer")]
+#[error("The cursor must be a `nextCursor` of an earlier reply")]
 pub struct AuditCursorError;
 
 impl fmt::Display for AuditCursor {
@@ -85,41 +83,41 @@ impl FromStr for AuditCursor {
     }
 }
 
-/// What else there is to say of an act: words and their values, few and short. Never a secret.
+/// Details of an action: a bounded list of names and values. Must never contain a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Details(Vec<(&'static str, String)>);
 
 impl Details {
-    /// The most words of one act; more are left out.
-    pub const WORDS_MAX: usize = 12;
-    /// The longest value, in bytes; what is longer is cut.
+    /// Maximum number of entries. Further ones are dropped.
+    pub const COUNT_MAX: usize = 12;
+    /// Maximum length of a value in bytes. Longer values are truncated.
     pub const VALUE_LEN_MAX: usize = 255;
 
-    /// Adds a word.
+    /// Adds an entry.
     #[must_use]
-    pub fn with(mut self, word: &'static str, value: impl fmt::Display) -> Self {
-        if self.0.len() < Self::WORDS_MAX {
-            self.0.push((word, cut(&value.to_string(), Self::VALUE_LEN_MAX)));
+    pub fn with(mut self, name: &'static str, value: impl fmt::Display) -> Self {
+        if self.0.len() < Self::COUNT_MAX {
+            self.0.push((name, truncate(&value.to_string(), Self::VALUE_LEN_MAX)));
         }
         self
     }
 
-    /// Adds a word if it has a value.
+    /// Adds an entry if it has a value.
     #[must_use]
-    pub fn with_some(self, word: &'static str, value: Option<impl fmt::Display>) -> Self {
+    pub fn with_some(self, name: &'static str, value: Option<impl fmt::Display>) -> Self {
         match value {
-            Some(value) => self.with(word, value),
+            Some(value) => self.with(name, value),
             None => self,
         }
     }
 
-    /// As a JSON object of strings; `None` if there is nothing.
+    /// As a JSON object of strings; `None` if there are no entries.
     #[must_use]
     pub fn to_json(&self) -> Option<String> {
         let mut json = String::new();
-        for (word, value) in &self.0 {
+        for (name, value) in &self.0 {
             json.push(if json.is_empty() { '{' } else { ',' });
-            quote(&mut json, word);
+            quote(&mut json, name);
             json.push(':');
             quote(&mut json, value);
         }
@@ -127,7 +125,7 @@ impl Details {
     }
 }
 
-/// Writes a text as JSON does (RFC 8259, section 7).
+/// Appends a text as a JSON string (RFC 8259, section 7).
 fn quote(json: &mut String, text: &str) {
     json.push('"');
     for c in text.chars() {
@@ -144,16 +142,16 @@ fn quote(json: &mut String, text: &str) {
     json.push('"');
 }
 
-/// A text without control characters and blanks around it, cut between two characters.
-fn cut(text: &str, len_max: usize) -> String {
-    let mut kept = String::new();
+/// Removes control characters and surrounding whitespace, and truncates at a character boundary.
+fn truncate(text: &str, len_max: usize) -> String {
+    let mut out = String::new();
     for c in text.trim().chars().filter(|c| !c.is_control()) {
-        if kept.len() + c.len_utf8() > len_max {
+        if out.len() + c.len_utf8() > len_max {
             break;
         }
-        kept.push(c);
+        out.push(c);
     }
-    kept
+    out
 }
 
 /// An event to be recorded in the audit log.
@@ -195,7 +193,7 @@ impl AuditEvent {
         self.subject.get(..end).unwrap_or(&self.subject)
     }
 
-    /// The same event, refused or failed.
+    /// The same event, rejected or failed.
     #[must_use]
     pub fn refused(self) -> Self {
         Self { status: AuditStatus::Refused, ..self }
@@ -244,11 +242,11 @@ mod tests {
     #[test]
     fn details_are_bounded() {
         let many = (0..100).fold(Details::default(), |all, _| all.with("word", "x".repeat(10_000)));
-        assert!(many.to_json().unwrap().len() < Details::WORDS_MAX * (Details::VALUE_LEN_MAX + 16));
+        assert!(many.to_json().unwrap().len() < Details::COUNT_MAX * (Details::VALUE_LEN_MAX + 16));
     }
 
     #[test]
-    fn a_cursor_reads_what_it_writes() {
+    fn cursor_round_trips_through_text() {
         let cursor = AuditCursor { at: Timestamp::from_ms(1_767_225_600_000), id: AuditId(77) };
         assert_eq!(cursor.to_string().parse(), Ok(cursor));
         for bad in ["", "-", "1-", "-000000000000004d", "+1-000000000000004d", "1-4d"] {
@@ -258,7 +256,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_can_be_a_detail(text in "\\PC{0,80}|[\\x00-\\x7f]{0,80}") {
+        fn any_text_is_encoded_as_json(text in "\\PC{0,80}|[\\x00-\\x7f]{0,80}") {
             let json = Details::default().with("word", &text).to_json().unwrap();
             let is_object = json.starts_with("{\"word\":\"") && json.ends_with("\"}");
             prop_assert!(is_object, "{}", json);

@@ -33,7 +33,7 @@ impl IdempotencyKey {
 /// The stored response of a request with an idempotency key. Only the surface that sent it interprets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredResponse {
-    /// The surface's own status code, opaque to the service.
+    /// Status code of the surface; opaque to the service.
     pub code: u16,
     /// Names and values of headers, in ASCII.
     pub headers: Vec<(String, String)>,

@@ -38,7 +38,7 @@ pub use idempotency::{IdempotencyKey, IdempotencyKeyError, StoredResponse};
 pub use ip_rules::{IpRules, IpRulesError};
 pub use lifetime::{Lifetime, LifetimeError, Retention, RetentionError};
 pub use name::{NameError, PinName};
-pub use pin::{Failure, FailureCode, PinKind, PinPhase, PinState, UnknownWord};
+pub use pin::{Failure, FailureCode, PinKind, PinPhase, PinState, UnknownValue};
 pub use pin_options::{Origin, OriginError, PinOptions};
 pub use placement::{Event, PlacementState};
 pub use plan::{Plan, PlanCode, PlanCodeError, PlanError, PlanLimits, Plans};

@@ -5,15 +5,15 @@ use std::str::FromStr;
 
 /// The text is not one of the known values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("Unknown {what}: {word}")]
-pub struct UnknownWord {
+#[error("Unknown {what}: {value}")]
+pub struct UnknownValue {
     /// The expected kind of value, such as `status`.
     pub what: &'static str,
     /// The text, cut to 64 characters.
-    pub word: String,
+    pub value: String,
 }
 
-macro_rules! words {
+macro_rules! string_enum {
     ($(#[$doc:meta])* $name:ident, $what:literal, { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,20 +37,20 @@ macro_rules! words {
         }
 
         impl FromStr for $name {
-            type Err = UnknownWord;
+            type Err = UnknownValue;
 
-            fn from_str(word: &str) -> Result<Self, UnknownWord> {
-                match word {
+            fn from_str(text: &str) -> Result<Self, UnknownValue> {
+                match text {
                     $($word => Ok(Self::$variant),)+
-                    _ => Err(UnknownWord { what: $what, word: word.chars().take(64).collect() }),
+                    _ => Err(UnknownValue { what: $what, value: text.chars().take(64).collect() }),
                 }
             }
         }
     };
 }
-pub(crate) use words;
+pub(crate) use string_enum;
 
-words!(
+string_enum!(
     /// Status of a pin, as its owner sees it.
     PinState, "status", {
     /// The placement waits for a worker, or for the next attempt.
@@ -65,7 +65,7 @@ words!(
     Unpinned = "unpinned",
 });
 
-words!(
+string_enum!(
     /// Phase of a pin, as stored. A pin that is not [`PinPhase::Failed`] is *live*: it requires its placement.
     PinPhase, "phase", {
     /// Not all blocks are held yet.
@@ -76,7 +76,7 @@ words!(
     Failed = "failed",
 });
 
-words!(
+string_enum!(
     /// Type of the content of a pin.
     PinKind, "kind", {
     /// Not known: the root is not held yet, or it is not UnixFS.
@@ -85,7 +85,7 @@ words!(
     Directory = "directory",
 });
 
-words!(
+string_enum!(
     /// Reason for the failure of a pin. Distinguishes what the owner can do about it.
     FailureCode, "failure", {
     /// No peer provided the content. Retry after making sure that it is provided.

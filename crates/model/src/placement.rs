@@ -21,10 +21,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::UnknownWord;
-use crate::pin::words;
+use crate::UnknownValue;
+use crate::pin::string_enum;
 
-words!(
+string_enum!(
     /// State of a placement.
     PlacementState, "placement state", {
     /// A live pin requires the placement. A worker starts when it is due.
@@ -47,7 +47,7 @@ pub enum Event {
     /// The last live pin was removed or failed.
     Unwanted,
     /// A worker leased the placement.
-    Claimed,
+    Leased,
     /// The cluster holds every block durably.
     Held,
     /// The attempt did not complete. It is retried later.
@@ -62,27 +62,27 @@ impl PlacementState {
     pub fn after(self, event: Event) -> Self {
         match (self, event) {
             (Self::Queued, Event::Wanted | Event::Postponed | Event::Released) => Self::Queued,
-            (Self::Queued, Event::Claimed) => Self::Pinning,
+            (Self::Queued, Event::Leased) => Self::Pinning,
             // The pin was removed and created again during the fetch: the blocks are held.
             (Self::Queued, Event::Held) => Self::Pinned,
 
-            (Self::Pinning, Event::Wanted | Event::Claimed) => Self::Pinning,
+            (Self::Pinning, Event::Wanted | Event::Leased) => Self::Pinning,
             (Self::Pinning, Event::Held) => Self::Pinned,
             (Self::Pinning, Event::Postponed | Event::Released) => Self::Queued,
 
-            (Self::Pinned, Event::Wanted | Event::Claimed | Event::Held | Event::Postponed) => Self::Pinned,
+            (Self::Pinned, Event::Wanted | Event::Leased | Event::Held | Event::Postponed) => Self::Pinned,
             // Only the holder of a lease can report this, and a pinned placement is not leased. If it happens
             // nevertheless, the content must be fetched again because a live pin requires it.
             (Self::Pinned, Event::Released) => Self::Queued,
 
             (Self::Releasing, Event::Wanted) => Self::Queued,
-            (Self::Releasing, Event::Unwanted | Event::Claimed | Event::Held | Event::Postponed) => {
+            (Self::Releasing, Event::Unwanted | Event::Leased | Event::Held | Event::Postponed) => {
                 Self::Releasing
             }
             (Self::Releasing, Event::Released) => Self::Unpinned,
 
             (Self::Unpinned, Event::Wanted) => Self::Queued,
-            (Self::Unpinned, Event::Unwanted | Event::Claimed | Event::Postponed | Event::Released) => {
+            (Self::Unpinned, Event::Unwanted | Event::Leased | Event::Postponed | Event::Released) => {
                 Self::Unpinned
             }
             (Self::Unpinned, Event::Held) => Self::Releasing,
@@ -94,7 +94,7 @@ impl PlacementState {
 
     /// Whether no work remains in this state.
     #[must_use]
-    pub fn is_settled(self) -> bool {
+    pub fn is_terminal(self) -> bool {
         match self {
             Self::Pinned | Self::Unpinned => true,
             Self::Queued | Self::Pinning | Self::Releasing => false,
@@ -140,9 +140,9 @@ mod tests {
                 match (step, work) {
                     (0, _) => { actual.wanted = true; state = state.after(Event::Wanted); }
                     (1, _) => { actual.wanted = false; state = state.after(Event::Unwanted); }
-                    (2, None) if !state.is_settled() => {
+                    (2, None) if !state.is_terminal() => {
                         work = Some(actual.wanted);
-                        state = state.after(Event::Claimed);
+                        state = state.after(Event::Leased);
                     }
                     (3, Some(true)) => { actual.held = true; work = None; state = state.after(Event::Held); }
                     (4, Some(true)) => { work = None; state = state.after(Event::Postponed); }
@@ -158,11 +158,11 @@ mod tests {
                     true => { actual.held = true; Event::Held }
                     false => { actual.held = false; Event::Released }
                 };
-                if !state.is_settled() {
+                if !state.is_terminal() {
                     state = state.after(event);
                 }
             }
-            prop_assert!(state.is_settled());
+            prop_assert!(state.is_terminal());
             prop_assert_eq!(state == PlacementState::Pinned, actual.wanted);
         }
     }

@@ -138,7 +138,7 @@ impl ScopeSet {
 
     /// Scopes of a key that was created without naming any: `user:read` and `files:read`.
     #[must_use]
-    pub fn of_a_new_key() -> Self {
+    pub fn default_for_key() -> Self {
         [Scope::UserRead, Scope::FilesRead].into_iter().collect()
     }
 
@@ -210,7 +210,9 @@ mod tests {
 
     #[test]
     fn admin_scope_requires_the_admin_role() {
-        assert!(!ScopeSet::all().contains(Scope::Admin) && !ScopeSet::of_a_new_key().contains(Scope::Admin));
+        assert!(
+            !ScopeSet::all().contains(Scope::Admin) && !ScopeSet::default_for_key().contains(Scope::Admin)
+        );
         assert_eq!(ScopeSet::of_role(Role::User), ScopeSet::all());
         assert!(Scope::ALL.into_iter().all(|scope| ScopeSet::of_role(Role::Admin).contains(scope)));
     }

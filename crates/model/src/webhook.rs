@@ -6,12 +6,12 @@ use std::str::FromStr;
 use cid::Cid;
 use data_encoding::BASE64;
 
-use crate::pin::{UnknownWord, words};
+use crate::pin::{UnknownValue, string_enum};
 use crate::{
     AccountId, ClusterId, DeliveryId, Failure, PinId, PinKind, PinName, PinState, Timestamp, WebhookId,
 };
 
-words!(
+string_enum!(
     /// Type of an event that is delivered to webhooks.
     WebhookEvent, "event", {
     /// Every block of the pin is verified and durable.
@@ -26,7 +26,7 @@ words!(
     Test = "webhook.test",
 });
 
-words!(
+string_enum!(
     /// State of the delivery of an event to a webhook.
     DeliveryState, "delivery state", {
     Pending = "pending",

@@ -82,7 +82,7 @@ impl GenerateBody {
             label: Some(filled(self.label.as_deref()).unwrap_or(LABEL_DEFAULT).to_owned()),
             scopes: scopes
                 .map_err(|error| Reject::invalid(error.to_string()))?
-                .unwrap_or_else(ScopeSet::of_a_new_key),
+                .unwrap_or_else(ScopeSet::default_for_key),
             ip_allowlist: rules.map_err(|error| Reject::invalid(format!("`ipAllowlist`: {error}")))?,
             expires_at: life.map(|life| life.ends_at(now)),
         })
@@ -374,7 +374,7 @@ mod tests {
         ] {
             let new = parsed(body).expect("nothing is wrong");
             assert_eq!((new.name.as_str(), new.label.as_deref()), ("ci", Some("cli-access")));
-            assert_eq!((new.scopes, new.expires_at), (ScopeSet::of_a_new_key(), None));
+            assert_eq!((new.scopes, new.expires_at), (ScopeSet::default_for_key(), None));
             assert!(new.ip_allowlist.is_empty());
         }
     }

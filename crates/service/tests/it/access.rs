@@ -12,7 +12,7 @@ fn new_token(name: &str) -> NewToken {
     NewToken {
         name,
         label: None,
-        scopes: ScopeSet::of_a_new_key(),
+        scopes: ScopeSet::default_for_key(),
         ip_allowlist: IpRules::default(),
         expires_at: None,
     }
@@ -45,7 +45,7 @@ async fn key_authenticates_its_account_until_it_expires() {
     let short = tokens.create(alice.account.id, short).await.unwrap().secret;
     let long = tokens.create(alice.account.id, new_token("long")).await.unwrap().secret;
     let caller = tokens.authenticate(short.reveal(), Via::api(None)).await.unwrap();
-    assert_eq!((caller.account.id, caller.scopes), (alice.account.id, ScopeSet::of_a_new_key()));
+    assert_eq!((caller.account.id, caller.scopes), (alice.account.id, ScopeSet::default_for_key()));
 
     world.clock.advance(Duration::from_hours(1));
     assert_eq!(tokens.authenticate(short.reveal(), Via::api(None)).await.err(), Some(AuthError::Invalid));

@@ -26,7 +26,7 @@ async fn audit_log_has_only_events_of_its_account() {
         .await
         .unwrap();
     let name = TokenName::parse("second").unwrap();
-    let (scopes, ip_allowlist) = (ScopeSet::of_a_new_key(), IpRules::default());
+    let (scopes, ip_allowlist) = (ScopeSet::default_for_key(), IpRules::default());
     let new = NewToken { name: name.clone(), label: None, scopes, ip_allowlist, expires_at: None };
     world.service.tokens.create_for(&alice, new, None).await.unwrap();
     world.service.tokens.revoke_for(&alice, &name, None).await.unwrap();

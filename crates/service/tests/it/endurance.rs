@@ -482,7 +482,7 @@ impl Simulation {
         let mut wanted = BTreeSet::new();
         let mut alive: HashMap<Hash, u64> = HashMap::new();
         for placement in &placements {
-            assert!(placement.state.is_settled() && !placement.leased, "{placement:?}");
+            assert!(placement.state.is_terminal() && !placement.leased, "{placement:?}");
             if placement.state.is_wanted() {
                 wanted.insert(format!("pin/{}/{}", placement.cluster, placement.cid));
                 alive.extend(walk(&placement.cid, |cid| process.disk.load(cid)));

@@ -9,7 +9,7 @@ use crate::world::World;
 
 fn new_token(name: &str) -> NewToken {
     let name = TokenName::parse(name).unwrap();
-    let (scopes, ip_allowlist) = (ScopeSet::of_a_new_key(), IpRules::default());
+    let (scopes, ip_allowlist) = (ScopeSet::default_for_key(), IpRules::default());
     NewToken { name, label: None, scopes, ip_allowlist, expires_at: None }
 }
 

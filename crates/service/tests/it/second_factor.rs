@@ -280,7 +280,7 @@ async fn keys_are_created_and_revoked_with_a_code() {
     let new = || NewToken {
         name: name.clone(),
         label: None,
-        scopes: ScopeSet::of_a_new_key(),
+        scopes: ScopeSet::default_for_key(),
         ip_allowlist: IpRules::default(),
         expires_at: None,
     };

@@ -147,7 +147,7 @@ impl World {
         let placements = self.store.placements(None, 10_000).await.unwrap();
         let mut wanted = Vec::new();
         for placement in &placements {
-            assert!(placement.state.is_settled() && !placement.leased, "{placement:?}");
+            assert!(placement.state.is_terminal() && !placement.leased, "{placement:?}");
             if placement.state.is_wanted() {
                 wanted.push(format!("pin/{}/{}", placement.cluster, placement.cid));
             }

@@ -270,7 +270,7 @@ impl CreatePinWrite {
             id: PlacementId(self.placement_id),
             cid: self.request.cid,
             cluster: self.request.cluster.clone(),
-            state: if lease_until.is_some() { state.after(Event::Claimed) } else { state },
+            state: if lease_until.is_some() { state.after(Event::Leased) } else { state },
             due_at: Some(lease_until.unwrap_or(self.now)),
             leased: lease_until.is_some(),
             attempts: 0,

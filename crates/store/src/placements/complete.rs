@@ -219,7 +219,7 @@ impl CompleteWrite {
 
     /// A transition to `state`. The placement is due now unless the state is settled.
     fn next(&self, state: PlacementState, failure: Option<Failure>) -> Next {
-        let due_at = (!state.is_settled()).then_some(self.now);
+        let due_at = (!state.is_terminal()).then_some(self.now);
         Next { state, due_at, attempts: 0, failure, size: None, events: Vec::new() }
     }
 

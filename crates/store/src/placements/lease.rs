@@ -133,7 +133,7 @@ pub(crate) const MARK_READY: &str = "UPDATE placements SET ready = 1 WHERE id IN
      (SELECT id FROM placements WHERE ready = 0 AND due_at_ms IS NOT NULL AND due_at_ms <= $1 \
      ORDER BY due_at_ms LIMIT $2)";
 
-/// Leases the first placement of a queue. The CASE is `PlacementState::after(Event::Claimed)`; `tests/it/states.rs`
+/// Leases the first placement of a queue. The CASE is `PlacementState::after(Event::Leased)`; `tests/it/states.rs`
 /// checks that they agree.
 macro_rules! lease_first {
     ($queue:literal) => {

@@ -33,13 +33,13 @@ async fn bring(world: &World, state: PlacementState) {
 
 #[tokio::test]
 async fn lease_changes_the_row_as_the_model_defines() {
-    for state in PlacementState::ALL.iter().copied().filter(|state| !state.is_settled()) {
+    for state in PlacementState::ALL.iter().copied().filter(|state| !state.is_terminal()) {
         let world = World::start().await;
         bring(&world, state).await;
         let before = world.store.placements(None, 2).await.unwrap();
         assert_eq!(before[0].state, state);
         let leased = world.lease_one(at(1_000)).await;
-        assert_eq!(leased.placement.state, state.after(Event::Claimed), "{state}");
+        assert_eq!(leased.placement.state, state.after(Event::Leased), "{state}");
         assert_eq!(world.store.placements(None, 2).await.unwrap(), [leased.placement]);
     }
 }

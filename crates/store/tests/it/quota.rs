@@ -306,7 +306,7 @@ impl Accounting {
             named.extend(pins.iter().map(|pin| (pin.placement.id, pin.phase != PinPhase::Failed)));
         }
         for placement in self.world.store.placements(None, 100).await.unwrap() {
-            assert!(placement.state.is_settled() && !placement.leased, "{placement:?}");
+            assert!(placement.state.is_terminal() && !placement.leased, "{placement:?}");
             assert!(named.iter().any(|(id, _)| *id == placement.id), "no pin references {placement:?}");
             let wanted = named.contains(&(placement.id, true));
             assert_eq!(placement.state == PlacementState::Pinned, wanted, "{placement:?}");

@@ -120,7 +120,7 @@ async fn use_of_a_token_is_recorded() {
         label: None,
         hash: "hash".to_owned(),
         prefix: "pnf_".to_owned(),
-        scopes: ScopeSet::of_a_new_key(),
+        scopes: ScopeSet::default_for_key(),
         ip_allowlist: IpRules::default(),
         expires_at: None,
         maker: None,

@@ -12,7 +12,7 @@ fn new_token(account: AccountId, name: &str) -> NewToken {
         label: None,
         hash: format!("hash of {name} of {account}"),
         prefix: "pnf_".to_owned(),
-        scopes: ScopeSet::of_a_new_key(),
+        scopes: ScopeSet::default_for_key(),
         ip_allowlist: "192.0.2.0/24,2001:db8::1".parse().unwrap(),
         expires_at: Some(at(100)),
         maker: None,
