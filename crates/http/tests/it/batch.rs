@@ -243,7 +243,7 @@ async fn dry_run_reports_and_changes_nothing() {
     assert_snapshot!(answer.text(), @r#"{"dryRun":true,"cid":"bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq","clusterId":"cl0-global","pinned":false,"status":null,"uploadId":null,"size":0,"claimedSize":5,"blocks":{"here":0,"missing":1},"complete":false,"cut":null,"availability":"found","providers":null,"quota":{"charge":0,"exact":false,"used":0,"limit":1073741824,"left":1073741824,"fits":null}}"#);
     assert_eq!(total(&api, &key).await, 0);
     api.until_nothing_is_held().await;
-    api.nobody_has(WORLD);
+    api.unpublish(WORLD);
     let answer =
         api.post(&format!("/api/v3/files/pin/{WORLD}?dryRun=1")).key(&key).header("prefer", "wait=0").await;
     assert_eq!((answer.status(), &answer.json()["availability"]), (200, &json!("not_found")));

@@ -22,7 +22,7 @@ async fn limited(limits: PlanLimits, settings: Settings) -> Api {
 }
 
 /// Asserts all fields and headers of a 429.
-fn is_over_limit(answer: &Answer, limit: u32) {
+fn assert_over_limit(answer: &Answer, limit: u32) {
     assert_eq!((answer.status(), answer.code().as_str()), (429, "RATE_LIMIT"), "{}", answer.text());
     let json = answer.json();
     assert_eq!((&json["error"], &json["remaining"]), (&json!("Too Many Requests"), &json!(0)));
@@ -48,7 +48,7 @@ fn is(answer: &Answer, status: u16, code: &str) {
 }
 
 /// Asserts that the cluster is unavailable: the response has a wait, and no text of the driver.
-fn is_out_of_reach(answer: &Answer) {
+fn assert_unavailable(answer: &Answer) {
     is(answer, 503, "");
     let wait = answer.json()["retryAfter"].as_u64().expect("seconds");
     assert!(wait > 0 && answer.header("retry-after") == wait.to_string());
@@ -71,16 +71,16 @@ async fn every_429_has_its_limit_and_wait() {
     let gate = api.hold_back(HELLO);
     let pin = |cid: &str| api.post(&format!("/api/v3/files/pin/{cid}")).key(&key);
     assert_eq!(pin(HELLO).header("prefer", "respond-async").await.status(), 202);
-    is_over_limit(&pin(WORLD).await, 1);
+    assert_over_limit(&pin(WORLD).await, 1);
     let batch = json!({"items": [{"cid": WORLD}]});
-    is_over_limit(&api.post("/api/v3/files/pin-batch").key(&key).json(&batch).await, 1);
+    assert_over_limit(&api.post("/api/v3/files/pin-batch").key(&key).json(&batch).await, 1);
     let dry = api.post(&format!("/api/v3/files/pin/{WORLD}?dryRun=true")).key(&key);
-    is_over_limit(&dry.await, 1);
+    assert_over_limit(&dry.await, 1);
 
     // Too many event streams.
     let events = format!("/api/v3/status/{HELLO}/events");
     let watching = api.get(&events).key(&key).open().await;
-    is_over_limit(&api.get(&events).key(&key).await, 1);
+    assert_over_limit(&api.get(&events).key(&key).await, 1);
     drop(watching);
     gate.open();
 
@@ -88,7 +88,7 @@ async fn every_429_has_its_limit_and_wait() {
     for _ in 0..2 {
         assert_eq!(log_in(&api, "nobody@example.org").await.status(), 401);
     }
-    is_over_limit(&log_in(&api, "nobody@example.org").await, 2);
+    assert_over_limit(&log_in(&api, "nobody@example.org").await, 2);
     let signup = json!({"name": "Ada", "email": "ada@example.org", "password": PASSWORD});
     let session = api.post("/api/v3/auth/signup").json(&signup).await.json();
     let bearer = format!("Bearer {}", session["token"].as_str().expect("a token"));
@@ -98,7 +98,7 @@ async fn every_429_has_its_limit_and_wait() {
     for _ in 0..10 {
         assert_eq!(send("/api/v3/auth/2fa/enable", &wrong).await.code(), "2fa_invalid");
     }
-    is_over_limit(&send("/api/v3/auth/2fa/enable", &wrong).await, 10);
+    assert_over_limit(&send("/api/v3/auth/2fa/enable", &wrong).await, 10);
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn rate_limit_of_a_key_is_reported_the_same_way() {
     for _ in 0..2 {
         assert_eq!(api.get("/api/v3/users/me").key(&key).await.status(), 200);
     }
-    is_over_limit(&api.get("/api/v3/users/me").key(&key).await, 2);
+    assert_over_limit(&api.get("/api/v3/users/me").key(&key).await, 2);
 }
 
 #[tokio::test]
@@ -142,8 +142,8 @@ async fn unavailable_cluster_is_retried() {
     let api = Api::start_with(unhurried()).await;
     let key = api.key("free", "files:write,cluster:read").await;
     let pin = format!("/api/v3/files/pin/{HELLO}");
-    api.out_of_reach(HELLO, 2);
-    is_out_of_reach(&api.post(&format!("{pin}?dryRun=true")).key(&key).await);
+    api.make_cluster_unavailable(HELLO, 2);
+    assert_unavailable(&api.post(&format!("{pin}?dryRun=true")).key(&key).await);
     let answer = api.post(&pin).key(&key).header("prefer", "wait=0").await;
     assert_eq!((answer.status(), &answer.json()["pinned"]), (202, &json!(false)), "{}", answer.text());
     let tried = api.until_status(&key, HELLO, |status| status["errorCode"].is_string()).await;
@@ -162,9 +162,9 @@ async fn request_waiting_for_an_unavailable_cluster_gets_a_retry_delay() {
     let service = pinfold_service::Settings { attempts_max: 1, ..Default::default() };
     let api = Api::start_on(unhurried(), service).await;
     let key = api.key("free", "files:write,files:read").await;
-    api.out_of_reach(HELLO, 1);
+    api.make_cluster_unavailable(HELLO, 1);
     let pin = format!("/api/v3/files/pin/{HELLO}");
-    is_out_of_reach(&api.post(&pin).key(&key).await);
+    assert_unavailable(&api.post(&pin).key(&key).await);
     assert_eq!(api.get("/api/v3/users/me/uploads").key(&key).await.json()["total"], 0, "nothing remains");
     assert_eq!(api.post(&pin).key(&key).await.status(), 201);
 }

@@ -229,7 +229,7 @@ async fn stream_has_a_maximum_duration() {
 async fn failure_ends_the_stream_with_its_error() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,cluster:read").await;
-    api.nobody_has(HELLO);
+    api.unpublish(HELLO);
     create_pin(&api, &key, HELLO).await;
     let mut reader = Reader::new(api.get(&path(HELLO)).key(&key).open().await);
     let end = reader.until(|event| event.kind == "end").await;

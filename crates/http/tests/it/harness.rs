@@ -219,7 +219,7 @@ impl Api {
     }
 
     /// Removes a DAG from the network.
-    pub(crate) fn nobody_has(&self, cid: &str) {
+    pub(crate) fn unpublish(&self, cid: &str) {
         let cid = parse_cid(cid).expect("a CID");
         self.clusters.iter().for_each(|cluster| cluster.unpublish(&cid));
     }
@@ -232,7 +232,7 @@ impl Api {
     }
 
     /// Makes the cluster unavailable for the next fetches and inspections of a DAG.
-    pub(crate) fn out_of_reach(&self, cid: &str, times: usize) {
+    pub(crate) fn make_cluster_unavailable(&self, cid: &str, times: usize) {
         let cid = parse_cid(cid).expect("a CID");
         let fate =
             Fate::Fails(pinfold_cluster::ClusterError::Unavailable("http://secret:9094 refused".to_owned()));

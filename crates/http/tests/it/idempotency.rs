@@ -141,7 +141,7 @@ async fn disconnected_client_gets_the_response_with_its_key() {
 async fn temporary_errors_are_not_stored() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
-    api.nobody_has(HELLO);
+    api.unpublish(HELLO);
     let send = |cid: &str, name: &str| api.post(&pin(cid)).key(&key).header("idempotency-key", name);
     assert_eq!(send(HELLO, "missing").await.status(), 404);
     assert!(is_replayed(&send(HELLO, "missing").await), "a refusal is stored");

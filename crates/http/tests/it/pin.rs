@@ -176,7 +176,7 @@ async fn cluster_header_selects_for_new_pins_and_does_not_filter_existing_ones()
 #[tokio::test]
 async fn content_without_a_source_is_not_found_and_leaves_nothing() {
     let api = Api::start().await;
-    api.nobody_has(HELLO);
+    api.unpublish(HELLO);
     let key = api.key("free", "files:write,files:read").await;
     let answer = api.post(&pin(HELLO)).key(&key).await;
     assert_eq!(answer.status(), 404);

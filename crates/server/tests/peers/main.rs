@@ -31,6 +31,7 @@ mod tours;
 mod vector;
 #[path = "../../../outbound/tests/support/webhook_receiver.rs"]
 #[expect(dead_code, reason = "other suites use the rest")]
+#[allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 mod webhook_receiver;
 mod webhooks;
 

@@ -174,7 +174,7 @@ impl Cluster for Disk {
         }
         tokio::task::yield_now().await;
         self.blocks.commit(hold).await?;
-        Ok(taken_in(imported))
+        Ok(to_imported(imported))
     }
 
     async fn import_directory(
@@ -192,7 +192,7 @@ impl Cluster for Disk {
         let imported = directory.import(Profile::default(), &self.blocks, hold).await.map_err(error)?;
         tokio::task::yield_now().await;
         self.blocks.commit(hold).await?;
-        Ok(taken_in(imported))
+        Ok(to_imported(imported))
     }
 
     async fn import_car(
@@ -246,7 +246,7 @@ impl Cluster for Disk {
     }
 }
 
-fn taken_in(imported: unixfs::Imported) -> Imported {
+fn to_imported(imported: unixfs::Imported) -> Imported {
     Imported { root: imported.root, content_bytes: imported.size_bytes, dag_bytes: imported.dag_bytes }
 }
 

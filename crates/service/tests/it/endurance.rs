@@ -24,9 +24,9 @@ use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Runtime;
 
-use crate::dice::Dice;
 use crate::disk::Disk;
 use crate::network::{Fault, Grown, Hash, Lost, Network, walk};
+use crate::random::Dice;
 use crate::world::{DEADLINE, all_pins, new_account, setup, temp_dir};
 
 const SEEDS: u64 = 200;

@@ -11,7 +11,7 @@ use pinfold_node::Block;
 use pinfold_node::dag::pb::{PbLink, PbNode};
 use pinfold_node::dag::{CBOR, DAG_PB, JSON, RAW, links};
 
-use crate::dice::Dice;
+use crate::random::Dice;
 
 const SHA2_256: u64 = 0x12;
 const SHA2_512: u64 = 0x13;

@@ -7,7 +7,7 @@ use pinfold_cluster::{ClusterError, Fate};
 use pinfold_model::{PinOptions, PinState};
 use pinfold_service::{Caller, PinRequest, Wait};
 
-use crate::dice::Dice;
+use crate::random::Dice;
 use crate::world::{GIB, World};
 
 const SEEDS: u64 = 200;

@@ -22,7 +22,7 @@ impl World {
     }
 
     /// Waits until the account has this number of pins while the service runs.
-    async fn until_left(&self, caller: &Caller, pins: u64) {
+    async fn wait_for_pin_count(&self, caller: &Caller, pins: u64) {
         let left = async {
             while self.fresh(caller.account.id).await.pins != pins {
                 tokio::task::yield_now().await;
@@ -45,7 +45,7 @@ async fn clock_jump_is_noticed_without_a_wake_up() {
     let background = world.service.run();
     // The machine was suspended, or the time was synchronised: a timer does not notice either.
     world.clock.advance(HOUR);
-    world.until_left(&alice, 0).await;
+    world.wait_for_pin_count(&alice, 0).await;
     background.stop().await;
     world.run_until_idle().await;
     world.check_idle(&[&alice]).await;
@@ -222,7 +222,7 @@ async fn hanging_cluster_does_not_delay_expiry() {
     drop(received);
     gate.reached().await;
     world.clock.advance(HOUR);
-    world.until_left(&alice, 0).await;
+    world.wait_for_pin_count(&alice, 0).await;
     gate.open();
     background.stop().await;
     world.run_until_idle().await;

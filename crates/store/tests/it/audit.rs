@@ -81,7 +81,7 @@ async fn changes_by_the_service_are_logged_for_every_affected_account() {
     }
     let failed = log(&world, ada).await.into_iter().find(|entry| entry.action == "pin.fail").unwrap();
     assert_eq!((failed.subject, failed.status), (cid(2).to_string(), AuditStatus::Refused));
-    assert!(failed.details.unwrap().contains("no luck"));
+    assert!(failed.details.unwrap().contains("fetch failed"));
 }
 
 #[tokio::test]

@@ -4,11 +4,11 @@
 
 mod admin_lists;
 mod audit;
-mod bulk;
+mod batches;
 mod combined_writes;
 mod idempotency;
 mod lists;
-mod operator;
+mod maintenance;
 mod placements;
 mod plans;
 #[cfg(feature = "postgres-tests")]

@@ -69,7 +69,7 @@ async fn sessions_end_together_and_when_the_account_is_enabled_again() {
         assert_eq!(
             world.store.session(id).await.unwrap().is_some(),
             disabled,
-            "sessions of a disabled account stay, so that requests are told the reason"
+            "sessions of a disabled account stay, so that responses have the reason"
         );
         let sums = world.store.account_sums().await.unwrap();
         assert_eq!(sums.iter().map(|sum| (sum.disabled, sum.accounts)).collect::<Vec<_>>(), [(disabled, 1)]);

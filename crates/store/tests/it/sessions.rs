@@ -27,15 +27,15 @@ fn challenge(account: AccountId, hash: &str) -> NewChallenge {
 
 impl World {
     /// Creates an account with a password.
-    async fn member(&self, name: &str) -> AccountId {
+    async fn account_with_password(&self, name: &str) -> AccountId {
         let account = self.account(name, 1).await;
         self.set_password(account, HASH).await;
         account
     }
 
     /// Creates an account with a password and a second factor whose code of step 7 is used.
-    async fn careful(&self, name: &str) -> AccountId {
-        let account = self.member(name).await;
+    async fn account_with_second_factor(&self, name: &str) -> AccountId {
+        let account = self.account_with_password(name).await;
         let secret = "SECRET".to_owned();
         assert!(self.store.set_up_second_factor(account, secret, Actor::SYSTEM, now()).await.unwrap());
         assert!(self.store.enable_second_factor(account, code(7), Actor::SYSTEM, now()).await.unwrap());
@@ -68,7 +68,7 @@ impl World {
 #[tokio::test]
 async fn oldest_session_is_ended_at_the_limit() {
     let world = World::start().await;
-    let (ada, bob) = (world.member("ada").await, world.member("bob").await);
+    let (ada, bob) = (world.account_with_password("ada").await, world.account_with_password("bob").await);
     let of_bob = world.open_session(bob, at(60)).await;
     let mut sessions = Vec::new();
     for _ in 0..5 {
@@ -85,7 +85,7 @@ async fn oldest_session_is_ended_at_the_limit() {
 #[tokio::test]
 async fn session_is_ended_only_by_its_account() {
     let world = World::start().await;
-    let (ada, bob) = (world.member("ada").await, world.member("bob").await);
+    let (ada, bob) = (world.account_with_password("ada").await, world.account_with_password("bob").await);
     let id = world.open_session(ada, at(60)).await;
     assert!(!world.store.delete_session(bob, id, Actor::SYSTEM, now()).await.unwrap());
     assert_eq!(world.store.session(id).await.unwrap().unwrap().0.id, ada);
@@ -96,10 +96,10 @@ async fn session_is_ended_only_by_its_account() {
 #[tokio::test]
 async fn expired_sessions_and_challenges_are_deleted_in_steps() {
     let world = World::start().await;
-    let ada = world.member("ada").await;
+    let ada = world.account_with_password("ada").await;
     let short = [world.open_session(ada, at(10)).await, world.open_session(ada, at(10)).await];
     let long = world.open_session(ada, at(1_000)).await;
-    let bob = world.careful("bob").await;
+    let bob = world.account_with_second_factor("bob").await;
     world.open_challenge(bob, "a").await;
     assert_eq!(world.store.delete_expired_sessions(at(9), 1).await.unwrap(), 0);
     assert_eq!(
@@ -115,7 +115,7 @@ async fn expired_sessions_and_challenges_are_deleted_in_steps() {
 #[tokio::test]
 async fn oldest_challenge_is_ended_at_the_limit() {
     let world = World::start().await;
-    let ada = world.careful("ada").await;
+    let ada = world.account_with_second_factor("ada").await;
     for hash in ["a", "b", "c"] {
         world.open_challenge(ada, hash).await;
     }
@@ -131,7 +131,7 @@ async fn oldest_challenge_is_ended_at_the_limit() {
 #[tokio::test]
 async fn concurrent_challenge_attempts_are_counted_exactly() {
     let world = World::start().await;
-    let ada = world.careful("ada").await;
+    let ada = world.account_with_second_factor("ada").await;
     world.open_challenge(ada, "a").await;
     let tries = futures::future::join_all((0..50).map(|_| world.try_challenge("a", now()))).await;
     assert_eq!(tries.iter().filter(|tried| **tried == ChallengeAttempt::Allowed(ada)).count(), 5);
@@ -140,7 +140,7 @@ async fn concurrent_challenge_attempts_are_counted_exactly() {
 #[tokio::test]
 async fn used_code_opens_no_session() {
     let world = World::start().await;
-    let ada = world.careful("ada").await;
+    let ada = world.account_with_second_factor("ada").await;
     world.open_challenge(ada, "a").await;
     let pass = async |step| {
         let passed = world
@@ -172,7 +172,8 @@ async fn all_processes_share_one_secret() {
 #[tokio::test]
 async fn password_changed_during_verification_opens_no_session() {
     let world = World::start().await;
-    let (ada, bob) = (world.member("ada").await, world.careful("bob").await);
+    let (ada, bob) =
+        (world.account_with_password("ada").await, world.account_with_second_factor("bob").await);
     let open = async |account, hash: &str| {
         let new = session(account, at(60));
         world.store.create_session(new, hash.to_owned(), Actor::SYSTEM, now()).await.unwrap().is_some()

@@ -147,7 +147,7 @@ pub(crate) fn held(bytes: u64) -> PlacementOutcome {
 }
 
 pub(crate) fn failure() -> Failure {
-    Failure::new(FailureCode::ALL[0], "no luck")
+    Failure::new(FailureCode::ALL[0], "fetch failed")
 }
 
 pub(crate) fn failed_outcome() -> PlacementOutcome {

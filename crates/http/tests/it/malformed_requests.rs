@@ -13,7 +13,7 @@ use crate::harness::{Answer, Api, unhurried};
 const HUGE: usize = 32 * 1024 * 1024;
 
 /// Sends a body created by `body` to every operation that takes JSON, and checks the response.
-async fn to_every_route_with_json(
+async fn send_json_to_every_route(
     api: &Api,
     body: impl Fn() -> Body,
     check: impl Fn(&Operation<'_>, &Answer),
@@ -41,21 +41,21 @@ fn is(answer: &Answer, operation: &Operation<'_>, status: u16) {
 async fn huge_json_is_refused() {
     let api = Api::start_with(unhurried()).await;
     let huge = || Body::from(format!("{{\"name\":\"{}\"}}", "x".repeat(HUGE)));
-    to_every_route_with_json(&api, huge, |operation, answer| is(answer, operation, 413)).await;
+    send_json_to_every_route(&api, huge, |operation, answer| is(answer, operation, 413)).await;
 }
 
 #[tokio::test]
 async fn deeply_nested_json_is_refused() {
     let api = Api::start_with(unhurried()).await;
     let deep = || Body::from(format!("{{\"x\":{}{}}}", "[".repeat(20_000), "]".repeat(20_000)));
-    to_every_route_with_json(&api, deep, |operation, answer| is(answer, operation, 400)).await;
+    send_json_to_every_route(&api, deep, |operation, answer| is(answer, operation, 400)).await;
 }
 
 #[tokio::test]
 async fn invalid_json_is_refused() {
     let api = Api::start_with(unhurried()).await;
     for text in ["{", "{]}", "nonsense", "\u{0}", "{\"a\":1}{", "\"text\""] {
-        to_every_route_with_json(&api, || Body::from(text), |operation, answer| is(answer, operation, 400))
+        send_json_to_every_route(&api, || Body::from(text), |operation, answer| is(answer, operation, 400))
             .await;
     }
 }
@@ -65,7 +65,7 @@ async fn json_that_never_arrives_is_timed_out() {
     let bodies = Bodies { json_time: Duration::from_millis(10), ..Bodies::default() };
     let api = Api::start_with(Settings { bodies, ..unhurried() }).await;
     let never = || Body::from_stream(stream::pending::<Result<Vec<u8>, std::io::Error>>());
-    to_every_route_with_json(&api, never, |operation, answer| is(answer, operation, 408)).await;
+    send_json_to_every_route(&api, never, |operation, answer| is(answer, operation, 408)).await;
 }
 
 #[tokio::test]
