@@ -119,8 +119,8 @@ impl Write for SaveClusterInfo {
             .with_some("region", saved.region.as_ref())
             .with_some("country", saved.country.as_ref())
             .with("gateways", saved.gateways.len());
-        let act = operator_event(self.by, "cluster.save", saved.cluster.as_str()).with(details);
-        self.journal.log(conn, &act, self.now).await
+        let event = operator_event(self.by, "cluster.save", saved.cluster.as_str()).with(details);
+        self.journal.log(conn, &event, self.now).await
     }
 }
 
@@ -142,8 +142,8 @@ impl Write for DeleteClusterInfo {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        let act = operator_event(self.by, "cluster.reset", self.cluster.as_str());
-        self.journal.log(conn, &act, self.now).await?;
+        let event = operator_event(self.by, "cluster.reset", self.cluster.as_str());
+        self.journal.log(conn, &event, self.now).await?;
         Ok(true)
     }
 }

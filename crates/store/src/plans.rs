@@ -195,8 +195,8 @@ impl Write for SavePlan {
             .with("storageLimit", limits.storage_bytes)
             .with("timelockAllowed", limits.timelock)
             .with("retentionLockAllowed", limits.retention_lock);
-        let act = operator_event(self.by, "plan.save", self.plan.code.as_str()).with(details);
-        self.journal.log(conn, &act, self.now).await?;
+        let event = operator_event(self.by, "plan.save", self.plan.code.as_str()).with(details);
+        self.journal.log(conn, &event, self.now).await?;
         Ok(SavePlanOutcome::Done)
     }
 }

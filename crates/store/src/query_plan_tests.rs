@@ -144,8 +144,8 @@ async fn expired_session_queries_use_an_index() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir).await;
     let indices = ["sessions_expiry (expires_at_ms<?)", "login_challenges_expiry (expires_at_ms<?)"];
-    for (sweep, index) in sessions::DELETE_EXPIRED.into_iter().zip(indices) {
-        assert_uses(&store, sweep, &[index]).await;
+    for (sql, index) in sessions::DELETE_EXPIRED.into_iter().zip(indices) {
+        assert_uses(&store, sql, &[index]).await;
     }
     assert_uses(&store, sessions::ANY_EXPIRED, &indices).await;
 }

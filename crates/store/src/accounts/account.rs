@@ -193,8 +193,8 @@ impl Write for Create {
         }
         add_accounts(conn, self.new.plan.as_str(), 0, 1).await?;
         let id = AccountId(self.id);
-        let act = AuditEvent::new(id, self.by, "account.create", self.new.email.as_str());
-        self.journal.log(conn, &act, self.now).await?;
+        let event = AuditEvent::new(id, self.by, "account.create", self.new.email.as_str());
+        self.journal.log(conn, &event, self.now).await?;
         Ok(Some(Account {
             id,
             email: self.new.email.clone(),
@@ -229,8 +229,8 @@ impl Write for Rename {
         if query.execute(&mut *conn).await?.rows_affected() == 0 {
             return Ok(None);
         }
-        let act = AuditEvent::new(self.id, self.by, "account.name", self.name.as_str());
-        self.journal.log(conn, &act, self.now).await?;
+        let event = AuditEvent::new(self.id, self.by, "account.name", self.name.as_str());
+        self.journal.log(conn, &event, self.now).await?;
         let row: AccountRow =
             statement::query_as(select!("WHERE id = $1")).bind(self.id.0).fetch_one(conn).await?;
         row.into_account().map(Some)

@@ -176,8 +176,8 @@ impl Write for CompleteChallenge {
             .await?;
         let id = SessionId(self.id);
         sessions::insert(conn, id, &self.session, self.now).await?;
-        let act = AuditEvent::new(account, self.by, "account.login", id.to_string());
-        self.journal.log(conn, &act, self.now).await?;
+        let event = AuditEvent::new(account, self.by, "account.login", id.to_string());
+        self.journal.log(conn, &event, self.now).await?;
         Ok(Some(id))
     }
 }

@@ -176,8 +176,8 @@ impl Begin {
         let details = details.with_some("retainUntil", time(until_ms));
         let actor = self.by.actor.filter(|actor| locked > 0 && *actor != self.id);
         for account in [Some(self.id), actor].into_iter().flatten() {
-            let act = AuditEvent::new(account, self.by, "account.remove", email).with(details.clone());
-            self.journal.log(conn, &act, self.now).await?;
+            let event = AuditEvent::new(account, self.by, "account.remove", email).with(details.clone());
+            self.journal.log(conn, &event, self.now).await?;
         }
         Ok(())
     }
@@ -211,8 +211,8 @@ impl Write for Step {
             return Ok(RemovalStep::Pins(Vec::new()));
         }
         if rows.is_empty() {
-            let act = AuditEvent::new(self.id, Actor::SYSTEM, "account.gone", row.email.as_str());
-            self.journal.log(conn, &act, self.now).await?;
+            let event = AuditEvent::new(self.id, Actor::SYSTEM, "account.gone", row.email.as_str());
+            self.journal.log(conn, &event, self.now).await?;
             finish(conn, self.id, &row).await?;
             return Ok(RemovalStep::Gone(self.id));
         }

@@ -184,8 +184,8 @@ impl Write for CreateSession {
         }
         let id = SessionId(self.id);
         insert(conn, id, &self.new, self.now).await?;
-        let act = AuditEvent::new(account, self.by, "account.login", id.to_string());
-        self.journal.log(conn, &act, self.now).await?;
+        let event = AuditEvent::new(account, self.by, "account.login", id.to_string());
+        self.journal.log(conn, &event, self.now).await?;
         Ok(Some(id))
     }
 }
@@ -210,8 +210,8 @@ impl Write for Delete {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        let act = AuditEvent::new(self.account, self.by, "account.logout", self.id.to_string());
-        self.journal.log(conn, &act, self.now).await?;
+        let event = AuditEvent::new(self.account, self.by, "account.logout", self.id.to_string());
+        self.journal.log(conn, &event, self.now).await?;
         Ok(true)
     }
 }
@@ -240,8 +240,8 @@ impl Write for DeleteAll {
         let query = statement::query("DELETE FROM sessions WHERE account_id = $1").bind(self.account.0);
         let deleted = query.execute(&mut *conn).await?.rows_affected();
         let details = Details::default().with("sessions", deleted);
-        let act = AuditEvent::new(self.account, self.by, "auth.logout_all", "").with(details);
-        self.journal.log(conn, &act, self.now).await?;
+        let event = AuditEvent::new(self.account, self.by, "auth.logout_all", "").with(details);
+        self.journal.log(conn, &event, self.now).await?;
         Ok(Some(deleted))
     }
 }

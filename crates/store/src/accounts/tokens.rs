@@ -239,8 +239,8 @@ impl Write for Create {
             .with("scopes", new.scopes)
             .with_some("expiresAt", new.expires_at)
             .with_some("ipAllowlist", Some(&new.ip_allowlist).filter(|rules| !rules.is_empty()));
-        let act = AuditEvent::new(new.account, self.by, "token.create", new.name.as_str()).with(details);
-        self.journal.log(conn, &act, self.now).await?;
+        let event = AuditEvent::new(new.account, self.by, "token.create", new.name.as_str()).with(details);
+        self.journal.log(conn, &event, self.now).await?;
         Ok(CreateTokenOutcome::Created(Box::new(Token {
             id: TokenId(self.id),
             account: new.account,
@@ -284,8 +284,8 @@ impl Write for Revoke {
         if done.rows_affected() == 0 {
             return Ok(false);
         }
-        let act = AuditEvent::new(self.account, self.by, "token.revoke", self.name.as_str());
-        self.journal.log(conn, &act, self.now).await?;
+        let event = AuditEvent::new(self.account, self.by, "token.revoke", self.name.as_str());
+        self.journal.log(conn, &event, self.now).await?;
         Ok(true)
     }
 }

@@ -217,28 +217,28 @@ impl Change {
         let changed = |action, subject: &str, before: &str| {
             AuditEvent::new(self.id, self.by, action, subject).with(Details::default().with("before", before))
         };
-        let mut acts = Vec::new();
+        let mut events = Vec::new();
         if old.name != new.name {
-            acts.push(changed("account.name", &new.name, &old.name));
+            events.push(changed("account.name", &new.name, &old.name));
         }
         if old.plan != new.plan {
-            acts.push(changed("plan.change", &new.plan, &old.plan));
+            events.push(changed("plan.change", &new.plan, &old.plan));
         }
         if old.role != new.role {
-            acts.push(changed("account.role", &new.role, &old.role));
+            events.push(changed("account.role", &new.role, &old.role));
         }
         if old.disabled != new.disabled {
             let action = if new.disabled == 0 { "account.enable" } else { "account.disable" };
-            acts.push(AuditEvent::new(self.id, self.by, action, ""));
+            events.push(AuditEvent::new(self.id, self.by, action, ""));
         }
         if old.storage_override_bytes != new.storage_override_bytes {
             let text =
                 |bytes: Option<i64>| bytes.map_or_else(|| "plan".to_owned(), |bytes| bytes.to_string());
             let (new, old) = (text(new.storage_override_bytes), text(old.storage_override_bytes));
-            acts.push(changed("account.storage", &new, &old));
+            events.push(changed("account.storage", &new, &old));
         }
-        for act in &acts {
-            self.journal.log(conn, act, self.now).await?;
+        for event in &events {
+            self.journal.log(conn, event, self.now).await?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The schema: creates it, and refuses a database that this build cannot use.
+//! The schema: creates it, and rejects a database that this build cannot use.
 
 use sqlx::migrate::{MigrateError, Migrator};
 

@@ -145,7 +145,7 @@ impl<W: Write> Queued<W> {
 
     fn answer(self, result: Result<(), StoreError>) {
         let Self { out, reply, .. } = self;
-        // The caller may be gone.
+        // The caller may have dropped the receiver.
         let _ = reply.send(result.and_then(|()| out.ok_or(StoreError::Closed)));
     }
 }
