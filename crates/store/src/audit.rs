@@ -1,11 +1,11 @@
-//! The audit log: who did what, from where, kept with the change itself.
+//! The audit log: which account did what, when, and from which address.
 //!
-//! Whoever changes something writes the entry in the same transaction ([`Journal`]), so that it costs no sync of
-//! its own and is there exactly when the change is. What changes nothing else, such as a login that was refused,
-//! is written by [`Store::log`].
+//! A write that changes data adds its entry in the same transaction ([`Journal`]). The entry exists exactly if the
+//! change does, and costs no sync of its own. Events without a change, such as a refused login, are recorded by
+//! [`Store::record_audit_event`].
 //!
-//! A log is read newest first, a range of an index wherever a page begins. Its total is counted up to a bound. What
-//! is older than the operator wants is swept in small steps.
+//! Lists are newest first; every page is a range of an index. Totals are counted up to a bound. Entries older than the
+//! operator's retention time are deleted in small steps.
 
 use std::borrow::Borrow;
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{PlacementRecord, Store, StoreError};
 
-/// Something that an operator did, for the operator's own log.
+/// An action of an operator, for the operator's own log.
 pub(crate) fn operator_event(by: Actor, action: &'static str, subject: &str) -> AuditEvent {
     AuditEvent {
         account: by.actor,
@@ -34,31 +34,30 @@ pub(crate) fn operator_event(by: Actor, action: &'static str, subject: &str) -> 
     }
 }
 
-/// Which entries.
+/// Selects entries by all of the given conditions.
 #[derive(Debug, Clone, Default)]
 pub struct AuditFilter {
-    /// Of this account's log; `None` for all there is.
+    /// The account whose log is read. `None` for all logs.
     pub account: Option<AccountId>,
-    /// Done by this account.
+    /// The account that acted.
     pub actor: Option<AccountId>,
-    /// Of this action.
     pub action: Option<String>,
-    /// Not before this.
+    /// Inclusive.
     pub from: Option<Timestamp>,
-    /// Before this.
+    /// Exclusive.
     pub to: Option<Timestamp>,
 }
 
 /// A page of a log.
 #[derive(Debug, Clone)]
 pub struct AuditList {
-    /// The entries, newest first.
+    /// Newest first.
     pub entries: Vec<AuditEntry>,
-    /// How many match altogether, at most as many as were to be counted.
+    /// The number of entries that match, up to the bound of the request.
     pub total: u64,
 }
 
-/// Writes entries, in the transaction of the change that they tell of. Cheap to clone.
+/// Adds entries, in the transaction of the change that they record. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Journal {
     ids: Arc<IdSource>,
@@ -73,56 +72,56 @@ impl Journal {
     pub(crate) async fn log(
         &self,
         conn: &mut Conn,
-        act: &AuditEvent,
+        event: &AuditEvent,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        self.log_all(conn, &[(act, now)]).await
+        self.log_all(conn, &[(event, now)]).await
     }
 
     /// Adds entries, at most [`LIST_MAX`] of them.
     pub(crate) async fn log_all(
         &self,
         conn: &mut Conn,
-        acts: &[(impl Borrow<AuditEvent>, Timestamp)],
+        events: &[(impl Borrow<AuditEvent>, Timestamp)],
     ) -> Result<(), StoreError> {
-        if acts.is_empty() {
+        if events.is_empty() {
             return Ok(());
         }
         let mut query = QueryBuilder::new(
             "INSERT INTO audit_log (id, account_id, actor_id, at_ms, source, address, action, subject, status, details) ",
         );
-        query.push_values(acts, |mut row, (act, now)| {
-            let act: &AuditEvent = act.borrow();
+        query.push_values(events, |mut row, (event, now)| {
+            let event: &AuditEvent = event.borrow();
             row.push_bind(self.ids.next(*now))
-                .push_bind(act.account.map(|account| account.0))
-                .push_bind(act.by.actor.map(|actor| actor.0))
+                .push_bind(event.account.map(|account| account.0))
+                .push_bind(event.by.actor.map(|actor| actor.0))
                 .push_bind(now.as_ms())
-                .push_bind(act.by.source.as_str())
-                .push_bind(act.by.address.map(|address| address.to_string()))
-                .push_bind(act.action)
-                .push_bind(act.stored_subject().to_owned())
-                .push_bind(act.status.as_str())
-                .push_bind(act.details.to_json());
+                .push_bind(event.by.source.as_str())
+                .push_bind(event.by.address.map(|address| address.to_string()))
+                .push_bind(event.action)
+                .push_bind(event.stored_subject().to_owned())
+                .push_bind(event.status.as_str())
+                .push_bind(event.details.to_json());
         });
-        // Only what comes often stays prepared.
-        statement::build(&mut query).persistent(acts.len() == 1).execute(conn).await?;
+        // Only frequent statements are cached.
+        statement::build(&mut query).persistent(events.len() == 1).execute(conn).await?;
         Ok(())
     }
 
-    /// Adds an entry about an account's pin of a placement. Its subject is the CID.
+    /// Adds an entry about the pin of an account in a placement. Its subject is the CID.
     pub(crate) async fn log_pin(
         &self,
         conn: &mut Conn,
-        act: (&'static str, Actor),
+        event: (&'static str, Actor),
         account: i64,
         placement: PlacementId,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        self.log_pins(conn, act, &[(account, placement.0)], now).await
+        self.log_pins(conn, event, &[(account, placement.0)], now).await
     }
 
-    /// Adds an entry about each of these pins, given by account and placement, at most [`LIST_MAX`] of them. Its
-    /// subject is the CID.
+    /// Adds an entry for each of these pins, given as account and placement, at most [`LIST_MAX`] of them. The subjects
+    /// are the CIDs.
     pub(crate) async fn log_pins(
         &self,
         conn: &mut Conn,
@@ -137,7 +136,7 @@ impl Journal {
             "INSERT INTO audit_log (account_id, actor_id, at_ms, source, address, action, subject, status, details, id) ",
         );
         let address = by.address.map(|address| address.to_string());
-        // Ids of clusters have no character that JSON would quote.
+        // Cluster ids contain no characters that JSON escapes.
         query.push("SELECT v.column1, CAST(").push_bind(by.actor.map(|actor| actor.0));
         query.push(" AS BIGINT), CAST(").push_bind(now.as_ms()).push(" AS BIGINT), ");
         query.push_bind(by.source.as_str()).push(", ").push_bind(address).push(", ").push_bind(action);
@@ -148,7 +147,7 @@ impl Journal {
             }
         });
         query.push(") AS v JOIN placements p ON p.id = v.column2");
-        // Only what comes often stays prepared.
+        // Only frequent statements are cached.
         statement::build(&mut query)
             .persistent(pins.len() == 1 || pins.len() == LIST_MAX)
             .execute(conn)
@@ -156,7 +155,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Adds an entry for each of these accounts: its pin of a placement has failed.
+    /// Adds an entry for each of these accounts whose pin of the placement has failed.
     pub(crate) async fn log_failed(
         &self,
         conn: &mut Conn,
@@ -170,16 +169,16 @@ impl Journal {
             .with("code", failure.code)
             .with("reason", &failure.detail);
         for accounts in accounts.chunks(LIST_MAX) {
-            let act = |account: &i64| {
-                let act = AuditEvent::new(
+            let event = |account: &i64| {
+                let event = AuditEvent::new(
                     AccountId(*account),
                     Actor::SYSTEM,
                     "pin.fail",
                     placement.cid.to_string(),
                 );
-                (act.with(details.clone()).refused(), now)
+                (event.with(details.clone()).refused(), now)
             };
-            self.log_all(conn, &accounts.iter().map(act).collect::<Vec<_>>()).await?;
+            self.log_all(conn, &accounts.iter().map(event).collect::<Vec<_>>()).await?;
         }
         Ok(())
     }
@@ -220,8 +219,8 @@ impl AuditRow {
     }
 }
 
-/// A query for each of the indices: `$1` is the account, `$2` the action, `$3` the first time, `$4` and `$5` the
-/// entry before which it ends, `$6` who acted.
+/// A query for each index. `$1` is the account, `$2` the action, `$3` the earliest time, `$4` and `$5` the exclusive
+/// end, `$6` the account that acted.
 macro_rules! per_index {
     ($select:literal, $tail:literal) => {
         [
@@ -238,18 +237,18 @@ macro_rules! per_index {
     };
 }
 
-/// Lists: of an account, of everything, and of who acted.
+/// Lists by account, of all entries, and by the account that acted.
 pub(crate) const LISTS: [&str; 3] = per_index!(
     "SELECT id, account_id, actor_id, at_ms, source, address, action, subject, status, details FROM audit_log WHERE ",
     "ORDER BY at_ms DESC, id DESC LIMIT $7 OFFSET $8"
 );
 
-/// Counts, in the same order.
+/// Totals of the same lists.
 pub(crate) const COUNTS: [&str; 3] =
     per_index!("SELECT COUNT(*) FROM (SELECT 1 FROM audit_log WHERE ", "LIMIT $7) counted");
 
-/// The oldest entries before a time.
-pub(crate) const SWEEP: &str = "DELETE FROM audit_log WHERE id IN \
+/// Deletes the oldest entries from before a time.
+pub(crate) const DELETE_OLD: &str = "DELETE FROM audit_log WHERE id IN \
     (SELECT id FROM audit_log WHERE at_ms < $1 ORDER BY at_ms, id LIMIT $2)";
 
 impl AuditFilter {
@@ -261,7 +260,7 @@ impl AuditFilter {
         }
     }
 
-    /// The place before which a page ends: the cursor, or the time.
+    /// The exclusive end of a page: the cursor or `to`, whichever is earlier.
     fn end(&self, before: Option<AuditCursor>) -> (i64, i64) {
         let to = self.to.map_or(i64::MAX, Timestamp::as_ms);
         let before = before.map_or((i64::MAX, i64::MAX), |cursor| (cursor.at.as_ms(), cursor.id.0));
@@ -270,21 +269,21 @@ impl AuditFilter {
 }
 
 impl Store {
-    /// Writes entries of the audit log.
+    /// The journal of this store.
     pub(crate) fn journal(&self) -> Journal {
         Journal::new(Arc::clone(&self.ids))
     }
 
-    /// Adds an entry of its own.
+    /// Adds an entry that belongs to no other write.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn record_audit_event(&self, act: AuditEvent, now: Timestamp) -> Result<(), StoreError> {
-        self.write(Log { act, now, journal: self.journal() }).await
+    pub async fn record_audit_event(&self, event: AuditEvent, now: Timestamp) -> Result<(), StoreError> {
+        self.write(Log { event, now, journal: self.journal() }).await
     }
 
-    /// Up to `limit` entries that match, newest first: those after `before`, then without the first `skip`. Of all
-    /// that match at most `count_max` are counted.
+    /// Up to `limit` entries that match and are older than `before`, newest first, without the first `skip`. The total
+    /// counts at most `count_max` entries.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -297,7 +296,7 @@ impl Store {
         count_max: u32,
     ) -> Result<AuditList, StoreError> {
         let index = filter.index();
-        // What looks for an action may pass over all there is.
+        // A search for an action may scan the whole log.
         let readers = if filter.action.is_some() { &self.searchers } else { &self.readers };
         let from = filter.from.map_or(i64::MIN, Timestamp::as_ms);
         let (end_at, end_id) = filter.end(before);
@@ -327,17 +326,17 @@ impl Store {
         Ok(AuditList { entries, total: number(total) })
     }
 
-    /// Drops up to `limit` of the oldest entries before a time, and says how many.
+    /// Deletes up to `limit` of the oldest entries from before `before`. Returns their number.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn delete_old_audit_entries(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
-        self.write(Sweep { before, limit }).await
+        self.write(DeleteOld { before, limit }).await
     }
 }
 
 struct Log {
-    act: AuditEvent,
+    event: AuditEvent,
     now: Timestamp,
     journal: Journal,
 }
@@ -346,20 +345,20 @@ impl Write for Log {
     type Out = ();
 
     async fn run(&self, conn: &mut Conn) -> Result<(), StoreError> {
-        self.journal.log(conn, &self.act, self.now).await
+        self.journal.log(conn, &self.event, self.now).await
     }
 }
 
-struct Sweep {
+struct DeleteOld {
     before: Timestamp,
     limit: u32,
 }
 
-impl Write for Sweep {
+impl Write for DeleteOld {
     type Out = u64;
 
     async fn run(&self, conn: &mut Conn) -> Result<u64, StoreError> {
-        let done = statement::query(SWEEP)
+        let done = statement::query(DELETE_OLD)
             .bind(self.before.as_ms())
             .bind(i64::from(self.limit))
             .execute(conn)

@@ -1,8 +1,8 @@
-//! Requests that their clients gave a name, and what was answered, so that a second try gets the same answer.
+//! Requests with an idempotency key and their responses, so that a retry gets the same response.
 //!
-//! A request is reserved before it runs, under a lease that whoever runs it renews. What it was answered is written
-//! when it is over; or the reservation is let go, as if it had never been. A reservation whose lease ran out is
-//! that of a process that is gone: the next request with its name runs.
+//! A request is reserved before it runs, under a lease that its process renews. When it completes, its response is
+//! stored, or the reservation is released as if it had never existed. If the lease of a reservation has expired, its
+//! process has stopped, and the next request with the key runs.
 
 use pinfold_model::{AccountId, StoredResponse, Timestamp};
 use sqlx::FromRow;
@@ -12,50 +12,48 @@ use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
 use crate::{Store, StoreError};
 
-/// Requests that are forgotten to make room for a new one: more than one comes at a time.
+/// Requests that are deleted to make room for a new one. More than one, so that the number falls below its limit.
 const DELETE_STEP: i64 = 20;
 
-/// A request with a name.
+/// A request with an idempotency key.
 #[derive(Debug, Clone)]
 pub struct IdempotentRequest {
-    /// Whose it is.
     pub account: AccountId,
-    /// The hash of its name and of what its credential may do.
+    /// Hash of the idempotency key and of the permissions of the credential.
     pub name_hash: String,
-    /// The hash of what it asks for, without its body.
+    /// Hash of the request without its body.
     pub head_hash: String,
-    /// The hash of its body, if that is known before it runs.
+    /// Hash of the body, if known before the request runs.
     pub body_hash: Option<String>,
 }
 
-/// What all named requests of an account may take.
+/// Limits on the stored requests of an account.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestBounds {
-    /// So many.
     pub requests_max: u64,
-    /// The bytes of their answers.
+    /// The total size of the stored responses.
     pub bytes_max: u64,
-    /// Those made before are forgotten.
+    /// Requests from before this time are ignored and deleted.
     pub made_after: Timestamp,
 }
 
-/// The right to run a request.
+/// The right to run a request, until its lease expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reservation {
     id: i64,
     lease: i64,
 }
 
-/// What came of a [`Store::reserve`].
+/// The result of [`Store::reserve`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReserveOutcome {
-    /// It is the first of its name: run it.
+    /// The key is new. The caller runs the request.
     Acquired(Reservation),
-    /// One of this name is running.
+    /// A request with this key is running.
     InProgress,
-    /// Another request has this name.
+    /// A different request has used this key.
     Mismatch,
-    /// It was answered so, if its body is the same.
+    /// The stored response. It applies only if the bodies of the requests have the same hash.
     Completed(StoredResponse),
 }
 
@@ -73,7 +71,7 @@ struct RequestRow {
 }
 
 impl RequestRow {
-    fn answer(self) -> Option<StoredResponse> {
+    fn response(self) -> Option<StoredResponse> {
         let lines = self.headers.as_deref().unwrap_or_default().lines();
         let headers = lines.filter_map(|line| line.split_once(": "));
         Some(StoredResponse {
@@ -86,8 +84,8 @@ impl RequestRow {
 }
 
 impl Store {
-    /// Reserves a request under its name until `lease_until`, if none of this name is known. The oldest of the
-    /// account are forgotten for it when there are too many.
+    /// Reserves the idempotency key of a request until `lease_until`, unless it is in use. Deletes the oldest requests
+    /// of the account if there are too many.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -102,7 +100,7 @@ impl Store {
         self.write(Reserve { id, lease, request, bounds, lease_until, now }).await
     }
 
-    /// Prolongs a reservation; false if somebody else has it now.
+    /// Extends a reservation. False if it was lost.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -114,19 +112,19 @@ impl Store {
         self.write(Renew { reservation, lease_until }).await
     }
 
-    /// Keeps what a reserved request was answered; false if somebody else has the reservation now.
+    /// Stores the response to a reserved request. False if the reservation was lost.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn store_response(
         &self,
         reservation: Reservation,
-        answer: StoredResponse,
+        response: StoredResponse,
     ) -> Result<bool, StoreError> {
-        self.write(Keep { reservation, answer }).await
+        self.write(StoreResponse { reservation, response }).await
     }
 
-    /// Lets a reservation go: the next request of its name runs.
+    /// Releases a reservation. The next request with the key runs.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -134,21 +132,21 @@ impl Store {
         self.write(Release { reservation }).await
     }
 
-    /// Ends every reservation that somebody has, after which their requests may run again. Only for a process that
-    /// knows that it is alone with the database.
+    /// Expires all reservations, so that their requests can run again. Returns their number. Only for a process that
+    /// knows that no other process uses the database.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn reset_reservations(&self) -> Result<u64, StoreError> {
-        self.write(TakeOver).await
+        self.write(ResetReservations).await
     }
 
-    /// Forgets up to `limit` named requests that were made before `before`, and gives how many.
+    /// Deletes up to `limit` requests from before `before`. Returns their number.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn delete_expired_requests(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
-        self.write(Sweep { before, limit }).await
+        self.write(DeleteExpired { before, limit }).await
     }
 }
 
@@ -174,7 +172,7 @@ impl Write for Reserve {
         .fetch_optional(&mut *conn)
         .await?;
         if let Some(known) = known {
-            if known.created_at_ms >= self.bounds.made_after.as_ms() && !self.is_dead(&known) {
+            if known.created_at_ms >= self.bounds.made_after.as_ms() && !self.has_expired(&known) {
                 return Ok(self.compare(known));
             }
             forget(conn, &[known.id]).await?;
@@ -186,8 +184,8 @@ impl Write for Reserve {
 }
 
 impl Reserve {
-    /// Whether it is the reservation of a process that is gone.
-    fn is_dead(&self, known: &RequestRow) -> bool {
+    /// Whether the lease of the reservation has expired, because its process has stopped.
+    fn has_expired(&self, known: &RequestRow) -> bool {
         known.lease.is_some() && known.lease_until_ms.is_none_or(|until| until <= self.now.as_ms())
     }
 
@@ -200,10 +198,10 @@ impl Reserve {
         if known.lease.is_some() {
             return ReserveOutcome::InProgress;
         }
-        known.answer().map_or(ReserveOutcome::Mismatch, ReserveOutcome::Completed)
+        known.response().map_or(ReserveOutcome::Mismatch, ReserveOutcome::Completed)
     }
 
-    /// Forgets the oldest answers if there are too many.
+    /// Deletes the oldest responses if there are too many.
     async fn make_room(&self, conn: &mut Conn) -> Result<(), StoreError> {
         let account = self.request.account.0;
         let sums: Option<(i64, i64)> =
@@ -253,7 +251,7 @@ impl Reserve {
     }
 }
 
-/// Deletes rows and takes them out of the sums.
+/// Deletes requests and subtracts them from the sums.
 async fn forget(conn: &mut Conn, ids: &[i64]) -> Result<(), StoreError> {
     for id in ids {
         let row: Option<(i64, i64)> = statement::query_as(
@@ -295,29 +293,30 @@ impl Write for Renew {
     }
 }
 
-struct Keep {
+struct StoreResponse {
     reservation: Reservation,
-    answer: StoredResponse,
+    response: StoredResponse,
 }
 
-impl Write for Keep {
+impl Write for StoreResponse {
     type Out = bool;
 
     async fn run(&self, conn: &mut Conn) -> Result<bool, StoreError> {
-        let answer = &self.answer;
-        let headers: Vec<_> = answer.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let response = &self.response;
+        let headers: Vec<_> =
+            response.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
         let headers = headers.join("\n");
-        let bytes = column((answer.body.as_ref().map_or(0, String::len) + headers.len()) as u64);
+        let bytes = column((response.body.as_ref().map_or(0, String::len) + headers.len()) as u64);
         let account: Option<i64> = statement::query_scalar(
             "UPDATE idempotent_requests SET status = $3, headers = $4, body = $5, body_hash = $6, body_bytes = $7, \
              lease = NULL, lease_until_ms = NULL WHERE id = $1 AND lease = $2 RETURNING account_id",
         )
         .bind(self.reservation.id)
         .bind(self.reservation.lease)
-        .bind(i64::from(answer.code))
+        .bind(i64::from(response.code))
         .bind(headers)
-        .bind(&answer.body)
-        .bind(&answer.request_body_hash)
+        .bind(&response.body)
+        .bind(&response.request_body_hash)
         .bind(bytes)
         .fetch_optional(&mut *conn)
         .await?;
@@ -352,9 +351,9 @@ impl Write for Release {
     }
 }
 
-struct TakeOver;
+struct ResetReservations;
 
-impl Write for TakeOver {
+impl Write for ResetReservations {
     type Out = u64;
 
     async fn run(&self, conn: &mut Conn) -> Result<u64, StoreError> {
@@ -364,7 +363,7 @@ impl Write for TakeOver {
     }
 }
 
-struct Sweep {
+struct DeleteExpired {
     before: Timestamp,
     limit: u32,
 }
@@ -372,7 +371,7 @@ struct Sweep {
 pub(crate) const OLD_REQUESTS: &str =
     "SELECT id FROM idempotent_requests WHERE created_at_ms < $1 ORDER BY created_at_ms, id LIMIT $2";
 
-impl Write for Sweep {
+impl Write for DeleteExpired {
     type Out = u64;
 
     async fn run(&self, conn: &mut Conn) -> Result<u64, StoreError> {

@@ -51,5 +51,7 @@ pub use placements::record::PlacementRecord;
 pub use placements::reverify::ReverifyCounts;
 pub use plans::{DeletePlanOutcome, SavePlanOutcome};
 pub use statistics::{AccountSum, PerCluster, PinSum, StoreStatistics};
-pub use webhooks::delivery::{Attempt, LeasedWebhook, Next, PreviousSecret, WebhookHealth, WebhookLease};
+pub use webhooks::lease::{
+    Attempt, AttemptOutcome, LeasedWebhook, PreviousSecret, WebhookHealth, WebhookLease,
+};
 pub use webhooks::webhook::{NewWebhook, WebhookChange};

@@ -6,7 +6,7 @@ use sqlx::{Row, SqlSafeStr};
 use crate::accounts::{list as account_list, quota, removal, sessions};
 use crate::pins::{admin_pins, create, create_batch, list, record as pins, remove};
 use crate::placements::{complete_batch, lease, record as placements};
-use crate::webhooks::delivery;
+use crate::webhooks::{cleanup, lease as webhook_lease};
 use crate::{Store, audit, idempotency};
 
 /// The steps of the query plan.
@@ -103,7 +103,7 @@ async fn audit_log_queries_use_an_index() {
         assert_uses(&store, list, &[index]).await;
         assert_uses(&store, count, &[index]).await;
     }
-    assert_uses(&store, audit::SWEEP, &["audit_by_time (at_ms<?)"]).await;
+    assert_uses(&store, audit::DELETE_OLD, &["audit_by_time (at_ms<?)"]).await;
 }
 
 #[tokio::test]
@@ -133,9 +133,9 @@ async fn operator_lists_use_an_index() {
 async fn delivery_and_retention_queries_use_an_index() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&dir).await;
-    assert_uses(&store, delivery::NEXT_DUE, &["webhooks_due"]).await;
-    assert_uses(&store, delivery::LEASE_WEBHOOK, &["webhooks_due", "webhooks_leased"]).await;
-    assert_uses(&store, delivery::OLD_DELIVERIES, &["webhook_deliveries_old"]).await;
+    assert_uses(&store, webhook_lease::NEXT_DUE, &["webhooks_due"]).await;
+    assert_uses(&store, webhook_lease::LEASE_WEBHOOK, &["webhooks_due", "webhooks_leased"]).await;
+    assert_uses(&store, cleanup::OLD_DELIVERIES, &["webhook_deliveries_old"]).await;
     assert_uses(&store, idempotency::OLD_REQUESTS, &["idempotent_requests_old"]).await;
 }
 

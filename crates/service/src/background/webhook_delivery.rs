@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use pinfold_model::{Backoff, DeliveredPin, Delivery, Timestamp, WebhookSecret};
 use pinfold_outbound::{SendError, SignedRequest, Target, WebhookPayload, WebhookPayloadData};
-use pinfold_store::{Attempt, LeasedWebhook, Next, WebhookHealth};
+use pinfold_store::{Attempt, AttemptOutcome, LeasedWebhook, WebhookHealth};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -161,8 +161,8 @@ async fn run_turn(webhooks: &WebhookDelivery, webhook: LeasedWebhook, permit: Ow
             break;
         }
     }
-    if let WebhookHealth::Failing { failures, turn_off, .. } = &turn.health {
-        let deactivated = turn_off.is_some();
+    if let WebhookHealth::Failing { failures, deactivate, .. } = &turn.health {
+        let deactivated = deactivate.is_some();
         tracing::info!(%webhook, failures, deactivated, "webhook delivery failed");
     }
     record_turn(webhooks, &webhook, turn).await;
@@ -233,8 +233,8 @@ impl Turn {
     }
 
     fn record(&mut self, delivery: &Delivery, sent: Result<u16, SendError>, now: Timestamp) {
-        let (next, response_status) = match &sent {
-            Ok(status) => (Next::Delivered, Some(*status)),
+        let (outcome, response_status) = match &sent {
+            Ok(status) => (AttemptOutcome::Delivered, Some(*status)),
             Err(SendError::Status(status)) => (after_failure(delivery, now), Some(*status)),
             Err(
                 SendError::TimedOut
@@ -250,12 +250,12 @@ impl Turn {
             None => self.succeeded(),
             Some(error) => self.failed(error, now),
         }
-        self.attempts.push(Attempt { delivery: delivery.id, at: now, response_status, error, next });
+        self.attempts.push(Attempt { delivery: delivery.id, at: now, response_status, error, outcome });
     }
 
     fn succeeded(&mut self) {
         (self.failures, self.failing_since) = (0, None);
-        self.health = WebhookHealth::Well;
+        self.health = WebhookHealth::Healthy;
     }
 
     fn failed(&mut self, error: &str, now: Timestamp) {
@@ -269,21 +269,21 @@ impl Turn {
             failures: self.failures,
             since,
             paused_until: now.after(pause),
-            turn_off: is_down.then(reason),
+            deactivate: is_down.then(reason),
         };
     }
 }
 
 /// What follows a failed attempt.
-fn after_failure(delivery: &Delivery, now: Timestamp) -> Next {
+fn after_failure(delivery: &Delivery, now: Timestamp) -> AttemptOutcome {
     let attempts = delivery.attempts.saturating_add(1);
     if attempts >= ATTEMPTS_MAX || now.since(delivery.at) >= AGE_MAX {
-        return Next::GiveUp;
+        return AttemptOutcome::GivenUp;
     }
     let delay = RETRY.delay(attempts);
     // Without a random number, nothing is subtracted.
     let jitter = delay / 5 * getrandom::u32().unwrap_or(0).min(u32::MAX - 1) / u32::MAX;
-    Next::Again(now.after(delay - jitter))
+    AttemptOutcome::RetryAt(now.after(delay - jitter))
 }
 
 /// Records a turn and returns the lease. Retries while the store fails, as long as the lease certainly holds. If that is
@@ -293,7 +293,7 @@ async fn record_turn(webhooks: &WebhookDelivery, webhook: &LeasedWebhook, turn: 
     loop {
         let (attempts, health) = (turn.attempts.clone(), turn.health.clone());
         let now = webhooks.clock.now();
-        match webhooks.store.finish_webhook(webhook.lease, attempts, health, FINISHED_MAX, now).await {
+        match webhooks.store.complete_webhook_turn(webhook.lease, attempts, health, FINISHED_MAX, now).await {
             Ok(true) => return,
             Ok(false) => {
                 return tracing::warn!(%webhook, "webhook turn not recorded: lease lost or webhook removed");
@@ -336,7 +336,7 @@ mod tests {
     fn delivery_is_attempted_twelve_times_within_three_days() {
         let mut now = at(0);
         let mut failures = 0;
-        while let Next::Again(next) = after_failure(&delivery(failures), now) {
+        while let AttemptOutcome::RetryAt(next) = after_failure(&delivery(failures), now) {
             let delay = RETRY.delay(failures + 1);
             assert!(next <= now.after(delay) && next >= now.after(delay / 5 * 4), "{failures}: {next}");
             now = now.after(delay);
@@ -345,7 +345,11 @@ mod tests {
         assert_eq!(failures + 1, ATTEMPTS_MAX);
         let (longest, shortest) = (now.since(at(0)), now.since(at(0)) / 5 * 4);
         assert!(shortest > DISABLE_AFTER && longest < AGE_MAX, "{longest:?}");
-        assert_eq!(after_failure(&delivery(0), at(3 * 24 * 3_600)), Next::GiveUp, "the delivery is too old");
+        assert_eq!(
+            after_failure(&delivery(0), at(3 * 24 * 3_600)),
+            AttemptOutcome::GivenUp,
+            "the delivery is too old"
+        );
     }
 
     #[test]
@@ -353,7 +357,7 @@ mod tests {
         let mut turn =
             Turn { attempts: Vec::new(), health: WebhookHealth::Unknown, failures: 0, failing_since: None };
         let is_deactivated =
-            |turn: &Turn| matches!(&turn.health, WebhookHealth::Failing { turn_off: Some(_), .. });
+            |turn: &Turn| matches!(&turn.health, WebhookHealth::Failing { deactivate: Some(_), .. });
         for day in 0..20 {
             turn.failed("The receiver responded with status 500", at(day * 12 * 3_600));
             assert_eq!(is_deactivated(&turn), day >= 11, "{day}");

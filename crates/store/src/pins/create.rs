@@ -197,7 +197,7 @@ impl CreatePinWrite {
         };
         let pin = self.write_pin(conn, placement, old, PinPhase::Active, lifetime).await?;
         if charged.watched != 0 {
-            self.outbox.happened(conn, WebhookEvent::Pinned, pin.id.0, self.now).await?;
+            self.outbox.record(conn, WebhookEvent::Pinned, pin.id.0, self.now).await?;
         }
         Ok(CreatePinOutcome::Done { pin: Box::new(pin), created: true, work: false, lease: None })
     }

@@ -93,7 +93,7 @@ async fn create_simple<'a>(
         write.journal.log_all(conn, &rows.iter().map(event).collect::<Vec<_>>()).await?;
     }
     for (write, pin) in watched {
-        write.outbox.happened(conn, WebhookEvent::Pinned, pin, write.now).await?;
+        write.outbox.record(conn, WebhookEvent::Pinned, pin, write.now).await?;
     }
     Ok(created_pins)
 }

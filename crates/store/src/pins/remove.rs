@@ -86,7 +86,7 @@ impl RemovalRow {
         event: WebhookEvent,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        if self.watched != 0 { outbox.happened(conn, event, self.id, now).await } else { Ok(()) }
+        if self.watched != 0 { outbox.record(conn, event, self.id, now).await } else { Ok(()) }
     }
 
     /// The cluster of a row from [`find`](Self::find).

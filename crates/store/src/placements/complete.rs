@@ -118,7 +118,7 @@ impl Write for CompleteWrite {
         };
         self.leave(conn, id, &next).await?;
         for (event, pin) in &next.events {
-            self.outbox.happened(conn, *event, *pin, self.now).await?;
+            self.outbox.record(conn, *event, *pin, self.now).await?;
         }
         if next.state == PlacementState::Unpinned {
             forget(conn, &[id.0]).await?;

@@ -106,7 +106,7 @@ async fn activate(conn: &mut Conn, held: &[Held<'_>]) -> Result<Vec<usize>, Stor
     sums.write(conn).await?;
     leave(conn, &activated).await?;
     for (write, pin) in watched {
-        write.outbox.happened(conn, WebhookEvent::Pinned, pin, write.now).await?;
+        write.outbox.record(conn, WebhookEvent::Pinned, pin, write.now).await?;
     }
     Ok(activated.iter().map(|activated| activated.index).collect())
 }

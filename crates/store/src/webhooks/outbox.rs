@@ -1,8 +1,7 @@
-//! The outbox: what happened to pins, written for those webhooks that want to hear of it, in the transaction that
-//! makes it so.
+//! The outbox: pin events, recorded for the webhooks that subscribe to them in the transaction that changes the pin.
 //!
-//! Whoever changes pins asks first, with one look at an index, whether an active webhook watches any of them. For
-//! accounts without one that is all. Each event is one row for each webhook, which the deliverer takes from there.
+//! A write that changes pins first finds out, with one index lookup, whether the account has an active webhook. For
+//! accounts without one, that is the only cost. An event is one row for each webhook.
 
 use std::sync::Arc;
 
@@ -16,11 +15,11 @@ use crate::db::write_queue::Conn;
 use crate::pins::record::{PinRow, select_pins};
 use crate::{PinRecord, Store, StoreError};
 
-/// Deliveries of one webhook that may wait: twice as many as the pins that may end in one moment on a large account,
-/// and some 100 MB. What comes on top is not written, and counted.
+/// The most pending deliveries of one webhook: twice as many as the pins of a large account that can end at one time,
+/// and about 100 MB. Further events are not recorded, but counted as dropped.
 pub(crate) const PENDING_MAX: i64 = 200_000;
 
-/// Where events are written. Cheap to clone.
+/// Records events. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Outbox {
     ids: Arc<IdSource>,
@@ -33,7 +32,7 @@ struct WebhookRow {
     pending: i64,
 }
 
-/// An SQL condition: whether an active webhook watches the pins of this account.
+/// An SQL condition: whether this account has an active webhook.
 macro_rules! is_watched {
     ($account:literal) => {
         concat!("EXISTS (SELECT 1 FROM webhooks h WHERE h.account_id = ", $account, " AND h.active = 1)")
@@ -54,13 +53,13 @@ macro_rules! watched {
 pub(crate) use watched;
 
 impl Store {
-    /// Writes webhook deliveries.
+    /// The outbox of this store.
     pub(crate) fn outbox(&self) -> Outbox {
         Outbox::new(Arc::clone(&self.ids), Arc::clone(&self.signal))
     }
 
-    /// Returns after a transaction of this process that wrote a delivery. Cancel-safe: a delivery that is written
-    /// while nothing waits wakes the next call.
+    /// Returns after a transaction of this process that wrote a delivery. Cancel-safe: a delivery that is
+    /// written while no call waits completes the next call.
     pub async fn outbox_written(&self) {
         self.signal.committed().await;
     }
@@ -71,15 +70,15 @@ impl Outbox {
         Self { ids, signal }
     }
 
-    /// Writes that something happened to a pin whose row is still there, if a webhook wants to hear of it.
-    pub(crate) async fn happened(
+    /// Records an event for each active webhook that subscribes to it. The row of the pin must still be there.
+    pub(crate) async fn record(
         &self,
         conn: &mut Conn,
         event: WebhookEvent,
         pin: i64,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let hooks: Vec<WebhookRow> = statement::query_as(
+        let webhooks: Vec<WebhookRow> = statement::query_as(
             "SELECT h.id, h.pending FROM pins n JOIN webhooks h ON h.account_id = n.account_id AND h.active = 1 \
              WHERE n.id = $1 AND (h.events & $2) <> 0",
         )
@@ -87,27 +86,27 @@ impl Outbox {
         .bind(event.bit())
         .fetch_all(&mut *conn)
         .await?;
-        if hooks.is_empty() {
+        if webhooks.is_empty() {
             return Ok(());
         }
         let row = statement::query_as::<PinRow>(select_pins!("WHERE n.id = $1")).bind(pin);
         let Some(row) = row.fetch_optional(&mut *conn).await? else { return Ok(()) };
         let pin = row.into_record()?;
-        for hook in hooks {
-            if hook.pending >= PENDING_MAX {
-                drop_one(conn, hook.id).await?;
+        for webhook in webhooks {
+            if webhook.pending >= PENDING_MAX {
+                count_dropped(conn, webhook.id).await?;
                 continue;
             }
-            self.deliver(conn, hook.id, event, Some(&pin), now).await?;
+            self.enqueue(conn, webhook.id, event, Some(&pin), now).await?;
         }
         Ok(())
     }
 
-    /// Writes a delivery, makes the webhook due, and gives the delivery's number.
-    pub(crate) async fn deliver(
+    /// Inserts a pending delivery, makes the webhook due, and returns the id of the delivery.
+    pub(crate) async fn enqueue(
         &self,
         conn: &mut Conn,
-        hook: i64,
+        webhook: i64,
         event: WebhookEvent,
         pin: Option<&PinRecord>,
         now: Timestamp,
@@ -121,7 +120,7 @@ impl Outbox {
              $15, $16)",
         )
         .bind(id)
-        .bind(hook)
+        .bind(webhook)
         .bind(event.as_str())
         .bind(now.as_ms())
         .bind(pin.map(|pin| pin.id.0))
@@ -138,12 +137,12 @@ impl Outbox {
         .bind(pin.and_then(|pin| pin.expires_at).map(Timestamp::as_ms))
         .execute(&mut *conn)
         .await?;
-        // Whoever has the lease looks again when giving it back. A receiver that seems to be down gets its pause.
+        // A leased webhook is rescheduled when its lease is returned. A failing receiver keeps its pause.
         statement::query(
             "UPDATE webhooks SET pending = pending + 1, due_at_ms = CASE WHEN lease IS NOT NULL THEN due_at_ms \
              WHEN paused_until_ms > $2 THEN paused_until_ms ELSE CAST($2 AS BIGINT) END WHERE id = $1",
         )
-        .bind(hook)
+        .bind(webhook)
         .bind(now.as_ms())
         .execute(conn)
         .await?;
@@ -152,7 +151,7 @@ impl Outbox {
     }
 }
 
-/// How a pin stands after this has happened to it.
+/// The state of a pin after an event.
 fn state_after(event: WebhookEvent) -> PinState {
     match event {
         WebhookEvent::Pinned => PinState::Pinned,
@@ -161,9 +160,9 @@ fn state_after(event: WebhookEvent) -> PinState {
     }
 }
 
-async fn drop_one(conn: &mut Conn, hook: i64) -> Result<(), StoreError> {
+async fn count_dropped(conn: &mut Conn, webhook: i64) -> Result<(), StoreError> {
     statement::query("UPDATE webhooks SET dropped = dropped + 1 WHERE id = $1")
-        .bind(hook)
+        .bind(webhook)
         .execute(conn)
         .await?;
     Ok(())

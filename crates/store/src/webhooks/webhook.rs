@@ -1,4 +1,4 @@
-//! Webhooks, as their owners see and change them.
+//! Webhooks as their owners see and change them.
 
 use pinfold_model::{
     AccountId, Actor, AuditEvent, DeliveryId, Timestamp, Webhook, WebhookEvent, WebhookEvents, WebhookId,
@@ -10,12 +10,12 @@ use crate::audit::Journal;
 use crate::db::row::{number, time, unknown_value};
 use crate::db::statement;
 use crate::db::write_queue::{Conn, Write};
-use crate::webhooks::delivery::reschedule;
+use crate::webhooks::lease::reschedule;
 use crate::webhooks::outbox::Outbox;
 use crate::{Store, StoreError};
 
-/// `SELECT` of all columns of a webhook that may be shown, with a literal tail.
-macro_rules! select_hooks {
+/// A `SELECT` of the columns of webhooks without the secrets, followed by a literal tail.
+macro_rules! select_webhooks {
     ($tail:literal) => {
         concat!(
             "SELECT id, account_id, url, description, events, active, disabled_reason, failing_since_ms, ",
@@ -24,35 +24,26 @@ macro_rules! select_hooks {
         )
     };
 }
-pub(crate) use select_hooks;
+pub(crate) use select_webhooks;
 
-/// What a new webhook is.
+/// A webhook to create.
 #[derive(Debug, Clone)]
 pub struct NewWebhook {
-    /// Whose it is.
     pub account: AccountId,
-    /// Where it is told.
     pub url: String,
-    /// A note of its owner.
     pub description: Option<String>,
-    /// Of what.
     pub events: WebhookEvents,
-    /// Whether it is told from the start.
     pub active: bool,
-    /// What signs.
     pub secret: WebhookSecret,
 }
 
-/// What is to be another; `None` leaves what is there.
+/// Changes to a webhook. `None` leaves a field unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct WebhookChange {
-    /// Where it is told.
     pub url: Option<String>,
-    /// A note of its owner; `Some(None)` for none.
+    /// `Some(None)` removes the description.
     pub description: Option<Option<String>>,
-    /// Of what.
     pub events: Option<WebhookEvents>,
-    /// Whether it is told.
     pub active: Option<bool>,
 }
 
@@ -73,7 +64,7 @@ pub(crate) struct WebhookRow {
 }
 
 impl WebhookRow {
-    pub(crate) fn into_hook(self) -> Result<Webhook, StoreError> {
+    pub(crate) fn into_webhook(self) -> Result<Webhook, StoreError> {
         Ok(Webhook {
             id: WebhookId(self.id),
             account: AccountId(self.account_id),
@@ -93,18 +84,18 @@ impl WebhookRow {
 }
 
 impl Store {
-    /// Makes a webhook; `None` if the account has `hooks_max` of them.
+    /// Creates a webhook. `None` if the account already has `webhooks_max` of them.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn create_webhook(
         &self,
         new: NewWebhook,
-        hooks_max: u32,
+        webhooks_max: u32,
         by: Actor,
         now: Timestamp,
     ) -> Result<Option<Webhook>, StoreError> {
-        self.write(Create { id: self.id(now), new, hooks_max, by, now, journal: self.journal() }).await
+        self.write(Create { id: self.id(now), new, webhooks_max, by, now, journal: self.journal() }).await
     }
 
     /// The account's webhooks, oldest first; at most `limit`.
@@ -112,11 +103,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn webhooks(&self, account: AccountId, limit: u32) -> Result<Vec<Webhook>, StoreError> {
-        let rows = statement::query_as::<WebhookRow>(select_hooks!(
+        let rows = statement::query_as::<WebhookRow>(select_webhooks!(
             "WHERE account_id = $1 AND removed = 0 ORDER BY id LIMIT $2"
         ));
         let rows = rows.bind(account.0).bind(i64::from(limit)).fetch_all(&self.readers).await?;
-        rows.into_iter().map(WebhookRow::into_hook).collect()
+        rows.into_iter().map(WebhookRow::into_webhook).collect()
     }
 
     /// One of the account's webhooks.
@@ -124,15 +115,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn webhook(&self, account: AccountId, id: WebhookId) -> Result<Option<Webhook>, StoreError> {
-        let row = statement::query_as::<WebhookRow>(select_hooks!(
+        let row = statement::query_as::<WebhookRow>(select_webhooks!(
             "WHERE id = $1 AND account_id = $2 AND removed = 0"
         ));
         let row = row.bind(id.0).bind(account.0).fetch_optional(&self.readers).await?;
-        row.map(WebhookRow::into_hook).transpose()
+        row.map(WebhookRow::into_webhook).transpose()
     }
 
-    /// Changes a webhook of the account; `None` if there is none. One that is active afterwards is told at once of
-    /// what waits, however often that failed.
+    /// Changes a webhook of the account and resets its failures. If it is active afterwards, its pending deliveries are
+    /// due immediately. `None` if there is no such webhook.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -147,8 +138,8 @@ impl Store {
         self.write(Change { account, id, change, by, now, journal: self.journal() }).await
     }
 
-    /// Replaces the secret of a webhook. The previous one also signs deliveries until `previous_until`. `None` if there is
-    /// no such webhook.
+    /// Replaces the secret of a webhook. The previous one also signs deliveries until `previous_until`. `None` if there
+    /// is no such webhook.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -164,8 +155,8 @@ impl Store {
         self.write(Rotate { account, id, secret, previous_until, by, now, journal: self.journal() }).await
     }
 
-    /// Removes a webhook; false if there is none. Nothing is told to it any more; its rows go with
-    /// [`sweep_webhooks`](Store::sweep_webhooks).
+    /// Removes a webhook. Its rows are deleted by [`clean_up_webhooks`](Store::clean_up_webhooks). False if there is no
+    /// such webhook.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -179,7 +170,7 @@ impl Store {
         self.write(Remove { account, id, by, now, journal: self.journal() }).await
     }
 
-    /// Writes a test for a webhook, if it is active.
+    /// Records a test event for a webhook. `None` if there is no such webhook or it is not active.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -194,15 +185,16 @@ impl Store {
 }
 
 async fn find(conn: &mut Conn, account: AccountId, id: WebhookId) -> Result<Option<Webhook>, StoreError> {
-    let row =
-        statement::query_as::<WebhookRow>(select_hooks!("WHERE id = $1 AND account_id = $2 AND removed = 0"));
-    row.bind(id.0).bind(account.0).fetch_optional(conn).await?.map(WebhookRow::into_hook).transpose()
+    let row = statement::query_as::<WebhookRow>(select_webhooks!(
+        "WHERE id = $1 AND account_id = $2 AND removed = 0"
+    ));
+    row.bind(id.0).bind(account.0).fetch_optional(conn).await?.map(WebhookRow::into_webhook).transpose()
 }
 
 struct Create {
     id: i64,
     new: NewWebhook,
-    hooks_max: u32,
+    webhooks_max: u32,
     by: Actor,
     now: Timestamp,
     journal: Journal,
@@ -218,7 +210,7 @@ impl Write for Create {
                 .bind(new.account.0)
                 .fetch_one(&mut *conn)
                 .await?;
-        if count >= i64::from(self.hooks_max) {
+        if count >= i64::from(self.webhooks_max) {
             return Ok(None);
         }
         statement::query(
@@ -236,8 +228,8 @@ impl Write for Create {
         .execute(&mut *conn)
         .await?;
         let subject = WebhookId(self.id).to_string();
-        let act = AuditEvent::new(new.account, self.by, "webhook.create", subject);
-        self.journal.log(conn, &act, self.now).await?;
+        let event = AuditEvent::new(new.account, self.by, "webhook.create", subject);
+        self.journal.log(conn, &event, self.now).await?;
         find(conn, new.account, WebhookId(self.id)).await
     }
 }
@@ -255,11 +247,11 @@ impl Write for Change {
     type Out = Option<Webhook>;
 
     async fn run(&self, conn: &mut Conn) -> Result<Option<Webhook>, StoreError> {
-        let Some(hook) = find(conn, self.account, self.id).await? else { return Ok(None) };
+        let Some(webhook) = find(conn, self.account, self.id).await? else { return Ok(None) };
         let change = self.change.clone();
-        let url = change.url.unwrap_or(hook.url);
-        let active = change.active.unwrap_or(hook.active);
-        // What its owner changes is tried anew. The reason why it was turned off goes when it is turned on.
+        let url = change.url.unwrap_or(webhook.url);
+        let active = change.active.unwrap_or(webhook.active);
+        // The failure count starts again after a change by the owner. Activation clears the reason of a deactivation.
         statement::query(
             "UPDATE webhooks SET url = $2, description = $3, events = $4, active = $5, updated_at_ms = $6, \
              disabled_reason = CASE WHEN CAST($5 AS BIGINT) = 1 THEN NULL ELSE disabled_reason END, failures = 0, \
@@ -267,8 +259,8 @@ impl Write for Change {
         )
         .bind(self.id.0)
         .bind(&url)
-        .bind(change.description.unwrap_or(hook.description))
-        .bind(change.events.unwrap_or(hook.events).bits())
+        .bind(change.description.unwrap_or(webhook.description))
+        .bind(change.events.unwrap_or(webhook.events).bits())
         .bind(i64::from(active))
         .bind(self.now.as_ms())
         .execute(&mut *conn)
@@ -282,10 +274,10 @@ impl Write for Change {
             .execute(&mut *conn)
             .await?;
         }
-        // Whoever has the lease does so when giving it back.
+        // If the webhook is leased, this happens when the lease is returned.
         reschedule(conn, self.id, None, self.now).await?;
-        let act = AuditEvent::new(self.account, self.by, "webhook.change", self.id.to_string());
-        self.journal.log(conn, &act, self.now).await?;
+        let event = AuditEvent::new(self.account, self.by, "webhook.change", self.id.to_string());
+        self.journal.log(conn, &event, self.now).await?;
         find(conn, self.account, self.id).await
     }
 }
@@ -317,8 +309,8 @@ impl Write for Rotate {
         .bind(self.previous_until.as_ms())
         .execute(&mut *conn)
         .await?;
-        let act = AuditEvent::new(self.account, self.by, "webhook.rotate", self.id.to_string());
-        self.journal.log(conn, &act, self.now).await?;
+        let event = AuditEvent::new(self.account, self.by, "webhook.rotate", self.id.to_string());
+        self.journal.log(conn, &event, self.now).await?;
         find(conn, self.account, self.id).await
     }
 }
@@ -345,8 +337,8 @@ impl Write for Remove {
         .bind(self.id.0)
         .execute(&mut *conn)
         .await?;
-        let act = AuditEvent::new(self.account, self.by, "webhook.remove", self.id.to_string());
-        self.journal.log(conn, &act, self.now).await?;
+        let event = AuditEvent::new(self.account, self.by, "webhook.remove", self.id.to_string());
+        self.journal.log(conn, &event, self.now).await?;
         Ok(true)
     }
 }
@@ -362,10 +354,10 @@ impl Write for Test {
     type Out = Option<DeliveryId>;
 
     async fn run(&self, conn: &mut Conn) -> Result<Option<DeliveryId>, StoreError> {
-        let Some(hook) = find(conn, self.account, self.id).await?.filter(|hook| hook.active) else {
+        let Some(webhook) = find(conn, self.account, self.id).await?.filter(|webhook| webhook.active) else {
             return Ok(None);
         };
-        let id = self.outbox.deliver(conn, hook.id.0, WebhookEvent::Test, None, self.now).await?;
+        let id = self.outbox.enqueue(conn, webhook.id.0, WebhookEvent::Test, None, self.now).await?;
         Ok(Some(DeliveryId(id)))
     }
 }

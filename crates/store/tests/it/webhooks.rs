@@ -5,9 +5,9 @@ use pinfold_model::{
     WebhookEvent, WebhookEvents, WebhookSecret,
 };
 use pinfold_store::{
-    Attempt, BeginRemovalOutcome, CreatePin, CreatePinOutcome, CreatePinsOutcome, LeasedWebhook, NewWebhook,
-    Next, PlacementOutcome, PreviousSecret, RemovalStep, RemovePinOutcome, RemovePinsOutcome, WebhookChange,
-    WebhookHealth,
+    Attempt, AttemptOutcome, BeginRemovalOutcome, CreatePin, CreatePinOutcome, CreatePinsOutcome,
+    LeasedWebhook, NewWebhook, PlacementOutcome, PreviousSecret, RemovalStep, RemovePinOutcome,
+    RemovePinsOutcome, WebhookChange, WebhookHealth,
 };
 
 use crate::world::{
@@ -68,7 +68,7 @@ impl World {
         health: WebhookHealth,
         now: Timestamp,
     ) -> bool {
-        self.store.finish_webhook(leased.lease, attempts, health, 3, now).await.unwrap()
+        self.store.complete_webhook_turn(leased.lease, attempts, health, 3, now).await.unwrap()
     }
 
     async fn pinned(&self, account: AccountId, number: u32) {
@@ -78,13 +78,14 @@ impl World {
     }
 }
 
-fn attempt(delivery: &Delivery, next: Next, now: Timestamp) -> Attempt {
-    let error = (next != Next::Delivered).then(|| "The receiver responded with status 500".to_owned());
-    Attempt { delivery: delivery.id, at: now, response_status: Some(204), error, next }
+fn attempt(delivery: &Delivery, outcome: AttemptOutcome, now: Timestamp) -> Attempt {
+    let error =
+        (outcome != AttemptOutcome::Delivered).then(|| "The receiver responded with status 500".to_owned());
+    Attempt { delivery: delivery.id, at: now, response_status: Some(204), error, outcome }
 }
 
 fn all_delivered(leased: &LeasedWebhook, now: Timestamp) -> Vec<Attempt> {
-    leased.deliveries.iter().map(|delivery| attempt(delivery, Next::Delivered, now)).collect()
+    leased.deliveries.iter().map(|delivery| attempt(delivery, AttemptOutcome::Delivered, now)).collect()
 }
 
 #[tokio::test]
@@ -215,7 +216,7 @@ async fn deliveries_are_leased_in_order_and_finished_ones_are_deleted() {
     assert!(world.lease_webhooks(now()).await.is_empty(), "the webhook is leased");
     world.pinned(ada, 6).await;
     assert!(world.lease_webhooks(now()).await.is_empty(), "also after another event");
-    assert!(world.finish(&leased, all_delivered(&leased, now()), WebhookHealth::Well, now()).await);
+    assert!(world.finish(&leased, all_delivered(&leased, now()), WebhookHealth::Healthy, now()).await);
     assert_eq!(world.fresh(&hook).await.pending, 3);
     let deliveries = world.deliveries(&hook).await;
     assert_eq!(
@@ -225,7 +226,7 @@ async fn deliveries_are_leased_in_order_and_finished_ones_are_deleted() {
     );
     let leased = world.lease_webhooks(now()).await.remove(0);
     assert_eq!(cids(&leased), [cid(4), cid(5), cid(6)]);
-    assert!(world.finish(&leased, all_delivered(&leased, now()), WebhookHealth::Well, now()).await);
+    assert!(world.finish(&leased, all_delivered(&leased, now()), WebhookHealth::Healthy, now()).await);
     assert_eq!(world.store.next_delivery().await.unwrap(), None);
     assert!(world.lease_webhooks(at(1_000)).await.is_empty());
 }
@@ -239,8 +240,8 @@ async fn failed_delivery_is_due_again_later_and_does_not_delay_others() {
         world.pinned(ada, number).await;
     }
     let leased = world.lease_webhooks(now()).await.remove(0);
-    let failing = WebhookHealth::Failing { failures: 1, since: now(), paused_until: at(5), turn_off: None };
-    let attempts = vec![attempt(&leased.deliveries[0], Next::Again(at(60)), now())];
+    let failing = WebhookHealth::Failing { failures: 1, since: now(), paused_until: at(5), deactivate: None };
+    let attempts = vec![attempt(&leased.deliveries[0], AttemptOutcome::RetryAt(at(60)), now())];
     assert!(world.finish(&leased, attempts, failing, now()).await);
     assert_eq!(world.fresh(&hook).await.failing_since, Some(now()));
     world.pinned(ada, 2).await;
@@ -249,7 +250,7 @@ async fn failed_delivery_is_due_again_later_and_does_not_delay_others() {
 
     let leased = world.lease_webhooks(at(5)).await.remove(0);
     assert_eq!((leased.failures, leased.deliveries.len()), (1, 2));
-    world.finish(&leased, all_delivered(&leased, at(5)), WebhookHealth::Well, at(5)).await;
+    world.finish(&leased, all_delivered(&leased, at(5)), WebhookHealth::Healthy, at(5)).await;
     assert_eq!(world.fresh(&hook).await.failing_since, None);
     assert_eq!(world.store.next_delivery().await.unwrap(), Some(at(60)));
     // A new event is due before the retry.
@@ -264,7 +265,12 @@ async fn failed_delivery_is_due_again_later_and_does_not_delay_others() {
         (Some(204), Some("The receiver responded with status 500"))
     );
     world
-        .finish(&leased, vec![attempt(again, Next::GiveUp, world_later)], WebhookHealth::Well, world_later)
+        .finish(
+            &leased,
+            vec![attempt(again, AttemptOutcome::GivenUp, world_later)],
+            WebhookHealth::Healthy,
+            world_later,
+        )
         .await;
     let delivery = world.store.delivery(again.id).await.unwrap().unwrap();
     assert_eq!((delivery.state, delivery.attempts, delivery.due_at), (DeliveryState::Failed, 2, None));
@@ -278,13 +284,13 @@ async fn expired_lease_records_nothing_and_a_start_releases_all_leases() {
     world.pinned(ada, 1).await;
     let late = world.lease_webhooks(now()).await.remove(0);
     let next = world.lease_webhooks(now().after(LEASE)).await.remove(0);
-    assert!(!world.finish(&late, all_delivered(&late, now()), WebhookHealth::Well, now()).await);
+    assert!(!world.finish(&late, all_delivered(&late, now()), WebhookHealth::Healthy, now()).await);
     assert_eq!(world.fresh(&hook).await.pending, 1, "the delivery is repeated");
     assert_eq!(world.store.reset_webhook_leases(at(61)).await.unwrap(), 1);
     let last = world.lease_webhooks(at(61)).await.remove(0);
     assert_eq!(last.deliveries[0].id, next.deliveries[0].id, "with the same id");
-    assert!(!world.finish(&next, all_delivered(&next, at(61)), WebhookHealth::Well, at(61)).await);
-    assert!(world.finish(&last, all_delivered(&last, at(61)), WebhookHealth::Well, at(61)).await);
+    assert!(!world.finish(&next, all_delivered(&next, at(61)), WebhookHealth::Healthy, at(61)).await);
+    assert!(world.finish(&last, all_delivered(&last, at(61)), WebhookHealth::Healthy, at(61)).await);
 }
 
 #[tokio::test]
@@ -305,8 +311,8 @@ async fn longest_due_webhook_is_leased_first_and_leases_of_an_account_are_limite
     let of_ada = leases.iter().filter(|leased| leased.webhook.account == ada).count();
     assert_eq!((of_ada, leases.len()), (4, 5));
     let of_bea = leases.iter().find(|leased| leased.webhook.id == beas.id).unwrap();
-    world.finish(&leases[0], all_delivered(&leases[0], at(2)), WebhookHealth::Well, at(2)).await;
-    world.finish(of_bea, all_delivered(of_bea, at(2)), WebhookHealth::Well, at(2)).await;
+    world.finish(&leases[0], all_delivered(&leases[0], at(2)), WebhookHealth::Healthy, at(2)).await;
+    world.finish(of_bea, all_delivered(of_bea, at(2)), WebhookHealth::Healthy, at(2)).await;
     // Bea has more deliveries and is behind the webhooks that had no turn yet.
     let next = world.store.lease_webhooks(1, 4, at(2), at(60)).await.unwrap();
     assert_eq!(next[0].webhook.account, ada);
@@ -321,9 +327,9 @@ async fn deactivated_webhook_has_a_reason_until_its_owner_activates_it() {
     let hook = world.hook(ada).await;
     world.pinned(ada, 1).await;
     let leased = world.lease_webhooks(now()).await.remove(0);
-    let turn_off = Some("every attempt has failed".to_owned());
-    let failing = WebhookHealth::Failing { failures: 12, since: now(), paused_until: at(300), turn_off };
-    let attempts = vec![attempt(&leased.deliveries[0], Next::Again(at(500)), now())];
+    let deactivate = Some("every attempt has failed".to_owned());
+    let failing = WebhookHealth::Failing { failures: 12, since: now(), paused_until: at(300), deactivate };
+    let attempts = vec![attempt(&leased.deliveries[0], AttemptOutcome::RetryAt(at(500)), now())];
     world.finish(&leased, attempts, failing, now()).await;
     let off = world.fresh(&hook).await;
     assert_eq!((off.active, off.disabled_reason.as_deref()), (false, Some("every attempt has failed")));
@@ -354,9 +360,9 @@ async fn turn_does_not_overwrite_changes_of_the_owner() {
     let change = WebhookChange { active: Some(true), ..WebhookChange::default() };
     world.store.change_webhook(ada, hook.id, change, Actor::OPERATOR, at(2)).await.unwrap().unwrap();
     assert!(!world.store.is_lease_current(leased.lease).await.unwrap(), "the lease is no longer current");
-    let turn_off = Some("every attempt has failed".to_owned());
-    let failing = WebhookHealth::Failing { failures: 12, since: now(), paused_until: at(300), turn_off };
-    let attempts = vec![attempt(&leased.deliveries[0], Next::Again(at(500)), at(3))];
+    let deactivate = Some("every attempt has failed".to_owned());
+    let failing = WebhookHealth::Failing { failures: 12, since: now(), paused_until: at(300), deactivate };
+    let attempts = vec![attempt(&leased.deliveries[0], AttemptOutcome::RetryAt(at(500)), at(3))];
     assert!(world.finish(&leased, attempts, failing, at(3)).await);
     let fresh = world.fresh(&hook).await;
     assert_eq!((fresh.active, fresh.disabled_reason, fresh.failing_since), (true, None, None));
@@ -438,7 +444,7 @@ async fn removed_webhook_is_hidden_at_once_and_its_rows_are_deleted_in_steps() {
     assert!(world.store.remove_webhook(ada, hook.id, Actor::OPERATOR, now()).await.unwrap());
     assert!(world.store.webhooks(ada, 10).await.unwrap().is_empty());
     assert!(!world.store.remove_webhook(ada, hook.id, Actor::OPERATOR, now()).await.unwrap());
-    assert!(!world.finish(&leased, all_delivered(&leased, now()), WebhookHealth::Well, now()).await);
+    assert!(!world.finish(&leased, all_delivered(&leased, now()), WebhookHealth::Healthy, now()).await);
     assert_eq!(world.store.next_delivery().await.unwrap(), None);
     assert!(world.store.clean_up_webhooks(now(), 3, 2).await.unwrap());
     assert_eq!(world.deliveries(&hook).await.len(), 3);
