@@ -76,7 +76,7 @@ impl AppState {
         self.context.now()
     }
 
-    /// Runs `work` to its end, or until the server stops: `None` then, and the work is dropped.
+    /// Runs `work` to its end, or drops it when the server stops and returns `None`.
     pub(crate) async fn until_stopping<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;

@@ -15,7 +15,7 @@ pub(crate) use paced::{PacedBody, Watch};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BodyError {
     /// The client closed the connection, or broke the encoding.
-    #[error("The upload was cut off")]
+    #[error("The upload was interrupted")]
     CutOff,
     /// Nothing came for too long, or too little altogether.
     #[error("The body came too slowly")]

@@ -9,18 +9,18 @@ pub(crate) const PREFER: HeaderName = HeaderName::from_static("prefer");
 /// The header that says which preferences were honoured.
 pub(crate) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// What a request asked for about waiting.
+/// The preferences of a request about waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Preference {
-    /// `wait=N`: this long at most, before the server's own bound.
+    /// `wait=N`, not yet capped by the server's maximum.
     wait: Option<Duration>,
-    /// `respond-async`: a 202 is welcome. Without `wait` it means at once, with it after that time (§4.3).
+    /// `respond-async`: the client accepts a 202; without `wait` at once, with it after that time (§4.3).
     respond_async: bool,
 }
 
 impl Preference {
-    /// Reads the header, which may stand more than once. What is unknown or malformed is ignored, and of two
-    /// equal preferences the first counts, as the RFC says.
+    /// Parses the header, which may be repeated. Unknown and malformed preferences are ignored, and the first of two equal
+    /// ones counts, as the RFC says.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let mut read = Self::default();
         let texts = headers.get_all(PREFER).iter().filter_map(|value| value.to_str().ok());
@@ -38,8 +38,8 @@ impl Preference {
         read
     }
 
-    /// How long to wait, within the server's bounds, and what `Preference-Applied` says.
-    pub(crate) fn settle(self, default: Duration, max: Duration) -> (Duration, Option<HeaderValue>) {
+    /// How long to wait, within the server's bounds, and the value of `Preference-Applied`.
+    pub(crate) fn resolve(self, default: Duration, max: Duration) -> (Duration, Option<HeaderValue>) {
         let wait = self.wait.unwrap_or(if self.respond_async { Duration::ZERO } else { default }).min(max);
         let applied = match (self.respond_async, self.wait) {
             (false, None) => return (wait, None),
@@ -62,13 +62,13 @@ mod tests {
             headers.append(PREFER, HeaderValue::from_static(value));
         }
         let (wait, applied) =
-            Preference::of(&headers).settle(Duration::from_secs(60), Duration::from_secs(300));
+            Preference::of(&headers).resolve(Duration::from_secs(60), Duration::from_secs(300));
         let applied = applied.map(|value| value.to_str().expect("plain text").to_owned());
         (wait.as_secs(), applied.unwrap_or_default())
     }
 
     #[test]
-    fn preferences_are_read_as_the_rfc_writes_them() {
+    fn preferences_are_parsed_as_in_the_rfc() {
         assert_eq!(settle(&[]), (60, String::new()));
         assert_eq!(settle(&["wait=10"]), (10, "wait=10".into()));
         assert_eq!(settle(&["Wait = \"7\" ; strict"]), (7, "wait=7".into()));
@@ -78,13 +78,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_malformed_is_ignored() {
+    fn malformed_preferences_are_ignored() {
         assert_eq!(settle(&["wait=-1"]), (60, String::new()));
         assert_eq!(settle(&["wait=soon, handling=lenient"]), (60, String::new()));
     }
 
     #[test]
-    fn the_servers_bound_is_applied_and_told() {
+    fn wait_is_capped_and_the_cap_is_reported() {
         assert_eq!(settle(&["wait=9999"]), (300, "wait=300".into()));
     }
 }

@@ -1,4 +1,4 @@
-//! The bounds and switches of the HTTP side. Every bound has a default and the reason for it.
+//! The settings of the HTTP server. Every bound has a default and the reason for it.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use ipnet::IpNet;
 
-/// How the HTTP side behaves. [`Settings::default`] is what a server without configuration does.
+/// Settings of the HTTP server. [`Settings::default`] is that of a server without configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Bounds of connections.
@@ -19,11 +19,11 @@ pub struct Settings {
     pub events: Events,
     /// How long a pin request waits for the fetch when the client does not say (API v3: 60 s).
     pub wait_default: Duration,
-    /// The longest wait that a client gets with `Prefer: wait=N`. Proxies in front cut longer ones.
+    /// The longest wait with `Prefer: wait=N`. Proxies in front of the server end longer ones.
     pub wait_max: Duration,
-    /// The longest that a dry run of a pin looks around; a client may want less. Enough to hear of providers.
+    /// The longest search of a dry run; a client may ask for less. Enough to find providers.
     pub dry_run_time: Duration,
-    /// Reverse proxies whose `X-Forwarded-For` is believed. None by default: anyone can write the header.
+    /// Reverse proxies whose `X-Forwarded-For` is trusted. None by default: any client can send the header.
     pub proxies: Vec<IpNet>,
     /// Web origins that browsers may call from (CORS). None by default.
     pub cors_origins: Vec<HeaderValue>,
@@ -35,7 +35,7 @@ pub struct Connections {
     /// Connections at one time; more wait in the listen queue. Each costs a task and some 20 KiB.
     pub max: usize,
     /// Connections at one time from one address (IPv6: one /64) that is no configured proxy, so that one
-    /// client cannot take all of them.
+    /// client can't use all of them.
     pub per_address_max: usize,
     /// How long the head of a request may take, counted from the last answer: idle connections end too.
     pub header_time: Duration,
@@ -43,7 +43,7 @@ pub struct Connections {
     pub write_time: Duration,
     /// The largest head of a request, in bytes. Tokens, names and multibase CIDs fit many times over.
     pub header_bytes_max: usize,
-    /// How long requests that run at a stop may go on before they are cut.
+    /// How long running requests may go on at a shutdown before their connections are closed.
     pub grace_time: Duration,
 }
 
@@ -58,24 +58,24 @@ pub struct Bodies {
     pub json_time: Duration,
     /// The largest text field of a multipart form, in bytes.
     pub field_bytes_max: usize,
-    /// How long an upload may stand still before it counts as cut off.
+    /// How long an upload may stall before it fails.
     pub upload_idle_time: Duration,
-    /// The slowest upload that is served, in bytes a second on average, judged after `upload_idle_time`:
-    /// a client that drips must not hold an upload open for ever.
+    /// The lowest average rate of an upload, in bytes a second, checked after `upload_idle_time`: a client that sends a few
+    /// bytes at a time must not keep an upload open for ever.
     pub upload_rate_min: u64,
     /// The most entries of one directory upload; each costs memory until the directory is built.
     pub directory_entries_max: usize,
 }
 
-/// Streams of events. How many there may be is the service's to say.
+/// Event streams. Their number is bounded by the service.
 #[derive(Debug, Clone)]
 pub struct Events {
-    /// How often a comment shows that the stream is alive; proxies cut what is silent for a minute. So often the
-    /// credential is looked at again as well.
+    /// Interval of the comments that keep a stream alive; proxies close connections that are silent for a minute. The
+    /// credential is checked again at each of them.
     pub heartbeat: Duration,
-    /// How soon a client shall come back when its stream breaks off.
+    /// How soon a client should reconnect when its stream is interrupted.
     pub retry: Duration,
-    /// How long a stream lasts at most; a client that is still there comes back.
+    /// The longest duration of a stream; clients reconnect.
     pub life: Duration,
 }
 
@@ -89,33 +89,33 @@ impl Default for Events {
     }
 }
 
-/// Request rates. The rates of an account are its plan's; these are for everyone else, and for polls.
+/// Request rates. The rates of an account are those of its plan; these are for all other requests, and for polls.
 #[derive(Debug, Clone)]
 pub struct Rates {
-    /// For each address (IPv6: each /64) without a good credential.
+    /// For each address (IPv6: each /64) without a valid credential.
     pub anonymous: Rate,
     /// For each key or address: reads that clients repeat while they wait (status and lists). They have a
     /// budget of their own, so that waiting for a pin cannot use up the calls.
     pub polls: Rate,
     /// How many times the rate of one key all keys and sessions of an account have together.
     pub account_factor: NonZeroU32,
-    /// How many times the rate of one key all have together that come from one address (IPv6: one /64) with good
+    /// How many times the rate of one key all requests have together that come from one address (IPv6: one /64) with valid
     /// credentials of accounts with one plan.
     pub address_factor: NonZeroU32,
-    /// Wrong credentials from one address (IPv6: one /64). Who has sent more gets no answer to any, and costs no look
+    /// Wrong credentials from one address (IPv6: one /64). Above it, requests with a credential are refused without a look
     /// at the database.
     pub guesses: Rate,
-    /// For each address (IPv6: each /64): tries to sign up, to log in, and to show a code for it. Whoever guesses
-    /// passwords needs many more of them than whoever mistypes one.
+    /// For each address (IPv6: each /64): sign-ups, logins and their codes. Guessing a password takes many more attempts
+    /// than mistyping one.
     pub logins: Rate,
-    /// For each account, from wherever they come: tries of its password. It fills again all the time, so that nobody
-    /// is locked out of an account for good.
+    /// Attempts on the password of one account, from all addresses together. The budget refills continuously, so no owner is
+    /// locked out for good.
     pub account_logins: Rate,
-    /// Keys and addresses that are remembered at one time; the longest unused are forgotten first.
+    /// Keys and addresses whose rates are stored; the least recently used are forgotten first.
     pub holders_max: usize,
 }
 
-/// How many requests a minute, and how many of them in one second.
+/// A number of requests in a minute, and in any one second of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     /// Requests a minute, given back evenly over the minute.
@@ -125,14 +125,14 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// A rate; a zero counts as one, because nobody configures a rate to shut people out.
+    /// A rate. Zero counts as one, since a rate of zero would refuse every request.
     #[must_use]
     pub fn new(per_minute: u32, per_second: u32) -> Self {
         let at_least_one = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
         Self { per_minute: at_least_one(per_minute), per_second: at_least_one(per_second) }
     }
 
-    /// So many times the rate.
+    /// The rate multiplied by `factor`.
     pub(crate) fn times(self, factor: NonZeroU32) -> Self {
         Self {
             per_minute: self.per_minute.saturating_mul(factor),
@@ -140,7 +140,7 @@ impl Rate {
         }
     }
 
-    /// In each of its parts the larger of two rates.
+    /// The larger of two rates, in each of its parts.
     pub(crate) fn max(self, other: Self) -> Self {
         Self {
             per_minute: self.per_minute.max(other.per_minute),

@@ -1,4 +1,4 @@
-//! Who is at the other end: the peer's address, or what a configured proxy says of it.
+//! The address of a client: the peer's, or the one that a configured proxy reports.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -9,12 +9,13 @@ use ipnet::IpNet;
 /// The header in which proxies name their clients, nearest last.
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// The most hops that are read; a longer chain is an attempt to confuse.
+/// The most hops that are read. Longer chains are not legitimate.
 const HOPS_MAX: usize = 16;
 
-/// The address that a request comes from. Proxies are walked from the nearest outwards for as long as they are
-/// configured ones: the first address that is not ours is the client's, and what stands before it is its claim, which
-/// may be any bytes.
+/// The address of the client of a request.
+///
+/// The chain of proxies is read from the nearest one outwards, as long as each is a configured proxy. The first other
+/// address is the client's. What precedes it in the header was sent by the client and may be any bytes.
 pub(crate) fn address_of(headers: &HeaderMap, extensions: &Extensions, proxies: &[IpNet]) -> IpAddr {
     let mut address = extensions
         .get::<ConnectInfo<SocketAddr>>()
@@ -61,12 +62,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_believed_by_default() {
+    fn no_proxy_is_trusted_by_default() {
         assert_eq!(address("192.0.2.1", &["203.0.113.9"], &[]), "192.0.2.1");
     }
 
     #[test]
-    fn a_configured_proxy_is_believed_about_its_own_client_only() {
+    fn configured_proxy_is_trusted_for_its_own_client_only() {
         let ours = ["10.0.0.0/8"];
         assert_eq!(address("10.0.0.1", &["203.0.113.9"], &ours), "203.0.113.9");
         assert_eq!(address("10.0.0.1", &["198.51.100.1, 203.0.113.9"], &ours), "203.0.113.9");
@@ -75,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_ends_the_walk() {
+    fn malformed_hop_ends_the_walk() {
         let ours = ["10.0.0.0/8"];
         assert_eq!(address_of_bytes("10.0.0.1", &[b"\xff, 203.0.113.9"], &ours), "203.0.113.9");
         assert_eq!(address_of_bytes("10.0.0.1", &[b"203.0.113.9, \xff"], &ours), "10.0.0.1");

@@ -1,25 +1,25 @@
-//! `X-Request-Id`: the name of one request in answers and in the log.
+//! `X-Request-Id`: identifies a request in its answer and in the log.
 
 use axum::http::{HeaderMap, HeaderValue, header::HeaderName};
 
 /// The header, of requests and of answers.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The longest id that is taken over from a client: it stands in every log line of its request.
+/// The longest id that is accepted from a client, in bytes: it is in every log line of its request.
 const LENGTH_MAX: usize = 128;
 
-/// The name of one request. Its text is safe in a header and in a log line.
+/// The id of a request. Its text is safe in a header and in a log line.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// The client's id if it is a sane one, else a new one.
+    /// The client's id if it is valid, else a new one.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
-        headers.get(&X_REQUEST_ID).filter(|id| is_sane(id)).cloned().map_or_else(Self::random, Self)
+        headers.get(&X_REQUEST_ID).filter(|id| is_valid(id)).cloned().map_or_else(Self::random, Self)
     }
 
     fn random() -> Self {
-        // Without randomness of the system the id is a poor name, which harms nobody.
+        // If the system has no randomness, ids repeat, which only makes the log harder to read.
         let id = getrandom::u64().unwrap_or_default();
         Self(HeaderValue::try_from(format!("{id:016x}")).unwrap_or(HeaderValue::from_static("none")))
     }
@@ -33,7 +33,7 @@ impl RequestId {
     }
 }
 
-fn is_sane(id: &HeaderValue) -> bool {
+fn is_valid(id: &HeaderValue) -> bool {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte);
     (1..=LENGTH_MAX).contains(&id.len()) && id.as_bytes().iter().all(is_plain)
 }
@@ -48,12 +48,12 @@ mod tests {
     }
 
     #[test]
-    fn a_sane_id_is_kept() {
+    fn valid_id_is_kept() {
         assert_eq!(id_for("req_0-1.2:3/4"), "req_0-1.2:3/4");
     }
 
     #[test]
-    fn a_strange_one_is_replaced() {
+    fn invalid_id_is_replaced() {
         for strange in ["", "two words", "<script>", "\"quoted\""] {
             let id = id_for(strange);
             assert_eq!(id.len(), 16, "{strange:?} became {id:?}");

@@ -96,7 +96,7 @@ fn size(field: &str, value: Option<&Value>) -> Result<Option<Option<u64>>, Rejec
         Some(Value::Null) => Ok(Some(None)),
         Some(value) => match value.as_u64() {
             Some(number) => Ok(Some(Some(number))),
-            None => Err(Reject::invalid(format!("`{field}`: a whole number of bytes is needed, or null"))),
+            None => Err(Reject::invalid(format!("`{field}` must be a whole number of bytes or null"))),
         },
     }
 }
@@ -108,7 +108,7 @@ fn text(field: &str, value: Option<&Value>) -> Result<Option<Option<String>>, Re
         Some(Value::Null) => Ok(Some(None)),
         Some(Value::String(text)) => Ok(Some(filled(Some(text)).map(str::to_owned))),
         Some(Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
-            Err(Reject::invalid(format!("`{field}`: a text is needed, or null")))
+            Err(Reject::invalid(format!("`{field}` must be a string or null")))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What handlers take out of requests, parsed once.
+//! Extractors of handlers: they parse each part of a request once.
 
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
@@ -85,13 +85,13 @@ impl FromRequestParts<AppState> for CidText {
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Reject> {
         let text = Path::<String>::from_request_parts(parts, app).await;
-        // The path is no text when its percent-encoding is broken.
+        // The path is not text if its percent-encoding is invalid.
         let Path(text) = text.map_err(|_| Reject::invalid("Invalid CID"))?;
         parse_cid(&text).map(Self).map_err(|error| Reject::invalid(error.to_string()))
     }
 }
 
-/// The webhook in the path. What is no id is that of no webhook.
+/// The webhook in the path. A malformed id belongs to no webhook.
 pub(super) struct WebhookPath(pub(super) WebhookId);
 
 impl FromRequestParts<AppState> for WebhookPath {
@@ -116,8 +116,8 @@ impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for QueryOf<T> {
     }
 }
 
-/// The cluster that the query's `cl` names, or else the header `X-Cluster`; still unparsed, because a body
-/// can name another one.
+/// The cluster in the query's `cl`, or else in the header `X-Cluster`; not yet parsed, because the body may name another
+/// one.
 pub(super) struct ClusterHint(pub(super) Option<String>);
 
 impl FromRequestParts<AppState> for ClusterHint {
@@ -133,8 +133,8 @@ impl FromRequestParts<AppState> for ClusterHint {
     }
 }
 
-/// The cluster that the query's `cl` names, for what is about a pin that is there. The header does not count: clients
-/// send it with every request, and it says where new pins go.
+/// The cluster in the query's `cl`, for requests about an existing pin. The header is ignored: clients send it with every
+/// request, and it chooses the cluster of new pins.
 pub(super) struct ClusterFilter(pub(super) Option<String>);
 
 #[derive(Deserialize)]
@@ -159,7 +159,7 @@ impl FromRequestParts<AppState> for Preference {
     }
 }
 
-/// A JSON body that need not be there: none, an empty one, `null`, `{}` and `[]` (which PHP makes of an empty
+/// An optional JSON body: none, an empty one, `null`, `{}` and `[]` (which PHP makes of an empty
 /// array) are all the same. Unknown fields and `Content-Type` are ignored. The route's policy bounds its size.
 pub(super) struct MaybeJson<T>(pub(super) T);
 
@@ -178,7 +178,7 @@ impl<T: DeserializeOwned + Default> FromRequest<AppState> for MaybeJson<T> {
     }
 }
 
-/// Reads a JSON object; nothing has many spellings.
+/// Parses a JSON object, or one of the equivalents of an empty one.
 pub(super) fn parse<T: DeserializeOwned + Default>(text: &[u8]) -> Result<T, Reject> {
     if text.is_empty() || text == b"null" || is_empty_array(text) {
         return Ok(T::default());
@@ -187,15 +187,17 @@ pub(super) fn parse<T: DeserializeOwned + Default>(text: &[u8]) -> Result<T, Rej
         return Err(Reject::invalid("The body must be a JSON object"));
     }
     if depth(text) > JSON_DEPTH_MAX {
-        return Err(Reject::invalid(format!("The JSON of the body is nested deeper than {JSON_DEPTH_MAX}")));
+        return Err(Reject::invalid(format!("The JSON body is nested deeper than {JSON_DEPTH_MAX}")));
     }
     let mut reader = serde_json::Deserializer::from_slice(text);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| wording(&error))?;
-    reader.end().map_err(|_| Reject::invalid("The body is not valid JSON: something follows the object"))?;
+    reader
+        .end()
+        .map_err(|_| Reject::invalid("The body is not valid JSON: trailing characters after the object"))?;
     Ok(value)
 }
 
-/// How deep brackets are nested, outside of strings. Of what is no JSON it is some number.
+/// How deep brackets are nested, outside of strings. For text that is no JSON, any number.
 fn depth(text: &[u8]) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     let (mut in_string, mut escaped) = (false, false);
@@ -219,7 +221,7 @@ fn is_empty_array(text: &[u8]) -> bool {
         .is_some_and(|rest| rest.trim_ascii().is_empty())
 }
 
-/// Names the field at fault, where it is one.
+/// The message of a parse error, with the field's name if it is about one.
 fn wording(error: &serde_path_to_error::Error<serde_json::Error>) -> Reject {
     let field = error.path().to_string();
     let inner = error.inner();
@@ -247,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_many_spellings() {
+    fn empty_bodies_are_equivalent() {
         for text in ["", "null", "{}", "[]", "[ \n]", "{ }"] {
             assert_eq!(parse::<Body>(text.as_bytes()).expect(text), Body::default(), "{text:?}");
         }
@@ -260,14 +262,14 @@ mod tests {
     }
 
     #[test]
-    fn the_field_at_fault_is_named() {
+    fn invalid_field_is_named() {
         assert!(fault(r#"{"cl":5}"#).contains("`cl`: invalid type: integer `5`, expected a string"));
         assert!(fault(r#"{"tags":["a",{}]}"#).contains("`tags[1]`"));
         assert!(fault(r#"{"cl":"a","cl":"b"}"#).contains("duplicate field `cl`"));
     }
 
     #[test]
-    fn what_is_no_json_object_is_refused() {
+    fn body_that_is_no_json_object_is_refused() {
         for text in ["[1]", "\"cl\"", "7", "cl=x", "{", "{\"cl\":\"a\"} {}", "\u{feff}{}"] {
             fault(text);
         }

@@ -1,6 +1,6 @@
 //! The OpenAPI document, generated from the routes, so that it describes exactly what is served.
 //!
-//! [`Documented`] is the only way to add a route, and takes only handlers with `#[utoipa::path]`. To write one:
+//! [`Documented`] is the only way to add a route, and accepts only handlers with `#[utoipa::path]`. To write one:
 //!
 //! - The doc comment's first line is the summary, the rest the description.
 //! - `path` is relative to `/api/v3` (see `v3.rs`); `tag` is one of [`TAGS`].

@@ -57,13 +57,13 @@ impl PinOptionsBody {
     }
 }
 
-/// A name, for which `field` is the API's word.
+/// A name, for which `field` is the name in the API.
 pub(crate) fn parse_name(field: &str, text: Option<&str>) -> Result<Option<PinName>, Reject> {
     let name = filled(text).map(PinName::parse).transpose();
     name.map_err(|error| Reject::invalid(format!("`{field}`: {error}")))
 }
 
-/// A cluster. What can't be a cluster's id is no known cluster either.
+/// A cluster. A malformed id is an unknown cluster.
 pub(crate) fn parse_cluster(text: Option<&str>) -> Result<Option<ClusterId>, Reject> {
     let cluster = filled(text).map(|text| ClusterId::parse(text.trim())).transpose();
     cluster.map_err(|error| Reject::invalid(format!("Unknown cluster: {error}")))
@@ -79,17 +79,17 @@ fn parse_retention(text: Option<&str>, now: Timestamp) -> Result<Option<Retentio
     retention.map_err(|error| Reject::invalid(error.to_string()))
 }
 
-/// What fields say that mean the same. Clients send what they were shown, so all of them may be there if they agree.
+/// The value of fields that mean the same. Clients send back what they received, so several may be present if they agree.
 pub(crate) fn agreed<'a>(fields: &[(&str, Option<&'a str>)]) -> Result<Option<&'a str>, Reject> {
     let mut said = fields.iter().filter_map(|(name, text)| Some((*name, filled(*text)?.trim())));
     let Some((first, text)) = said.next() else { return Ok(None) };
     match said.find(|(_, other)| *other != text) {
         None => Ok(Some(text)),
-        Some((other, _)) => Err(Reject::invalid(format!("`{first}` and `{other}` say different things"))),
+        Some((other, _)) => Err(Reject::invalid(format!("`{first}` and `{other}` have different values"))),
     }
 }
 
-/// The text, unless there is nothing in it.
+/// The text, unless it is blank.
 pub(crate) fn filled(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.trim().is_empty())
 }

@@ -10,21 +10,21 @@ use super::reject::Reject;
 /// The longest text that can be searched for, in bytes: longer than any name.
 const SEARCH_LENGTH_MAX: usize = 255;
 
-/// A number from 1, for which `field` is the name in the API.
+/// A whole number from 1, for which `field` is the name in the API.
 pub(super) fn number(field: &str, text: Option<&str>, default: u32) -> Result<u32, Reject> {
     let Some(text) = filled(text) else { return Ok(default) };
     let number = text.trim().parse().ok().filter(|number| *number > 0);
-    number.ok_or_else(|| Reject::invalid(format!("`{field}`: a whole number from 1 is needed")))
+    number.ok_or_else(|| Reject::invalid(format!("`{field}` must be a whole number from 1")))
 }
 
-/// A flag of a query; an empty one counts as left out.
+/// A boolean; an empty one counts as absent.
 pub(super) fn flag(field: &str, text: Option<&str>) -> Result<Option<bool>, Reject> {
-    // Python's words have a capital.
+    // Python writes `True` and `False`.
     match filled(text).map(|text| text.trim().to_ascii_lowercase()).as_deref() {
         None => Ok(None),
         Some("true" | "1") => Ok(Some(true)),
         Some("false" | "0") => Ok(Some(false)),
-        Some(_) => Err(Reject::invalid(format!("`{field}`: true or false is needed"))),
+        Some(_) => Err(Reject::invalid(format!("`{field}` must be true or false"))),
     }
 }
 
@@ -32,7 +32,7 @@ pub(super) fn flag(field: &str, text: Option<&str>) -> Result<Option<bool>, Reje
 pub(super) fn search(text: Option<&str>) -> Result<Option<String>, Reject> {
     match filled(text) {
         Some(text) if text.len() > SEARCH_LENGTH_MAX => {
-            Err(Reject::invalid(format!("`search`: at most {SEARCH_LENGTH_MAX} bytes")))
+            Err(Reject::invalid(format!("`search` may have at most {SEARCH_LENGTH_MAX} bytes")))
         }
         text => Ok(text.map(str::to_owned)),
     }

@@ -16,10 +16,10 @@ use crate::body::BodyError;
 use crate::middleware::MiddlewareError;
 use crate::middleware::rate_limit::Reading;
 
-/// `Retry-After` if too many pins are in flight: some of them will have completed by then.
+/// `Retry-After` if too many pins are in progress: some of them will have completed by then.
 const IN_FLIGHT_RETRY: Duration = Duration::from_secs(10);
 
-/// Maximum number of batch errors in a response. Further errors mostly have the same cause.
+/// Errors of a batch that are sent. More of them mostly have the same cause.
 const ITEM_ERRORS_MAX: usize = 100;
 
 /// An error response. Its message is for the caller and must not contain internal details.
@@ -27,7 +27,7 @@ const ITEM_ERRORS_MAX: usize = 100;
 pub(crate) struct Reject {
     status: StatusCode,
     headers: HeaderMap,
-    // Boxed, so that every handler's `Result` stays small.
+    // Boxed to keep the `Result` of every handler small.
     body: Box<RejectBody>,
 }
 
@@ -134,7 +134,7 @@ impl Reject {
 
     /// 401: the request has no credential.
     fn no_credential() -> Self {
-        let message = "Send an API key in X-API-Key or as Authorization: Bearer";
+        let message = "Missing credential; send an API key as X-API-Key or Authorization: Bearer";
         Self::new(StatusCode::UNAUTHORIZED, message).code(ErrorCode::Unauthorized).challenge()
     }
 
@@ -176,18 +176,18 @@ impl Reject {
 
     /// 404: no such route.
     pub(super) fn no_route() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "There is nothing at this path; GET /api/v3 lists what there is")
+        Self::new(StatusCode::NOT_FOUND, "No such path; GET /api/v3 lists the API")
     }
 
     fn invalid_idempotency_key(message: impl Into<String>) -> Self {
         Self::invalid(message).code(ErrorCode::InvalidIdempotencyKey)
     }
 
-    /// 409: the request was carried out earlier, and its response was not stored.
+    /// 409: the request was carried out earlier, and its answer was not stored.
     fn answer_not_stored(status: u16) -> Self {
         let message = format!(
-            "This request was carried out before and answered {status}; that answer may hold a secret, which is shown \
-             only once"
+            "This request was already carried out and answered {status}; its answer was not stored because it may hold a \
+             secret"
         );
         Self::new(StatusCode::CONFLICT, message).code(ErrorCode::AnswerNotKept)
     }
@@ -200,12 +200,12 @@ impl Reject {
 
     /// 405. The router adds `Allow`.
     fn wrong_method() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "This path does not take this method; see the header Allow")
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed for this path; see the Allow header")
     }
 
     /// 410: a removed version of the API.
     pub(super) fn gone(current_api_base: &'static str) -> Self {
-        let message = format!("This version of the API is gone; use {current_api_base}");
+        let message = format!("This version of the API was removed; use {current_api_base}");
         let mut reject = Self::new(StatusCode::GONE, message);
         reject.body.error = "api_version_deprecated";
         reject.body.current_api_base = Some(current_api_base);
@@ -214,7 +214,7 @@ impl Reject {
 
     /// 500. The log has the cause, under the request ID.
     pub(super) fn internal() -> Self {
-        let message = "The server failed at this; the operator finds more under the X-Request-Id";
+        let message = "Internal error; the server's log has details under this X-Request-Id";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 
@@ -229,8 +229,11 @@ impl Reject {
             .unwrap_or(ErrorCode::BatchRefused.as_str());
         let status = if is_one(&|reject| reject.status == status) { status } else { StatusCode::BAD_REQUEST };
         let message = match faults.len() {
-            1 => format!("Nothing was done, because of item {}: {}", first.index, first.reject.body.message),
-            count => format!("Nothing was done: {count} things are wrong; `errors` names them"),
+            1 => format!(
+                "The batch was refused because of item {}: {}",
+                first.index, first.reject.body.message
+            ),
+            count => format!("The batch was refused: {count} items are invalid; see `errors`"),
         };
         let mut reject = Self::new(status, message);
         reject.body.code = Some(code);
@@ -261,7 +264,7 @@ impl Reject {
         self
     }
 
-    /// Sets the wait, in the header and in the body.
+    /// Sets the retry time, in the header and in the body.
     fn retry_after(mut self, wait: Duration) -> Self {
         let seconds = whole_seconds(wait);
         self.headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -270,7 +273,7 @@ impl Reject {
     }
 }
 
-/// A wait in whole seconds, rounded up. Never zero, which clients would treat as "at once".
+/// A duration in whole seconds, rounded up: never zero, which clients read as "at once".
 fn whole_seconds(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
@@ -409,7 +412,7 @@ impl From<BodyError> for Reject {
             BodyError::CutOff | BodyError::EndlessHead => Self::invalid(error.to_string()),
             BodyError::TooSlow => Self::new(StatusCode::REQUEST_TIMEOUT, error.to_string()),
             BodyError::TooLarge { bytes_max } => {
-                Self::too_large(format!("A JSON body has at most {bytes_max} bytes here"))
+                Self::too_large(format!("The JSON body exceeds {bytes_max} bytes"))
             }
         }
     }
@@ -425,12 +428,14 @@ impl From<MiddlewareError> for Reject {
             E::MissingScope(scope) => Self::missing_scope(scope),
             E::SessionRequired => LoginError::SessionNeeded.into(),
             E::AdminRequired => Self::not_admin(),
-            E::RepeatedIdempotencyKey => Self::invalid_idempotency_key("Send one Idempotency-Key"),
+            E::RepeatedIdempotencyKey => {
+                Self::invalid_idempotency_key("Send exactly one Idempotency-Key header")
+            }
             E::InvalidIdempotencyKey(error) => Self::invalid_idempotency_key(error.to_string()),
             E::Idempotency(error) => error.into(),
             E::AnswerNotStored { status } => Self::answer_not_stored(status),
             E::Body(BodyError::TooLarge { bytes_max }) => Self::too_large(format!(
-                "With an Idempotency-Key, a body that is no form has at most {bytes_max} bytes"
+                "With an Idempotency-Key, a body that is not multipart may have at most {bytes_max} bytes"
             )),
             E::Body(error) => error.into(),
             E::MethodNotAllowed => Self::wrong_method(),
@@ -444,7 +449,7 @@ impl IntoResponse for Reject {
     fn into_response(self) -> Response {
         let reading = self.body.reading;
         let mut response = (self.status, self.headers, Json(self.body)).into_response();
-        // If several budgets apply, the headers describe the one that refused.
+        // Of several budgets, the headers describe the one that refused.
         if let Some(reading) = reading {
             response.extensions_mut().insert(reading);
         }
@@ -461,14 +466,14 @@ mod tests {
     }
 
     #[test]
-    fn error_is_readable_by_people_and_programs() {
+    fn a_person_and_a_program_can_both_read_it() {
         insta::assert_snapshot!(json(&Reject::missing_scope(Scope::FilesWrite)), @r#"{"error":"Forbidden","message":"This API key lacks the scope files:write","code":"missing_scope","required":"files:write"}"#);
         insta::assert_snapshot!(json(&Error::QuotaExceeded.into()), @r#"{"error":"Forbidden","message":"Not enough storage left in your plan","code":"quota_exceeded"}"#);
-        insta::assert_snapshot!(json(&Reject::gone("/api/v3")), @r#"{"error":"api_version_deprecated","message":"This version of the API is gone; use /api/v3","currentApiBase":"/api/v3"}"#);
+        insta::assert_snapshot!(json(&Reject::gone("/api/v3")), @r#"{"error":"api_version_deprecated","message":"This version of the API was removed; use /api/v3","currentApiBase":"/api/v3"}"#);
     }
 
     #[test]
-    fn rate_limited_request_has_retry_after() {
+    fn a_refused_request_knows_when_to_come_back() {
         let reading = Reading { limit: 60, remaining: 0, full_in: Duration::from_secs(30) };
         let now = Timestamp::from_ms(1_767_225_600_000);
         let reject = Reject::rate_limited(reading, Duration::from_millis(1), now);
@@ -477,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn unavailable_dependency_is_reported_with_retry_after() {
+    fn a_busy_dependency_says_so() {
         let reject = Reject::from(Error::Unavailable { retry_after: Some(Duration::from_secs(3)) });
         assert_eq!(
             (reject.status, &reject.headers[header::RETRY_AFTER]),
@@ -491,11 +496,11 @@ mod tests {
     }
 
     #[test]
-    fn batch_error_has_the_code_that_its_items_share() {
+    fn a_batch_says_what_its_faults_have_in_common() {
         let item = |index, error: Error| ItemReject::new(index, Some("bafy".to_owned()), error.into());
         let reject = Reject::of_items(vec![item(7, Error::PinNotFound)]);
         assert_eq!(reject.status, StatusCode::NOT_FOUND);
-        insta::assert_snapshot!(json(&reject), @r#"{"error":"Not Found","message":"Nothing was done, because of item 7: Pin not found for this CID","code":"batch_refused","errors":[{"index":7,"cid":"bafy","message":"Pin not found for this CID","code":"not_found"}],"errorCount":1}"#);
+        insta::assert_snapshot!(json(&reject), @r#"{"error":"Not Found","message":"The batch was refused because of item 7: Pin not found for this CID","code":"batch_refused","errors":[{"index":7,"cid":"bafy","message":"Pin not found for this CID","code":"not_found"}],"errorCount":1}"#);
         let until = Timestamp::from_ms(1_767_225_600_000);
         let locked = Error::RetentionLocked { until };
         let reject = Reject::of_items(vec![item(1, locked.clone()), item(0, locked.clone())]);
@@ -508,13 +513,13 @@ mod tests {
     }
 
     #[test]
-    fn lock_error_has_the_end_of_the_lock() {
+    fn a_lock_says_until_when() {
         let until = Timestamp::from_ms(1_767_225_600_000);
         insta::assert_snapshot!(json(&Error::RetentionLocked { until }.into()), @r#"{"error":"Forbidden","message":"This pin is locked until 2026-01-01T00:00:00.000Z and can't be removed before","code":"retention_locked","retainUntil":"2026-01-01T00:00:00.000Z"}"#);
     }
 
     #[test]
-    fn every_credential_error_has_its_code() {
+    fn every_credential_fault_has_its_code() {
         assert_eq!(Reject::no_credential().headers[header::WWW_AUTHENTICATE], "Bearer");
         let codes = [AuthError::Invalid, AuthError::AccountDisabled, AuthError::Unavailable]
             .map(Reject::from)

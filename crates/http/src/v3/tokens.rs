@@ -127,12 +127,12 @@ fn days(value: Option<&Value>) -> Result<Option<TokenLife>, Reject> {
 }
 
 impl FactorBody {
-    /// The code, under either of its names.
+    /// The code, in either field.
     fn code(&self) -> Option<String> {
         self.code_or(None)
     }
 
-    /// The code, if it has none under its first name. Where it comes as a number, the zeros before it are missing.
+    /// The code in one field. A code sent as a number has lost its leading zeros.
     pub(super) fn code_or(&self, first: Option<&Value>) -> Option<String> {
         let text = |value: &Value| match value {
             Value::String(text) => filled(Some(text)).map(|text| text.trim().to_owned()),
@@ -231,7 +231,7 @@ pub(super) async fn revoke(
     NameText(names): NameText,
     MaybeJson(factor): MaybeJson<FactorBody>,
 ) -> Result<Json<RevokedReply>, Reject> {
-    // A code is good once, so the name is found before it is looked at.
+    // A code is valid once, so the name is resolved before the code is checked.
     let name = app.service().tokens.first_of(caller.account.id, &names).await?;
     Ok(Json(revoke_one(&app, &caller, &name, factor.code().as_deref()).await?))
 }
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_field_is_reported_by_name() {
+    fn what_is_wrong_is_named() {
         for (field, value) in [
             ("name", json!("a\nb")),
             ("name", json!("n".repeat(101))),

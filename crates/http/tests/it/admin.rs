@@ -1,11 +1,11 @@
-//! The routes of administrators.
+//! The admin routes.
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Api, HELLO, WORLD, unhurried};
+use crate::harness::{Answer, Api, HELLO, WORLD, unlimited_rates};
 
 async fn start() -> (Api, String) {
-    let api = Api::start_with(unhurried()).await;
+    let api = Api::start_with(unlimited_rates()).await;
     let admin = api.admin_key("admin,cluster:read").await;
     (api, admin)
 }
@@ -20,7 +20,7 @@ impl Api {
         assert_eq!(answer.status(), 200, "{}", answer.text());
         let json = answer.json();
         let entries = json["entries"].as_array().expect("a list");
-        entries.iter().map(|entry| entry["action"].as_str().expect("a text").to_owned()).collect()
+        entries.iter().map(|entry| entry["action"].as_str().expect("a word").to_owned()).collect()
     }
 }
 
@@ -53,11 +53,11 @@ async fn account_is_created_found_changed_and_removed() {
     assert_eq!((removed.status(), &removed.json()["removed"]), (200, &json!(true)));
     assert_eq!(api.as_admin(&admin, "GET", &path, json!({})).await.status(), 404);
     let actions = api.actions(&admin, &format!("?account={id}")).await;
-    assert_eq!(actions.first().map(String::as_str), Some("account.remove"), "its audit log stays");
+    assert_eq!(actions.first().map(String::as_str), Some("account.remove"), "its log stays");
     assert_eq!(actions.len(), 7, "{actions:?}");
     let actor = api.owner(&admin);
     let by_admin = api.actions(&admin, &format!("?actor={actor}&limit=100")).await;
-    assert_eq!(by_admin.len(), 7, "every entry has its actor: {by_admin:?}");
+    assert_eq!(by_admin.len(), 7, "every act says who it was: {by_admin:?}");
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn disabled_account_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn invalid_account_fields_are_reported_by_name() {
+async fn invalid_account_fields_are_named() {
     let (api, admin) = start().await;
     for (body, part) in [
         (json!({}), "`email`"),
@@ -104,12 +104,12 @@ async fn invalid_account_fields_are_reported_by_name() {
         let answer = api.get(&format!("/api/v3/admin/accounts?{query}")).key(&admin).await;
         assert_eq!(answer.status(), 400, "{query}");
     }
-    let unknown = api.as_admin(&admin, "GET", "/accounts/00000000000000ff", json!({})).await;
-    assert_eq!((unknown.status(), unknown.message().as_str()), (404, "No such account"));
+    let nobody = api.as_admin(&admin, "GET", "/accounts/00000000000000ff", json!({})).await;
+    assert_eq!((nobody.status(), nobody.message().as_str()), (404, "Account not found"));
 }
 
 #[tokio::test]
-async fn last_admin_can_not_be_removed() {
+async fn last_admin_is_not_removed() {
     let (api, admin) = start().await;
     let path = format!("/accounts/{}", api.owner(&admin));
     for (method, body) in
@@ -122,17 +122,17 @@ async fn last_admin_can_not_be_removed() {
     let demoted = api.as_admin(&admin, "PATCH", &path, json!({"role": "user"})).await;
     assert_eq!(demoted.status(), 200);
     let answer = api.get("/api/v3/admin/accounts").key(&admin).await;
-    assert_eq!(answer.code(), "admin_only", "a key keeps its scope, which has no effect");
+    assert_eq!(answer.code(), "admin_only", "a key keeps its scope, and it opens nothing");
 }
 
 #[tokio::test]
-async fn account_with_pins_is_removed_only_on_request() {
+async fn account_with_pins_is_removed_only_when_forced() {
     let (api, admin) = start().await;
     let key = api.key("free", "files:write").await;
     assert_eq!(api.post(&format!("/api/v3/files/pin/{HELLO}")).key(&key).await.status(), 201);
     let path = format!("/accounts/{}", api.owner(&key));
-    let refused = api.as_admin(&admin, "DELETE", &path, json!({})).await;
-    assert_eq!((refused.status(), refused.code().as_str()), (409, "account_has_pins"));
+    let kept = api.as_admin(&admin, "DELETE", &path, json!({})).await;
+    assert_eq!((kept.status(), kept.code().as_str()), (409, "account_has_pins"));
     let begun = api.as_admin(&admin, "DELETE", &format!("{path}?force=true"), json!({})).await;
     assert_eq!((begun.status(), &begun.json()["pins"]), (202, &json!(1)));
     api.until_nothing_is_held().await;
@@ -141,7 +141,7 @@ async fn account_with_pins_is_removed_only_on_request() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(60), gone).await.expect("the account is removed");
+    tokio::time::timeout(std::time::Duration::from_secs(60), gone).await.expect("it goes");
     assert_eq!(api.get("/api/v3/users/me/uploads").key(&key).await.code(), "INVALID_API_KEY");
 }
 
@@ -154,7 +154,7 @@ async fn keys_of_an_account_are_listed_and_revoked() {
     assert!(!tokens.text().contains(&key), "never the secret");
     let id = tokens.json()["tokens"][0]["id"].as_str().expect("an id").to_owned();
     let revoke = || api.as_admin(&admin, "DELETE", "", json!({}));
-    assert_eq!(revoke().await.status(), 404, "no URL prefix without a configured one");
+    assert_eq!(revoke().await.status(), 404, "there is nothing at the root");
     let one = format!("{path}/{id}");
     assert_eq!(api.as_admin(&admin, "DELETE", &one, json!({})).await.status(), 200);
     assert_eq!(api.as_admin(&admin, "DELETE", &one, json!({})).await.status(), 404);
@@ -164,7 +164,7 @@ async fn keys_of_an_account_are_listed_and_revoked() {
 }
 
 #[tokio::test]
-async fn saved_plan_applies_at_once_and_can_be_deleted() {
+async fn saved_plan_applies_at_once_and_is_deleted() {
     let (api, admin) = start().await;
     let key = api.key("free", "files:write").await;
     let body = json!({"storageLimit": 4, "maxFileSizeBytes": 2, "pricePerMonth": 1.25});
@@ -173,11 +173,7 @@ async fn saved_plan_applies_at_once_and_can_be_deleted() {
     let json = saved.json();
     assert_eq!((&json["source"], &json["accounts"]), (&json!("overridden"), &json!(1)));
     assert_eq!((&json["pricePerMonth"], &json["maxFileSizeBytes"]), (&json!(1.25), &json!(2)));
-    assert_eq!(
-        (&json["name"], &json["requestsPerMinute"]),
-        (&json!("Free"), &json!(300)),
-        "other fields stay"
-    );
+    assert_eq!((&json["name"], &json["requestsPerMinute"]), (&json!("Free"), &json!(300)), "the rest stays");
     let pin = || api.post(&format!("/api/v3/files/pin/{HELLO}")).key(&key);
     assert_eq!(pin().await.code(), "quota_exceeded");
     let offered = api.get("/api/v3/plans").await.json();
@@ -203,16 +199,13 @@ async fn saved_plan_applies_at_once_and_can_be_deleted() {
 }
 
 #[tokio::test]
-async fn responses_are_accepted_as_requests() {
+async fn shown_plan_can_be_sent_back() {
     let (api, admin) = start().await;
     let gateways = json!([{"url": "https://gw.example.org/ipfs/"}, {"publicUrl": "https://b.example.org/ipfs/", "label": "B"}]);
     let changed = json!({"label": "Europe", "gateways": gateways});
     assert_eq!(api.as_admin(&admin, "PATCH", "/clusters/cl1-eu", changed).await.status(), 200);
     let shown = api.get("/api/v3/admin/clusters").key(&admin).await.json()["clusters"][1].clone();
-    assert_eq!(
-        shown["gateways"][0]["label"], "Europe",
-        "without a label of its own it has the configured one"
-    );
+    assert_eq!(shown["gateways"][0]["label"], "Europe", "without a label it has the cluster's");
     let back = api.as_admin(&admin, "PATCH", "/clusters/cl1-eu", shown.clone()).await;
     assert_eq!((back.status(), &back.json()["gateways"]), (200, &shown["gateways"]), "{}", back.text());
     for (gateway, word) in [
@@ -241,7 +234,7 @@ async fn responses_are_accepted_as_requests() {
 }
 
 #[tokio::test]
-async fn cluster_description_is_changed_and_restored() {
+async fn cluster_description_is_changed_and_reset() {
     let (api, admin) = start().await;
     let body = json!({"label": "Europe", "region": "eu", "country": "DE",
         "gateways": [{"url": "https://gw.example.org/ipfs/", "label": "Main"}]});
@@ -276,7 +269,7 @@ async fn cluster_description_is_changed_and_restored() {
         );
     }
     let nowhere = api.as_admin(&admin, "PATCH", "/clusters/cl9", json!({})).await;
-    assert_eq!((nowhere.status(), nowhere.message().as_str()), (404, "No such cluster"));
+    assert_eq!((nowhere.status(), nowhere.message().as_str()), (404, "Cluster not found"));
     assert_eq!(api.as_admin(&admin, "POST", "/clusters/cl1-eu/reset", json!({})).await.status(), 200);
     assert_eq!(shown().await["label"], "The cluster cl1-eu");
 }
@@ -302,7 +295,7 @@ async fn pins_of_all_accounts_are_listed_and_removed() {
     assert_eq!(count(&list("?cl=cl1-eu").await), 0);
     let first = list("?limit=2").await;
     assert_eq!(count(&first), 2);
-    let cursor = first["nextCursor"].as_str().expect("there is a next page");
+    let cursor = first["nextCursor"].as_str().expect("there is more");
     let second = list(&format!("?limit=2&cursor={cursor}")).await;
     assert_eq!((count(&second), &second["nextCursor"]), (1, &json!(null)));
     for query in ["cid=x", "account=x", "status=x", "damaged=x", "cursor=x", "cl=X!"] {
@@ -323,7 +316,7 @@ async fn pins_of_all_accounts_are_listed_and_removed() {
 }
 
 #[tokio::test]
-async fn only_an_admin_removes_a_locked_pin_and_both_logs_record_it() {
+async fn locked_pin_is_removed_by_an_admin_only_and_logged_for_both() {
     let (api, admin) = start().await;
     let ben = api.key("premium", "files:write,files:delete,files:read,logs:read").await;
     let until = "2026-02-01T00:00:00.000Z";
@@ -343,7 +336,7 @@ async fn only_an_admin_removes_a_locked_pin_and_both_logs_record_it() {
     assert_eq!(
         (&own["actor"], &own["ip"]),
         (&json!("admin"), &json!(null)),
-        "the owner does not see the administrator's address"
+        "where from is not the owner's business"
     );
     for account in [api.owner(&ben), api.owner(&admin)] {
         let query = format!("/api/v3/admin/audit?account={account}&action=pin.remove_locked");
@@ -374,7 +367,7 @@ async fn statistics_add_up() {
 }
 
 #[tokio::test]
-async fn admin_audit_log_has_pages_and_filters() {
+async fn audit_log_of_all_accounts_has_pages_and_filters() {
     let (api, admin) = start().await;
     let actor = api.owner(&admin);
     for n in 0..4 {
@@ -402,7 +395,7 @@ async fn admin_audit_log_has_pages_and_filters() {
 }
 
 #[tokio::test]
-async fn password_reset_sets_a_new_password_and_ends_sessions() {
+async fn password_reset_ends_all_sessions() {
     let (api, admin) = start().await;
     let login = json!({"email": "ada@example.org", "password": "correct horse battery", "name": "Ada"});
     let signed_up = api.post("/api/v3/auth/signup").json(&login).await;
@@ -429,16 +422,16 @@ async fn password_reset_sets_a_new_password_and_ends_sessions() {
     assert_eq!(api.post("/api/v3/auth/login").json(&new).await.status(), 200);
 
     let none = api.as_admin(&admin, "DELETE", &format!("{path}/2fa"), json!({})).await;
-    assert!((400..500).contains(&none.status()), "the second factor is disabled: {}", none.text());
+    assert!((400..500).contains(&none.status()), "there is no second factor: {}", none.text());
     for (method, what) in [("DELETE", "sessions"), ("DELETE", "2fa"), ("PUT", "password")] {
         let body = json!({"password": "another horse battery"});
-        let unknown = api.as_admin(&admin, method, &format!("/accounts/00000000000000ff/{what}"), body).await;
-        assert_eq!(unknown.status(), 404, "{what}");
+        let nobody = api.as_admin(&admin, method, &format!("/accounts/00000000000000ff/{what}"), body).await;
+        assert_eq!(nobody.status(), 404, "{what}");
     }
 }
 
 #[tokio::test]
-async fn session_of_an_admin_needs_no_scope() {
+async fn admin_session_needs_no_scope() {
     let (api, admin) = start().await;
     let body = json!({"email": "root@example.org", "password": "correct horse battery", "role": "admin"});
     assert_eq!(api.as_admin(&admin, "POST", "/accounts", body.clone()).await.status(), 201);
@@ -448,7 +441,7 @@ async fn session_of_an_admin_needs_no_scope() {
     let found = list().await;
     assert_eq!(found.status(), 200, "{}", found.text());
     let id = found.json()["accounts"][0]["id"].as_str().expect("an id").to_owned();
-    // The session of an admin can create a key with the scope; that of a user cannot.
+    // An admin's session can create a key with the scope `admin`; a user's session can't.
     let key = json!({"name": "admin", "scopes": ["admin"]});
     let made = api.post("/api/v3/tokens/generate").header("authorization", &session).json(&key).await;
     assert_eq!(made.status(), 201, "{}", made.text());

@@ -1,4 +1,4 @@
-//! Sign-up, login with and without a code, and changes that an account makes to itself.
+//! Sign-up, login with and without a second factor, and the account's own settings.
 
 use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD};
 use insta::assert_snapshot;
@@ -6,7 +6,7 @@ use pinfold_http::{Rate, Settings};
 use serde_json::{Value, json};
 use totp_rs::{Builder, Secret};
 
-use crate::harness::{Answer, Api, unhurried};
+use crate::harness::{Answer, Api, unlimited_rates};
 
 const PASSWORD: &str = "correct horse";
 
@@ -33,11 +33,11 @@ impl Api {
         answer.json()["token"].as_str().expect("a token").to_owned()
     }
 
-    /// The code that an authenticator app with this secret shows now.
+    /// The current code of an authenticator app with this secret.
     fn code(&self, secret: &str) -> String {
         let secret = BASE32_NOPAD.decode(secret.as_bytes()).expect("base32");
         let secret = Secret::new_stack(secret.try_into().expect("160 bits"));
-        let totp = Builder::new().with_secret(secret).build().expect("the secret is valid");
+        let totp = Builder::new().with_secret(secret).build().expect("a good secret");
         totp.generate(u64::try_from(self.now_s()).expect("after 1970")).to_string()
     }
 }
@@ -47,22 +47,18 @@ fn is(answer: &Answer, status: u16, code: &str) {
 }
 
 #[tokio::test]
-async fn new_account_reads_itself_until_logout() {
+async fn session_ends_at_logout() {
     let api = Api::start().await;
     let token = api.signed_up("ada").await;
     let me = api.send("GET", "/users/me", Some(&token), &Value::Null).await;
     assert_eq!(me.status(), 200);
     let masked = me.masked();
-    let (head, tail) = masked.split_once(r#""clusters":["#).expect("the response has clusters");
+    let (head, tail) = masked.split_once(r#""clusters":["#).expect("it has clusters");
     assert_snapshot!(head, @r#"{"id":"[id]","_id":"[id]","name":"ada","username":"ada","email":"ada@example.org","role":"user","plan":"Free","planName":"Free","planId":"free","#);
-    assert_snapshot!(tail.split_once("],\"used").expect("the response has more fields").1, @r#"Storage":0,"storageLimit":1073741824,"uploadsCount":0,"twoFactorEnabled":false,"createdAt":"2026-01-01T00:00:00.000Z"}"#);
+    assert_snapshot!(tail.split_once("],\"used").expect("it has more").1, @r#"Storage":0,"storageLimit":1073741824,"uploadsCount":0,"twoFactorEnabled":false,"createdAt":"2026-01-01T00:00:00.000Z"}"#);
 
     let login = api.log_in("ada", PASSWORD).await;
-    assert_eq!(
-        (login.status(), &login.json()["user"]),
-        (200, &me.json()),
-        "the login response has the account"
-    );
+    assert_eq!((login.status(), &login.json()["user"]), (200, &me.json()), "a login says who it is");
     let out = api.send("POST", "/auth/logout", Some(&token), &Value::Null).await;
     assert_snapshot!(out.text(), @r#"{"success":true,"message":"Logged out"}"#);
     is(&api.send("GET", "/users/me", Some(&token), &Value::Null).await, 401, "INVALID_API_KEY");
@@ -71,7 +67,7 @@ async fn new_account_reads_itself_until_logout() {
 }
 
 #[tokio::test]
-async fn session_has_all_permissions_of_its_account() {
+async fn session_has_all_scopes_of_its_account() {
     let api = Api::start().await;
     let token = api.signed_up("ada").await;
     for path in ["/users/me/uploads", "/users/me/clusters", "/users/me/preferences", "/auth/2fa/status"] {
@@ -79,11 +75,11 @@ async fn session_has_all_permissions_of_its_account() {
         assert_eq!(answer.status(), 200, "{path}: {}", answer.text());
     }
     let by_key_header = api.get("/api/v3/users/me").header("x-api-key", &token).await;
-    assert_eq!(by_key_header.status(), 200, "both headers are accepted");
+    assert_eq!(by_key_header.status(), 200, "whichever header it comes in");
 }
 
 #[tokio::test]
-async fn failed_login_does_not_reveal_its_cause() {
+async fn wrong_logins_get_one_answer() {
     let api = Api::start().await;
     api.signed_up("ada").await;
     let wrong = api.log_in("ada", "battery staple").await;
@@ -101,8 +97,8 @@ async fn failed_login_does_not_reveal_its_cause() {
 }
 
 #[tokio::test]
-async fn address_has_one_account_and_passwords_are_not_guessable() {
-    let api = Api::start_with(unhurried()).await;
+async fn email_is_unique_and_weak_password_is_refused() {
+    let api = Api::start_with(unlimited_rates()).await;
     api.signed_up("ada").await;
     let signup = async |email: &str, password: &str| {
         api.send("POST", "/auth/signup", None, &json!({"email": email, "password": password})).await
@@ -121,7 +117,7 @@ async fn address_has_one_account_and_passwords_are_not_guessable() {
 }
 
 #[tokio::test]
-async fn closed_sign_up_creates_no_accounts() {
+async fn closed_signup_creates_no_account() {
     let closed = pinfold_service::Settings { signup_open: false, ..pinfold_service::Settings::default() };
     let api = Api::start_on(Settings::default(), closed).await;
     let body = json!({"email": "ada@example.org", "password": PASSWORD});
@@ -129,8 +125,8 @@ async fn closed_sign_up_creates_no_accounts() {
 }
 
 #[tokio::test]
-async fn forged_session_tokens_are_rejected() {
-    let (api, other) = (Api::start_with(unhurried()).await, Api::start().await);
+async fn forged_session_tokens_are_refused() {
+    let (api, other) = (Api::start_with(unlimited_rates()).await, Api::start().await);
     let token = api.signed_up("ada").await;
     let [head, body, signature] = token.split('.').collect::<Vec<_>>()[..] else { panic!("{token}") };
     let none = BASE64URL_NOPAD.encode(br#"{"alg":"none","typ":"JWT"}"#);
@@ -155,8 +151,8 @@ async fn forged_session_tokens_are_rejected() {
 }
 
 #[tokio::test]
-async fn second_factor_lifecycle() {
-    let api = Api::start_with(unhurried()).await;
+async fn second_factor_from_setup_to_removal() {
+    let api = Api::start_with(unlimited_rates()).await;
     let token = api.signed_up("ada").await;
     let send =
         async |method: &str, path: &str, body: Value| api.send(method, path, Some(&token), &body).await;
@@ -200,11 +196,11 @@ async fn second_factor_lifecycle() {
 }
 
 #[tokio::test]
-async fn too_many_wrong_codes_are_refused_until_later() {
-    let api = Api::start_with(unhurried()).await;
+async fn too_many_wrong_codes_are_refused_for_some_time() {
+    let api = Api::start_with(unlimited_rates()).await;
     let token = api.signed_up("ada").await;
     let setup = api.send("POST", "/auth/2fa/setup", Some(&token), &Value::Null).await.json();
-    // The field has several names, as different clients send it, and may be a number.
+    // In every field that clients use, and as a number.
     let body = |code: &str| {
         let number = code.parse::<u32>().ok().filter(|_| !code.starts_with('0'));
         json!({"code": number.map_or(json!(code), |number| json!(number)), "totpCode": code, "twoFactorCode": code})
@@ -222,7 +218,7 @@ async fn too_many_wrong_codes_are_refused_until_later() {
 }
 
 #[tokio::test]
-async fn login_attempts_are_limited_per_address() {
+async fn login_attempts_are_limited_for_each_address() {
     let mut settings = Settings::default();
     settings.rates.logins = Rate::new(3, 3);
     let api = Api::start_with(settings).await;
@@ -237,11 +233,11 @@ async fn login_attempts_are_limited_per_address() {
         assert!(!answer.header("retry-after").is_empty());
     }
     let me = api.send("GET", "/users/me", Some(&token), &Value::Null).await;
-    assert_eq!(me.status(), 200, "sessions have a budget of their own");
+    assert_eq!(me.status(), 200, "whoever is logged in has a budget of their own");
 }
 
 #[tokio::test]
-async fn login_attempts_are_limited_per_account_over_all_addresses() {
+async fn login_attempts_are_limited_for_each_account() {
     let mut settings = Settings::default();
     settings.rates.account_logins = Rate::new(2, 2);
     settings.proxies = vec!["0.0.0.0/32".parse().expect("a network")];
@@ -259,7 +255,7 @@ async fn login_attempts_are_limited_per_account_over_all_addresses() {
 }
 
 #[tokio::test]
-async fn profile_name_can_be_changed() {
+async fn profile_name_is_changed() {
     let api = Api::start().await;
     let token = api.signed_up("ada").await;
     let put = async |body: Value| api.send("PUT", "/users/me", Some(&token), &body).await;
@@ -299,7 +295,7 @@ async fn new_password_requires_the_old_one() {
 }
 
 #[tokio::test]
-async fn preferences_store_any_values_of_clients() {
+async fn preferences_are_stored_as_sent() {
     let api = Api::start().await;
     let token = api.signed_up("ada").await;
     let put = async |body: &Value| api.send("PUT", "/users/me/preferences", Some(&token), body).await;
@@ -317,5 +313,5 @@ async fn preferences_store_any_values_of_clients() {
         assert_eq!(put(&bad).await.status(), 400);
     }
     let after = api.send("GET", "/users/me/preferences", Some(&token), &Value::Null).await;
-    assert_eq!(after.text(), all.text(), "a refused change has no effect");
+    assert_eq!(after.text(), all.text(), "what was refused changed nothing");
 }

@@ -22,16 +22,16 @@ async fn total(api: &Api, key: &str) -> Value {
 }
 
 #[tokio::test]
-async fn batch_response_has_the_status_of_each_pin() {
+async fn batch_reports_the_status_of_each_pin() {
     let api = Api::start().await;
     let key = api.key("premium", ALL).await;
-    let gate = api.hold_back(HELLO);
+    let gate = api.block_fetch(HELLO);
     let body = json!({"items": [{"cid": HELLO_FORMS[1], "customName": "a"}, {"cid": WORLD, "cl": "cl1-eu"}], "cl": "cl0-global"});
     let answer = pin_all(&api, &key, body).await;
     assert_eq!(answer.status(), 202, "{}", answer.text());
     assert_snapshot!(answer.masked(), @r#"{"results":[{"index":0,"created":true,"cid":"bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq","clusterId":"cl0-global","expiresAt":null,"retainUntil":null,"pinned":false,"status":"queued","uploadId":"[id]","name":"a","originalName":null,"customName":"a","size":0,"type":"unknown","createdAt":"2026-01-01T00:00:00.000Z"},{"index":1,"created":true,"cid":"bafkreicin2sgejgrxnh3nahtj56jvwlkr4sozcf6opvi4wtmmuta5hfyu4","clusterId":"cl1-eu","expiresAt":null,"retainUntil":null,"pinned":false,"status":"queued","uploadId":"[id]","name":null,"originalName":null,"customName":null,"size":0,"type":"unknown","createdAt":"2026-01-01T00:00:00.000Z"}],"total":2,"byStatus":{"queued":2}}"#);
     gate.open();
-    // The single request waits until its content is stored.
+    // The single request waits until the content is fetched.
     for (cid, cl) in [(HELLO, "cl0-global"), (WORLD, "cl1-eu")] {
         let pinned = api.post(&format!("/api/v3/files/pin/{cid}?cl={cl}")).key(&key).await;
         assert_eq!(pinned.status(), 200);
@@ -101,7 +101,7 @@ async fn all_errors_of_a_batch_are_reported_together() {
 }
 
 #[tokio::test]
-async fn batch_size_is_limited() {
+async fn batch_has_its_own_limits() {
     let mut settings = Settings::default();
     settings.bodies.json_bytes_max = 100;
     settings.bodies.batch_bytes_max = 1_000;
@@ -127,25 +127,21 @@ async fn batch_requires_its_scope() {
 }
 
 #[tokio::test]
-async fn batch_removal_is_atomic() {
+async fn batch_removal_is_all_or_nothing() {
     let api = Api::start().await;
     let key = api.key("premium", ALL).await;
     for cid in [HELLO, WORLD] {
         assert_eq!(api.post(&format!("/api/v3/files/pin/{cid}")).key(&key).await.status(), 201);
     }
-    let unpinned = "bafkqabtimvwgy3yk";
-    let answer = remove_all(&api, &key, json!({"cids": [HELLO, unpinned]})).await;
+    let nobody = "bafkqabtimvwgy3yk";
+    let answer = remove_all(&api, &key, json!({"cids": [HELLO, nobody]})).await;
     assert_eq!(answer.status(), 404, "{}", answer.text());
     assert_eq!(
         (&answer.json()["errors"][0]["index"], &answer.json()["errors"][0]["cid"]),
-        (&json!(1), &json!(unpinned))
+        (&json!(1), &json!(nobody))
     );
     let other = api.key("premium", ALL).await;
-    assert_eq!(
-        remove_all(&api, &other, json!({"cids": [HELLO]})).await.status(),
-        404,
-        "the pin belongs to another account"
-    );
+    assert_eq!(remove_all(&api, &other, json!({"cids": [HELLO]})).await.status(), 404, "it is not theirs");
     for (body, status) in [
         (json!({"cids": [HELLO, HELLO_FORMS[2]]}), 400),
         (json!({"cids": [HELLO, 5]}), 400),
@@ -169,7 +165,7 @@ async fn batch_removal_is_atomic() {
 const UNTIL: &str = "2026-06-01T00:00:00.000Z";
 
 #[tokio::test]
-async fn locked_pin_is_marked_and_cannot_be_removed() {
+async fn locked_pin_is_listed_and_not_removed_by_any_route() {
     let api = Api::start().await;
     let key = api.key("premium", ALL).await;
     let pin = format!("/api/v3/files/pin/{HELLO}");
@@ -211,7 +207,7 @@ async fn locked_pin_is_marked_and_cannot_be_removed() {
 }
 
 #[tokio::test]
-async fn lock_requires_a_plan_that_allows_it() {
+async fn retention_requires_a_plan_that_allows_it() {
     let api = Api::start().await;
     let (free, premium) = (api.key("free", ALL).await, api.key("premium", ALL).await);
     let answer = api

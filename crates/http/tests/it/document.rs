@@ -1,10 +1,10 @@
-//! Access to the OpenAPI document for tests.
+//! The OpenAPI document as tests read it.
 
 use serde_json::Value;
 
 use crate::harness::Api;
 
-/// The methods that a path item can have.
+/// The methods that an item of the document can have.
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
 /// The document.
@@ -37,7 +37,7 @@ impl Document {
         let all: Vec<_> = paths.iter().flat_map(of_path).collect();
         all.into_iter()
             .map(|(upper, path, method)| {
-                let (path, item) = paths.get_key_value(&path).expect("the operation was listed");
+                let (path, item) = paths.get_key_value(&path).expect("it was listed");
                 Operation { method: upper, path, says: &item[method] }
             })
             .collect()
@@ -55,12 +55,12 @@ impl Document {
 }
 
 impl Operation<'_> {
-    /// Name of the operation in messages.
+    /// What it is called in messages.
     pub(crate) fn name(&self) -> String {
         format!("{} {}", self.method, self.path)
     }
 
-    /// Path with the examples of its parameters.
+    /// Its path with the examples of its parameters.
     pub(crate) fn example_path(&self) -> String {
         let parameters = self.says["parameters"].as_array().into_iter().flatten();
         parameters.filter(|parameter| parameter["in"] == "path").fold(
@@ -75,7 +75,7 @@ impl Operation<'_> {
         )
     }
 
-    /// The credentials that are accepted, with the scopes that each needs; none for a public route.
+    /// The credentials that open it, with the scopes that each needs; none for a public route.
     pub(crate) fn security(&self) -> Vec<(String, Vec<String>)> {
         let requirements =
             self.says["security"].as_array().unwrap_or_else(|| panic!("{}: no security", self.name()));

@@ -1,4 +1,4 @@
-//! Contents of directory pins, allocations, and names.
+//! Entries of pinned directories, allocations, and names.
 
 use insta::assert_snapshot;
 use pinfold_http::Settings;
@@ -31,13 +31,13 @@ async fn directory_entries_are_listed() {
 }
 
 #[tokio::test]
-async fn entries_have_pages_cursors_and_depths() {
+async fn entries_are_paged_by_page_cursor_and_depth() {
     let api = Api::start().await;
     let key = api.key("free", SCOPES).await;
     let dag = format!("/api/v3/users/me/uploads/dag/{}", site(&api, &key).await);
     let first = api.get(&format!("{dag}?limit=3")).key(&key).await.json();
     assert_eq!(first["pagination"], serde_json::json!({"page": 1, "limit": 3, "total": 5, "totalPages": 2}));
-    let cursor = first["nextCursor"].as_str().expect("there is a next page");
+    let cursor = first["nextCursor"].as_str().expect("there is more");
     let next = api.get(&format!("{dag}?limit=3&cursor={cursor}")).key(&key).await.json();
     let by_page = api.get(&format!("{dag}?limit=3&page=2")).key(&key).await.json();
     assert_eq!(next["entries"], by_page["entries"]);
@@ -54,7 +54,7 @@ async fn entries_have_pages_cursors_and_depths() {
 }
 
 #[tokio::test]
-async fn upload_list_with_a_parent_lists_directory_entries() {
+async fn upload_list_shows_entries_of_a_directory() {
     let api = Api::start().await;
     let key = api.key("free", SCOPES).await;
     let cid = site(&api, &key).await;
@@ -77,12 +77,12 @@ async fn upload_list_with_a_parent_lists_directory_entries() {
     let filtered = api.get(&format!("{list}&search=logo")).key(&key).await;
     assert_eq!(
         (filtered.status(), filtered.message()),
-        (400, "`search` cannot be combined with `parentCid`".into())
+        (400, "`search` can't be combined with `parentCid`".into())
     );
 }
 
 #[tokio::test]
-async fn only_pinned_directories_of_the_account_are_listed() {
+async fn only_own_pinned_directories_are_listed() {
     let api = Api::start().await;
     let (key, other) = (api.key("free", SCOPES).await, api.key("free", SCOPES).await);
     let cid = site(&api, &key).await;
@@ -90,7 +90,7 @@ async fn only_pinned_directories_of_the_account_are_listed() {
         let refused = api.get(&format!("{path}{cid}")).key(&other).await;
         assert_eq!((refused.status(), refused.message()), (404, "Pin not found for this CID".into()));
     }
-    let gate = api.hold_back(WORLD);
+    let gate = api.block_fetch(WORLD);
     let pin = |cid: &str| api.post(&format!("/api/v3/files/pin/{cid}")).key(&key);
     pin(HELLO).await;
     let file = api.get(&format!("/api/v3/users/me/uploads/dag/{HELLO}")).key(&key).await;
@@ -106,7 +106,7 @@ async fn only_pinned_directories_of_the_account_are_listed() {
 async fn allocations_are_served_under_both_paths() {
     let api = Api::start().await;
     let key = api.key("free", SCOPES).await;
-    let gate = api.hold_back(HELLO);
+    let gate = api.block_fetch(HELLO);
     let pin = format!("/api/v3/files/pin/{HELLO}");
     api.post(&pin).key(&key).header("prefer", "respond-async").await;
     gate.reached().await;
@@ -140,7 +140,7 @@ async fn pin_is_renamed() {
     let good = r#"{"newName":"b"}"#;
     for (id, key) in [(id.as_str(), &other), ("0000000000000001", &key), ("nonsense", &key), ("%00", &key)] {
         let refused = rename(id, key, good).await;
-        assert_eq!((refused.status(), refused.message()), (404, "You have no upload of this id".into()));
+        assert_eq!((refused.status(), refused.message()), (404, "No upload with this id".into()));
     }
     let long = format!(r#"{{"newName":"{}"}}"#, "a".repeat(256));
     for body in ["", "{}", r#"{"newName":" "}"#, r#"{"newName":"a\u0000b"}"#, r#"{"newName":7}"#, &long] {
@@ -151,7 +151,7 @@ async fn pin_is_renamed() {
 }
 
 #[tokio::test]
-async fn folder_on_the_server_is_uploaded_if_the_operator_allows_it() {
+async fn server_folder_is_uploaded_if_configured() {
     let home = tempfile::tempdir().expect("a temporary folder");
     std::fs::create_dir_all(home.path().join("site/img")).expect("folders");
     std::fs::write(home.path().join("site/img/logo.svg"), "<svg>").expect("a file");

@@ -1,4 +1,4 @@
-//! Error responses: status, body and headers.
+//! Errors: their status, code, message and headers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use pinfold_model::{Clock, ClusterId, Plan, PlanLimits, Plans, Timestamp};
 use serde_json::{Value, json};
 use totp_rs::{Builder, Secret};
 
-use crate::harness::{Answer, Api, HELLO, WORLD, form, unhurried};
+use crate::harness::{Answer, Api, HELLO, WORLD, form, unlimited_rates};
 
 const PASSWORD: &str = "correct horse";
 
@@ -21,8 +21,8 @@ async fn limited(limits: PlanLimits, settings: Settings) -> Api {
     Api::start_on(settings, service).await
 }
 
-/// Asserts all fields and headers of a 429.
-fn assert_over_limit(answer: &Answer, limit: u32) {
+/// Checks the body and the headers of a 429.
+fn is_over_limit(answer: &Answer, limit: u32) {
     assert_eq!((answer.status(), answer.code().as_str()), (429, "RATE_LIMIT"), "{}", answer.text());
     let json = answer.json();
     assert_eq!((&json["error"], &json["remaining"]), (&json!("Too Many Requests"), &json!(0)));
@@ -37,7 +37,7 @@ fn assert_over_limit(answer: &Answer, limit: u32) {
     assert_eq!(answer.header("x-ratelimit-reset"), reset_s.to_string());
 }
 
-/// Asserts an error of this kind, with the fields that every error has.
+/// Checks an error answer, and the headers that every answer has.
 fn is(answer: &Answer, status: u16, code: &str) {
     assert_eq!((answer.status(), answer.code().as_str()), (status, code), "{}", answer.text());
     assert_eq!(answer.header("content-type"), "application/json");
@@ -47,8 +47,8 @@ fn is(answer: &Answer, status: u16, code: &str) {
     }
 }
 
-/// Asserts that the cluster is unavailable: the response has a wait, and no text of the driver.
-fn assert_unavailable(answer: &Answer) {
+/// Checks the answer about an unreachable cluster: it has a retry time, and nothing of the driver's error text.
+fn is_out_of_reach(answer: &Answer) {
     is(answer, 503, "");
     let wait = answer.json()["retryAfter"].as_u64().expect("seconds");
     assert!(wait > 0 && answer.header("retry-after") == wait.to_string());
@@ -60,35 +60,35 @@ async fn log_in(api: &Api, email: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn every_429_has_its_limit_and_wait() {
+async fn every_429_says_what_is_exceeded_and_when_to_retry() {
     let limits = PlanLimits { in_flight_pins_max: 1, ..Plan::free().limits };
-    let mut settings = unhurried();
+    let mut settings = unlimited_rates();
     settings.rates.account_logins = Rate::new(2, 2);
     let api = limited(limits, settings).await;
 
     // Too many pins in flight.
     let key = api.key("free", "files:write,cluster:read").await;
-    let gate = api.hold_back(HELLO);
+    let gate = api.block_fetch(HELLO);
     let pin = |cid: &str| api.post(&format!("/api/v3/files/pin/{cid}")).key(&key);
     assert_eq!(pin(HELLO).header("prefer", "respond-async").await.status(), 202);
-    assert_over_limit(&pin(WORLD).await, 1);
+    is_over_limit(&pin(WORLD).await, 1);
     let batch = json!({"items": [{"cid": WORLD}]});
-    assert_over_limit(&api.post("/api/v3/files/pin-batch").key(&key).json(&batch).await, 1);
+    is_over_limit(&api.post("/api/v3/files/pin-batch").key(&key).json(&batch).await, 1);
     let dry = api.post(&format!("/api/v3/files/pin/{WORLD}?dryRun=true")).key(&key);
-    assert_over_limit(&dry.await, 1);
+    is_over_limit(&dry.await, 1);
 
     // Too many event streams.
     let events = format!("/api/v3/status/{HELLO}/events");
     let watching = api.get(&events).key(&key).open().await;
-    assert_over_limit(&api.get(&events).key(&key).await, 1);
+    is_over_limit(&api.get(&events).key(&key).await, 1);
     drop(watching);
     gate.open();
 
-    // Too many password attempts and too many codes.
+    // Too many attempts on a password, and on codes.
     for _ in 0..2 {
         assert_eq!(log_in(&api, "nobody@example.org").await.status(), 401);
     }
-    assert_over_limit(&log_in(&api, "nobody@example.org").await, 2);
+    is_over_limit(&log_in(&api, "nobody@example.org").await, 2);
     let signup = json!({"name": "Ada", "email": "ada@example.org", "password": PASSWORD});
     let session = api.post("/api/v3/auth/signup").json(&signup).await.json();
     let bearer = format!("Bearer {}", session["token"].as_str().expect("a token"));
@@ -98,11 +98,11 @@ async fn every_429_has_its_limit_and_wait() {
     for _ in 0..10 {
         assert_eq!(send("/api/v3/auth/2fa/enable", &wrong).await.code(), "2fa_invalid");
     }
-    assert_over_limit(&send("/api/v3/auth/2fa/enable", &wrong).await, 10);
+    is_over_limit(&send("/api/v3/auth/2fa/enable", &wrong).await, 10);
 }
 
 #[tokio::test]
-async fn rate_limit_of_a_key_is_reported_the_same_way() {
+async fn rate_limited_key_gets_the_same_429() {
     let limits = PlanLimits { requests_per_minute: 2, requests_per_second: 2, ..Plan::free().limits };
     let plans = Plans::new(vec![Plan { limits, ..Plan::free() }]);
     let service = pinfold_service::Settings { plans, ..Default::default() };
@@ -111,13 +111,13 @@ async fn rate_limit_of_a_key_is_reported_the_same_way() {
     for _ in 0..2 {
         assert_eq!(api.get("/api/v3/users/me").key(&key).await.status(), 200);
     }
-    assert_over_limit(&api.get("/api/v3/users/me").key(&key).await, 2);
+    is_over_limit(&api.get("/api/v3/users/me").key(&key).await, 2);
 }
 
 #[tokio::test]
-async fn cluster_outside_of_the_plan_is_refused() {
+async fn cluster_outside_the_plan_is_refused_on_every_route() {
     let limits = PlanLimits { clusters: Some(vec![ClusterId::default()]), ..Plan::free().limits };
-    let api = limited(limits, unhurried()).await;
+    let api = limited(limits, unlimited_rates()).await;
     let key = api.key("free", "files:write,files:read").await;
     let elsewhere = json!({"cl": "cl1-eu"});
     let pin = format!("/api/v3/files/pin/{HELLO}");
@@ -134,16 +134,16 @@ async fn cluster_outside_of_the_plan_is_refused() {
         is(&sending.key(&key).await, 403, "cluster_not_allowed");
     }
     assert_eq!(api.get("/api/v3/users/me/uploads").key(&key).await.json()["total"], 0);
-    assert_eq!(api.post(&pin).key(&key).await.status(), 201, "the plan has the other cluster");
+    assert_eq!(api.post(&pin).key(&key).await.status(), 201, "the other cluster is in it");
 }
 
 #[tokio::test]
-async fn unavailable_cluster_is_retried() {
-    let api = Api::start_with(unhurried()).await;
+async fn unreachable_cluster_is_retried() {
+    let api = Api::start_with(unlimited_rates()).await;
     let key = api.key("free", "files:write,cluster:read").await;
     let pin = format!("/api/v3/files/pin/{HELLO}");
-    api.make_cluster_unavailable(HELLO, 2);
-    assert_unavailable(&api.post(&format!("{pin}?dryRun=true")).key(&key).await);
+    api.make_unreachable(HELLO, 2);
+    is_out_of_reach(&api.post(&format!("{pin}?dryRun=true")).key(&key).await);
     let answer = api.post(&pin).key(&key).header("prefer", "wait=0").await;
     assert_eq!((answer.status(), &answer.json()["pinned"]), (202, &json!(false)), "{}", answer.text());
     let tried = api.until_status(&key, HELLO, |status| status["errorCode"].is_string()).await;
@@ -158,25 +158,25 @@ async fn unavailable_cluster_is_retried() {
 }
 
 #[tokio::test]
-async fn request_waiting_for_an_unavailable_cluster_gets_a_retry_delay() {
+async fn waiting_for_an_unreachable_cluster_ends_with_retry_after() {
     let service = pinfold_service::Settings { attempts_max: 1, ..Default::default() };
-    let api = Api::start_on(unhurried(), service).await;
+    let api = Api::start_on(unlimited_rates(), service).await;
     let key = api.key("free", "files:write,files:read").await;
-    api.make_cluster_unavailable(HELLO, 1);
+    api.make_unreachable(HELLO, 1);
     let pin = format!("/api/v3/files/pin/{HELLO}");
-    assert_unavailable(&api.post(&pin).key(&key).await);
-    assert_eq!(api.get("/api/v3/users/me/uploads").key(&key).await.json()["total"], 0, "nothing remains");
+    is_out_of_reach(&api.post(&pin).key(&key).await);
+    assert_eq!(api.get("/api/v3/users/me/uploads").key(&key).await.json()["total"], 0, "nothing is left");
     assert_eq!(api.post(&pin).key(&key).await.status(), 201);
 }
 
 #[tokio::test]
 async fn fetch_stops_at_the_quota() {
     let limits = PlanLimits { storage_bytes: 8, ..Plan::free().limits };
-    let api = limited(limits, unhurried()).await;
+    let api = limited(limits, unlimited_rates()).await;
     let key = api.key("free", "files:write,files:read,files:delete,cluster:read").await;
     let pin = |cid: &str| api.post(&format!("/api/v3/files/pin/{cid}")).key(&key);
-    let held = api.hold_back(HELLO);
-    // The content fits until another pin uses the storage during the fetch.
+    let held = api.block_fetch(HELLO);
+    // It would fit, but another pin uses the space while it is fetched.
     let waiting = async { pin(HELLO).await };
     let other = async {
         held.reached().await;
@@ -185,9 +185,9 @@ async fn fetch_stops_at_the_quota() {
     };
     let (refused, ()) = tokio::join!(waiting, other);
     is(&refused, 403, "quota_exceeded");
-    assert_eq!(api.pins_of(&key).await, 1, "nothing of it remains");
+    assert_eq!(api.pins_of(&key).await, 1, "nothing is left of it");
 
-    // The storage left is too small from the start, which is noticed when that many bytes have arrived.
+    // Too little space is left from the start, which is noticed during the fetch.
     is(&pin(HELLO).await, 403, "quota_exceeded");
     assert_eq!(pin(HELLO).header("prefer", "respond-async").await.status(), 202);
     let failed = api.until_status(&key, HELLO, |status| status["status"] == "failed").await;
@@ -199,7 +199,7 @@ async fn fetch_stops_at_the_quota() {
     api.until_nothing_is_held().await;
 }
 
-/// A clock that panics when the next caller reads it.
+/// A clock whose next caller panics.
 struct Broken(AtomicBool);
 
 impl Clock for Broken {
@@ -210,7 +210,7 @@ impl Clock for Broken {
 }
 
 #[tokio::test]
-async fn panicking_handler_sends_a_response() {
+async fn panic_in_a_handler_answers_500() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let router = api.with_clock(Arc::new(Broken(AtomicBool::new(true))));
@@ -222,12 +222,12 @@ async fn panicking_handler_sends_a_response() {
         (&json!("Internal Server Error"), "mine")
     );
     assert!(!answer.text().contains("secret"), "{}", answer.text());
-    assert_eq!(pin().await.status(), 201, "the server continues");
+    assert_eq!(pin().await.status(), 201, "the server goes on");
 }
 
 #[tokio::test]
-async fn account_with_a_second_factor_needs_a_code_for_its_keys() {
-    let api = Api::start_with(unhurried()).await;
+async fn second_factor_code_is_required_to_manage_keys() {
+    let api = Api::start_with(unlimited_rates()).await;
     let signup = json!({"name": "Ada", "email": "ada@example.org", "password": PASSWORD});
     let session = api.post("/api/v3/auth/signup").json(&signup).await.json();
     let bearer = format!("Bearer {}", session["token"].as_str().expect("a token"));
@@ -237,8 +237,8 @@ async fn account_with_a_second_factor_needs_a_code_for_its_keys() {
     let setup = send("POST", "/auth/2fa/setup", json!({})).await.json();
     let secret = BASE32_NOPAD.decode(setup["secret"].as_str().expect("a secret").as_bytes()).expect("base32");
     let secret = Secret::new_stack(secret.try_into().expect("160 bits"));
-    let totp = Builder::new().with_secret(secret).build().expect("the secret is valid");
-    // A code is valid once; the next one is valid half a minute later.
+    let totp = Builder::new().with_secret(secret).build().expect("a good secret");
+    // A code is valid once; the next one follows after 30 s.
     let code = || {
         api.advance(30);
         totp.generate(u64::try_from(api.now_s()).expect("after 1970")).to_string()

@@ -1,4 +1,4 @@
-//! Pin event streams as clients read them.
+//! Event streams of pins, as clients read them.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::harness::{Api, HELLO, WORLD};
 
-/// Longest wait for any event.
+/// Upper bound of every wait.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn path(cid: &str) -> String {
@@ -23,13 +23,13 @@ struct Reader {
     text: String,
 }
 
-/// An event: a block of lines.
+/// A block of lines.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Event {
     id: Option<String>,
     kind: String,
     data: Value,
-    /// Anything else: the reconnection time or a comment.
+    /// The reconnection time, or a comment.
     other: String,
 }
 
@@ -42,11 +42,11 @@ impl Reader {
     /// The next block of lines; `None` at the end of the stream.
     async fn block(&mut self) -> Option<Event> {
         while !self.text.contains("\n\n") {
-            let next = tokio::time::timeout(DEADLINE, self.body.next()).await.expect("the server sends data");
-            let chunk = next?.expect("the stream is complete");
+            let next = tokio::time::timeout(DEADLINE, self.body.next()).await.expect("something comes");
+            let chunk = next?.expect("it is not cut off");
             self.text.push_str(std::str::from_utf8(&chunk).expect("text"));
         }
-        let (block, rest) = self.text.split_once("\n\n").expect("the pin exists");
+        let (block, rest) = self.text.split_once("\n\n").expect("it was found");
         let mut event = Event::default();
         for line in block.lines() {
             match line.split_once(": ").expect("a field") {
@@ -63,14 +63,14 @@ impl Reader {
     /// The next event, skipping comments and reconnection times.
     async fn event(&mut self) -> Event {
         loop {
-            let block = self.block().await.expect("the stream continues");
+            let block = self.block().await.expect("the stream goes on");
             if !block.kind.is_empty() {
                 return block;
             }
         }
     }
 
-    /// The first event that matches.
+    /// The first event that satisfies the condition.
     async fn until(&mut self, is_it: impl Fn(&Event) -> bool) -> Event {
         loop {
             let event = self.event().await;
@@ -81,7 +81,7 @@ impl Reader {
         }
     }
 
-    /// Skips comments to the end of the stream.
+    /// Reads to the end of the stream, skipping comments.
     async fn ends(&mut self) {
         while let Some(block) = self.block().await {
             assert_eq!(block.kind, "", "{block:?}");
@@ -89,18 +89,18 @@ impl Reader {
     }
 }
 
-async fn create_pin(api: &Api, key: &str, cid: &str) {
+async fn request_pin(api: &Api, key: &str, cid: &str) {
     let pin = format!("/api/v3/files/pin/{cid}");
     let answer = api.post(&pin).key(key).header("prefer", "respond-async").await;
     assert_eq!(answer.status(), 202, "{}", answer.text());
 }
 
 #[tokio::test]
-async fn events_follow_a_fetch_to_its_end() {
+async fn stream_follows_a_fetch_to_its_end() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,cluster:read").await;
-    let gate = api.hold_back(HELLO);
-    create_pin(&api, &key, HELLO).await;
+    let gate = api.block_fetch(HELLO);
+    request_pin(&api, &key, HELLO).await;
     gate.reached().await;
     let response = api.get(&path(HELLO)).key(&key).header("accept", "text/event-stream").open().await;
     assert_eq!(response.headers()["content-type"], "text/event-stream");
@@ -108,11 +108,11 @@ async fn events_follow_a_fetch_to_its_end() {
     assert!(response.headers().contains_key("x-ratelimit-remaining"));
 
     let mut reader = Reader::new(response);
-    assert_eq!(reader.block().await.expect("the reconnection time is sent").other, "retry: 3000");
+    assert_eq!(reader.block().await.expect("a hint").other, "retry: 3000");
     let first = reader.until(|event| event.data["state"] == "pinning").await;
     assert_eq!(first.kind, "state");
     assert_eq!((&first.data["cid"], &first.data["clusterId"]), (&HELLO.into(), &"cl0-global".into()));
-    api.bring(HELLO, 2, 3, 1);
+    api.report_progress(HELLO, 2, 3, 1);
     let progress = reader.until(|event| event.data["blocks"] == 2).await;
     assert_eq!(progress.kind, "progress");
     assert_eq!((&progress.data["bytes"], &progress.data["sources"]), (&3.into(), &1.into()));
@@ -124,17 +124,17 @@ async fn events_follow_a_fetch_to_its_end() {
     for name in ["Last-Event-ID", "last-event-id"] {
         let id = end.id.clone().expect("an id");
         let mut again = Reader::new(api.get(&path(HELLO)).key(&key).header(name, &id).open().await);
-        assert_eq!(again.event().await, end, "the final event is sent again");
+        assert_eq!(again.event().await, end, "the end is told again");
         again.ends().await;
     }
 }
 
 #[tokio::test]
-async fn reconnecting_client_gets_no_event_twice() {
+async fn seen_events_are_not_repeated() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,cluster:read").await;
-    let gate = api.hold_back(HELLO);
-    create_pin(&api, &key, HELLO).await;
+    let gate = api.block_fetch(HELLO);
+    request_pin(&api, &key, HELLO).await;
     gate.reached().await;
     let mut reader = Reader::new(api.get(&path(HELLO)).key(&key).open().await);
     let seen = reader.until(|event| event.data["state"] == "pinning").await.id.expect("an id");
@@ -146,41 +146,41 @@ async fn reconnecting_client_gets_no_event_twice() {
     let mut by_query = Reader::new(api.get(&in_query).key(&key).open().await);
     let mut by_nonsense =
         Reader::new(api.get(&path(HELLO)).key(&key).header("last-event-id", "nonsense").open().await);
-    assert_eq!(by_nonsense.event().await.id.as_ref(), Some(&seen), "no state is known yet");
-    api.bring(HELLO, 1, 2, 1);
+    assert_eq!(by_nonsense.event().await.id.as_ref(), Some(&seen), "it knows nothing yet");
+    api.report_progress(HELLO, 1, 2, 1);
     for reader in [&mut by_header, &mut by_query] {
         let event = reader.event().await;
-        assert_eq!(event.data["blocks"], 1, "the first event is a new one: {event:?}");
+        assert_eq!(event.data["blocks"], 1, "the first that it is told is new: {event:?}");
     }
     gate.open();
 }
 
 #[tokio::test]
-async fn idle_stream_sends_comments() {
+async fn stream_sends_heartbeats() {
     let mut settings = Settings::default();
     settings.events.heartbeat = Duration::from_millis(10);
     let api = Api::start_with(settings).await;
     let key = api.key("free", "files:write,cluster:read").await;
-    let gate = api.hold_back(HELLO);
-    create_pin(&api, &key, HELLO).await;
+    let gate = api.block_fetch(HELLO);
+    request_pin(&api, &key, HELLO).await;
     gate.reached().await;
     let mut reader = Reader::new(api.get(&path(HELLO)).key(&key).open().await);
     let mut comments = 0;
     while comments < 3 {
-        comments += usize::from(reader.block().await.expect("the stream continues").other == ": still here");
+        comments += usize::from(reader.block().await.expect("it goes on").other == ": still here");
     }
     gate.open();
     reader.until(|event| event.kind == "end").await;
 }
 
 #[tokio::test]
-async fn stream_ends_with_its_key_pin_deadline_or_server() {
+async fn stream_ends_with_its_key_pin_time_or_server() {
     let api = Api::start().await;
     let scopes = "files:write,files:delete,cluster:read";
     let (key, other) = (api.key("free", scopes).await, api.key("free", scopes).await);
-    let gate = api.hold_back(HELLO);
+    let gate = api.block_fetch(HELLO);
     for key in [&key, &other] {
-        create_pin(&api, key, HELLO).await;
+        request_pin(&api, key, HELLO).await;
     }
     gate.reached().await;
     let mut reader = Reader::new(api.get(&path(HELLO)).key(&key).open().await);
@@ -199,8 +199,8 @@ async fn stream_ends_with_its_key_pin_deadline_or_server() {
     reader.ends().await;
 
     let third = api.key("free", scopes).await;
-    let gate = api.hold_back(WORLD);
-    create_pin(&api, &third, WORLD).await;
+    let gate = api.block_fetch(WORLD);
+    request_pin(&api, &third, WORLD).await;
     gate.reached().await;
     let mut reader = Reader::new(api.get(&path(WORLD)).key(&third).open().await);
     reader.event().await;
@@ -211,13 +211,13 @@ async fn stream_ends_with_its_key_pin_deadline_or_server() {
 }
 
 #[tokio::test]
-async fn stream_has_a_maximum_duration() {
+async fn stream_lifetime_is_bounded() {
     let mut settings = Settings::default();
     settings.events.life = Duration::from_millis(10);
     let api = Api::start_with(settings).await;
     let key = api.key("free", "files:write,cluster:read").await;
-    let gate = api.hold_back(HELLO);
-    create_pin(&api, &key, HELLO).await;
+    let gate = api.block_fetch(HELLO);
+    request_pin(&api, &key, HELLO).await;
     gate.reached().await;
     let mut reader = Reader::new(api.get(&path(HELLO)).key(&key).open().await);
     let closed = reader.until(|event| event.kind == "closed").await;
@@ -226,11 +226,11 @@ async fn stream_has_a_maximum_duration() {
 }
 
 #[tokio::test]
-async fn failure_ends_the_stream_with_its_error() {
+async fn failure_ends_the_stream_with_its_cause() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,cluster:read").await;
     api.unpublish(HELLO);
-    create_pin(&api, &key, HELLO).await;
+    request_pin(&api, &key, HELLO).await;
     let mut reader = Reader::new(api.get(&path(HELLO)).key(&key).open().await);
     let end = reader.until(|event| event.kind == "end").await;
     assert_eq!((&end.data["state"], &end.data["errorCode"]), (&"failed".into(), &"not_found".into()));
@@ -239,11 +239,11 @@ async fn failure_ends_the_stream_with_its_error() {
 }
 
 #[tokio::test]
-async fn stream_errors_are_json_and_streams_are_private() {
+async fn refusals_are_json_and_foreign_pins_are_not_found() {
     let api = Api::start().await;
     let (key, other) =
         (api.key("free", "files:write,cluster:read").await, api.key("free", "cluster:read").await);
-    create_pin(&api, &key, HELLO).await;
+    request_pin(&api, &key, HELLO).await;
     let refused = api.get(&path(HELLO)).key(&key).header("accept", "application/json").await;
     assert_eq!((refused.status(), refused.code()), (406, "not_acceptable".into()));
     assert_eq!(refused.header("content-type"), "application/json");
@@ -255,7 +255,7 @@ async fn stream_errors_are_json_and_streams_are_private() {
 }
 
 #[tokio::test]
-async fn streams_are_limited_per_account_and_in_total() {
+async fn streams_are_bounded_for_each_account_and_in_total() {
     let bounds = pinfold_service::Settings {
         watches_max: 3,
         watches_per_account_max: 2,
@@ -264,9 +264,9 @@ async fn streams_are_limited_per_account_and_in_total() {
     let api = Api::start_on(Settings::default(), bounds).await;
     let scopes = "files:write,cluster:read";
     let (key, other) = (api.key("free", scopes).await, api.key("free", scopes).await);
-    let gate = api.hold_back(HELLO);
+    let gate = api.block_fetch(HELLO);
     for key in [&key, &other] {
-        create_pin(&api, key, HELLO).await;
+        request_pin(&api, key, HELLO).await;
     }
     let listen = async |key: &str| Reader::new(api.get(&path(HELLO)).key(key).open().await);
     let (first, _second) = (listen(&key).await, listen(&key).await);

@@ -1,5 +1,5 @@
-//! A whole API in one process: router, service, database in a temporary folder, and clusters scripted by the test. It
-//! listens on no port.
+//! The whole HTTP server in one process: router, service, a database in a temporary folder, and scripted clusters. Nothing
+//! listens on a port.
 
 use std::collections::HashMap;
 use std::future::{Future, IntoFuture};
@@ -25,9 +25,9 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-/// CID of `hello` as one raw block.
+/// `hello`, as one raw block.
 pub(crate) const HELLO: &str = "bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq";
-/// The same CID in base16, base32 in capitals, base36, base58btc and base64url, and percent-encoded.
+/// The same in base16, base32 in capitals, base36, base58btc and base64url, and percent-encoded.
 pub(crate) const HELLO_FORMS: [&str; 6] = [
     "f015512202cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824",
     "BAFKREIBM6JG3UX5QUMHCN2B3FLC3TYU6DMLB4XA7U5BF44YEGNRJHC4YEQ",
@@ -36,10 +36,10 @@ pub(crate) const HELLO_FORMS: [&str; 6] = [
     "uAVUSICzyTbpfsKMOJug7KsW54p4bFh5cH6dCXnMEM2KTi5gk",
     "%62afkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq",
 ];
-/// CID of `world` as one raw block.
+/// `world`, as one raw block.
 pub(crate) const WORLD: &str = "bafkreicin2sgejgrxnh3nahtj56jvwlkr4sozcf6opvi4wtmmuta5hfyu4";
 
-/// A separate API for each test.
+/// A server for one test.
 pub(crate) struct Api {
     router: Router,
     service: Service,
@@ -60,12 +60,12 @@ impl Api {
         Self::start_on(settings, pinfold_service::Settings::default()).await
     }
 
-    /// The same with settings of the service.
+    /// Starts a server with these settings of the service, too.
     pub(crate) async fn start_on(settings: Settings, service_settings: pinfold_service::Settings) -> Self {
         Self::start_counting(settings, service_settings, AppState::new).await
     }
 
-    /// The same, but requests are counted with the manual clock.
+    /// Starts a server whose rate limits use the manual clock.
     pub(crate) async fn start_timeless(settings: Settings) -> Self {
         let service_settings = pinfold_service::Settings::default();
         Self::start_counting(settings, service_settings, AppState::counting_by_clock).await
@@ -95,27 +95,27 @@ impl Api {
         Self { router, service, _background, clusters, clock, stopping, owners, _folder: folder }
     }
 
-    /// Returns a key of a new account.
+    /// A key of a new account.
     pub(crate) async fn key(&self, plan: &str, scopes: &str) -> String {
         self.key_with(plan, scopes, None).await
     }
 
-    /// Returns a key of a new account with the role admin.
+    /// A key of a new account with the role admin.
     pub(crate) async fn admin_key(&self, scopes: &str) -> String {
         self.key_of(Role::Admin, "premium", scopes, None).await
     }
 
-    /// Returns the account of a key.
+    /// The account behind a key.
     pub(crate) fn owner(&self, key: &str) -> AccountId {
-        self.owners.lock().expect("no test panics while holding it")[key]
+        self.owners.lock().expect("no test panics under it")[key]
     }
 
-    /// Returns a key that expires after this number of seconds.
+    /// A key that expires after so many seconds.
     pub(crate) async fn key_until(&self, plan: &str, scopes: &str, seconds: u64) -> String {
         self.key_with(plan, scopes, Some(Duration::from_secs(seconds))).await
     }
 
-    /// Returns an `Authorization` header with the session of an admin, which is accepted by every route.
+    /// The `Authorization` header of an admin's session, which every route accepts.
     pub(crate) async fn everything(&self) -> String {
         let (email, password) = ("root@example.org", "correct horse");
         let account = NewAccount {
@@ -125,14 +125,14 @@ impl Api {
             role: Role::Admin,
             password: Some(Password::parse(password).expect("a password")),
         };
-        // An earlier call may have created it.
+        // The account may exist from an earlier call.
         let _ = self.service.accounts.create(account).await;
         let body = serde_json::json!({"email": email, "password": password});
         let answer = self.post("/api/v3/auth/login").body(&body.to_string()).await;
         format!("Bearer {}", answer.json()["token"].as_str().expect("a token"))
     }
 
-    /// Advances the clock.
+    /// Moves the clock.
     pub(crate) fn advance(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
     }
@@ -142,7 +142,7 @@ impl Api {
     }
 
     async fn key_of(&self, role: Role, plan: &str, scopes: &str, life: Option<Duration>) -> String {
-        let count = self.owners.lock().expect("no test panics while holding it").len();
+        let count = self.owners.lock().expect("no test panics under it").len();
         let account = NewAccount {
             email: Email::parse(&format!("user{count}@example.org")).expect("an address"),
             name: "User".to_owned(),
@@ -160,14 +160,14 @@ impl Api {
         };
         let created = self.service.tokens.create(account.id, token).await.expect("a key");
         let secret = created.secret.reveal().to_owned();
-        self.owners.lock().expect("no test panics while holding it").insert(secret.clone(), account.id);
+        self.owners.lock().expect("no test panics under it").insert(secret.clone(), account.id);
         secret
     }
 
-    /// Returns another key of the account of this key.
+    /// Another key of the account that has this one.
     pub(crate) async fn another_key(&self, key: &str, scopes: &str) -> String {
         let (owner, count) = {
-            let owners = self.owners.lock().expect("no test panics while holding it");
+            let owners = self.owners.lock().expect("no test panics under it");
             (owners[key], owners.len())
         };
         let token = NewToken {
@@ -179,17 +179,17 @@ impl Api {
         };
         let created = self.service.tokens.create(owner, token).await.expect("a key");
         let secret = created.secret.reveal().to_owned();
-        self.owners.lock().expect("no test panics while holding it").insert(secret.clone(), owner);
+        self.owners.lock().expect("no test panics under it").insert(secret.clone(), owner);
         secret
     }
 
-    /// Returns the number of pins of the account of a key.
+    /// How many pins the account of a key has.
     pub(crate) async fn pins_of(&self, key: &str) -> u64 {
-        let owner = self.owners.lock().expect("no test panics while holding it")[key];
+        let owner = self.owners.lock().expect("no test panics under it")[key];
         self.service.accounts.by_id(owner).await.expect("an account").pins
     }
 
-    /// Whether the database contains these bytes anywhere.
+    /// Whether the database files contain this text.
     pub(crate) fn database_has(&self, text: &str) -> bool {
         let files = std::fs::read_dir(self._folder.path()).expect("a folder");
         let contents = files.map(|file| std::fs::read(file.expect("an entry").path()).expect("a file"));
@@ -197,8 +197,8 @@ impl Api {
     }
 
     pub(crate) async fn revoke(&self, key: &str) {
-        let owner = self.owners.lock().expect("no test panics while holding it")[key];
-        self.service.tokens.revoke(owner, &key_name()).await.expect("the DAG was published");
+        let owner = self.owners.lock().expect("no test panics under it")[key];
+        self.service.tokens.revoke(owner, &key_name()).await.expect("it was there");
     }
 
     pub(crate) fn request(&self, method: &str, path: &str) -> Sending {
@@ -224,15 +224,15 @@ impl Api {
         self.clusters.iter().for_each(|cluster| cluster.unpublish(&cid));
     }
 
-    /// Makes the next fetch of a DAG fail with a cause that is not the client's.
+    /// Makes the next fetch of a DAG fail, for a reason that is not the client's.
     pub(crate) fn fail(&self, cid: &str) {
         let cid = parse_cid(cid).expect("a CID");
-        let fate = Fate::Fails(pinfold_cluster::ClusterError::Stalled("no data received".to_owned()));
+        let fate = Fate::Fails(pinfold_cluster::ClusterError::Stalled("nothing came".to_owned()));
         self.clusters[0].script_hold(&cid, [fate]);
     }
 
-    /// Makes the cluster unavailable for the next fetches and inspections of a DAG.
-    pub(crate) fn make_cluster_unavailable(&self, cid: &str, times: usize) {
+    /// Makes the cluster unreachable for the next fetches and surveys of a DAG.
+    pub(crate) fn make_unreachable(&self, cid: &str, times: usize) {
         let cid = parse_cid(cid).expect("a CID");
         let fate =
             Fate::Fails(pinfold_cluster::ClusterError::Unavailable("http://secret:9094 refused".to_owned()));
@@ -240,27 +240,27 @@ impl Api {
         self.clusters[0].script_survey(&cid, vec![fate; times]);
     }
 
-    /// Blocks fetches of a DAG until the gate is opened.
-    pub(crate) fn hold_back(&self, cid: &str) -> Gate {
+    /// Blocks the next fetch of a DAG until the gate is opened.
+    pub(crate) fn block_fetch(&self, cid: &str) -> Gate {
         let (cid, gate) = (parse_cid(cid).expect("a CID"), Gate::default());
         self.clusters[0].script_hold(&cid, [Fate::Waits(gate.clone())]);
         gate
     }
 
-    /// Lets this number of blocks of a blocked DAG arrive.
-    pub(crate) fn bring(&self, cid: &str, blocks: u64, bytes: u64, peers: u64) {
+    /// Reports progress of a blocked fetch.
+    pub(crate) fn report_progress(&self, cid: &str, blocks: u64, bytes: u64, peers: u64) {
         self.clusters[0].bring(&parse_cid(cid).expect("a CID"), blocks, bytes, peers);
     }
 
-    /// Announces that the server stops.
+    /// Tells the server to stop.
     pub(crate) fn stop(&self) {
         self.stopping.cancel();
     }
 
-    /// Runs due work until a pin has this status, and returns the status response.
+    /// The status of a pin once it satisfies the condition; wakes the worker meanwhile.
     pub(crate) async fn until_status(&self, key: &str, cid: &str, is: impl Fn(&Value) -> bool) -> Value {
         let path = format!("/api/v3/status/{cid}");
-        let reached = async {
+        let polling = async {
             loop {
                 let status = self.get(&path).key(key).await.json();
                 if is(&status) {
@@ -270,15 +270,15 @@ impl Api {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), reached).await.expect("the pin reaches the status")
+        tokio::time::timeout(Duration::from_secs(60), polling).await.expect("it comes to that")
     }
 
-    /// The same service behind another router with another clock.
+    /// Another router for the same service, with another clock.
     pub(crate) fn with_clock(&self, clock: Arc<dyn Clock>) -> Router {
-        router(AppState::new(self.service.clone(), unhurried(), clock, self.stopping.clone()))
+        router(AppState::new(self.service.clone(), unlimited_rates(), clock, self.stopping.clone()))
     }
 
-    /// Waits until no cluster has an upload hold.
+    /// Waits until every cluster has released the holds of uploads.
     pub(crate) async fn until_uploads_are_released(&self) {
         let is_upload = |name: &String| name.starts_with("upload/");
         let released = async {
@@ -287,10 +287,10 @@ impl Api {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), released).await.expect("all upload holds are released");
+        tokio::time::timeout(Duration::from_secs(60), released).await.expect("all uploads are released");
     }
 
-    /// Waits until no cluster has a hold: dropped holds are released in the background.
+    /// Waits until no cluster holds anything: releases run in the background.
     pub(crate) async fn until_nothing_is_held(&self) {
         let released = async {
             while self.clusters.iter().any(|cluster| !cluster.all_names().is_empty()) {
@@ -298,12 +298,12 @@ impl Api {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), released).await.expect("all holds are released");
+        tokio::time::timeout(Duration::from_secs(60), released).await.expect("all is released");
     }
 }
 
-/// Settings without a limit for requests that have no key.
-pub(crate) fn unhurried() -> Settings {
+/// Settings without effective rate limits.
+pub(crate) fn unlimited_rates() -> Settings {
     let plenty = Rate::new(1_000_000, 1_000_000);
     let rates = Rates {
         anonymous: plenty,
@@ -332,7 +332,7 @@ fn key_name() -> TokenName {
     TokenName::parse("test").expect("a name")
 }
 
-/// A response.
+/// The answer to a request.
 pub(crate) struct Answer {
     status: u16,
     headers: HeaderMap,
@@ -348,7 +348,7 @@ impl Answer {
         &self.text
     }
 
-    /// The value of a header, or an empty text.
+    /// A header's value, or nothing.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().expect("plain text"))
     }
@@ -365,7 +365,7 @@ impl Answer {
         self.json()["message"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// The body with every id, which differs between runs, replaced.
+    /// The text with every id replaced, since ids differ between runs.
     pub(crate) fn masked(&self) -> String {
         let ids: Vec<String> = ids_in(&self.json());
         ids.iter().fold(self.text.clone(), |text, id| text.replace(id.as_str(), "[id]"))
@@ -401,12 +401,12 @@ impl Sending {
         self.header("x-api-key", key)
     }
 
-    /// Sends the request to this router.
+    /// Sends it to this router.
     pub(crate) fn to(self, router: Router) -> Self {
         Self { router, ..self }
     }
 
-    /// Sets the client address.
+    /// Sends it from this address.
     pub(crate) fn from(mut self, address: &str) -> Self {
         let address: IpAddr = address.parse().expect("an address");
         self.request = self.request.extension(ConnectInfo(SocketAddr::new(address, 9)));
@@ -422,13 +422,13 @@ impl Sending {
         self
     }
 
-    /// Sets a body that is streamed.
+    /// A body that streams.
     pub(crate) fn stream(mut self, body: Body) -> Self {
         self.body = body;
         self
     }
 
-    /// Sets a body created by [`form`].
+    /// A body out of [`form`].
     pub(crate) fn form(mut self, body: Vec<u8>) -> Self {
         self.body = Body::from(body);
         self.header("content-type", "multipart/form-data; boundary=frontier")
@@ -436,7 +436,7 @@ impl Sending {
 }
 
 impl Sending {
-    /// Sends the request and returns the response with its body unread.
+    /// Sends it, and returns the answer with its body unread.
     pub(crate) async fn open(self) -> Response {
         let request = self.request.body(self.body).expect("a request");
         self.router.oneshot(request).await.expect("the router never fails")

@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: a request is carried out once for each key.
+//! `Idempotency-Key`: a request with a key runs once.
 
 use std::future::IntoFuture;
 use std::time::Duration;
@@ -18,7 +18,7 @@ fn is_replayed(answer: &Answer) -> bool {
 }
 
 #[tokio::test]
-async fn repeated_request_gets_the_stored_response() {
+async fn repeated_request_gets_the_stored_answer() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,files:delete").await;
     let send =
@@ -30,17 +30,17 @@ async fn repeated_request_gets_the_stored_response() {
     let again = send().await;
     assert_eq!((again.status(), again.text(), is_replayed(&again)), (201, first.text(), true));
     assert_eq!(again.header("content-type"), "application/json");
-    assert_eq!(api.pins_of(&key).await, 0, "the request was not carried out again");
+    assert_eq!(api.pins_of(&key).await, 0, "it was not done again");
 
     api.advance(24 * 3_600 - 1);
     assert!(is_replayed(&send().await));
     api.advance(2);
     let later = send().await;
-    assert_eq!((later.status(), is_replayed(&later)), (201, false), "the response has expired");
+    assert_eq!((later.status(), is_replayed(&later)), (201, false), "a day is over");
 }
 
 #[tokio::test]
-async fn key_reused_for_another_request_is_refused() {
+async fn different_request_with_the_same_key_is_refused() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let send = |path: &str, body: &str| api.post(path).key(&key).header("idempotency-key", "one").body(body);
@@ -59,7 +59,7 @@ async fn key_reused_for_another_request_is_refused() {
 }
 
 #[tokio::test]
-async fn idempotency_keys_are_separate_by_account_and_scopes() {
+async fn keys_are_scoped_to_account_and_permissions() {
     let api = Api::start().await;
     let (alice, bob) = (api.key("free", "files:write").await, api.key("free", "files:write").await);
     let send = |key: &str| api.post(&pin(HELLO)).key(key).header("idempotency-key", "one");
@@ -68,13 +68,13 @@ async fn idempotency_keys_are_separate_by_account_and_scopes() {
     assert_eq!((other.status(), is_replayed(&other)), (201, false));
     assert_ne!(first.json()["uploadId"], other.json()["uploadId"]);
     let weaker = api.another_key(&alice, "files:read").await;
-    assert_eq!(send(&weaker).await.code(), "missing_scope", "the responses of others are not sent");
+    assert_eq!(send(&weaker).await.code(), "missing_scope", "it is not told what others were answered");
     let twin = api.another_key(&alice, "files:write").await;
     assert!(is_replayed(&send(&twin).await));
 }
 
 #[tokio::test]
-async fn idempotency_key_is_visible_ascii() {
+async fn key_must_be_visible_ascii() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     for bad in ["", "two words", "é", &"x".repeat(256)] {
@@ -84,20 +84,16 @@ async fn idempotency_key_is_visible_ascii() {
     let twice = api.post(&pin(HELLO)).key(&key).header("idempotency-key", "a").header("idempotency-key", "b");
     assert_eq!(twice.await.status(), 400);
     let unknown = api.post(&pin(HELLO)).header("idempotency-key", "é").await;
-    assert_eq!(unknown.status(), 401, "unauthenticated requests have no key");
+    assert_eq!(unknown.status(), 401, "who is nobody has no names");
     let read = api.get("/api/v3/users/me/uploads").key(&api.key("free", "files:read").await);
-    assert_eq!(
-        read.header("idempotency-key", "é").await.status(),
-        200,
-        "requests that change nothing have no key"
-    );
+    assert_eq!(read.header("idempotency-key", "é").await.status(), 200, "nor has what changes nothing");
 }
 
 #[tokio::test]
-async fn request_in_progress_is_reported_to_the_second_one() {
+async fn concurrent_repetition_is_told_to_retry() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
-    let gate = api.hold_back(HELLO);
+    let gate = api.block_fetch(HELLO);
     let send = || api.post(&pin(HELLO)).key(&key).header("idempotency-key", "one");
     let second = async {
         gate.reached().await;
@@ -113,13 +109,13 @@ async fn request_in_progress_is_reported_to_the_second_one() {
 }
 
 #[tokio::test]
-async fn disconnected_client_gets_the_response_with_its_key() {
+async fn disconnected_client_gets_the_outcome_on_retry() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
-    let gate = api.hold_back(HELLO);
+    let gate = api.block_fetch(HELLO);
     let send = || api.post(&pin(HELLO)).key(&key).header("idempotency-key", "one");
     tokio::select! {
-        _ = send().into_future() => panic!("the request waits"),
+        _ = send().into_future() => panic!("it waits"),
         () = gate.reached() => {}
     }
     gate.open();
@@ -132,19 +128,18 @@ async fn disconnected_client_gets_the_response_with_its_key() {
             }
         }
     };
-    let answer =
-        tokio::time::timeout(Duration::from_secs(60), answered).await.expect("the request completes");
+    let answer = tokio::time::timeout(Duration::from_secs(60), answered).await.expect("it ends");
     assert_eq!((answer.status(), is_replayed(&answer)), (201, true));
 }
 
 #[tokio::test]
-async fn temporary_errors_are_not_stored() {
+async fn transient_failures_are_not_stored() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     api.unpublish(HELLO);
     let send = |cid: &str, name: &str| api.post(&pin(cid)).key(&key).header("idempotency-key", name);
     assert_eq!(send(HELLO, "missing").await.status(), 404);
-    assert!(is_replayed(&send(HELLO, "missing").await), "a refusal is stored");
+    assert!(is_replayed(&send(HELLO, "missing").await), "a refusal is an answer");
     api.fail(WORLD);
     let failed = send(WORLD, "fails").await;
     assert!(failed.status() >= 500, "{}", failed.text());
@@ -153,7 +148,7 @@ async fn temporary_errors_are_not_stored() {
 }
 
 #[tokio::test]
-async fn repeated_upload_is_recognised_with_another_boundary() {
+async fn upload_runs_once_with_any_boundary() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let body = |content: &str, boundary: &str| {
@@ -189,7 +184,7 @@ async fn repeated_upload_is_recognised_with_another_boundary() {
 }
 
 #[tokio::test]
-async fn upload_refused_before_its_end_frees_its_key() {
+async fn upload_refused_early_releases_its_key() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let send = |timelock: &str| {
@@ -200,11 +195,11 @@ async fn upload_refused_before_its_end_frees_its_key() {
         request.header("content-type", "multipart/form-data; boundary=frontier").stream(body)
     };
     assert_eq!(send("2030-01-01T00:00:00Z").await.code(), "timelock_not_allowed");
-    assert_eq!(send("").await.status(), 201, "the key was free");
+    assert_eq!(send("").await.status(), 201, "the name was free");
 }
 
 #[tokio::test]
-async fn secret_is_sent_once_and_created_once() {
+async fn secret_is_created_and_returned_once() {
     let api = Api::start().await;
     let key = api.key("free", "webhooks:read,webhooks:write").await;
     let body = json!({"url": "https://example.org/pinfold"}).to_string();
@@ -216,14 +211,14 @@ async fn secret_is_sent_once_and_created_once() {
     assert!(!again.text().contains(&secret));
     let hooks = api.get("/api/v3/webhooks").key(&key).await.json();
     assert_eq!(hooks["webhooks"].as_array().map(Vec::len), Some(1));
-    assert!(api.database_has(&secret), "the webhook stores the secret for signatures");
-    assert!(!api.database_has(&format!("\"secret\":\"{secret}")), "the response is not stored");
+    assert!(api.database_has(&secret), "the webhook has it, to sign");
+    assert!(!api.database_has(&format!("\"secret\":\"{secret}")), "the answer is nowhere");
 
     let refused = || api.post("/api/v3/webhooks").key(&key).header("idempotency-key", "two").body("{}");
     assert_eq!(
         (refused().await.status(), is_replayed(&refused().await)),
         (400, true),
-        "an error has no secret"
+        "a refusal has no secret"
     );
 }
 
@@ -240,16 +235,16 @@ async fn api_key_is_created_once_and_its_secret_is_not_stored() {
     let again = send().await;
     assert_eq!((again.status(), again.code()), (409, "answer_not_kept".into()));
     assert!(!again.text().contains(&secret) && !api.database_has(&secret));
-    assert_eq!(api.get("/api/v3/users/me/uploads").key(&secret).await.status(), 200, "the key is valid");
+    assert_eq!(api.get("/api/v3/users/me/uploads").key(&secret).await.status(), 200, "it is a good key");
 }
 
 #[tokio::test]
-async fn body_that_is_not_a_form_is_limited() {
+async fn buffered_body_is_bounded() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let large = "x".repeat(3 << 20);
     let answer = api.post(&pin(HELLO)).key(&key).header("idempotency-key", "one").body(&large).await;
     assert_eq!((answer.status(), answer.code()), (413, "FILE_TOO_LARGE".into()));
     let answer = api.post(&pin(HELLO)).key(&key).header("idempotency-key", "one").await;
-    assert_eq!(answer.status(), 201, "the key was not used");
+    assert_eq!(answer.status(), 201, "it took no name");
 }

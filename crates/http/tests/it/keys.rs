@@ -1,4 +1,4 @@
-//! `/tokens`, allowed addresses of keys, and small lists.
+//! API keys, their allowed addresses, and the lists of languages and countries.
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ async fn made(api: &Api, key: &str, body: &Value) -> String {
     answer.json()["token"].as_str().expect("the key").to_owned()
 }
 
-/// Names of the account's keys.
+/// The names of the account's keys.
 async fn names(api: &Api, key: &str) -> Vec<String> {
     let list = api.get("/api/v3/tokens/list").key(key).await.json();
     let tokens = list["tokens"].as_array().expect("a list");
@@ -53,7 +53,7 @@ async fn key_is_shown_once_and_listed_without_its_secret() {
 }
 
 #[tokio::test]
-async fn duplicate_key_name_is_a_conflict_and_invalid_fields_are_reported() {
+async fn name_in_use_is_a_conflict_and_invalid_fields_are_named() {
     let api = Api::start().await;
     let ruler = api.key("free", RULER).await;
     made(&api, &ruler, &json!({"name": "ci"})).await;
@@ -74,7 +74,7 @@ async fn duplicate_key_name_is_a_conflict_and_invalid_fields_are_reported() {
 }
 
 #[tokio::test]
-async fn key_creates_no_key_with_more_permissions() {
+async fn key_creates_no_key_with_more_rights() {
     let api = Api::start().await;
     let ruler = api.key("free", RULER).await;
     let bound = json!({"name": "bound", "scopes": RULER, "expiresInDays": 10, "ipAllowlist": "192.0.2.0/24"});
@@ -97,7 +97,7 @@ async fn key_creates_no_key_with_more_permissions() {
 }
 
 #[tokio::test]
-async fn key_is_valid_only_from_its_addresses() {
+async fn key_is_valid_from_its_allowed_addresses_only() {
     let api = Api::start().await;
     let ruler = api.key("free", RULER).await;
     let body = json!({"name": "home", "ipAllowlist": ["192.0.2.7", "2001:db8::/64"]});
@@ -114,7 +114,7 @@ async fn key_is_valid_only_from_its_addresses() {
 }
 
 #[tokio::test]
-async fn encoded_key_name_is_found() {
+async fn key_is_found_by_encoded_and_plain_name() {
     let api = Api::start().await;
     let ruler = api.key("premium", RULER).await;
     for (name, path) in [
@@ -139,7 +139,7 @@ async fn encoded_key_name_is_found() {
 }
 
 #[tokio::test]
-async fn decoded_name_takes_precedence() {
+async fn decoded_name_is_preferred() {
     let api = Api::start().await;
     let ruler = api.key("free", RULER).await;
     for name in ["a b", "a%20b"] {
@@ -160,10 +160,10 @@ async fn key_is_revoked_by_name_in_the_body() {
     assert_eq!(revoke(json!({})).await.status(), 400);
     assert_eq!(revoke(json!({"name": "ci", "totpCode": "123456"})).await.status(), 200);
     let gone = revoke(json!({"name": "ci"})).await;
-    assert_eq!((gone.status(), gone.message().as_str()), (404, "No API key of this name"));
+    assert_eq!((gone.status(), gone.message().as_str()), (404, "No API key with this name"));
     let stranger = api.key("free", RULER).await;
     made(&api, &stranger, &json!({"name": "theirs"})).await;
-    assert_eq!(revoke(json!({"name": "theirs"})).await.status(), 404, "the key belongs to another account");
+    assert_eq!(revoke(json!({"name": "theirs"})).await.status(), 404, "it is another's");
     let with_body = api.request("DELETE", "/api/v3/tokens/revoke/theirs").key(&stranger);
     assert_eq!(with_body.json(&json!({"twoFactorCode": "123456"})).await.status(), 200);
 }
@@ -177,7 +177,7 @@ async fn key_can_revoke_itself() {
 }
 
 #[tokio::test]
-async fn languages_and_countries_need_no_credential() {
+async fn locales_need_no_credential() {
     let api = Api::start().await;
     let languages = api.get("/api/v3/locales/languages/").await.json();
     let languages = languages["languages"].as_array().expect("a list");
@@ -192,7 +192,7 @@ async fn languages_and_countries_need_no_credential() {
 }
 
 #[tokio::test]
-async fn payment_routes_are_not_available() {
+async fn payments_are_disabled() {
     let api = Api::start().await;
     for path in ["/api/v3/payments", "/api/v3/payments/", "/api/v3/payments/checkout/session"] {
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {

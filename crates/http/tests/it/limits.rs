@@ -1,4 +1,4 @@
-//! Rate limits of keys, accounts and addresses, and the headers that describe them.
+//! Rate limits of keys, accounts and addresses, and their headers.
 
 use std::num::NonZeroU32;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::harness::{Answer, Api, HELLO};
 
 fn factor(factor: u32) -> NonZeroU32 {
-    NonZeroU32::new(factor).expect("the value is not zero")
+    NonZeroU32::new(factor).expect("not zero")
 }
 
 fn with(rates: Rates) -> Settings {
@@ -20,7 +20,7 @@ fn remaining(answer: &Answer) -> u32 {
     answer.header("x-ratelimit-remaining").parse().expect("a number")
 }
 
-/// Sends this number of requests with a valid key and asserts that none is refused.
+/// Sends so many requests with a key, none of which is refused.
 async fn spend(api: &Api, key: &str, from: &str, count: u32) {
     for _ in 0..count {
         assert_eq!(api.get("/api/v3/users/me/clusters").key(key).from(from).await.status(), 200);
@@ -28,8 +28,8 @@ async fn spend(api: &Api, key: &str, from: &str, count: u32) {
 }
 
 #[tokio::test]
-async fn account_has_one_budget_for_all_of_its_keys() {
-    // The free plan allows 20 requests a second for a key, and as many for the account in total.
+async fn keys_of_an_account_share_its_budget() {
+    // The free plan lets a key ask 20 times a second; the account has as much in all.
     let one = Rates { account_factor: factor(1), ..Rates::default() };
     let api = Api::start_timeless(with(one)).await;
     let scopes = "cluster:read,tokens:write";
@@ -49,7 +49,7 @@ async fn account_has_one_budget_for_all_of_its_keys() {
 }
 
 #[tokio::test]
-async fn address_has_a_budget_per_plan_and_an_ipv6_network_counts_as_one() {
+async fn budget_of_an_address_is_for_each_plan_and_ipv6_network() {
     let one = Rates { address_factor: factor(1), ..Rates::default() };
     let api = Api::start_timeless(with(one)).await;
     let alice = api.key("free", "cluster:read").await;
@@ -64,7 +64,7 @@ async fn address_has_a_budget_per_plan_and_an_ipv6_network_counts_as_one() {
 }
 
 #[tokio::test]
-async fn request_refused_by_one_bucket_uses_no_other() {
+async fn request_refused_by_one_bucket_takes_from_none() {
     let api = Api::start_timeless(with(Rates { address_factor: factor(1), ..Rates::default() })).await;
     let (alice, bob) = (api.key("free", "cluster:read").await, api.key("free", "cluster:read").await);
     spend(&api, &alice, "192.0.2.1", 20).await;
@@ -76,7 +76,7 @@ async fn request_refused_by_one_bucket_uses_no_other() {
 }
 
 #[tokio::test]
-async fn wrong_credentials_are_limited_before_the_lookup() {
+async fn too_many_wrong_keys_are_refused_without_lookup() {
     let guesses = Rate::new(5, 5);
     let api = Api::start_timeless(with(Rates { guesses, ..Rates::default() })).await;
     let good = api.key("free", "cluster:read").await;
@@ -86,17 +86,17 @@ async fn wrong_credentials_are_limited_before_the_lookup() {
         assert_eq!(ask(&foreign, "192.0.2.66").await.code(), "INVALID_API_KEY");
     }
     assert_eq!(ask(&foreign, "192.0.2.66").await.status(), 429);
-    assert_eq!(ask(&good, "192.0.2.66").await.status(), 429, "a correct guess is refused as well");
+    assert_eq!(ask(&good, "192.0.2.66").await.status(), 429, "a lucky guess is not answered either");
     assert_eq!(
         api.get("/api/v3").from("192.0.2.66").await.status(),
         200,
-        "a request without a credential is not a guess"
+        "without a credential there is no guess"
     );
     assert_eq!(ask(&good, "192.0.2.67").await.status(), 200);
 }
 
 #[tokio::test]
-async fn polling_a_pin_does_not_use_the_request_budget() {
+async fn polling_for_a_pin_never_uses_the_budget_of_calls() {
     let api = Api::start_timeless(Settings::default()).await;
     let key = api.key("free", "cluster:read,files:read").await;
     let poll = |n: usize| {
@@ -106,13 +106,13 @@ async fn polling_a_pin_does_not_use_the_request_budget() {
     for n in 0..40 {
         assert_ne!(poll(n).await.status(), 429);
     }
-    assert_eq!(poll(0).await.status(), 429, "polling has a limit as well");
+    assert_eq!(poll(0).await.status(), 429, "polls have a bound as well");
     let call = api.get("/api/v3/users/me/clusters").key(&key).await;
     assert_eq!((call.status(), remaining(&call)), (200, 299));
 }
 
 #[tokio::test]
-async fn every_kind_of_response_has_the_budget() {
+async fn every_kind_of_answer_has_rate_limit_headers() {
     let origin = "https://app.example.org";
     let settings = Settings { cors_origins: vec![HeaderValue::from_static(origin)], ..Settings::default() };
     let api = Api::start_with(settings).await;
@@ -148,7 +148,7 @@ async fn every_kind_of_response_has_the_budget() {
 }
 
 #[tokio::test]
-async fn browser_can_read_the_rate_limit_headers() {
+async fn cors_exposes_refusals() {
     let origin = "https://app.example.org";
     let rates = Rates { anonymous: Rate::new(1, 1), ..Rates::default() };
     let settings =

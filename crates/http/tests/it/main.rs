@@ -1,26 +1,26 @@
-//! The API v3 as its clients see it: the real router and service with a scripted cluster.
+//! The API v3 as its clients see it: the real router over a real service, with scripted clusters.
 
 mod admin;
-mod audit_log;
 mod auth;
-mod authorization;
 mod batch;
+mod credentials;
 mod document;
 mod entries;
 mod errors;
 mod events;
+mod floods;
 mod harness;
 mod idempotency;
 mod keys;
 mod limits;
-mod malformed_requests;
+mod logs;
 mod multipart;
 mod openapi;
-mod paths;
 mod pin;
-mod pin_list;
 mod plans;
 mod reference;
 mod security;
+mod upload;
 mod uploads;
 mod webhooks;
+mod wire;

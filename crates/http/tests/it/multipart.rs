@@ -1,10 +1,9 @@
-//! Multipart forms as real clients write them, byte for byte: recorded from curl 7.88 (PHP uses the same library),
-//! Python requests 2.34, the `FormData` of Node 20 (undici), axios 1.21 with form-data 4.0, and Go 1.26; and known
-//! deviations of older versions.
+//! Forms as real clients write them, byte for byte: recorded from curl 7.88 (PHP's is the same library), Python requests
+//! 2.34, the `FormData` of Node 20 (undici), axios 1.21 with form-data 4.0, and Go 1.26; and what older ones are known for.
 
 use crate::harness::{Answer, Api, HELLO};
 
-/// A form with the boundary `X` as these bytes.
+/// A form with the boundary `X`, as these bytes.
 async fn send(api: &Api, key: &str, path: &str, body: &[u8]) -> Answer {
     let body = axum::body::Body::from(body.to_vec());
     api.post(path).key(key).header("content-type", "multipart/form-data; boundary=X").stream(body).await
@@ -14,7 +13,7 @@ async fn file(api: &Api, key: &str, body: &[u8]) -> Answer {
     send(api, key, "/api/v3/files/", body).await
 }
 
-/// Name of a file that was uploaded with these part headers.
+/// The name of a file that was uploaded with this head of its part.
 async fn name(api: &Api, key: &str, head: &[u8]) -> String {
     let body = [b"--X\r\n", head, b"\r\n\r\nhello\r\n--X--\r\n"].concat();
     let answer = file(api, key, &body).await;
@@ -24,11 +23,11 @@ async fn name(api: &Api, key: &str, head: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn names_are_parsed_as_each_client_writes_them() {
+async fn filenames_are_parsed_as_each_client_writes_them() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     for (client, head, expected) in [
-        // This case is first: a request without a name would keep the previous one.
+        // The first: an absent name keeps the one before it.
         ("no filename", &b"Content-Disposition: form-data; name=\"file\""[..], "none"),
         (
             "curl, PHP, requests, undici, form-data",
@@ -41,12 +40,12 @@ async fn names_are_parsed_as_each_client_writes_them() {
             "say \"hi\".txt",
         ),
         (
-            "raw UTF-8, as all clients",
+            "raw UTF-8, as all of them",
             &b"Content-Disposition: form-data; name=\"file\"; filename=\"na\xc3\xafve.txt\""[..],
             "naïve.txt",
         ),
         (
-            "old versions of Python requests",
+            "Python requests of old",
             &b"Content-Disposition: form-data; name=\"file\"; filename*=utf-8''na%C3%AFve.txt"[..],
             "naïve.txt",
         ),
@@ -56,7 +55,7 @@ async fn names_are_parsed_as_each_client_writes_them() {
             "b\".txt",
         ),
         (
-            "a literal percent sign",
+            "a percent sign that stands for itself",
             &b"Content-Disposition: form-data; name=\"file\"; filename=\"\xf0\x9f\x90\x9f 100%25.txt\"\r\nContent-Type: text/plain"[..],
             "🐟 100%25.txt",
         ),
@@ -78,7 +77,7 @@ async fn names_are_parsed_as_each_client_writes_them() {
 }
 
 #[tokio::test]
-async fn name_with_line_breaks_is_refused_and_creates_no_header() {
+async fn name_with_line_breaks_is_refused_and_never_becomes_a_header() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let body = b"--X\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a%0D%0Ab.txt\"\r\n\r\nhello\r\n--X--\r\n";
@@ -88,7 +87,7 @@ async fn name_with_line_breaks_is_refused_and_creates_no_header() {
 }
 
 #[tokio::test]
-async fn transfer_encoding_of_the_content_is_refused() {
+async fn encoded_part_content_is_refused() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let head = |encoding: &str| {
@@ -113,10 +112,10 @@ fn paths(answer: &Answer) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn pairs_may_have_filenames_and_any_order() {
+async fn path_content_pairs_come_in_any_order() {
     let api = Api::start().await;
     let key = api.key("premium", "files:write").await;
-    // As in a FormData of blobs: each part has a filename, also the path, but strings have none.
+    // As a FormData of blobs sends it: each part with a filename, the path too, and strings without.
     let body = b"--X\r\nContent-Disposition: form-data; name=\"cl\"\r\n\r\ncl1-eu\r\n\
         --X\r\nContent-Disposition: form-data; name=\"files[0][path]\"; filename=\"blob\"\r\nContent-Type: text/plain\r\n\r\nimg/a.txt\r\n\
         --X\r\nContent-Disposition: form-data; name=\"files[0][content]\"; filename=\"blob\"\r\nContent-Type: application/octet-stream\r\n\r\na\r\n\
@@ -140,10 +139,10 @@ async fn pairs_may_have_filenames_and_any_order() {
 }
 
 #[tokio::test]
-async fn files_may_be_numbered() {
+async fn numbered_file_parts_are_accepted() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
-    // As PHP sends them, whose forms cannot repeat a name.
+    // As PHP sends them, whose forms can't repeat a name.
     let body = b"--X\r\nContent-Disposition: form-data; name=\"files[0]\"; filename=\"index.html\"\r\n\r\na\r\n\
         --X\r\nContent-Disposition: form-data; name=\"files[1]\"; filename=\"img/logo.svg\"\r\n\r\nb\r\n--X--\r\n";
     assert_eq!(paths(&directory(&api, &key, body).await), ["index.html", "img/logo.svg"]);
@@ -156,10 +155,10 @@ async fn files_may_be_numbered() {
 }
 
 #[tokio::test]
-async fn backslashes_in_paths_are_slashes() {
+async fn backslashes_in_paths_become_slashes() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
-    // Raw, as undici on Windows sends them, and doubled, as Go and old versions of curl do.
+    // Raw, as undici on Windows sends them, and doubled, as Go and old curl do.
     let body = b"--X\r\nContent-Disposition: form-data; name=\"files\"; filename=\"img\\icons\\a.png\"\r\n\r\na\r\n\
         --X\r\nContent-Disposition: form-data; name=\"files[]\"; filename=\"img\\\\b.png\"\r\n\r\nb\r\n--X--\r\n";
     assert_eq!(paths(&directory(&api, &key, body).await), ["img/icons/a.png", "img/b.png"]);
@@ -173,7 +172,7 @@ async fn backslashes_in_paths_are_slashes() {
 }
 
 #[tokio::test]
-async fn all_duplicate_paths_are_reported() {
+async fn duplicate_paths_are_all_named() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let part = |name: &str| {

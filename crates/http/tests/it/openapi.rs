@@ -1,4 +1,4 @@
-//! The OpenAPI document is complete, and the API page shows it.
+//! The document of the API says what there is, completely, and the page shows it.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use insta::assert_snapshot;
 use serde_json::Value;
 
 use crate::document::{Document, Operation};
-use crate::harness::{Api, unhurried};
+use crate::harness::{Api, unlimited_rates};
 
 #[tokio::test]
 async fn every_route_is_described_with_examples() {
@@ -21,9 +21,9 @@ async fn every_route_is_described_with_examples() {
     assert!(lacks.is_empty(), "{}", lacks.join("\n"));
 }
 
-/// Generated clients name their methods by these ids: changing an id here changes every generated client.
+/// Clients name their methods by these ids: a change here is a change of every generated client.
 #[tokio::test]
-async fn every_operation_has_a_unique_id() {
+async fn every_operation_has_an_id_of_its_own() {
     let api = Api::start().await;
     let document = Document::of(&api).await;
     let operations = document.operations();
@@ -31,9 +31,9 @@ async fn every_operation_has_a_unique_id() {
         .iter()
         .map(|operation| operation.says["operationId"].as_str().unwrap_or_default())
         .collect();
-    // Generators of some languages ignore case and replace other characters.
+    // Generators ignore case in some languages, and turn other signs into something of their own.
     let distinct: BTreeSet<_> = ids.iter().map(|id| id.to_lowercase()).collect();
-    assert_eq!(distinct.len(), operations.len(), "duplicate operation id: {ids:?}");
+    assert_eq!(distinct.len(), operations.len(), "an id is there twice: {ids:?}");
     for (operation, id) in operations.iter().zip(&ids) {
         let is_camel_case = id.starts_with(|sign: char| sign.is_ascii_lowercase())
             && id.bytes().all(|sign| sign.is_ascii_alphanumeric());
@@ -129,9 +129,9 @@ async fn every_operation_has_a_unique_id() {
     ");
 }
 
-/// The page fills its forms with `example` and `default`; the values must be those that a client would send.
+/// The page fills its forms with `example` and `default`; what it fills in must be what a client would send.
 #[tokio::test]
-async fn api_page_fills_in_no_optional_parameter() {
+async fn the_page_fills_in_no_optional_parameter() {
     let api = Api::start().await;
     let document = Document::of(&api).await;
     for operation in document.operations() {
@@ -144,7 +144,7 @@ async fn api_page_fills_in_no_optional_parameter() {
     }
 }
 
-/// What the description of an operation lacks.
+/// What an operation's description lacks.
 fn missing(document: &Document, operation: &Operation<'_>) -> Vec<String> {
     let says = operation.says;
     let mut lacks = Vec::new();
@@ -200,13 +200,13 @@ fn has_examples(document: &Document, content: &Value) -> bool {
 }
 
 #[tokio::test]
-async fn every_described_route_is_served_and_allows_no_other_method() {
-    let api = Api::start_with(unhurried()).await;
+async fn every_described_route_is_served_and_takes_no_other_method() {
+    let api = Api::start_with(unlimited_rates()).await;
     let document = Document::of(&api).await;
     for operation in document.operations() {
         let answer = api.request(&operation.method, &operation.example_path()).await;
         assert!(answer.status() != 405, "{}", operation.name());
-        let is_unknown = answer.status() == 404 && answer.message().contains("There is nothing at this path");
+        let is_unknown = answer.status() == 404 && answer.message().contains("No such path");
         assert!(!is_unknown, "{}", operation.name());
         let answer = api.request("TRACE", &operation.example_path()).await;
         assert_eq!(answer.status(), 405, "{}", operation.name());
@@ -214,7 +214,7 @@ async fn every_described_route_is_served_and_allows_no_other_method() {
 }
 
 #[tokio::test]
-async fn every_reference_resolves() {
+async fn every_reference_leads_somewhere() {
     let api = Api::start().await;
     let document = Document::of(&api).await;
     let text = document.says().to_string();
@@ -228,7 +228,7 @@ async fn every_reference_resolves() {
 }
 
 #[tokio::test]
-async fn document_is_served_as_json_and_yaml() {
+async fn the_document_comes_as_json_and_as_yaml() {
     let api = Api::start().await;
     let json = api.get("/api/v3/docs/openapi.json").await;
     assert_eq!((json.status(), json.header("content-type")), (200, "application/json"));
@@ -239,7 +239,7 @@ async fn document_is_served_as_json_and_yaml() {
 }
 
 #[tokio::test]
-async fn api_page_is_served_without_other_hosts() {
+async fn the_page_comes_out_of_the_server_alone() {
     let api = Api::start().await;
     let answer = api.get("/api/v3/docs").await;
     assert_eq!((answer.status(), answer.header("location")), (303, "/api/v3/docs/index.html"));

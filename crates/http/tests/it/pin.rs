@@ -19,7 +19,7 @@ fn pin(cid: &str) -> String {
 }
 
 #[tokio::test]
-async fn example_request_gets_the_documented_response() {
+async fn documented_request_gets_the_documented_answer() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let answer = api.post(&pin(HELLO)).key(&key).body(r#"{"cl":"cl0-global"}"#).await;
@@ -27,7 +27,7 @@ async fn example_request_gets_the_documented_response() {
     assert_snapshot!(answer.masked(), @r#"{"cid":"bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq","clusterId":"cl0-global","expiresAt":null,"retainUntil":null,"pinned":true,"status":"pinned","uploadId":"[id]","name":null,"originalName":null,"customName":null,"size":5,"type":"file","createdAt":"2026-01-01T00:00:00.000Z"}"#);
 
     let again = api.post(&pin(HELLO)).key(&key).body(r#"{"customName":"hello"}"#).await;
-    assert_eq!(again.status(), 200, "the content is stored");
+    assert_eq!(again.status(), 200, "it was there");
     assert_eq!(again.json()["customName"], "hello");
     assert_eq!(again.json()["uploadId"], answer.json()["uploadId"]);
 }
@@ -43,7 +43,7 @@ async fn body_is_optional() {
 }
 
 #[tokio::test]
-async fn every_spelling_of_a_cid_is_one_pin() {
+async fn every_encoding_of_a_cid_is_one_pin() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,files:read").await;
     for form in HELLO_FORMS {
@@ -54,7 +54,7 @@ async fn every_spelling_of_a_cid_is_one_pin() {
 }
 
 #[tokio::test]
-async fn invalid_field_is_reported_by_name() {
+async fn invalid_fields_are_named() {
     let api = Api::start().await;
     let key = api.key("premium", "files:write").await;
     for cid in ["nonsense", "%00", "%ff", "Qm", &"b".repeat(700)] {
@@ -83,7 +83,7 @@ async fn invalid_field_is_reported_by_name() {
 }
 
 #[tokio::test]
-async fn body_that_never_ends_is_not_awaited() {
+async fn body_without_end_is_refused() {
     let mut settings = Settings::default();
     settings.bodies.json_time = Duration::from_millis(20);
     let api = Api::start_with(settings).await;
@@ -112,7 +112,7 @@ impl HttpBody for Announced {
 }
 
 #[tokio::test]
-async fn body_with_a_declared_length_over_the_limit_is_not_read() {
+async fn body_with_too_large_declared_length_is_not_read() {
     let mut settings = Settings::default();
     settings.bodies.json_time = Duration::from_millis(20);
     let api = Api::start_with(settings).await;
@@ -129,15 +129,11 @@ async fn timelock_is_stored_and_returned() {
     let answer = api.post(&pin(HELLO)).key(&key).body(body).await;
     assert_eq!(answer.json()["expiresAt"], "2026-12-31T23:59:59.000Z");
     let again = api.post(&pin(HELLO)).key(&key).await;
-    assert_eq!(
-        again.json()["expiresAt"],
-        "2026-12-31T23:59:59.000Z",
-        "a request without a timelock keeps it"
-    );
+    assert_eq!(again.json()["expiresAt"], "2026-12-31T23:59:59.000Z", "leaving it out does not drop it");
 }
 
 #[tokio::test]
-async fn cluster_can_be_given_in_four_places() {
+async fn cluster_can_be_named_in_four_places() {
     let api = Api::start().await;
     let key = api.key("free", "files:write").await;
     let cluster = |answer: Answer| answer.json()["clusterId"].clone();
@@ -149,7 +145,7 @@ async fn cluster_can_be_given_in_four_places() {
 }
 
 #[tokio::test]
-async fn cluster_header_selects_for_new_pins_and_does_not_filter_existing_ones() {
+async fn cluster_header_applies_to_new_pins_only() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,files:delete,cluster:read").await;
     assert_eq!(api.post(&format!("{}?cl=cl1-eu", pin(HELLO))).key(&key).await.status(), 201);
@@ -174,7 +170,7 @@ async fn cluster_header_selects_for_new_pins_and_does_not_filter_existing_ones()
 }
 
 #[tokio::test]
-async fn content_without_a_source_is_not_found_and_leaves_nothing() {
+async fn unavailable_content_is_404_and_leaves_nothing() {
     let api = Api::start().await;
     api.unpublish(HELLO);
     let key = api.key("free", "files:write,files:read").await;
@@ -185,9 +181,9 @@ async fn content_without_a_source_is_not_found_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn asynchronous_request_gets_the_status_location() {
+async fn respond_async_returns_location() {
     let api = Api::start().await;
-    api.hold_back(HELLO);
+    api.block_fetch(HELLO);
     let key = api.key("free", "files:write,cluster:read").await;
     let answer = api.post(&pin(HELLO)).key(&key).header("prefer", "respond-async").await;
     assert_eq!(answer.status(), 202);
@@ -203,16 +199,16 @@ async fn asynchronous_request_gets_the_status_location() {
 #[tokio::test]
 async fn short_wait_ends_with_202() {
     let api = Api::start().await;
-    api.hold_back(HELLO);
+    api.block_fetch(HELLO);
     let key = api.key("free", "files:write").await;
     let answer = api.post(&pin(HELLO)).key(&key).header("prefer", "wait=0").await;
     assert_eq!((answer.status(), answer.header("preference-applied")), (202, "wait=0"));
 }
 
 #[tokio::test]
-async fn waiting_requests_get_a_response_when_the_server_stops() {
+async fn shutdown_answers_waiting_requests() {
     let api = Api::start().await;
-    let gate = api.hold_back(HELLO);
+    let gate = api.block_fetch(HELLO);
     let key = api.key("free", "files:write").await;
     let waiting = tokio::spawn(api.post(&pin(HELLO)).key(&key).into_future());
     gate.reached().await;
@@ -224,7 +220,7 @@ async fn waiting_requests_get_a_response_when_the_server_stops() {
 }
 
 #[tokio::test]
-async fn pin_can_be_removed_by_either_route() {
+async fn pin_is_removed_by_either_route() {
     let api = Api::start().await;
     let key = api.key("free", "files:write,files:delete").await;
     for route in ["files/remove", "users/me/uploads"] {

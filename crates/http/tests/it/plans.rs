@@ -1,16 +1,16 @@
-//! Plans: those offered, the current one, changing it, and its quota.
+//! Plans: the list, the caller's own, the change to another one, and quotas.
 
 use insta::assert_snapshot;
 use pinfold_model::{Plan, PlanLimits, Plans};
 use serde_json::json;
 
-use crate::harness::{Api, form, unhurried};
+use crate::harness::{Api, form, unlimited_rates};
 
 const SCOPES: &str = "plans:read,plans:write,files:write,files:read";
 
-/// An API whose free plan has this number of bytes, and a selectable plan `team`.
+/// An API whose free plan has so many bytes, with a plan `team` that accounts may choose.
 async fn api(free_bytes: u64) -> Api {
-    // Many requests arrive at once, and none may be rate limited.
+    // Many requests run at once, and none may be rate limited.
     let limits = PlanLimits {
         storage_bytes: free_bytes,
         requests_per_minute: 10_000,
@@ -30,8 +30,11 @@ async fn api(free_bytes: u64) -> Api {
         ..Plan::premium()
     };
     let plans = Plans::new(vec![free, team, Plan::premium()]);
-    Api::start_on(unhurried(), pinfold_service::Settings { plans, ..pinfold_service::Settings::default() })
-        .await
+    Api::start_on(
+        unlimited_rates(),
+        pinfold_service::Settings { plans, ..pinfold_service::Settings::default() },
+    )
+    .await
 }
 
 #[tokio::test]
@@ -46,7 +49,7 @@ async fn plans_are_public() {
 }
 
 #[tokio::test]
-async fn account_reads_its_plan_and_usage() {
+async fn account_sees_its_plan_and_usage() {
     let api = api(1_000).await;
     let key = api.key("team", SCOPES).await;
     let upload = api.post("/api/v3/files").key(&key).form(form(&[("file\"; filename=\"a", "hello")]));
@@ -62,7 +65,7 @@ async fn account_reads_its_plan_and_usage() {
 }
 
 #[tokio::test]
-async fn plan_is_changed_if_it_is_selectable_and_fits() {
+async fn plan_is_changed_if_allowed_and_large_enough() {
     let api = api(1_000).await;
     let key = api.key("free", SCOPES).await;
     let change = |body: &str| api.request("PUT", "/api/v3/plans/change").key(&key).body(body);
@@ -93,7 +96,7 @@ async fn plan_is_changed_if_it_is_selectable_and_fits() {
 }
 
 #[tokio::test]
-async fn size_of_a_file_and_of_a_directory_is_limited() {
+async fn file_and_directory_sizes_are_limited() {
     let api = api(1_000).await;
     let key = api.key("team", SCOPES).await;
     let content = "x".repeat(101);
@@ -111,7 +114,7 @@ async fn size_of_a_file_and_of_a_directory_is_limited() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sixty_four_concurrent_uploads_fill_the_plan_exactly() {
+async fn concurrent_uploads_do_not_exceed_the_quota() {
     for (free_bytes, fit) in [(1_000, 10), (1_099, 10)] {
         let api = api(free_bytes).await;
         let key = api.key("free", SCOPES).await;
@@ -122,8 +125,8 @@ async fn sixty_four_concurrent_uploads_fill_the_plan_exactly() {
             async move { sending.await }
         });
         let answers = futures::future::join_all(uploads).await;
-        let (accepted, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status() == 201);
-        assert_eq!(accepted.len(), fit);
+        let (kept, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status() == 201);
+        assert_eq!(kept.len(), fit);
         for answer in refused {
             assert_eq!(
                 (answer.status(), answer.code().as_str()),
@@ -154,7 +157,7 @@ async fn keys_of_an_account_share_its_storage_and_content_counts_once() {
         async move { sending.await }
     });
     for answer in futures::future::join_all(uploads).await {
-        // When the storage is full, a request is refused before its content is inspected.
+        // An upload that starts when the storage is full is refused before its content is read.
         let is_known = answer.status() == 201 || answer.code() == "quota_exceeded";
         assert!(is_known, "{}", answer.text());
     }

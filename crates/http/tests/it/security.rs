@@ -1,11 +1,11 @@
-//! Requests with a missing, wrong or insufficient credential, on every route of the document.
+//! The answer to a request without a credential, with a wrong one, or without the scope, on every route of the document.
 
 use pinfold_model::{Role, ScopeSet};
 
 use crate::document::{Document, Operation};
-use crate::harness::{Answer, Api, unhurried};
+use crate::harness::{Answer, Api, unlimited_rates};
 
-/// Sends every operation that needs a credential with the header created by `header`, and checks the responses.
+/// Sends every operation that needs a credential with this header, and checks the answers.
 async fn on_every_route(api: &Api, header: Option<(&str, &str)>, check: impl Fn(&Operation<'_>, &Answer)) {
     let document = Document::of(api).await;
     let mut guarded = 0;
@@ -21,7 +21,7 @@ async fn on_every_route(api: &Api, header: Option<(&str, &str)>, check: impl Fn(
         };
         check(&operation, &answer);
     }
-    assert!(guarded > 5, "the document has routes that need a credential");
+    assert!(guarded > 5, "the document names the guarded routes");
 }
 
 fn is(answer: &Answer, operation: &Operation<'_>, status: u16, code: &str) {
@@ -35,14 +35,14 @@ fn is(answer: &Answer, operation: &Operation<'_>, status: u16, code: &str) {
 }
 
 #[tokio::test]
-async fn missing_credential_is_refused_on_every_route() {
-    let api = Api::start_with(unhurried()).await;
+async fn request_without_credential_is_refused() {
+    let api = Api::start_with(unlimited_rates()).await;
     on_every_route(&api, None, |operation, answer| is(answer, operation, 401, "UNAUTHORIZED")).await;
 }
 
 #[tokio::test]
-async fn invalid_credentials_are_refused_on_every_route() {
-    let api = Api::start_with(unhurried()).await;
+async fn invalid_and_foreign_credentials_are_refused() {
+    let api = Api::start_with(unlimited_rates()).await;
     // Well formed, and valid on another server.
     let foreign = Api::start().await.key("premium", "files:read").await;
     let bearer = format!("Bearer {foreign}");
@@ -60,8 +60,8 @@ async fn invalid_credentials_are_refused_on_every_route() {
 }
 
 #[tokio::test]
-async fn revoked_and_expired_keys_are_refused_on_every_route() {
-    let api = Api::start_with(unhurried()).await;
+async fn revoked_and_expired_credentials_are_refused() {
+    let api = Api::start_with(unlimited_rates()).await;
     let revoked = api.key("premium", &all_scopes()).await;
     api.revoke(&revoked).await;
     let expired = api.key_until("premium", &all_scopes(), 60).await;
@@ -73,8 +73,8 @@ async fn revoked_and_expired_keys_are_refused_on_every_route() {
 }
 
 #[tokio::test]
-async fn ended_sessions_are_refused_on_every_route() {
-    let api = Api::start_with(unhurried()).await;
+async fn ended_sessions_are_refused() {
+    let api = Api::start_with(unlimited_rates()).await;
     let session = api.everything().await;
     let header = Some(("authorization", session.as_str()));
     assert_eq!(api.get("/api/v3/users/me").header("authorization", &session).await.status(), 200);
@@ -90,8 +90,8 @@ async fn ended_sessions_are_refused_on_every_route() {
 }
 
 #[tokio::test]
-async fn key_with_every_scope_but_the_required_one_is_refused() {
-    let api = Api::start_with(unhurried()).await;
+async fn key_without_the_required_scope_is_refused() {
+    let api = Api::start_with(unlimited_rates()).await;
     let document = Document::of(&api).await;
     for operation in document.operations() {
         let security = operation.security();
@@ -104,7 +104,7 @@ async fn key_with_every_scope_but_the_required_one_is_refused() {
             is(&answer, &operation, 403, "session_required");
             continue;
         };
-        // The role is checked first: an account that is not an administrator gets that error.
+        // The role is checked before anything else.
         let Some(needed) = scopes.first().filter(|scope| *scope != "admin") else { continue };
         let others: Vec<_> =
             all_scopes().split(',').filter(|scope| scope != needed).map(str::to_owned).collect();
@@ -116,8 +116,8 @@ async fn key_with_every_scope_but_the_required_one_is_refused() {
 }
 
 #[tokio::test]
-async fn admin_routes_are_for_administrators_only() {
-    let api = Api::start_with(unhurried()).await;
+async fn admin_routes_require_an_admin() {
+    let api = Api::start_with(unlimited_rates()).await;
     let key = api.key("premium", &all_scopes()).await;
     let scopeless = api.admin_key(&all_scopes()).await;
     let document = Document::of(&api).await;
@@ -131,7 +131,7 @@ async fn admin_routes_are_for_administrators_only() {
         is(&answer, &operation, 403, "admin_only");
         let answer = api.request(&operation.method, &operation.example_path()).key(&scopeless).await;
         if operation.path == "/metrics" {
-            assert_eq!(answer.status(), 200, "any key of an administrator reads statistics");
+            assert_eq!(answer.status(), 200, "any key of an admin reads figures");
         } else {
             is(&answer, &operation, 403, "missing_scope");
             assert_eq!(answer.json()["required"], "admin", "{}", operation.name());

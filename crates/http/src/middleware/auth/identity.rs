@@ -1,4 +1,4 @@
-//! Who a request comes from, as far as its headers prove it.
+//! The identity of a request's sender, as far as its headers prove it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,19 +9,19 @@ use pinfold_service::{AuthError, Caller, Source, Tokens, Via};
 /// The header of an API key; `Authorization: Bearer` carries one as well.
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// The longest credential that is looked at. Keys have under 100 bytes, session tokens some hundred.
+/// The longest credential that is checked, in bytes. Keys have under 100, session tokens some hundred.
 const CREDENTIAL_LENGTH_MAX: usize = 4096;
 
-/// The header with which a web page says that it is one.
+/// The header that web pages set to `web`, for the audit log.
 const X_REQUEST_SOURCE: HeaderName = HeaderName::from_static("x-request-source");
 
-/// The headers that carry credentials, and no others.
+/// The headers that carry credentials.
 pub(crate) fn credential_headers(headers: &HeaderMap) -> HeaderMap {
     let carried = [header::AUTHORIZATION, X_API_KEY].into_iter();
     carried.filter_map(|name| headers.get(&name).map(|value| (name, value.clone()))).collect()
 }
 
-/// The way on which a request comes from this address.
+/// The kind of client and the address of a request, for the audit log.
 pub(crate) fn via(headers: &HeaderMap, address: IpAddr) -> Via {
     let is_web =
         headers.get(X_REQUEST_SOURCE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"web"));
@@ -29,23 +29,23 @@ pub(crate) fn via(headers: &HeaderMap, address: IpAddr) -> Via {
     Via { source, address: Some(address) }
 }
 
-/// What the credentials of a request prove.
+/// The result of checking the credentials of a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Identity {
-    /// There was none.
+    /// The request has no credential.
     Unknown,
-    /// A good one.
+    /// One credential is valid.
     Caller(Arc<Caller>),
-    /// There was one or two, and none was good.
+    /// There are one or two credentials, and none is valid.
     Refused(AuthError),
 }
 
 impl Identity {
-    /// Looks at `Authorization: Bearer` and `X-API-Key`. Both may be there, and one good one is enough.
+    /// Checks `Authorization: Bearer` and `X-API-Key`. If both are present, one valid credential is enough.
     pub(crate) async fn of(headers: &HeaderMap, tokens: &Tokens, via: Via) -> Self {
         let mut identity = Self::Unknown;
         for credential in credentials(headers) {
-            match prove(credential, tokens, via).await {
+            match check(credential, tokens, via).await {
                 Ok(caller) => return Self::Caller(Arc::new(caller)),
                 Err(error) => identity = identity.or_refused(error),
             }
@@ -53,8 +53,8 @@ impl Identity {
         identity
     }
 
-    /// Of two reasons, the one that says most: what can't be checked may yet be good, and a disabled account
-    /// is known at least.
+    /// Keeps the more specific of two reasons: a credential that can't be checked may be valid, and a disabled account is
+    /// known.
     fn or_refused(self, new: AuthError) -> Self {
         let weight = |error: &AuthError| match error {
             AuthError::Invalid => 0,
@@ -69,19 +69,19 @@ impl Identity {
     }
 }
 
-async fn prove(credential: &str, tokens: &Tokens, via: Via) -> Result<Caller, AuthError> {
+async fn check(credential: &str, tokens: &Tokens, via: Via) -> Result<Caller, AuthError> {
     if credential.len() > CREDENTIAL_LENGTH_MAX {
         return Err(AuthError::Invalid);
     }
     tokens.authenticate(credential, via).await
 }
 
-/// Whether there is a credential to look at.
+/// Whether a request has a credential.
 pub(crate) fn has_credential(headers: &HeaderMap) -> bool {
     credentials(headers).next().is_some()
 }
 
-/// The credentials of a request, without those that are empty. What is no plain text can't be a good one.
+/// The credentials of a request, without empty ones. A value that is no plain text becomes an invalid credential.
 fn credentials(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let text =
         |name: HeaderName| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("\u{fffd}"));
@@ -106,23 +106,23 @@ mod tests {
     }
 
     #[test]
-    fn both_headers_are_looked_at_bearer_first() {
+    fn both_headers_are_read_bearer_first() {
         assert_eq!(found(&[("x-api-key", b"k"), ("authorization", b"bearer  t ")]), ["t", "k"]);
     }
 
     #[test]
-    fn what_carries_nothing_counts_as_missing() {
+    fn empty_credential_counts_as_missing() {
         assert!(found(&[("x-api-key", b" "), ("authorization", b"Bearer")]).is_empty());
         assert!(found(&[("authorization", b"Basic dXNlcjpwYXNz")]).is_empty());
     }
 
     #[test]
-    fn what_is_no_text_is_wrong_rather_than_missing() {
+    fn credential_that_is_no_text_is_wrong_not_missing() {
         assert_eq!(found(&[("x-api-key", b"\xff\xfe")]), ["\u{fffd}"]);
     }
 
     #[test]
-    fn of_two_reasons_the_telling_one_stays() {
+    fn most_specific_refusal_is_kept() {
         let identity =
             Identity::Unknown.or_refused(AuthError::AccountDisabled).or_refused(AuthError::Invalid);
         assert!(matches!(identity, Identity::Refused(AuthError::AccountDisabled)));

@@ -1,14 +1,13 @@
 //! Request rates: two buckets (a minute's and a second's) for each subject and budget, in bounded memory.
 //!
-//! A request has several subjects, such as a key, its account and the network that it comes from. It passes if all of
-//! their buckets let it; if one does not, none of them loses anything. A bucket is a generic cell rate algorithm
-//! (ITU-T I.371): it fills evenly, so that a client that was refused can go on after moments and not at the turn of a
-//! minute. What is kept of it is one point in time, the one at which it is whole again. So a new plan counts at once,
-//! and changing plans to and fro empties no bucket and fills none.
+//! A request has several subjects, such as a key, its account and its network. It passes if all of their buckets have room;
+//! if one is empty, nothing is taken from any of them. A bucket is a generic cell rate algorithm (ITU-T I.371): it fills
+//! evenly, so a refused client can continue after moments and not at the start of the next minute. Its state is one point
+//! in time, at which it is full again. A changed rate therefore applies at once, and alternating between plans neither
+//! empties nor fills a bucket.
 //!
-//! What is forgotten when memory is full is the subject unused for longest; it starts again with full buckets. Those who
-//! have shown a good credential and those who have not are remembered apart, so that anonymous from many networks
-//! can't make the server forget the others.
+//! When memory is full, the least recently used subject is forgotten; it starts again with full buckets. Authenticated and
+//! anonymous subjects are stored separately, so that anonymous requests from many networks can't evict the others.
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -27,30 +26,30 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Who a request is counted for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Subject {
-    /// A good API key.
+    /// A valid API key.
     Key(TokenId),
-    /// Whoever is logged in to this account: logging in again gives no new budget.
+    /// All sessions of an account together: a new login gives no new budget.
     Sessions(AccountId),
     /// All keys and sessions of an account together.
     Account(AccountId),
-    /// All who come from one network with good credentials of accounts with one plan.
+    /// All requests from one network with valid credentials of accounts with one plan.
     Network(IpAddr, PlanCode),
-    /// All who come from one network without a good credential.
+    /// All requests from one network without a valid credential.
     Anonymous(IpAddr),
-    /// All who try the password of the account with this address, by [`hash_of_login`].
+    /// All attempts on the password of the account with this e-mail address, by [`hash_of_login`].
     Login(LoginHash),
 }
 
 /// What a request is counted as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Budget {
-    /// Everything that is not a poll.
+    /// Requests that belong to no other budget.
     Calls,
     /// Reads that clients repeat while they wait.
     Polls,
-    /// Credentials that were wrong.
+    /// Wrong credentials.
     Guesses,
-    /// Tries to log in, and whatever else tries passwords.
+    /// Logins, and other requests that check a password.
     Logins,
 }
 
@@ -62,14 +61,14 @@ pub(crate) struct Charge {
     pub(crate) rate: Rate,
 }
 
-/// What the `X-RateLimit-…` headers say.
+/// The values of the `X-RateLimit-…` headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reading {
-    /// Requests a minute; or how many of what was refused may be at once.
+    /// Requests a minute; for a limit on concurrent work, how much may run at once.
     pub(crate) limit: u32,
-    /// Requests that could follow at once.
+    /// Requests that would pass now.
     pub(crate) remaining: u32,
-    /// Time until the budget is whole again; for a request that was refused, the one that it lacked.
+    /// Time until the budget is full again; for a refused request, the budget that refused it.
     pub(crate) full_in: Duration,
 }
 
@@ -81,9 +80,9 @@ pub(crate) struct Decision {
     pub(crate) retry_after: Option<Duration>,
 }
 
-/// What time is told by.
+/// Where the limiter takes the time from.
 pub(crate) enum TimeSource {
-    /// The time since then.
+    /// The machine's monotonic clock, from this moment on.
     Machine(Instant),
     /// A clock, which must not go backwards.
     Clock(Arc<dyn Clock>),
@@ -109,7 +108,7 @@ struct Subjects {
     anonymous: LruCache<(Subject, Budget), Buckets>,
 }
 
-/// When each bucket is whole again, counted from the beginning.
+/// When each bucket is full again, by the limiter's time.
 #[derive(Debug, Clone, Copy, Default)]
 struct Buckets {
     minute: Duration,
@@ -117,7 +116,7 @@ struct Buckets {
 }
 
 impl RateLimiter {
-    /// Remembers so many subjects at one time, and as many anonymous.
+    /// Stores at most `subjects_max` authenticated and as many anonymous subjects.
     pub(crate) fn new(subjects_max: usize, time: TimeSource) -> Self {
         let max = NonZeroUsize::new(subjects_max).unwrap_or(NonZeroUsize::MIN);
         let subjects = Subjects { authenticated: LruCache::new(max), anonymous: LruCache::new(max) };
@@ -129,13 +128,13 @@ impl RateLimiter {
         self.take_at(charges, self.time.now())
     }
 
-    /// What [`take`](Self::take) would say; nothing is counted.
+    /// The decision that [`take`](Self::take) would make; nothing is counted.
     pub(crate) fn peek(&self, charges: &[Charge]) -> Decision {
         self.peek_at(charges, self.time.now())
     }
 
     fn take_at(&self, charges: &[Charge], now: Duration) -> Decision {
-        // Nothing that runs under this lock can leave the maps half changed.
+        // No panic under this lock can leave the maps inconsistent.
         let mut subjects = self.subjects.lock().unwrap_or_else(PoisonError::into_inner);
         let decision = subjects.decide(charges, now);
         if decision.retry_after.is_none() {
@@ -167,8 +166,7 @@ impl Subjects {
         self.map(&charge.subject).get(&key).copied().unwrap_or_default()
     }
 
-    /// The decision of the strictest: of those that refuse, the one that does so for longest; else of those that have
-    /// least left.
+    /// The decision of the strictest bucket: the one that refuses for longest, or else the one that has least left.
     fn decide(&mut self, charges: &[Charge], now: Duration) -> Decision {
         let decisions = charges.iter().map(|charge| self.buckets(charge).decide(charge.rate, now));
         let strictest = decisions.reduce(|one, other| {
@@ -181,7 +179,7 @@ impl Subjects {
 }
 
 impl Buckets {
-    /// What it says to one more request.
+    /// The decision on one more request.
     fn decide(self, rate: Rate, now: Duration) -> Decision {
         let limit = rate.per_minute.get();
         let minute = wait(self.minute, MINUTE, limit, now);
@@ -199,7 +197,7 @@ impl Buckets {
         }
     }
 
-    /// As it is when one more request was let through.
+    /// The state after one more request has passed.
     fn after(self, rate: Rate, now: Duration) -> Self {
         Self {
             minute: self.minute.max(now) + share(MINUTE, rate.per_minute.get()),
@@ -208,24 +206,24 @@ impl Buckets {
     }
 }
 
-/// How long until a bucket lets the next request through; `None` if it does now.
+/// Time until the next request passes a bucket; `None` if it passes now.
 fn wait(full_at: Duration, period: Duration, limit: u32, now: Duration) -> Option<Duration> {
     let used_then = full_at.saturating_sub(now) + share(period, limit);
     let over = used_then.saturating_sub(period + slack(limit));
     (!over.is_zero()).then_some(over)
 }
 
-/// The part of a period that one request uses up, rounded to a nanosecond.
+/// The part of a period that one request uses, rounded to a nanosecond.
 fn share(period: Duration, limit: u32) -> Duration {
     period / limit
 }
 
-/// What rounding can add up to over a whole period.
+/// The largest sum of rounding errors over a whole period.
 fn slack(limit: u32) -> Duration {
     Duration::from_nanos(limit.into())
 }
 
-/// The network that a peer's address stands for: an IPv4 address itself, the /64 of an IPv6 one (a single
+/// The network of a peer's address: an IPv4 address itself, the /64 of an IPv6 one (a single
 /// subscriber has that many addresses).
 pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -234,10 +232,10 @@ pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Stands for an e-mail address, whether there is such an account or not: so that no list of addresses grows here.
+/// The hash of an e-mail address, which need not belong to an account. No list of addresses is stored here.
 pub(crate) type LoginHash = [u8; 32];
 
-/// What stands for an e-mail address.
+/// Hashes an e-mail address, ignoring case and spaces around it.
 pub(crate) fn hash_of_login(email: &str) -> LoginHash {
     Sha256::digest(email.trim().to_lowercase()).into()
 }
@@ -264,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_minute_has_no_more_requests_than_it_says() {
+    fn requests_of_a_minute_are_bounded() {
         let limiter = limiter();
         let charges = [charge(ALICE, Rate::new(3, 100))];
         let remaining: Vec<_> = (0..3).map(|_| limiter.take_at(&charges, BEGIN).reading.remaining).collect();
@@ -282,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_within_a_second_is_refused_for_a_moment() {
+    fn burst_within_a_second_is_refused_briefly() {
         let limiter = limiter();
         let charges = [charge(ALICE, Rate::new(1000, 2))];
         let take = |now| limiter.take_at(&charges, now);
@@ -298,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn polls_do_not_use_up_calls_and_neighbours_do_not_share() {
+    fn budgets_and_subjects_are_independent() {
         let limiter = limiter();
         let rate = Rate::new(1, 1);
         let take = |subject, budget| limiter.take_at(&[Charge { subject, budget, rate }], BEGIN).retry_after;
@@ -309,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_request_takes_nothing_from_the_other_buckets() {
+    fn refused_request_takes_nothing_from_other_buckets() {
         let limiter = limiter();
         let (key, account) =
             (charge(ALICE, Rate::new(1, 9)), charge(Subject::Account(AccountId(1)), Rate::new(10, 9)));
@@ -322,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn the_strictest_bucket_is_told() {
+    fn strictest_bucket_is_reported() {
         let limiter = limiter();
         let account = charge(Subject::Account(AccountId(1)), Rate::new(4, 100));
         let with_key = |n| [charge(Subject::Key(TokenId(n)), Rate::new(3, 100)), account.clone()];
@@ -338,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_plan_counts_at_once_and_gives_nothing_back() {
+    fn changed_rate_applies_at_once_and_refills_nothing() {
         let limiter = limiter();
         let take = |per_minute| limiter.take_at(&[charge(ALICE, Rate::new(per_minute, 600))], BEGIN);
         for _ in 0..5 {
@@ -348,13 +346,13 @@ mod tests {
         assert_eq!(
             (upgraded.reading.limit, upgraded.reading.remaining),
             (100, 49),
-            "half was used up, and one"
+            "half was used, and one more"
         );
         assert_eq!(take(10).reading.remaining, 3);
     }
 
     #[test]
-    fn looking_counts_nothing() {
+    fn peeking_counts_nothing() {
         let limiter = limiter();
         let charges = [charge(ALICE, Rate::new(2, 2))];
         for _ in 0..5 {
@@ -364,14 +362,14 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_strangers_push_nobody_out() {
+    fn memory_is_bounded_and_anonymous_callers_evict_no_others() {
         let limiter = limiter();
         let alice = [charge(ALICE, Rate::new(2, 2))];
         limiter.take_at(&alice, BEGIN);
         for n in 0..100 {
             limiter.take_at(&[charge(Subject::Anonymous(network(n)), Rate::new(5, 5))], BEGIN);
         }
-        assert_eq!(limiter.take_at(&alice, BEGIN).reading.remaining, 0, "she is remembered");
+        assert_eq!(limiter.take_at(&alice, BEGIN).reading.remaining, 0, "she is not forgotten");
         for n in 0..100 {
             limiter.take_at(&[charge(Subject::Key(TokenId(n)), Rate::new(5, 5))], BEGIN);
         }
@@ -380,13 +378,13 @@ mod tests {
     }
 
     #[test]
-    fn one_address_is_one_login_however_it_is_written() {
+    fn login_hash_ignores_case_and_spaces() {
         assert_eq!(hash_of_login(" Ada@Example.org"), hash_of_login("ada@example.org"));
         assert_ne!(hash_of_login("ada@example.org"), hash_of_login("bob@example.org"));
     }
 
     #[test]
-    fn an_ipv6_subscriber_is_one_holder() {
+    fn ipv6_network_is_one_subject() {
         let network = |text: &str| network_of(text.parse().expect("an address"));
         assert_eq!(network("2001:db8:1:2:3:4:5:6"), network("2001:db8:1:2:ffff::1"));
         assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:1:3::1"));
@@ -394,9 +392,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes when, no minute and no second has more than a burst and what fills in meanwhile.
+        /// At any times of requests, no minute and no second has more than a burst and the refill during it.
         #[test]
-        fn a_rate_holds(per_minute in 1_u32..200, per_second in 1_u32..50, steps in prop::collection::vec(0_u64..3_000, 1..400)) {
+        fn rate_is_never_exceeded(per_minute in 1_u32..200, per_second in 1_u32..50, steps in prop::collection::vec(0_u64..3_000, 1..400)) {
             let limiter = limiter();
             let charges = [charge(ALICE, Rate::new(per_minute, per_second))];
             let (mut now, mut passed) = (BEGIN, Vec::new());
@@ -407,7 +405,7 @@ mod tests {
                     None => passed.push(now),
                     Some(wait) => {
                         prop_assert!(!wait.is_zero() && wait <= MINUTE);
-                        prop_assert_eq!(limiter.peek_at(&charges, now + wait).retry_after, None, "it is as it says");
+                        prop_assert_eq!(limiter.peek_at(&charges, now + wait).retry_after, None, "it passes after the announced wait");
                     }
                 }
             }

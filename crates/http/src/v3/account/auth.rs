@@ -83,9 +83,9 @@ impl SignupBody {
     }
 }
 
-/// A field that can't be left out.
+/// A required field.
 pub(crate) fn needed(field: &str, text: Option<String>) -> Result<String, Reject> {
-    text.filter(|text| !text.is_empty()).ok_or_else(|| Reject::invalid(format!("`{field}` is needed")))
+    text.filter(|text| !text.is_empty()).ok_or_else(|| Reject::invalid(format!("`{field}` is required")))
 }
 
 /// Credentials of a login.
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_has_several_names() {
+    fn name_is_read_from_several_fields() {
         use serde_json::json;
         let name = |json| parsed(json).expect("it is good").name;
         let (email, password) = ("Ada@example.org", "correct horse");
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_wrong_is_named() {
+    fn missing_and_invalid_fields_are_named() {
         use serde_json::json;
         for (json, named) in [
             (json!({"password": "correct horse"}), "`email`"),

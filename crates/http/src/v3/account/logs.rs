@@ -168,7 +168,7 @@ fn actor(entry: &AuditEntry, caller: &Caller) -> &'static str {
         (Some(_), _) => "admin",
         (None, Source::System) => "system",
         (None, Source::Operator) => "operator",
-        // Somebody who had shown no credential, such as at a login that was refused.
+        // The request had no credential, such as a refused login.
         (None, Source::Api | Source::Web) => "unknown",
     }
 }
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_field_is_reported_by_name() {
+    fn invalid_fields_are_named() {
         for (field, value) in
             [("page", "0"), ("limit", "x"), ("cursor", "x"), ("from", "yesterday"), ("to", "2026-13-01")]
         {

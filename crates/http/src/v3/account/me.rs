@@ -215,7 +215,7 @@ pub(crate) async fn set_preferences(
 }
 
 fn shown(all: Vec<Preference>) -> Preferences {
-    // What is stored was written from a value.
+    // The stored text was serialized from a value.
     all.into_iter().map(|one| (one.name, serde_json::from_str(&one.value).unwrap_or_default())).collect()
 }
 

@@ -1,4 +1,4 @@
-//! `GET /users/me/referrals`: the word under which the account brings others, and when they came.
+//! `GET /users/me/referrals`: the account's referral code, and the times of the sign-ups with it.
 
 use axum::Json;
 use axum::extract::State;

@@ -72,7 +72,7 @@ impl SetupReply {
     fn new(setup: SecondFactorSetup) -> Result<Self, Reject> {
         let code = QrCode::with_error_correction_level(setup.otpauth_url.as_bytes(), EcLevel::M);
         let code = code.map_err(|error| {
-            tracing::error!(%error, "drawing a QR code");
+            tracing::error!(%error, "failed to render the QR code");
             Reject::internal()
         })?;
         let svg = code.render::<svg::Color<'_>>().min_dimensions(QR_PIXELS_MIN, QR_PIXELS_MIN).build();
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_address_fits_into_a_qr_code() {
+    fn longest_address_fits_into_a_qr_code() {
         let account = "%F0%9F%A6%80".repeat(64);
         let otpauth_url = format!("{}{account}", SetupReply::example().otpauth_url);
         let reply =

@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_stays_and_null_says_something() {
+    fn absent_field_is_kept_and_null_is_applied() {
         let now = Plan {
             limits: pinfold_model::PlanLimits { file_bytes_max: Some(7), ..Plan::free().limits },
             ..Plan::free()
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_field_is_reported_by_name() {
+    fn invalid_fields_are_named() {
         for (text, field) in [
             ("{}", "storageLimit"),
             (r#"{"storageLimit": 1, "maxFileSizeBytes": "many"}"#, "maxFileSizeBytes"),

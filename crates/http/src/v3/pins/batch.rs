@@ -29,7 +29,7 @@ use crate::v3::reject::{ItemReject, Reject};
 /// The longest text of a CID that is shown in an error, in bytes.
 const SHOWN_LENGTH_MAX: usize = 128;
 
-/// The values of an array as they came, so that each is refused for itself. No more than a batch can have.
+/// The raw values of an array, so that each can be refused on its own. At most as many as a batch may have.
 #[derive(Default)]
 struct Items(Vec<Box<RawValue>>);
 
@@ -199,7 +199,7 @@ impl RemoveBatchBody {
     fn parse(&self, hint: Option<&str>) -> Result<Vec<(Cid, Option<ClusterId>)>, Reject> {
         let hint = filled(self.cl.as_deref()).or(hint);
         if !self.items.0.is_empty() && !self.cids.0.is_empty() {
-            return Err(Reject::invalid("Give either `items` or `cids`"));
+            return Err(Reject::invalid("Send either `items` or `cids`"));
         }
         let (mut pins, mut faults) = (Vec::new(), Vec::new());
         let items = self.items.0.iter().map(|item| (item, removal(item, hint)));

@@ -20,7 +20,7 @@ pub(crate) async fn dry_run(
     preference: Preference,
 ) -> Result<Response, Reject> {
     let time_max = app.settings().dry_run_time;
-    let (time, applied) = preference.settle(time_max, time_max);
+    let (time, applied) = preference.resolve(time_max, time_max);
     let looked = app.until_stopping(app.service().pins.dry_run(caller, wish, time)).await;
     let run = looked.ok_or_else(Reject::stopping)??;
     let headers: axum::http::HeaderMap =

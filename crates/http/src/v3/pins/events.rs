@@ -37,10 +37,10 @@ const EVENT_STREAM: &str = "text/event-stream";
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Tells nginx not to hold events back.
+/// Makes nginx pass events on at once.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// What an event's lines look like.
+/// The start of a stream, as an example.
 const EXAMPLE: &str = "retry: 3000\n\nid: 34407e29d027c000-pinning-6a09e667f3bcc908\nevent: progress\ndata: {\"cid\":\"bafkreiexp7jgrrnl7i37debwszffmd5oqujkwlu6472bthy4ezpvmwfcw4\",\"uploadId\":\"34407e29d027c000\",\"clusterId\":\"cl0-global\",\"state\":\"pinning\",\"blocks\":12,\"bytes\":3145728,\"totalBytes\":null,\"sources\":2,\"rate\":1048576,\"error\":null,\"errorCode\":null,\"attempts\":0,\"nextTryAt\":null,\"expiresAt\":null}\n\n";
 
 /// OpenAPI description of `Last-Event-ID`.
@@ -73,10 +73,10 @@ pub(crate) async fn events(
     credential: CredentialCheck<ClusterRead>,
 ) -> Result<Response, Reject> {
     let cluster = parse_cluster(hint.as_deref())?;
-    // Before the watch, so that a key that is revoked from here on is noticed.
+    // Subscribed before the watch starts, so that no revocation is missed.
     let revocations = app.service().tokens.revocations();
     let watch = app.service().pins.events(&caller, &cid, cluster.as_ref(), seen).await?;
-    let body = Body::from_stream(stream(Listener::new(app, watch, credential, revocations)));
+    let body = Body::from_stream(stream(EventStream::new(app, watch, credential, revocations)));
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM)),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -113,8 +113,8 @@ fn accepts_events(headers: &HeaderMap) -> bool {
         || values.any(|value| value.to_str().is_ok_and(|text| text.split(',').any(is_fit)))
 }
 
-/// The last event that the client saw: in the header, or in the query for those who can't send it. What is no id of
-/// ours tells nothing.
+/// The id of the last event that the client saw: in the header, or in the query for clients that can't send it. A malformed
+/// id is ignored.
 pub(crate) struct LastEvent(Option<EventId>);
 
 #[derive(Default, Deserialize)]
@@ -134,8 +134,8 @@ impl FromRequestParts<AppState> for LastEvent {
     }
 }
 
-/// One who listens.
-struct Listener {
+/// One open stream.
+struct EventStream {
     app: AppState,
     watch: PinEventStream,
     credential: CredentialCheck<ClusterRead>,
@@ -146,7 +146,7 @@ struct Listener {
     has_ended: bool,
 }
 
-/// What happens next to a listener.
+/// What is sent next.
 enum Next {
     Event(Box<PinEvent>),
     Heartbeat,
@@ -154,7 +154,7 @@ enum Next {
     Nothing,
 }
 
-impl Listener {
+impl EventStream {
     fn new(
         app: AppState,
         watch: PinEventStream,
@@ -179,7 +179,7 @@ impl Listener {
                 Err(_logged) => Next::Closed("unavailable"),
             },
             () = sleep_until(self.ends_at) => return Next::Closed("time"),
-            // Whoever tells of revocations lives as long as the app.
+            // The sender of revocations lives as long as the app.
             Ok(()) = self.revocations.changed() => {}
             _ = self.heartbeat.tick() => {}
         }
@@ -200,7 +200,7 @@ impl Listener {
         match self.next().await {
             Next::Event(event) => {
                 self.has_ended = event.kind == EventKind::End;
-                Some(told(&event))
+                Some(encode(&event))
             }
             Next::Heartbeat => Some(Bytes::from_static(b": still here\n\n")),
             Next::Closed(reason) => {
@@ -212,20 +212,20 @@ impl Listener {
     }
 }
 
-fn stream(listener: Listener) -> impl Stream<Item = Result<Bytes, Infallible>> {
-    futures::stream::unfold(listener, |mut listener| async {
-        let chunk = listener.chunk().await?;
-        Some((Ok(chunk), listener))
+fn stream(events: EventStream) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    futures::stream::unfold(events, |mut events| async {
+        let chunk = events.chunk().await?;
+        Some((Ok(chunk), events))
     })
 }
 
-fn told(event: &PinEvent) -> Bytes {
+fn encode(event: &PinEvent) -> Bytes {
     let kind = match event.kind {
         EventKind::State => "state",
         EventKind::Progress => "progress",
         EventKind::End => "end",
     };
-    // JSON has no line breaks, and an id none either.
+    // Neither the JSON nor the id has line breaks.
     let data = serde_json::to_string(&EventBody::new(event)).unwrap_or_default();
     let mut text = String::with_capacity(data.len() + 128);
     let _ = write!(text, "id: {}\nevent: {kind}\ndata: {data}\n\n", event.id);
@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_a_client_takes_is_sent() {
+    fn accept_header_is_respected() {
         let accepts = |values: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for value in values {

@@ -72,7 +72,7 @@ pub(crate) async fn pin(
     if flag("dryRun", query.dry_run.as_deref())? == Some(true) {
         return dry_run(&app, &caller, &wish, preference).await;
     }
-    let (wait, applied) = preference.settle(app.settings().wait_default, app.settings().wait_max);
+    let (wait, applied) = preference.resolve(app.settings().wait_default, app.settings().wait_max);
     let receipt = pin_and_wait(&app, &caller, wish, wait).await?;
     Ok(PinReply::of_pin(&receipt).applied(applied).into_response())
 }

@@ -50,7 +50,7 @@ pub(crate) async fn rename(
     MaybeJson(body): MaybeJson<RenameBody>,
 ) -> Result<Json<RenamedReply>, Reject> {
     let name = body.parse()?;
-    // What is no id is no upload's id.
+    // A malformed id belongs to no upload.
     let id = upload_id.ok().and_then(|Path(id)| id.parse::<PinId>().ok());
     let pin = id.ok_or(Error::UploadNotFound)?;
     let view = app.service().pins.rename(&caller, pin, name).await?;

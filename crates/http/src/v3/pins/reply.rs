@@ -123,7 +123,7 @@ impl IntoResponse for PinReply {
 
 /// URL of the status of a pin, for `Location`.
 pub(crate) fn status_location(view: &PinView) -> Option<HeaderValue> {
-    // CIDs and cluster ids are plain words, which stand in a URL as they are.
+    // CIDs and cluster ids need no encoding in a URL.
     HeaderValue::try_from(format!("/api/v3/status/{}?cl={}", view.cid, view.cluster)).ok()
 }
 

@@ -106,7 +106,7 @@ impl AllocationsReply {
     }
 
     fn new(status: &PinStatus) -> Self {
-        // Every node that a cluster has keeps what is pinned in it, and there is one at least.
+        // Every node of a cluster stores what is pinned in it, and a cluster has at least one node.
         let factor = status.allocations.len().max(1);
         Self {
             cid: status.view.cid.to_string(),

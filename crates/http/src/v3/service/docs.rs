@@ -16,7 +16,7 @@ use crate::v3::reject::Reject;
 /// The page shows this document.
 const DOCUMENT: &str = "/api/v3/docs/openapi.json";
 
-/// The page may load its own files and call this server, and nothing else. Swagger UI writes styles into its elements.
+/// The page may load its own files and call this server, and nothing else. Swagger UI sets inline styles.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn health_names_what_fails_but_not_how() {
+    fn health_names_failed_checks_without_details() {
         let (status, text) = health(None, None);
         assert_eq!(status, StatusCode::OK);
         insta::assert_snapshot!(text, @r#"{"status":"ok","version":"[version]","dependencies":{"database":{"status":"ok"},"clusters":{"cl0-global":{"status":"ok"}}}}"#);

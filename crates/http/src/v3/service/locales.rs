@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lists_are_whole_and_in_order() {
+    fn lists_are_complete_and_sorted() {
         for (list, count, is_code) in [
             (LANGUAGES, 183, u8::is_ascii_lowercase as fn(&u8) -> bool),
             (COUNTRIES, 249, u8::is_ascii_uppercase as fn(&u8) -> bool),

@@ -1,12 +1,10 @@
-//! `POST /files/directory-dag`: a directory uploaded as a multipart form; and `POST /files/directory`: a folder of the
-//! server.
+//! `POST /files/directory-dag`: a directory as a multipart form; and `POST /files/directory`: a directory on the server.
 //!
-//! Files are parts named `files`, `files[]` or `files[0]` (from clients whose forms have each name once), whose
-//! filename is the path, or pairs of `files[i][path]` and `files[i][content]` in any order. They are streamed into the
-//! service as they arrive.
+//! Files are parts named `files`, `files[]` or `files[0]` (from clients whose forms have each name once) whose filename is
+//! the path, or pairs `files[i][path]` and `files[i][content]` in any order. They stream into the service.
 //!
-//! Windows clients write paths with backslashes, which are treated as slashes. Names with a real backslash are rarer
-//! and cannot be distinguished.
+//! Windows clients write paths with backslashes. These are taken as slashes: a file whose name really has one is
+//! rarer than they are, and cannot be distinguished.
 
 use std::collections::HashMap;
 
@@ -33,7 +31,7 @@ use crate::v3::uploads::form::{Form, Part};
 /// Longest index of a pair, in bytes. It is held in memory until the other part arrives, and is a number or a UUID.
 const INDEX_LENGTH_MAX: usize = 64;
 
-/// Maximum number of duplicate paths in an error. The rest of the form is not read when it is reached.
+/// The most duplicate paths that are named; after that many the rest of the form is not read.
 const DUPLICATES_MAX: usize = 10;
 
 /// The files of a directory with their options. As for a file, the examples of optional fields are empty.
@@ -85,8 +83,8 @@ pub(crate) async fn form(
         incoming.take(part, &form).await?;
     }
     let (draft, request) = incoming.finish()?;
-    let uploaded = app.service().uploads.keep_directory(&caller, draft, request).await?;
-    Ok(DirectoryReply::new(&uploaded))
+    let kept = app.service().uploads.keep_directory(&caller, draft, request).await?;
+    Ok(DirectoryReply::new(&kept))
 }
 
 /// A folder on the server with its options.
@@ -134,8 +132,8 @@ pub(crate) async fn folder(
     let mut request = UploadRequest { cluster, options };
     let (draft, name) = app.service().uploads.folder(&caller, &request, path).await?;
     request.options.original_name = request.options.original_name.or(name);
-    let uploaded = app.service().uploads.keep_directory(&caller, draft, request).await?;
-    Ok(DirectoryReply::new(&uploaded))
+    let kept = app.service().uploads.keep_directory(&caller, draft, request).await?;
+    Ok(DirectoryReply::new(&kept))
 }
 
 /// A directory upload in progress.
@@ -144,11 +142,11 @@ struct Incoming<'a> {
     caller: &'a Caller,
     fields: Fields,
     draft: Option<DirectoryDraft>,
-    /// Number of files and paths received. Each of them uses memory.
+    /// Files and paths received: each of them costs memory.
     entries: usize,
     /// Paths whose content has not arrived, by the index of their pair.
     paths: HashMap<String, String>,
-    /// Files whose path has not arrived, each with the path that it has if none arrives.
+    /// Files whose path has not arrived, each with its filename, which is used if none does.
     loose: HashMap<String, (LooseFile, Option<String>)>,
     duplicates: Vec<String>,
 }
@@ -195,14 +193,14 @@ impl<'a> Incoming<'a> {
             return part.skip().await;
         }
         let added = self.draft().await?.add(path, part.into_reader()).await;
-        added.map(drop).map_err(|error| form.or_fault(error))
+        added.map(drop).map_err(|error| form.or_body_error(error))
     }
 
-    /// A file whose path arrives after it.
+    /// Receives a file whose path follows it.
     async fn add_loose(&mut self, index: String, part: Part, form: &Form) -> Result<(), Reject> {
         let own = part.file_name().map(plain_path).transpose()?;
         let file = self.draft().await?.receive(part.into_reader()).await;
-        let file = file.map_err(|error| form.or_fault(error))?;
+        let file = file.map_err(|error| form.or_body_error(error))?;
         if self.loose.insert(index, (file, own)).is_some() {
             return Err(Reject::invalid("Two parts `files[…][content]` have the same index"));
         }
@@ -229,7 +227,7 @@ impl<'a> Incoming<'a> {
         Ok(())
     }
 
-    /// The draft, created with the options known when the first file arrives.
+    /// The draft, which starts with the fields that precede the first file.
     async fn draft(&mut self) -> Result<&mut DirectoryDraft, Reject> {
         self.entries += 1;
         if self.entries > self.entries_max() {
@@ -257,8 +255,8 @@ impl<'a> Incoming<'a> {
 
     fn duplicates(&self) -> Reject {
         Reject::invalid(format!(
-            "Duplicate paths: {}. If your form library drops folders from filenames, send each path in a field \
-             files[i][path] and its file in files[i][content]",
+            "Duplicate paths: {}. If your form library drops folders from filenames, send each path in a \
+             field files[i][path] next to files[i][content]",
             self.duplicates.join(", ")
         ))
     }
@@ -283,7 +281,7 @@ impl<'a> Incoming<'a> {
     }
 
     fn too_many(&self) -> Reject {
-        Reject::too_large(format!("A directory upload has at most {} files", self.entries_max()))
+        Reject::too_large(format!("A directory upload may have at most {} files", self.entries_max()))
     }
 }
 
@@ -291,7 +289,7 @@ fn no_files() -> Reject {
     Reject::invalid("The form has no part named `files` (or `files[0][content]`)")
 }
 
-/// A path with slashes as separators.
+/// A path with slashes between its segments.
 fn plain_path(path: &str) -> Result<String, Reject> {
     let drive = matches!(path.as_bytes(), [letter, b':', b'\\', ..] if letter.is_ascii_alphabetic());
     let short = || path.chars().take(200).collect::<String>();
@@ -299,13 +297,13 @@ fn plain_path(path: &str) -> Result<String, Reject> {
     if drive { Err(absolute()) } else { Ok(path.replace('\\', "/")) }
 }
 
-/// Whether a part with this name is a file whose filename is its path.
+/// Whether a part of this name is a file whose filename is its path.
 fn is_file(name: &str) -> bool {
     let index = name.strip_prefix("files[").and_then(|rest| rest.strip_suffix(']'));
     name == "files" || index.is_some_and(|index| index.bytes().all(|sign| sign.is_ascii_digit()))
 }
 
-/// The `index` of a part named `files[index][field]`.
+/// The index in `files[index][what]`.
 fn pair<'a>(name: &'a str, what: &str) -> Option<&'a str> {
     let (index, rest) = name.strip_prefix("files[")?.split_once("][")?;
     (rest.strip_suffix(']')? == what).then_some(index)
@@ -313,12 +311,12 @@ fn pair<'a>(name: &'a str, what: &str) -> Option<&'a str> {
 
 fn checked(index: &str) -> Result<String, Reject> {
     if index.len() > INDEX_LENGTH_MAX {
-        return Err(Reject::invalid(format!("An index has at most {INDEX_LENGTH_MAX} bytes")));
+        return Err(Reject::invalid(format!("An index may have at most {INDEX_LENGTH_MAX} bytes")));
     }
     Ok(index.to_owned())
 }
 
-/// Response to a directory upload. The contract requires each field in camel case and in lower case.
+/// The answer to a directory upload. The API mixes snake case and camel case in it.
 pub(crate) struct DirectoryReply {
     body: DirectoryBody,
     headers: HeaderMap,
@@ -385,8 +383,8 @@ impl DirectoryBody {
 }
 
 impl DirectoryReply {
-    fn new(uploaded: &UploadReceipt) -> Self {
-        let view = &uploaded.receipt.view;
+    fn new(kept: &UploadReceipt) -> Self {
+        let view = &kept.receipt.view;
         let is_pinned = view.state == PinState::Pinned;
         let name = view.original_name.as_ref().or(view.custom_name.as_ref());
         let body = DirectoryBody {
@@ -395,9 +393,9 @@ impl DirectoryReply {
             filename: name.map(PinName::to_string),
             size: view.size_bytes,
             kind: "directory",
-            files: uploaded.entries.iter().map(EntryBody::new).collect(),
-            total_files: uploaded.entries.len(),
-            total_size: uploaded.entries.iter().map(|entry| entry.file_bytes).sum(),
+            files: kept.entries.iter().map(EntryBody::new).collect(),
+            total_files: kept.entries.len(),
+            total_size: kept.entries.iter().map(|entry| entry.file_bytes).sum(),
             cluster_id: view.cluster.to_string(),
             expires_at: view.expires_at.map(|time| time.to_string()),
             retain_until: view.retain_until.map(|time| time.to_string()),
@@ -433,7 +431,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn file_parts_with_and_without_index_are_recognised() {
+    fn file_parts_are_recognised_with_and_without_index() {
         for name in ["files", "files[]", "files[0]", "files[12]"] {
             assert!(is_file(name), "{name}");
         }
@@ -443,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn pair_parts_are_recognised_by_their_brackets() {
+    fn pairs_are_recognised_by_their_brackets() {
         assert_eq!(pair("files[12][path]", "path"), Some("12"));
         assert_eq!(pair("files[0][content]", "content"), Some("0"));
         for other in ["files", "files[]", "files[0]", "files[0][path", "xfiles[0][path]", "files[0][path]]"] {
@@ -454,7 +452,7 @@ mod tests {
     #[test]
     fn windows_paths_are_accepted() {
         assert_eq!(plain_path(r"img\icons\a.png").expect("a path"), "img/icons/a.png");
-        assert_eq!(plain_path("c:/x").expect("a segment may have this name"), "c:/x");
+        assert_eq!(plain_path("c:/x").expect("a folder may be called so"), "c:/x");
         assert!(format!("{:?}", plain_path(r"C:\site\a.png")).contains("absolute"));
     }
 }

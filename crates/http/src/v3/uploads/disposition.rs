@@ -1,22 +1,21 @@
-//! Parses `Content-Disposition` of a form part as real clients write it.
+//! What a part of a form is called, as clients really write it.
 //!
-//! RFC 7578 and the form encoding of the WHATWG disagree about quotes, and so do clients. The parser accepts: raw UTF-8
-//! (invalid UTF-8 is decoded as Latin-1); quotes and backslashes escaped by a backslash (curl before 7.81, Go, PHP);
-//! `%22`, `%0D` and `%0A` for characters that a header cannot contain (browsers, undici, curl since 7.81, Python); and
-//! `filename*` (RFC 8187; older versions of Python). Other percent signs and backslashes are literal, because names
-//! contain them.
+//! RFC 7578 and the WHATWG's form encoding disagree on quotes, and clients on both. Read here are: raw UTF-8 (what is
+//! none is taken as Latin-1); quotes and backslashes behind a backslash (curl before 7.81, Go, PHP); `%22`, `%0D` and
+//! `%0A` for what can't stand in a header (browsers, undici, curl since, Python); and `filename*` (RFC 8187; older
+//! Pythons). Other percent signs and backslashes stand for themselves: names have them.
 
-/// The names in a `Content-Disposition` header.
+/// The names in a `Content-Disposition`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Disposition {
-    /// Name of the form field.
+    /// The field's.
     pub(crate) name: Option<String>,
-    /// Name of the file; `None` also for an empty one.
+    /// The file's; `None` also for an empty one.
     pub(crate) file_name: Option<String>,
 }
 
 impl Disposition {
-    /// Parses the value of the header. Invalid parameters are skipped.
+    /// Reads a header's value. What makes no sense in it is passed over.
     pub(crate) fn parse(value: &[u8]) -> Self {
         let text = text_of(value);
         let (_, mut rest) = text.split_once(';').unwrap_or_default();
@@ -35,12 +34,12 @@ impl Disposition {
     }
 }
 
-/// Decodes UTF-8, or else Latin-1, in which each byte is a character.
+/// UTF-8, or else Latin-1, in which each byte is a character.
 fn text_of(bytes: &[u8]) -> String {
     std::str::from_utf8(bytes).map_or_else(|_| bytes.iter().copied().map(char::from).collect(), str::to_owned)
 }
 
-/// Returns the next parameter: its key, its value, and the rest.
+/// The next parameter: its key, its value, and what follows.
 fn parameter(text: &str) -> (&str, String, &str) {
     let end = text.find(['=', ';']).unwrap_or(text.len());
     let (key, rest) = (text[..end].trim(), &text[end..]);
@@ -57,7 +56,7 @@ fn parameter(text: &str) -> (&str, String, &str) {
     (key, value, rest.split_once(';').unwrap_or_default().1)
 }
 
-/// Returns a value after its opening quote, and the rest after its closing quote.
+/// A value behind its opening quote, and what follows its closing one.
 fn quoted_value(text: &str) -> (String, &str) {
     let mut value = String::new();
     let mut signs = text.char_indices().peekable();
@@ -71,14 +70,14 @@ fn quoted_value(text: &str) -> (String, &str) {
             other => value.push(other),
         }
     }
-    // The apparent escaped quote was the closing quote after a path that ends in a backslash.
+    // What was taken for an escaped quote was the closing one behind a path that ends in a backslash.
     if let Some(path) = value.strip_suffix('"') {
         value = format!("{path}\\");
     }
     (value, "")
 }
 
-/// Decodes the three characters that browsers encode because a header cannot contain them.
+/// Decodes the three characters that browsers encode because a header can't contain them.
 fn unescaped(value: &str) -> String {
     let mut value = value.to_owned();
     for (escaped, sign) in [("%22", "\""), ("%0D", "\r"), ("%0d", "\r"), ("%0A", "\n"), ("%0a", "\n")] {
@@ -87,7 +86,7 @@ fn unescaped(value: &str) -> String {
     value
 }
 
-/// Decodes `charset'language'value` (RFC 8187).
+/// The text of `charset'language'value` (RFC 8187).
 fn extended_value(value: &str) -> Option<String> {
     let mut parts = value.splitn(3, '\'');
     let (charset, _language, encoded) = (parts.next()?, parts.next()?, parts.next()?);
@@ -99,7 +98,7 @@ fn extended_value(value: &str) -> Option<String> {
     }
 }
 
-/// Decodes percent-encoding; `None` if it is malformed.
+/// The bytes of a text whose percent-encoding is undone; `None` if it is broken.
 pub(crate) fn percent_decoded(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -125,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_of_each_client_are_parsed() {
+    fn quotes_are_parsed_as_each_client_writes_them() {
         for (client, parameters, name) in [
             ("plain", r#"filename="a b.txt""#, "a b.txt"),
             ("no quotes", "filename=a.txt", "a.txt"),
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_parameters_are_skipped() {
+    fn malformed_parameters_are_ignored() {
         for bad in [
             "",
             ";;",
@@ -169,14 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn invalid_utf8_is_decoded_as_latin1() {
+    fn bytes_that_are_no_utf8_are_latin1() {
         let parsed = Disposition::parse(b"form-data; name=\"file\"; filename=\"na\xefve\"");
         assert_eq!(parsed.file_name.as_deref(), Some("naïve"));
         assert_eq!(parsed.name.as_deref(), Some("file"));
     }
 
     #[test]
-    fn filename_is_not_mistaken_for_the_field_name() {
+    fn filename_is_not_read_as_field_name() {
         let parsed = Disposition::parse(br#"form-data; filename="name=evil"; name="good""#);
         assert_eq!((parsed.name.as_deref(), parsed.file_name.as_deref()), (Some("good"), Some("name=evil")));
     }

@@ -15,11 +15,11 @@ use crate::v3::query::{Pagination, number};
 use crate::v3::reject::Reject;
 use crate::v3::uploads::file::base_name;
 
-/// Page size if the request has no `limit`.
+/// Page size if the request names none.
 const LIMIT_DEFAULT: u32 = 100;
-/// Maximum page size.
+/// Largest page.
 const LIMIT_MAX: u32 = 1_000;
-/// Maximum depth of a listing.
+/// Largest depth of a listing.
 const DEPTH_MAX: u32 = 128;
 
 /// Query of a listing.
@@ -70,7 +70,7 @@ pub(crate) async fn list(
 /// Parses the cursor of a listing.
 pub(crate) fn parse_cursor(text: Option<&str>) -> Result<Option<Position>, Reject> {
     let cursor = filled(text).map(str::parse::<Position>).transpose();
-    cursor.map_err(|_| Reject::invalid("`cursor`: give a `nextCursor` of an earlier answer"))
+    cursor.map_err(|_| Reject::invalid("`cursor` must be the `nextCursor` of an earlier answer"))
 }
 
 /// A page of the entries of a directory.

@@ -1,7 +1,7 @@
-//! `POST /files`: one file uploaded as a multipart form.
+//! `POST /files`: one file, as a multipart form.
 //!
-//! The file is streamed into the service as it arrives. Fields may come before or after it: those before it are
-//! validated before any content is read, and nothing is pinned until the form is complete.
+//! It streams into the service as it comes. Fields may stand before or after it: those before are checked before any
+//! content is read, and nothing is pinned until the form is complete.
 
 use axum::extract::{Request, State};
 use pinfold_service::{Caller, Received, UploadRequest};
@@ -83,17 +83,17 @@ async fn receive(
             continue;
         }
         if received.is_some() {
-            return Err(Reject::invalid("Send one `file`; several go to POST /files/directory-dag"));
+            return Err(Reject::invalid("Send exactly one `file`; POST /files/directory-dag takes several"));
         }
         fields.name = part.file_name().map(|path| base_name(path).to_owned());
         let early = fields.request(app)?;
         let content = app.service().uploads.receive(caller, &early, part.into_reader()).await;
-        received = Some(content.map_err(|error| form.or_fault(error))?);
+        received = Some(content.map_err(|error| form.or_body_error(error))?);
     }
     received.ok_or_else(|| Reject::invalid("The form has no part named `file`"))
 }
 
-/// The text fields that both kinds of uploads have, as received so far.
+/// The text fields that both kinds of uploads have, as far as they have come.
 #[derive(Default)]
 pub(crate) struct Fields {
     hint: Option<String>,
@@ -108,7 +108,7 @@ impl Fields {
         Self { hint, ..Self::default() }
     }
 
-    /// The options given so far.
+    /// What they say so far.
     pub(crate) fn request(&self, app: &AppState) -> Result<UploadRequest, Reject> {
         let mut options = self.body.parse(app.now())?;
         if options.original_name.is_none() {
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn file_name_is_the_last_segment_of_its_path() {
+    fn file_name_is_the_last_segment() {
         assert_eq!(base_name("C:\\fakepath\\a.txt"), "a.txt");
         assert_eq!(base_name("dir/a.txt"), "a.txt");
         assert_eq!(base_name("dir/"), "");

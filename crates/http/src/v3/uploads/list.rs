@@ -18,7 +18,7 @@ use crate::v3::query::{Pagination, flag, number, search};
 use crate::v3::reject::Reject;
 use crate::v3::uploads::entries::{EntryItem, parse_cursor};
 
-/// Maximum page size.
+/// The largest page.
 const LIMIT_MAX: u32 = 100;
 
 /// The filters as received. An empty value counts as absent.
@@ -82,7 +82,7 @@ impl UploadsQuery {
         parent.map_err(|error| Reject::invalid(format!("`parentCid`: {error}")))
     }
 
-    /// Options of a directory listing. The other filters are for pins; ignoring them would return a wrong result.
+    /// The page of entries. Filters apply to pins only, and are refused rather than ignored.
     fn inside(&self) -> Result<EntriesQuery, Reject> {
         let filters = [
             ("cid", &self.cid),
@@ -91,7 +91,7 @@ impl UploadsQuery {
             ("hasExpiration", &self.has_expiration),
         ];
         if let Some((name, _)) = filters.into_iter().find(|(_, value)| filled(value.as_deref()).is_some()) {
-            return Err(Reject::invalid(format!("`{name}` cannot be combined with `parentCid`")));
+            return Err(Reject::invalid(format!("`{name}` can't be combined with `parentCid`")));
         }
         Ok(EntriesQuery {
             page: number("page", self.page.as_deref(), 1)?,
@@ -115,7 +115,7 @@ impl UploadsQuery {
             cluster: parse_cluster(self.cl.as_deref())?,
             has_expiry: flag("hasExpiration", self.has_expiration.as_deref())?,
             cursor: cursor
-                .map_err(|_| Reject::invalid("`cursor`: give a `nextCursor` of an earlier answer"))?,
+                .map_err(|_| Reject::invalid("`cursor` must be the `nextCursor` of an earlier answer"))?,
         })
     }
 }
@@ -234,7 +234,7 @@ impl UploadItem {
         }
     }
 
-    /// An entry inside a pin. Fields that it does not have itself are those of the pin.
+    /// An entry of a pinned directory. Fields that an entry lacks are those of the pin.
     fn inside(pin: &PinView, entry: &WalkEntry) -> Self {
         let item = EntryItem::new(entry);
         Self {
@@ -287,19 +287,19 @@ mod tests {
     }
 
     #[test]
-    fn boolean_filters_accept_the_spellings_of_many_languages() {
+    fn flags_are_parsed_as_many_languages_write_them() {
         for (text, flag) in [("true", true), ("True", true), ("1", true), ("FALSE", false), (" 0 ", false)] {
             assert_eq!(query(&[("hasExpiration", text)]).expect(text).has_expiry, Some(flag), "{text}");
         }
     }
 
     #[test]
-    fn page_size_is_limited_to_100() {
-        assert_eq!(query(&[("limit", "5000")]).expect("the size is reduced").limit, 100);
+    fn page_has_at_most_100_items() {
+        assert_eq!(query(&[("limit", "5000")]).expect("it is cut").limit, 100);
     }
 
     #[test]
-    fn invalid_parameter_is_reported_by_name() {
+    fn invalid_fields_are_named() {
         for (field, value) in [
             ("page", "0"),
             ("page", "two"),

@@ -1,4 +1,4 @@
-//! The audit log and referrals, as clients see them.
+//! The audit log and referrals.
 
 use insta::assert_snapshot;
 use serde_json::json;
@@ -16,11 +16,11 @@ async fn actions(api: &Api, key: &str, query: &str) -> Vec<String> {
     assert_eq!(answer.status(), 200, "{}", answer.text());
     let json = answer.json();
     let entries = json["logs"].as_array().expect("a list");
-    entries.iter().map(|entry| entry["action"].as_str().expect("a text").to_owned()).collect()
+    entries.iter().map(|entry| entry["action"].as_str().expect("a word").to_owned()).collect()
 }
 
 #[tokio::test]
-async fn pin_and_its_removal_are_logged_with_actor_and_address() {
+async fn log_records_pin_and_removal_with_actor_and_address() {
     let api = Api::start().await;
     let key = api.key("premium", SCOPES).await;
     let pin = api.post(&format!("/api/v3/files/pin/{HELLO}")).key(&key).from("192.0.2.7");
@@ -39,7 +39,7 @@ async fn pin_and_its_removal_are_logged_with_actor_and_address() {
 }
 
 #[tokio::test]
-async fn audit_log_has_pages_cursors_and_filters() {
+async fn log_has_pages_cursors_and_filters() {
     let api = Api::start().await;
     let key = api.key("premium", SCOPES).await;
     for n in 0..5 {
@@ -77,11 +77,11 @@ async fn audit_log_has_pages_cursors_and_filters() {
 }
 
 #[tokio::test]
-async fn audit_log_is_private() {
+async fn log_of_another_account_is_not_readable() {
     let api = Api::start().await;
     let (alice, bob) = (api.key("free", SCOPES).await, api.key("free", SCOPES).await);
     let first = logs(&api, &alice, "?limit=1").await.json();
-    let cursor = first["nextCursor"].as_str().expect("there is a next page").to_owned();
+    let cursor = first["nextCursor"].as_str().expect("there is more").to_owned();
     let of_bob = logs(&api, &bob, &format!("?cursor={cursor}")).await.json();
     let ids = |json: &serde_json::Value| {
         json["logs"].as_array().expect("a list").iter().map(|entry| entry["id"].clone()).collect::<Vec<_>>()
@@ -91,11 +91,11 @@ async fn audit_log_is_private() {
 }
 
 #[tokio::test]
-async fn account_has_a_referral_code_and_referrals_are_anonymous() {
+async fn referral_code_is_shown_without_names() {
     let api = Api::start().await;
     let key = api.key("free", SCOPES).await;
     let answer = api.get("/api/v3/users/me/referrals").key(&key).await.json();
-    let code = answer["referralCode"].as_str().expect("a text").to_owned();
+    let code = answer["referralCode"].as_str().expect("a word").to_owned();
     assert_eq!(
         answer,
         json!({"referralCode": code, "referrals": [], "total": 0,

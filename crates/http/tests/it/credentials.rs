@@ -1,4 +1,4 @@
-//! Authorization: credentials, scopes, rate limits, and the order in which they are checked.
+//! Credentials, scopes and rate limits, and the order in which they are checked.
 
 use insta::assert_snapshot;
 use pinfold_http::{Rate, Settings};
@@ -6,16 +6,16 @@ use pinfold_http::{Rate, Settings};
 use crate::harness::{Api, HELLO};
 
 #[tokio::test]
-async fn missing_credential_reveals_nothing() {
+async fn request_without_credential_reveals_nothing() {
     let api = Api::start().await;
     let answer = api.post(&format!("/api/v3/files/pin/{HELLO}")).await;
     assert_eq!(answer.status(), 401);
     assert_eq!(answer.header("www-authenticate"), "Bearer");
-    assert_snapshot!(answer.text(), @r#"{"error":"Unauthorized","message":"Send an API key in X-API-Key or as Authorization: Bearer","code":"UNAUTHORIZED"}"#);
+    assert_snapshot!(answer.text(), @r#"{"error":"Unauthorized","message":"Missing credential; send an API key as X-API-Key or Authorization: Bearer","code":"UNAUTHORIZED"}"#);
 }
 
 #[tokio::test]
-async fn wrong_key_is_distinguished_from_a_missing_one() {
+async fn wrong_key_and_missing_key_have_different_codes() {
     let api = Api::start().await;
     let answer = api.get("/api/v3/users/me/uploads").header("x-api-key", "nonsense").await;
     assert_eq!(answer.status(), 401);
@@ -23,7 +23,7 @@ async fn wrong_key_is_distinguished_from_a_missing_one() {
 }
 
 #[tokio::test]
-async fn either_header_and_one_valid_credential_suffice() {
+async fn one_valid_credential_in_either_header_is_enough() {
     let api = Api::start().await;
     let key = api.key("free", "files:read").await;
     let list = || api.get("/api/v3/users/me/uploads");
@@ -34,7 +34,7 @@ async fn either_header_and_one_valid_credential_suffice() {
 }
 
 #[tokio::test]
-async fn revoked_key_is_rejected_at_once() {
+async fn revoked_key_is_refused_at_once() {
     let api = Api::start().await;
     let key = api.key("free", "files:read").await;
     assert_eq!(api.get("/api/v3/users/me/uploads").key(&key).await.status(), 200);
@@ -69,11 +69,11 @@ async fn every_route_requires_its_scope() {
 }
 
 #[tokio::test]
-async fn checks_run_in_the_order_of_the_contract() {
+async fn checks_run_in_the_documented_order() {
     let api = Api::start().await;
     let (reader, writer) = (api.key("free", "files:read").await, api.key("free", "files:write").await);
     let pin = |path: &str, key: &str| api.post(path).key(key).body(r#"{"timelock":"2030-01-01T00:00:00Z"}"#);
-    // The scope is checked before the CID, the CID before the plan, the body before the plan.
+    // The scope before the CID, the CID before the plan, the body before the plan.
     assert_eq!(pin("/api/v3/files/pin/nonsense", &reader).await.code(), "missing_scope");
     assert_eq!(pin("/api/v3/files/pin/nonsense", &writer).await.message(), "Invalid CID");
     let bad_body = api.post(&format!("/api/v3/files/pin/{HELLO}")).key(&writer).body("{");
@@ -82,7 +82,7 @@ async fn checks_run_in_the_order_of_the_contract() {
 }
 
 #[tokio::test]
-async fn every_response_has_the_budget_and_its_policy() {
+async fn every_answer_has_rate_limit_and_request_id_headers() {
     let api = Api::start().await;
     let key = api.key("free", "files:read").await;
     let answer = api.get("/api/v3/nowhere").key(&key).header("x-request-id", "my-request").await;
@@ -91,7 +91,7 @@ async fn every_response_has_the_budget_and_its_policy() {
     assert_eq!((answer.header("x-ratelimit-limit"), answer.header("x-ratelimit-remaining")), ("300", "299"));
     let reset: i64 = answer.header("x-ratelimit-reset").parse().expect("Unix seconds");
     assert_eq!(reset, api.now_s() + 1);
-    assert_eq!(api.get("/").await.header("x-request-id").len(), 16, "the window is new");
+    assert_eq!(api.get("/").await.header("x-request-id").len(), 16, "a new one");
 }
 
 #[tokio::test]
@@ -111,11 +111,11 @@ async fn rate_limit_is_checked_before_anything_else() {
     assert_eq!(answer.header("x-ratelimit-remaining"), "0");
 
     let key = api.key("free", "files:read").await;
-    assert_eq!(api.get("/api/v3").key(&key).await.status(), 200, "a valid key has a budget of its own");
+    assert_eq!(api.get("/api/v3").key(&key).await.status(), 200, "a good key has a budget of its own");
 }
 
 #[tokio::test]
-async fn event_streams_do_not_use_the_request_budget() {
+async fn polls_do_not_use_the_budget_of_calls() {
     let api = Api::start().await;
     let key = api.key("free", "files:read,cluster:read").await;
     for _ in 0..5 {

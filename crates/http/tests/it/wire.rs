@@ -1,14 +1,14 @@
-//! Rules for every path: trailing slashes, methods, unknown routes, old versions; and the description of the service.
+//! Trailing slashes, methods, unknown paths and old versions, on every path; and the description of the service.
 
 use axum::http::HeaderValue;
 use insta::assert_snapshot;
 use pinfold_http::Settings;
 
 use crate::document::Document;
-use crate::harness::{Answer, Api, unhurried};
+use crate::harness::{Answer, Api, unlimited_rates};
 
 #[tokio::test]
-async fn trailing_slash_makes_no_difference() {
+async fn trailing_slash_is_ignored() {
     let api = Api::start().await;
     for path in ["/api/v3", "/health", "/api/v3/health", "/api/v3/peers"] {
         let (plain, slashed) = (api.get(path).await, api.get(&format!("{path}/")).await);
@@ -18,8 +18,8 @@ async fn trailing_slash_makes_no_difference() {
 }
 
 #[tokio::test]
-async fn every_route_accepts_a_trailing_slash() {
-    let api = Api::start_with(unhurried()).await;
+async fn every_route_answers_with_a_trailing_slash() {
+    let api = Api::start_with(unlimited_rates()).await;
     for operation in Document::of(&api).await.operations() {
         let path = operation.example_path();
         let path = path.trim_end_matches('/');
@@ -28,14 +28,14 @@ async fn every_route_accepts_a_trailing_slash() {
         }
         let plain = api.request(&operation.method, path).await;
         let slashed = api.request(&operation.method, &format!("{path}/")).await;
-        let summary = |answer: &Answer| (answer.status(), answer.header("content-type").to_owned());
-        assert_eq!(summary(&plain), summary(&slashed), "{}", operation.name());
+        let told = |answer: &Answer| (answer.status(), answer.header("content-type").to_owned());
+        assert_eq!(told(&plain), told(&slashed), "{}", operation.name());
         assert_ne!(plain.status(), 404, "{}", operation.name());
     }
 }
 
 #[tokio::test]
-async fn base_paths_describe_their_service() {
+async fn base_paths_describe_the_service() {
     let api = Api::start().await;
     for path in ["/", "/api/v3", "/api/v3/", "/ipfs", "/ipfs/"] {
         let answer = api.get(path).await;
@@ -45,7 +45,7 @@ async fn base_paths_describe_their_service() {
         assert_eq!((head.status(), head.text()), (200, ""), "{path}");
         assert_eq!(head.header("content-length"), answer.text().len().to_string(), "{path}");
     }
-    assert_eq!(api.get("/ipfs/bafkqaaa").await.status(), 404, "the gateway is disabled");
+    assert_eq!(api.get("/ipfs/bafkqaaa").await.status(), 404, "there is no gateway");
 }
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn every_error_is_json() {
 }
 
 #[tokio::test]
-async fn service_describes_itself() {
+async fn root_describes_the_service() {
     let api = Api::start().await;
     assert_eq!(api.get("/").await.text(), api.get("/api/v3").await.text());
     assert_eq!(api.get("/").await.json()["links"]["pin"], "/api/v3/files/pin/{cid}");
@@ -90,15 +90,15 @@ async fn unknown_paths_and_wrong_methods_are_json() {
     let api = Api::start().await;
     let answer = api.get("/api/v3/nowhere").await;
     assert_eq!((answer.status(), answer.header("content-type")), (404, "application/json"));
-    assert_snapshot!(answer.text(), @r#"{"error":"Not Found","message":"There is nothing at this path; GET /api/v3 lists what there is"}"#);
+    assert_snapshot!(answer.text(), @r#"{"error":"Not Found","message":"No such path; GET /api/v3 lists the API"}"#);
 
     let answer = api.request("PATCH", "/api/v3/users/me/uploads").await;
     assert_eq!((answer.status(), answer.header("allow")), (405, "GET,HEAD"));
-    assert_snapshot!(answer.text(), @r#"{"error":"Method Not Allowed","message":"This path does not take this method; see the header Allow"}"#);
+    assert_snapshot!(answer.text(), @r#"{"error":"Method Not Allowed","message":"Method not allowed for this path; see the Allow header"}"#);
 }
 
 #[tokio::test]
-async fn old_versions_are_gone_for_every_path() {
+async fn old_api_versions_answer_410() {
     let api = Api::start().await;
     for (method, path) in
         [("GET", "/api/v1"), ("POST", "/api/v1/files/"), ("DELETE", "/api/v2/a/b/c"), ("PUT", "/api/v2/")]
@@ -118,7 +118,7 @@ async fn clusters_have_the_fields_that_clients_read() {
 }
 
 #[tokio::test]
-async fn browsers_may_call_from_configured_origins_only() {
+async fn cors_allows_configured_origins_only() {
     let origin = "https://app.example";
     let settings = Settings { cors_origins: vec![HeaderValue::from_static(origin)], ..Settings::default() };
     let open = Api::start_with(settings).await;
