@@ -65,7 +65,7 @@ async fn accounts_and_plans_are_changed_while_the_server_runs() {
 
     let last = server.cli(&["user", "set", "admin@localhost", "--role", "user"]).await;
     let message = String::from_utf8(last.stderr).unwrap();
-    assert!(last.status.code() == Some(1) && message.contains("last account"), "{message}");
+    assert!(last.status.code() == Some(1) && message.contains("last enabled account"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,6 +32,8 @@ pub struct PendingPin {
     changes: Option<Subscription>,
     /// Whether the subscription is older than the work: then there is nothing to read before the first change.
     is_work_new: bool,
+    /// Whether `pin` may be out of date, because a wait for the outcome was interrupted.
+    is_stale: bool,
     /// Set if a task waits for the outcome.
     task: Option<TaskOutcome>,
 }
@@ -51,7 +53,7 @@ impl PendingPin {
             PinPhase::Active | PinPhase::Failed => None,
         };
         let requests = pin.request_count;
-        Self { placements, pin, created, requests, changes, is_work_new: false, task: None }
+        Self { placements, pin, created, requests, changes, is_work_new: false, is_stale: false, task: None }
     }
 
     /// A pin that was just written, with the changes of the work that began after it.
@@ -62,7 +64,7 @@ impl PendingPin {
         changes: Subscription,
     ) -> Self {
         let (requests, changes) = (pin.request_count, Some(changes));
-        Self { placements, pin, created, requests, changes, is_work_new: true, task: None }
+        Self { placements, pin, created, requests, changes, is_work_new: true, is_stale: false, task: None }
     }
 
     /// The pin as it was read last.
@@ -78,6 +80,7 @@ impl PendingPin {
     /// [`Error::StorageFull`], [`Error::Unavailable`]; then nothing is left of it. [`Error::PinNotFound`] if it was removed
     /// meanwhile.
     pub async fn outcome(&mut self, time: Duration) -> Option<Result<PinReceipt, Error>> {
+        self.is_stale = true;
         let settled = match &mut self.task {
             Some(task) => {
                 let outcome = tokio::time::timeout(time, &mut task.outcome).await.ok()?;
@@ -98,13 +101,14 @@ impl PendingPin {
     /// # Errors
     /// As [`outcome`](Self::outcome), if the pin has failed already.
     pub async fn detach(mut self) -> Result<PinReceipt, Error> {
-        if let Some(task) = self.task.take() {
-            if task.decided.swap(true, Ordering::AcqRel)
-                && let Ok(outcome) = task.outcome.await
-            {
-                self.pin = outcome?;
-                return Ok(self.receipt());
-            }
+        if let Some(task) = self.task.take()
+            && task.decided.swap(true, Ordering::AcqRel)
+            && let Ok(outcome) = task.outcome.await
+        {
+            self.pin = outcome?;
+            return Ok(self.receipt());
+        }
+        if self.is_stale {
             let pin = self.placements.store.pin(self.pin.id).await.map_err(log_store_error)?;
             self.pin = pin.ok_or(Error::PinNotFound)?;
         }
@@ -127,6 +131,7 @@ impl PendingPin {
             requests: self.requests,
             changes: None,
             is_work_new: false,
+            is_stale: true,
             task: Some(TaskOutcome { outcome, decided: Arc::clone(&decided) }),
         };
         let placements = Arc::clone(&self.placements);
