@@ -129,6 +129,7 @@ fn fixed() -> String {
 }
 
 /// Limits that the operator can change, with their defaults.
+#[expect(clippy::too_many_lines, reason = "a table of all limits")]
 fn configurable() -> String {
     let settings = Settings::default();
     let (bodies, rates, connections) = (&settings.bodies, &settings.rates, &settings.connections);
