@@ -150,14 +150,15 @@ impl App {
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
-        ErrorKind::AddrInUse => {
+    TcpListener::bind(address).await.map_err(|error| {
+        let kind = error.kind();
+        if kind == ErrorKind::AddrInUse {
             anyhow!("{address} is in use by another program; stop it, or choose another port with --listen")
-        }
-        ErrorKind::PermissionDenied => {
+        } else if kind == ErrorKind::PermissionDenied {
             anyhow!("this user may not listen on {address}; choose a port above 1023 with --listen")
+        } else {
+            anyhow!("cannot listen on {address}: {error}")
         }
-        _ => anyhow!("cannot listen on {address}: {error}"),
     })
 }
 
