@@ -176,7 +176,7 @@ impl Webhooks {
         if removed { Ok(()) } else { Err(Error::WebhookNotFound) }
     }
 
-    /// Replaces the secret of a webhook. For [`PREVIOUS_SECRET_VALIDITY`], deliveries are signed with the previous secret
+    /// Replaces the secret of a webhook. For `PREVIOUS_SECRET_VALIDITY`, deliveries are signed with the previous secret
     /// too, so that the receiver can switch without losing events. A second rotation ends that at once.
     ///
     /// # Errors

@@ -95,7 +95,7 @@ impl Admin {
     ///
     /// # Errors
     /// [`Error::AccountNotFound`], [`Error::InvalidRequest`] (invalid name, unknown plan), [`Error::LastAdmin`],
-    /// [`Error::AccountRemoveAccountOutcome`].
+    /// [`Error::AccountLeaving`].
     pub async fn change_account(
         &self,
         actor: Actor,

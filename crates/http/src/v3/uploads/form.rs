@@ -171,7 +171,7 @@ mod tests {
     async fn form_without_end_is_an_error() {
         let mut form = form(vec![b"--frontier\r\nContent-Disposition: form-data; name=\"cl\"\r\n\r\neu\r\n"]);
         let part = form.next().await.expect("no fault").expect("a part");
-        assert!(format!("{:?}", part.text().await).contains("cut off"));
+        assert!(format!("{:?}", part.text().await).contains("interrupted"));
     }
 
     #[tokio::test]
