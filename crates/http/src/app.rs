@@ -20,7 +20,7 @@ pub struct AppState {
 }
 
 impl AppState {
-    /// When `stopping` is cancelled, [`serve`](crate::server::acceptor) ends, and requests that wait
+    /// When `stopping` is cancelled, [`serve`](crate::serve) ends, and requests that wait
     /// for a pin are answered at once.
     #[must_use]
     pub fn new(
