@@ -137,13 +137,13 @@ pub(crate) async fn pin_all(
     ClusterHint(hint): ClusterHint,
     MaybeJson(body): MaybeJson<PinBatchBody>,
 ) -> Result<PinBatchReply, Reject> {
-    let PinBatchItems { wishes, mut faults } = body.parse(hint.as_deref(), app.now());
+    let PinBatchItems { requests, mut faults } = body.parse(hint.as_deref(), app.now());
     if !faults.is_empty() {
-        faults.extend(app.service().pins.faults(&caller, &wishes).into_iter().map(ItemReject::from));
+        faults.extend(app.service().pins.faults(&caller, &requests).into_iter().map(ItemReject::from));
         return Err(Reject::of_items(faults));
     }
-    let wishes = wishes.into_iter().map(|(_, wish)| wish).collect();
-    Ok(PinBatchReply::new(&app.service().pins.pin_all(&caller, wishes).await?))
+    let requests = requests.into_iter().map(|(_, request)| request).collect();
+    Ok(PinBatchReply::new(&app.service().pins.pin_all(&caller, requests).await?))
 }
 
 /// Remove several pins
@@ -168,21 +168,21 @@ pub(crate) async fn remove_all(
 
 /// The valid items with their indexes, and the errors of the others.
 struct PinBatchItems {
-    wishes: Vec<(usize, PinRequest)>,
+    requests: Vec<(usize, PinRequest)>,
     faults: Vec<ItemReject>,
 }
 
 impl PinBatchBody {
     fn parse(&self, hint: Option<&str>, now: Timestamp) -> PinBatchItems {
         let hint = filled(self.cl.as_deref()).or(hint);
-        let (mut wishes, mut faults) = (Vec::with_capacity(self.items.0.len()), Vec::new());
+        let (mut requests, mut faults) = (Vec::with_capacity(self.items.0.len()), Vec::new());
         for (index, item) in self.items.0.iter().enumerate() {
             let cid = item_cid(item);
             let body = parse::<PinOptionsBody>(item.get().as_bytes());
             let options = body.and_then(|body| Ok((body.cluster(hint)?, body.parse(now)?)));
             match (cid, options) {
                 (Ok(cid), Ok((cluster, options))) => {
-                    wishes.push((index, PinRequest { cid, cluster, options }));
+                    requests.push((index, PinRequest { cid, cluster, options }));
                 }
                 (cid, options) => {
                     let shown = shown_cid(item);
@@ -191,7 +191,7 @@ impl PinBatchBody {
                 }
             }
         }
-        PinBatchItems { wishes, faults }
+        PinBatchItems { requests, faults }
     }
 }
 

@@ -16,12 +16,12 @@ use crate::v3::reject::Reject;
 pub(crate) async fn dry_run(
     app: &AppState,
     caller: &RequireScope<FilesWrite>,
-    wish: &PinRequest,
+    request: &PinRequest,
     preference: Preference,
 ) -> Result<Response, Reject> {
     let time_max = app.settings().dry_run_time;
     let (time, applied) = preference.resolve(time_max, time_max);
-    let looked = app.until_stopping(app.service().pins.dry_run(caller, wish, time)).await;
+    let looked = app.until_stopping(app.service().pins.dry_run(caller, request, time)).await;
     let run = looked.ok_or_else(Reject::stopping)??;
     let headers: axum::http::HeaderMap =
         applied.map(|value| (PREFERENCE_APPLIED, value)).into_iter().collect();

@@ -68,12 +68,12 @@ pub(crate) async fn pin(
     MaybeJson(body): MaybeJson<PinOptionsBody>,
 ) -> Result<Response, Reject> {
     let (cluster, options) = (body.cluster(hint.as_deref())?, body.parse(app.now())?);
-    let wish = PinRequest { cid, cluster, options };
+    let request = PinRequest { cid, cluster, options };
     if flag("dryRun", query.dry_run.as_deref())? == Some(true) {
-        return dry_run(&app, &caller, &wish, preference).await;
+        return dry_run(&app, &caller, &request, preference).await;
     }
     let (wait, applied) = preference.resolve(app.settings().wait_default, app.settings().wait_max);
-    let receipt = pin_and_wait(&app, &caller, wish, wait).await?;
+    let receipt = pin_and_wait(&app, &caller, request, wait).await?;
     Ok(PinReply::of_pin(&receipt).applied(applied).into_response())
 }
 
