@@ -130,8 +130,8 @@ pub trait Cluster: Send + Sync + 'static {
         progress: &Arc<Progress>,
     ) -> Result<Held, ClusterError>;
 
-    /// Whether the root is local, as far as can be told at once. Then [`hold_local`](Self::hold_local) may succeed. Drivers
-    /// without local blocks need not implement either.
+    /// Whether the root appears to be local, by a lookup of this block alone. Then [`hold_local`](Self::hold_local) may succeed.
+    /// Drivers without local blocks need not implement either.
     fn has(&self, _root: &Cid) -> bool {
         false
     }

@@ -1,8 +1,8 @@
 //! A complete Pinfold server: constructs its parts in order, and stops them in the order in which nothing is lost.
 //!
 //! Start: the HTTP port first, because it fails early and costs nothing; then the stores, the IPFS node, the service and
-//! its background tasks, the admin socket, and HTTP last. Stop: no new requests, running requests finish or are told to
-//! stop waiting; then the admin socket, the background tasks and the node stop; the stores close last. Every task is
+//! its background tasks, the admin socket, and HTTP last. Stop: no new requests, running requests finish or stop waiting
+//! and answer; then the admin socket, the background tasks and the node stop; the stores close last. Every task is
 //! joined.
 
 use std::io::ErrorKind;

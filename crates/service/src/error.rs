@@ -128,7 +128,7 @@ pub enum Error {
 pub enum LoginError {
     #[error("Sign-up is closed; ask the operator of this server for an account")]
     SignupClosed,
-    /// The account does not exist, or the password is wrong; the client is not told which.
+    /// The account does not exist, or the password is wrong; the response does not say which.
     #[error("The e-mail address or the password is wrong")]
     WrongLogin,
     #[error("The password is wrong")]

@@ -1,8 +1,8 @@
 //! Idempotency keys: a request with a key runs once, and a repeated request gets the stored response.
 //!
 //! A key is known for a day, per account and set of scopes. The same request with the key gets the stored response; another
-//! request is refused; a request that arrives while the first one is running is told to retry. A running request has a lease,
-//! so that its key becomes free if its process dies: then the request runs again.
+//! request is refused; a request that arrives while the first one is running is refused with a time to
+//! retry. A running request has a lease, so that its key becomes free if its process dies: then the request runs again.
 
 use std::sync::Arc;
 use std::time::Duration;

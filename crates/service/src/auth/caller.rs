@@ -83,7 +83,7 @@ impl Caller {
 /// Why a credential was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// Wrong, expired or revoked; the client is not told which.
+    /// Wrong, expired or revoked; the response does not say which.
     #[error("The API key or session token is not valid")]
     Invalid,
     /// The key is valid, but not from this address.
